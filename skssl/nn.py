@@ -1,0 +1,193 @@
+"""Building blocks of the methods' networks: heads, and copies that follow slowly."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+class MLP(nn.Sequential):
+    """Linear layers with BatchNorm and ReLU between them.
+
+    Parameters
+    ----------
+    dims : sequence of int
+        Widths from the input to the output, such as ``(512, 2048, 256)``.
+    bias : bool, default=True
+        Whether the last linear layer has a bias; one that BatchNorm follows never does.
+    norm : bool, default=True
+        Whether BatchNorm follows the hidden layers.
+    output_norm : bool, default=False
+        Whether BatchNorm follows the last layer, too.
+    output_affine : bool, default=False
+        Whether that last BatchNorm learns a scale and a shift.
+
+    Attributes
+    ----------
+    out_features : int
+        The width of the output.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.nn import MLP
+    >>> MLP((8, 16, 4))(torch.zeros(2, 8)).shape
+    torch.Size([2, 4])
+    """
+
+    def __init__(
+        self,
+        dims: Iterable[int],
+        *,
+        bias: bool = True,
+        norm: bool = True,
+        output_norm: bool = False,
+        output_affine: bool = False,
+    ) -> None:
+        dims = tuple(dims)
+        layers: list[nn.Module] = []
+        for n_in, n_out in zip(dims[:-2], dims[1:-1], strict=True):
+            layers += [nn.Linear(n_in, n_out, bias=not norm)]
+            layers += [nn.BatchNorm1d(n_out), nn.ReLU(inplace=True)] if norm else [nn.ReLU(inplace=True)]
+        layers += [nn.Linear(dims[-2], dims[-1], bias=bias and not output_norm)]
+        layers += [nn.BatchNorm1d(dims[-1], affine=output_affine)] if output_norm else []
+        super().__init__(*layers)
+        self.out_features = dims[-1]
+
+
+def momentum_copy(module: nn.Module) -> nn.Module:
+    """Copy a module for `follow` to move: no gradient reaches it.
+
+    It stays in training mode with its source, so that its BatchNorm normalises by the batch and keeps running
+    statistics of its own (only parameters are averaged).
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        What to copy, weights and all.
+
+    Returns
+    -------
+    torch.nn.Module
+        The copy.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from skssl.nn import momentum_copy
+    >>> [p.requires_grad for p in momentum_copy(nn.Linear(2, 2)).parameters()]
+    [False, False]
+    """
+    return copy.deepcopy(module).requires_grad_(False)
+
+
+@torch.no_grad()
+def follow(slow: nn.Module, fast: nn.Module, momentum: float) -> None:
+    """Move a momentum copy towards its source: slow <- momentum * slow + (1 - momentum) * fast.
+
+    Parameters
+    ----------
+    slow : torch.nn.Module
+        What `momentum_copy` made.
+    fast : torch.nn.Module
+        Its source. Only parameters are followed, not buffers.
+    momentum : float
+        Between 0 (jump) and 1 (stay).
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from skssl.nn import follow, momentum_copy
+    >>> fast = nn.Linear(1, 1)
+    >>> slow = momentum_copy(fast)
+    >>> _ = nn.init.zeros_(slow.weight), nn.init.ones_(fast.weight)
+    >>> follow(slow, fast, momentum=0.75)
+    >>> slow.weight.item()
+    0.25
+    """
+    torch._foreach_lerp_(list(slow.parameters()), list(fast.parameters()), 1 - momentum)
+
+
+def cosine_ramp(start: float, end: float, progress: float) -> float:
+    """Go from one value to another along half a cosine, as BYOL's and DINO's momentum does.
+
+    Parameters
+    ----------
+    start, end : float
+        The values at progress 0 and 1.
+    progress : float
+        The share of the training that is done, in [0, 1].
+
+    Returns
+    -------
+    float
+        ``end - (end - start) * (1 + cos(pi * progress)) / 2``.
+
+    Examples
+    --------
+    >>> from skssl.nn import cosine_ramp
+    >>> cosine_ramp(0.5, 1.0, 0.5)
+    0.75
+    """
+    return end - (end - start) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def spread(z: Tensor) -> Tensor:
+    """How evenly directions are spread: the standard deviation of normalised rows in units of 1/sqrt(d).
+
+    Parameters
+    ----------
+    z : Tensor of shape (n, d)
+        Embeddings.
+
+    Returns
+    -------
+    Tensor of shape ()
+        0 when all rows point the same way (collapse), about 1 when they point everywhere.
+
+    References
+    ----------
+    Chen and He, Exploring Simple Siamese Representation Learning, CVPR 2021, figure 2 (there not divided).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.nn import spread
+    >>> spread(torch.ones(4, 3))
+    tensor(0.)
+    """
+    z = nn.functional.normalize(z.float(), dim=1)
+    return z.std(0).mean() * z.shape[1] ** 0.5
+
+
+def effective_rank(z: Tensor) -> Tensor:
+    """Effective rank: the exponential of the entropy of the normalised singular values of the centred rows.
+
+    Parameters
+    ----------
+    z : Tensor of shape (n, d)
+        Embeddings.
+
+    Returns
+    -------
+    Tensor of shape ()
+        Between 1 (all on a line, or all equal) and min(n - 1, d).
+
+    References
+    ----------
+    Roy and Vetterli, The effective rank: a measure of effective dimensionality, EUSIPCO 2007.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.nn import effective_rank
+    >>> effective_rank(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])).round(decimals=3)
+    tensor(2.)
+    """
+    values = torch.linalg.svdvals(z.float() - z.float().mean(0))
+    share = values / values.sum().clamp(min=torch.finfo(values.dtype).tiny)
+    return torch.special.entr(share).sum().exp()

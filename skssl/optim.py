@@ -1,0 +1,239 @@
+"""Optimisers by name, LARS among them, and learning-rate schedules as plain arithmetic."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from skssl.errors import pick
+
+
+class LARS(Optimizer):
+    r"""Momentum SGD whose steps are scaled, layer by layer, to the size of the weights.
+
+    Of the four update rules that go by this name, this is BYOL's (also Barlow Twins', VICReg's and DINO's):
+
+    .. math::
+        d = g + \lambda w, \quad d \leftarrow \eta \frac{\lVert w\rVert}{\lVert d\rVert} d, \quad
+        \mu \leftarrow m \mu + d, \quad w \leftarrow w - \mathrm{lr}\,\mu.
+
+    Parameters of one axis (biases and norms' gains) are neither decayed nor scaled.
+
+    Parameters
+    ----------
+    params : iterable
+        Parameters or parameter groups.
+    lr : float
+        Learning rate.
+    momentum : float, default=0.9
+        m.
+    weight_decay : float, default=0.0
+        lambda.
+    trust : float, default=1e-3
+        The trust coefficient, eta.
+
+    References
+    ----------
+    You et al., Large Batch Training of Convolutional Networks, 2017; Grill et al., NeurIPS 2020, section 3.3.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.optim import LARS
+    >>> weight = torch.nn.Parameter(torch.tensor([[3.0, 4.0]]))
+    >>> weight.grad = torch.tensor([[100.0, 0.0]])
+    >>> LARS([weight], lr=1.0, trust=0.1).step()
+    >>> weight.data  # moved by a tenth of its own norm, 5
+    tensor([[2.5000, 4.0000]])
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        trust: float = 1e-3,
+    ) -> None:
+        super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay, trust=trust))
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Take one step.
+
+        Parameters
+        ----------
+        closure : callable, optional
+            Computes the loss and its gradients first.
+
+        Returns
+        -------
+        object
+            What the closure returned.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            if not params:
+                continue
+            for p in params:
+                self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
+            buffers = [self.state[p]["momentum_buffer"] for p in params]
+            torch._foreach_mul_(buffers, group["momentum"])
+            flat = [i for i, p in enumerate(params) if p.ndim <= 1]
+            deep = [i for i, p in enumerate(params) if p.ndim > 1]
+            if flat:
+                torch._foreach_add_([buffers[i] for i in flat], [params[i].grad for i in flat])
+            if deep:
+                weights = [params[i] for i in deep]
+                directions = torch._foreach_add(
+                    [w.grad for w in weights], weights, alpha=group["weight_decay"]
+                )
+                norms = torch.stack(torch._foreach_norm(weights)), torch.stack(torch._foreach_norm(directions))
+                trust = group["trust"] * norms[0] / norms[1]
+                trust = torch.where((norms[0] > 0) & (norms[1] > 0), trust, 1.0)
+                torch._foreach_addcmul_([buffers[i] for i in deep], directions, list(trust.unbind()))
+            torch._foreach_add_(params, buffers, alpha=-group["lr"])
+        return loss
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": torch.optim.SGD, "lars": LARS, "adamw": torch.optim.AdamW}
+
+
+def make_optimizer(
+    optimizer: str | type[Optimizer],
+    module: nn.Module,
+    *,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    constant: Collection[str] = (),
+) -> Optimizer:
+    """Make an optimiser for what a module trains.
+
+    Parameters
+    ----------
+    optimizer : {"sgd", "lars", "adamw"} or torch.optim.Optimizer subclass
+        Which one. AdamW decays no parameter of one axis, as is usual with it.
+    module : torch.nn.Module
+        Its parameters that require a gradient are trained.
+    lr, momentum, weight_decay : float
+        Passed on where the optimiser takes them.
+    constant : collection of str, default=()
+        Names of submodules whose learning rate stays constant (SimSiam's predictor); their parameter group is marked
+        by ``group["scheduled"] = False``.
+
+    Returns
+    -------
+    torch.optim.Optimizer
+        The optimiser.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from skssl.optim import make_optimizer
+    >>> net = nn.ModuleDict({"encoder": nn.Linear(2, 2), "predictor": nn.Linear(2, 2)})
+    >>> made = make_optimizer("sgd", net, lr=0.1, momentum=0.9, weight_decay=0.0, constant=["predictor"])
+    >>> [(len(group["params"]), group["scheduled"]) for group in made.param_groups]
+    [(2, True), (2, False)]
+    """
+    kind = pick("optimizer", optimizer, OPTIMIZERS) if isinstance(optimizer, str) else optimizer
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            scheduled = name.split(".")[0] not in constant
+            decayed = kind is not torch.optim.AdamW or parameter.ndim > 1
+            groups.setdefault((scheduled, decayed), []).append(parameter)
+    options = {"momentum": momentum, "fused": True}
+    options = {key: value for key, value in options.items() if key in inspect.signature(kind).parameters}
+    return kind(
+        [
+            {"params": params, "scheduled": scheduled, "weight_decay": weight_decay if decayed else 0.0}
+            for (scheduled, decayed), params in groups.items()
+        ],
+        lr=lr,  # type: ignore[call-arg]
+        **options,
+    )
+
+
+def _constant(progress: float, epoch: float) -> float:
+    """Stay."""
+    return 1.0
+
+
+def _cosine(progress: float, epoch: float) -> float:
+    """Fall along half a cosine, step by step."""
+    return (1 + math.cos(math.pi * progress)) / 2
+
+
+def _epoch_cosine(progress: float, epoch: float) -> float:
+    """Fall along half a cosine, constant within an epoch."""
+    return _cosine(progress * math.floor(epoch) / epoch, epoch) if epoch else 1.0
+
+
+def _step(progress: float, epoch: float) -> float:
+    """Fall to a fifth at 30, 60 and 80 % of the training (RotNet's epochs 60, 120 and 160 of 200)."""
+    return 0.2 ** sum(progress >= drop for drop in (0.3, 0.6, 0.8))
+
+
+SCHEDULES: dict[str, Callable[[float, float], float]] = {
+    "constant": _constant,
+    "cosine": _cosine,
+    "epoch_cosine": _epoch_cosine,
+    "step": _step,
+}
+
+
+def schedule_factor(schedule: str, epoch: float, epochs: int, warmup_epochs: float = 0.0) -> float:
+    """What the learning rate is multiplied with at a point of the training.
+
+    Parameters
+    ----------
+    schedule : {"constant", "cosine", "epoch_cosine", "step"}
+        The course after the warm-up. "cosine" falls step by step (SimCLR, BYOL), "epoch_cosine" at the epochs' ends
+        (SimSiam, MoCo v2), "step" to a fifth at 30, 60 and 80 % of the training (RotNet).
+    epoch : float
+        Epochs done so far, with the fraction of the current one.
+    epochs : int
+        Epochs planned. From then on the factor stays as at the start of the last planned epoch, so that further
+        epochs do not train at a rate of zero.
+    warmup_epochs : float, default=0
+        Epochs during which the factor rises linearly to 1.
+
+    Returns
+    -------
+    float
+        Between 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        If the schedule is unknown.
+
+    Examples
+    --------
+    >>> from skssl.optim import schedule_factor
+    >>> [round(schedule_factor("cosine", epoch, epochs=4), 2) for epoch in (0, 1, 2, 3, 3.5, 4)]
+    [1.0, 0.85, 0.5, 0.15, 0.04, 0.15]
+    """
+    course = pick("schedule", schedule, SCHEDULES)
+    if epoch >= epochs:
+        epoch = epochs - 1
+    if epoch < warmup_epochs:
+        return epoch / warmup_epochs
+    epoch, epochs_left = epoch - warmup_epochs, max(epochs - warmup_epochs, 1e-9)
+    return course(epoch / epochs_left, epoch)

@@ -1,0 +1,191 @@
+"""The losses against literal float64 loops, and where their gradients go."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from skssl import losses
+
+
+def random_rows(n_tensors, n=6, d=5, seed=0):
+    draw = torch.Generator().manual_seed(seed)
+    return [
+        torch.randn(n, d, dtype=torch.float64, generator=draw, requires_grad=True) for _ in range(n_tensors)
+    ]
+
+
+def cosine(a, b):
+    return float(np.dot(a, b) / np.sqrt(np.dot(a, a) * np.dot(b, b)))
+
+
+def numpy(tensors):
+    return [tensor.detach().numpy() for tensor in tensors]
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.5, 2.0])
+def test_nt_xent_is_the_literal_double_sum(temperature):
+    z1, z2 = random_rows(2)
+    z = np.concatenate(numpy([z1, z2]))
+    n = len(z1)
+    total = 0.0
+    for i in range(2 * n):
+        j = (i + n) % (2 * n)
+        denominator = sum(math.exp(cosine(z[i], z[k]) / temperature) for k in range(2 * n) if k != i)
+        total -= math.log(math.exp(cosine(z[i], z[j]) / temperature) / denominator)
+    assert losses.nt_xent(z1, z2, temperature).item() == pytest.approx(total / (2 * n), rel=1e-12)
+
+
+def test_nt_xent_invariances_and_gradients():
+    z1, z2 = random_rows(2)
+    loss = losses.nt_xent(z1, z2, 0.2)
+    order = torch.randperm(len(z1), generator=torch.Generator().manual_seed(1))
+    rotation = torch.linalg.qr(torch.randn(5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(2)))[0]
+    same = [
+        losses.nt_xent(z2, z1, 0.2),
+        losses.nt_xent(z1[order], z2[order], 0.2),
+        losses.nt_xent(3 * z1, 0.1 * z2, 0.2),
+        losses.nt_xent(z1 @ rotation, z2 @ rotation, 0.2),
+    ]
+    assert torch.allclose(torch.stack(same), loss, rtol=1e-12)
+    assert not torch.isclose(losses.nt_xent(z1, z2[order], 0.2), loss)
+    assert torch.autograd.gradcheck(lambda a, b: losses.nt_xent(a, b, 0.3), (z1, z2))
+
+
+def test_info_nce_is_the_literal_sum():
+    q, k, negatives = random_rows(3)
+    a, b, c = numpy([q, k, negatives])
+    total = 0.0
+    for i in range(len(a)):
+        positive = math.exp(cosine(a[i], b[i]) / 0.3)
+        total -= math.log(positive / (positive + sum(math.exp(cosine(a[i], n) / 0.3) for n in c)))
+    assert losses.info_nce(q, k, negatives, 0.3).item() == pytest.approx(total / len(a), rel=1e-12)
+    assert torch.autograd.gradcheck(lambda *x: losses.info_nce(*x, 0.3), (q, k, negatives))
+
+
+def test_nt_xent_is_info_nce_of_every_anchor():
+    z1, z2 = random_rows(2)
+    z = torch.cat([z1, z2])
+    n = len(z1)
+    parts = []
+    for i in range(2 * n):
+        j = (i + n) % (2 * n)
+        others = [k for k in range(2 * n) if k not in (i, j)]
+        parts.append(losses.info_nce(z[i : i + 1], z[j : j + 1], z[others], 0.2))
+    assert torch.isclose(losses.nt_xent(z1, z2, 0.2), torch.stack(parts).mean(), rtol=1e-12)
+
+
+def test_negative_cosine_and_byol_are_the_literal_means():
+    p1, p2, z1, z2 = random_rows(4)
+    a1, a2, b1, b2 = numpy([p1, p2, z1, z2])
+    expected = -np.mean([cosine(p, z) for p, z in zip(a1, b2, strict=True)])
+    assert losses.negative_cosine(p1, z2).item() == pytest.approx(expected, rel=1e-12)
+
+    def squared(p, z):
+        return sum((p / np.linalg.norm(p) - z / np.linalg.norm(z)) ** 2)
+
+    expected = np.mean([squared(a1[i], b2[i]) + squared(a2[i], b1[i]) for i in range(len(a1))])
+    assert losses.byol_loss(p1, p2, z1, z2).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_targets_get_no_gradient():
+    p1, p2, z1, z2 = random_rows(4)
+    (losses.negative_cosine(p1, z2) + losses.byol_loss(p1, p2, z1, z2)).backward()
+    assert p1.grad.abs().sum() > 0
+    assert p2.grad.abs().sum() > 0
+    assert z1.grad is None
+    assert z2.grad is None
+
+
+def literal_guided(p, z, q, y, partner, rule, draws=None):
+    """Algorithm 1, one pair at a time; p, z: the first images' two views, q, y: the second images'."""
+    total, sources = 0.0, []
+    for i, j in enumerate(partner):
+        first, second = [z[0][i], z[1][i]], [y[0][j], y[1][j]]
+        ways = list(itertools.product((0, 1), (0, 1)))  # 11-21, 11-22, 12-21, 12-22
+        distances = [float(np.sqrt(((first[a] - second[c]) ** 2).sum())) for a, c in ways]
+        best = min(range(4), key=lambda w: (distances[w], w))
+        if rule == "random":
+            best = draws[i]
+        a, c = ways[best]
+        if rule == "reverse":
+            a, c = 1 - a, 1 - c
+        sources.append((a, c))
+        total += -cosine(p[a][i], first[1 - a]) / 2 - cosine(q[c][j], second[1 - c]) / 2
+    return total / len(partner), sources
+
+
+PARTNERS = [[3, 1, 5, 0, 2, 4], [0, 1, 2, 3, 4, 5], [1, 0, 3, 2, 5, 4]]  # some fixed points, all, none
+
+
+@pytest.mark.parametrize("partner", PARTNERS)
+@pytest.mark.parametrize("rule", ["guided", "reverse"])
+@pytest.mark.parametrize("pairing", ["fresh", "shared"])
+def test_guided_stop_gradient_agrees_with_the_literal_loop(partner, rule, pairing):
+    p1, p2, z1, z2, p3, p4, z3, z4 = random_rows(8, seed=len(rule))
+    q = (p3, p4, z3, z4) if pairing == "fresh" else None
+    loss = losses.guided_stop_gradient(p1, p2, z1, z2, torch.tensor(partner), rule, q)
+    second = numpy([p3, p4, z3, z4]) if q else numpy([p1, p2, z1, z2])
+    a = numpy([p1, p2, z1, z2])
+    expected, sources = literal_guided(a[:2], a[2:], second[:2], second[2:], partner, rule)
+    assert loss.item() == pytest.approx(expected, rel=1e-12)
+
+    loss.backward()
+    assert all(z.grad is None for z in (z1, z2, z3, z4))
+    moved = [np.zeros((6, 2), bool) for _ in range(2)]
+    for i, j in enumerate(partner):
+        moved[0][i, sources[i][0]] = True
+        moved[1 if q else 0][j, sources[i][1]] = True
+    for predictions, expected_moves in zip([(p1, p2), (p3, p4)][: 2 if q else 1], moved, strict=False):
+        got = np.stack([p.grad.abs().sum(1).numpy() > 0 for p in predictions], axis=1)
+        np.testing.assert_array_equal(got, expected_moves)
+
+
+def test_guided_stop_gradient_takes_the_first_of_equal_distances():
+    ones = torch.ones(4, 3, dtype=torch.float64)
+    p = [torch.full((4, 3), float(i), dtype=torch.float64).add(torch.eye(4, 3)).requires_grad_() for i in range(1, 5)]
+    q = (p[2], p[3], ones, ones)
+    losses.guided_stop_gradient(p[0], p[1], ones, ones, torch.arange(4), "guided", q).backward()
+    assert [x.grad.abs().sum().item() > 0 for x in p] == [True, False, True, False]
+    for x in p:
+        x.grad = None
+    losses.guided_stop_gradient(p[0], p[1], ones, ones, torch.arange(4), "reverse", q).backward()
+    assert [x.grad.abs().sum().item() > 0 for x in p] == [False, True, False, True]
+
+
+def test_random_stop_gradient_chooses_pair_by_pair():
+    n = 4000
+    p1, p2, z1, z2, p3, p4, z3, z4 = random_rows(8, n=n)
+    draws = torch.randint(4, (n,), generator=torch.Generator().manual_seed(7)).tolist()
+    partner = torch.randperm(n, generator=torch.Generator().manual_seed(8))
+    loss = losses.guided_stop_gradient(
+        p1, p2, z1, z2, partner, "random", (p3, p4, z3, z4), generator=torch.Generator().manual_seed(7)
+    )
+    a = numpy([p1, p2, z1, z2, p3, p4, z3, z4])
+    expected, sources = literal_guided(a[:2], a[2:4], a[4:6], a[6:], partner.tolist(), "random", draws)
+    assert loss.item() == pytest.approx(expected, rel=1e-12)
+    shares = [sources.count(way) / n for way in itertools.product((0, 1), (0, 1))]
+    assert shares == pytest.approx([0.25] * 4, abs=0.03)
+
+
+def test_distances_are_of_raw_projections():
+    """Scaling one projection changes the choice, which it could not if they were normalised first."""
+    p1, p2, z1, z2, p3, p4, z3, z4 = random_rows(8, n=50)
+    partner = torch.arange(50).roll(1)
+    before = losses.guided_stop_gradient(p1, p2, z1, z2, partner, "guided", (p3, p4, z3, z4))
+    after = losses.guided_stop_gradient(p1, p2, 100 * z1, z2, partner, "guided", (p3, p4, z3, z4))
+    assert not torch.isclose(before, after)
+    with pytest.raises(ValueError, match="Unknown rule 'guide', did you mean 'guided'"):
+        losses.guided_stop_gradient(p1, p2, z1, z2, partner, "guide")
+
+
+def test_losses_leave_autocast_and_half_precision_behind():
+    z1, z2 = (z.detach().float() for z in random_rows(2, n=32, d=16))
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = losses.nt_xent(z1, z2, 0.1)
+        half = losses.nt_xent(z1.bfloat16(), z2.bfloat16(), 0.1)
+    assert inside.dtype == half.dtype == torch.float32
+    assert torch.equal(inside, losses.nt_xent(z1, z2, 0.1))
+    assert torch.isclose(half, inside, rtol=0.05)

@@ -1,0 +1,160 @@
+"""Heads, momentum copies, encoders, optimisers and schedules."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from skssl.backbones import build_backbone
+from skssl.nn import MLP, cosine_ramp, effective_rank, follow, momentum_copy, spread
+from skssl.optim import LARS, make_optimizer, schedule_factor
+
+
+def test_heads_have_the_papers_layers():
+    simsiam = MLP((512, 2048, 2048), output_norm=True)
+    assert [type(layer).__name__ for layer in simsiam] == ["Linear", "BatchNorm1d", "ReLU", "Linear", "BatchNorm1d"]
+    assert simsiam[-1].affine is False
+    assert simsiam[0].bias is None
+    assert simsiam[3].bias is None
+    byol = MLP((512, 4096, 256), bias=False)
+    assert byol[-1].bias is None
+    assert byol.out_features == 256
+
+
+def test_momentum_copy_follows_parameters_and_keeps_its_own_statistics():
+    torch.manual_seed(0)
+    fast = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    slow = momentum_copy(fast)
+    with torch.no_grad():
+        for p in fast.parameters():
+            p.add_(torch.randn_like(p))
+    before = [p.clone() for p in slow.parameters()]
+    fast(torch.randn(8, 3))
+    follow(slow, fast, 0.9)
+    for old, new, source in zip(before, slow.parameters(), fast.parameters(), strict=True):
+        torch.testing.assert_close(new, 0.9 * old + 0.1 * source)
+    assert torch.equal(slow[1].running_mean, torch.zeros(4))
+    assert fast[1].running_mean.abs().sum() > 0
+
+
+def test_cosine_ramp_is_byols_formula():
+    for progress in (0.0, 0.3, 1.0):
+        expected = 1 - (1 - 0.99) * (math.cos(math.pi * progress) + 1) / 2
+        assert cosine_ramp(0.99, 1.0, progress) == pytest.approx(expected)
+
+
+def test_spread_and_effective_rank_tell_health_from_collapse():
+    draw = torch.Generator().manual_seed(0)
+    even = torch.randn(2000, 64, generator=draw)
+    assert spread(even).item() == pytest.approx(1, abs=0.02)
+    assert effective_rank(even).item() > 60
+    point = torch.ones(2000, 64) + 0.001 * even
+    assert spread(point).item() < 0.01
+    line = torch.randn(2000, 1, generator=draw) * torch.ones(64)
+    assert effective_rank(line).item() == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("side", [32, 96])
+def test_resnet_stem_depends_on_the_image_size(side):
+    import torchvision
+
+    encoder, dim = build_backbone("resnet18", (3, side, side))
+    assert dim == 512
+    assert encoder.conv1.kernel_size == ((3, 3) if side <= 64 else (7, 7))
+    assert isinstance(encoder.maxpool, nn.Identity if side <= 64 else nn.MaxPool2d)
+    expected = set(torchvision.models.resnet18(weights=None).state_dict()) - {"fc.weight", "fc.bias"}
+    assert set(encoder.state_dict()) == expected
+    assert encoder(torch.zeros(2, 3, side, side)).shape == (2, 512)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+@pytest.mark.parametrize(("name", "side", "dim"), [("convnet", 8, 128), ("resnet50", 32, 2048), ("alexnet", 64, 4096)])
+def test_encoders_read_any_number_of_channels(channels, name, side, dim):
+    encoder, found = build_backbone(name, (channels, side, side))
+    assert found == dim
+    with torch.no_grad():
+        assert encoder.eval()(torch.zeros(2, channels, side, side)).shape == (2, dim)
+
+
+def test_a_module_is_copied_and_loses_its_classifier():
+    import torchvision
+
+    given = torchvision.models.mobilenet_v3_small(weights=None, num_classes=7)
+    before = {name: value.clone() for name, value in given.state_dict().items()}
+    encoder, dim = build_backbone(given, (1, 64, 64))
+    assert dim == 1024
+    assert given.state_dict().keys() == before.keys()
+    assert all(torch.equal(given.state_dict()[name], value) for name, value in before.items())
+    # Grey is read as a colour image with three equal channels would be.
+    grey = torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    given.classifier[-1] = nn.Identity()
+    with torch.no_grad():
+        torch.testing.assert_close(
+            encoder.eval()(grey), given.eval()(grey.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-5
+        )
+
+
+def test_a_map_is_pooled_and_a_callable_is_called():
+    encoder, dim = build_backbone(lambda: nn.Conv2d(3, 7, 3), (3, 9, 9))
+    assert dim == 7
+    assert encoder(torch.zeros(2, 3, 9, 9)).shape == (2, 7)
+
+
+def test_encoders_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="Unknown backbone 'resnet81', did you mean 'resnet18'"):
+        build_backbone("resnet81", (3, 32, 32))
+    with pytest.raises(ValueError, match=r"'alexnet' cannot read images of shape .* \(3, 32, 32\)"):
+        build_backbone("alexnet", (3, 32, 32))
+    with pytest.raises(TypeError, match=r"backbone must be one of .* Got 3"):
+        build_backbone(3, (3, 32, 32))
+    with pytest.raises(ValueError, match=r"Got shape \(2, 3, 64\)"):
+        build_backbone(nn.Flatten(2), (3, 8, 8))
+
+
+def test_lars_is_the_literal_rule():
+    draw = torch.Generator().manual_seed(0)
+    start = [torch.randn(4, 3, generator=draw), torch.zeros(2, 2), torch.randn(5, generator=draw)]
+    params = [nn.Parameter(p.clone()) for p in start]
+    lars = LARS(params, lr=0.5, momentum=0.8, weight_decay=0.1, trust=0.01)
+    expected = [p.double().clone() for p in start]
+    velocity = [torch.zeros_like(p) for p in expected]
+    for _ in range(3):
+        gradients = [torch.randn(p.shape, generator=draw) for p in params]
+        for p, g in zip(params, gradients, strict=True):
+            p.grad = g.clone()
+        lars.step()
+        for i, g in enumerate(gradients):
+            d = g.double()
+            if d.ndim > 1:
+                d = d + 0.1 * expected[i]
+                if expected[i].norm() > 0 and d.norm() > 0:
+                    d = d * 0.01 * expected[i].norm() / d.norm()
+            velocity[i] = 0.8 * velocity[i] + d
+            expected[i] = expected[i] - 0.5 * velocity[i]
+    for p, e in zip(params, expected, strict=True):
+        torch.testing.assert_close(p.detach().double(), e, rtol=1e-5, atol=1e-6)
+
+
+def test_adamw_spares_norms_and_any_torch_optimizer_will_do():
+    net = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    adamw = make_optimizer("adamw", net, lr=0.1, momentum=0.9, weight_decay=0.3)
+    assert {(len(g["params"]), g["weight_decay"]) for g in adamw.param_groups} == {(1, 0.3), (3, 0.0)}
+    rmsprop = make_optimizer(torch.optim.RMSprop, net, lr=0.1, momentum=0.7, weight_decay=0.3)
+    assert rmsprop.param_groups[0]["momentum"] == 0.7
+    with pytest.raises(ValueError, match="Unknown optimizer 'sdg', did you mean 'sgd'"):
+        make_optimizer("sdg", net, lr=0.1, momentum=0.9, weight_decay=0.0)
+
+
+def test_schedules():
+    def cosine(t):
+        return (1 + math.cos(math.pi * t)) / 2
+
+    assert schedule_factor("cosine", 2.5, epochs=10) == pytest.approx(cosine(0.25))
+    assert schedule_factor("epoch_cosine", 2.9, epochs=10) == pytest.approx(cosine(0.2))
+    assert schedule_factor("cosine", 1.0, epochs=12, warmup_epochs=2) == 0.5
+    assert schedule_factor("cosine", 7.0, epochs=12, warmup_epochs=2) == pytest.approx(0.5)
+    assert [schedule_factor("step", e, epochs=200) for e in (59, 60, 120, 160)] == pytest.approx([1, 0.2, 0.04, 0.008])
+    assert schedule_factor("cosine", 25, epochs=10) == pytest.approx(cosine(0.9))
+    with pytest.raises(ValueError, match="Unknown schedule 'cosinus', did you mean 'cosine'"):
+        schedule_factor("cosinus", 0, epochs=1)
