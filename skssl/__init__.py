@@ -1,7 +1,23 @@
 """Self-supervised learning of visual representations, as scikit-learn estimators."""
 
+from skssl.augment import Augmentation
 from skssl.errors import CollapseWarning
+from skssl.methods import BYOL, BYOLGSG, RotNet, SimCLR, SimSiam, SimSiamGSG
+from skssl.pretext import Rotation
+from skssl.probes import KNNProbe, LinearProbe
 
 __version__ = "0.1.0"
 
-__all__ = ["CollapseWarning"]
+__all__ = [
+    "BYOL",
+    "BYOLGSG",
+    "Augmentation",
+    "CollapseWarning",
+    "KNNProbe",
+    "LinearProbe",
+    "RotNet",
+    "Rotation",
+    "SimCLR",
+    "SimSiam",
+    "SimSiamGSG",
+]

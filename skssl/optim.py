@@ -98,7 +98,10 @@ class LARS(Optimizer):
                 directions = torch._foreach_add(
                     [w.grad for w in weights], weights, alpha=group["weight_decay"]
                 )
-                norms = torch.stack(torch._foreach_norm(weights)), torch.stack(torch._foreach_norm(directions))
+                norms = (
+                    torch.stack(torch._foreach_norm(weights)),
+                    torch.stack(torch._foreach_norm(directions)),
+                )
                 trust = group["trust"] * norms[0] / norms[1]
                 trust = torch.where((norms[0] > 0) & (norms[1] > 0), trust, 1.0)
                 torch._foreach_addcmul_([buffers[i] for i in deep], directions, list(trust.unbind()))

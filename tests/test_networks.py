@@ -13,7 +13,13 @@ from skssl.optim import LARS, make_optimizer, schedule_factor
 
 def test_heads_have_the_papers_layers():
     simsiam = MLP((512, 2048, 2048), output_norm=True)
-    assert [type(layer).__name__ for layer in simsiam] == ["Linear", "BatchNorm1d", "ReLU", "Linear", "BatchNorm1d"]
+    assert [type(layer).__name__ for layer in simsiam] == [
+        "Linear",
+        "BatchNorm1d",
+        "ReLU",
+        "Linear",
+        "BatchNorm1d",
+    ]
     assert simsiam[-1].affine is False
     assert simsiam[0].bias is None
     assert simsiam[3].bias is None
@@ -69,7 +75,9 @@ def test_resnet_stem_depends_on_the_image_size(side):
 
 
 @pytest.mark.parametrize("channels", [1, 3, 5])
-@pytest.mark.parametrize(("name", "side", "dim"), [("convnet", 8, 128), ("resnet50", 32, 2048), ("alexnet", 64, 4096)])
+@pytest.mark.parametrize(
+    ("name", "side", "dim"), [("convnet", 8, 128), ("resnet50", 32, 2048), ("alexnet", 64, 4096)]
+)
 def test_encoders_read_any_number_of_channels(channels, name, side, dim):
     encoder, found = build_backbone(name, (channels, side, side))
     assert found == dim
@@ -154,7 +162,9 @@ def test_schedules():
     assert schedule_factor("epoch_cosine", 2.9, epochs=10) == pytest.approx(cosine(0.2))
     assert schedule_factor("cosine", 1.0, epochs=12, warmup_epochs=2) == 0.5
     assert schedule_factor("cosine", 7.0, epochs=12, warmup_epochs=2) == pytest.approx(0.5)
-    assert [schedule_factor("step", e, epochs=200) for e in (59, 60, 120, 160)] == pytest.approx([1, 0.2, 0.04, 0.008])
+    assert [schedule_factor("step", e, epochs=200) for e in (59, 60, 120, 160)] == pytest.approx(
+        [1, 0.2, 0.04, 0.008]
+    )
     assert schedule_factor("cosine", 25, epochs=10) == pytest.approx(cosine(0.9))
     with pytest.raises(ValueError, match="Unknown schedule 'cosinus', did you mean 'cosine'"):
         schedule_factor("cosinus", 0, epochs=1)

@@ -1,1 +1,54 @@
-"""."""
+"""Pretext tasks: one file a task, each of which any method takes as ``aux=``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from skssl.errors import pick
+from skssl.pretext.rotation import Rotation
+
+__all__ = ["Rotation", "as_tasks"]
+
+TASKS: dict[str, Any] = {"rotation": Rotation}
+
+
+def as_tasks(aux: Any) -> dict[str, Any]:
+    """Turn what the user gave as ``aux`` into tasks by name.
+
+    Parameters
+    ----------
+    aux : None, str, task or sequence of these
+        The name "rotation", a `Rotation`, or several tasks.
+
+    Returns
+    -------
+    dict of str to task
+        The tasks, by the name under which their loss is recorded.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown or a task is there twice.
+    TypeError
+        If something is no task.
+
+    Examples
+    --------
+    >>> from skssl.pretext import as_tasks
+    >>> as_tasks("rotation")
+    {'rotation': Rotation()}
+    """
+    if aux is None:
+        return {}
+    tasks: dict[str, Any] = {}
+    for given in [aux] if isinstance(aux, str) or not isinstance(aux, Sequence) else aux:
+        task = pick("aux", given, TASKS)() if isinstance(given, str) else given
+        if not all(hasattr(task, hook) for hook in ("name", "build", "losses")):
+            raise TypeError(
+                f"aux must be a task such as 'rotation' or Rotation(), or a list of tasks. Got {given!r}."
+            )
+        if task.name in tasks:
+            raise ValueError(f"aux must name each task once. Got {task.name!r} twice.")
+        tasks[task.name] = task
+    return tasks

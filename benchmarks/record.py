@@ -1,0 +1,54 @@
+"""Where results go: CSV rows with the commit, the versions, the hardware and the command that made them."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import torchvision
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def hardware() -> str:
+    """Name the processor that computes, and how many of its cores or which accelerator."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        found = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        name = found[0] if found else name
+    return f"{name}, {torch.get_num_threads()} threads"
+
+
+def commit() -> str:
+    """Name the commit, with a plus sign if the tree has changed since."""
+    here = Path(__file__).parent
+    answer = subprocess.run(
+        ["git", "describe", "--always", "--abbrev=10", "--dirty=+"], cwd=here, capture_output=True, text=True, check=False
+    )
+    return answer.stdout.strip() or "unknown"
+
+
+def record(name: str, rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Append rows to ``results/<name>.csv`` and print them."""
+    table = pd.DataFrame(rows)
+    print(table.to_string(index=False, float_format=lambda value: f"{value:.4g}"))
+    table["commit"] = commit()
+    table["date"] = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M")
+    table["hardware"] = hardware()
+    table["versions"] = f"torch {torch.__version__}, torchvision {torchvision.__version__}"
+    table["command"] = " ".join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]])
+    file = RESULTS / f"{name}.csv"
+    RESULTS.mkdir(exist_ok=True)
+    if file.exists():
+        table = pd.concat([pd.read_csv(file), table], ignore_index=True)
+    table.to_csv(file, index=False)
+    return table

@@ -1,0 +1,172 @@
+"""How fast does `fit` train: against a bare PyTorch loop, and against lightly's own loop where it is installed.
+
+The runs of a comparison take turns in one process, and what counts is the ratio of each pair: these machines are
+shared, so that a figure by itself says little. Random images will do: the time does not depend on what they show.
+
+    python -m benchmarks.throughput [--backbones convnet resnet18] [--rounds 5] [--device auto]
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from benchmarks.record import record
+from skssl import BYOL, RotNet, SimCLR, SimSiam, SimSiamGSG
+from skssl.backbones import build_backbone
+from skssl.devices import resolve_device, resolve_precision
+from skssl.losses import nt_xent
+from skssl.nn import MLP
+
+BATCH, SIDE = 256, 32
+
+
+def skssl_fit(method: Any, steps: int) -> Callable[[], float]:
+    """Prepare a fit whose images a second come from its own history, the first epoch left out."""
+    pixels = np.random.default_rng(0).integers(0, 256, (steps * BATCH, SIDE, SIDE, 3), dtype=np.uint8)
+
+    def run() -> float:
+        return method.fit(pixels).history_["images_per_second"].iloc[1:].max()
+
+    return run
+
+
+def seconds_a_step(step: Callable[[Any], None], batches: Iterator[Any], steps: int, device: torch.device) -> float:
+    """Time some steps, after two that are not counted; the better of two goes, as for `fit`."""
+    for batch in itertools.islice(batches, 2):
+        step(batch)
+    best = float("inf")
+    for _ in range(2):
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        for batch in itertools.islice(batches, steps):
+            step(batch)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - start)
+    return best / steps
+
+
+def bare_loop(backbone: str, steps: int, device: torch.device) -> Callable[[], float]:
+    """Prepare SimCLR as one writes it by hand, fed the same ready-made views again and again."""
+    dtype = resolve_precision("auto", device)
+    encoder, dim = build_backbone(backbone, (3, SIDE, SIDE))
+    projector = MLP((dim, max(dim, 256), 128), output_norm=True, output_affine=True)
+    net = nn.Sequential(encoder, projector).to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.25, momentum=0.9, weight_decay=1e-4)
+    views = [
+        torch.randn(BATCH, 3, SIDE, SIDE, device=device).contiguous(memory_format=torch.channels_last) for _ in range(2)
+    ]
+
+    def step(views: list[torch.Tensor]) -> None:
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            z1, z2 = net(torch.cat(views)).chunk(2)
+        optimizer.zero_grad()
+        nt_xent(z1, z2, 0.2).backward()
+        optimizer.step()
+
+    return lambda: BATCH / seconds_a_step(step, itertools.repeat(views), steps, device)
+
+
+def lightly_loop(backbone: str, steps: int, device: torch.device) -> Callable[[], float]:
+    """Prepare lightly's loop: its transform, image by image in two workers, its head and loss, float32."""
+    from lightly.data import LightlyDataset
+    from lightly.loss import NTXentLoss
+    from lightly.models.modules import SimCLRProjectionHead
+    from lightly.transforms import SimCLRTransform
+    from PIL import Image
+
+    class Pixels(torch.utils.data.Dataset):
+        def __init__(self) -> None:
+            self.images = np.random.default_rng(0).integers(0, 256, (4096, SIDE, SIDE, 3), dtype=np.uint8)
+
+        def __len__(self) -> int:
+            return len(self.images)
+
+        def __getitem__(self, i: int) -> tuple[Any, int]:
+            return Image.fromarray(self.images[i]), 0
+
+    transform = SimCLRTransform(input_size=SIDE, gaussian_blur=0.0)
+    data = LightlyDataset.from_torch_dataset(Pixels(), transform=transform)
+    loader = torch.utils.data.DataLoader(
+        data, batch_size=BATCH, shuffle=True, drop_last=True, num_workers=2, persistent_workers=True
+    )
+    encoder, dim = build_backbone(backbone, (3, SIDE, SIDE))
+    net = nn.Sequential(encoder, SimCLRProjectionHead(dim, max(dim, 256), 128)).to(device)
+    criterion, optimizer = NTXentLoss(temperature=0.2), torch.optim.SGD(net.parameters(), lr=0.06, momentum=0.9)
+
+    def step(batch: Any) -> None:
+        x0, x1 = batch[0]
+        optimizer.zero_grad()
+        criterion(net(x0.to(device)), net(x1.to(device))).backward()
+        optimizer.step()
+
+    def batches() -> Iterator[Any]:
+        while True:
+            yield from loader
+
+    endless = batches()
+    return lambda: BATCH / seconds_a_step(step, endless, steps, device)
+
+
+def compare(runs: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Let the runs take turns."""
+    found: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            found[name].append(run())
+    return found
+
+
+def main() -> None:
+    """Run the comparisons and record them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbones", nargs="+", default=["convnet", "resnet18"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=None, help="steps a run (default: 30 for convnet, 6 for others)")
+    parser.add_argument("--device", default="auto")
+    arguments = parser.parse_args()
+    device = resolve_device(arguments.device)
+    rows: list[dict[str, Any]] = []
+    for backbone in arguments.backbones:
+        steps = arguments.steps or (30 if backbone == "convnet" or device.type != "cpu" else 6)
+        shared = {"backbone": backbone, "epochs": 3, "batch_size": BATCH, "random_state": 0, "device": str(device)}
+        runs = {"fit": skssl_fit(SimCLR(**shared), steps), "bare loop": bare_loop(backbone, steps, device)}
+        try:
+            runs["lightly"] = lightly_loop(backbone, steps, device)
+        except ImportError:
+            print("lightly is not installed (pip install lightly): compared with the bare loop only")
+        found = compare(runs, arguments.rounds)
+        for name, rates in found.items():
+            ratios = [ours / theirs for ours, theirs in zip(found["fit"], rates, strict=True)]
+            rows.append(
+                {
+                    "method": "SimCLR",
+                    "backbone": backbone,
+                    "loop": name,
+                    "images_per_second": statistics.median(rates),
+                    "fit_is_faster_by": statistics.median(ratios),
+                    "lowest": min(ratios),
+                    "highest": max(ratios),
+                    "rounds": arguments.rounds,
+                }
+            )
+        others = [SimCLR(aux="rotation", **shared), SimSiam(**shared), SimSiamGSG(**shared), BYOL(**shared), RotNet(**shared)]
+        for method in others:
+            name = type(method).__name__ + (" + rotation" if method.aux else "")
+            rate = skssl_fit(method, steps)()
+            rows.append({"method": name, "backbone": backbone, "loop": "fit", "images_per_second": rate, "rounds": 1})
+    record("throughput", rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""How the documentation is built."""
+
+import skssl
+
+project = "skssl"
+author = "the skssl developers"
+copyright = "2026, the skssl developers"
+release = version = skssl.__version__
+
+extensions = [
+    "myst_parser",
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.viewcode",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["_build"]
+myst_enable_extensions = ["dollarmath", "colon_fence"]
+myst_heading_anchors = 3
+autosummary_generate = True
+autodoc_default_options = {"inherited-members": None}
+numpydoc_show_class_members = False
+numpydoc_xref_param_type = False
+nitpicky = False
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "auto_examples",
+    "filename_pattern": "/plot_",  # the others take minutes: shown, not run
+    "download_all_examples": False,
+    "show_memory": False,
+    "min_reported_time": 1e9,
+}
+templates_path = ["_templates"]
+html_theme = "pydata_sphinx_theme"
+html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False, "show_prev_next": False}
+html_title = "skssl"
+html_show_sourcelink = False

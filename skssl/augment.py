@@ -1,0 +1,924 @@
+"""Batched augmentation on the device, with draws of its own for every image, and the papers' presets.
+
+Each step is a small pure function of images and drawn numbers (`resized_crop`, `color_jitter`,
+`gaussian_blur`, …) that computes for every image what torchvision's function of that name computes for one.
+`Augmentation` draws the numbers and runs the steps in torchvision's order: crop, flip, colour jitter, grey,
+blur, solarise, normalise.
+
+Nothing here waits for the device. Two choices keep a CPU fast: what can be is a small matrix product an image
+(crop, flip and antialiasing are two, a step of the jitter, grey and normalisation are 3x3), and the colours
+are worked on as many images at a time as fit in a core's cache.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import pairwise
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils._param_validation import Interval, StrOptions
+from torch import Tensor
+
+from skssl.errors import pick
+
+__all__ = [
+    "Augmentation",
+    "adjust_hue",
+    "color_jitter",
+    "gaussian_blur",
+    "grayscale",
+    "preset",
+    "resized_crop",
+    "rotate_quarter",
+    "sample_crops",
+    "solarize",
+]
+
+
+def _rows(matrix: np.ndarray) -> tuple[tuple[float, ...], ...]:
+    """A matrix as tuples."""
+    return tuple(tuple(row) for row in matrix.tolist())
+
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+LUMA = (0.2989, 0.587, 0.114)  # the weights of red, green and blue in grey, as torchvision rounds them
+YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])  # NTSC's matrix
+# For red, green and blue: what projects on the plane of I and Q, and what turns it from red towards green.
+YIQ_PLANE = _rows(np.linalg.inv(YIQ) @ np.diag([0, 1, 1]) @ YIQ)
+YIQ_QUARTER = _rows(np.linalg.inv(YIQ) @ [[0, 0, 0], [0, 0, 1], [0, -1, 0]] @ YIQ)
+SMALL = 64  # up to this side, in pixels, the presets are those for CIFAR rather than ImageNet
+CACHED_PIXELS = 65536  # pixels whose colours are worked on at a time on a CPU, so that they stay in its cache
+
+
+# Geometry
+
+
+def sample_crops(
+    n: int,
+    size: tuple[int, int],
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Draw boxes as torchvision's ``RandomResizedCrop`` does, one for every image.
+
+    The area is uniform within `scale`, the logarithm of the aspect ratio is uniform, the sides are rounded
+    and the place is uniform among those where the box fits. The first of ten candidates that fits is taken;
+    should none fit, the largest centred box within `ratio`.
+
+    Parameters
+    ----------
+    n : int
+        How many boxes.
+    size : tuple of int
+        Height and width of the images.
+    scale : tuple of float
+        The least and the greatest area, as fractions of the image's.
+    ratio : tuple of float
+        The least and the greatest width by height.
+    generator : torch.Generator
+        What is drawn from; the boxes lie on its device.
+
+    Returns
+    -------
+    top, left, height, width : Tensor of shape (n,), float32
+        Whole numbers of pixels.
+
+    References
+    ----------
+    .. [1] Szegedy et al., "Going Deeper with Convolutions", CVPR 2015, section 6.
+
+    Examples
+    --------
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> top, left, height, width = sample_crops(1000, (32, 48), (0.08, 1.0), (3 / 4, 4 / 3), generator)
+    >>> bool((left + width).max() <= 48)
+    True
+    """
+    h, w = size
+    area = _uniform((n, 10), scale[0] * h * w, scale[1] * h * w, generator)
+    aspect = _uniform((n, 10), math.log(ratio[0]), math.log(ratio[1]), generator).exp_()
+    widths, heights = (area * aspect).sqrt_().round_(), (area / aspect).sqrt_().round_()
+    fits = (widths >= 1) & (widths <= w) & (heights >= 1) & (heights <= h)
+    first = fits.byte().argmax(1, keepdim=True)
+    found, height, width = (of.gather(1, first)[:, 0] for of in (fits, heights, widths))
+    y, x = _uniform((2, n), 0, 1, generator)
+    top, left = (y * (h - height + 1)).floor_(), (x * (w - width + 1)).floor_()
+
+    centred_h, centred_w = min(h, round(w / ratio[0])), min(w, round(h * ratio[1]))
+    centred = ((h - centred_h) // 2, (w - centred_w) // 2, centred_h, centred_w)
+    return tuple(
+        drawn.where(found, centre) for drawn, centre in zip((top, left, height, width), centred, strict=True)
+    )
+
+
+def resized_crop(
+    images: Tensor,
+    top: Tensor,
+    left: Tensor,
+    height: Tensor,
+    width: Tensor,
+    size: tuple[int, int],
+    flip: Tensor | None = None,
+    interpolation: str = "bilinear",
+    padding: int = 0,
+) -> Tensor:
+    """Cut a box of its own out of every image, resize it with antialiasing, and mirror it if asked.
+
+    The same as torchvision's ``resized_crop(antialias=True)`` followed by ``hflip``. The filter is separable,
+    so that the whole is one matrix product with the rows of an image and one with its columns.
+
+    Parameters
+    ----------
+    images : Tensor of shape (n, c, h, w)
+        uint8, or float in [0, 1].
+    top, left, height, width : Tensor of shape (n,)
+        The boxes, in whole pixels, within the image and its padding.
+    size : tuple of int
+        Height and width of what is returned.
+    flip : Tensor of shape (n,), bool, default=None
+        Which images are mirrored from left to right.
+    interpolation : {"bilinear", "bicubic"}, default="bilinear"
+        The filter: a triangle, or Keys' cubic with a = -1/2, which may leave [0, 1] by a little.
+    padding : int, default=0
+        How many black pixels surround every image.
+
+    Returns
+    -------
+    Tensor of shape (n, c, *size), float32
+        The crops; uint8 images have been brought to [0, 1].
+
+    Examples
+    --------
+    >>> images = torch.arange(16.0).view(1, 1, 4, 4)
+    >>> box = torch.tensor([[1.0], [0.0], [2.0], [4.0]])
+    >>> resized_crop(images, *box, size=(1, 2), flip=torch.tensor([True]))
+    tensor([[[[8.2857, 6.7143]]]])
+    """
+    h, w = images.shape[2:]
+    white = 255 if images.dtype == torch.uint8 else 1
+    rows = _resampling(top, height, h, size[0], None, interpolation, padding, white)
+    columns = _resampling(left, width, w, size[1], flip, interpolation, padding, 1)
+    return _filter(images.float(), rows, columns)
+
+
+def _filter(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Multiply every image by matrices (n, h, height) and (n, w, width) of its own."""
+    n, c, h, w = images.shape
+    height, width = rows.shape[2], columns.shape[2]
+    x = torch.bmm(rows.mT, images.movedim(1, 3).reshape(n, h, w * c))  # no copy where the channels lie last
+    x = x.view(n, height, w, c).movedim(3, 1).reshape(n, c * height, w)
+    return torch.bmm(x, columns).view(n, c, height, width)
+
+
+def _resampling(
+    start: Tensor,
+    length: Tensor,
+    n_in: int,
+    n_out: int,
+    flip: Tensor | None,
+    interpolation: str,
+    padding: int,
+    white: int,
+) -> Tensor:
+    """Weights (n, n_in, n_out) that take each interval of `n_in` pixels to `n_out`, divided by `white`."""
+    device = start.device
+    scale = (length / n_out)[:, None]
+    shrink = 1 / scale.clamp(min=1)
+    centre = (torch.arange(n_out, device=device) + 0.5) * scale  # from the start to each pixel that comes out
+    if flip is not None:
+        centre = torch.where(flip[:, None], length[:, None] - centre, centre)
+    pixel = torch.arange(-padding, n_in + padding, device=device) + 0.5 - start[:, None]
+    pixel = pixel.masked_fill(
+        (pixel < 0) | (pixel > length[:, None]), math.inf
+    )  # what is outside weighs nothing
+    distance = (pixel * shrink)[:, :, None] - (centre * shrink)[:, None]  # (n, n_in + 2 * padding, n_out)
+    weights = _FILTERS[interpolation](distance.abs_())
+    weights.div_(weights.sum(1, keepdim=True).mul_(white))
+    return weights[:, padding : padding + n_in]
+
+
+def _triangle(x: Tensor) -> Tensor:
+    """Minus the triangle filter at a distance, in place; the sign goes as the weights are normalised."""
+    return x.clamp_(max=1).sub_(1)
+
+
+def _cubic(x: Tensor) -> Tensor:
+    """Keys' cubic with a = -1/2 at a distance: what holds up to 2, and what is added to it up to 1."""
+    near, far = x.clamp(max=1).sub_(1), x.clamp_(max=2).sub_(2)
+    inner, outer = near.square(), far.square()
+    inner.addcmul_(inner, near, value=2)  # (2 near + 1) near^2
+    outer.addcmul_(outer, far)  # (far + 1) far^2
+    return inner.sub_(outer, alpha=0.5)
+
+
+_FILTERS = {"bilinear": _triangle, "bicubic": _cubic}
+
+
+def rotate_quarter(images: Tensor, k: Tensor) -> Tensor:
+    """Turn every image by a number of quarter-turns of its own, exactly: pixels move, none is interpolated.
+
+    Parameters
+    ----------
+    images : Tensor of shape (n, c, side, side)
+        Square images of any type.
+    k : Tensor of shape (n,), int64
+        How many quarter-turns, counter-clockwise as in `torch.rot90`, from 0 to 3.
+
+    Returns
+    -------
+    Tensor of shape (n, c, side, side)
+        The turned images, of the same type.
+
+    Raises
+    ------
+    ValueError
+        If the images are not square.
+
+    Examples
+    --------
+    >>> rotate_quarter(torch.tensor([[[[1, 2], [3, 4]]]]), torch.tensor([1]))
+    tensor([[[[2, 4],
+              [1, 3]]]])
+    """
+    n, c, h, w = images.shape
+    if h != w:
+        raise ValueError(
+            f"Quarter-turns need square images: expected as many rows as columns, got {h} and {w}."
+        )
+    place = torch.arange(h * w, device=images.device).view(h, w)
+    table = torch.stack(
+        [place.rot90(i).flatten() for i in range(4)]
+    )  # (4, h * w): where each pixel comes from
+    source = table.index_select(0, k)[:, None].expand(n, c, h * w)
+    return images.reshape(n, c, h * w).gather(2, source).view(n, c, h, w)
+
+
+# Colour
+
+
+def color_jitter(
+    images: Tensor, factors: Tensor, order: Tensor, shift: Tensor, place: int, hue_space: str = "hsv"
+) -> Tensor:
+    """Change brightness, contrast, saturation and hue, each image by amounts and in an order of its own.
+
+    The same as torchvision's ``adjust_brightness`` and so on, one after the other, with a clamp to [0, 1]
+    after each. The first three are each a 3x3 matrix and an offset, so that they may differ from image to
+    image. The hue is not, and has the same `place` in the order for all images of a call.
+
+    Parameters
+    ----------
+    images : Tensor of shape (n, c, h, w), float32
+        In [0, 1]. Where c is not 3, only brightness and contrast change, and grey is the mean of the
+        channels.
+    factors : Tensor of shape (n, 3)
+        Of brightness, contrast and saturation, at least 0; 1 leaves an image as it is.
+    order : Tensor of shape (n, 3), int64
+        Which of the three (0, 1, 2, as in `factors`) comes first, second and third.
+    shift : Tensor of shape (n,)
+        Of the hue, in turns.
+    place : {0, 1, 2, 3}
+        How many of the three come before the hue.
+    hue_space : {"hsv", "yiq"}, default="hsv"
+        See `adjust_hue`.
+
+    Returns
+    -------
+    Tensor of shape (n, c, h, w), float32
+        In [0, 1].
+
+    Examples
+    --------
+    >>> images = torch.tensor([0.2, 0.4, 0.6]).view(1, 3, 1, 1)
+    >>> factors, order = torch.tensor([[1.5, 1.0, 0.0]]), torch.tensor([[0, 1, 2]])  # brighter, then grey
+    >>> color_jitter(images, factors, order, torch.zeros(1), place=0).flatten()
+    tensor([0.5445, 0.5445, 0.5445])
+    """
+    n, c, h, w = images.shape
+    matrices, of_mean = _blends(factors, order, c)
+    pixels = images.reshape(n, c, h * w)
+    return _jitter(pixels, matrices, of_mean, shift, place, hue_space).view(n, c, h, w)
+
+
+def _blends(factors: Tensor, order: Tensor, c: int) -> tuple[Tensor, Tensor]:
+    """Three steps of the jitter as matrices for the pixels and for the mean pixel, both (n, 3, c, c)."""
+    saturates = order == 2
+    factor = factors.gather(1, order)
+    if c != 3:
+        factor = factor.masked_fill(saturates, 1.0)
+    rest = 1 - factor  # of grey, or of its mean
+    eye, luma = torch.eye(c, device=factors.device), _luma(c, factors.device).expand(c, c)
+    factor, of_gray, of_mean = torch.stack((factor, rest * saturates, rest * (order == 1)))[..., None, None]
+    return factor * eye + of_gray * luma, of_mean * luma
+
+
+def _jitter(
+    pixels: Tensor, matrices: Tensor, of_mean: Tensor, shift: Tensor, place: int | None, hue_space: str
+) -> Tensor:
+    """The work of `color_jitter` on (n, c, pixels); without the hue where it has no place."""
+    steps = zip(matrices.unbind(1), of_mean.unbind(1), strict=True)
+    for step in range(4):
+        if step == place and pixels.shape[1] == 3:
+            pixels = _turn_hue(pixels, shift, hue_space)
+        if step < 3:
+            matrix, share = next(steps)
+            offset = torch.bmm(share, pixels.mean(2, keepdim=True))
+            pixels = torch.baddbmm(offset, matrix, pixels).clamp_(0, 1)
+    return pixels
+
+
+def adjust_hue(images: Tensor, shift: Tensor, space: str = "hsv") -> Tensor:
+    """Turn the hue of every image by a shift of its own.
+
+    Parameters
+    ----------
+    images : Tensor of shape (n, 3, h, w), float32
+        Red, green and blue in [0, 1].
+    shift : Tensor of shape (n,)
+        In turns: 1 is once round the circle of hues.
+    space : {"hsv", "yiq"}, default="hsv"
+        "hsv" keeps every pixel's greatest and least channel as torchvision's ``adjust_hue`` does. "yiq" turns
+        the plane of chrominance of NTSC, which keeps luminance; it is one 3x3 matrix and a clamp.
+
+    Returns
+    -------
+    Tensor of shape (n, 3, h, w), float32
+        In [0, 1].
+
+    Examples
+    --------
+    >>> red = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)
+    >>> adjust_hue(red, torch.tensor([0.5])).flatten().round(decimals=3)  # cyan
+    tensor([0., 1., 1.])
+    """
+    return _turn_hue(images.flatten(2), shift, space).view(images.shape)
+
+
+def _turn_hue(pixels: Tensor, shift: Tensor, space: str) -> Tensor:
+    """The work of `adjust_hue` on (n, 3, pixels)."""
+    if space == "yiq":
+        return torch.bmm(_yiq_rotation(shift), pixels).clamp_(0, 1)
+    # Without where, % and the index of a maximum, which are slow on a CPU, and with as few passes as can be.
+    r, g, b = pixels.unbind(1)
+    low, high = torch.minimum(g, b), torch.maximum(g, b)
+    least, most = torch.minimum(r, low), torch.maximum(r, high)
+    chroma = (most - least).add_(1e-12)
+    # In turns, the hue is |corner - (middle - low) / (6 chroma)|. The corner is 0 where red is the greatest
+    # channel, else 1/3; but with more blue than green it is 1 where red is the greatest, else -2/3.
+    bluer, not_red = torch.empty_like(low), torch.empty_like(low)
+    torch.lt(g, b, out=bluer)
+    torch.lt(r, high, out=not_red)
+    offset = torch.minimum(r, high, out=high).sub_(low)
+    hue = torch.addcmul(bluer, bluer - 1 / 6, not_red, value=-2)
+    hue.addcdiv_(offset, chroma, value=-1 / 6).abs_()
+    hue.add_(shift.remainder(1)[:, None]).frac_()
+    # Each channel is a trapezium over the hue: `most` along a third of the circle, `least` along another,
+    # slopes between.
+    centres = _constant(((1 / 2,), (1 / 3,), (2 / 3,)), hue.device)
+    turned = (hue[:, None] - centres).abs_().clamp_(1 / 6, 1 / 3)
+    red, green, blue = turned.unbind(1)
+    torch.addcmul(least.sub_(chroma), chroma, red, value=6, out=red)
+    torch.addcmul(most.add_(chroma), chroma, green, value=-6, out=green)
+    torch.addcmul(most, chroma, blue, value=-6, out=blue)
+    return turned
+
+
+def _yiq_rotation(shift: Tensor) -> Tensor:
+    """Matrices (n, 3, 3) that turn red, green and blue about the axis of greys in NTSC's colours."""
+    angle = (shift * (2 * math.pi))[:, None, None]
+    flat, across = _constant(YIQ_PLANE, shift.device), _constant(YIQ_QUARTER, shift.device)
+    return torch.eye(3, device=shift.device) + (angle.cos() - 1) * flat + angle.sin() * across
+
+
+def grayscale(images: Tensor, where: Tensor) -> Tensor:
+    """Make some of the images grey, in all their channels.
+
+    Parameters
+    ----------
+    images : Tensor of shape (n, c, h, w), float32
+        Returned as they are where c is not 3.
+    where : Tensor of shape (n,), bool
+        Which images.
+
+    Returns
+    -------
+    Tensor of shape (n, c, h, w), float32
+
+    Examples
+    --------
+    >>> green = torch.tensor([0.0, 1.0, 0.0]).view(1, 3, 1, 1)
+    >>> grayscale(green, torch.tensor([True])).flatten()
+    tensor([0.5870, 0.5870, 0.5870])
+    """
+    n, c, h, w = images.shape
+    return torch.bmm(_graying(where, c), images.reshape(n, c, h * w)).view(n, c, h, w)
+
+
+def _graying(where: Tensor, c: int) -> Tensor:
+    """Matrices (n, c, c): the identity, or grey in all channels."""
+    share = where.float()[:, None, None] * (c == 3)
+    eye = torch.eye(c, device=where.device)
+    return eye + share * (_luma(c, where.device) - eye)
+
+
+def solarize(images: Tensor, threshold: float, where: Tensor) -> Tensor:
+    """Invert, in some of the images, the values from a threshold on.
+
+    Parameters
+    ----------
+    images : Tensor of shape (n, c, h, w), float32
+        In [0, 1].
+    threshold : float
+        The least value that becomes 1 minus itself.
+    where : Tensor of shape (n,), bool
+        Which images.
+
+    Returns
+    -------
+    Tensor of shape (n, c, h, w), float32
+
+    Examples
+    --------
+    >>> solarize(torch.tensor([[[[0.25, 0.75]]]]), 0.5, torch.tensor([True])).flatten()
+    tensor([0.2500, 0.2500])
+    """
+    limit = torch.where(where, threshold, math.inf)[:, None, None, None]
+    inverted = torch.ge(images, limit, out=torch.empty_like(images))  # as 0 and 1
+    return images.lerp(1 - images, inverted)  # several times faster than `where` on a CPU
+
+
+def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
+    """Blur every image by a Gaussian with a deviation of its own.
+
+    As in SimCLR, the kernel is as long as a tenth of the image's height, made odd, and at least 3. The
+    borders are reflected. With them folded in, the blur is a matrix product with the rows and one with the
+    columns.
+
+    Parameters
+    ----------
+    images : Tensor of shape (n, c, h, w), float32
+        At least 2 pixels high and wide.
+    sigma : Tensor of shape (n,)
+        The standard deviations, in pixels, above 0.
+
+    Returns
+    -------
+    Tensor of shape (n, c, h, w), float32
+
+    Examples
+    --------
+    >>> gaussian_blur(torch.tensor([[[[0.0, 0, 4, 0, 0]] * 2]]), torch.tensor([0.5]))[0, 0, 0]
+    tensor([0.0000, 0.4260, 3.1479, 0.4260, 0.0000])
+    """
+    reach = max(1, images.shape[2] // 20)
+    taps = torch.arange(-reach, reach + 1, device=images.device)
+    kernel = (-0.5 * (taps / sigma[:, None]).square()).softmax(1)  # (n, taps)
+
+    def matrices(side: int) -> Tensor:
+        pixel = torch.arange(side, device=images.device)
+        source = (side - 1 - (side - 1 - (pixel[:, None] + taps).abs()).abs()).clamp(min=0)  # (side, taps)
+        table = (source.mT[:, None] == pixel[:, None]).reshape(len(taps), side * side)  # from, to
+        return (kernel @ table.float()).view(-1, side, side)
+
+    return _filter(images, matrices(images.shape[2]), matrices(images.shape[3]))
+
+
+# Augmentation
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Augmentation(BaseEstimator):
+    """Random views of a batch of images, each image by draws of its own, as float32 that a network takes.
+
+    The steps and their order are torchvision's: crop, flip, colour jitter, grey, blur, solarise, normalise.
+    The defaults are the CIFAR settings of SimCLR with ImageNet's mean and deviation. Constructing stores,
+    calling computes.
+
+    Parameters
+    ----------
+    crop_scale : tuple of float or None, default=(0.08, 1.0)
+        The least and the greatest area of the random crop, as fractions of the image's. None: no such crop.
+    crop_ratio : tuple of float, default=(3/4, 4/3)
+        The least and the greatest width by height of the random crop.
+    crop_padding : int, default=0
+        If above 0, then instead of that crop one of the image's own size, of the image surrounded by so many
+        black pixels.
+    size : int, tuple of int or None, default=None
+        Side, or height and width, of a view. None: those of the images.
+    interpolation : {"bilinear", "bicubic"}, default="bilinear"
+        How crops are resized, always antialiased.
+    flip : float, default=0.5
+        Probability of mirroring from left to right.
+    jitter : float, default=0.8
+        Probability of changing brightness, contrast, saturation and hue, in a random order.
+    brightness, contrast, saturation : float, default=0.4
+        The factors are uniform within 1 minus (but at least 0) and 1 plus this.
+    hue : float, default=0.1
+        The shift is uniform within minus and plus this, in turns.
+    hue_space : {"hsv", "yiq"}, default="hsv"
+        Where the hue turns: see `adjust_hue`. "hsv" is what the papers used.
+    gray : float, default=0.2
+        Probability of becoming grey.
+    blur : float, default=0.0
+        Probability of a Gaussian blur.
+    blur_sigma : tuple of float, default=(0.1, 2.0)
+        Its least and greatest deviation, in pixels.
+    solarize : float, default=0.0
+        Probability of inverting the values from `solarize_threshold` on.
+    solarize_threshold : float, default=0.5
+        On the scale of [0, 1].
+    mean, std : tuple of float, default=ImageNet's
+        Subtracted from and divided by, for red, green and blue in [0, 1]. For images with other than three
+        channels their averages count. Such images keep their saturation and hue and do not become grey.
+
+    Notes
+    -----
+    Jitter and blur are done to a drawn subset of the batch, whose size is n times the probability, rounded up
+    or down at random so that each image has exactly that probability. Everything else is drawn image by
+    image.
+
+    References
+    ----------
+    .. [1] Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", ICML 2020,
+           appendix A.
+
+    Examples
+    --------
+    >>> images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
+    >>> augment = Augmentation(crop_scale=(0.2, 1.0), hue=0.0)
+    >>> views = augment(images, torch.Generator().manual_seed(0))
+    >>> views.shape, views.dtype
+    (torch.Size([8, 3, 32, 32]), torch.float32)
+    >>> augment
+    Augmentation(crop_scale=(0.2, 1.0), hue=0.0)
+    """
+
+    crop_scale: tuple[float, float] | None = (0.08, 1.0)
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    crop_padding: int = 0
+    size: int | tuple[int, int] | None = None
+    interpolation: str = "bilinear"
+    flip: float = 0.5
+    jitter: float = 0.8
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.4
+    hue: float = 0.1
+    hue_space: str = "hsv"
+    gray: float = 0.2
+    blur: float = 0.0
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    solarize: float = 0.0
+    solarize_threshold: float = 0.5
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "crop_scale": ["array-like", None],
+        "crop_ratio": ["array-like"],
+        "crop_padding": [Interval(Integral, 0, None, closed="left")],
+        "size": [Interval(Integral, 1, None, closed="left"), "array-like", None],
+        "interpolation": [StrOptions(set(_FILTERS))],
+        "brightness": [Interval(Real, 0, None, closed="left")],
+        "contrast": [Interval(Real, 0, None, closed="left")],
+        "saturation": [Interval(Real, 0, None, closed="left")],
+        "hue": [Interval(Real, 0, 0.5, closed="both")],
+        "hue_space": [StrOptions({"hsv", "yiq"})],
+        "blur_sigma": ["array-like"],
+        "solarize_threshold": [Interval(Real, 0, 1, closed="both")],
+        "mean": ["array-like"],
+        "std": ["array-like"],
+        **{
+            name: [Interval(Real, 0, 1, closed="both")]
+            for name in ("flip", "jitter", "gray", "blur", "solarize")
+        },
+    }
+
+    def validate(self) -> None:
+        """Check the parameters, in scikit-learn's words; done by `fit`, and by a call where they are new.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is of the wrong type or out of its range.
+
+        Examples
+        --------
+        >>> Augmentation(crop_scale=(1.0, 0.2)).validate()
+        Traceback (most recent call last):
+        ...
+        ValueError: The 'crop_scale' parameter of Augmentation must be two numbers, the lower first, above 0
+        and at most 1. Got (1.0, 0.2) instead.
+        """
+        self._validate_params()
+        for name, greatest in (("crop_scale", 1), ("crop_ratio", math.inf), ("blur_sigma", math.inf)):
+            value = getattr(self, name)
+            if value is not None and not (_reals(value, 2) and 0 < value[0] <= value[1] <= greatest):
+                limit = "" if greatest == math.inf else f" and at most {greatest}"
+                raise self._refusal(name, f"two numbers, the lower first, above 0{limit}")
+        for name, positive in (("mean", False), ("std", True)):
+            value = getattr(self, name)
+            if not (_reals(value, 3) and (min(value) > 0 or not positive)):
+                raise self._refusal(name, f"three numbers{' above 0' if positive else ''}")
+        size: Any = self.size
+        if not isinstance(size, Integral | None) and not (
+            len(size) == 2 and all(isinstance(side, Integral) for side in size) and min(size) >= 1
+        ):
+            raise self._refusal("size", "a number of pixels, two of them (height and width) or None")
+        self._checked = self._state()
+
+    def _refusal(self, name: str, expected: str) -> ValueError:
+        """A parameter's refusal in scikit-learn's words."""
+        return ValueError(
+            f"The {name!r} parameter of Augmentation must be {expected}. Got {getattr(self, name)!r} instead."
+        )
+
+    def _state(self) -> tuple[Any, ...]:
+        """The parameters' values."""
+        return tuple(getattr(self, field.name) for field in fields(self))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied, pickled and hashed: nothing that only says that the parameters were checked."""
+        return {key: value for key, value in super().__getstate__().items() if key != "_checked"}
+
+    def _ensure_valid(self) -> None:
+        """Check the parameters unless they are those checked last."""
+        checked = getattr(self, "_checked", None)
+        if checked is None or any(old is not new for old, new in zip(checked, self._state(), strict=True)):
+            self.validate()
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw one view of every image.
+
+        Parameters
+        ----------
+        images : Tensor of shape (n, c, h, w)
+            uint8, or float in [0, 1], on any device and in any memory format.
+        generator : torch.Generator
+            Where all draws come from, on the images' device.
+
+        Returns
+        -------
+        Tensor of shape (n, c, height, width), float32
+            The views, in the order of the images.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is of the wrong type or out of its range.
+        """
+        self._ensure_valid()
+        n, c = images.shape[:2]
+        probability = self.jitter if self.brightness or self.contrast or self.saturation or self.hue else 0.0
+        bounds, order = [0] * 4, None
+        if probability:
+            # Shuffled, a part of the batch has the hue first in the order of the jitter, as large a part
+            # second, third and fourth, and the rest is not jittered. The host knows how large the parts are
+            # without knowing which images they hold.
+            order = torch.randperm(n, generator=generator, device=images.device)
+            images = images.movedim(1, 3).index_select(0, order).movedim(3, 1)
+            bounds = _split(n, [probability * quarter / 4 for quarter in range(1, 5)], generator)
+        crops = self._crop(images, generator)
+        to_gray = _graying(_uniform((n,), 0, 1, generator) < self.gray, c)
+        gain, offset = self._scaling(c, images.device)
+        if self.blur or self.solarize:  # these stand between grey and normalisation, which else are one
+            views = self._color(crops, bounds, to_gray, torch.zeros_like(offset), generator)
+            views = self._blur_and_solarize(views, generator)
+            views = _affine(views, gain * torch.eye(c, device=images.device), offset)
+        else:
+            views = self._color(crops, bounds, gain * to_gray, offset, generator)
+        return views if order is None else views.index_select(0, order.argsort())
+
+    @torch.no_grad()
+    def normalize(self, images: Tensor) -> Tensor:
+        """Bring images to the scale of the views, and do nothing else.
+
+        Parameters
+        ----------
+        images : Tensor of shape (n, c, h, w)
+            uint8, or float in [0, 1].
+
+        Returns
+        -------
+        Tensor of shape (n, c, h, w), float32
+            Divided by 255 if they are uint8, less `mean`, by `std`.
+
+        Examples
+        --------
+        >>> white = torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)
+        >>> Augmentation(mean=(0.5, 0.5, 0.5), std=(0.25, 0.5, 1.0)).normalize(white).flatten()
+        tensor([2.0000, 1.0000, 0.5000])
+        """
+        self._ensure_valid()
+        c = images.shape[1]
+        gain, offset = self._scaling(c, images.device)
+        return _affine(_as_float(images), gain * torch.eye(c, device=images.device), offset)
+
+    def _crop(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Crop, resize and flip."""
+        n, _, h, w = images.shape
+        size: Any = (h, w) if self.size is None else self.size
+        size = (size, size) if isinstance(size, Integral) else tuple(size)
+        flip = _uniform((n,), 0, 1, generator) < self.flip if self.flip else None
+        if self.crop_padding:
+            reach = 2 * self.crop_padding + 1
+            top, left = (_uniform((2, n), 0, reach, generator).floor_() - self.crop_padding).unbind()
+        elif self.crop_scale:
+            top, left, height, width = sample_crops(n, (h, w), self.crop_scale, self.crop_ratio, generator)
+        elif flip is None and size == (h, w):
+            return _as_float(images).contiguous()
+        else:
+            top = left = torch.zeros(n, device=images.device)
+        if self.crop_padding or not self.crop_scale:
+            height, width = torch.full_like(top, h), torch.full_like(top, w)
+        crops = resized_crop(
+            images, top, left, height, width, size, flip, self.interpolation, self.crop_padding
+        )
+        return crops.clamp_(0, 1) if self.interpolation == "bicubic" else crops
+
+    def _color(
+        self, crops: Tensor, bounds: list[int], matrices: Tensor, offset: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Jitter the parts within `bounds`, each with its place for the hue; then map the channels of all."""
+        n, c, h, w = crops.shape
+        limits = [
+            (max(0, 1 - reach), 1 + reach) for reach in (self.brightness, self.contrast, self.saturation)
+        ]
+        low, high = _constant((*limits, (-self.hue, self.hue)), crops.device).unbind(1)
+        drawn = torch.lerp(low, high, _uniform((n, 4), 0, 1, generator))
+        order = _uniform((n, 3), 0, 1, generator).argsort(1)
+        blends, of_mean = _blends(drawn[:, :3], order, c)
+        pixels, views = crops.view(n, c, h * w), torch.empty_like(crops)
+        step = max(1, CACHED_PIXELS // (h * w)) if crops.device.type == "cpu" else n
+        for place, (start, stop) in enumerate(pairwise([0, *bounds, n])):
+            for first in range(start, stop, step):
+                some = slice(first, min(first + step, stop))
+                x = pixels[some]
+                if place < 4:
+                    when = place if self.hue else None
+                    x = _jitter(x, blends[some], of_mean[some], drawn[some, 3], when, self.hue_space)
+                _affine(x.view(-1, c, h, w), matrices[some], offset, out=views[some])
+        return views
+
+    def _blur_and_solarize(self, views: Tensor, generator: torch.Generator) -> Tensor:
+        """Blur a drawn subset, and solarise."""
+        n = len(views)
+        if self.blur:
+            chosen = torch.randperm(n, generator=generator, device=views.device)
+            chosen = chosen[: _split(n, [self.blur], generator)[0]]
+            sigma = _uniform((len(chosen),), *self.blur_sigma, generator)
+            views.index_copy_(0, chosen, gaussian_blur(views.index_select(0, chosen), sigma))
+        if self.solarize:
+            views = solarize(views, self.solarize_threshold, _uniform((n,), 0, 1, generator) < self.solarize)
+        return views
+
+    def _scaling(self, c: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """What normalisation multiplies the channels (c, 1) by, and then adds."""
+        mean, std = ((*map(float, of),) if c == 3 else (sum(of) / 3,) * c for of in (self.mean, self.std))
+        return (
+            _constant(tuple((1 / s,) for s in std), device),
+            _constant(tuple((-m / s,) for m, s in zip(mean, std, strict=True)), device),
+        )
+
+
+# Presets
+
+
+def preset(name: str, image_size: int) -> tuple[Augmentation, ...]:
+    """Build a paper's augmentations by name.
+
+    Parameters
+    ----------
+    name : {"simclr", "simsiam", "byol", "gsg-cifar10", "rotnet", "none"}
+        - "simclr": SimCLR [1]_, appendices A and B.9. Up to 64 pixels colour strength 1/2 and no blur, above
+          them strength 1 and blur for half of the views. Values stay in [0, 1]. Crops are bilinear as in most
+          PyTorch versions; its own code is bicubic, which costs more.
+        - "simsiam": SimSiam [2]_, section 4, with the views of MoCo v2: crops of at least a fifth, blur for
+          half of the views. Up to 64 pixels no blur, as in its appendix D.
+        - "byol": BYOL [3]_, appendix B. The two views differ in blur and solarisation. The paper has no small
+          images; up to 64 pixels the blur is left out, as in solo-learn's settings for CIFAR.
+        - "gsg-cifar10": GSG [4]_ on CIFAR-10: SimCLR at strength 1/2, no blur, ImageNet's mean and deviation.
+        - "rotnet": RotNet [5]_, from its code. Flips, and up to 64 pixels a crop of the image padded by 4,
+          above them a resized crop.
+        - "none": normalisation alone.
+
+    image_size : int
+        The images' longer side, in pixels.
+
+    Returns
+    -------
+    tuple of Augmentation
+        One a view; a method with more views starts again from the first.
+
+    Raises
+    ------
+    ValueError
+        If there is no preset of that name.
+
+    References
+    ----------
+    .. [1] Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", ICML 2020.
+    .. [2] Chen and He, "Exploring Simple Siamese Representation Learning", CVPR 2021.
+    .. [3] Grill et al., "Bootstrap Your Own Latent", NeurIPS 2020.
+    .. [4] "Implicit Contrastive Representation Learning with Guided Stop-gradient", NeurIPS 2023.
+    .. [5] Gidaris et al., "Unsupervised Representation Learning by Predicting Image Rotations", ICLR 2018.
+
+    Examples
+    --------
+    >>> preset("byol", 224)[1]
+    Augmentation(blur=0.1, interpolation='bicubic', saturation=0.2, solarize=0.2)
+    """
+    views: tuple[dict[str, Any], ...] = pick("augment", name, _PRESETS)(image_size <= SMALL)
+    return tuple(Augmentation(**settings) for settings in views)
+
+
+_STILL: dict[str, Any] = {"jitter": 0.0, "gray": 0.0}
+_PRESETS: Mapping[str, Callable[[bool], tuple[dict[str, Any], ...]]] = {
+    "simclr": lambda small: (
+        (
+            {
+                "mean": (0.0, 0.0, 0.0),
+                "std": (1.0, 1.0, 1.0),
+                **(
+                    {}
+                    if small
+                    else {"brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2, "blur": 0.5}
+                ),
+            },
+        )
+        * 2
+    ),
+    "simsiam": lambda small: ({"crop_scale": (0.2, 1.0), "blur": 0.0 if small else 0.5},) * 2,
+    "byol": lambda small: tuple(
+        {
+            "interpolation": "bicubic",
+            "saturation": 0.2,
+            "blur": 0.0 if small else blur,
+            "solarize": solarize,
+        }
+        for blur, solarize in ((1.0, 0.0), (0.1, 0.2))
+    ),
+    "gsg-cifar10": lambda small: ({},) * 2,
+    "rotnet": lambda small: ({**_STILL, "crop_padding": 4 if small else 0},),
+    "none": lambda small: ({**_STILL, "crop_scale": None, "flip": 0.0},),
+}
+
+
+# Small parts
+
+
+def _affine(images: Tensor, matrices: Tensor, offset: Tensor, out: Tensor | None = None) -> Tensor:
+    """Multiply the channels of every image by a matrix (n, c, c) or (c, c) and add an offset (c, 1)."""
+    n, c, h, w = images.shape
+    out = torch.empty_like(images, memory_format=torch.contiguous_format) if out is None else out
+    pixels = images.reshape(n, c, h * w)
+    torch.baddbmm(offset.expand(n, c, 1), matrices.expand(n, c, c), pixels, out=out.view(n, c, h * w))
+    return out
+
+
+def _as_float(images: Tensor) -> Tensor:
+    """Images as float32 in [0, 1]."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images.float()
+
+
+def _split(n: int, shares: Sequence[float], generator: torch.Generator) -> list[int]:
+    """Bounds among n that hold each share of them on average, from one draw on the host.
+
+    A draw from a device's generator would have to be waited for, so that there the state of the generator,
+    which the host knows, seeds the draw.
+    """
+    if generator.device.type == "cpu":
+        drawn = torch.rand((), generator=generator).item()
+    else:
+        drawn = random.Random(f"{generator.initial_seed()} {generator.get_offset()}").random()
+    return [int(n * share + drawn) for share in shares]
+
+
+def _uniform(shape: tuple[int, ...], low: float, high: float, generator: torch.Generator) -> Tensor:
+    """Draws from [low, high), on the generator's device."""
+    return torch.empty(shape, device=generator.device).uniform_(low, high, generator=generator)
+
+
+def _reals(value: Any, count: int) -> bool:
+    """Whether a parameter is so many finite numbers."""
+    return len(value) == count and all(isinstance(x, Real) and math.isfinite(x) for x in value)
+
+
+@functools.lru_cache(maxsize=128)
+def _constant(values: tuple[Any, ...], device: torch.device) -> Tensor:
+    """A small tensor, which moves to a device once, since the host waits for each such move."""
+    return torch.tensor(values, dtype=torch.float32, device=device)
+
+
+def _luma(c: int, device: torch.device) -> Tensor:
+    """What each of c channels weighs in grey."""
+    return _constant(LUMA if c == 3 else (1 / c,) * c, device)

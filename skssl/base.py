@@ -1,0 +1,429 @@
+"""The base class of all estimators: shared parameters, checks, ``fit`` and ``transform``."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+
+from skssl.augment import Augmentation, preset
+from skssl.backbones import build_backbone
+from skssl.devices import resolve_device, resolve_precision
+from skssl.engine import Batch, Objective, Trainer
+from skssl.errors import pick
+from skssl.images import Images, as_images
+from skssl.optim import OPTIMIZERS, SCHEDULES
+from skssl.pretext import as_tasks
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_OTHER = "Other Parameters\n----------------"
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """What all estimators share: images in, features out.
+
+    Parameters
+    ----------
+    backbone : {"resnet18", "resnet50", "alexnet", "convnet"}, torch.nn.Module or callable, default="resnet18"
+        The encoder: a name, a module (copied, its last classifier dropped) or a callable that makes one. ResNets have
+        CIFAR's 3x3 stem up to 64 pixels. "convnet" is a small one for CPUs, with 128 features.
+    image_shape : tuple of int, default=None
+        (h, w), (h, w, c) or (c, h, w): how to read the rows of a 2-D X, where one entry may be -1, and to what size
+        to bring image files. By default such rows are square grey images, and files must be of one size.
+    augment : str, Augmentation or sequence of Augmentation, default=None
+        A preset's name ("simclr", "simsiam", "byol", "gsg-cifar10", "rotnet", "none"), one augmentation for all
+        views, or one a view. None is the method's own.
+    epochs : int, default=100
+        How often `fit` goes through the images. 0 leaves the encoder untrained, which makes a baseline.
+    batch_size : int, default=256
+        Images a step. An epoch's last, shorter batch is left out, unless it is the only one.
+    optimizer : {"sgd", "lars", "adamw"} or torch.optim.Optimizer subclass, default=None
+        None is the method's own.
+    lr : float, default=None
+        Learning rate at its highest. It is used as it is; None is the method's own rate times batch_size / 256.
+    momentum : float, default=0.9
+        The optimiser's, where it has one.
+    weight_decay : float, default=None
+        None is the method's own.
+    schedule : {"constant", "cosine", "epoch_cosine", "step"}, default=None
+        The learning rate's course. None is the method's own.
+    warmup_epochs : float, default=None
+        Epochs in which the rate rises from 0. None is the method's own share of the epochs.
+    aux : str, task or list of these, default=None
+        Auxiliary pretext tasks, such as "rotation" or `Rotation(angles=(0, 180))`.
+    aux_weight : float or dict of str to float, default=None
+        The tasks' weight, or one for each by name: lambda of EffSSL's equation 1. None is what EffSSL found best on
+        CIFAR-10 with the method.
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        What the networks train in. "auto" is bfloat16 where the hardware computes in it (on a CPU for
+        images from 16 pixels on). Losses and `transform`
+        compute in float32.
+    compile : bool, default=False
+        Whether to compile the step with ``torch.compile``. Where that fails, training says so and goes on without.
+    device : str or torch.device, default="auto"
+        "auto" is CUDA, else MPS, else the CPU.
+    callbacks : list of skorch callbacks, default=None
+        Called as in any skorch net, with the net as their first argument.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the weights, the order, the augmentation and all else. The global random state is not used.
+    verbose : int, default=0
+        1 shows a progress bar for every epoch.
+
+    Attributes
+    ----------
+    encoder_ : torch.nn.Module
+        The trained encoder, in evaluation mode. Its ``state_dict`` has torchvision's keys.
+    history_ : pandas.DataFrame
+        A row an epoch: epoch, loss, each loss and measure by name, lr (at the epoch's end), images_per_second,
+        embedding_std (standard deviation of the normalised embeddings in units of 1/sqrt(d): 1 is healthy, 0 is
+        collapse) and effective_rank.
+    net_ : skorch.NeuralNet
+        The net that was trained; ``net_.module_`` holds the heads, too.
+    n_features_in_ : int
+        Numbers in an image: channels x height x width.
+    feature_names_in_ : ndarray of str
+        Names of the columns, where X was a DataFrame with names.
+    """
+
+    backbone: Any = "resnet18"
+    image_shape: tuple[int, ...] | None = None
+    augment: Any = None
+    epochs: int = 100
+    batch_size: int = 256
+    optimizer: Any = None
+    lr: float | None = None
+    momentum: float = 0.9
+    weight_decay: float | None = None
+    schedule: str | None = None
+    warmup_epochs: float | None = None
+    aux: Any = None
+    aux_weight: Any = None
+    precision: str = "auto"
+    compile: bool = False
+    device: Any = "auto"
+    callbacks: Any = None
+    random_state: Any = None
+    verbose: int = 0
+
+    #: What None stands for. ``lr`` is for 256 images a step, ``warmup`` a share of the epochs, ``aux_weight`` by task.
+    paper: ClassVar[dict[str, Any]] = {}
+    #: Submodules of the net whose learning rate is not scheduled.
+    constant: ClassVar[tuple[str, ...]] = ()
+
+    _parameter_constraints: ClassVar[dict] = {
+        "backbone": [str, nn.Module, callable],
+        "image_shape": ["array-like", None],
+        "augment": [str, Augmentation, "array-like", None],
+        "epochs": [Interval(Integral, 0, None, closed="left")],
+        "batch_size": [Interval(Integral, 2, None, closed="left")],
+        "optimizer": [str, callable, None],
+        "lr": [Interval(Real, 0, None, closed="neither"), None],
+        "momentum": [Interval(Real, 0, 1, closed="left")],
+        "weight_decay": [Interval(Real, 0, None, closed="left"), None],
+        "schedule": [str, None],
+        "warmup_epochs": [Interval(Real, 0, None, closed="left"), None],
+        "aux_weight": [Interval(Real, 0, None, closed="left"), dict, None],
+        "precision": [str],
+        "compile": ["boolean"],
+        "device": [str, torch.device],
+        "callbacks": [list, str, None],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Add the shared parameters to a method's constraints and to its docstring."""
+        super().__init_subclass__(**kwargs)
+        inherited = [vars(base).get("_parameter_constraints", {}) for base in cls.__mro__[::-1]]
+        cls._parameter_constraints = {name: rule for rules in inherited for name, rule in rules.items()}
+        shared = inspect.getdoc(SSLTransformer) or ""
+        shared = shared[shared.index("Parameters\n---") :].replace("Parameters\n----------", _OTHER, 1)
+        own = inspect.cleandoc(cls.__doc__ or "")
+        for section in ("References\n---", "Examples\n---"):
+            if section in own:
+                cls.__doc__ = own.replace(section, f"{shared}\n\n{section}", 1)
+                break
+
+    # What a method is made of.
+
+    def build(self, net: Objective, dim: int, n_samples: int) -> None:
+        """Put the method's heads, momentum copies and buffers on the net.
+
+        Parameters
+        ----------
+        net : Objective
+            Has the encoder already.
+        dim : int
+            Width of the encoder's features.
+        n_samples : int
+            Number of training images.
+        """
+        raise NotImplementedError
+
+    def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:
+        """Compute the method's losses by name; what requires no gradient is recorded, but not minimised.
+
+        Parameters
+        ----------
+        net : Objective
+            The network.
+        batch : Batch
+            Views and indices.
+
+        Returns
+        -------
+        dict of str to scalar Tensor
+            The losses, which are added up.
+        """
+        raise NotImplementedError
+
+    def after_step(self, net: Objective, progress: float) -> None:
+        """Change what the gradient does not move, after the optimiser's step.
+
+        Parameters
+        ----------
+        net : Objective
+            The network.
+        progress : float
+            The share of the training that is done, in (0, 1].
+        """
+
+    @property
+    def n_views(self) -> int:
+        """Views that a step makes of each image."""
+        return 2
+
+    # scikit-learn's side.
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Learn an encoder from images.
+
+        Parameters
+        ----------
+        X : array-like, sequence of files or PIL images, or torch Dataset
+            Images: (n, h, w), (n, h, w, c), (n, c, h, w), or (n, features) with `image_shape`.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        self
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If X cannot be read as images, or a parameter is out of range.
+        FloatingPointError
+            If the training diverges.
+        """
+        images = self._read(X, reset=True)
+        self.net_ = self._make_trainer(images)
+        return self._train(images, self.epochs)
+
+    def partial_fit(self, X: Any, y: Any = None) -> Self:
+        """Train for one more epoch.
+
+        Called `epochs` times it does what `fit` does; beyond that the learning rate stays at that of the last epoch's
+        beginning.
+
+        Parameters
+        ----------
+        X : array-like, sequence of files or PIL images, or torch Dataset
+            Images, as for `fit`.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        self
+            The estimator.
+        """
+        first = not self.__sklearn_is_fitted__()
+        images = self._read(X, reset=first)
+        if first:
+            self.net_ = self._make_trainer(images)
+        return self._train(images, 1)
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Encode images.
+
+        Parameters
+        ----------
+        X : array-like, sequence of files or PIL images, or torch Dataset
+            Images of the shape that the estimator was fitted to.
+
+        Returns
+        -------
+        float32 ndarray of shape (n, d)
+            The encoder's pooled output, without the projector, in evaluation mode.
+        """
+        check_is_fitted(self)
+        images = self._read(X, reset=False)
+        device, augment = torch.device(self.net_.device), self.net_.augmentations[0]
+        encoder, index = self.encoder_, torch.arange(len(images))
+        features = []
+        with torch.inference_mode():
+            for part in index.split(max(self.batch_size, 256)):
+                pixels = augment.normalize(images.read(part).to(device))
+                features.append(encoder(pixels.contiguous(memory_format=torch.channels_last)).float().cpu())
+        return torch.cat(features).numpy()
+
+    @property
+    def encoder_(self) -> nn.Module:
+        """The trained encoder, in evaluation mode."""
+        return self.net_.module_.encoder.eval()
+
+    @property
+    def history_(self) -> pd.DataFrame:
+        """The training's history, a row an epoch."""
+        import pandas as pd
+
+        rows = [
+            {name: value for name, value in row.items() if name != "batches"} for row in self.net_.history
+        ]
+        return pd.DataFrame([row for row in rows if "loss" in row])
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.net_.module_.dim
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Whether there is a trained net."""
+        return hasattr(self, "net_")
+
+    def __sklearn_tags__(self) -> Any:
+        """Say that features are float32 and that images may have three or more axes."""
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        tags.input_tags.three_d_array = True
+        return tags
+
+    # Between the two.
+
+    def setting(self, name: str) -> Any:
+        """Return a parameter, or the paper's value where it is None.
+
+        Parameters
+        ----------
+        name : str
+            The parameter.
+
+        Returns
+        -------
+        object
+            Its value in use.
+
+        Examples
+        --------
+        >>> from skssl import SimCLR
+        >>> SimCLR().setting("optimizer")
+        'sgd'
+        """
+        value = getattr(self, name)
+        if value is not None:
+            return value
+        if name == "lr":
+            return self.paper["lr"] * self.batch_size / 256
+        if name == "warmup_epochs":
+            return self.paper["warmup"] * self.epochs
+        return self.paper[name]
+
+    def _read(self, X: Any, *, reset: bool) -> Images:
+        """Turn X into images of the shape and the range that the estimator was fitted to."""
+        if reset:
+            images = as_images(X, self.image_shape, estimator=self)
+            self._shape, self._scale = images.shape, images.scale
+            return images
+        return as_images(
+            X, self.image_shape, estimator=self, reset=False, shape=self._shape, scale=self._scale
+        )
+
+    def _augmentations(self, side: int) -> list[Augmentation]:
+        """One augmentation a view."""
+        augment = self.setting("augment")
+        if isinstance(augment, str):
+            augment = preset(augment, side)
+        given = list(augment) if isinstance(augment, Sequence) else [augment]
+        for augmentation in given:
+            if not isinstance(augmentation, Augmentation):
+                raise TypeError(
+                    "The 'augment' parameter must be a preset's name, an Augmentation or one Augmentation a view. "
+                    f"Got {augmentation!r}."
+                )
+            augmentation.validate()
+        return [given[view % len(given)] for view in range(self.n_views)]
+
+    def _tasks(self) -> dict[str, tuple[Any, float]]:
+        """The auxiliary tasks with their weights."""
+        tasks = as_tasks(self.aux)
+        weights = self.aux_weight
+        if isinstance(weights, dict):
+            for name in weights:
+                pick("aux_weight", name, tasks)
+        found = {}
+        for name, task in tasks.items():
+            task.validate()
+            weight = weights.get(name) if isinstance(weights, dict) else weights
+            found[name] = task, float(self.paper["aux_weight"] if weight is None else weight)
+        return found
+
+    def _make_trainer(self, images: Images) -> Trainer:
+        """Check the parameters and make the net that trains."""
+        self._validate_params()
+        device = resolve_device(self.device)
+        dtype = resolve_precision(self.precision, device, min(images.shape[1:]))
+        pick("schedule", self.setting("schedule"), SCHEDULES)
+        if isinstance(self.setting("optimizer"), str):
+            pick("optimizer", self.setting("optimizer"), OPTIMIZERS)
+        augmentations = self._augmentations(max(images.shape[1:]))
+        tasks = self._tasks()
+        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            encoder, dim = build_backbone(self.backbone, images.shape)
+            method = type(self)(
+                **self.get_params(deep=False)
+            )  # parameters only: the net must not hold itself
+            objective = Objective(encoder, dim, method, tasks, len(images))
+        trainer = Trainer(
+            objective,
+            augmentations=augmentations,
+            schedule=self.setting("schedule"),
+            warmup_epochs=self.setting("warmup_epochs"),
+            momentum=self.momentum,
+            weight_decay=self.setting("weight_decay"),
+            constant=self.constant,
+            dtype=dtype,
+            seed=seed,
+            optimizer=self.setting("optimizer"),
+            lr=self.setting("lr"),
+            max_epochs=max(self.epochs, 1),
+            batch_size=self.batch_size,
+            device=str(device),
+            compile=self.compile,
+            callbacks=self.callbacks,
+            verbose=self.verbose,
+        )
+        return trainer.initialize()
+
+    def _train(self, images: Images, epochs: int) -> Self:
+        """Train for some epochs."""
+        self.net_.set_params(max_epochs=max(self.epochs, 1))
+        self.net_.notify("on_train_begin", X=images, y=None)
+        self.net_.fit_loop(images.to(self.net_.device), epochs=epochs)
+        self.net_.notify("on_train_end", X=images, y=None)
+        return self

@@ -1,0 +1,381 @@
+"""Image data to learn from: folders, archives, ``.npz`` files, torchvision's data sets, a generated set."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import os
+import socket
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+from sklearn.utils import check_random_state
+
+from skssl.errors import pick
+from skssl.images import inspect_picture, read_pictures
+
+__all__ = ["load_images", "make_shapes"]
+
+# torchvision's class, and how it takes the split: `train` is True or False, `split` is a name
+_TORCHVISION = {
+    "cifar10": ("CIFAR10", "train"),
+    "cifar100": ("CIFAR100", "train"),
+    "fashion-mnist": ("FashionMNIST", "train"),
+    "kmnist": ("KMNIST", "train"),
+    "mnist": ("MNIST", "train"),
+    "stl10": ("STL10", "split"),
+    "svhn": ("SVHN", "split"),
+}
+_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+
+
+def load_images(
+    name_or_path: str | os.PathLike[str],
+    split: str = "train",
+    *,
+    data_home: str | os.PathLike[str] | None = None,
+    download: bool = True,
+) -> tuple[np.ndarray | list[str], np.ndarray]:
+    """Load labelled images from a folder, an archive, an ``.npz`` file, or by name.
+
+    Parameters
+    ----------
+    name_or_path : str or path
+        Where the images are:
+
+        - a folder ``<class>/<file>`` or ``<split>/<class>/<file>``;
+        - a tar archive of such a folder, decoded once and then kept as an ``.npz`` file in `data_home`;
+        - an ``.npz`` file with ``X_<split>`` and ``y_<split>`` (or ``x_…``, or ``<split>_images`` and
+          ``<split>_labels``), or without splits ``X`` and ``y`` (or ``x``, ``images`` and ``labels``,
+          ``data`` and ``target``);
+        - a name: ``<name>.npz``, the folder ``<name>``, or the archive ``<name>.tar.xz`` or
+          ``<name>-jpeg.tar.xz`` in the folder that the environment variable ``SKSSL_DATA`` names, in
+          ``../shared/data`` or in `data_home`; else torchvision's data set of that name, one of "cifar10",
+          "cifar100", "fashion-mnist", "kmnist", "mnist", "stl10" and "svhn".
+    split : str, default="train"
+        The part to load, such as "train" or "test". Data without splits are "train" as a whole.
+    data_home : str or path, default=None
+        Folder for downloads and decoded archives, ``~/.cache/skssl`` by default.
+    download : bool, default=True
+        Whether torchvision may download what was not found.
+
+    Returns
+    -------
+    X : ndarray of uint8, shape (n, h, w), (n, h, w, c) or (n, c, h, w), or list of str
+        The images; the paths of the files if those of a folder have several sizes. What an ``.npz`` file
+        holds is returned as it is.
+    y : ndarray, shape (n,)
+        The names of the classes where they are known, otherwise integers.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is nothing at the path, or nothing of this name was found or could be downloaded.
+    ValueError
+        If the name is unknown, or what was found has no such split, no labels or no readable images.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> from skssl.datasets import load_images, make_shapes
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> X, y = make_shapes(20, random_state=0)
+    >>> for i, (image, name) in enumerate(zip(X, y)):
+    ...     (folder / name).mkdir(exist_ok=True)
+    ...     Image.fromarray(image).save(folder / name / f"{i}.png")
+    >>> X_read, y_read = load_images(folder)
+    >>> X_read.shape, bool((X_read.sum() == X.sum()))
+    ((20, 32, 32, 3), True)
+    """
+    home = Path(data_home or "~/.cache/skssl").expanduser()
+    name = os.fspath(name_or_path)
+    path = Path(name).expanduser()
+    is_name = isinstance(name_or_path, str) and name == path.name and not path.suffix
+    if is_name and (name in _TORCHVISION or not path.exists()):
+        homes = [Path(os.environ["SKSSL_DATA"]).expanduser()] if os.environ.get("SKSSL_DATA") else []
+        homes += [Path("../shared/data"), home]
+        found = _find(name, homes)
+        if found is None:
+            return _from_torchvision(name, split, home, download, homes)
+        path = found
+    if path.is_dir():
+        return _from_folder(path, split)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no folder or file {str(path)!r} to load images from.")
+    if path.name.endswith(_ARCHIVES):
+        return _from_archive(path, split, home)
+    return _from_npz(path, split)
+
+
+def _find(name: str, homes: list[Path]) -> Path | None:
+    """Return the first file or folder that a name stands for in some folders."""
+    files = [f"{name}.npz", name, *(f"{name}{tag}{ending}" for tag in ("", "-jpeg") for ending in _ARCHIVES)]
+    return next((home / file for home in homes for file in files if (home / file).exists()), None)
+
+
+def _choose(files: list[str], split: str, where: Path) -> tuple[list[str], np.ndarray]:
+    """Choose the image files of a split by their paths, and return them with the names of their classes."""
+    from PIL import Image
+
+    endings = tuple(Image.registered_extensions())
+    images = [file.split("/") for file in sorted(files) if file.lower().endswith(endings)]
+    images = [steps for steps in images if not any(step.startswith(".") for step in steps)]
+    in_splits = [steps for steps in images if len(steps) == 3]
+    splits = sorted({steps[0] for steps in in_splits})
+    if split in splits:
+        chosen = [steps for steps in in_splits if steps[0] == split]
+    else:
+        chosen = [steps for steps in images if len(steps) == 2 and split == "train"]
+    if not chosen:
+        raise ValueError(
+            f"{str(where)!r} holds no split {split!r}: images as {split}/<class>/<file> were expected (or "
+            f"<class>/<file>, if they are all for training), and the splits there are {splits}."
+        )
+    return ["/".join(steps) for steps in chosen], np.array([steps[-2] for steps in chosen])
+
+
+def _from_folder(folder: Path, split: str) -> tuple[np.ndarray | list[str], np.ndarray]:
+    """Load a folder of class folders; return paths if the images have several sizes."""
+    files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    chosen, y = _choose(files, split, folder)
+    paths = [str(folder / file) for file in chosen]
+    names = [f"The file {path!r}" for path in paths]
+    sizes = {inspect_picture(path, name)[1] for path, name in zip(paths, names, strict=True)}
+    return (paths, y) if len(sizes) > 1 else (read_pictures(paths, names), y)
+
+
+def _from_archive(archive: Path, split: str, home: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Load an archive of class folders, from the copy that its first reading leaves in `home`."""
+    status = archive.stat()
+    version = hashlib.sha256(f"{status.st_size} {status.st_mtime_ns}".encode()).hexdigest()[:8]
+    copy = home / f"{archive.name}-{version}.npz"
+    if copy.exists():
+        return _from_npz(copy, split)
+    with tarfile.open(archive) as members:
+        files = {
+            member.name.removeprefix("./"): io.BytesIO(members.extractfile(member).read())  # type: ignore[union-attr]
+            for member in members
+            if member.isfile()
+        }
+    arrays: dict[str, np.ndarray] = {}
+    others = {name.split("/")[0] for name in files if name.count("/") == 2} - {split}
+    for part in [split, *sorted(others)]:
+        chosen, y = _choose(list(files), part, archive)
+        names = [f"The file {name!r} in {str(archive)!r}" for name in chosen]
+        arrays |= {f"X_{part}": read_pictures([files[name] for name in chosen], names), f"y_{part}": y}
+    with suppress(OSError):  # where nothing can be written, the archive is decoded every time
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=home) as folder:
+            partial = Path(folder) / copy.name
+            np.savez(partial, allow_pickle=False, **arrays)
+            partial.replace(copy)
+    return arrays[f"X_{split}"], arrays[f"y_{split}"]
+
+
+def _from_npz(path: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Load a split from an ``.npz`` file."""
+    pairs = [
+        (f"X_{split}", f"y_{split}"),
+        (f"x_{split}", f"y_{split}"),
+        (f"{split}_images", f"{split}_labels"),
+    ]
+    if split == "train":
+        pairs += [("X", "y"), ("x", "y"), ("images", "labels"), ("data", "target")]
+    with np.load(path) as arrays:
+        for X, y in pairs:
+            if X in arrays and y in arrays:
+                return arrays[X], arrays[y].reshape(-1)
+        raise ValueError(
+            f"{str(path)!r} holds no split {split!r}: one of the pairs {', '.join(map(str, pairs))} was "
+            f"expected, but the arrays there are {arrays.files}."
+        )
+
+
+def _from_torchvision(
+    name: str, split: str, home: Path, download: bool, homes: list[Path]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Load torchvision's data set of a name, which has not been found anywhere else."""
+    class_name, parameter = pick("data set", name, _TORCHVISION)
+    if parameter == "train" and split not in ("train", "test"):
+        raise ValueError(f"{name!r} has no split {split!r}, only 'train' and 'test'.")
+    from torchvision import datasets
+
+    try:
+        with _impatient():
+            data = getattr(datasets, class_name)(
+                home / name,
+                **{parameter: split == "train" if parameter == "train" else split},
+                download=download,
+            )
+    except (OSError, RuntimeError) as error:
+        raise FileNotFoundError(
+            f"{name!r} was found in none of the folders {', '.join(str(home) for home in homes)}, and "
+            f"{'its download failed' if download else 'download=False'}: {error}"
+        ) from error
+    y = np.asarray(data.targets if hasattr(data, "targets") else data.labels)
+    return np.asarray(data.data), np.asarray(data.classes)[y] if hasattr(data, "classes") else y
+
+
+@contextmanager
+def _impatient(seconds: float = 10.0) -> Iterator[None]:
+    """Let a connection that does not answer fail soon: torchvision sets no limit of its own."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+# A generated set. A shape is the distance from its edge, negative inside, of places in units of its radius, y
+# pointing down; a maximum of distances cuts one form by another, a minimum joins them.
+
+
+def _polygon(x: np.ndarray, y: np.ndarray, n_sides: int, inner: float) -> np.ndarray:
+    """Distance from a regular polygon with a corner at the top, by the radius of the circle inside it."""
+    angles = 2 * np.pi * (np.arange(n_sides) + 0.5) / n_sides
+    return np.max([np.sin(angle) * x - np.cos(angle) * y for angle in angles], axis=0) - inner
+
+
+def _box(x: np.ndarray, y: np.ndarray, width: float, height: float) -> np.ndarray:
+    """Distance from a rectangle, by half of its sides."""
+    return np.maximum(np.abs(x) - width, np.abs(y) - height)
+
+
+def _star(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Distance from a star of five points, one at the top."""
+    half = np.pi / 5
+    angle, radius = np.abs((np.arctan2(x, -y) + half) % (2 * half) - half), np.hypot(x, y)
+    point, dent = (
+        np.array([1.1, 0.0]),
+        0.5 * np.array([np.cos(half), np.sin(half)]),
+    )  # the ends of half an edge
+    along = (dent - point) / np.linalg.norm(dent - point)
+    return (radius * np.sin(angle) - point[1]) * -along[0] + (radius * np.cos(angle) - point[0]) * along[1]
+
+
+_SHAPES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "disc": lambda x, y: np.hypot(x, y) - 0.85,
+    "square": lambda x, y: _box(x, y, 0.75, 0.75),
+    "triangle": lambda x, y: _polygon(x, y - 0.2, 3, 0.55),
+    "cross": lambda x, y: np.minimum(_box(x, y, 0.95, 0.3), _box(x, y, 0.3, 0.95)),
+    "ring": lambda x, y: np.abs(np.hypot(x, y) - 0.7) - 0.22,
+    "star": _star,
+    "crescent": lambda x, y: np.maximum(np.hypot(x, y) - 0.95, 0.75 - np.hypot(x - 0.45, y + 0.25)),
+    "arrow": lambda x, y: np.minimum(_polygon(x, y + 0.25, 3, 0.4), _box(x, y - 0.45, 0.25, 0.5)),
+}
+
+
+def make_shapes(
+    n_samples: int = 2000,
+    *,
+    image_size: int = 32,
+    n_classes: int = 8,
+    random_state: int | np.random.RandomState | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Generate images of shapes of any place, size and colour before any background.
+
+    A set for trying things out where no data can be had. What tells the classes apart is the form alone,
+    which a linear classifier hardly finds in the pixels and a small network does. As in photographs there is
+    an upright direction: shapes are tilted a little at most, light comes from above, shadows fall below.
+
+    Parameters
+    ----------
+    n_samples : int, default=2000
+        Number of images; the classes have the same number of them, or one more.
+    image_size : int, default=32
+        Height and width in pixels, at least 8.
+    n_classes : int, default=8
+        How many of the shapes to use, from 2 to 8: disc, square, triangle, cross, ring, star, crescent,
+        arrow.
+    random_state : int, RandomState or None, default=None
+        Seed of all draws.
+
+    Returns
+    -------
+    X : ndarray of uint8, shape (n_samples, image_size, image_size, 3)
+        The images, in random order.
+    y : ndarray of str, shape (n_samples,)
+        The names of the shapes.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of its range.
+
+    Examples
+    --------
+    >>> from skssl.datasets import make_shapes
+    >>> X, y = make_shapes(100, n_classes=3, random_state=0)
+    >>> X.shape, X.dtype, sorted(set(y.tolist()))
+    ((100, 32, 32, 3), dtype('uint8'), ['disc', 'square', 'triangle'])
+    """
+    for parameter, value, low, high in (
+        ("n_samples", n_samples, 1, math.inf),
+        ("image_size", image_size, 8, math.inf),
+        ("n_classes", n_classes, 2, len(_SHAPES)),
+    ):
+        if not low <= value <= high:
+            raise ValueError(f"{parameter}={value}, but a number from {low} to {high} was expected.")
+    rng = check_random_state(random_state)
+    names = np.array(list(_SHAPES)[:n_classes])
+    target = rng.permutation(np.arange(n_samples) % n_classes)
+
+    def draw(low: float, high: float, *shape: int) -> np.ndarray:
+        """Draw evenly, a number for each image unless a longer shape is asked for."""
+        return rng.uniform(low, high, (n_samples, *(shape or (1, 1)))).astype(np.float32)
+
+    # Where each pixel lies in the shape's own units
+    grid = (np.arange(image_size, dtype=np.float32) + 0.5) / image_size * 2 - 1
+    down, right = grid[None, :, None], grid[None, None, :]
+    radius = draw(0.35, 0.7)
+    reach = 1.05 - radius
+    tilt = draw(-np.pi / 12, np.pi / 12)
+    across, below = right - reach * draw(-1, 1), down - reach * draw(-1, 1)
+    x = (np.cos(tilt) * across + np.sin(tilt) * below) / radius
+    y = (np.cos(tilt) * below - np.sin(tilt) * across) / radius
+    sharpness = image_size / 2 * radius  # pixels to a unit
+
+    cover, shadow = np.empty((2, n_samples, image_size, image_size), np.float32)
+    for k, name in enumerate(names):
+        of_class = target == k
+        distance = _SHAPES[name](x[of_class], y[of_class])
+        cover[of_class] = (0.5 - distance * sharpness[of_class]).clip(0, 1)
+        distance = _SHAPES[name](x[of_class], y[of_class] - 0.25)
+        shadow[of_class] = (0.5 - 2 * distance).clip(0, 1)
+
+    # The background: a gradient of two colours, cloudy, lit from above
+    angle = draw(0, 2 * np.pi)
+    mix = 0.5 + 0.5 * (np.cos(angle) * right + np.sin(angle) * down)
+    brightness = draw(0.3, 0.7, 1, 1, 1)
+    ends = brightness[:, None] + draw(-0.2, 0.2, 2, 1, 1, 3)
+    image = ends[:, 0] + mix[..., None] * (ends[:, 1] - ends[:, 0])
+    image += draw(0.2, 1, 1, 1, 1) * _clouds(rng, n_samples, image_size)[..., None]
+    image *= (1 - 0.25 * down)[..., None]
+    image *= 1 - 0.35 * shadow[..., None]
+
+    # The shape: lighter or darker than its background, brighter at its top
+    step = draw(0.25, 0.5, 1, 1, 1) * np.sign(draw(-1, 1, 1, 1, 1))
+    colour = brightness + step + draw(-0.25, 0.25, 1, 1, 3)
+    lit = colour * (1 - 0.15 * y.clip(-1, 1))[..., None]
+    image += cover[..., None] * (lit - image)
+    image += draw(0, 0.04, 1, 1, 1) * rng.standard_normal(image.shape).astype(np.float32)
+    return (image.clip(0, 1) * 255).round().astype(np.uint8), names[target]
+
+
+def _clouds(rng: np.random.RandomState, n_samples: int, image_size: int) -> np.ndarray:
+    """Smooth noise of several coarsenesses, (n, s, s), about 0.1 in size."""
+    clouds = np.zeros((n_samples, image_size, image_size), np.float32)
+    for cells in (3, 6, 12):
+        place = np.linspace(0, cells, image_size, dtype=np.float32)[:, None]
+        weight = (1 - np.abs(place - np.arange(cells + 1, dtype=np.float32))).clip(0)  # linear interpolation
+        noise = rng.standard_normal((n_samples, cells + 1, cells + 1)).astype(np.float32)
+        clouds += 0.1 * (weight @ noise @ weight.T)
+    return clouds

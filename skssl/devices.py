@@ -1,0 +1,119 @@
+"""Where the computing happens, and in which floating-point type."""
+
+from __future__ import annotations
+
+import torch
+
+from skssl.errors import pick
+
+PRECISIONS = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16}
+SMALLEST_BFLOAT16 = 16  # pixels a side, on a CPU
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """Turn what the user gave as ``device`` into a device that this machine has.
+
+    Parameters
+    ----------
+    device : str or torch.device
+        A device as torch names it ("cpu", "cuda", "cuda:1", "mps"), or "auto": CUDA where there is one,
+        else Apple's MPS, else the CPU.
+
+    Returns
+    -------
+    torch.device
+        The device.
+
+    Raises
+    ------
+    ValueError
+        If torch knows no such device, or this machine does not have it.
+
+    Examples
+    --------
+    >>> resolve_device("cpu")
+    device(type='cpu')
+    >>> resolve_device("gpu")
+    Traceback (most recent call last):
+    ...
+    ValueError: device must be 'auto' or a device that torch knows, such as 'cpu', 'cuda', 'cuda:1' or 'mps'.
+    Got 'gpu'.
+    """
+    if isinstance(device, str) and device == "auto":
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if _n_devices(kind)))
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            "device must be 'auto' or a device that torch knows, such as 'cpu', 'cuda', 'cuda:1' or 'mps'. "
+            f"Got {device!r}."
+        ) from error
+    n_devices = _n_devices(found.type)
+    if (found.index or 0) >= n_devices:
+        have = f"{n_devices} device(s)" if n_devices else "no device"
+        raise ValueError(
+            f"device={str(device)!r} is not available: torch finds {have} of type {found.type!r}."
+        )
+    return found
+
+
+def resolve_precision(precision: str, device: torch.device, side: int) -> torch.dtype:
+    """Turn what the user gave as ``precision`` into the type that the networks compute in.
+
+    Parameters
+    ----------
+    precision : {"auto", "float32", "bfloat16"}
+        The type by name. "auto" is bfloat16 where the hardware computes in it (NVIDIA GPUs from Ampere on,
+        AMD GPUs, CPUs with AMX) and float32 elsewhere.
+    device : torch.device
+        The device that computes.
+    side : int
+        The shorter side of the images in pixels. On a CPU bfloat16 needs 16: the weights' gradient of a strided 3x3
+        convolution is wrong in oneDNN where the map is one pixel wide (seen in torch 2.15), which the last maps of
+        smaller images are.
+
+    Returns
+    -------
+    torch.dtype
+        The floating-point type.
+
+    Raises
+    ------
+    ValueError
+        If there is no such precision, or the images are too small for the one that was asked for.
+
+    Examples
+    --------
+    >>> resolve_precision("float32", torch.device("cpu"), side=32)
+    torch.float32
+    """
+    dtype = pick("precision", precision, PRECISIONS)
+    too_small = device.type == "cpu" and side < SMALLEST_BFLOAT16
+    if dtype == torch.bfloat16 and too_small:
+        raise ValueError(
+            f"precision='bfloat16' on a CPU needs images of at least {SMALLEST_BFLOAT16} pixels a side. Got {side}: "
+            "take precision='auto' or 'float32'."
+        )
+    if dtype is None:
+        return torch.bfloat16 if _computes_in_bfloat16(device) and not too_small else torch.float32
+    return dtype
+
+
+def _n_devices(kind: str) -> int:
+    """Count this machine's devices of one type; none for a type that holds no data, such as "meta"."""
+    count = getattr(getattr(torch, kind, None), "device_count", None)
+    return count() if count else 0
+
+
+def _computes_in_bfloat16(device: torch.device) -> bool:
+    """Tell whether the device has instructions for bfloat16 that are faster than those for float32."""
+    if device.type == "cuda":
+        return bool(torch.version.hip) or torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        capabilities = getattr(
+            torch.cpu, "get_capabilities", None
+        )  # public, but not in every torch from 2.11 on
+        if capabilities:
+            return bool(capabilities().get("amx_bf16", False))
+        return getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
+    return False

@@ -1,0 +1,454 @@
+"""The one training loop: from images to batches of views, and a skorch net whose step is a method's loss."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from skorch import NeuralNet
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from skssl.augment import Augmentation
+from skssl.errors import CollapseWarning
+from skssl.images import Images
+from skssl.nn import effective_rank, spread
+from skssl.optim import make_optimizer, schedule_factor
+
+COLLAPSED = 0.1  # embeddings whose spread is below this share of an even one's have collapsed
+
+
+@dataclass
+class Batch:
+    """What one step works on.
+
+    Attributes
+    ----------
+    images : Tensor of shape (n, c, h, w)
+        The images themselves, uint8 or float32 in [0, 1].
+    views : list of float32 Tensors of shape (n, c, h', w')
+        Their augmented and normalised views.
+    index : int64 Tensor of shape (n,)
+        Which images of the training set they are.
+    """
+
+    images: Tensor
+    views: list[Tensor]
+    index: Tensor
+
+
+class Objective(nn.Module):
+    """The network and the loss of one step in one forward pass, for autocast and ``torch.compile`` to wrap.
+
+    It is the ``net`` that a method's and a task's hooks are given: they put their heads, momentum copies and
+    buffers on it when it is built and use them in every step.
+
+    Parameters
+    ----------
+    encoder : torch.nn.Module
+        From views to features of width `dim`.
+    dim : int
+        The features' width.
+    method : object with ``build`` and ``losses``
+        The method, holding parameters only.
+    tasks : mapping of str to (object with ``build`` and ``losses``, float)
+        Auxiliary tasks by name, with their weights.
+    n_samples : int
+        The number of training images.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        dim: int,
+        method: Hooks,
+        tasks: Mapping[str, tuple[Hooks, float]],
+        n_samples: int,
+    ) -> None:
+        super().__init__()
+        self.encoder, self.dim = encoder, dim
+        self.method, self.tasks = method, tasks
+        for hooks in (method, *(task for task, _ in tasks.values())):
+            hooks.build(self, dim, n_samples)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Compute the losses of a batch.
+
+        Parameters
+        ----------
+        batch : Batch
+            The batch.
+
+        Returns
+        -------
+        dict of str to scalar Tensor
+            "loss", the weighted sum of all that requires a gradient, and every number by its name, detached.
+        """
+        numbers = self.method.losses(self, batch)
+        total = sum(value for value in numbers.values() if value.requires_grad)
+        for task, weight in self.tasks.values():
+            found = task.losses(self, batch)
+            total = total + weight * sum(value for value in found.values() if value.requires_grad)
+            numbers = {**numbers, **found}
+        return {"loss": total, **{name: value.detach() for name, value in numbers.items()}}  # type: ignore[dict-item]
+
+    def embed(self, view: Tensor) -> Tensor:
+        """Map views to where the loss compares them, normalised by the batch as in training.
+
+        Parameters
+        ----------
+        view : Tensor of shape (n, c, h, w)
+            Views.
+
+        Returns
+        -------
+        Tensor of shape (n, d)
+            The projector's output, or the features where there is no projector. Running statistics stay as they are.
+        """
+        for part in (self.encoder, getattr(self, "projector", None)):
+            if part is not None:
+                buffers = {name: buffer.clone() for name, buffer in part.named_buffers()}
+                view = torch.func.functional_call(part, buffers, (view,))
+        return view
+
+
+class Hooks(Protocol):
+    """What a method and an auxiliary task have in common."""
+
+    def build(self, net: Objective, dim: int, n_samples: int) -> None:
+        """Put heads, momentum copies and buffers on the net."""
+
+    def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:
+        """Compute the named losses of a batch; what needs no gradient is recorded only."""
+
+
+class ImageLoader:
+    """Batches of views: the images are gathered, moved and augmented a whole batch at a time.
+
+    Parameters
+    ----------
+    images : Images
+        The training images, on the device.
+    batch_size : int
+        Images a batch. The last, shorter batch of an epoch is left out unless it is the only one.
+    augmentations : sequence of Augmentation
+        One for each view.
+    device : torch.device
+        Where views are made.
+    """
+
+    def __init__(
+        self, images: Images, batch_size: int, augmentations: Sequence[Augmentation], device: torch.device
+    ) -> None:
+        self.images, self.augmentations, self.device = images, augmentations, device
+        self.batch_size = min(batch_size, len(images))
+
+    def __len__(self) -> int:
+        return len(self.images) // self.batch_size
+
+    def epoch(self, order: torch.Generator, draws: torch.Generator) -> Iterator[Batch]:
+        """Go through the images once in a random order.
+
+        Parameters
+        ----------
+        order : torch.Generator
+            For the order, on the CPU.
+        draws : torch.Generator
+            For the augmentation, on the device.
+
+        Yields
+        ------
+        Batch
+            The next batch.
+        """
+        permutation = torch.randperm(len(self.images), generator=order)
+        for index in permutation[: len(self) * self.batch_size].split(self.batch_size):
+            index = index.to(self.device, non_blocking=True)
+            images = self.images.read(index)
+            views = [
+                augment(images, draws).contiguous(memory_format=torch.channels_last)
+                for augment in self.augmentations
+            ]
+            yield Batch(images, views, index)
+
+
+class Trainer(NeuralNet):
+    """skorch's net, with an `Objective` for a module: its losses, named, are what the history holds.
+
+    Nothing in a step waits for the device. All random numbers of an epoch follow from ``seed`` and the epoch's
+    number, so that training goes on from a pickled trainer as if it had never stopped.
+
+    Parameters
+    ----------
+    module : Objective
+        The network and the loss.
+    augmentations : sequence of Augmentation
+        One for each view.
+    schedule : str
+        Name of the learning rate's course.
+    warmup_epochs : float
+        Epochs in which it rises.
+    momentum, weight_decay : float
+        For the optimiser.
+    constant : sequence of str
+        Submodules whose learning rate is left alone.
+    dtype : torch.dtype
+        What the networks compute in.
+    seed : int
+        Of all random numbers.
+    **kwargs
+        skorch's own: ``optimizer``, ``lr``, ``max_epochs``, ``batch_size``, ``device``, ``compile``, ``callbacks``,
+        ``verbose``.
+    """
+
+    def __init__(
+        self,
+        module: Objective,
+        *,
+        augmentations: Sequence[Augmentation],
+        schedule: str,
+        warmup_epochs: float,
+        momentum: float,
+        weight_decay: float,
+        constant: Sequence[str] = (),
+        dtype: torch.dtype = torch.float32,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(module, criterion=nn.Identity, train_split=None, **kwargs)
+        self.augmentations = augmentations
+        self.schedule, self.warmup_epochs = schedule, warmup_epochs
+        self.momentum, self.weight_decay, self.constant = momentum, weight_decay, constant
+        self.dtype, self.seed = dtype, seed
+
+    @property
+    def _default_callbacks(self) -> list[tuple[str, Any]]:
+        return []  # skorch's own read the loss after every step, which waits for the device
+
+    def torch_compile(self, module: nn.Module, name: str) -> nn.Module:
+        """Leave the module as it is: what is compiled is a step's forward pass, in `infer`."""
+        return module
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the compiled forward pass, which is made anew where it is needed."""
+        state = super().__getstate__()
+        state.pop("_compiled", None)
+        return state
+
+    def initialize_module(self) -> Trainer:
+        """Initialise the module, in the memory layout that convolutions are quickest in."""
+        super().initialize_module()
+        self.module_.to(memory_format=torch.channels_last)
+        return self
+
+    def initialize_optimizer(self, triggered_directly: bool | None = None) -> Trainer:
+        """Initialise the optimiser with its parameter groups."""
+        self.optimizer_ = make_optimizer(
+            self.optimizer,
+            self.module_,
+            lr=self.lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            constant=self.constant,
+        )
+        return self
+
+    def get_dataset(self, X: Images, y: Any = None) -> Images:
+        """Return the images as they are."""
+        return X
+
+    def get_iterator(self, dataset: Images, training: bool = False) -> ImageLoader:
+        """Make the loader."""
+        return ImageLoader(dataset, self.batch_size, self.augmentations, torch.device(self.device))
+
+    def fit_loop(self, X: Images, y: Any = None, epochs: int | None = None, **kwargs: Any) -> Trainer:
+        """Train, and leave the global random state as it was."""
+        device = torch.device(self.device)
+        devices = [] if device.type == "cpu" else [device.index or 0]
+        with torch.random.fork_rng(devices, device_type="cuda" if device.type == "cpu" else device.type):
+            return super().fit_loop(X, y, epochs, **kwargs)
+
+    def generators(self, epoch: int) -> tuple[torch.Generator, torch.Generator]:
+        """Seed everything for an epoch.
+
+        Parameters
+        ----------
+        epoch : int
+            Its number.
+
+        Returns
+        -------
+        order, draws : torch.Generator
+            For the order of the images, on the CPU, and for augmentation, on the device. The global generator,
+            which dropout and the methods' own draws use, is seeded, too.
+        """
+        seeds = [int(seed) for seed in np.random.SeedSequence((self.seed, epoch)).generate_state(3)]
+        torch.manual_seed(seeds[0])
+        return (
+            torch.Generator().manual_seed(seeds[1]),
+            torch.Generator(torch.device(self.device)).manual_seed(seeds[2]),
+        )
+
+    def infer(self, batch: Batch, **kwargs: Any) -> dict[str, Tensor]:
+        """Run the objective in the trainer's precision, compiled where that was asked for and works."""
+        with torch.autocast(torch.device(self.device).type, self.dtype, enabled=self.dtype != torch.float32):
+            if not self.compile:
+                return self.module_(batch)
+            if not hasattr(self, "_compiled"):
+                self._compiled = torch.compile(self.module_)
+            try:
+                return self._compiled(batch)
+            except Exception as error:
+                warnings.warn(
+                    f"compile=True did not work here, training goes on without it: {type(error).__name__}: "
+                    f"{str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}",
+                    stacklevel=2,
+                )
+                self.compile = False
+                return self.module_(batch)
+
+    def train_step_single(self, batch: Batch, **fit_params: Any) -> dict[str, Any]:
+        """Compute the losses of a batch and their gradients."""
+        numbers = self.infer(batch)
+        numbers["loss"].backward()
+        return {"loss": numbers["loss"].detach(), "y_pred": numbers}
+
+    def run_single_epoch(
+        self, iterator: ImageLoader | None, training: bool, prefix: str, step_fn: Any, **fit_params: Any
+    ) -> None:
+        """Go through the images once and write the epoch's row of the history."""
+        if iterator is None:
+            return
+        self._set_training(True)
+        done, steps = len(self.history) - 1, len(iterator)
+        progress = Progress(f"Epoch {done + 1}/{max(self.max_epochs, done + 1)}", self.verbose)
+        sums: dict[str, Tensor] = {}
+        started = time.perf_counter()
+        for step, batch in enumerate(
+            progress(iterator.epoch(*self.generators(done)), steps, iterator.batch_size)
+        ):
+            epoch = done + step / steps
+            self.set_learning_rate(epoch if epoch >= self.warmup_epochs else epoch + 1 / steps)
+            self.notify("on_batch_begin", batch=batch, training=training)
+            found = step_fn(batch)
+            self.module_.method.after_step(self.module_, min((epoch + 1 / steps) / self.max_epochs, 1.0))
+            self.notify("on_batch_end", batch=batch, training=training, **found)
+            numbers = {"loss": found["loss"], **found["y_pred"]}
+            sums = {name: value.detach() + sums.get(name, 0.0) for name, value in numbers.items()}
+            progress.show(sums["loss"], step + 1)
+        means = dict(
+            zip(sums, (torch.stack([value.float() for value in sums.values()]) / steps).tolist(), strict=True)
+        )
+        seconds = time.perf_counter() - started
+        for name, value in means.items():
+            self.history.record(name, value)
+        self.history.record("lr", self.optimizer_.param_groups[0]["lr"])
+        self.history.record("images_per_second", steps * iterator.batch_size / seconds)
+        self.history[-1]["batches"].clear()  # a long run would keep every batch otherwise
+        self.judge(batch.views[0], means["loss"])
+
+    def set_learning_rate(self, epoch: float) -> None:
+        """Set the learning rate for a point of the training.
+
+        Parameters
+        ----------
+        epoch : float
+            Epochs done, with the fraction of the current one.
+        """
+        rate = self.lr * schedule_factor(self.schedule, epoch, self.max_epochs, self.warmup_epochs)
+        for group in self.optimizer_.param_groups:
+            if group["scheduled"]:
+                group["lr"] = rate
+
+    @torch.no_grad()
+    def judge(self, view: Tensor, loss: float) -> None:
+        """Record how far the embeddings of some views are spread; name a collapse, and stop at a loss that is none.
+
+        Parameters
+        ----------
+        view : Tensor of shape (n, c, h, w)
+            Views, of the epoch's last batch.
+        loss : float
+            The epoch's mean loss.
+        """
+        epoch = len(self.history)
+        with torch.autocast(torch.device(self.device).type, self.dtype, enabled=self.dtype != torch.float32):
+            z = self.module_.embed(view)
+        if not (np.isfinite(loss) and z.isfinite().all()):
+            raise FloatingPointError(
+                f"The training has diverged in epoch {epoch}: the loss is {loss:.4g} and not all embeddings are finite. "
+                f"Try a learning rate below lr={self.lr:g} or more warmup_epochs."
+            )
+        deviation, rank = spread(z).item(), effective_rank(z).item()
+        self.history.record("embedding_std", deviation)
+        self.history.record("effective_rank", rank)
+        if deviation < COLLAPSED:
+            warnings.warn(
+                f"The embeddings have collapsed in epoch {epoch}: their standard deviation is {deviation:.2g} of that of "
+                f"evenly spread ones, their effective rank {rank:.1f} of {z.shape[1]}. Try a lower learning rate, "
+                'stop_gradient="guided" or keep the predictor (SimSiam, BYOL), a larger batch or weaker augmentation.',
+                CollapseWarning,
+                stacklevel=2,
+            )
+
+
+class Progress:
+    """A progress bar for an epoch, with the loss, images a second and the time left.
+
+    Parameters
+    ----------
+    title : str
+        What stands before the bar.
+    verbose : int or bool
+        Whether it is shown.
+    """
+
+    def __init__(self, title: str, verbose: int) -> None:
+        self.title, self.verbose = title, verbose
+        self.bar: Any = None
+        self.steps, self.shown = 0, 0.0
+
+    def __call__(self, batches: Iterable[Batch], steps: int, batch_size: int) -> Iterator[Batch]:
+        """Pass the batches on and count them.
+
+        Parameters
+        ----------
+        batches : iterable of Batch
+            The batches.
+        steps, batch_size : int
+            How many there are, and images in each.
+
+        Yields
+        ------
+        Batch
+            The batches.
+        """
+        if not self.verbose:
+            yield from batches
+            return
+        self.steps = steps
+        with tqdm(
+            total=steps * batch_size, desc=self.title, unit=" images", unit_scale=True, dynamic_ncols=True
+        ) as self.bar:
+            for batch in batches:
+                yield batch
+                self.bar.update(batch_size)
+
+    def show(self, total: Tensor, steps: int) -> None:
+        """Show the mean loss so far, at most twice a second and at the end, as reading it waits for the device.
+
+        Parameters
+        ----------
+        total : scalar Tensor
+            The sum of the losses.
+        steps : int
+            Of how many steps.
+        """
+        if self.bar is not None and (time.monotonic() - self.shown > 0.5 or steps == self.steps):
+            self.shown = time.monotonic()
+            self.bar.set_postfix(loss=f"{total.item() / steps:.4g}", refresh=False)

@@ -1,0 +1,72 @@
+"""RotNet: rotation prediction as a method of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from skssl.base import SSLTransformer
+from skssl.engine import Batch, Objective
+from skssl.pretext.rotation import Rotation, mislabel
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class RotNet(SSLTransformer):
+    """RotNet: learn by telling by which angle an image was turned.
+
+    All turns of an image are in the same batch, so that a step's batch has ``len(angles)`` times `batch_size` images.
+
+    Parameters
+    ----------
+    angles : tuple of int, default=(0, 90, 180, 270)
+        The angles in degrees, counter-clockwise: two or more multiples of 90.
+    label_noise : float, default=0.0
+        The probability that a label is replaced by a wrong one, see `Rotation`.
+
+    References
+    ----------
+    Gidaris et al., Unsupervised Representation Learning by Predicting Image Rotations, ICLR 2018, equations 2 and 3.
+
+    Examples
+    --------
+    >>> from skssl import RotNet
+    >>> from skssl.datasets import make_shapes
+    >>> X, y = make_shapes(64, image_size=16, random_state=0)
+    >>> encoder = RotNet(backbone="convnet", epochs=1, batch_size=32, random_state=0).fit(X)
+    >>> encoder.history_.columns[:4].tolist()
+    ['epoch', 'loss', 'rotation', 'rotation_accuracy']
+    """
+
+    angles: tuple[int, ...] = (0, 90, 180, 270)
+    label_noise: float = 0.0
+
+    paper: ClassVar[dict[str, Any]] = {
+        "augment": "rotnet",
+        "optimizer": "sgd",
+        "lr": 0.2,
+        "weight_decay": 5e-4,
+        "schedule": "step",
+        "warmup": 0.0,
+        "aux_weight": 1.0,
+    }
+
+    @property
+    def n_views(self) -> int:
+        """One, of which the turns are made."""
+        return 1
+
+    def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102
+        Rotation(angles=self.angles, label_noise=self.label_noise).validate()
+        net.turn_classifier = nn.Linear(dim, len(self.angles))
+
+    def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
+        (view,) = batch.views
+        turned = torch.cat([torch.rot90(view, angle // 90, (2, 3)) for angle in self.angles])
+        label = torch.arange(len(self.angles), device=view.device).repeat_interleave(len(view))
+        scores = net.turn_classifier(net.encoder(turned)).float()  # (angles * n, angles)
+        loss = F.cross_entropy(scores, mislabel(label, len(self.angles), self.label_noise))
+        return {"rotation": loss, "rotation_accuracy": (scores.argmax(1) == label).float().mean()}

@@ -1,0 +1,88 @@
+"""What SimSiam and BYOL share: predict one view's projection from another's, and choose where the gradient stops."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from numbers import Integral
+from typing import ClassVar
+
+import torch
+from sklearn.utils._param_validation import Interval, StrOptions
+from torch import Tensor, nn
+
+from skssl.base import SSLTransformer
+from skssl.engine import Batch, Objective
+from skssl.losses import guided_stop_gradient
+from skssl.nn import MLP
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Siamese(SSLTransformer):
+    """Predict the projection of a view, which gets no gradient, from another view; abstract.
+
+    Every view passes through the networks by itself, so that BatchNorm sees one view at a time.
+    """
+
+    proj_dim: int = 2048
+    proj_layers: int = 2
+    pred_dim: int = 512
+    predictor: bool = True
+    stop_gradient: str = "symmetric"
+    pairing: str = "fresh"
+
+    _parameter_constraints: ClassVar[dict] = {
+        "proj_dim": [Interval(Integral, 1, None, closed="left")],
+        "proj_layers": [Interval(Integral, 1, None, closed="left")],
+        "pred_dim": [Interval(Integral, 1, None, closed="left")],
+        "predictor": ["boolean"],
+        "stop_gradient": [StrOptions({"symmetric", "guided", "random", "reverse"})],
+        "pairing": [StrOptions({"fresh", "shared"})],
+    }
+
+    @property
+    def n_views(self) -> int:
+        """Four where an image has two parts in the pairs, each with views of its own, otherwise two."""
+        return 2 if self.stop_gradient == "symmetric" or self.pairing == "shared" else 4
+
+    def heads(self, dim: int) -> tuple[nn.Module, nn.Module]:
+        """Make SimSiam's heads: BatchNorm after every layer of the projector, none after the predictor."""
+        projector = MLP((dim, *[self.proj_dim] * self.proj_layers), output_norm=True)
+        return projector, MLP((self.proj_dim, self.pred_dim, self.proj_dim))
+
+    def build(self, net: Objective, dim: int, n_samples: int) -> None:
+        """Put projector and predictor on the net."""
+        net.projector, predictor = self.heads(dim)
+        net.predictor = predictor if self.predictor else nn.Identity()
+
+    def targets(self, net: Objective, views: list[Tensor], projections: list[Tensor]) -> list[Tensor]:
+        """Return the projections that are to be predicted, one for each view: SimSiam's are the network's own."""
+        return projections
+
+    def symmetric(self, p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor) -> dict[str, Tensor]:
+        """Compute the original loss, in which each view is predicted from the other."""
+        raise NotImplementedError
+
+    def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:
+        """Compute the original loss, or the guided one on pairs of images.
+
+        Parameters
+        ----------
+        net : Objective
+            The network.
+        batch : Batch
+            Two or four views.
+
+        Returns
+        -------
+        dict of str to scalar Tensor
+            The loss.
+        """
+        projections = [net.projector(net.encoder(view)) for view in batch.views]
+        p = [net.predictor(projection) for projection in projections]
+        z = self.targets(net, batch.views, projections)
+        if self.stop_gradient == "symmetric":
+            return self.symmetric(*p, *z)
+        partner = torch.randperm(len(batch.index), device=batch.index.device)
+        seconds = (p[2], p[3], z[2], z[3]) if self.pairing == "fresh" else None
+        loss = guided_stop_gradient(p[0], p[1], z[0], z[1], partner, self.stop_gradient, seconds)
+        return {"negative_cosine": loss}

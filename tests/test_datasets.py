@@ -1,0 +1,300 @@
+from __future__ import annotations
+
+import os
+import socket
+import tarfile
+import urllib.error
+import urllib.request
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.linear_model import RidgeClassifier
+
+from skssl.datasets import _impatient, load_images, make_shapes
+from skssl.images import as_images
+
+STARTED_IN = os.getcwd()
+SKSSL_DATA = os.environ.get("SKSSL_DATA", "")
+X, Y = make_shapes(24, image_size=8, n_classes=3, random_state=0)
+
+
+@pytest.fixture(autouse=True)
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a test find nothing but what it writes."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("SKSSL_DATA", raising=False)
+
+
+def write(folder: Path, images: np.ndarray, classes: np.ndarray, ending: str = "png") -> Path:
+    for i, (image, name) in enumerate(zip(images, classes, strict=True)):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / name / f"{i:03}.{ending}")
+    return folder
+
+
+def pack(folder: Path, archive: Path) -> Path:
+    with tarfile.open(archive, "w:xz") as members:
+        members.add(folder, arcname=".")
+    return archive
+
+
+def assert_same(loaded: tuple[Any, np.ndarray], images: np.ndarray, classes: np.ndarray) -> None:
+    """Check that what was loaded by class is what was written."""
+    order = np.lexsort((np.arange(len(classes)), classes))
+    np.testing.assert_array_equal(loaded[0], images[order])
+    np.testing.assert_array_equal(loaded[1], classes[order])
+
+
+# Folders
+
+
+def test_a_folder_of_class_folders(tmp_path: Path) -> None:
+    folder = write(tmp_path / "data", X, Y)
+    (folder / "readme.txt").write_text("no image")
+    (folder / "disc" / "notes.txt").write_text("no image")
+    (folder / "disc" / "._000.png").write_text("no image, though it is called one")
+    for path in (folder, str(folder)):
+        assert_same(load_images(path), X, Y)
+    with pytest.raises(ValueError, match="no split 'test': images as test/<class>/<file> were expected"):
+        load_images(folder, "test")
+
+
+def test_a_folder_of_splits(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    write(folder / "train", X[:20], Y[:20])
+    write(folder / "test", X[20:], Y[20:])
+    assert_same(load_images(folder), X[:20], Y[:20])
+    assert_same(load_images(folder, "test"), X[20:], Y[20:])
+    with pytest.raises(ValueError, match=r"no split 'val'.* the splits there are \['test', 'train'\]"):
+        load_images(folder, "val")
+
+
+def test_gray_files(tmp_path: Path) -> None:
+    images, _ = load_images(write(tmp_path / "data", X[..., 0], Y))
+    assert images.shape == (24, 8, 8, 1)
+
+
+def test_images_of_several_sizes_are_returned_as_paths(tmp_path: Path) -> None:
+    folder = write(tmp_path / "data", X, Y)
+    Image.fromarray(X[0]).resize((9, 8)).save(folder / "disc" / "wide.png")
+    paths, y = load_images(folder)
+    assert all(Path(path).parent == folder / name for path, name in zip(paths, y, strict=True))
+    assert as_images(paths, (8, 8)).shape == (3, 8, 8)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    folder = write(tmp_path / "data", X, Y)
+    (folder / "disc" / "zzz.png").write_text("no image")
+    with pytest.raises(ValueError, match=r"The file .*zzz\.png.* cannot be read as an image"):
+        load_images(folder)
+
+
+def test_empty_folders_and_missing_paths_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    with pytest.raises(ValueError, match=r"no split 'train'.* \(or <class>/<file>"):
+        load_images(tmp_path / "data")
+    for missing in (tmp_path / "missing", str(tmp_path / "missing"), "missing.npz"):
+        with pytest.raises(FileNotFoundError, match=r"There is no folder or file '.*missing"):
+            load_images(missing)
+
+
+# .npz files
+
+
+@pytest.mark.parametrize(
+    ("keys", "split"),
+    [
+        (("X_train", "y_train"), "train"),
+        (("x_train", "y_train"), "train"),
+        (("X_test", "y_test"), "test"),
+        (("val_images", "val_labels"), "val"),
+        (("X", "y"), "train"),
+        (("images", "labels"), "train"),
+        (("data", "target"), "train"),
+    ],
+)
+def test_npz_files(tmp_path: Path, keys: tuple[str, str], split: str) -> None:
+    y = np.arange(24)[:, None]
+    np.savez(tmp_path / "data.npz", **{keys[0]: X, keys[1]: y})
+    loaded = load_images(tmp_path / "data.npz", split)
+    np.testing.assert_array_equal(loaded[0], X)
+    np.testing.assert_array_equal(loaded[1], np.arange(24))
+    with pytest.raises(ValueError, match=r"no split 'other'.* the arrays there are \["):
+        load_images(tmp_path / "data.npz", "other")
+
+
+# Archives
+
+
+def test_archives_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "data" / "train", X[:20], Y[:20])
+    write(tmp_path / "data" / "test", X[20:], Y[20:])
+    archive = pack(tmp_path / "data", tmp_path / "small.tar.xz")
+    home = tmp_path / "kept"
+    assert_same(load_images(archive, data_home=home), X[:20], Y[:20])
+    (copy,) = home.iterdir()  # nothing else is left behind
+    assert copy.name.startswith("small.tar.xz-")
+    with monkeypatch.context() as patch:
+        patch.setattr(tarfile, "open", None)
+        assert_same(load_images(archive, "test", data_home=home), X[20:], Y[20:])
+    # An archive that has changed is decoded anew
+    write(tmp_path / "data" / "test", X[20:][::-1], Y[20:])
+    pack(tmp_path / "data", archive)
+    assert_same(load_images(archive, "test", data_home=home), X[20:][::-1], Y[20:])
+
+
+def test_archives_without_splits_and_a_home_that_cannot_be_written(tmp_path: Path) -> None:
+    archive = pack(write(tmp_path / "data", X, Y), tmp_path / "small.tar.xz")
+    (tmp_path / "file").write_text("no folder")
+    assert_same(load_images(archive, data_home=tmp_path / "file"), X, Y)
+    with pytest.raises(ValueError, match="no split 'test'"):
+        load_images(archive, "test")
+
+
+def test_a_file_in_an_archive_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    folder = write(tmp_path / "data", X, Y)
+    (folder / "disc" / "zzz.png").write_text("no image")
+    with pytest.raises(ValueError, match=r"The file 'disc/zzz\.png' in .*small\.tar\.xz' cannot be read"):
+        load_images(pack(folder, tmp_path / "small.tar.xz"))
+
+
+# Names
+
+
+def test_names_are_looked_for_in_several_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, shared, named = tmp_path / "kept", tmp_path / "shared" / "data", tmp_path / "named"
+    for i, folder in enumerate((home, shared, named)):
+        folder.mkdir(parents=True)
+        np.savez(folder / "cifar10.npz", X_train=X, y_train=np.full(24, i))
+    monkeypatch.setenv("SKSSL_DATA", str(named))
+    for i in (2, 1, 0):  # each is found when those before it are gone
+        assert load_images("cifar10", data_home=home)[1][0] == i
+        ([named, shared, home][2 - i] / "cifar10.npz").unlink()
+    write(home / "cifar10" / "train", X, Y)
+    assert_same(load_images("cifar10", data_home=home), X, Y)
+    pack(write(tmp_path / "own", X[::-1], Y[::-1]), named / "own-jpeg.tar.xz")
+    assert_same(load_images("own", data_home=home), X[::-1], Y[::-1])
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(ValueError, match="Unknown data set 'cifar11', did you mean 'cifar10'"):
+        load_images("cifar11")
+
+
+def fake(monkeypatch: pytest.MonkeyPatch, name: str, data: Any) -> list[tuple[Path, dict[str, Any]]]:
+    """Put something in the place of a data set of torchvision's."""
+    from torchvision import datasets
+
+    calls = []
+
+    def make(root: Path, **kwargs: Any) -> Any:
+        calls.append((root, kwargs))
+        if isinstance(data, Exception):
+            raise data
+        return data
+
+    monkeypatch.setattr(datasets, name, make)
+    return calls
+
+
+def test_torchvision_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    y = np.arange(24) % 3
+    calls = fake(monkeypatch, "CIFAR10", SimpleNamespace(data=X, targets=y.tolist(), classes=["a", "b", "c"]))
+    images, classes = load_images("cifar10", "test", data_home=tmp_path)
+    np.testing.assert_array_equal(images, X)
+    np.testing.assert_array_equal(classes, np.array(["a", "b", "c"])[y])
+    calls += fake(monkeypatch, "SVHN", SimpleNamespace(data=X.transpose(0, 3, 1, 2), labels=y))
+    np.testing.assert_array_equal(load_images("svhn", "extra", data_home=tmp_path, download=False)[1], y)
+    assert calls == [(tmp_path / "cifar10", {"train": False, "download": True})]
+    with pytest.raises(ValueError, match="'cifar10' has no split 'val', only 'train' and 'test'"):
+        load_images("cifar10", "val")
+
+
+@pytest.mark.parametrize(
+    "error", [urllib.error.URLError("no network"), RuntimeError("not found"), TimeoutError()]
+)
+def test_a_download_that_fails_says_what_was_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    fake(monkeypatch, "MNIST", error)
+    monkeypatch.setenv("SKSSL_DATA", str(tmp_path / "named"))
+    with pytest.raises(
+        FileNotFoundError, match=r"'mnist' was found in none of .*named.*, and its download failed"
+    ):
+        load_images("mnist")
+    with pytest.raises(FileNotFoundError, match=r"shared/data.*kept, and download=False"):
+        load_images("mnist", data_home=tmp_path / "kept", download=False)
+
+
+def test_a_server_that_does_not_answer_is_not_waited_for() -> None:
+    before = socket.getdefaulttimeout()
+    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(TimeoutError), _impatient(0.1):
+        urllib.request.urlopen(f"http://127.0.0.1:{server.getsockname()[1]}/data")
+    assert socket.getdefaulttimeout() == before
+
+
+@pytest.mark.slow
+def test_cifar10_from_where_the_machine_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(STARTED_IN)
+    monkeypatch.setenv("SKSSL_DATA", SKSSL_DATA)
+    folders = [Path(SKSSL_DATA or "nowhere"), Path("../shared/data")]
+    if not any(list(folder.glob("cifar10*")) for folder in folders):
+        pytest.skip("neither SKSSL_DATA nor ../shared/data holds CIFAR-10")
+    images, y = load_images("cifar10", data_home=tmp_path, download=False)
+    assert (images.shape, images.dtype) == ((50000, 32, 32, 3), np.uint8)
+    np.testing.assert_array_equal(np.unique(y, return_counts=True)[1], [5000] * 10)
+    images, y = load_images("cifar10", "test", data_home=tmp_path, download=False)
+    assert images.shape == (10000, 32, 32, 3)
+    assert 100 < images.mean() < 140
+
+
+# The generated set
+
+
+def test_shapes_are_uint8_balanced_and_decided_by_the_seed() -> None:
+    images, y = make_shapes(100, image_size=16, random_state=3)
+    again, y_again = make_shapes(100, image_size=16, random_state=np.random.RandomState(3))
+    assert (images.shape, images.dtype) == ((100, 16, 16, 3), np.uint8)
+    np.testing.assert_array_equal(images, again)
+    np.testing.assert_array_equal(y, y_again)
+    assert (images != make_shapes(100, image_size=16, random_state=4)[0]).any()
+    names, counts = np.unique(y, return_counts=True)
+    assert names.tolist() == ["arrow", "crescent", "cross", "disc", "ring", "square", "star", "triangle"]
+    assert set(counts) == {12, 13}
+
+
+def test_shapes_are_lit_from_above() -> None:
+    images, _ = make_shapes(400, random_state=0)
+    rows = images.mean((0, 2, 3))
+    assert rows[:8].mean() > 1.2 * rows[-8:].mean()
+
+
+def test_pixels_tell_little_of_the_shape_and_edges_more() -> None:
+    """A set on which a representation has something to gain."""
+    images, y = make_shapes(1600, random_state=0)
+    pixels = images.reshape(len(images), -1) / 255
+    down, right = np.gradient(images.mean(-1) / 255, axis=(1, 2))
+    steepness, direction = (
+        np.hypot(down, right),
+        (np.arctan2(down, right) % np.pi / np.pi * 18).astype(int) % 18,
+    )
+    edges = np.sqrt(np.stack([(steepness * (direction == k)).sum((1, 2)) for k in range(18)], 1))
+
+    def score(features: np.ndarray, alpha: float) -> float:
+        return RidgeClassifier(alpha).fit(features[:800], y[:800]).score(features[800:], y[800:])
+
+    assert max(score(pixels, alpha) for alpha in (10, 1e3, 1e5)) < 0.25
+    assert score(edges, 0.1) > 0.35
+
+
+@pytest.mark.parametrize("wrong", [{"n_samples": 0}, {"image_size": 7}, {"n_classes": 9}, {"n_classes": 1}])
+def test_numbers_out_of_range_are_refused(wrong: dict[str, int]) -> None:
+    ((parameter, value),) = wrong.items()
+    with pytest.raises(ValueError, match=f"{parameter}={value}, but a number from"):
+        make_shapes(**wrong)

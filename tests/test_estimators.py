@@ -1,0 +1,276 @@
+"""What holds for every estimator: the scikit-learn contract, images of all kinds, the history, determinism."""
+
+import pickle
+import warnings
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import QUICK, quick
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import skssl
+from skssl import Augmentation, CollapseWarning, Rotation
+from skssl.images import as_images
+
+# Every check of scikit-learn's that an estimator is expected to fail, with the reason.
+EXPECTED_FAILURES: dict[str, str] = {}
+
+
+@pytest.mark.filterwarnings("ignore::skssl.CollapseWarning")  # the checks' images are single pixels
+@parametrize_with_checks(
+    [quick(method, image_shape=(1, 1, -1)) for method in QUICK],
+    expected_failed_checks=lambda estimator: EXPECTED_FAILURES,
+)
+def test_scikit_learn_checks(estimator, check):
+    check(estimator)
+
+
+def test_history(method, X):
+    estimator = quick(method, epochs=2).fit(X)
+    history = estimator.history_
+    assert history["epoch"].tolist() == [1, 2]
+    assert {"loss", "lr", "images_per_second", "embedding_std", "effective_rank"} < set(history)
+    own = set(history) - {"epoch", "loss", "lr", "images_per_second", "embedding_std", "effective_rank"}
+    assert own, "the method's losses are there by name"
+    assert np.isfinite(history.to_numpy(float)).all()
+    assert (history["effective_rank"] >= 1).all()
+
+
+def test_transform_gives_the_encoders_features(method, X):
+    estimator = quick(method)
+    features = estimator.fit_transform(X)
+    assert features.shape == (40, 128)
+    assert features.dtype == np.float32
+    views = torch.from_numpy(X.copy()).permute(0, 3, 1, 2)
+    normalised = estimator.net_.augmentations[0].normalize(views)
+    assert not estimator.encoder_.training
+    with torch.no_grad():
+        expected = estimator.encoder_(normalised).numpy()
+    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(estimator.transform(X[:1]), features[:1], rtol=1e-4, atol=1e-5)
+    assert estimator.get_feature_names_out()[:2].tolist() == [f"{method.__name__.lower()}{i}" for i in (0, 1)]
+
+
+def test_same_seed_same_bits_and_the_global_state_is_untouched(method, X):
+    before, numpys = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    first, second = quick(method, aux="rotation").fit(X), quick(method, aux="rotation").fit(X)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert np.array_equal(np.random.get_state()[1], numpys)  # noqa: NPY002
+    for a, b in zip(first.encoder_.state_dict().values(), second.encoder_.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    assert np.array_equal(first.transform(X), second.transform(X))
+    assert not np.array_equal(first.transform(X), quick(method, random_state=1).fit(X).transform(X))
+
+
+def test_partial_fit_by_epochs_is_fit(method, X):
+    whole = quick(method, epochs=3).fit(X)
+    parts = quick(method, epochs=3)
+    for _ in range(3):
+        parts = pickle.loads(pickle.dumps(parts.partial_fit(X)))
+    assert np.array_equal(whole.transform(X), parts.transform(X))
+    columns = ["epoch", "loss", "lr"]
+    pd.testing.assert_frame_equal(whole.history_[columns], parts.history_[columns])
+    assert parts.partial_fit(X).history_["epoch"].tolist() == [1, 2, 3, 4]
+
+
+def test_gray_colour_and_many_channels(method):
+    draw = np.random.default_rng(0)
+    for shape in [(24, 12, 12), (24, 12, 12, 3), (24, 5, 12, 12)]:
+        pixels = draw.integers(0, 256, shape, dtype=np.uint8)
+        assert quick(method, aux="rotation").fit(pixels).transform(pixels).shape == (24, 128)
+
+
+def test_digits_just_work():
+    digits = load_digits().data[:64]
+    estimator = quick(skssl.SimCLR).fit(digits)
+    assert estimator.n_features_in_ == 64
+    assert estimator.transform(digits).shape == (64, 128)
+    assert estimator.encoder_.features[0].in_channels == 1
+
+
+def test_clone_pickle_joblib(method, X, tmp_path):
+    estimator = quick(method, augment=Augmentation(crop_scale=(0.5, 1.0)), aux=[Rotation(label_noise=0.1)])
+    copied = clone(estimator)
+    assert copied.get_params()["augment__crop_scale"] == (0.5, 1.0)
+    assert copied.set_params(augment__crop_scale=(0.4, 1.0)).augment.crop_scale == (0.4, 1.0)
+    assert estimator.augment.crop_scale == (0.5, 1.0)
+    estimator.fit(X)
+    joblib.dump(estimator, tmp_path / "estimator.joblib")
+    loaded = joblib.load(tmp_path / "estimator.joblib")
+    assert np.array_equal(loaded.transform(X), estimator.transform(X))
+    pd.testing.assert_frame_equal(loaded.history_, estimator.history_)
+    assert repr(clone(estimator)) == repr(estimator)
+
+
+def test_the_network_learns_where_it_should(method, X):
+    """A step moves every parameter that is trained, except those that weigh nothing."""
+    estimator = quick(method, aux="rotation").fit(X)
+    untrained = quick(method, aux="rotation", lr=1e-30, weight_decay=0.0).fit(X)
+    moved = dict(estimator.net_.module_.named_parameters())
+    for name, start in untrained.net_.module_.named_parameters():
+        assert not torch.equal(start, moved[name]), f"{name} did not move"
+
+
+def test_aux_joins_any_method(method, X):
+    history = (
+        quick(method, aux=Rotation(angles=(0, 180), head="backbone"), aux_weight={"rotation": 2.0})
+        .fit(X)
+        .history_
+    )
+    named = history.drop(
+        columns=["epoch", "loss", "lr", "images_per_second", "embedding_std", "effective_rank"]
+    )
+    losses = named.drop(columns=[name for name in named if name.endswith("accuracy")])
+    if method is skssl.RotNet:
+        return
+    own = losses.drop(columns="rotation").sum(axis=1)
+    np.testing.assert_allclose(history["loss"], own + 2 * losses["rotation"], rtol=1e-4)
+
+
+def test_compile_falls_back_with_a_word(X, monkeypatch):
+    def broken(module):
+        def call(batch):
+            raise RuntimeError("no compiler found")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", broken)
+    with pytest.warns(UserWarning, match="compile=True did not work here.*no compiler found"):
+        compiled = quick(skssl.SimCLR, compile=True).fit(X)
+    assert np.array_equal(compiled.transform(X), quick(skssl.SimCLR).fit(X).transform(X))
+
+
+def test_no_epochs_leave_the_encoder_untrained(X):
+    untrained = quick(skssl.SimCLR, epochs=0).fit(X)
+    assert untrained.history_.empty
+    assert untrained.transform(X).std() > 0
+    assert len(untrained.partial_fit(X).history_) == 1
+
+
+def test_optimizers_and_schedules(X):
+    for optimizer in ("sgd", "lars", "adamw", torch.optim.RMSprop):
+        fitted = quick(skssl.SimCLR, optimizer=optimizer, lr=0.01).fit(X)
+        assert np.isfinite(fitted.history_["loss"]).all()
+    flat = quick(skssl.SimCLR, schedule="constant", warmup_epochs=0, epochs=3, lr=0.05).fit(X).history_
+    assert flat["lr"].tolist() == [0.05] * 3
+    default = quick(skssl.SimCLR, batch_size=32, epochs=1)
+    assert default.setting("lr") == pytest.approx(0.25 * 32 / 256)
+
+
+def test_callbacks_are_skorchs(X):
+    from skorch.callbacks import Callback
+
+    class Count(Callback):
+        def on_train_begin(self, net, **kwargs):
+            self.batches, self.epochs = 0, 0
+
+        def on_batch_end(self, net, batch, **kwargs):
+            self.batches += 1
+            assert len(batch.views) == 2
+
+        def on_epoch_end(self, net, **kwargs):
+            self.epochs += 1
+            net.history.record("batches_seen", self.batches)
+
+    history = quick(skssl.SimCLR, epochs=2, callbacks=[Count()]).fit(X).history_
+    assert history["batches_seen"].tolist() == [2, 4]
+
+
+def test_verbose_shows_a_bar_an_epoch(X, capsys):
+    quick(skssl.SimCLR, epochs=2, verbose=1).fit(X)
+    shown = capsys.readouterr().err
+    assert "Epoch 2/2: 100%" in shown
+    assert "images/s" in shown
+    assert "loss=" in shown
+    quick(skssl.SimCLR).fit(X)
+    assert capsys.readouterr().err == ""
+
+
+def test_last_short_batch_is_left_out_and_small_data_is_one_batch(X):
+    assert len(quick(skssl.SimCLR, batch_size=30).fit(X).net_.get_iterator(as_images(X))) == 1
+    assert quick(skssl.SimCLR, batch_size=500).fit(X[:2]).transform(X).shape == (40, 128)
+
+
+def test_collapse_is_named(X):
+    with pytest.warns(CollapseWarning, match=r"collapsed in epoch \d.*Try"):
+        quick(skssl.SimSiam, predictor=False, lr=1.0, epochs=12, batch_size=20, schedule="constant").fit(X)
+
+
+def test_divergence_stops_the_run(X):
+    with pytest.raises(FloatingPointError, match=r"diverged in epoch \d+: .* below lr=1e\+30"):
+        quick(skssl.RotNet, lr=1e30, epochs=4, precision="float32").fit(X)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"backbone": "convent"}, "Unknown backbone 'convent', did you mean 'convnet'"),
+        ({"augment": "simlcr"}, "Unknown augment 'simlcr', did you mean 'simclr'"),
+        ({"augment": ["simclr"]}, "'augment' parameter must be .* Got 'simclr'"),
+        ({"optimizer": "adam"}, "Unknown optimizer 'adam', did you mean 'adamw'"),
+        ({"schedule": "cos"}, "Unknown schedule 'cos'"),
+        ({"precision": "float23"}, "Unknown precision 'float23', did you mean 'float32'"),
+        ({"aux": "rotate"}, "Unknown aux 'rotate', did you mean 'rotation'"),
+        ({"aux": ["rotation", Rotation()]}, "name each task once. Got 'rotation' twice"),
+        ({"aux": 3}, "aux must be a task"),
+        ({"aux": Rotation(angles=(0, 45))}, "multiples of 90"),
+        (
+            {"aux": Rotation(label_noise=2.0)},
+            "'label_noise' parameter of Rotation must be a float in the range",
+        ),
+        ({"aux": "rotation", "aux_weight": {"rotatoin": 1.0}}, "Unknown aux_weight 'rotatoin', did you mean"),
+        ({"aux_weight": -1.0}, "'aux_weight' parameter of SimCLR must be .* Got -1.0 instead"),
+        (
+            {"epochs": -1},
+            r"'epochs' parameter of SimCLR must be an int in the range \[0, inf\). Got -1 instead",
+        ),
+        ({"batch_size": 1}, r"'batch_size' parameter of SimCLR must be an int in the range \[2, inf\)"),
+        ({"temperature": 0.0}, "'temperature' parameter of SimCLR must be a float in the range"),
+        ({"lr": -0.1}, "'lr' parameter of SimCLR must be a float in the range"),
+        ({"device": "gpu"}, "device must be .* Got 'gpu'"),
+        ({"augment": Augmentation(flip=1.5)}, "'flip' parameter of Augmentation must be"),
+        ({"image_shape": (8, 8, 3)}, "image_shape"),
+    ],
+)
+def test_wrong_parameters_are_refused_before_training(params, message, X):
+    with warnings.catch_warnings(), pytest.raises((ValueError, TypeError), match=message):
+        warnings.simplefilter("error")
+        quick(skssl.SimCLR, **params).fit(X)
+
+
+def test_rotation_needs_square_images():
+    oblong = np.zeros((20, 12, 16, 3), np.uint8)
+    with pytest.raises(ValueError, match=r"square"):
+        quick(skssl.SimCLR, aux="rotation").fit(oblong)
+    assert quick(skssl.SimCLR).fit(oblong).transform(oblong).shape == (20, 128)
+
+
+def test_transform_refuses_what_fit_did_not_see(X):
+    estimator = quick(skssl.SimCLR)
+    with pytest.raises(NotFittedError):
+        estimator.transform(X)
+    estimator.fit(X)
+    with pytest.raises(ValueError, match=r"\(1, 16, 16\)|\(3, 16, 16\)"):
+        estimator.transform(X[..., 0])
+
+
+def test_user_modules_are_not_touched(X):
+    given = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU())
+    before = {name: value.clone() for name, value in given.state_dict().items()}
+    estimator = quick(skssl.SimCLR, backbone=given).fit(X)
+    assert all(torch.equal(given.state_dict()[name], value) for name, value in before.items())
+    assert estimator.transform(X).shape == (40, 8)
+    assert estimator.get_params()["backbone"] is given
+
+
+def test_help_lists_own_and_shared_parameters(method):
+    text = method.__doc__
+    assert text.index("Parameters\n") < text.index("Other Parameters\n") < text.index("References\n")
+    for name in method(**{}).get_params():
+        assert f"\n{name} : " in text, f"{method.__name__} does not document {name}"

@@ -1,0 +1,633 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from sklearn.base import BaseEstimator
+from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
+
+from skssl.images import as_images, read_pictures
+
+RNG = np.random.default_rng(0)
+NHWC = RNG.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
+NCHW = np.ascontiguousarray(NHWC.transpose(0, 3, 1, 2))
+GRAY = RNG.integers(0, 256, (6, 8, 10), dtype=np.uint8)
+
+
+class Items(Dataset):
+    """A list as a data set."""
+
+    def __init__(self, items: Any) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, i: int) -> Any:
+        return self.items[i]
+
+
+def everything(images: Any) -> np.ndarray:
+    return images.read(torch.arange(len(images))).numpy()
+
+
+def read(*args: Any, **kwargs: Any) -> np.ndarray:
+    return everything(as_images(*args, **kwargs))
+
+
+def save(folder: Path, images: np.ndarray, ending: str = ".png") -> list[str]:
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(folder / f"{i}{ending}")
+    return [str(folder / f"{i}{ending}") for i in range(len(images))]
+
+
+# Arrays
+
+
+@pytest.mark.parametrize(
+    "X",
+    [
+        NHWC,
+        NCHW,
+        np.asfortranarray(NHWC),
+        NHWC[::-1][::-1],
+        torch.from_numpy(NHWC),
+        torch.from_numpy(NHWC).permute(0, 3, 1, 2),
+        torch.from_numpy(NCHW),
+        list(NHWC),
+        tuple(NCHW),
+        list(torch.from_numpy(NCHW)),
+        NHWC.tolist(),
+        [(image, 1) for image in torch.from_numpy(NCHW)],
+    ],
+    ids=lambda X: type(X).__name__,
+)
+def test_every_layout_of_colour_images_reads_the_same(X: Any) -> None:
+    images = as_images(X)
+    assert (len(images), images.shape) == (6, (3, 8, 8))
+    batch = images.read(torch.tensor([4, 0, 4])).numpy()
+    if images.scale is None:
+        assert batch.dtype == np.uint8
+        np.testing.assert_array_equal(batch, NCHW[[4, 0, 4]])
+    else:  # nested lists are of int64
+        low, high = NCHW.min(), NCHW.max()
+        np.testing.assert_allclose(batch, (NCHW[[4, 0, 4]] - low) / (high - low), atol=1e-6)
+
+
+def test_gray_images_get_a_channel_axis() -> None:
+    np.testing.assert_array_equal(read(GRAY), GRAY[:, None])
+
+
+def test_memory_maps_and_read_only_arrays_are_used_in_place(tmp_path: Path) -> None:
+    np.save(tmp_path / "X.npy", NHWC)
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    fixed = NHWC.copy()
+    fixed.flags.writeable = False
+    for X in (mapped, fixed):
+        images = as_images(X)
+        np.testing.assert_array_equal(everything(images), NCHW)
+        assert images._stored.data_ptr() == X.__array_interface__["data"][0]
+
+
+@pytest.mark.parametrize("X", [NHWC, NCHW, GRAY, NHWC[:, :5], NCHW.astype(np.float32), NHWC.reshape(6, -1)])
+def test_arrays_are_not_copied(X: np.ndarray) -> None:
+    shape = (8, 8, 3) if X.ndim == 2 else None
+    assert np.shares_memory(as_images(X, shape)._stored.numpy(), X)
+
+
+def test_batches_are_the_callers_own_and_lie_in_memory_like_the_images() -> None:
+    X = NHWC.astype(np.float32)
+    images = as_images(X)
+    batch = images.read(torch.tensor([0, 1]))
+    assert batch.permute(0, 2, 3, 1).is_contiguous()
+    batch.zero_()
+    np.testing.assert_array_equal(X, NHWC)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int64, np.int8, ">f4", object])
+def test_numbers_other_than_uint8_are_mapped_to_the_unit_interval(dtype: Any) -> None:
+    X = (GRAY // 2).astype(dtype)
+    images = as_images(X)
+    low, high = float((GRAY // 2).min()), float((GRAY // 2).max())
+    assert images.scale == (low, high)
+    batch = everything(images)
+    assert batch.dtype == np.float32
+    assert (batch.min(), batch.max()) == (0, 1)
+    np.testing.assert_allclose(batch[:, 0], (GRAY // 2 - low) / (high - low), atol=1e-6)
+
+
+def test_bool_images_become_zero_and_one() -> None:
+    np.testing.assert_array_equal(read(GRAY > 100)[:, 0], GRAY > 100)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64, torch.int32])
+def test_tensors_of_any_number(dtype: torch.dtype) -> None:
+    X = torch.from_numpy(GRAY // 2).to(dtype)
+    np.testing.assert_array_equal(read(X, scale=(0.0, 1.0))[:, 0], GRAY // 2)
+
+
+def test_tensors_that_need_a_gradient_are_detached() -> None:
+    assert not as_images(torch.rand(3, 8, 8, requires_grad=True)).read(torch.tensor([0])).requires_grad
+
+
+def test_test_data_are_mapped_by_the_training_datas_scale_and_not_clipped() -> None:
+    train = as_images(np.linspace(2, 4, 32).reshape(2, 4, 4))
+    test = as_images(np.full((1, 4, 4), 5.0), reset=False, shape=train.shape, scale=train.scale)
+    assert float(test.read(torch.tensor([0])).max()) == 1.5
+
+
+def test_constant_images_are_mapped_to_zero() -> None:
+    np.testing.assert_array_equal(read(np.full((2, 4, 4), 7.0)), 0)
+
+
+def test_moving_keeps_everything() -> None:
+    for X in (NHWC, NHWC.astype(float), TensorDataset(torch.from_numpy(NCHW))):
+        images = as_images(X)
+        moved = images.to("cpu")
+        assert (moved.shape, moved.scale, len(moved)) == (images.shape, images.scale, len(images))
+        np.testing.assert_array_equal(everything(moved), everything(images))
+    meta = as_images(NHWC).to("meta").read(torch.tensor([0, 1], device="meta"))
+    assert (meta.device.type, meta.shape) == ("meta", (2, 3, 8, 8))
+    lazy = as_images(TensorDataset(torch.from_numpy(NCHW))).to("meta").read(torch.tensor([0, 1]))
+    assert (lazy.device.type, lazy.shape) == ("meta", (2, 3, 8, 8))
+
+
+# Which axis holds the channels
+
+LAYOUTS = {  # shape: where the channels are, or None if that cannot be told
+    (3, 32, 32): 0,
+    (32, 32, 3): 2,
+    (1, 28, 28): 0,
+    (28, 28, 1): 2,
+    (4, 8, 8): 0,
+    (8, 8, 4): 2,
+    (7, 32, 32): 0,  # it leaves a square
+    (32, 32, 7): 2,
+    (1, 1, 5): 2,
+    (5, 1, 1): 0,
+    (1, 1, 1): 2,
+    (3, 20, 30): 0,  # none leaves a square, but one is of size 3
+    (20, 30, 3): 2,
+    (20, 30, 1): 2,
+    (4, 3, 3): 0,  # it leaves a square and is of size 4
+    (3, 3, 4): 2,
+    (3, 3, 5): None,  # five channels of 3x3, or three of 3x5
+    (5, 3, 3): None,
+    (4, 4, 9): None,
+    (20, 30, 5): None,
+    (3, 30, 4): None,
+    (1, 20, 1): None,
+    (3, 3, 3): None,
+    (8, 8, 8): None,
+}
+
+
+@pytest.mark.parametrize(("shape", "axis"), LAYOUTS.items())
+def test_channel_axis(shape: tuple[int, int, int], axis: int | None) -> None:
+    X = np.arange(2 * np.prod(shape), dtype=np.float32).reshape(2, *shape)
+    flat = X.reshape(2, -1)
+    if axis is None:
+        with pytest.raises(
+            ValueError, match=r"could be \(n, c, h, w\) or \(n, h, w, c\): pass a torch Dataset"
+        ):
+            as_images(X)
+        with pytest.raises(ValueError, match=r"image_shape=.* could be \(c, h, w\) or \(h, w, c\)"):
+            as_images(flat, shape)
+        return
+    expected = X if axis == 0 else X.transpose(0, 3, 1, 2)
+    for images in (as_images(X, scale=(0, 1)), as_images(flat, shape, scale=(0, 1))):
+        assert images.shape == expected.shape[1:]
+        np.testing.assert_array_equal(everything(images), expected)
+
+
+# Tables
+
+
+@pytest.mark.parametrize(
+    ("n_features", "image_shape", "shape"),
+    [
+        (64, None, (1, 8, 8)),
+        (80, (8, 10), (1, 8, 10)),
+        (80, (-1, 10), (1, 8, 10)),
+        (192, (8, 8, 3), (3, 8, 8)),
+        (192, (3, 8, -1), (3, 8, 8)),
+        (192, (8, -1, 3), (3, 8, 8)),
+        (192, [8, 8, np.int64(3)], (3, 8, 8)),
+        (7, (1, 1, -1), (7, 1, 1)),
+        (3, (1, 1, -1), (3, 1, 1)),
+        (1, (1, 1, -1), (1, 1, 1)),
+    ],
+)
+def test_rows_of_a_table_are_unfolded(n_features: int, image_shape: Any, shape: tuple[int, int, int]) -> None:
+    X = RNG.random((3, n_features), dtype=np.float32)
+    for form in (X, X.astype(float), X.tolist(), pd.DataFrame(X), torch.from_numpy(X), X.astype(object)):
+        images = as_images(form, image_shape, scale=(0.0, 1.0))
+        assert images.shape == shape
+        expected = X.reshape(3, *shape)
+        if image_shape is not None and len(image_shape) == 3 and shape[0] != image_shape[0]:
+            expected = X.reshape(3, *shape[1:], shape[0]).transpose(0, 3, 1, 2)
+        np.testing.assert_array_equal(everything(images), expected)
+
+
+def test_uint8_tables_stay_uint8_and_so_do_data_frames() -> None:
+    X = GRAY.reshape(6, -1)
+    for form in (X, pd.DataFrame(X), torch.from_numpy(X)):
+        np.testing.assert_array_equal(read(form, (8, 10)), GRAY[:, None])
+
+
+@pytest.mark.parametrize(
+    ("image_shape", "message"),
+    [
+        ((8, 9), r"X has 80 features, but image_shape=\(8, 9\) was expected"),
+        ((7, -1), r"X has 80 features, but image_shape=\(7, -1\) was expected"),
+        ((8, 10, 3), r"X has 80 features, but image_shape=\(8, 10, 3\) was expected"),
+        ((-1, -1), "of which one may be -1"),
+        ((0, 80), "positive integers"),
+        ((80,), r"image_shape=\(80,\), but \(h, w\)"),
+        (None, "X has 80 features, which is not a square number: give image_shape"),
+    ],
+)
+def test_image_shape_must_go_with_the_features(image_shape: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        as_images(np.zeros((3, 80)), image_shape)
+
+
+@pytest.mark.parametrize("image_shape", [8, "8x10", (8.0, 10)])
+def test_image_shape_must_be_integers(image_shape: Any) -> None:
+    with pytest.raises(TypeError, match=r"image_shape=.* of integers was expected"):
+        as_images(np.zeros((3, 80)), image_shape)
+
+
+@pytest.mark.parametrize("image_shape", [(8, 8), (8, 8, 3), (3, 8, 8), (-1, 8), (8, 8, -1)])
+def test_images_that_have_the_image_shape_are_taken(image_shape: tuple[int, ...]) -> None:
+    for X in (NHWC, NCHW, TensorDataset(torch.from_numpy(NCHW))):
+        if -1 in image_shape and isinstance(X, Dataset):
+            continue
+        np.testing.assert_array_equal(read(X, image_shape), NCHW)
+
+
+@pytest.mark.parametrize("image_shape", [(8, 9), (1, 8, 8), (8, 8, 4), (7, -1)])
+def test_images_that_have_another_shape_are_refused(image_shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"\(c, h, w\) = \(3, 8, 8\), but image_shape=.* was expected"):
+        as_images(NHWC, image_shape)
+
+
+# The estimator that asks
+
+
+def test_the_estimator_learns_its_features() -> None:
+    estimator = BaseEstimator()
+    as_images(pd.DataFrame(np.eye(4), columns=list("abcd")), estimator=estimator)
+    assert estimator.n_features_in_ == 4
+    assert list(estimator.feature_names_in_) == list("abcd")
+    as_images(NHWC, estimator=estimator)
+    assert estimator.n_features_in_ == 192
+    assert not hasattr(estimator, "feature_names_in_")
+    as_images(GRAY[:1], estimator=estimator, reset=False)
+    assert estimator.n_features_in_ == 192
+
+
+def test_another_number_of_features_is_refused_in_scikit_learns_words() -> None:
+    estimator = BaseEstimator()
+    as_images(np.eye(4), estimator=estimator)
+    with pytest.raises(
+        ValueError, match=r"X has 9 features, but BaseEstimator is expecting 4 features as input"
+    ):
+        as_images(np.eye(9), estimator=estimator, reset=False)
+
+
+@pytest.mark.parametrize("X", [NHWC[:, :5], GRAY, TensorDataset(torch.zeros(2, 3, 9, 9, dtype=torch.uint8))])
+def test_another_shape_than_in_training_is_refused(X: Any) -> None:
+    with pytest.raises(ValueError, match=r"but BaseEstimator was fitted on images of shape \(3, 8, 8\)"):
+        as_images(X, estimator=BaseEstimator(), reset=False, shape=(3, 8, 8))
+
+
+def test_floats_after_uint8_and_uint8_after_floats_are_refused() -> None:
+    for X in (NHWC / 255, TensorDataset(torch.rand(2, 3, 8, 8))):
+        with pytest.raises(TypeError, match="in X are floats, but the estimator was fitted on uint8"):
+            as_images(X, reset=False, shape=(3, 8, 8))
+    with pytest.raises(TypeError, match="in X are uint8, but the estimator was fitted on floats"):
+        as_images(NHWC, reset=False, shape=(3, 8, 8), scale=(0.0, 1.0))
+
+
+# What is no images
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e300])
+@pytest.mark.parametrize("shape", [(5, 64), (5, 8, 8), (5, 8, 8, 3)])
+def test_numbers_that_are_not_finite_are_refused(bad: float, shape: tuple[int, ...]) -> None:
+    X = np.zeros(shape)
+    X[3].flat[7] = bad
+    for form in (X, torch.from_numpy(X)):
+        with pytest.raises(ValueError, match=r"contains NaN, infinity or a value too large .* in sample 3"):
+            as_images(form)
+
+
+@pytest.mark.parametrize(
+    "X",
+    [
+        NHWC[:1],
+        NHWC[:0],
+        torch.from_numpy(NHWC[:1]),
+        np.zeros((1, 64)),
+        np.zeros((0, 64)),
+        [],
+        ["a.png"],
+        TensorDataset(torch.zeros(1, 3, 8, 8)),
+    ],
+    ids=str,
+)
+def test_two_images_are_needed_to_fit(X: Any) -> None:
+    with pytest.raises(ValueError, match=r"[01] sample.* minimum of 2 is required"):
+        as_images(X)
+
+
+def test_one_image_is_enough_to_transform_but_none_is_not() -> None:
+    assert len(as_images(NHWC[:1], reset=False)) == 1
+    with pytest.raises(ValueError, match=r"0 sample.* minimum of 1 is required"):
+        as_images(NHWC[:0], reset=False)
+
+
+@pytest.mark.parametrize(
+    ("X", "error", "message"),
+    [
+        (np.zeros(5), ValueError, "Expected 2D array, got 1D array"),
+        (np.zeros((2, 3, 8, 8, 8)), ValueError, r"shape \(2, 3, 8, 8, 8\), but"),
+        (np.zeros((2, 0, 8)), ValueError, r"shape \(2, 0, 8\), but"),
+        (np.zeros((2, 8, 8), complex), ValueError, "Complex data not supported"),
+        (torch.zeros((2, 8, 8), dtype=torch.complex64), ValueError, "dense real numbers"),
+        (torch.eye(4).to_sparse(), ValueError, "dense real numbers"),
+        (np.array([[["a"] * 4] * 4] * 2), ValueError, "convert|numeric"),
+        ("folder", TypeError, "X is str 'folder', but an array or tensor"),
+        (Path("folder"), TypeError, r"Path.*, but an array or tensor"),
+        (None, TypeError, "X is NoneType None, but"),
+        ({"X": NHWC}, TypeError, "X is dict .*, but"),
+        (Image.fromarray(NHWC[0]), TypeError, "PIL image of mode RGB .*, but"),
+        (
+            [NHWC[0], NHWC[1], NHWC[2, :4]],
+            ValueError,
+            r"Sample 2 of X is ndarray .*\(4, 8, 3\), but sample 0",
+        ),
+        ([NHWC[0], NHWC[1] / 255], ValueError, "Sample 1 of X is ndarray of float64"),
+        ([NHWC[0], "a.png"], TypeError, "Sample 1 of X is str 'a.png', but sample 0 is ndarray"),
+        (["a.png", None], TypeError, "Sample 1 of X is NoneType None, but sample 0 is str"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_read_is_refused(X: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        as_images(X)
+
+
+# Files and PIL images
+
+
+def test_files_read_as_their_pixels(tmp_path: Path) -> None:
+    paths = save(tmp_path, NHWC)
+    forms = [paths, tuple(paths), [Path(p) for p in paths], np.array(paths), np.array(paths, dtype=object)]
+    forms += [pd.Series(paths), pd.Series([Path(p) for p in paths]), [Image.open(p) for p in paths]]
+    for form in forms:
+        np.testing.assert_array_equal(read(form), NCHW)
+    np.testing.assert_array_equal(read([*paths[:1], Image.fromarray(NHWC[1])]), NCHW[:2])
+    image = Image.open(paths[0])
+    np.testing.assert_array_equal(read([image] * 20), NCHW[[0] * 20])
+
+
+def test_gray_files_have_one_channel_unless_a_colour_image_is_among_them(tmp_path: Path) -> None:
+    gray = save(tmp_path, GRAY)
+    assert as_images(gray).shape == (1, 8, 10)
+    Image.fromarray(NHWC[0]).resize((10, 8)).save(tmp_path / "colour.png")
+    mixed = [*gray, str(tmp_path / "colour.png")]
+    images = as_images(mixed)
+    assert images.shape == (3, 8, 10)
+    np.testing.assert_array_equal(everything(images)[0], GRAY[[0, 0, 0]])
+    assert as_images(mixed, (8, 10, 1)).shape == (1, 8, 10)
+    assert as_images(gray, (3, 8, 10)).shape == (3, 8, 10)
+    assert as_images(gray, (8, 10, 4)).shape == (4, 8, 10)
+    # What was trained on colour sees grey files in colour
+    assert as_images(gray[:1], reset=False, shape=(3, 8, 10)).shape == (3, 8, 10)
+
+
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "F", "I", "I;16"]
+)
+def test_every_mode_reads(mode: str) -> None:
+    image = Image.new("RGB", (6, 5), (255, 255, 255))
+    image.paste((0, 0, 0), (0, 0, 3, 5))  # the left half black
+    if mode.startswith("I"):
+        levels = (np.asarray(image.convert("L")).astype(np.uint16) * 257).astype(
+            np.uint16 if mode == "I;16" else np.int32
+        )
+        picture = Image.fromarray(levels)
+    else:
+        picture = image.convert(mode)
+    assert picture.mode == mode
+    batch = read([picture, picture], (5, 6, 3))
+    np.testing.assert_allclose(batch, np.asarray(image).transpose(2, 0, 1)[None].repeat(2, 0), atol=2)
+
+
+def test_palettes_with_transparency_read_without_a_warning(tmp_path: Path) -> None:
+    image = Image.fromarray(NHWC[0]).convert("P")
+    colours = np.asarray(image.convert("RGB"))
+    image.save(tmp_path / "p.png", transparency=bytes(range(256)))
+    batch = read([tmp_path / "p.png"] * 2)
+    np.testing.assert_array_equal(batch[0], colours.transpose(2, 0, 1))
+
+
+def test_sixteen_bit_files_are_brought_to_eight(tmp_path: Path) -> None:
+    Image.fromarray(GRAY[0].astype(np.uint16) * 257).save(tmp_path / "wide.png")
+    batch = read([tmp_path / "wide.png"] * 2)
+    np.testing.assert_array_equal(batch[0, 0], GRAY[0])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_honoured(tmp_path: Path, orientation: int) -> None:
+    upright = np.zeros((8, 12), np.uint8)
+    upright[:4, :4] = 255  # bright at the top left
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.T,
+        6: np.rot90(upright, 1),
+        7: upright[::-1, ::-1].T,
+        8: np.rot90(upright, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "turned.png", exif=exif)
+    for X in ([tmp_path / "turned.png"] * 2, [Image.open(tmp_path / "turned.png")] * 2):
+        np.testing.assert_array_equal(read(X)[0, 0], upright)
+        np.testing.assert_array_equal(read(X, (8, 12, 1))[0, 0], upright)
+
+
+def test_pictures_are_cropped_at_the_centre_and_smoothed(tmp_path: Path) -> None:
+    wide = np.zeros((40, 120, 3), np.uint8)
+    wide[:, 40:80] = np.indices((40, 40)).sum(0)[..., None] % 2 * 255  # a chequered square in the middle
+    paths = save(tmp_path, np.stack([wide, wide]))
+    tall = [Image.open(path).transpose(Image.Transpose.ROTATE_90) for path in paths]
+    for X in (paths, tall):
+        images = as_images(X, (10, 10))
+        assert images.shape == (3, 10, 10)
+        np.testing.assert_allclose(
+            everything(images), 127.5, atol=16
+        )  # grey: neither aliased nor the black sides
+
+
+def test_large_jpegs_of_several_sizes_are_brought_to_one(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 255, 640).astype(np.uint8)[None, :, None].repeat(480, 0).repeat(3, 2)
+    Image.fromarray(ramp).save(tmp_path / "a.jpg", quality=95)
+    Image.fromarray(ramp[:, ::2]).save(tmp_path / "b.jpg", quality=95)
+    paths = [tmp_path / "a.jpg", tmp_path / "b.jpg"]
+    batch = read(paths, (16, 16)).astype(int)
+    assert batch.shape == (2, 3, 16, 16)
+    expected = np.asarray(Image.fromarray(ramp[:, 80:560]).resize((16, 16), Image.Resampling.BICUBIC)).astype(
+        int
+    )
+    np.testing.assert_allclose(batch[0], expected.transpose(2, 0, 1), atol=4)
+    with pytest.raises(
+        ValueError, match=r"Sample 1 of X, the file .*b\.jpg.*\(480, 320\).* has \(480, 640\)"
+    ):
+        as_images(paths)
+    with pytest.raises(ValueError, match=r"Sample 1 of X has the height and width \(480, 320\)"):
+        as_images([Image.open(path) for path in paths])
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    good = save(tmp_path, NHWC[:2])
+    buffer = io.BytesIO()
+    Image.fromarray(RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(buffer, "PNG")
+    (tmp_path / "cut.png").write_bytes(buffer.getvalue()[:3000])
+    (tmp_path / "text.png").write_text("no image")
+    for bad in ("cut.png", "text.png", "missing.png"):
+        for image_shape in (None, (8, 8), (8, 8, 3)):
+            with pytest.raises(ValueError, match=f"Sample 2 of X, the file .*{bad}"):
+                as_images([*good, str(tmp_path / bad)], image_shape)
+    with (
+        Image.open(tmp_path / "cut.png") as cut,
+        pytest.raises(ValueError, match="Sample 1 of X cannot be read as an image"),
+    ):
+        as_images([Image.open(good[0]), cut], (8, 8))
+
+
+def test_file_objects_can_be_read_twice() -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(NHWC[0]).save(buffer, "PNG")
+    for _ in range(2):
+        np.testing.assert_array_equal(read_pictures([buffer], ["it"]), NHWC[:1])
+
+
+@pytest.mark.parametrize(
+    ("image_shape", "message"),
+    [((8, 8, -1), "an entry of -1, which only a 2-D X"), ((8, 8, 5), "5 channels")],
+)
+def test_image_shapes_that_pictures_cannot_have(tmp_path: Path, image_shape: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        as_images(save(tmp_path, NHWC), image_shape)
+
+
+# Data sets
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        TensorDataset(torch.from_numpy(NCHW)),
+        TensorDataset(torch.from_numpy(NCHW), torch.arange(6)),
+        Subset(TensorDataset(torch.from_numpy(NCHW)), range(6)),
+        Items([Image.fromarray(image) for image in NHWC]),
+        Items([(Image.fromarray(image), 1) for image in NHWC]),
+        Items(NHWC),
+    ],
+)
+def test_data_sets_are_read_when_indexed(dataset: Dataset) -> None:
+    images = as_images(dataset)
+    assert (len(images), images.shape, images.scale) == (6, (3, 8, 8), None)
+    np.testing.assert_array_equal(images.read(torch.tensor([5, 0, 5])).numpy(), NCHW[[5, 0, 5]])
+
+
+def test_whole_batches_are_asked_for_where_the_data_set_gives_them() -> None:
+    asked = []
+
+    class Batched(Items):
+        def __getitems__(self, indices: list[int]) -> list[Any]:
+            asked.append(indices)
+            return [self.items[i] for i in indices]
+
+    images = as_images(Batched(NHWC))
+    images.read(torch.tensor([3, 1]))
+    assert asked == [[3, 1]]
+
+
+def test_gray_items_and_floats() -> None:
+    gray = Items(GRAY)
+    assert as_images(gray).shape == (1, 8, 10)
+    assert as_images(Items([Image.fromarray(image) for image in GRAY])).shape == (1, 8, 10)
+    floats = Items(torch.from_numpy(GRAY / 255.0))
+    images = as_images(floats)
+    assert (images.shape, images.scale) == ((1, 8, 10), (0.0, 1.0))
+    np.testing.assert_allclose(everything(images)[:, 0], GRAY / 255, atol=1e-6)
+    scaled = as_images(floats, reset=False, shape=(1, 8, 10), scale=(0.0, 0.5))
+    np.testing.assert_allclose(everything(scaled)[:, 0], GRAY / 255 * 2, atol=1e-6)
+
+
+def test_a_data_set_says_which_axis_holds_the_channels() -> None:
+    assert as_images(TensorDataset(torch.rand(2, 8, 8, 8))).shape == (8, 8, 8)
+    assert as_images(Items(RNG.random((2, 20, 30, 5)))).shape == (5, 20, 30)
+
+
+def test_pil_items_of_several_sizes_are_brought_to_the_image_shape() -> None:
+    items = Items([Image.new("RGB", (10 + i, 20), (50 * i, 0, 0)) for i in range(3)])
+    images = as_images(items, (8, 8))
+    np.testing.assert_array_equal(everything(images)[:, 0, 4, 4], [0, 50, 100])
+    with pytest.raises(
+        ValueError, match=r"Item 1 of the data set X .*\(3, 20, 11\), but item 0 .*\(3, 20, 10\)"
+    ):
+        read(items)
+
+
+def test_items_unlike_the_first_are_named() -> None:
+    items = [torch.zeros(3, 8, 8) for _ in range(4)]
+    items[2] = torch.zeros(3, 8, 9)
+    with pytest.raises(ValueError, match=r"Item 2 of the data set X is a Tensor .*\(3, 8, 9\), but item 0"):
+        read(Items(items))
+    items[2] = torch.zeros(3, 8, 8, dtype=torch.uint8)
+    with pytest.raises(ValueError, match=r"Item 2 .* of uint8 .* but item 0 .* torch.float32"):
+        read(Items(items))
+
+
+@pytest.mark.parametrize("value", [-2.0, 255.0, np.nan])
+def test_floats_of_a_data_set_must_be_in_the_unit_interval(value: float) -> None:
+    with pytest.raises(
+        ValueError, match=r"gives floats from .* but uint8 or floats in \[0, 1\] were expected"
+    ):
+        as_images(TensorDataset(torch.full((2, 3, 8, 8), value)))
+
+
+@pytest.mark.parametrize(
+    "item", ["a.png", {"image": NHWC[0]}, torch.zeros(5), torch.zeros(3, 8, 8).int(), None]
+)
+def test_items_that_are_no_images_are_refused(item: Any) -> None:
+    with pytest.raises(TypeError, match=r"Item 0 of the data set X is .* expected"):
+        as_images(Items([item, item]))
+
+
+def test_data_sets_must_be_indexable() -> None:
+    class Stream(IterableDataset):
+        def __iter__(self) -> Any:
+            return iter(())
+
+    class Endless(Dataset):
+        def __getitem__(self, i: int) -> Any:
+            return NHWC[0]
+
+    for dataset in (Stream(), Endless()):
+        with pytest.raises(TypeError, match="a data set that cannot be indexed"):
+            as_images(dataset)

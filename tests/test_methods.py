@@ -1,0 +1,191 @@
+"""What is a method's own: its loss from its networks, what the gradient reaches, and what moves otherwise."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import quick
+from torch import nn
+
+import skssl
+import skssl.datasets
+from skssl import losses
+from skssl.engine import Batch
+from skssl.images import as_images
+from skssl.nn import cosine_ramp
+from skssl.pretext.rotation import mislabel, turn
+
+
+def built(method, X, **params):
+    """Make a net in float64 without training it, and a batch of random views for it."""
+    estimator = quick(method, precision="float32", **params)
+    net = estimator._make_trainer(as_images(X)).module_.double().train()
+    draw = torch.Generator().manual_seed(0)
+    views = [
+        torch.randn(12, 3, 16, 16, generator=draw, dtype=torch.float64) for _ in range(estimator.n_views)
+    ]
+    return estimator, net, Batch(torch.zeros(12, 3, 16, 16), views, torch.arange(12))
+
+
+def reached(net):
+    """Names of the children of a net that have a gradient other than zero."""
+    return {
+        name.split(".")[0]
+        for name, p in net.named_parameters()
+        if p.grad is not None and p.grad.abs().sum() > 0
+    }
+
+
+def test_simclr_normalises_both_views_as_one_batch(X):
+    estimator, net, batch = built(skssl.SimCLR, X)
+    found = estimator.losses(net, batch)["nt_xent"]
+    z1, z2 = net.projector(net.encoder(torch.cat(batch.views))).chunk(2)
+    torch.testing.assert_close(found, losses.nt_xent(z1, z2, estimator.temperature))
+    apart = losses.nt_xent(*(net.projector(net.encoder(v)) for v in batch.views), estimator.temperature)
+    assert not torch.isclose(found, apart)
+    found.backward()
+    assert reached(net) == {"encoder", "projector"}
+
+
+def test_simsiam_is_its_formula(X):
+    estimator, net, batch = built(skssl.SimSiam, X)
+    z = [net.projector(net.encoder(v)) for v in batch.views]
+    p = [net.predictor(x) for x in z]
+    cosine = nn.functional.cosine_similarity
+    expected = -cosine(p[0], z[1]).mean() / 2 - cosine(p[1], z[0]).mean() / 2
+    loss = estimator.losses(net, batch)["negative_cosine"]
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    stopped = net.encoder.features[0].weight.grad.clone()
+    net.zero_grad()
+    expected.backward()
+    assert not torch.allclose(stopped, net.encoder.features[0].weight.grad), (
+        "the targets' gradient is stopped"
+    )
+
+
+@pytest.mark.parametrize("method", [skssl.SimSiamGSG, skssl.BYOLGSG])
+@pytest.mark.parametrize("pairing", ["fresh", "shared"])
+@pytest.mark.parametrize("rule", ["guided", "reverse"])
+def test_guided_methods_pair_as_the_papers_algorithm(method, pairing, rule, X):
+    estimator, net, batch = built(method, X, pairing=pairing, stop_gradient=rule)
+    assert len(batch.views) == (4 if pairing == "fresh" else 2)
+    torch.manual_seed(3)
+    found = estimator.losses(net, batch)["negative_cosine"]
+    torch.manual_seed(3)
+    partner = torch.randperm(12)
+    online = [net.projector(net.encoder(v)) for v in batch.views]
+    p = [net.predictor(x) for x in online]
+    z = [net.target(v) for v in batch.views] if method is skssl.BYOLGSG else online
+    q = (p[2], p[3], z[2], z[3]) if pairing == "fresh" else None
+    expected = losses.guided_stop_gradient(p[0], p[1], z[0], z[1], partner, rule, q)
+    torch.testing.assert_close(found, expected)
+
+
+def test_byol_predicts_the_momentum_copy(X):
+    estimator, net, batch = built(skssl.BYOL, X)
+    with torch.no_grad():
+        for p in net.encoder.parameters():
+            p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(0), dtype=p.dtype), alpha=0.1)
+    p1, p2 = (net.predictor(net.projector(net.encoder(v))) for v in batch.views)
+    z1, z2 = (net.target(v) for v in batch.views)
+    loss = estimator.losses(net, batch)["byol"]
+    torch.testing.assert_close(loss, losses.byol_loss(p1, p2, z1, z2))
+    loss.backward()
+    assert reached(net) == {"encoder", "projector", "predictor"}
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "constant"])
+def test_momentum_copy_follows_by_its_schedule(schedule, X):
+    estimator, net, _ = built(skssl.BYOL, X, ema_momentum=0.9, ema_schedule=schedule)
+    old = [p.clone() for p in net.target.parameters()]
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(1.0)
+    fast = [*net.encoder.parameters(), *net.projector.parameters()]
+    start = [p + 1 for p in old]
+    estimator.after_step(net, progress=0.25)
+    m = cosine_ramp(0.9, 1.0, 0.25) if schedule == "cosine" else 0.9
+    for a, b, c in zip(start, net.target.parameters(), fast, strict=True):
+        torch.testing.assert_close(b, m * a + (1 - m) * c)
+
+
+def test_predictors_rate_is_constant(X):
+    for method, constant in [(skssl.SimSiam, True), (skssl.SimSiamGSG, True), (skssl.BYOL, False)]:
+        net = quick(method, epochs=3, lr=0.1, schedule="cosine").fit(X).net_
+        rates = {group["scheduled"]: group["lr"] for group in net.optimizer_.param_groups}
+        assert rates[True] < 0.05
+        assert rates.get(False) == (0.1 if constant else None)
+
+
+def test_without_a_predictor_the_projection_is_the_prediction(X):
+    estimator, net, batch = built(skssl.SimSiam, X, predictor=False)
+    z1, z2 = (net.projector(net.encoder(v)) for v in batch.views)
+    expected = -nn.functional.cosine_similarity(z1, z2).mean()
+    torch.testing.assert_close(estimator.losses(net, batch)["negative_cosine"], expected)
+
+
+def test_rotnet_sees_every_turn_of_every_image_in_one_batch(X):
+    estimator, net, batch = built(skssl.RotNet, X)
+    numbers = estimator.losses(net, batch)
+    (view,) = batch.views
+    images = [torch.rot90(image, k, (1, 2)) for k in range(4) for image in view]
+    scores = net.turn_classifier(net.encoder(torch.stack(images))).float()
+    label = torch.tensor([k for k in range(4) for _ in view])
+    torch.testing.assert_close(numbers["rotation"], nn.functional.cross_entropy(scores, label))
+    assert numbers["rotation_accuracy"].item() == pytest.approx(
+        (scores.argmax(1) == label).float().mean().item()
+    )
+
+
+@pytest.mark.parametrize("head", ["projector", "backbone"])
+def test_rotation_task_is_the_sum_over_two_views(head, X):
+    task = skssl.Rotation(head=head)
+    _, net, batch = built(skssl.SimSiam, X, aux=task)
+    torch.manual_seed(5)
+    found = task.losses(net, batch)
+    torch.manual_seed(5)
+    expected = 0.0
+    for view in batch.views:
+        label = torch.randint(4, (12,))
+        turned = torch.stack([torch.rot90(v, int(k), (1, 2)) for v, k in zip(view, label, strict=True)])
+        h = net.encoder(turned)
+        h = net.projector(h) if head == "projector" else h
+        expected = expected + nn.functional.cross_entropy(net.rotation_head(h).float(), label)
+    torch.testing.assert_close(found["rotation"], expected)
+    found["rotation"].backward()
+    assert reached(net) == {"encoder", "rotation_head"} | ({"projector"} if head == "projector" else set())
+
+
+def test_the_methods_own_loss_never_sees_a_turned_view(X):
+    estimator, net, batch = built(skssl.SimSiam, X, aux="rotation")
+    alone = estimator.losses(net, batch)["negative_cosine"]
+    torch.testing.assert_close(net(batch)["negative_cosine"], alone.detach())
+
+
+def test_turns_and_labels_agree():
+    torch.manual_seed(0)
+    view = torch.rand(400, 2, 5, 5)
+    turned, label = turn(view, angles=(90, 270, 0))
+    for image, result, k in zip(view, turned, label, strict=True):
+        assert torch.equal(torch.rot90(image, (1, 3, 0)[int(k)], (1, 2)), result)
+    assert np.bincount(label.numpy()) / 400 == pytest.approx([1 / 3] * 3, abs=0.08)
+
+
+def test_label_noise_replaces_its_share_by_wrong_labels_only():
+    torch.manual_seed(0)
+    label = torch.randint(4, (20000,))
+    noisy = mislabel(label, 4, 0.3)
+    wrong = noisy != label
+    assert wrong.float().mean().item() == pytest.approx(0.3, abs=0.01)
+    assert np.bincount(((noisy - label) % 4)[wrong].numpy(), minlength=4)[
+        1:
+    ] / wrong.sum().item() == pytest.approx([1 / 3] * 3, abs=0.02)
+    assert mislabel(label, 4, 0.0) is label
+
+
+def test_rotation_is_learnt_on_real_shapes():
+    """Behaviour, not only formulas: upright shapes can be told from turned ones after a few epochs."""
+    X, _ = skssl.datasets.make_shapes(256, image_size=16, random_state=0)
+    history = quick(skssl.RotNet, epochs=6, batch_size=32, lr=0.1).fit(X).history_
+    assert history["rotation_accuracy"].iloc[-1] > 0.4
+    assert history["loss"].iloc[-1] < history["loss"].iloc[0]
