@@ -16,9 +16,7 @@ PRESETS = ("simclr", "simsiam", "byol", "gsg-cifar10", "rotnet", "none")
 BATCH, SIDE, THREADS = 256, 32, 2
 
 
-def views_per_second(
-    augmentations: tuple[Augmentation, ...], images: torch.Tensor, seconds: float = 2.0
-) -> float:
+def views_per_second(augmentations: tuple[Augmentation, ...], images: torch.Tensor, seconds: float = 2.0) -> float:
     generator = torch.Generator().manual_seed(0)
     best, end = float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < end:
@@ -49,9 +47,7 @@ def main() -> None:
     for reach in (0.1, 0.2):
         shift = torch.empty(1000).uniform_(-reach, reach, generator=generator)
         error = (adjust_hue(colours, shift, "yiq") - adjust_hue(colours, shift, "hsv")).abs()
-        print(
-            f"yiq against hsv, shifts up to {reach}: mean error {error.mean():.3f}, largest {error.max():.3f}"
-        )
+        print(f"yiq against hsv, shifts up to {reach}: mean error {error.mean():.3f}, largest {error.max():.3f}")
 
 
 if __name__ == "__main__":

@@ -32,7 +32,11 @@ def commit() -> str:
     """Name the commit, with a plus sign if the tree has changed since."""
     here = Path(__file__).parent
     answer = subprocess.run(
-        ["git", "describe", "--always", "--abbrev=10", "--dirty=+"], cwd=here, capture_output=True, text=True, check=False
+        ["git", "describe", "--always", "--abbrev=10", "--dirty=+"],
+        cwd=here,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return answer.stdout.strip() or "unknown"
 

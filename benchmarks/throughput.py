@@ -58,7 +58,7 @@ def seconds_a_step(step: Callable[[Any], None], batches: Iterator[Any], steps: i
 
 def bare_loop(backbone: str, steps: int, device: torch.device) -> Callable[[], float]:
     """Prepare SimCLR as one writes it by hand, fed the same ready-made views again and again."""
-    dtype = resolve_precision("auto", device)
+    dtype = resolve_precision("auto", device, SIDE)
     encoder, dim = build_backbone(backbone, (3, SIDE, SIDE))
     projector = MLP((dim, max(dim, 256), 128), output_norm=True, output_affine=True)
     net = nn.Sequential(encoder, projector).to(device, memory_format=torch.channels_last)
@@ -160,7 +160,13 @@ def main() -> None:
                     "rounds": arguments.rounds,
                 }
             )
-        others = [SimCLR(aux="rotation", **shared), SimSiam(**shared), SimSiamGSG(**shared), BYOL(**shared), RotNet(**shared)]
+        others = [
+            SimCLR(aux="rotation", **shared),
+            SimSiam(**shared),
+            SimSiamGSG(**shared),
+            BYOL(**shared),
+            RotNet(**shared),
+        ]
         for method in others:
             name = type(method).__name__ + (" + rotation" if method.aux else "")
             rate = skssl_fit(method, steps)()

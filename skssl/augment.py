@@ -115,9 +115,7 @@ def sample_crops(
 
     centred_h, centred_w = min(h, round(w / ratio[0])), min(w, round(h * ratio[1]))
     centred = ((h - centred_h) // 2, (w - centred_w) // 2, centred_h, centred_w)
-    return tuple(
-        drawn.where(found, centre) for drawn, centre in zip((top, left, height, width), centred, strict=True)
-    )
+    return tuple(drawn.where(found, centre) for drawn, centre in zip((top, left, height, width), centred, strict=True))
 
 
 def resized_crop(
@@ -197,9 +195,7 @@ def _resampling(
     if flip is not None:
         centre = torch.where(flip[:, None], length[:, None] - centre, centre)
     pixel = torch.arange(-padding, n_in + padding, device=device) + 0.5 - start[:, None]
-    pixel = pixel.masked_fill(
-        (pixel < 0) | (pixel > length[:, None]), math.inf
-    )  # what is outside weighs nothing
+    pixel = pixel.masked_fill((pixel < 0) | (pixel > length[:, None]), math.inf)  # what is outside weighs nothing
     distance = (pixel * shrink)[:, :, None] - (centre * shrink)[:, None]  # (n, n_in + 2 * padding, n_out)
     weights = _FILTERS[interpolation](distance.abs_())
     weights.div_(weights.sum(1, keepdim=True).mul_(white))
@@ -251,13 +247,9 @@ def rotate_quarter(images: Tensor, k: Tensor) -> Tensor:
     """
     n, c, h, w = images.shape
     if h != w:
-        raise ValueError(
-            f"Quarter-turns need square images: expected as many rows as columns, got {h} and {w}."
-        )
+        raise ValueError(f"Quarter-turns need square images: expected as many rows as columns, got {h} and {w}.")
     place = torch.arange(h * w, device=images.device).view(h, w)
-    table = torch.stack(
-        [place.rot90(i).flatten() for i in range(4)]
-    )  # (4, h * w): where each pixel comes from
+    table = torch.stack([place.rot90(i).flatten() for i in range(4)])  # (4, h * w): where each pixel comes from
     source = table.index_select(0, k)[:, None].expand(n, c, h * w)
     return images.reshape(n, c, h * w).gather(2, source).view(n, c, h, w)
 
@@ -596,10 +588,7 @@ class Augmentation(BaseEstimator):
         "solarize_threshold": [Interval(Real, 0, 1, closed="both")],
         "mean": ["array-like"],
         "std": ["array-like"],
-        **{
-            name: [Interval(Real, 0, 1, closed="both")]
-            for name in ("flip", "jitter", "gray", "blur", "solarize")
-        },
+        **{name: [Interval(Real, 0, 1, closed="both")] for name in ("flip", "jitter", "gray", "blur", "solarize")},
     }
 
     def validate(self) -> None:
@@ -740,9 +729,7 @@ class Augmentation(BaseEstimator):
             top = left = torch.zeros(n, device=images.device)
         if self.crop_padding or not self.crop_scale:
             height, width = torch.full_like(top, h), torch.full_like(top, w)
-        crops = resized_crop(
-            images, top, left, height, width, size, flip, self.interpolation, self.crop_padding
-        )
+        crops = resized_crop(images, top, left, height, width, size, flip, self.interpolation, self.crop_padding)
         return crops.clamp_(0, 1) if self.interpolation == "bicubic" else crops
 
     def _color(
@@ -750,9 +737,7 @@ class Augmentation(BaseEstimator):
     ) -> Tensor:
         """Jitter the parts within `bounds`, each with its place for the hue; then map the channels of all."""
         n, c, h, w = crops.shape
-        limits = [
-            (max(0, 1 - reach), 1 + reach) for reach in (self.brightness, self.contrast, self.saturation)
-        ]
+        limits = [(max(0, 1 - reach), 1 + reach) for reach in (self.brightness, self.contrast, self.saturation)]
         low, high = _constant((*limits, (-self.hue, self.hue)), crops.device).unbind(1)
         drawn = torch.lerp(low, high, _uniform((n, 4), 0, 1, generator))
         order = _uniform((n, 3), 0, 1, generator).argsort(1)
@@ -848,11 +833,7 @@ _PRESETS: Mapping[str, Callable[[bool], tuple[dict[str, Any], ...]]] = {
             {
                 "mean": (0.0, 0.0, 0.0),
                 "std": (1.0, 1.0, 1.0),
-                **(
-                    {}
-                    if small
-                    else {"brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2, "blur": 0.5}
-                ),
+                **({} if small else {"brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2, "blur": 0.5}),
             },
         )
         * 2

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from skssl.augment import SMALL
 from skssl.errors import pick
-
-SMALL = 64  # up to this side, in pixels, images get the networks and the augmentation of CIFAR rather than ImageNet
 
 
 class ConvNet(nn.Module):
@@ -38,7 +38,7 @@ class ConvNet(nn.Module):
         super().__init__()
         widths = (in_channels, 16, 32, 64, 128)
         layers: list[nn.Module] = []
-        for n_in, n_out, stride in zip(widths[:-1], widths[1:], (1, 2, 2, 2), strict=True):
+        for (n_in, n_out), stride in zip(itertools.pairwise(widths), (1, 2, 2, 2), strict=True):
             layers += [nn.Conv2d(n_in, n_out, 3, stride, padding=1, bias=False)]
             layers += [nn.BatchNorm2d(n_out), nn.ReLU(inplace=True)]
         self.features = nn.Sequential(*layers)
@@ -113,14 +113,11 @@ def _drop_classifier(net: nn.Module) -> None:
 
 def _adapt_channels(net: nn.Module, channels: int) -> None:
     """Let the first convolution read another number of channels: its kernels are averaged, then repeated."""
-    for parent in net.modules():
-        for name, child in parent.named_children():
-            if isinstance(child, nn.Conv2d):
-                if child.in_channels != channels and child.groups == 1:
-                    kernel = child.weight.data.mean(1, keepdim=True) * (child.in_channels / channels)
-                    child.weight = nn.Parameter(kernel.repeat(1, channels, 1, 1))
-                    child.in_channels = channels
-                return
+    first = next((module for module in net.modules() if isinstance(module, nn.Conv2d)), None)
+    if first is not None and first.in_channels != channels and first.groups == 1:
+        kernel = first.weight.data.mean(1, keepdim=True) * (first.in_channels / channels)
+        first.weight = nn.Parameter(kernel.repeat(1, channels, 1, 1))
+        first.in_channels = channels
 
 
 def build_backbone(

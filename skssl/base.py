@@ -292,9 +292,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """The training's history, a row an epoch."""
         import pandas as pd
 
-        rows = [
-            {name: value for name, value in row.items() if name != "batches"} for row in self.net_.history
-        ]
+        rows = [{name: value for name, value in row.items() if name != "batches"} for row in self.net_.history]
         return pd.DataFrame([row for row in rows if "loss" in row])
 
     @property
@@ -348,9 +346,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             images = as_images(X, self.image_shape, estimator=self)
             self._shape, self._scale = images.shape, images.scale
             return images
-        return as_images(
-            X, self.image_shape, estimator=self, reset=False, shape=self._shape, scale=self._scale
-        )
+        return as_images(X, self.image_shape, estimator=self, reset=False, shape=self._shape, scale=self._scale)
 
     def _augmentations(self, side: int) -> list[Augmentation]:
         """One augmentation a view."""
@@ -395,9 +391,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             encoder, dim = build_backbone(self.backbone, images.shape)
-            method = type(self)(
-                **self.get_params(deep=False)
-            )  # parameters only: the net must not hold itself
+            method = type(self)(**self.get_params(deep=False))  # parameters only: the net must not hold itself
             objective = Objective(encoder, dim, method, tasks, len(images))
         trainer = Trainer(
             objective,

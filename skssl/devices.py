@@ -51,9 +51,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
     n_devices = _n_devices(found.type)
     if (found.index or 0) >= n_devices:
         have = f"{n_devices} device(s)" if n_devices else "no device"
-        raise ValueError(
-            f"device={str(device)!r} is not available: torch finds {have} of type {found.type!r}."
-        )
+        raise ValueError(f"device={str(device)!r} is not available: torch finds {have} of type {found.type!r}.")
     return found
 
 
@@ -110,9 +108,7 @@ def _computes_in_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.version.hip) or torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
-        capabilities = getattr(
-            torch.cpu, "get_capabilities", None
-        )  # public, but not in every torch from 2.11 on
+        capabilities = getattr(torch.cpu, "get_capabilities", None)  # public, but not in every torch from 2.11 on
         if capabilities:
             return bool(capabilities().get("amx_bf16", False))
         return getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()

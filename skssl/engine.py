@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -90,12 +90,17 @@ class Objective(nn.Module):
             "loss", the weighted sum of all that requires a gradient, and every number by its name, detached.
         """
         numbers = self.method.losses(self, batch)
-        total = sum(value for value in numbers.values() if value.requires_grad)
+        total: Any = sum(value for value in numbers.values() if value.requires_grad)
         for task, weight in self.tasks.values():
             found = task.losses(self, batch)
             total = total + weight * sum(value for value in found.values() if value.requires_grad)
             numbers = {**numbers, **found}
-        return {"loss": total, **{name: value.detach() for name, value in numbers.items()}}  # type: ignore[dict-item]
+        return {"loss": total, **{name: value.detach() for name, value in numbers.items()}}
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Whatever the hooks have put on the net."""
 
     def embed(self, view: Tensor) -> Tensor:
         """Map views to where the loss compares them, normalised by the batch as in training.
@@ -171,8 +176,7 @@ class ImageLoader:
             index = index.to(self.device, non_blocking=True)
             images = self.images.read(index)
             views = [
-                augment(images, draws).contiguous(memory_format=torch.channels_last)
-                for augment in self.augmentations
+                augment(images, draws).contiguous(memory_format=torch.channels_last) for augment in self.augmentations
             ]
             yield Batch(images, views, index)
 
@@ -225,6 +229,8 @@ class Trainer(NeuralNet):
         self.schedule, self.warmup_epochs = schedule, warmup_epochs
         self.momentum, self.weight_decay, self.constant = momentum, weight_decay, constant
         self.dtype, self.seed = dtype, seed
+
+    compile: bool
 
     @property
     def _default_callbacks(self) -> list[tuple[str, Any]]:
@@ -329,9 +335,7 @@ class Trainer(NeuralNet):
         progress = Progress(f"Epoch {done + 1}/{max(self.max_epochs, done + 1)}", self.verbose)
         sums: dict[str, Tensor] = {}
         started = time.perf_counter()
-        for step, batch in enumerate(
-            progress(iterator.epoch(*self.generators(done)), steps, iterator.batch_size)
-        ):
+        for step, batch in enumerate(progress(iterator.epoch(*self.generators(done)), steps, iterator.batch_size)):
             epoch = done + step / steps
             self.set_learning_rate(epoch if epoch >= self.warmup_epochs else epoch + 1 / steps)
             self.notify("on_batch_begin", batch=batch, training=training)
@@ -341,9 +345,7 @@ class Trainer(NeuralNet):
             numbers = {"loss": found["loss"], **found["y_pred"]}
             sums = {name: value.detach() + sums.get(name, 0.0) for name, value in numbers.items()}
             progress.show(sums["loss"], step + 1)
-        means = dict(
-            zip(sums, (torch.stack([value.float() for value in sums.values()]) / steps).tolist(), strict=True)
-        )
+        means = dict(zip(sums, (torch.stack([value.float() for value in sums.values()]) / steps).tolist(), strict=True))
         seconds = time.perf_counter() - started
         for name, value in means.items():
             self.history.record(name, value)
@@ -381,7 +383,7 @@ class Trainer(NeuralNet):
             z = self.module_.embed(view)
         if not (np.isfinite(loss) and z.isfinite().all()):
             raise FloatingPointError(
-                f"The training has diverged in epoch {epoch}: the loss is {loss:.4g} and not all embeddings are finite. "
+                f"The training has diverged in epoch {epoch}: the loss is {loss:.4g}, or embeddings are not finite. "
                 f"Try a learning rate below lr={self.lr:g} or more warmup_epochs."
             )
         deviation, rank = spread(z).item(), effective_rank(z).item()
@@ -389,8 +391,8 @@ class Trainer(NeuralNet):
         self.history.record("effective_rank", rank)
         if deviation < COLLAPSED:
             warnings.warn(
-                f"The embeddings have collapsed in epoch {epoch}: their standard deviation is {deviation:.2g} of that of "
-                f"evenly spread ones, their effective rank {rank:.1f} of {z.shape[1]}. Try a lower learning rate, "
+                f"The embeddings have collapsed in epoch {epoch}: their standard deviation is {deviation:.2g} of that "
+                f"of evenly spread ones, their effective rank {rank:.1f} of {z.shape[1]}. Try a lower learning rate, "
                 'stop_gradient="guided" or keep the predictor (SimSiam, BYOL), a larger batch or weaker augmentation.',
                 CollapseWarning,
                 stacklevel=2,

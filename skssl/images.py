@@ -105,9 +105,7 @@ class _MemoryImages(Images):
 
     def __init__(self, data: Tensor, scale: Scale | None) -> None:
         strides = [stride for size, stride in zip(data.shape, data.stride(), strict=True) if size > 1]
-        if len(data) > 1 and strides[0] < max(
-            strides
-        ):  # every image is strewn over the memory: collect it once
+        if len(data) > 1 and strides[0] < max(strides):  # every image is strewn over the memory: collect it once
             data = data.contiguous()
         # The gather runs along the memory, whatever the order of the axes is.
         axes = [0, *sorted((1, 2, 3), key=data.stride, reverse=True)]
@@ -340,9 +338,7 @@ def _kind(item: Any) -> str:
     """Tell by an item what a sequence holds: "picture", "array", or "number" for the rows of a table."""
     if isinstance(item, (str, os.PathLike)) or _is_pil(item):
         return "picture"
-    nested = (
-        isinstance(item, (list, tuple)) and len(item) > 0 and isinstance(item[0], (list, tuple, np.ndarray))
-    )
+    nested = isinstance(item, (list, tuple)) and len(item) > 0 and isinstance(item[0], (list, tuple, np.ndarray))
     return "array" if nested or getattr(item, "ndim", 0) >= 2 else "number"
 
 
@@ -357,9 +353,7 @@ def _plain(X: Any) -> Any:
     elif isinstance(X, tuple):
         X = list(X)
     if isinstance(X, list) and X:
-        if (
-            isinstance(X[0], tuple) and X[0] and _kind(X[0][0]) != "number"
-        ):  # items (image, target) of a data set
+        if isinstance(X[0], tuple) and X[0] and _kind(X[0][0]) != "number":  # items (image, target) of a data set
             X = [item[0] for item in X]
         kind = _kind(X[0])
         for i, item in enumerate(X):
@@ -407,9 +401,7 @@ def _check_image_shape(shape: Shape, image_shape: tuple[int, ...]) -> None:
         raise ValueError(f"{came}, but image_shape={image_shape} was expected.")
 
 
-def _check_like_training(
-    images: Images, shape: Shape, scale: Scale | None, estimator: BaseEstimator | None
-) -> None:
+def _check_like_training(images: Images, shape: Shape, scale: Scale | None, estimator: BaseEstimator | None) -> None:
     """Refuse images of a shape or kind of number that differs from the training data's."""
     if images.shape != tuple(shape):
         raise ValueError(
@@ -511,9 +503,7 @@ def _channels_first(data: Tensor) -> Tensor:
     """View an array of three or four axes as images (n, c, h, w)."""
     shape = tuple(data.shape)
     if data.ndim not in (3, 4) or 0 in shape:
-        raise ValueError(
-            f"X has the shape {shape}, but (n, h, w), (n, h, w, c) or (n, c, h, w) was expected."
-        )
+        raise ValueError(f"X has the shape {shape}, but (n, h, w), (n, h, w, c) or (n, c, h, w) was expected.")
     if data.ndim == 3:
         return data[:, None]
     axis = _channel_axis(shape[1:])
@@ -535,9 +525,7 @@ def _stack_arrays(arrays: list[Any]) -> Any:
     for i, array in enumerate(arrays):
         unlike = str(array.dtype).endswith("uint8") != str(arrays[0].dtype).endswith("uint8")
         if unlike or array.shape != arrays[0].shape:
-            raise ValueError(
-                f"Sample {i} of X is {_describe(array)}, but sample 0 is {_describe(arrays[0])}."
-            )
+            raise ValueError(f"Sample {i} of X is {_describe(array)}, but sample 0 is {_describe(arrays[0])}.")
     return torch.stack(arrays) if isinstance(arrays[0], Tensor) else np.stack(arrays)
 
 
@@ -560,18 +548,14 @@ def _array(X: Any, estimator: BaseEstimator | None) -> Tensor:
         return _tensor_numbers(X)
     with np.errstate(over="ignore"):
         return _from_numpy(
-            check_array(
-                X, allow_nd=True, dtype=[np.float32, np.uint8], ensure_all_finite=False, estimator=estimator
-            )
+            check_array(X, allow_nd=True, dtype=[np.float32, np.uint8], ensure_all_finite=False, estimator=estimator)
         )
 
 
 def _tensor_numbers(X: Tensor) -> Tensor:
     """Bring a tensor to uint8 or float32, on its own device."""
     if X.is_complex() or X.layout != torch.strided:
-        raise ValueError(
-            f"X is a {_describe(X)} and layout {X.layout}, but dense real numbers were expected."
-        )
+        raise ValueError(f"X is a {_describe(X)} and layout {X.layout}, but dense real numbers were expected.")
     return X.detach() if X.dtype == torch.uint8 else X.detach().float()
 
 

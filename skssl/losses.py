@@ -31,9 +31,7 @@ def full_precision(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
     @functools.wraps(loss)
     def wrapped(first: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         with torch.autocast(first.device.type, enabled=False):
-            return loss(
-                widen(first), *map(widen, args), **{name: widen(value) for name, value in kwargs.items()}
-            )
+            return loss(widen(first), *map(widen, args), **{name: widen(value) for name, value in kwargs.items()})
 
     return wrapped
 

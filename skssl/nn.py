@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Iterable
 
@@ -50,7 +51,7 @@ class MLP(nn.Sequential):
     ) -> None:
         dims = tuple(dims)
         layers: list[nn.Module] = []
-        for n_in, n_out in zip(dims[:-2], dims[1:-1], strict=True):
+        for n_in, n_out in itertools.pairwise(dims[:-1]):
             layers += [nn.Linear(n_in, n_out, bias=not norm)]
             layers += [nn.BatchNorm1d(n_out), nn.ReLU(inplace=True)] if norm else [nn.ReLU(inplace=True)]
         layers += [nn.Linear(dims[-2], dims[-1], bias=bias and not output_norm)]

@@ -61,10 +61,10 @@ class LARS(Optimizer):
         weight_decay: float = 0.0,
         trust: float = 1e-3,
     ) -> None:
-        super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay, trust=trust))
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step.
 
         Parameters
@@ -95,9 +95,7 @@ class LARS(Optimizer):
                 torch._foreach_add_([buffers[i] for i in flat], [params[i].grad for i in flat])
             if deep:
                 weights = [params[i] for i in deep]
-                directions = torch._foreach_add(
-                    [w.grad for w in weights], weights, alpha=group["weight_decay"]
-                )
+                directions = torch._foreach_add([w.grad for w in weights], weights, alpha=group["weight_decay"])
                 norms = (
                     torch.stack(torch._foreach_norm(weights)),
                     torch.stack(torch._foreach_norm(directions)),
@@ -161,7 +159,7 @@ def make_optimizer(
             scheduled = name.split(".")[0] not in constant
             decayed = kind is not torch.optim.AdamW or parameter.ndim > 1
             groups.setdefault((scheduled, decayed), []).append(parameter)
-    options = {"momentum": momentum, "fused": True}
+    options: dict[str, Any] = {"momentum": momentum, "fused": True}
     options = {key: value for key, value in options.items() if key in inspect.signature(kind).parameters}
     return kind(
         [

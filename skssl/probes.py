@@ -405,9 +405,7 @@ class KNNProbe(ClassifierMixin, BaseEstimator):
         device = resolve_device(self.device)
         bank, codes = torch.from_numpy(self.bank_).to(device), torch.from_numpy(self.codes_).to(device)
         votes = []
-        for queries in torch.from_numpy(normalize(features).astype(np.float32, copy=False)).split(
-            self.block_size
-        ):
+        for queries in torch.from_numpy(normalize(features).astype(np.float32, copy=False)).split(self.block_size):
             similarity, index = _nearest(queries.to(device), bank, self.n_neighbors)
             weights = torch.ones_like(similarity)
             if self.temperature is not None:
@@ -450,9 +448,7 @@ def _lr_factor(schedule: str, progress: float) -> float:
 
 def _residual(logits: Tensor, Y: Tensor) -> Tensor:
     """Give softmax(logits) - Y, exact to a relative and not only an absolute rounding error."""
-    odds = (
-        logits - logits.amax(dim=1, keepdim=True)
-    ).exp_()  # torch's softmax wakes all threads for a few rows
+    odds = (logits - logits.amax(dim=1, keepdim=True)).exp_()  # torch's softmax wakes all threads for a few rows
     others = odds.div_(odds.sum(dim=1, keepdim=True)).mul_(1 - Y)
     return others.sub_(Y * others.sum(dim=1, keepdim=True))
 
@@ -468,11 +464,14 @@ def _minimise(A: Tensor, Y: Tensor, penalty: Tensor, tol: float, max_iter: int) 
     grad = (residual.T @ A).T / n + penalty * W
     factor = _inverse_root(A, penalty, curvature=float((prior * (1 - prior)).mean()))
     pairs: deque[tuple[Tensor, Tensor]] = deque(maxlen=10)
+    best, stalled = math.inf, 0
     for n_iter in range(1, max_iter + 1):
         direction = -_inverse_hessian(grad, pairs, factor)
         slope = float((grad * direction).sum())
         loss = _objective(residual, Y, penalty, W)
-        if float(grad.abs().max()) <= tol * loss or slope >= -1e-9 * loss:  # float32 shows no smaller gain
+        best, stalled = (loss, 0) if loss < best else (best, stalled + 1)
+        exhausted = slope >= -1e-9 * loss or stalled == 5  # float32 shows no smaller gain
+        if exhausted or float(grad.abs().max()) <= tol * loss:
             return W, max(n_iter - 1, 1), True
         along = A @ direction
         rest = float((penalty * W * direction).sum()), float((penalty * direction.square()).sum())

@@ -199,9 +199,7 @@ def test_crops_are_distributed_as_torchvisions(size, scale, ratio):
     assert (drawn >= 0).all()
     assert (drawn[:, 0] + drawn[:, 2] <= size[0]).all()
     assert (drawn[:, 1] + drawn[:, 3] <= size[1]).all()
-    features = [
-        (b[:, 0], b[:, 1], b[:, 2], b[:, 3], b[:, 2] * b[:, 3], b[:, 3] / b[:, 2]) for b in (drawn, expected)
-    ]
+    features = [(b[:, 0], b[:, 1], b[:, 2], b[:, 3], b[:, 2] * b[:, 3], b[:, 3] / b[:, 2]) for b in (drawn, expected)]
     for ours, theirs in zip(*features, strict=True):
         assert stats.ks_2samp(ours, theirs).pvalue > 1e-3
 
@@ -353,9 +351,7 @@ def test_presets_are_the_papers():
     small, large = preset("simclr", 32)[0], preset("simclr", 224)[0]
     assert (small.brightness, small.hue, small.blur, small.mean) == (0.4, 0.1, 0.0, (0.0, 0.0, 0.0))
     assert (large.brightness, large.saturation, large.hue, large.blur) == (0.8, 0.8, 0.2, 0.5)
-    assert (
-        preset("simsiam", 224)[1].get_params() == Augmentation(crop_scale=(0.2, 1.0), blur=0.5).get_params()
-    )
+    assert preset("simsiam", 224)[1].get_params() == Augmentation(crop_scale=(0.2, 1.0), blur=0.5).get_params()
     assert [view.blur for view in preset("byol", 224)] == [1.0, 0.1]
     assert [view.solarize for view in preset("byol", 32)] == [0.0, 0.2]
     assert preset("gsg-cifar10", 32)[0].get_params() == Augmentation().get_params()
@@ -442,9 +438,7 @@ def test_it_is_a_scikit_learn_object():
     ],
 )
 def test_parameters_are_refused_by_name(name, value, expected):
-    with pytest.raises(
-        ValueError, match=rf"The '{name}' parameter of Augmentation must be .*{expected}.*Got"
-    ):
+    with pytest.raises(ValueError, match=rf"The '{name}' parameter of Augmentation must be .*{expected}.*Got"):
         Augmentation(**{name: value}).validate()
 
 

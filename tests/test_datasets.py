@@ -216,17 +216,13 @@ def test_torchvision_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         load_images("cifar10", "val")
 
 
-@pytest.mark.parametrize(
-    "error", [urllib.error.URLError("no network"), RuntimeError("not found"), TimeoutError()]
-)
+@pytest.mark.parametrize("error", [urllib.error.URLError("no network"), RuntimeError("not found"), TimeoutError()])
 def test_a_download_that_fails_says_what_was_tried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     fake(monkeypatch, "MNIST", error)
     monkeypatch.setenv("SKSSL_DATA", str(tmp_path / "named"))
-    with pytest.raises(
-        FileNotFoundError, match=r"'mnist' was found in none of .*named.*, and its download failed"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"'mnist' was found in none of .*named.*, and its download failed"):
         load_images("mnist")
     with pytest.raises(FileNotFoundError, match=r"shared/data.*kept, and download=False"):
         load_images("mnist", data_home=tmp_path / "kept", download=False)

@@ -193,9 +193,7 @@ def test_channel_axis(shape: tuple[int, int, int], axis: int | None) -> None:
     X = np.arange(2 * np.prod(shape), dtype=np.float32).reshape(2, *shape)
     flat = X.reshape(2, -1)
     if axis is None:
-        with pytest.raises(
-            ValueError, match=r"could be \(n, c, h, w\) or \(n, h, w, c\): pass a torch Dataset"
-        ):
+        with pytest.raises(ValueError, match=r"could be \(n, c, h, w\) or \(n, h, w, c\): pass a torch Dataset"):
             as_images(X)
         with pytest.raises(ValueError, match=r"image_shape=.* could be \(c, h, w\) or \(h, w, c\)"):
             as_images(flat, shape)
@@ -296,9 +294,7 @@ def test_the_estimator_learns_its_features() -> None:
 def test_another_number_of_features_is_refused_in_scikit_learns_words() -> None:
     estimator = BaseEstimator()
     as_images(np.eye(4), estimator=estimator)
-    with pytest.raises(
-        ValueError, match=r"X has 9 features, but BaseEstimator is expecting 4 features as input"
-    ):
+    with pytest.raises(ValueError, match=r"X has 9 features, but BaseEstimator is expecting 4 features as input"):
         as_images(np.eye(9), estimator=estimator, reset=False)
 
 
@@ -414,9 +410,7 @@ def test_gray_files_have_one_channel_unless_a_colour_image_is_among_them(tmp_pat
     assert as_images(gray[:1], reset=False, shape=(3, 8, 10)).shape == (3, 8, 10)
 
 
-@pytest.mark.parametrize(
-    "mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "F", "I", "I;16"]
-)
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "F", "I", "I;16"])
 def test_every_mode_reads(mode: str) -> None:
     image = Image.new("RGB", (6, 5), (255, 255, 255))
     image.paste((0, 0, 0), (0, 0, 3, 5))  # the left half black
@@ -476,9 +470,7 @@ def test_pictures_are_cropped_at_the_centre_and_smoothed(tmp_path: Path) -> None
     for X in (paths, tall):
         images = as_images(X, (10, 10))
         assert images.shape == (3, 10, 10)
-        np.testing.assert_allclose(
-            everything(images), 127.5, atol=16
-        )  # grey: neither aliased nor the black sides
+        np.testing.assert_allclose(everything(images), 127.5, atol=16)  # grey: neither aliased nor the black sides
 
 
 def test_large_jpegs_of_several_sizes_are_brought_to_one(tmp_path: Path) -> None:
@@ -488,13 +480,9 @@ def test_large_jpegs_of_several_sizes_are_brought_to_one(tmp_path: Path) -> None
     paths = [tmp_path / "a.jpg", tmp_path / "b.jpg"]
     batch = read(paths, (16, 16)).astype(int)
     assert batch.shape == (2, 3, 16, 16)
-    expected = np.asarray(Image.fromarray(ramp[:, 80:560]).resize((16, 16), Image.Resampling.BICUBIC)).astype(
-        int
-    )
+    expected = np.asarray(Image.fromarray(ramp[:, 80:560]).resize((16, 16), Image.Resampling.BICUBIC)).astype(int)
     np.testing.assert_allclose(batch[0], expected.transpose(2, 0, 1), atol=4)
-    with pytest.raises(
-        ValueError, match=r"Sample 1 of X, the file .*b\.jpg.*\(480, 320\).* has \(480, 640\)"
-    ):
+    with pytest.raises(ValueError, match=r"Sample 1 of X, the file .*b\.jpg.*\(480, 320\).* has \(480, 640\)"):
         as_images(paths)
     with pytest.raises(ValueError, match=r"Sample 1 of X has the height and width \(480, 320\)"):
         as_images([Image.open(path) for path in paths])
@@ -587,9 +575,7 @@ def test_pil_items_of_several_sizes_are_brought_to_the_image_shape() -> None:
     items = Items([Image.new("RGB", (10 + i, 20), (50 * i, 0, 0)) for i in range(3)])
     images = as_images(items, (8, 8))
     np.testing.assert_array_equal(everything(images)[:, 0, 4, 4], [0, 50, 100])
-    with pytest.raises(
-        ValueError, match=r"Item 1 of the data set X .*\(3, 20, 11\), but item 0 .*\(3, 20, 10\)"
-    ):
+    with pytest.raises(ValueError, match=r"Item 1 of the data set X .*\(3, 20, 11\), but item 0 .*\(3, 20, 10\)"):
         read(items)
 
 
@@ -605,15 +591,11 @@ def test_items_unlike_the_first_are_named() -> None:
 
 @pytest.mark.parametrize("value", [-2.0, 255.0, np.nan])
 def test_floats_of_a_data_set_must_be_in_the_unit_interval(value: float) -> None:
-    with pytest.raises(
-        ValueError, match=r"gives floats from .* but uint8 or floats in \[0, 1\] were expected"
-    ):
+    with pytest.raises(ValueError, match=r"gives floats from .* but uint8 or floats in \[0, 1\] were expected"):
         as_images(TensorDataset(torch.full((2, 3, 8, 8), value)))
 
 
-@pytest.mark.parametrize(
-    "item", ["a.png", {"image": NHWC[0]}, torch.zeros(5), torch.zeros(3, 8, 8).int(), None]
-)
+@pytest.mark.parametrize("item", ["a.png", {"image": NHWC[0]}, torch.zeros(5), torch.zeros(3, 8, 8).int(), None])
 def test_items_that_are_no_images_are_refused(item: Any) -> None:
     with pytest.raises(TypeError, match=r"Item 0 of the data set X is .* expected"):
         as_images(Items([item, item]))

@@ -12,9 +12,7 @@ from skssl import losses
 
 def random_rows(n_tensors, n=6, d=5, seed=0):
     draw = torch.Generator().manual_seed(seed)
-    return [
-        torch.randn(n, d, dtype=torch.float64, generator=draw, requires_grad=True) for _ in range(n_tensors)
-    ]
+    return [torch.randn(n, d, dtype=torch.float64, generator=draw, requires_grad=True) for _ in range(n_tensors)]
 
 
 def cosine(a, b):
@@ -42,9 +40,7 @@ def test_nt_xent_invariances_and_gradients():
     z1, z2 = random_rows(2)
     loss = losses.nt_xent(z1, z2, 0.2)
     order = torch.randperm(len(z1), generator=torch.Generator().manual_seed(1))
-    rotation = torch.linalg.qr(
-        torch.randn(5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    )[0]
+    rotation = torch.linalg.qr(torch.randn(5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(2)))[0]
     same = [
         losses.nt_xent(z2, z1, 0.2),
         losses.nt_xent(z1[order], z2[order], 0.2),
@@ -147,10 +143,7 @@ def test_guided_stop_gradient_agrees_with_the_literal_loop(partner, rule, pairin
 
 def test_guided_stop_gradient_takes_the_first_of_equal_distances():
     ones = torch.ones(4, 3, dtype=torch.float64)
-    p = [
-        torch.full((4, 3), float(i), dtype=torch.float64).add(torch.eye(4, 3)).requires_grad_()
-        for i in range(1, 5)
-    ]
+    p = [torch.full((4, 3), float(i), dtype=torch.float64).add(torch.eye(4, 3)).requires_grad_() for i in range(1, 5)]
     q = (p[2], p[3], ones, ones)
     losses.guided_stop_gradient(p[0], p[1], ones, ones, torch.arange(4), "guided", q).backward()
     assert [x.grad.abs().sum().item() > 0 for x in p] == [True, False, True, False]

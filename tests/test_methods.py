@@ -20,19 +20,13 @@ def built(method, X, **params):
     estimator = quick(method, precision="float32", **params)
     net = estimator._make_trainer(as_images(X)).module_.double().train()
     draw = torch.Generator().manual_seed(0)
-    views = [
-        torch.randn(12, 3, 16, 16, generator=draw, dtype=torch.float64) for _ in range(estimator.n_views)
-    ]
+    views = [torch.randn(12, 3, 16, 16, generator=draw, dtype=torch.float64) for _ in range(estimator.n_views)]
     return estimator, net, Batch(torch.zeros(12, 3, 16, 16), views, torch.arange(12))
 
 
 def reached(net):
     """Names of the children of a net that have a gradient other than zero."""
-    return {
-        name.split(".")[0]
-        for name, p in net.named_parameters()
-        if p.grad is not None and p.grad.abs().sum() > 0
-    }
+    return {name.split(".")[0] for name, p in net.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
 
 
 def test_simclr_normalises_both_views_as_one_batch(X):
@@ -58,9 +52,7 @@ def test_simsiam_is_its_formula(X):
     stopped = net.encoder.features[0].weight.grad.clone()
     net.zero_grad()
     expected.backward()
-    assert not torch.allclose(stopped, net.encoder.features[0].weight.grad), (
-        "the targets' gradient is stopped"
-    )
+    assert not torch.allclose(stopped, net.encoder.features[0].weight.grad), "the targets' gradient is stopped"
 
 
 @pytest.mark.parametrize("method", [skssl.SimSiamGSG, skssl.BYOLGSG])
@@ -132,9 +124,7 @@ def test_rotnet_sees_every_turn_of_every_image_in_one_batch(X):
     scores = net.turn_classifier(net.encoder(torch.stack(images))).float()
     label = torch.tensor([k for k in range(4) for _ in view])
     torch.testing.assert_close(numbers["rotation"], nn.functional.cross_entropy(scores, label))
-    assert numbers["rotation_accuracy"].item() == pytest.approx(
-        (scores.argmax(1) == label).float().mean().item()
-    )
+    assert numbers["rotation_accuracy"].item() == pytest.approx((scores.argmax(1) == label).float().mean().item())
 
 
 @pytest.mark.parametrize("head", ["projector", "backbone"])
@@ -177,9 +167,9 @@ def test_label_noise_replaces_its_share_by_wrong_labels_only():
     noisy = mislabel(label, 4, 0.3)
     wrong = noisy != label
     assert wrong.float().mean().item() == pytest.approx(0.3, abs=0.01)
-    assert np.bincount(((noisy - label) % 4)[wrong].numpy(), minlength=4)[
-        1:
-    ] / wrong.sum().item() == pytest.approx([1 / 3] * 3, abs=0.02)
+    assert np.bincount(((noisy - label) % 4)[wrong].numpy(), minlength=4)[1:] / wrong.sum().item() == pytest.approx(
+        [1 / 3] * 3, abs=0.02
+    )
     assert mislabel(label, 4, 0.0) is label
 
 

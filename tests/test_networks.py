@@ -75,9 +75,7 @@ def test_resnet_stem_depends_on_the_image_size(side):
 
 
 @pytest.mark.parametrize("channels", [1, 3, 5])
-@pytest.mark.parametrize(
-    ("name", "side", "dim"), [("convnet", 8, 128), ("resnet50", 32, 2048), ("alexnet", 64, 4096)]
-)
+@pytest.mark.parametrize(("name", "side", "dim"), [("convnet", 8, 128), ("resnet50", 32, 2048), ("alexnet", 64, 4096)])
 def test_encoders_read_any_number_of_channels(channels, name, side, dim):
     encoder, found = build_backbone(name, (channels, side, side))
     assert found == dim
@@ -98,9 +96,7 @@ def test_a_module_is_copied_and_loses_its_classifier():
     grey = torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
     given.classifier[-1] = nn.Identity()
     with torch.no_grad():
-        torch.testing.assert_close(
-            encoder.eval()(grey), given.eval()(grey.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-5
-        )
+        torch.testing.assert_close(encoder.eval()(grey), given.eval()(grey.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-5)
 
 
 def test_a_map_is_pooled_and_a_callable_is_called():
@@ -162,9 +158,7 @@ def test_schedules():
     assert schedule_factor("epoch_cosine", 2.9, epochs=10) == pytest.approx(cosine(0.2))
     assert schedule_factor("cosine", 1.0, epochs=12, warmup_epochs=2) == 0.5
     assert schedule_factor("cosine", 7.0, epochs=12, warmup_epochs=2) == pytest.approx(0.5)
-    assert [schedule_factor("step", e, epochs=200) for e in (59, 60, 120, 160)] == pytest.approx(
-        [1, 0.2, 0.04, 0.008]
-    )
+    assert [schedule_factor("step", e, epochs=200) for e in (59, 60, 120, 160)] == pytest.approx([1, 0.2, 0.04, 0.008])
     assert schedule_factor("cosine", 25, epochs=10) == pytest.approx(cosine(0.9))
     with pytest.raises(ValueError, match="Unknown schedule 'cosinus', did you mean 'cosine'"):
         schedule_factor("cosinus", 0, epochs=1)

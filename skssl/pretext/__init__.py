@@ -45,9 +45,7 @@ def as_tasks(aux: Any) -> dict[str, Any]:
     for given in [aux] if isinstance(aux, str) or not isinstance(aux, Sequence) else aux:
         task = pick("aux", given, TASKS)() if isinstance(given, str) else given
         if not all(hasattr(task, hook) for hook in ("name", "build", "losses")):
-            raise TypeError(
-                f"aux must be a task such as 'rotation' or Rotation(), or a list of tasks. Got {given!r}."
-            )
+            raise TypeError(f"aux must be a task such as 'rotation' or Rotation(), or a list of tasks. Got {given!r}.")
         if task.name in tasks:
             raise ValueError(f"aux must name each task once. Got {task.name!r} twice.")
         tasks[task.name] = task
