@@ -1,6 +1,8 @@
 """Views a second of each augmentation preset, with the exact hue and with the linear one.
 
-Run ``python -m benchmarks.augmentation``. Images are as the loader gives them: 256, uint8, 32x32, the
+    python -m benchmarks.augmentation
+
+Images are as the loader gives them: 256, uint8, 32x32, the
 channels last in memory. Two CPU threads, and the best of many calls counts.
 """
 
@@ -10,6 +12,7 @@ import time
 
 import torch
 
+from benchmarks.record import record
 from skssl.augment import Augmentation, adjust_hue, preset
 
 PRESETS = ("simclr", "simsiam", "byol", "gsg-cifar10", "rotnet", "none")
@@ -17,6 +20,7 @@ BATCH, SIDE, THREADS = 256, 32, 2
 
 
 def views_per_second(augmentations: tuple[Augmentation, ...], images: torch.Tensor, seconds: float = 2.0) -> float:
+    """Time one view of each augmentation, again and again."""
     generator = torch.Generator().manual_seed(0)
     best, end = float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < end:
@@ -28,19 +32,20 @@ def views_per_second(augmentations: tuple[Augmentation, ...], images: torch.Tens
 
 
 def main() -> None:
+    """Time the presets and record them."""
     torch.set_num_threads(THREADS)
     torch.empty(7_500_000)  # as beside a network, the allocator keeps what is freed from here on
     images = torch.randint(0, 256, (BATCH, SIDE, SIDE, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
-    print(f"views/s at {SIDE}x{SIDE}, batch {BATCH}, {THREADS} threads, torch {torch.__version__}")
-    print(f"{'preset':12} {'hsv':>9} {'yiq':>9}")
+    rows = []
     for name in PRESETS:
-        rates = []
+        row: dict[str, object] = {"preset": name}
         for space in ("hsv", "yiq"):
             augmentations = preset(name, SIDE)
             for augment in augmentations:
                 augment.set_params(hue_space=space)
-            rates.append(views_per_second(augmentations, images))
-        print(f"{name:12} {rates[0]:9,.0f} {rates[1]:9,.0f}")
+            row[space] = round(views_per_second(augmentations, images))
+        rows.append(row)
+    record("augmentation", rows)
     # How far the linear turn is from the papers' one, on random colours, for shifts as the papers draw them.
     generator = torch.Generator().manual_seed(0)
     colours = torch.rand(1000, 3, 8, 8, generator=generator)

@@ -62,7 +62,7 @@ def bare_loop(backbone: str, steps: int, device: torch.device) -> Callable[[], f
     encoder, dim = build_backbone(backbone, (3, SIDE, SIDE))
     projector = MLP((dim, max(dim, 256), 128), output_norm=True, output_affine=True)
     net = nn.Sequential(encoder, projector).to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.25, momentum=0.9, weight_decay=1e-4)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.4, momentum=0.9, weight_decay=5e-4)
     views = [
         torch.randn(BATCH, 3, SIDE, SIDE, device=device).contiguous(memory_format=torch.channels_last) for _ in range(2)
     ]
@@ -79,7 +79,6 @@ def bare_loop(backbone: str, steps: int, device: torch.device) -> Callable[[], f
 
 def lightly_loop(backbone: str, steps: int, device: torch.device) -> Callable[[], float]:
     """Prepare lightly's loop: its transform, image by image in two workers, its head and loss, float32."""
-    from lightly.data import LightlyDataset
     from lightly.loss import NTXentLoss
     from lightly.models.modules import SimCLRProjectionHead
     from lightly.transforms import SimCLRTransform
@@ -92,20 +91,19 @@ def lightly_loop(backbone: str, steps: int, device: torch.device) -> Callable[[]
         def __len__(self) -> int:
             return len(self.images)
 
-        def __getitem__(self, i: int) -> tuple[Any, int]:
-            return Image.fromarray(self.images[i]), 0
+        def __getitem__(self, i: int) -> list[torch.Tensor]:
+            return transform(Image.fromarray(self.images[i]))
 
     transform = SimCLRTransform(input_size=SIDE, gaussian_blur=0.0)
-    data = LightlyDataset.from_torch_dataset(Pixels(), transform=transform)
     loader = torch.utils.data.DataLoader(
-        data, batch_size=BATCH, shuffle=True, drop_last=True, num_workers=2, persistent_workers=True
+        Pixels(), batch_size=BATCH, shuffle=True, drop_last=True, num_workers=2, persistent_workers=True
     )
     encoder, dim = build_backbone(backbone, (3, SIDE, SIDE))
     net = nn.Sequential(encoder, SimCLRProjectionHead(dim, max(dim, 256), 128)).to(device)
     criterion, optimizer = NTXentLoss(temperature=0.2), torch.optim.SGD(net.parameters(), lr=0.06, momentum=0.9)
 
     def step(batch: Any) -> None:
-        x0, x1 = batch[0]
+        x0, x1 = batch
         optimizer.zero_grad()
         criterion(net(x0.to(device)), net(x1.to(device))).backward()
         optimizer.step()

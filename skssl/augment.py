@@ -785,8 +785,9 @@ def preset(name: str, image_size: int) -> tuple[Augmentation, ...]:
     ----------
     name : {"simclr", "simsiam", "byol", "gsg-cifar10", "rotnet", "none"}
         - "simclr": SimCLR [1]_, appendices A and B.9. Up to 64 pixels colour strength 1/2 and no blur, above
-          them strength 1 and blur for half of the views. Values stay in [0, 1]. Crops are bilinear as in most
-          PyTorch versions; its own code is bicubic, which costs more.
+          them strength 1 and blur for half of the views. As in most PyTorch versions values are normalised (its own
+          code leaves them in [0, 1], which only the borders of a convolution with BatchNorm notice) and crops
+          are bilinear (its own are bicubic, which costs more).
         - "simsiam": SimSiam [2]_, section 4, with the views of MoCo v2: crops of at least a fifth, blur for
           half of the views. Up to 64 pixels no blur, as in its appendix D.
         - "byol": BYOL [3]_, appendix B. The two views differ in blur and solarisation. The paper has no small
@@ -827,17 +828,9 @@ def preset(name: str, image_size: int) -> tuple[Augmentation, ...]:
 
 
 _STILL: dict[str, Any] = {"jitter": 0.0, "gray": 0.0}
+_SIMCLR_LARGE = {"brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2, "blur": 0.5}
 _PRESETS: Mapping[str, Callable[[bool], tuple[dict[str, Any], ...]]] = {
-    "simclr": lambda small: (
-        (
-            {
-                "mean": (0.0, 0.0, 0.0),
-                "std": (1.0, 1.0, 1.0),
-                **({} if small else {"brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2, "blur": 0.5}),
-            },
-        )
-        * 2
-    ),
+    "simclr": lambda small: ({} if small else _SIMCLR_LARGE,) * 2,
     "simsiam": lambda small: ({"crop_scale": (0.2, 1.0), "blur": 0.0 if small else 0.5},) * 2,
     "byol": lambda small: tuple(
         {

@@ -155,7 +155,7 @@ def test_optimizers_and_schedules(X):
     flat = quick(skssl.SimCLR, schedule="constant", warmup_epochs=0, epochs=3, lr=0.05).fit(X).history_
     assert flat["lr"].tolist() == [0.05] * 3
     default = quick(skssl.SimCLR, batch_size=32, epochs=1)
-    assert default.setting("lr") == pytest.approx(0.25 * 32 / 256)
+    assert default.setting("lr") == pytest.approx(0.4 * 32 / 256)
 
 
 def test_callbacks_are_skorchs(X):

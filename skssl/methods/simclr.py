@@ -32,8 +32,8 @@ class SimCLR(SSLTransformer):
     References
     ----------
     Chen et al., A Simple Framework for Contrastive Learning of Visual Representations, ICML 2020. The projector is
-    that of the reference code: no biases, BatchNorm after both layers. Learning rate and temperature are those that
-    EffSSL (ECCV 2022, section 4.1) found on CIFAR-10 with momentum SGD.
+    that of the reference code: no biases, BatchNorm after both layers. The temperature is what EffSSL (ECCV 2022, section
+    4.1) found on CIFAR-10; learning rate and weight decay, which it does not state in full, are ours for momentum SGD.
 
     Examples
     --------
@@ -52,8 +52,8 @@ class SimCLR(SSLTransformer):
     paper: ClassVar[dict[str, Any]] = {
         "augment": "simclr",
         "optimizer": "sgd",
-        "lr": 0.25,
-        "weight_decay": 1e-4,
+        "lr": 0.4,
+        "weight_decay": 5e-4,
         "schedule": "cosine",
         "warmup": 0.05,
         "aux_weight": 1.0,

@@ -1,0 +1,97 @@
+"""How good are the features: every method on 20,000 images of CIFAR-10 for ten epochs, judged on the test set.
+
+linear: standardised logistic regression (C = 0.01) on 500 labels a class; knn: cosine, k = 20, on 10,000 labels;
+"knn, two classes": on the first 2,000 test images only, two classes where the test set is sorted by class.
+It takes about two minutes a method and seed on two CPU cores.
+
+    python -m benchmarks.methods [NAME ...] [--seeds 0 1 2] [--epochs 10] [--backbone convnet]
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from benchmarks.record import record
+from skssl import BYOL, BYOLGSG, KNNProbe, RotNet, SimCLR, SimSiam, SimSiamGSG
+from skssl.datasets import load_images
+
+SMALL_HEADS = {"proj_dim": 512, "pred_dim": 128, "lr": 0.1}  # for a network of 128 features
+METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "untrained": (SimCLR, {"epochs": 0}),
+    "SimCLR": (SimCLR, {}),
+    "SimCLR, YIQ hue": (SimCLR, {"augment__hue_space": "yiq"}),
+    "SimCLR + rotation": (SimCLR, {"aux": "rotation"}),
+    "SimSiam": (SimSiam, SMALL_HEADS),
+    "SimSiam + rotation": (SimSiam, {**SMALL_HEADS, "aux": "rotation"}),
+    "SimSiamGSG": (SimSiamGSG, SMALL_HEADS),
+    "SimSiamGSG, shared views": (SimSiamGSG, {**SMALL_HEADS, "pairing": "shared"}),
+    "SimSiam, no predictor": (SimSiam, {**SMALL_HEADS, "predictor": False}),
+    "SimSiamGSG, no predictor": (SimSiamGSG, {**SMALL_HEADS, "predictor": False, "pairing": "shared"}),
+    "BYOL": (BYOL, {"hidden_dim": 512, "pred_dim": 512}),
+    "BYOL + rotation": (BYOL, {"hidden_dim": 512, "pred_dim": 512, "aux": "rotation"}),
+    "BYOLGSG": (BYOLGSG, SMALL_HEADS),
+    "RotNet": (RotNet, {}),
+}
+
+
+def balanced(y: np.ndarray, per_class: int) -> np.ndarray:
+    """Return the first indices of each class, so many of each."""
+    return np.concatenate([np.flatnonzero(y == label)[:per_class] for label in np.unique(y)])
+
+
+def judge(features: Any, X: np.ndarray, y: np.ndarray, X_test: np.ndarray, y_test: np.ndarray) -> dict[str, float]:
+    """Score features by both probes."""
+    few, many = balanced(y, 500), np.arange(10_000)
+    train, test = features(X), features(X_test)
+    linear = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000)).fit(train[few], y[few])
+    knn = KNNProbe(n_neighbors=20).fit(train[many], y[many])
+    correct = knn.predict(test) == y_test
+    return {"linear": linear.score(test, y_test), "knn": correct.mean(), "knn, two classes": correct[:2000].mean()}
+
+
+def main() -> None:
+    """Train and judge what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", default=["pixels", *METHODS], help=f"of: pixels, {', '.join(METHODS)}")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--backbone", default="convnet")
+    arguments = parser.parse_args()
+    X, y = load_images("cifar10", split="train")
+    X_test, y_test = load_images("cifar10", split="test")
+    chosen = np.random.RandomState(0).permutation(50_000)[:20_000]  # noqa: NPY002 (the same images in every version)
+    X, y = X[chosen], y[chosen]
+    for name in arguments.names:
+        for seed in arguments.seeds:
+            row: dict[str, Any] = {"method": name, "backbone": arguments.backbone, "seed": seed}
+            if name == "pixels":
+                scores = judge(lambda images: images.reshape(len(images), -1) / np.float32(255), X, y, X_test, y_test)
+                record("methods", [{**row, "backbone": "", **scores}])
+                break
+            method, params = METHODS[name]
+            settings = {"backbone": arguments.backbone, "epochs": arguments.epochs, "random_state": seed, "verbose": 1}
+            params = {**settings, **params}
+            hue_space = params.pop("augment__hue_space", None)
+            if hue_space:
+                from skssl.augment import preset
+
+                params["augment"] = preset("simclr", 32)[0].set_params(hue_space=hue_space)
+            estimator = method(**params)
+            start = time.perf_counter()
+            estimator.fit(X)
+            row |= {"epochs": params["epochs"], "seconds": time.perf_counter() - start}
+            row |= judge(estimator.transform, X, y, X_test, y_test)
+            if len(estimator.history_):
+                row |= estimator.history_.iloc[-1][["embedding_std", "effective_rank"]].to_dict()
+            record("methods", [row])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""The estimators inside scikit-learn's own tools: pipelines, searches, caches, frames, processes."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import quick
+from sklearn.base import clone
+from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, HalvingGridSearchCV, cross_val_score
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+import skssl
+from skssl import KNNProbe, LinearProbe, SimCLR, SimSiamGSG
+
+
+def pipeline(**params):
+    return Pipeline([("ssl", quick(SimCLR, aux="rotation", **params)), ("clf", LinearProbe())])
+
+
+def test_pipeline_with_scikit_learn_and_our_probes(method, X, y):
+    for classifier in (LogisticRegression(max_iter=200), LinearProbe(), KNNProbe(n_neighbors=3)):
+        fitted = make_pipeline(quick(method), StandardScaler(), classifier).fit(X, y)
+        assert set(fitted.predict(X)) <= set(y)
+        assert fitted.score(X, y) > 1 / len(set(y))
+
+
+def test_grid_search_over_weight_and_temperature(X, y):
+    grid = {"ssl__aux_weight": [0.1, 1.0], "ssl__temperature": [0.2, 0.5]}
+    search = GridSearchCV(pipeline(), grid, cv=2).fit(X, y)
+    table = pd.DataFrame(search.cv_results_)
+    assert len(table) == 4
+    assert np.isfinite(table["mean_test_score"]).all()
+    assert set(search.best_params_) == set(grid)
+    assert search.best_estimator_.named_steps["ssl"].aux_weight == search.best_params_["ssl__aux_weight"]
+
+
+def test_halving_search_over_epochs(X, y):
+    search = HalvingGridSearchCV(
+        pipeline(), {"ssl__temperature": [0.1, 0.5]}, resource="ssl__epochs", max_resources=2, factor=2, cv=2
+    ).fit(X, y)
+    assert search.n_resources_ == [1, 2]
+    assert search.best_estimator_.named_steps["ssl"].epochs == 2
+
+
+def test_a_search_over_the_classifier_alone_trains_the_encoder_once_a_fold(X, y, tmp_path, monkeypatch):
+    trained = []
+    monkeypatch.setattr(SimCLR, "after_step", lambda self, net, progress: trained.append(progress))
+    cached = Pipeline(pipeline().steps, memory=str(tmp_path))
+    one_fit = len(X) // 2 // 16  # steps in half of the images
+    search = GridSearchCV(cached, {"clf__C": [0.01, 0.1, 1.0, 10.0]}, cv=2, refit=False).fit(X, y)
+    assert len(trained) == 2 * one_fit, "two folds, four classifiers, one encoder a fold"
+    assert len(search.cv_results_["params"]) == 4
+
+
+def test_two_processes_find_what_one_finds(X, y):
+    one = cross_val_score(pipeline(precision="float32"), X, y, cv=2)
+    two = cross_val_score(pipeline(precision="float32"), X, y, cv=2, n_jobs=2)
+    np.testing.assert_allclose(one, two, atol=0.11)  # another number of threads adds in another order
+
+
+def test_frames_out(X):
+    frame = quick(SimSiamGSG).set_output(transform="pandas").fit_transform(X)
+    assert isinstance(frame, pd.DataFrame)
+    assert frame.columns[:2].tolist() == ["simsiamgsg0", "simsiamgsg1"]
+    assert frame.dtypes.unique().tolist() == [np.dtype("float32")]
+
+
+def test_frames_in():
+    pixels = pd.DataFrame(np.random.default_rng(0).random((20, 64)), columns=[f"p{i}" for i in range(64)])
+    estimator = quick(SimCLR).fit(pixels)
+    assert estimator.feature_names_in_.tolist() == pixels.columns.tolist()
+    with pytest.raises(ValueError, match="feature names"):
+        estimator.transform(pixels[pixels.columns[::-1]])
+
+
+def test_nested_parameters(X, y):
+    whole = pipeline(augment=skssl.Augmentation())
+    whole.set_params(ssl__augment__crop_scale=(0.5, 1.0), ssl__temperature=0.7, clf__C=3.0)
+    copied = clone(whole)
+    assert copied.named_steps["ssl"].augment.crop_scale == (0.5, 1.0)
+    assert copied.fit(X, y).named_steps["ssl"].net_.augmentations[1].crop_scale == (0.5, 1.0)
+    with pytest.raises(ValueError, match="Invalid parameter 'tempratur'"):
+        whole.set_params(ssl__tempratur=1.0)
+
+
+def test_the_html_display_names_the_method():
+    assert "SimCLR" in pipeline()._repr_html_()
