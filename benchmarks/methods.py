@@ -66,7 +66,7 @@ def main() -> None:
     arguments = parser.parse_args()
     X, y = load_images("cifar10", split="train")
     X_test, y_test = load_images("cifar10", split="test")
-    chosen = np.random.RandomState(0).permutation(50_000)[:20_000]  # noqa: NPY002 (the same images in every version)
+    chosen = np.random.RandomState(0).permutation(50_000)[:20_000]
     X, y = X[chosen], y[chosen]
     for name in arguments.names:
         for seed in arguments.seeds:

@@ -32,8 +32,9 @@ class SimCLR(SSLTransformer):
     References
     ----------
     Chen et al., A Simple Framework for Contrastive Learning of Visual Representations, ICML 2020. The projector is
-    that of the reference code: no biases, BatchNorm after both layers. The temperature is what EffSSL (ECCV 2022, section
-    4.1) found on CIFAR-10; learning rate and weight decay, which it does not state in full, are ours for momentum SGD.
+    that of the reference code: no biases, BatchNorm after both layers. The temperature is what EffSSL (ECCV 2022,
+    section 4.1) found on CIFAR-10; learning rate and weight decay, which it does not state in full, are ours for
+    momentum SGD.
 
     Examples
     --------
