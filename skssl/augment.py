@@ -151,7 +151,7 @@ def resized_crop(
 
     Returns
     -------
-    Tensor of shape (n, c, *size), float32
+    Tensor of shape (n, c, height, width), float32
         The crops; uint8 images have been brought to [0, 1].
 
     Examples

@@ -272,13 +272,13 @@ def guided_stop_gradient(
 
     Examples
     --------
-    Views 2 of image 0 and 1 of image 1 are nearest (0.2 apart), so that their predictions are the sources.
+    View 2 of image 0 and view 1 of image 1 are nearest, 0.22 apart, so that their predictions are the sources.
 
     >>> import torch
     >>> from skssl.losses import guided_stop_gradient
     >>> z1, z2 = torch.tensor([[0.0, 2.0], [0.1, 1.0]]), torch.tensor([[0.0, 0.8], [3.0, 0.1]])
     >>> round(guided_stop_gradient(z1, z2, z1, z2, partner=torch.tensor([1, 0])).item(), 4)
-    -0.566
+    -0.5663
     """
     p3, p4, z3, z4 = (x[partner] for x in (q or (p1, p2, z1, z2)))
     choice = pick("rule", rule, GUIDES)(z1, z2, z3, z4, generator)

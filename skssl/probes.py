@@ -98,13 +98,9 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
     -----
     Settings of the papers, all with ``solver="sgd"``, momentum .9 and ``weight_decay=0``:
 
-    ========================  =====  ==========  ======  ========================
-    paper                     lr     batch_size  epochs  schedule
-    ========================  =====  ==========  ======  ========================
-    MoCo [1]_                 30     256         100     "steps"
-    SimCLR [2]_, CIFAR-10     .2     512         100     "cosine", ``nesterov``
-    GSG [3]_, CIFAR-10        30     256         90      "cosine"
-    ========================  =====  ==========  ======  ========================
+    - MoCo [1]_: ``lr=30, batch_size=256, epochs=100, schedule="steps"``
+    - SimCLR [2]_ on CIFAR-10: ``lr=0.2, batch_size=512, epochs=100, nesterov=True``
+    - GSG [3]_ on CIFAR-10: ``lr=30, batch_size=256, epochs=90``
 
     A learning rate of 30 presumes features of small norm.
 
