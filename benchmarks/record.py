@@ -29,16 +29,16 @@ def hardware() -> str:
 
 
 def commit() -> str:
-    """Name the commit, with a plus sign if the tree has changed since."""
-    here = Path(__file__).parent
-    answer = subprocess.run(
-        ["git", "describe", "--always", "--abbrev=10", "--dirty=+"],
-        cwd=here,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return answer.stdout.strip() or "unknown"
+    """Name the commit, with a plus sign if anything but the recorded results has changed since."""
+
+    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["git", *arguments], cwd=RESULTS.parent.parent, capture_output=True, text=True, check=False
+        )
+
+    name = git("rev-parse", "--short=10", "HEAD").stdout.strip()
+    changed = git("diff", "--quiet", "HEAD", "--", ".", ":!benchmarks/results").returncode
+    return (name + "+" * bool(changed)) or "unknown"
 
 
 def record(name: str, rows: list[dict[str, Any]]) -> pd.DataFrame:

@@ -68,9 +68,8 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         The tasks' weight, or one for each by name: lambda of EffSSL's equation 1. None is what EffSSL found best on
         CIFAR-10 with the method.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
-        What the networks train in. "auto" is bfloat16 where the hardware computes in it (on a CPU for
-        images from 16 pixels on). Losses and `transform`
-        compute in float32.
+        What the networks train in. "auto" is bfloat16 where the hardware computes in it (on a CPU for images from 16
+        pixels on). Losses and `transform` compute in float32.
     compile : bool, default=False
         Whether to compile the step with ``torch.compile``. Where that fails, training says so and goes on without.
     device : str or torch.device, default="auto"

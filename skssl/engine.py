@@ -20,7 +20,10 @@ from skssl.images import Images
 from skssl.nn import effective_rank, spread
 from skssl.optim import make_optimizer, schedule_factor
 
-COLLAPSED = 0.1  # embeddings whose spread is below this share of an even one's have collapsed
+# Embeddings have collapsed to a point when their spread is below this share of an even one's, and to a few dimensions
+# when their effective rank is below this, provided there are images and dimensions enough for a rank of 32. On CIFAR-10
+# the healthy are at 0.48 and 26 or more, SimSiam without its predictor (symmetric) at 0.2 to 0.65 and 1.5 to 4.
+COLLAPSED_SPREAD, COLLAPSED_RANK, ROOM = 0.1, 5, 32
 
 
 @dataclass
@@ -389,7 +392,7 @@ class Trainer(NeuralNet):
         deviation, rank = spread(z).item(), effective_rank(z).item()
         self.history.record("embedding_std", deviation)
         self.history.record("effective_rank", rank)
-        if deviation < COLLAPSED:
+        if deviation < COLLAPSED_SPREAD or (rank < COLLAPSED_RANK and min(len(z) - 1, z.shape[1]) >= ROOM):
             warnings.warn(
                 f"The embeddings have collapsed in epoch {epoch}: their standard deviation is {deviation:.2g} of that "
                 f"of evenly spread ones, their effective rank {rank:.1f} of {z.shape[1]}. Try a lower learning rate, "

@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class CollapseWarning(UserWarning):
-    """The embeddings have collapsed: all images are mapped to nearly the same point or direction.
+    """The embeddings have collapsed: all images are mapped to nearly the same point, or into a few dimensions.
 
     A collapsed encoder often has the lowest loss of all, which is why the loss alone cannot show it.
 

@@ -202,6 +202,17 @@ def test_collapse_is_named(X):
     assert history["embedding_std"].iloc[-1] < 0.1
 
 
+def test_collapse_into_a_few_dimensions_is_named_too(X):
+    trainer = quick(skssl.SimSiam).fit(X).net_
+    z = torch.randn(40, 32, generator=torch.Generator().manual_seed(0))
+    trainer.module_.embed = lambda view: z
+    trainer.judge(None, loss=0.0)  # in all 32 dimensions: nothing is said
+    z[:, 3:] *= 1e-3
+    with pytest.warns(CollapseWarning, match=r"effective rank 3\.\d of 32"):
+        trainer.judge(None, loss=0.0)
+    assert trainer.history[-1]["embedding_std"] > 0.1
+
+
 def test_divergence_stops_the_run(X):
     with pytest.raises(FloatingPointError, match=r"diverged in epoch \d+: .* below lr=1e\+30"):
         quick(skssl.RotNet, lr=1e30, epochs=4, precision="float32").fit(X)
