@@ -47,8 +47,8 @@ print(f"{name}: {len(X)} images of shape {X.shape[1:]} to learn from, {len(np.un
 # ----------
 # SimSiam with guided stop-gradient and rotation prediction as an auxiliary task, then logistic regression.
 
-settings = {"backbone": "convnet", "epochs": 6, "batch_size": 128, "random_state": 0, "verbose": 1}
-method = SimSiamGSG(aux="rotation", pairing="shared", proj_dim=512, pred_dim=128, lr=0.1, **settings)
+settings = {"backbone": "convnet", "epochs": 5, "batch_size": 128, "random_state": 0, "verbose": 1}
+method = SimSiamGSG(aux="rotation", pairing="shared", proj_dim=256, lr=0.2, **settings)
 pipeline = Pipeline([("ssl", method), ("scale", StandardScaler()), ("clf", LogisticRegression(C=0.01, max_iter=500))])
 pipeline.fit(X, y)
 print(f"\naccuracy of the pipeline: {pipeline.score(X_test, y_test):.3f}. How it was trained:")
