@@ -41,11 +41,14 @@ def commit() -> str:
     return (name + "+" * bool(changed)) or "unknown"
 
 
+COMMIT = commit()  # of the code that runs, not of what the tree has become when it ends
+
+
 def record(name: str, rows: list[dict[str, Any]]) -> pd.DataFrame:
     """Append rows to ``results/<name>.csv`` and print them."""
     table = pd.DataFrame(rows)
     print(table.to_string(index=False, float_format=lambda value: f"{value:.4g}"))
-    table["commit"] = commit()
+    table["commit"] = COMMIT
     table["date"] = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M")
     table["hardware"] = hardware()
     table["versions"] = f"torch {torch.__version__}, torchvision {torchvision.__version__}"

@@ -152,10 +152,11 @@ def test_the_methods_own_loss_never_sees_a_turned_view(X):
     torch.testing.assert_close(net(batch)["negative_cosine"], alone.detach())
 
 
-def test_turns_and_labels_agree():
+def test_turns_and_labels_agree(X):
+    _, net, _ = built(skssl.SimSiam, X, aux=skssl.Rotation(angles=(90, -90, 720)))
     torch.manual_seed(0)
     view = torch.rand(400, 2, 5, 5)
-    turned, label = turn(view, angles=(90, 270, 0))
+    turned, label = turn(view, net.rotation_quarters)
     for image, result, k in zip(view, turned, label, strict=True):
         assert torch.equal(torch.rot90(image, (1, 3, 0)[int(k)], (1, 2)), result)
     assert np.bincount(label.numpy()) / 400 == pytest.approx([1 / 3] * 3, abs=0.08)

@@ -96,6 +96,7 @@ class Rotation(BaseEstimator):
         if self.head == "projector" and hasattr(net, "projector"):
             dim = net.projector.out_features
         net.rotation_head = MLP((dim, dim, len(self.angles)))
+        net.register_buffer("rotation_quarters", torch.tensor([angle // 90 % 4 for angle in self.angles]))
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:
         """Turn the first two views, and compare what the head says with what was done.
@@ -115,7 +116,7 @@ class Rotation(BaseEstimator):
         loss, accuracy = torch.zeros(()), torch.zeros(())
         views = batch.views[:2]
         for view in views:
-            turned, label = turn(view, self.angles)
+            turned, label = turn(view, net.rotation_quarters)
             embedding = net.encoder(turned)
             if self.head == "projector" and hasattr(net, "projector"):
                 embedding = net.projector(embedding)
@@ -125,34 +126,33 @@ class Rotation(BaseEstimator):
         return {"rotation": loss, "rotation_accuracy": accuracy}
 
 
-def turn(view: Tensor, angles: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Turn each image by one of the angles, drawn evenly.
+def turn(view: Tensor, quarters: Tensor) -> tuple[Tensor, Tensor]:
+    """Turn each image by one of several numbers of quarter-turns, drawn evenly.
 
     Parameters
     ----------
     view : Tensor of shape (n, c, s, s)
         Square images.
-    angles : tuple of int
-        Multiples of 90 degrees.
+    quarters : int64 Tensor of shape (k,)
+        How many quarter-turns there are to choose from, each from 0 to 3.
 
     Returns
     -------
     turned : Tensor of shape (n, c, s, s)
         The images, turned counter-clockwise.
     label : int64 Tensor of shape (n,)
-        The place of each image's angle in `angles`.
+        The place in `quarters` of what each image was turned by.
 
     Examples
     --------
     >>> import torch
     >>> from skssl.pretext.rotation import turn
     >>> image = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
-    >>> turn(image, angles=(90, 450))[0]
+    >>> turn(image, quarters=torch.tensor([1, 1]))[0]
     tensor([[[[2., 4.],
               [1., 3.]]]])
     """
-    label = torch.randint(len(angles), (len(view),), device=view.device)
-    quarters = torch.tensor([angle // 90 % 4 for angle in angles], device=view.device)
+    label = torch.randint(len(quarters), (len(view),), device=view.device)
     return rotate_quarter(view, quarters[label]), label
 
 
