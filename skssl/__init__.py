@@ -1,6 +1,6 @@
 """Self-supervised learning of visual representations, as scikit-learn estimators."""
 
-from skssl.augment import Augmentation
+from skssl.augment import Augmentation, MultiCrop
 from skssl.errors import CollapseWarning
 from skssl.methods import BYOL, BYOLGSG, RotNet, SimCLR, SimSiam, SimSiamGSG
 from skssl.pretext import Rotation
@@ -15,6 +15,7 @@ __all__ = [
     "CollapseWarning",
     "KNNProbe",
     "LinearProbe",
+    "MultiCrop",
     "RotNet",
     "Rotation",
     "SimCLR",

@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
@@ -31,7 +31,9 @@ from skssl.errors import pick
 
 __all__ = [
     "Augmentation",
+    "MultiCrop",
     "adjust_hue",
+    "as_augmentations",
     "color_jitter",
     "gaussian_blur",
     "grayscale",
@@ -773,6 +775,114 @@ class Augmentation(BaseEstimator):
             _constant(tuple((1 / s,) for s in std), device),
             _constant(tuple((-m / s,) for m, s in zip(mean, std, strict=True)), device),
         )
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class MultiCrop(BaseEstimator):
+    """Some views of large crops and some smaller views of small crops, as SwAV and DINO take them.
+
+    Parameters
+    ----------
+    n_global, n_local : int, default=2, 6
+        How many of each.
+    global_scale, local_scale : tuple of float, default=(0.14, 1.0), (0.05, 0.14)
+        The least and the greatest area of the crops.
+    local_size : int or None, default=None
+        Side of the smaller views. None: 3/7 of the images' longer side, as 96 is of 224.
+    augment : str, Augmentation or sequence of Augmentation, default="simclr"
+        What else is done to the views; one for each, starting again from the first.
+
+    References
+    ----------
+    .. [1] Caron et al., "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments", NeurIPS 2020,
+           section 3.2 and appendix A.
+
+    Examples
+    --------
+    >>> [view.size for view in MultiCrop(n_local=1).views(32)]
+    [None, None, 14]
+    """
+
+    n_global: int = 2
+    n_local: int = 6
+    global_scale: tuple[float, float] = (0.14, 1.0)
+    local_scale: tuple[float, float] = (0.05, 0.14)
+    local_size: int | None = None
+    augment: Any = "simclr"
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "n_global": [Interval(Integral, 2, None, closed="left")],
+        "n_local": [Interval(Integral, 0, None, closed="left")],
+        "global_scale": ["array-like"],
+        "local_scale": ["array-like"],
+        "local_size": [Interval(Integral, 1, None, closed="left"), None],
+    }
+
+    def views(self, image_size: int) -> list[Augmentation]:
+        """Make one augmentation a view, the global ones first.
+
+        Parameters
+        ----------
+        image_size : int
+            The images' longer side, in pixels.
+
+        Returns
+        -------
+        list of Augmentation
+            For ``n_global + n_local`` views.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is out of its range.
+        """
+        self._validate_params()
+        given = as_augmentations(self.augment, image_size)
+        small = {"crop_scale": self.local_scale, "size": self.local_size or round(image_size * 3 / 7)}
+        settings = [{"crop_scale": self.global_scale}] * self.n_global + [small] * self.n_local
+        return [clone(given[i % len(given)]).set_params(**changed) for i, changed in enumerate(settings)]
+
+
+def as_augmentations(augment: Any, image_size: int) -> list[Augmentation]:
+    """Turn what the user gave as ``augment`` into a list of augmentations.
+
+    Parameters
+    ----------
+    augment : str, Augmentation, sequence of Augmentation or MultiCrop
+        A preset's name, one for all views, one for each, or crops of several sizes.
+    image_size : int
+        The images' longer side, in pixels.
+
+    Returns
+    -------
+    list of Augmentation
+        At least one, each with its parameters checked.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown or a parameter out of its range.
+    TypeError
+        If something is no augmentation.
+
+    Examples
+    --------
+    >>> as_augmentations("none", 32)
+    [Augmentation(crop_scale=None, flip=0.0, gray=0.0, jitter=0.0)]
+    """
+    if isinstance(augment, MultiCrop):
+        augment = augment.views(image_size)
+    elif isinstance(augment, str):
+        augment = preset(augment, image_size)
+    given = list(augment) if isinstance(augment, Sequence) else [augment]
+    for augmentation in given:
+        if not isinstance(augmentation, Augmentation):
+            raise TypeError(
+                "The 'augment' parameter must be a preset's name, an Augmentation, one Augmentation a view or a "
+                f"MultiCrop. Got {augmentation!r}."
+            )
+        augmentation.validate()
+    return given
 
 
 # Presets

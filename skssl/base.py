@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -13,13 +13,13 @@ import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, column_or_1d
 from torch import Tensor, nn
 
-from skssl.augment import Augmentation, preset
+from skssl.augment import Augmentation, MultiCrop, as_augmentations
 from skssl.backbones import build_backbone
 from skssl.devices import resolve_device, resolve_precision
-from skssl.engine import Batch, Objective, Trainer
+from skssl.engine import Batch, Objective, Trainer, encode
 from skssl.errors import pick
 from skssl.images import Images, as_images
 from skssl.optim import OPTIMIZERS, SCHEDULES
@@ -43,9 +43,9 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     image_shape : tuple of int, default=None
         (h, w), (h, w, c) or (c, h, w): how to read the rows of a 2-D X, where one entry may be -1, and to what size
         to bring image files. By default such rows are square grey images, and files must be of one size.
-    augment : str, Augmentation or sequence of Augmentation, default=None
+    augment : str, Augmentation, sequence of Augmentation or MultiCrop, default=None
         A preset's name ("simclr", "simsiam", "byol", "gsg-cifar10", "rotnet", "none"), one augmentation for all
-        views, or one a view. None is the method's own.
+        views, one a view, or crops of several sizes for a method that takes them. None is the method's own.
     epochs : int, default=100
         How often `fit` goes through the images. 0 leaves the encoder untrained, which makes a baseline.
     batch_size : int, default=256
@@ -119,13 +119,17 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
     #: What None stands for. ``lr`` is for 256 images a step, ``warmup`` a share of the epochs, ``aux_weight`` by task.
     paper: ClassVar[dict[str, Any]] = {}
+    #: Whether views may differ in size and number.
+    multi_crop: ClassVar[bool] = False
+    #: Whether the net keeps something for every training image, such as a memory bank.
+    per_image: ClassVar[bool] = False
     #: Submodules of the net whose learning rate is not scheduled.
     constant: ClassVar[tuple[str, ...]] = ()
 
     _parameter_constraints: ClassVar[dict] = {
         "backbone": [str, nn.Module, callable],
         "image_shape": ["array-like", None],
-        "augment": [str, Augmentation, "array-like", None],
+        "augment": [str, Augmentation, MultiCrop, "array-like", None],
         "epochs": [Interval(Integral, 0, None, closed="left")],
         "batch_size": [Interval(Integral, 2, None, closed="left")],
         "optimizer": [str, callable, None],
@@ -189,6 +193,29 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """
         raise NotImplementedError
 
+    def before_epoch(self, net: Objective, epoch: int, encode: Callable[[nn.Module], Tensor]) -> None:
+        """Prepare an epoch: cluster, thaw or let in what takes part from then on.
+
+        Parameters
+        ----------
+        net : Objective
+            The network.
+        epoch : int
+            Epochs done.
+        encode : callable
+            From a module on the net to its output for all training images, (n_samples, d), in evaluation mode and
+            without augmentation.
+        """
+
+    def after_backward(self, net: Objective) -> None:
+        """Change the gradient, before the optimiser's step.
+
+        Parameters
+        ----------
+        net : Objective
+            The network.
+        """
+
     def after_step(self, net: Objective, progress: float) -> None:
         """Change what the gradient does not move, after the optimiser's step.
 
@@ -205,6 +232,11 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """Views that a step makes of each image."""
         return 2
 
+    @property
+    def uses_labels(self) -> bool:
+        """Whether y is more than ignored; -1 in it stands for an unknown class."""
+        return False
+
     # scikit-learn's side.
 
     def fit(self, X: Any, y: Any = None) -> Self:
@@ -214,8 +246,8 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         ----------
         X : array-like, sequence of files or PIL images, or torch Dataset
             Images: (n, h, w), (n, h, w, c), (n, c, h, w), or (n, features) with `image_shape`.
-        y : None
-            Ignored.
+        y : array-like of shape (n,), default=None
+            Classes, for the methods that use them; -1 where unknown. All others ignore it.
 
         Returns
         -------
@@ -231,7 +263,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """
         images = self._read(X, reset=True)
         self.net_ = self._make_trainer(images)
-        return self._train(images, self.epochs)
+        return self._train(images, y, self.epochs)
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:
         """Train for one more epoch.
@@ -243,19 +275,29 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         ----------
         X : array-like, sequence of files or PIL images, or torch Dataset
             Images, as for `fit`.
-        y : None
-            Ignored.
+        y : array-like of shape (n,), default=None
+            As for `fit`.
 
         Returns
         -------
         self
             The estimator.
+
+        Raises
+        ------
+        ValueError
+            As in `fit`, and for another number of images where the method keeps something for every image.
         """
         first = not self.__sklearn_is_fitted__()
         images = self._read(X, reset=first)
         if first:
             self.net_ = self._make_trainer(images)
-        return self._train(images, 1)
+        elif self.per_image and len(images) != self.net_.module_.n_samples:
+            raise ValueError(
+                f"{type(self).__name__} keeps something for every training image, so that partial_fit needs the "
+                f"{self.net_.module_.n_samples} images that it began with, in their order. Got {len(images)}."
+            )
+        return self._train(images, y, 1)
 
     def transform(self, X: Any) -> np.ndarray:
         """Encode images.
@@ -272,14 +314,8 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """
         check_is_fitted(self)
         images = self._read(X, reset=False)
-        device, augment = torch.device(self.net_.device), self.net_.augmentations[0]
-        encoder, index = self.encoder_, torch.arange(len(images))
-        features = []
-        with torch.inference_mode():
-            for part in index.split(max(self.batch_size, 256)):
-                pixels = augment.normalize(images.read(part).to(device))
-                features.append(encoder(pixels.contiguous(memory_format=torch.channels_last)).float().cpu())
-        return torch.cat(features).numpy()
+        features = encode(self.encoder_, images, self.net_.augmentations[0], torch.device(self.net_.device))
+        return torch.cat([part.cpu() for part in features]).numpy()
 
     @property
     def encoder_(self) -> nn.Module:
@@ -350,17 +386,12 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     def _augmentations(self, side: int) -> list[Augmentation]:
         """One augmentation a view."""
         augment = self.setting("augment")
-        if isinstance(augment, str):
-            augment = preset(augment, side)
-        given = list(augment) if isinstance(augment, Sequence) else [augment]
-        for augmentation in given:
-            if not isinstance(augmentation, Augmentation):
-                raise TypeError(
-                    "The 'augment' parameter must be a preset's name, an Augmentation or one Augmentation a view. "
-                    f"Got {augmentation!r}."
-                )
-            augmentation.validate()
-        return [given[view % len(given)] for view in range(self.n_views)]
+        given = as_augmentations(augment, side)
+        if not isinstance(augment, MultiCrop):
+            return [given[view % len(given)] for view in range(self.n_views)]
+        if not self.multi_crop:
+            raise TypeError(f"{type(self).__name__} compares views of one size and cannot take a MultiCrop.")
+        return given
 
     def _tasks(self) -> dict[str, tuple[Any, float]]:
         """The auxiliary tasks with their weights."""
@@ -413,10 +444,26 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         )
         return trainer.initialize()
 
-    def _train(self, images: Images, epochs: int) -> Self:
+    def _target(self, y: Any, images: Images) -> Tensor | None:
+        """Classes as numbers from 0, -1 where unknown; None unless the method uses labels."""
+        if not self.uses_labels:
+            return None
+        if y is None:
+            raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
+        y = column_or_1d(y, warn=True)
+        if len(y) != len(images):
+            raise ValueError(f"Found input variables with inconsistent numbers of samples: {[len(images), len(y)]}")
+        target = np.full(len(y), -1)
+        known = y != -1
+        target[known] = np.unique(y[known], return_inverse=True)[1]
+        return torch.from_numpy(target)
+
+    def _train(self, images: Images, y: Any, epochs: int) -> Self:
         """Train for some epochs."""
+        target = self._target(y, images)
         self.net_.set_params(max_epochs=max(self.epochs, 1))
-        self.net_.notify("on_train_begin", X=images, y=None)
-        self.net_.fit_loop(images.to(self.net_.device), epochs=epochs)
-        self.net_.notify("on_train_end", X=images, y=None)
+        target = None if target is None else target.to(self.net_.device)
+        self.net_.notify("on_train_begin", X=images, y=target)
+        self.net_.fit_loop(images.to(self.net_.device), target, epochs=epochs)
+        self.net_.notify("on_train_end", X=images, y=target)
         return self

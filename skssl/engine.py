@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from skssl.optim import make_optimizer, schedule_factor
 # when their effective rank is below this, provided there are images and dimensions enough for a rank of 32. On CIFAR-10
 # the healthy are at 0.48 and 26 or more, SimSiam without its predictor (symmetric) at 0.2 to 0.65 and 1.5 to 4.
 COLLAPSED_SPREAD, COLLAPSED_RANK, ROOM = 0.1, 5, 32
+ENCODED = 512  # images that are encoded at a time
 
 
 @dataclass
@@ -38,11 +40,17 @@ class Batch:
         Their augmented and normalised views.
     index : int64 Tensor of shape (n,)
         Which images of the training set they are.
+    target : int64 Tensor of shape (n,), optional
+        Their classes, -1 where unknown; None unless the method uses labels.
+    generator : torch.Generator, optional
+        Where further augmentation draws from; None is the device's global generator.
     """
 
     images: Tensor
     views: list[Tensor]
     index: Tensor
+    target: Tensor | None = None
+    generator: torch.Generator | None = None
 
 
 class Objective(nn.Module):
@@ -74,7 +82,7 @@ class Objective(nn.Module):
         n_samples: int,
     ) -> None:
         super().__init__()
-        self.encoder, self.dim = encoder, dim
+        self.encoder, self.dim, self.n_samples = encoder, dim, n_samples
         self.method, self.tasks = method, tasks
         for hooks in (method, *(task for task, _ in tasks.values())):
             hooks.build(self, dim, n_samples)
@@ -99,6 +107,25 @@ class Objective(nn.Module):
             total = total + weight * sum(value for value in found.values() if value.requires_grad)
             numbers = {**numbers, **found}
         return {"loss": total, **{name: value.detach() for name, value in numbers.items()}}
+
+    def project(self, views: Sequence[Tensor]) -> list[Tensor]:
+        """Map views to the projector's output, all in one pass, or one a resolution where they differ in size.
+
+        BatchNorm sees the views of a resolution at once in the encoder, and all of them in the projector.
+
+        Parameters
+        ----------
+        views : sequence of Tensors of shape (n, c, h, w)
+            Views; those of a size stand side by side.
+
+        Returns
+        -------
+        list of Tensors of shape (n, d)
+            One for each view.
+        """
+        sizes = itertools.groupby(views, key=lambda view: view.shape[2:])
+        features = [self.encoder(torch.cat(list(group))) for _, group in sizes]
+        return list(self.projector(torch.cat(features)).chunk(len(views)))
 
     if TYPE_CHECKING:
 
@@ -148,12 +175,19 @@ class ImageLoader:
         One for each view.
     device : torch.device
         Where views are made.
+    target : int64 Tensor of shape (n_samples,), optional
+        The images' classes, on the device.
     """
 
     def __init__(
-        self, images: Images, batch_size: int, augmentations: Sequence[Augmentation], device: torch.device
+        self,
+        images: Images,
+        batch_size: int,
+        augmentations: Sequence[Augmentation],
+        device: torch.device,
+        target: Tensor | None = None,
     ) -> None:
-        self.images, self.augmentations, self.device = images, augmentations, device
+        self.images, self.augmentations, self.device, self.target = images, augmentations, device, target
         self.batch_size = min(batch_size, len(images))
 
     def __len__(self) -> int:
@@ -181,7 +215,36 @@ class ImageLoader:
             views = [
                 augment(images, draws).contiguous(memory_format=torch.channels_last) for augment in self.augmentations
             ]
-            yield Batch(images, views, index)
+            target = None if self.target is None else self.target.index_select(0, index)
+            yield Batch(images, views, index, target, draws)
+
+
+def encode(module: nn.Module, images: Images, augment: Augmentation, device: torch.device) -> Iterator[Tensor]:
+    """Run a module over all images, without augmentation, in evaluation mode and in float32.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        From normalised images to features.
+    images : Images
+        The images.
+    augment : Augmentation
+        Its normalisation is used.
+    device : torch.device
+        Where the module is.
+
+    Yields
+    ------
+    float32 Tensor of shape (b, d)
+        The features of some images, in their order.
+    """
+    training = module.training
+    module.eval()
+    with torch.inference_mode():
+        for index in torch.arange(len(images)).split(ENCODED):
+            pixels = augment.normalize(images.read(index).to(device))
+            yield module(pixels.contiguous(memory_format=torch.channels_last)).float()
+    module.train(training)
 
 
 class Trainer(NeuralNet):
@@ -267,13 +330,14 @@ class Trainer(NeuralNet):
         )
         return self
 
-    def get_dataset(self, X: Images, y: Any = None) -> Images:
-        """Return the images as they are."""
-        return X
+    def get_dataset(self, X: Images, y: Tensor | None = None) -> tuple[Images, Tensor | None]:
+        """Return the images and their classes as they are."""
+        return X, y
 
-    def get_iterator(self, dataset: Images, training: bool = False) -> ImageLoader:
+    def get_iterator(self, dataset: tuple[Images, Tensor | None], training: bool = False) -> ImageLoader:
         """Make the loader."""
-        return ImageLoader(dataset, self.batch_size, self.augmentations, torch.device(self.device))
+        images, target = dataset
+        return ImageLoader(images, self.batch_size, self.augmentations, torch.device(self.device), target)
 
     def fit_loop(self, X: Images, y: Any = None, epochs: int | None = None, **kwargs: Any) -> Trainer:
         """Train, and leave the global random state as it was."""
@@ -325,6 +389,7 @@ class Trainer(NeuralNet):
         """Compute the losses of a batch and their gradients."""
         numbers = self.infer(batch)
         numbers["loss"].backward()
+        self.module_.method.after_backward(self.module_)
         return {"loss": numbers["loss"].detach(), "y_pred": numbers}
 
     def run_single_epoch(
@@ -335,15 +400,20 @@ class Trainer(NeuralNet):
             return
         self._set_training(True)
         done, steps = len(self.history) - 1, len(iterator)
+        method, augment, device = self.module_.method, self.augmentations[0], torch.device(self.device)
+        order, draws = self.generators(done)
+        method.before_epoch(
+            self.module_, done, lambda module: torch.cat(list(encode(module, iterator.images, augment, device)))
+        )
         progress = Progress(f"Epoch {done + 1}/{max(self.max_epochs, done + 1)}", self.verbose)
         sums: dict[str, Tensor] = {}
         started = time.perf_counter()
-        for step, batch in enumerate(progress(iterator.epoch(*self.generators(done)), steps, iterator.batch_size)):
+        for step, batch in enumerate(progress(iterator.epoch(order, draws), steps, iterator.batch_size)):
             epoch = done + step / steps
             self.set_learning_rate(epoch if epoch >= self.warmup_epochs else epoch + 1 / steps)
             self.notify("on_batch_begin", batch=batch, training=training)
             found = step_fn(batch)
-            self.module_.method.after_step(self.module_, min((epoch + 1 / steps) / self.max_epochs, 1.0))
+            method.after_step(self.module_, min((epoch + 1 / steps) / self.max_epochs, 1.0))
             self.notify("on_batch_end", batch=batch, training=training, **found)
             numbers = {"loss": found["loss"], **found["y_pred"]}
             sums = {name: value.detach() + sums.get(name, 0.0) for name, value in numbers.items()}

@@ -68,7 +68,7 @@ class Images(ABC):
         Parameters
         ----------
         index : Tensor of int64, shape (b,)
-            Which images, on the device that the images were moved to; any order, repetitions allowed.
+            Which images, best on the device that the images were moved to; any order, repetitions allowed.
 
         Returns
         -------
@@ -118,7 +118,7 @@ class _MemoryImages(Images):
         return len(self._stored)
 
     def read(self, index: Tensor) -> Tensor:
-        return self._unit(self._stored.index_select(0, index).permute(self._axes))
+        return self._unit(self._stored.index_select(0, index.to(self._stored.device)).permute(self._axes))
 
     def to(self, device: torch.device | str) -> Images:
         moved = copy(self)

@@ -113,6 +113,55 @@ def follow(slow: nn.Module, fast: nn.Module, momentum: float) -> None:
     torch._foreach_lerp_(list(slow.parameters()), list(fast.parameters()), 1 - momentum)
 
 
+class Queue(nn.Module):
+    """The embeddings of past batches, the oldest of which make room for new ones.
+
+    Parameters
+    ----------
+    size : int
+        How many it holds.
+    dim : int
+        Their width.
+
+    Attributes
+    ----------
+    items : Tensor of shape (size, dim)
+        The embeddings; random directions of length one at first.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.nn import Queue
+    >>> queue = Queue(size=3, dim=1)
+    >>> for batch in ([[1.0], [2.0]], [[3.0], [4.0]]):
+    ...     queue.push(torch.tensor(batch))
+    >>> queue.items.flatten()  # 4 has taken the place of 1
+    tensor([4., 2., 3.])
+    """
+
+    items: Tensor
+    place: Tensor
+
+    def __init__(self, size: int, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("items", nn.functional.normalize(torch.randn(size, dim), dim=1))
+        self.register_buffer("place", torch.zeros((), dtype=torch.long))  # where the oldest is
+
+    @torch.no_grad()
+    def push(self, batch: Tensor) -> None:
+        """Let a batch take the places of the oldest.
+
+        Parameters
+        ----------
+        batch : Tensor of shape (n, dim)
+            What is new; of more than the queue holds, the last.
+        """
+        batch = batch[-len(self.items) :].to(self.items.dtype)
+        index = (self.place + torch.arange(len(batch), device=batch.device)) % len(self.items)
+        self.items.index_copy_(0, index, batch)
+        self.place.add_(len(batch)).remainder_(len(self.items))
+
+
 def cosine_ramp(start: float, end: float, progress: float) -> float:
     """Go from one value to another along half a cosine, as BYOL's and DINO's momentum does.
 

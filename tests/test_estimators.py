@@ -188,7 +188,7 @@ def test_verbose_shows_a_bar_an_epoch(X, capsys):
 
 
 def test_last_short_batch_is_left_out_and_small_data_is_one_batch(X):
-    assert len(quick(skssl.SimCLR, batch_size=30).fit(X).net_.get_iterator(as_images(X))) == 1
+    assert len(quick(skssl.SimCLR, batch_size=30).fit(X).net_.get_iterator((as_images(X), None))) == 1
     assert quick(skssl.SimCLR, batch_size=500).fit(X[:2]).transform(X).shape == (40, 128)
 
 

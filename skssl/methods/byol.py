@@ -3,36 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any, ClassVar
 
 import torch
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 
 from skssl.engine import Objective
 from skssl.losses import byol_loss
+from skssl.methods.momentum import Momentum
 from skssl.methods.siamese import Siamese
 from skssl.methods.simsiam import SimSiam
-from skssl.nn import MLP, cosine_ramp, follow, momentum_copy
+from skssl.nn import MLP
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Bootstrap(Siamese):
+class Bootstrap(Siamese, Momentum):
     """A Siamese method whose targets come from a momentum copy of encoder and projector; abstract."""
 
-    ema_momentum: float = 0.99
     ema_schedule: str = "cosine"
-
-    _parameter_constraints: ClassVar[dict] = {
-        "ema_momentum": [Interval(Real, 0, 1, closed="both")],
-        "ema_schedule": [StrOptions({"cosine", "constant"})],
-    }
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:
         """Add the momentum copy to the heads."""
-        super().build(net, dim, n_samples)
-        net.target = momentum_copy(nn.Sequential(net.encoder, net.projector))
+        Siamese.build(self, net, dim, n_samples)
+        Momentum.build(self, net, dim, n_samples)
 
     @torch.no_grad()
     def targets(self, net: Objective, views: list[Tensor], projections: list[Tensor]) -> list[Tensor]:
@@ -42,15 +37,6 @@ class Bootstrap(Siamese):
     def symmetric(self, p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor) -> dict[str, Tensor]:
         """Compute BYOL's loss."""
         return {"byol": byol_loss(p1, p2, z1, z2)}
-
-    def after_step(self, net: Objective, progress: float) -> None:
-        """Let the copy follow; its momentum rises to 1 along a cosine, or is constant."""
-        end = 1.0 if self.ema_schedule == "cosine" else self.ema_momentum
-        follow(
-            net.target,
-            nn.ModuleList([net.encoder, net.projector]),
-            cosine_ramp(self.ema_momentum, end, progress),
-        )
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
-import torch
 from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
@@ -70,5 +69,5 @@ class SimCLR(SSLTransformer):
         net.projector = MLP((dim, hidden, self.proj_dim), output_norm=True, output_affine=True)
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
-        z1, z2 = net.projector(net.encoder(torch.cat(batch.views))).chunk(2)  # BatchNorm sees both views at once
+        z1, z2 = net.project(batch.views)  # BatchNorm sees both views at once
         return {"nt_xent": nt_xent(z1, z2, self.temperature)}

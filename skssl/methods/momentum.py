@@ -1,0 +1,37 @@
+"""What the methods with a slowly following copy of the network share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from numbers import Real
+from typing import ClassVar
+
+from sklearn.utils._param_validation import Interval, StrOptions
+from torch import nn
+
+from skssl.base import SSLTransformer
+from skssl.engine import Objective
+from skssl.nn import cosine_ramp, follow, momentum_copy
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Momentum(SSLTransformer):
+    """A method whose keys, targets or teachers come from a momentum copy of encoder and projector; abstract."""
+
+    ema_momentum: float = 0.99
+    ema_schedule: str = "constant"
+
+    _parameter_constraints: ClassVar[dict] = {
+        "ema_momentum": [Interval(Real, 0, 1, closed="both")],
+        "ema_schedule": [StrOptions({"cosine", "constant"})],
+    }
+
+    def build(self, net: Objective, dim: int, n_samples: int) -> None:
+        """Put the copy, ``net.target``, on a net that has its projector already."""
+        net.target = momentum_copy(nn.Sequential(net.encoder, net.projector))
+
+    def after_step(self, net: Objective, progress: float) -> None:
+        """Let the copy follow; its momentum rises to 1 along a cosine, or is constant."""
+        end = 1.0 if self.ema_schedule == "cosine" else self.ema_momentum
+        momentum = cosine_ramp(self.ema_momentum, end, progress)
+        follow(net.target, nn.ModuleList([net.encoder, net.projector]), momentum)
