@@ -2,14 +2,16 @@
 
 linear: standardised logistic regression (C = 0.01) on 500 labels a class; knn: cosine, k = 20, on 10,000 labels;
 "knn, two classes": on the first 2,000 test images only, two classes where the test set is sorted by class.
-It takes about two minutes a method and seed on two CPU cores.
+It takes about two minutes a method and seed on two CPU cores. Every run is a row of ``results/methods.csv`` as soon as
+it ends; runs that are there already are left out, so that an interrupted comparison goes on where it stopped.
 
-    python -m benchmarks.methods [NAME ...] [--seeds 0 1 2] [--epochs 10] [--backbone convnet]
+    python -m benchmarks.methods [NAME ...] [--seeds 0 1 2] [--epochs 10] [--backbone convnet] [--again]
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 from typing import Any
 
@@ -18,15 +20,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from benchmarks.record import record
-from skssl import BYOL, BYOLGSG, KNNProbe, RotNet, SimCLR, SimSiam, SimSiamGSG
+from benchmarks.record import record, recorded
+from skssl import BYOL, BYOLGSG, Augmentation, KNNProbe, RotNet, SimCLR, SimSiam, SimSiamGSG
 from skssl.datasets import load_images
 
 SMALL_HEADS = {"proj_dim": 512, "pred_dim": 128, "lr": 0.1}  # for a network of 128 features
 METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "untrained": (SimCLR, {"epochs": 0}),
+    "untrained": (SimCLR, {}),
     "SimCLR": (SimCLR, {}),
-    "SimCLR, YIQ hue": (SimCLR, {"augment__hue_space": "yiq"}),
+    "SimCLR, YIQ hue": (SimCLR, {"augment": Augmentation(hue_space="yiq")}),
     "SimCLR + rotation": (SimCLR, {"aux": "rotation"}),
     "SimSiam": (SimSiam, SMALL_HEADS),
     "SimSiam + rotation": (SimSiam, {**SMALL_HEADS, "aux": "rotation"}),
@@ -63,34 +65,36 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--backbone", default="convnet")
+    parser.add_argument("--again", action="store_true", help="run also what is recorded already")
     arguments = parser.parse_args()
     X, y = load_images("cifar10", split="train")
     X_test, y_test = load_images("cifar10", split="test")
     chosen = np.random.RandomState(0).permutation(50_000)[:20_000]
     X, y = X[chosen], y[chosen]
-    for name in arguments.names:
-        for seed in arguments.seeds:
-            row: dict[str, Any] = {"method": name, "backbone": arguments.backbone, "seed": seed}
-            if name == "pixels":
-                scores = judge(lambda images: images.reshape(len(images), -1) / np.float32(255), X, y, X_test, y_test)
-                record("methods", [{**row, "backbone": "", **scores}])
-                break
-            method, params = METHODS[name]
-            settings = {"backbone": arguments.backbone, "epochs": arguments.epochs, "random_state": seed, "verbose": 1}
-            params = {**settings, **params}
-            hue_space = params.pop("augment__hue_space", None)
-            if hue_space:
-                from skssl.augment import preset
-
-                params["augment"] = preset("simclr", 32)[0].set_params(hue_space=hue_space)
-            estimator = method(**params)
-            start = time.perf_counter()
-            estimator.fit(X)
-            row |= {"epochs": params["epochs"], "seconds": time.perf_counter() - start}
-            row |= judge(estimator.transform, X, y, X_test, y_test)
-            if len(estimator.history_):
-                row |= estimator.history_.iloc[-1][["embedding_std", "effective_rank"]].to_dict()
-            record("methods", [row])
+    for name, seed in itertools.product(arguments.names, arguments.seeds):
+        row: dict[str, Any] = {"method": name, "backbone": arguments.backbone, "seed": seed, "epochs": arguments.epochs}
+        if name == "pixels":
+            row |= {"backbone": "", "seed": 0, "epochs": 0}
+        elif name == "untrained":
+            row["epochs"] = 0
+        if recorded("methods", row) and not arguments.again:
+            print(f"{name}, seed {seed}: recorded already")
+            continue
+        if name == "pixels":
+            scores = judge(lambda images: images.reshape(len(images), -1) / np.float32(255), X, y, X_test, y_test)
+            record("methods", [{**row, **scores}])
+            continue
+        method, params = METHODS[name]
+        settings = {"backbone": arguments.backbone, "epochs": row["epochs"], "random_state": seed, "verbose": 1}
+        estimator = method(**settings, **params)
+        start = time.perf_counter()
+        estimator.fit(X, y)
+        row["seconds"] = time.perf_counter() - start
+        row |= judge(estimator.transform, X, y, X_test, y_test)
+        if len(estimator.history_):
+            row |= estimator.history_.iloc[-1][["embedding_std", "effective_rank"]].to_dict()
+            row["images_per_second"] = estimator.history_["images_per_second"].median()
+        record("methods", [row])
 
 
 if __name__ == "__main__":

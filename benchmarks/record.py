@@ -41,6 +41,15 @@ def commit() -> str:
     return (name + "+" * bool(changed)) or "unknown"
 
 
+def recorded(name: str, row: dict[str, Any]) -> bool:
+    """Whether ``results/<name>.csv`` has a row with these values."""
+    file = RESULTS / f"{name}.csv"
+    if not file.exists():
+        return False
+    table = pd.read_csv(file, keep_default_na=False)
+    return bool((table[list(row)].astype(str) == pd.Series(row).astype(str)).all(axis=1).any())
+
+
 COMMIT = commit()  # of the code that runs, not of what the tree has become when it ends
 
 
