@@ -210,7 +210,7 @@ def _from_torchvision(
     try:
         with _impatient():
             data = getattr(datasets, class_name)(
-                home / name,
+                home / "torchvision",  # not a folder of the name's own, which would be taken for class folders
                 **{parameter: split == "train" if parameter == "train" else split},
                 download=download,
             )

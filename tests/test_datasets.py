@@ -195,6 +195,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, name: str, data: Any) -> list[tuple[Pa
 
     def make(root: Path, **kwargs: Any) -> Any:
         calls.append((root, kwargs))
+        root.mkdir(exist_ok=True)  # which torchvision does before the download
         if isinstance(data, Exception):
             raise data
         return data
@@ -211,7 +212,9 @@ def test_torchvision_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     np.testing.assert_array_equal(classes, np.array(["a", "b", "c"])[y])
     calls += fake(monkeypatch, "SVHN", SimpleNamespace(data=X.transpose(0, 3, 1, 2), labels=y))
     np.testing.assert_array_equal(load_images("svhn", "extra", data_home=tmp_path, download=False)[1], y)
-    assert calls == [(tmp_path / "cifar10", {"train": False, "download": True})]
+    assert calls == [(tmp_path / "torchvision", {"train": False, "download": True})]
+    np.testing.assert_array_equal(load_images("cifar10", "test", data_home=tmp_path)[0], X)
+    assert len(calls) == 2, "what torchvision has left there is torchvision's to read"
     with pytest.raises(ValueError, match="'cifar10' has no split 'val', only 'train' and 'test'"):
         load_images("cifar10", "val")
 
@@ -224,6 +227,7 @@ def test_a_download_that_fails_says_what_was_tried(
     monkeypatch.setenv("SKSSL_DATA", str(tmp_path / "named"))
     with pytest.raises(FileNotFoundError, match=r"'mnist' was found in none of .*named.*, and its download failed"):
         load_images("mnist")
+    (tmp_path / "kept").mkdir()
     with pytest.raises(FileNotFoundError, match=r"shared/data.*kept, and download=False"):
         load_images("mnist", data_home=tmp_path / "kept", download=False)
 
