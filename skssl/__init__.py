@@ -2,7 +2,7 @@
 
 from skssl.augment import Augmentation, MultiCrop
 from skssl.errors import CollapseWarning
-from skssl.methods import BYOL, BYOLGSG, RotNet, SimCLR, SimSiam, SimSiamGSG
+from skssl.methods import BYOL, BYOLGSG, BarlowTwins, RotNet, SimCLR, SimSiam, SimSiamGSG, VICReg
 from skssl.pretext import Rotation
 from skssl.probes import KNNProbe, LinearProbe
 
@@ -12,6 +12,7 @@ __all__ = [
     "BYOL",
     "BYOLGSG",
     "Augmentation",
+    "BarlowTwins",
     "CollapseWarning",
     "KNNProbe",
     "LinearProbe",
@@ -21,4 +22,5 @@ __all__ = [
     "SimCLR",
     "SimSiam",
     "SimSiamGSG",
+    "VICReg",
 ]

@@ -13,6 +13,8 @@ QUICK = {
     skssl.BYOL: {"hidden_dim": 16, "proj_dim": 8, "pred_dim": 16},
     skssl.BYOLGSG: {"proj_dim": 16, "pred_dim": 8, "pairing": "shared"},
     skssl.RotNet: {},
+    skssl.BarlowTwins: {"proj_dim": 16},
+    skssl.VICReg: {"proj_dim": 16},
 }
 
 
