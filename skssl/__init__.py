@@ -2,7 +2,7 @@
 
 from skssl.augment import Augmentation, MultiCrop
 from skssl.errors import CollapseWarning
-from skssl.methods import BYOL, BYOLGSG, BarlowTwins, RotNet, SimCLR, SimSiam, SimSiamGSG, VICReg
+from skssl.methods import BYOL, BYOLGSG, BarlowTwins, DirectPred, RotNet, SimCLR, SimSiam, SimSiamGSG, VICReg
 from skssl.pretext import Rotation
 from skssl.probes import KNNProbe, LinearProbe
 
@@ -14,6 +14,7 @@ __all__ = [
     "Augmentation",
     "BarlowTwins",
     "CollapseWarning",
+    "DirectPred",
     "KNNProbe",
     "LinearProbe",
     "MultiCrop",

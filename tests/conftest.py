@@ -14,6 +14,7 @@ QUICK = {
     skssl.BYOLGSG: {"proj_dim": 16, "pred_dim": 8, "pairing": "shared"},
     skssl.RotNet: {},
     skssl.BarlowTwins: {"proj_dim": 16},
+    skssl.DirectPred: {"hidden_dim": 16, "proj_dim": 8},
     skssl.VICReg: {"proj_dim": 16},
 }
 

@@ -1,13 +1,15 @@
-"""Methods without negatives that regularise, predict or distil: Barlow Twins and VICReg."""
+"""Methods without negatives that regularise, predict or distil: Barlow Twins, VICReg, DirectPred and DINO."""
 
 import numpy as np
 import pytest
 import torch
+from conftest import quick
 from test_losses import numpy, random_rows
 from test_methods import built, reached
 
 import skssl
 from skssl import losses
+from skssl.methods.directpred import direct_pred
 
 
 @pytest.mark.parametrize("lambd", [0.0, 0.0051, 1.0])
@@ -100,11 +102,85 @@ def test_their_projectors_end_without_bias_and_norm(X):
         assert net.projector[-1].bias is None
 
 
+def literal_predictor(f, eps):
+    """The reference code's: general eigenvalues, scaled by the largest, their root plus eps, at least 1e-4."""
+    values, vectors = np.linalg.eig(f)
+    e = np.maximum(np.sqrt(np.maximum(values.real, 0) / values.real.max()) + eps, 1e-4)
+    return sum(e[j] * np.outer(vectors.real[:, j], vectors.real[:, j]) for j in range(len(f)))
+
+
+@pytest.mark.parametrize("direct", ["pred", "copy"])
+@pytest.mark.parametrize("freq", [1, 2])
+def test_directpred_follows_the_correlation_for_several_steps(direct, freq, X):
+    estimator, net, batch = built(skssl.DirectPred, X, direct=direct, freq=freq, rho=0.3, eps=0.02)
+    f = None
+    for step in range(4):
+        views = [view.roll(step, 0) * (1 + step) for view in batch.views]  # other statistics in each step
+        batch.views = views
+        z = [net.projector(net.encoder(view)).detach().numpy() for view in views]
+        now = np.mean([np.outer(row, row) for projections in z for row in projections], axis=0)
+        f = now if f is None else 0.3 * f + 0.7 * now
+        estimator.losses(net, batch)
+        before = net.predictor.weight.clone()
+        estimator.after_step(net, progress=0.1)
+        np.testing.assert_allclose(net.correlation.numpy(), f, rtol=1e-10, atol=1e-12)
+        if step % freq:
+            assert torch.equal(net.predictor.weight, before), "between two settings the gradient alone moves it"
+        else:
+            expected = literal_predictor(f, 0.02) if direct == "pred" else f + 0.02 * np.eye(8)
+            np.testing.assert_allclose(net.predictor.weight.detach().numpy(), expected, rtol=1e-7, atol=1e-9)
+
+
+def test_directpred_is_byols_loss_with_that_predictor(X):
+    estimator, net, batch = built(skssl.DirectPred, X)
+    with torch.no_grad():
+        for p in net.target.parameters():  # away from the online network
+            p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(0), dtype=p.dtype), alpha=0.1)
+    z = [net.projector(net.encoder(view)) for view in batch.views]
+    p1, p2 = (x @ net.predictor.weight.T for x in z)
+    loss = estimator.losses(net, batch)["byol"]
+    torch.testing.assert_close(loss, losses.byol_loss(p1, p2, *(net.target(view) for view in batch.views)))
+    loss.backward()
+    assert reached(net) == {"encoder", "projector"}
+
+
+def test_directpreds_copy_keeps_its_share(X):
+    estimator, net, batch = built(skssl.DirectPred, X)
+    estimator.losses(net, batch)
+    old = [p.clone() for p in net.target.parameters()]
+    with torch.no_grad():
+        for p in net.encoder.parameters():
+            p.add_(1.0)
+    for progress in (0.5, 1.0):  # constant: also at the end
+        estimator.after_step(net, progress)
+    assert torch.allclose(next(net.target.parameters()), old[0] + 1 - 0.996**2, atol=1e-10)
+
+
+def test_directpreds_predictor_is_trained_only_between_settings(X):
+    for freq in (1, 2):
+        net = quick(skssl.DirectPred, freq=freq).fit(X).net_
+        trained = {id(p) for group in net.optimizer_.param_groups for p in group["params"]}
+        assert (id(net.module_.predictor.weight) in trained) == (freq > 1)
+        assert net.module_.correlation.dtype == torch.float32
+
+
+def test_direct_pred_of_what_is_no_full_matrix():
+    """No spread at all, one direction, eigenvalues that rounding has made negative: all give something finite."""
+    one = torch.tensor([[1.0, 1.0], [1.0, 1.0]])
+    assert torch.allclose(direct_pred(one, 0.1), torch.tensor([[0.6, 0.5], [0.5, 0.6]]))
+    assert torch.allclose(direct_pred(torch.zeros(3, 3), 0.01), 0.01 * torch.eye(3))
+    assert torch.allclose(direct_pred(torch.diag(torch.tensor([4.0, 1.0, -1e-7])), 0.0).diag(), torch.tensor([1, 0.5, 1e-4]))
+    assert direct_pred(torch.full((3, 3), torch.nan), 0.01).isfinite().all()
+
+
 @pytest.mark.parametrize(
     ("method", "params", "message"),
     [
         (skssl.BarlowTwins, {"lambd": -1}, "'lambd' parameter of BarlowTwins must be .* Got -1 instead"),
         (skssl.BarlowTwins, {"loss_scale": 0}, "'loss_scale' parameter of BarlowTwins must be .* Got 0 instead"),
+        (skssl.DirectPred, {"direct": "set"}, "'direct' parameter of DirectPred must be .* Got 'set' instead"),
+        (skssl.DirectPred, {"freq": 0}, "'freq' parameter of DirectPred must be .* Got 0 instead"),
+        (skssl.DirectPred, {"rho": 1.0}, "'rho' parameter of DirectPred must be .* Got 1.0 instead"),
         (skssl.VICReg, {"cov": -1}, "'cov' parameter of VICReg must be .* Got -1 instead"),
     ],
 )

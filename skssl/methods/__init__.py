@@ -2,9 +2,10 @@
 
 from skssl.methods.barlow_twins import BarlowTwins
 from skssl.methods.byol import BYOL, BYOLGSG
+from skssl.methods.directpred import DirectPred
 from skssl.methods.rotnet import RotNet
 from skssl.methods.simclr import SimCLR
 from skssl.methods.simsiam import SimSiam, SimSiamGSG
 from skssl.methods.vicreg import VICReg
 
-__all__ = ["BYOL", "BYOLGSG", "BarlowTwins", "RotNet", "SimCLR", "SimSiam", "SimSiamGSG", "VICReg"]
+__all__ = ["BYOL", "BYOLGSG", "BarlowTwins", "DirectPred", "RotNet", "SimCLR", "SimSiam", "SimSiamGSG", "VICReg"]
