@@ -2,7 +2,7 @@
 
 from skssl.augment import Augmentation, MultiCrop
 from skssl.errors import CollapseWarning
-from skssl.methods import BYOL, BYOLGSG, BarlowTwins, DirectPred, RotNet, SimCLR, SimSiam, SimSiamGSG, VICReg
+from skssl.methods import BYOL, BYOLGSG, DINO, BarlowTwins, DirectPred, RotNet, SimCLR, SimSiam, SimSiamGSG, VICReg
 from skssl.pretext import Rotation
 from skssl.probes import KNNProbe, LinearProbe
 
@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BYOL",
     "BYOLGSG",
+    "DINO",
     "Augmentation",
     "BarlowTwins",
     "CollapseWarning",

@@ -19,6 +19,7 @@ from skssl.errors import pick
 __all__ = [
     "barlow_twins",
     "byol_loss",
+    "dino",
     "guided_stop_gradient",
     "info_nce",
     "negative_cosine",
@@ -416,3 +417,51 @@ def vicreg(z1: Tensor, z2: Tensor, sim: float = 25.0, var: float = 25.0, cov: fl
     """
     invariance, variance, covariance = vicreg_terms(z1, z2)
     return sim * invariance + var * variance + cov * covariance
+
+
+@full_precision
+def dino(
+    student: Tensor,
+    teacher: Tensor,
+    center: Tensor,
+    student_temperature: float = 0.1,
+    teacher_temperature: float | Tensor = 0.04,
+) -> Tensor:
+    r"""DINO: the student's distribution over prototypes agrees with the teacher's of every other view.
+
+    .. math::
+        -\frac{1}{G (V - 1)} \sum_{g=1}^{G} \sum_{v \neq g} \frac{1}{n} \sum_i
+        \mathrm{softmax}\Bigl(\frac{t_{gi} - c}{\tau_t}\Bigr) \cdot \log \mathrm{softmax}\Bigl(\frac{s_{vi}}{\tau_s}\Bigr)
+
+    Parameters
+    ----------
+    student : Tensor of shape (V, n, k)
+        The student's scores of V views of n images. The first G views are those that the teacher saw.
+    teacher : Tensor of shape (G, n, k)
+        The teacher's scores, before its temperature; detached.
+    center : Tensor of shape (k,)
+        c, a running mean of the teacher's scores, which keeps one prototype from taking all.
+    student_temperature, teacher_temperature : float or scalar Tensor, default=0.1, 0.04
+        The lower one of the teacher makes its distribution the sharper one.
+
+    Returns
+    -------
+    Tensor of shape ()
+        The loss.
+
+    References
+    ----------
+    Caron et al., Emerging Properties in Self-Supervised Vision Transformers, ICCV 2021, equation 3 and algorithm 1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.losses import dino
+    >>> scores = torch.tensor([[[9.0, -9.0]], [[9.0, -9.0]]])  # two views of one image, of which both are sure
+    >>> dino(scores, scores, center=torch.zeros(2)).item()
+    0.0
+    """
+    target = F.softmax((teacher.detach() - center) / teacher_temperature, dim=2).flatten(1)  # (G, n * k)
+    log_share = F.log_softmax(student / student_temperature, dim=2).flatten(1)  # (V, n * k)
+    entropies = target @ log_share.T / -student.shape[1]  # (G, V)
+    return (entropies.sum() - entropies.diagonal().sum()) / (len(target) * (len(log_share) - 1))
