@@ -431,7 +431,8 @@ def dino(
 
     .. math::
         -\frac{1}{G (V - 1)} \sum_{g=1}^{G} \sum_{v \neq g} \frac{1}{n} \sum_i
-        \mathrm{softmax}\Bigl(\frac{t_{gi} - c}{\tau_t}\Bigr) \cdot \log \mathrm{softmax}\Bigl(\frac{s_{vi}}{\tau_s}\Bigr)
+        \mathrm{softmax}\Bigl(\frac{t_{gi} - c}{\tau_t}\Bigr) \cdot
+        \log \mathrm{softmax}\Bigl(\frac{s_{vi}}{\tau_s}\Bigr)
 
     Parameters
     ----------

@@ -27,8 +27,8 @@ class MLP(nn.Sequential):
         Whether BatchNorm follows the last layer, too.
     output_affine : bool, default=False
         Whether that last BatchNorm learns a scale and a shift.
-    activation : callable, default=ReLU
-        Makes what follows every hidden layer.
+    activation : callable, default=None
+        Makes what follows every hidden layer. None is ReLU, in place.
 
     Attributes
     ----------
@@ -51,9 +51,10 @@ class MLP(nn.Sequential):
         norm: bool = True,
         output_norm: bool = False,
         output_affine: bool = False,
-        activation: Callable[[], nn.Module] = partial(nn.ReLU, inplace=True),
+        activation: Callable[[], nn.Module] | None = None,
     ) -> None:
         dims = tuple(dims)
+        activation = activation or partial(nn.ReLU, inplace=True)
         layers: list[nn.Module] = []
         for n_in, n_out in itertools.pairwise(dims[:-1]):
             layers += [nn.Linear(n_in, n_out, bias=not norm)]

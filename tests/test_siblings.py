@@ -173,7 +173,9 @@ def test_direct_pred_of_what_is_no_full_matrix():
     one = torch.tensor([[1.0, 1.0], [1.0, 1.0]])
     assert torch.allclose(direct_pred(one, 0.1), torch.tensor([[0.6, 0.5], [0.5, 0.6]]))
     assert torch.allclose(direct_pred(torch.zeros(3, 3), 0.01), 0.01 * torch.eye(3))
-    assert torch.allclose(direct_pred(torch.diag(torch.tensor([4.0, 1.0, -1e-7])), 0.0).diag(), torch.tensor([1, 0.5, 1e-4]))
+    assert torch.allclose(
+        direct_pred(torch.diag(torch.tensor([4.0, 1.0, -1e-7])), 0.0).diag(), torch.tensor([1, 0.5, 1e-4])
+    )
     assert direct_pred(torch.full((3, 3), torch.nan), 0.01).isfinite().all()
 
 

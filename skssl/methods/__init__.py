@@ -9,4 +9,15 @@ from skssl.methods.simclr import SimCLR
 from skssl.methods.simsiam import SimSiam, SimSiamGSG
 from skssl.methods.vicreg import VICReg
 
-__all__ = ["BYOL", "BYOLGSG", "DINO", "BarlowTwins", "DirectPred", "RotNet", "SimCLR", "SimSiam", "SimSiamGSG", "VICReg"]
+__all__ = [
+    "BYOL",
+    "BYOLGSG",
+    "DINO",
+    "BarlowTwins",
+    "DirectPred",
+    "RotNet",
+    "SimCLR",
+    "SimSiam",
+    "SimSiamGSG",
+    "VICReg",
+]

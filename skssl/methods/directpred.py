@@ -88,9 +88,8 @@ class DirectPred(Momentum):
     def build(self, net: Objective, dim: int, n_samples: int) -> None:
         """Add the predictor, which the optimiser sees only if it is trained between two settings."""
         net.projector = MLP((dim, self.hidden_dim, self.proj_dim))
-        net.predictor = nn.Linear(self.proj_dim, self.proj_dim, bias=False).requires_grad_(self.freq > 1)
+        net.predictor = Predictor(self.proj_dim, self.proj_dim, bias=False).requires_grad_(self.freq > 1)
         net.register_buffer("correlation", torch.zeros(self.proj_dim, self.proj_dim))
-        net.steps = 0  # of this epoch
         super().build(net, dim, n_samples)
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
@@ -105,16 +104,22 @@ class DirectPred(Momentum):
 
     def before_epoch(self, net: Objective, epoch: int, encode: Any) -> None:
         """Count an epoch's steps anew, so that a training that is resumed goes on as it would have."""
-        net.steps = 0
+        net.predictor.steps = 0
 
     @torch.no_grad()
     def after_step(self, net: Objective, progress: float) -> None:
         """Set the predictor if it is its turn, and let the copy follow."""
-        if net.steps % self.freq == 0:
+        if net.predictor.steps % self.freq == 0:
             weight = direct_pred if self.direct == "pred" else direct_copy
             net.predictor.weight.copy_(weight(net.correlation, self.eps))
-        net.steps += 1
+        net.predictor.steps += 1
         super().after_step(net, progress)
+
+
+class Predictor(nn.Linear):
+    """A linear layer that counts an epoch's steps."""
+
+    steps: int = 0
 
 
 @full_precision

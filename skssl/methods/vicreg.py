@@ -23,8 +23,12 @@ class VICReg(SSLTransformer):
 
     Parameters
     ----------
-    sim, var, cov : float, default=25.0, 25.0, 1.0
-        What the invariance, the variance and the covariance weigh.
+    sim : float, default=25.0
+        What the invariance weighs: the squared distance of the two views.
+    var : float, default=25.0
+        What the variance weighs: a hinge that keeps every dimension's deviation up to 1.
+    cov : float, default=1.0
+        What the covariance weighs: the squares of the dimensions' covariances.
     proj_dim : int, default=2048
         Width of the projector (the paper's expander), hidden and output; 8192 on ImageNet.
     proj_layers : int, default=3
