@@ -88,7 +88,7 @@ class DINO(Momentum):
     paper: ClassVar[dict[str, Any]] = {
         "augment": "byol",
         "optimizer": "sgd",
-        "lr": 0.1,
+        "lr": 0.3,
         "weight_decay": 1e-4,
         "schedule": "cosine",
         "warmup": 0.1,
