@@ -2,7 +2,7 @@
 
 from skssl.augment import Augmentation, MultiCrop
 from skssl.errors import CollapseWarning
-from skssl.methods import BYOL, BYOLGSG, RotNet, SimCLR, SimSiam, SimSiamGSG
+from skssl.methods import BYOL, BYOLGSG, DINO, BarlowTwins, DirectPred, RotNet, SimCLR, SimSiam, SimSiamGSG, VICReg
 from skssl.pretext import Rotation
 from skssl.probes import KNNProbe, LinearProbe
 
@@ -11,8 +11,11 @@ __version__ = "0.1.0"
 __all__ = [
     "BYOL",
     "BYOLGSG",
+    "DINO",
     "Augmentation",
+    "BarlowTwins",
     "CollapseWarning",
+    "DirectPred",
     "KNNProbe",
     "LinearProbe",
     "MultiCrop",
@@ -21,4 +24,5 @@ __all__ = [
     "SimCLR",
     "SimSiam",
     "SimSiamGSG",
+    "VICReg",
 ]

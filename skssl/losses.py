@@ -16,10 +16,20 @@ from torch.nn import functional as F
 
 from skssl.errors import pick
 
-__all__ = ["byol_loss", "guided_stop_gradient", "info_nce", "negative_cosine", "nt_xent"]
+__all__ = [
+    "barlow_twins",
+    "byol_loss",
+    "dino",
+    "guided_stop_gradient",
+    "info_nce",
+    "negative_cosine",
+    "nt_xent",
+    "vicreg",
+    "vicreg_terms",
+]
 
 
-def full_precision(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def full_precision(loss: Callable[..., Any]) -> Callable[..., Any]:
     """Keep a loss out of mixed precision: half-precision arguments become float32 and autocast is off inside."""
 
     def widen(value: Any) -> Any:
@@ -29,7 +39,7 @@ def full_precision(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return value.float() if half else value
 
     @functools.wraps(loss)
-    def wrapped(first: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def wrapped(first: Tensor, *args: Any, **kwargs: Any) -> Any:
         with torch.autocast(first.device.type, enabled=False):
             return loss(widen(first), *map(widen, args), **{name: widen(value) for name, value in kwargs.items()})
 
@@ -286,3 +296,173 @@ def guided_stop_gradient(
     first = torch.where(first_is_source, _negative_cosines(p1, z2), _negative_cosines(p2, z1))
     second = torch.where(third_is_source, _negative_cosines(p3, z4), _negative_cosines(p4, z3))
     return (first + second).mean() / 2
+
+
+def _off_diagonal(c: Tensor) -> Tensor:
+    """Sum of the squares of a matrix, without its diagonal."""
+    return c.square().sum() - c.diagonal().square().sum()
+
+
+@full_precision
+def barlow_twins(z1: Tensor, z2: Tensor, lambd: float = 0.0051) -> Tensor:
+    r"""Barlow Twins: the dimensions of one view correlate with those of the other, each with its own alone.
+
+    With c the cross-correlation of the two views' dimensions over the batch,
+
+    .. math:: \sum_i (1 - c_{ii})^2 + \lambda \sum_i \sum_{j \neq i} c_{ij}^2.
+
+    Each view is brought to mean 0 and deviation 1 by its own statistics (biased, with BatchNorm's 1e-5 beneath the
+    root, as in the reference code). Both sums grow with d, so that plain SGD needs the loss scaled down.
+
+    Parameters
+    ----------
+    z1, z2 : Tensor of shape (n, d)
+        Embeddings of the first and the second view of n images. The gradient flows into both.
+    lambd : float, default=0.0051
+        What the decorrelation weighs.
+
+    Returns
+    -------
+    Tensor of shape ()
+        The loss.
+
+    References
+    ----------
+    Zbontar et al., Barlow Twins: Self-Supervised Learning via Redundancy Reduction, ICML 2021, equations 1 and 2.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.losses import barlow_twins
+    >>> z = torch.tensor([[1.0, 1.0], [-1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]])  # two independent dimensions
+    >>> round(barlow_twins(z, z).item(), 3), round(barlow_twins(z, z.flip(1), lambd=0.5).item(), 3)
+    (0.0, 3.0)
+    """
+    a, b = ((z - z.mean(0)) / (z.var(0, correction=0) + 1e-5).sqrt() for z in (z1, z2))
+    c = a.T @ b / len(z1)  # (d, d)
+    return (1 - c.diagonal()).square().sum() + lambd * _off_diagonal(c)
+
+
+@full_precision
+def vicreg_terms(z1: Tensor, z2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Invariance, variance and covariance, the three terms of VICReg, before they are weighed.
+
+    .. math::
+        s = \frac{1}{nd} \sum_{ij} (z_{ij} - z'_{ij})^2, \quad
+        v = \frac{1}{2d} \sum_j \Bigl[\max\bigl(0, 1 - \sqrt{\mathrm{Var}_j(z) + 10^{-4}}\bigr)
+        + \max\bigl(0, 1 - \sqrt{\mathrm{Var}_j(z') + 10^{-4}}\bigr)\Bigr], \quad
+        c = \frac{1}{d} \sum_{i \neq j} \bigl[C(z)_{ij}^2 + C(z')_{ij}^2\bigr],
+
+    variance and covariance C with the divisor n - 1.
+
+    Parameters
+    ----------
+    z1, z2 : Tensor of shape (n, d)
+        Embeddings of the first and the second view of n images, at least two. The gradient flows into both.
+
+    Returns
+    -------
+    invariance, variance, covariance : Tensor of shape ()
+        The terms.
+
+    References
+    ----------
+    Bardes et al., VICReg: Variance-Invariance-Covariance Regularization, ICLR 2022, equations 1 to 5. As in the
+    reference code, which the weights 25, 25 and 1 belong to, the squared distance is the mean over dimensions (the
+    paper's is their sum) and the variance term is halved (the paper's is not).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.losses import vicreg_terms
+    >>> z = torch.tensor([[2.0, 2.0], [-2.0, -2.0]])  # spread, but in one direction only
+    >>> vicreg_terms(z, z)
+    (tensor(0.), tensor(0.), tensor(128.))
+    """
+    centred = [z - z.mean(0) for z in (z1, z2)]
+    deviations = [(z.square().sum(0) / (len(z) - 1) + 1e-4).sqrt() for z in centred]
+    variance = torch.stack([F.relu(1 - deviation).mean() for deviation in deviations]).mean()
+    covariances = [z.T @ z / (len(z) - 1) for z in centred]  # (d, d)
+    covariance = torch.stack([_off_diagonal(c) / len(c) for c in covariances]).sum()
+    return F.mse_loss(z1, z2), variance, covariance
+
+
+def vicreg(z1: Tensor, z2: Tensor, sim: float = 25.0, var: float = 25.0, cov: float = 1.0) -> Tensor:
+    """VICReg: views of an image agree, every dimension varies, and no two of them do so together.
+
+    Parameters
+    ----------
+    z1, z2 : Tensor of shape (n, d)
+        Embeddings of the first and the second view of n images, at least two, not normalised. The gradient flows into
+        both.
+    sim, var, cov : float, default=25.0, 25.0, 1.0
+        What the invariance, the variance and the covariance of `vicreg_terms` weigh: lambda, mu and nu.
+
+    Returns
+    -------
+    Tensor of shape ()
+        ``sim * invariance + var * variance + cov * covariance``.
+
+    References
+    ----------
+    Bardes et al., VICReg: Variance-Invariance-Covariance Regularization, ICLR 2022, equation 6.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.losses import vicreg
+    >>> z = torch.zeros(3, 2)  # collapsed: only the variance says so
+    >>> vicreg(z, z)
+    tensor(24.7500)
+    """
+    invariance, variance, covariance = vicreg_terms(z1, z2)
+    return sim * invariance + var * variance + cov * covariance
+
+
+@full_precision
+def dino(
+    student: Tensor,
+    teacher: Tensor,
+    center: Tensor,
+    student_temperature: float = 0.1,
+    teacher_temperature: float | Tensor = 0.04,
+) -> Tensor:
+    r"""DINO: the student's distribution over prototypes agrees with the teacher's of every other view.
+
+    .. math::
+        -\frac{1}{G (V - 1)} \sum_{g=1}^{G} \sum_{v \neq g} \frac{1}{n} \sum_i
+        \mathrm{softmax}\Bigl(\frac{t_{gi} - c}{\tau_t}\Bigr) \cdot
+        \log \mathrm{softmax}\Bigl(\frac{s_{vi}}{\tau_s}\Bigr)
+
+    Parameters
+    ----------
+    student : Tensor of shape (V, n, k)
+        The student's scores of V views of n images. The first G views are those that the teacher saw.
+    teacher : Tensor of shape (G, n, k)
+        The teacher's scores, before its temperature; detached.
+    center : Tensor of shape (k,)
+        c, a running mean of the teacher's scores, which keeps one prototype from taking all.
+    student_temperature, teacher_temperature : float or scalar Tensor, default=0.1, 0.04
+        The lower one of the teacher makes its distribution the sharper one.
+
+    Returns
+    -------
+    Tensor of shape ()
+        The loss.
+
+    References
+    ----------
+    Caron et al., Emerging Properties in Self-Supervised Vision Transformers, ICCV 2021, equation 3 and algorithm 1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.losses import dino
+    >>> scores = torch.tensor([[[9.0, -9.0]], [[9.0, -9.0]]])  # two views of one image, of which both are sure
+    >>> dino(scores, scores, center=torch.zeros(2)).item()
+    0.0
+    """
+    target = F.softmax((teacher.detach() - center) / teacher_temperature, dim=2).flatten(1)  # (G, n * k)
+    log_share = F.log_softmax(student / student_temperature, dim=2).flatten(1)  # (V, n * k)
+    entropies = target @ log_share.T / -student.shape[1]  # (G, V)
+    return (entropies.sum() - entropies.diagonal().sum()) / (len(target) * (len(log_share) - 1))

@@ -5,14 +5,15 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 
 class MLP(nn.Sequential):
-    """Linear layers with BatchNorm and ReLU between them.
+    """Linear layers with BatchNorm and ReLU, or another activation, between them.
 
     Parameters
     ----------
@@ -26,6 +27,8 @@ class MLP(nn.Sequential):
         Whether BatchNorm follows the last layer, too.
     output_affine : bool, default=False
         Whether that last BatchNorm learns a scale and a shift.
+    activation : callable, default=None
+        Makes what follows every hidden layer. None is ReLU, in place.
 
     Attributes
     ----------
@@ -48,12 +51,14 @@ class MLP(nn.Sequential):
         norm: bool = True,
         output_norm: bool = False,
         output_affine: bool = False,
+        activation: Callable[[], nn.Module] | None = None,
     ) -> None:
         dims = tuple(dims)
+        activation = activation or partial(nn.ReLU, inplace=True)
         layers: list[nn.Module] = []
         for n_in, n_out in itertools.pairwise(dims[:-1]):
             layers += [nn.Linear(n_in, n_out, bias=not norm)]
-            layers += [nn.BatchNorm1d(n_out), nn.ReLU(inplace=True)] if norm else [nn.ReLU(inplace=True)]
+            layers += [nn.BatchNorm1d(n_out), activation()] if norm else [activation()]
         layers += [nn.Linear(dims[-2], dims[-1], bias=bias and not output_norm)]
         layers += [nn.BatchNorm1d(dims[-1], affine=output_affine)] if output_norm else []
         super().__init__(*layers)

@@ -13,6 +13,10 @@ QUICK = {
     skssl.BYOL: {"hidden_dim": 16, "proj_dim": 8, "pred_dim": 16},
     skssl.BYOLGSG: {"proj_dim": 16, "pred_dim": 8, "pairing": "shared"},
     skssl.RotNet: {},
+    skssl.BarlowTwins: {"proj_dim": 16},
+    skssl.DirectPred: {"hidden_dim": 16, "proj_dim": 8},
+    skssl.DINO: {"hidden_dim": 16, "proj_dim": 8, "n_prototypes": 12, "freeze_last_layer": 0},
+    skssl.VICReg: {"proj_dim": 16},
 }
 
 

@@ -1,0 +1,154 @@
+"""DINO: a student matches the distribution over prototypes that its own slow copy, the teacher, gives other views."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import torch
+from sklearn.utils._param_validation import Interval
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from skssl.augment import MultiCrop
+from skssl.engine import Batch, Objective
+from skssl.losses import dino
+from skssl.methods.momentum import Momentum
+from skssl.nn import MLP
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class DINO(Momentum):
+    """DINO: self-distillation with no labels, kept from collapsing by centring and sharpening the teacher.
+
+    With ``augment=MultiCrop(...)`` the student sees all crops, the teacher the global ones only.
+
+    Parameters
+    ----------
+    n_prototypes : int, default=4096
+        Scores that the head ends in; the paper has 65536 for ImageNet.
+    hidden_dim : int, default=2048
+        Width of the head's two hidden layers.
+    proj_dim : int, default=256
+        Width of the bottleneck, which is normalised before the prototypes.
+    head_norm : bool, default=True
+        Whether the hidden layers have BatchNorm: better for small convolutional networks; the paper has none.
+    student_temperature : float, default=0.1
+        Of the student's softmax.
+    teacher_temperature : float, default=0.04
+        Of the teacher's, from the end of its warm-up on. The paper's best is 0.07, after one.
+    warmup_teacher_temperature : float, default=0.04
+        Where the warm-up begins.
+    warmup_teacher_epochs : int, default=0
+        Epochs over which the teacher's temperature goes from the one to the other; the paper's 30.
+    center_momentum : float, default=0.9
+        What the centre keeps of itself in a step.
+    freeze_last_layer : int, default=1
+        Epochs during which the last layer is not trained.
+    clip_grad : float, default=3.0
+        The greatest norm of the gradient of each parameter by itself. None: it is left as it is.
+    ema_momentum : float, default=0.99
+        What the teacher keeps of itself in a step, at the start; the paper's 0.996 is for far more steps.
+    ema_schedule : {"cosine", "constant"}, default="cosine"
+        Whether it rises to 1 by the training's end or stays.
+
+    References
+    ----------
+    Caron et al., Emerging Properties in Self-Supervised Vision Transformers, ICCV 2021, section 3 and appendices C and
+    D. The views are BYOL's, whose crops may be a little smaller (0.08, not 0.14, of the area). BatchNorm in the head
+    and 4096 prototypes follow lightly's and solo-learn's settings for CIFAR; learning rate and weight decay are ours
+    for momentum SGD (the paper's are AdamW's, for vision transformers).
+
+    Examples
+    --------
+    >>> from skssl import DINO, MultiCrop
+    >>> from skssl.datasets import make_shapes
+    >>> X, y = make_shapes(64, image_size=16, random_state=0)
+    >>> small = {"backbone": "convnet", "n_prototypes": 64, "hidden_dim": 64, "epochs": 1, "batch_size": 32}
+    >>> encoder = DINO(augment=MultiCrop(n_local=2), random_state=0, **small).fit(X)
+    >>> encoder.transform(X).shape
+    (64, 128)
+    """
+
+    n_prototypes: int = 4096
+    hidden_dim: int = 2048
+    proj_dim: int = 256
+    head_norm: bool = True
+    student_temperature: float = 0.1
+    teacher_temperature: float = 0.04
+    warmup_teacher_temperature: float = 0.04
+    warmup_teacher_epochs: int = 0
+    center_momentum: float = 0.9
+    freeze_last_layer: int = 1
+    clip_grad: float | None = 3.0
+    ema_schedule: str = "cosine"
+
+    paper: ClassVar[dict[str, Any]] = {
+        "augment": "byol",
+        "optimizer": "sgd",
+        "lr": 0.3,
+        "weight_decay": 1e-4,
+        "schedule": "cosine",
+        "warmup": 0.1,
+        "aux_weight": 1.0,
+    }
+    multi_crop: ClassVar[bool] = True
+    copied: ClassVar[tuple[str, ...]] = ("encoder", "projector", "prototypes")
+    _parameter_constraints: ClassVar[dict] = {
+        **{name: [Interval(Integral, 1, None, closed="left")] for name in ("n_prototypes", "hidden_dim", "proj_dim")},
+        "head_norm": ["boolean"],
+        "student_temperature": [Interval(Real, 0, None, closed="neither")],
+        "teacher_temperature": [Interval(Real, 0, None, closed="neither")],
+        "warmup_teacher_temperature": [Interval(Real, 0, None, closed="neither")],
+        "warmup_teacher_epochs": [Interval(Integral, 0, None, closed="left")],
+        "center_momentum": [Interval(Real, 0, 1, closed="both")],
+        "freeze_last_layer": [Interval(Integral, 0, None, closed="left")],
+        "clip_grad": [Interval(Real, 0, None, closed="neither"), None],
+    }
+
+    def build(self, net: Objective, dim: int, n_samples: int) -> None:
+        """Add the head, whose two parts are the projector and the prototypes, the centre and the teacher."""
+        dims = (dim, self.hidden_dim, self.hidden_dim, self.proj_dim)
+        net.projector = MLP(dims, norm=self.head_norm, activation=nn.GELU)
+        net.prototypes = CosinePrototypes(self.proj_dim, self.n_prototypes, bias=False)
+        for layer in net.projector:
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+        net.register_buffer("center", torch.zeros(self.n_prototypes))
+        net.register_buffer("teacher_temperature", torch.tensor(float(self.teacher_temperature)))
+        super().build(net, dim, n_samples)
+
+    def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
+        n_global = self.augment.n_global if isinstance(self.augment, MultiCrop) else self.n_views
+        student = net.prototypes(torch.stack(net.project(batch.views)))  # (V, n, k)
+        with torch.no_grad():
+            teacher = net.target(torch.cat(batch.views[:n_global])).unflatten(0, (n_global, -1))  # (G, n, k)
+        loss = dino(student, teacher, net.center, self.student_temperature, net.teacher_temperature)
+        net.center.lerp_(teacher.to(net.center.dtype).mean((0, 1)), 1 - self.center_momentum)  # for the next step
+        return {"dino": loss}
+
+    def before_epoch(self, net: Objective, epoch: int, encode: Callable[[nn.Module], Tensor]) -> None:
+        """Freeze the prototypes at first, so that no gradient is there to move or decay them; warm the teacher up."""
+        net.prototypes.requires_grad_(epoch >= self.freeze_last_layer)
+        share = min(epoch / self.warmup_teacher_epochs, 1.0) if self.warmup_teacher_epochs else 1.0
+        start, end = self.warmup_teacher_temperature, self.teacher_temperature
+        net.teacher_temperature.fill_(start + (end - start) * share)
+
+    def after_backward(self, net: Objective) -> None:
+        """Shorten the gradient of every parameter that is too long by itself."""
+        if self.clip_grad is not None:
+            gradients = [p.grad for p in net.parameters() if p.grad is not None]
+            norms = torch.stack(torch._foreach_norm(gradients))
+            torch._foreach_mul_(gradients, list((self.clip_grad / (norms + 1e-6)).clamp_(max=1).unbind()))
+
+
+class CosinePrototypes(nn.Linear):
+    """Cosines with rows of weights: a weight-normalised layer, with gain 1, on normalised input."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Score embeddings: (..., d) -> (..., k)."""
+        return F.linear(F.normalize(z, dim=-1), F.normalize(self.weight, dim=1))
