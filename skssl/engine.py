@@ -132,6 +132,9 @@ class Objective(nn.Module):
         def __getattr__(self, name: str) -> Any:
             """Whatever the hooks have put on the net."""
 
+        def __setattr__(self, name: str, value: Any) -> None:
+            """What the hooks put there; numbers and flags, too, though only where they follow from the epoch."""
+
     def embed(self, view: Tensor) -> Tensor:
         """Map views to where the loss compares them, normalised by the batch as in training.
 

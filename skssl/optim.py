@@ -161,7 +161,7 @@ def make_optimizer(
             groups.setdefault((scheduled, decayed), []).append(parameter)
     options: dict[str, Any] = {"momentum": momentum, "fused": True}
     options = {key: value for key, value in options.items() if key in inspect.signature(kind).parameters}
-    return kind(
+    made = kind(
         [
             {"params": params, "scheduled": scheduled, "weight_decay": weight_decay if decayed else 0.0}
             for (scheduled, decayed), params in groups.items()
@@ -169,6 +169,11 @@ def make_optimizer(
         lr=lr,  # type: ignore[call-arg]
         **options,
     )
+    if kind is torch.optim.SGD and momentum:  # its fused step refuses parameters that have no gradient at first
+        for group in made.param_groups:
+            for parameter in group["params"]:
+                made.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return made
 
 
 def _constant(progress: float, epoch: float) -> float:

@@ -13,6 +13,14 @@ QUICK = {
     skssl.BYOL: {"hidden_dim": 16, "proj_dim": 8, "pred_dim": 16},
     skssl.BYOLGSG: {"proj_dim": 16, "pred_dim": 8, "pairing": "shared"},
     skssl.RotNet: {},
+    skssl.SwAV: {
+        "n_prototypes": 6,
+        "hidden_dim": 16,
+        "proj_dim": 8,
+        "freeze_prototypes": 0,
+        "queue_length": 24,
+        "queue_start": 0,
+    },
 }
 
 

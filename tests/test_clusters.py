@@ -1,0 +1,155 @@
+"""Methods that cluster: assignments, prototypes, queues and what is drawn from them, against literal versions."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import quick
+from test_methods import built, reached
+from torch.nn import functional as F
+
+import skssl
+from skssl import MultiCrop, losses
+from skssl.optim import make_optimizer
+
+
+def random(*shape, seed=0):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def literal_sinkhorn(scores, epsilon, n_iterations):
+    """The paper's algorithm, a number at a time: a row a prototype, a column a sample."""
+    n, k = scores.shape
+    q = [[math.exp(float(scores[b, j]) / epsilon) for b in range(n)] for j in range(k)]
+    total = sum(map(sum, q))
+    q = [[value / total for value in row] for row in q]
+    for _ in range(n_iterations):
+        for row in q:
+            row[:] = [value / sum(row) / k for value in row]
+        for b in range(n):
+            column = sum(row[b] for row in q)
+            for row in q:
+                row[b] = row[b] / column / n
+    return torch.tensor(q, dtype=torch.float64).T * n
+
+
+@pytest.mark.parametrize("n_iterations", [1, 3])
+@pytest.mark.parametrize("epsilon", [0.05, 0.5])
+def test_sinkhorn_is_the_papers_algorithm(n_iterations, epsilon):
+    scores = F.normalize(random(7, 4), dim=1)
+    found = losses.sinkhorn(scores, epsilon, n_iterations)
+    torch.testing.assert_close(found, literal_sinkhorn(scores, epsilon, n_iterations))
+
+
+def test_sinkhorn_normalises_samples_last_and_uses_all_prototypes():
+    scores = torch.cat([torch.ones(60, 1), 0.9 * torch.rand(60, 3)], 1).requires_grad_()  # all prefer the first
+    few, many = (losses.sinkhorn(scores, 0.05, n) for n in (1, 200))
+    torch.testing.assert_close(few.sum(1), torch.ones(60))
+    assert not torch.allclose(few.sum(0), torch.full((4,), 15.0), rtol=1e-3)
+    torch.testing.assert_close(many.sum(0), torch.full((4,), 15.0), rtol=1e-3, atol=0)
+    assert not many.requires_grad
+
+
+def test_sinkhorn_stays_finite_and_in_float32():
+    scores = torch.tensor([[1.0, -1.0], [1.0, -1.0]])  # exp(-2 / epsilon) is nothing in float32
+    torch.testing.assert_close(losses.sinkhorn(scores, 1e-3), torch.full((2, 2), 0.5))
+    with torch.autocast("cpu", torch.bfloat16):
+        half = losses.sinkhorn(F.normalize(random(6, 3), dim=1).bfloat16(), 0.05)
+        z = F.normalize(random(6, 3), dim=1).float()
+        assert losses.prototype_scores(z, z).dtype == torch.float32
+    assert half.dtype == torch.float32
+
+
+@pytest.mark.parametrize(("n_views", "n_codes"), [(2, 2), (5, 2), (3, 1)])
+def test_swapped_prediction_is_the_literal_sum(n_views, n_codes):
+    scores, codes = random(n_views, 6, 4), random(n_codes, 6, 4, seed=1).softmax(-1)
+    scores.requires_grad_()
+    total = 0.0
+    for a in range(n_codes):
+        for v in range(n_views):
+            for i in range(6):
+                p = np.exp(scores[v, i].detach().numpy() / 0.3)
+                terms = [-codes[a, i, j].item() * math.log(p[j] / p.sum()) for j in range(4)]
+                total += (v != a) * sum(terms) / (n_codes * (n_views - 1) * 6)
+    loss = losses.swapped_prediction(scores, codes.requires_grad_(), 0.3)
+    assert loss.item() == pytest.approx(total, rel=1e-12)
+    loss.backward()
+    assert codes.grad is None
+    assert torch.autograd.gradcheck(lambda s: losses.swapped_prediction(s, codes, 0.3), (scores,))
+
+
+def test_swav_swaps_the_assignments_of_the_first_two_of_all_crops(X):
+    estimator, net, batch = built(skssl.SwAV, X, augment=MultiCrop(n_local=2), queue_length=0)
+    batch.views += [random(12, 3, 7, 7, seed=seed) for seed in (1, 2)]
+    with torch.no_grad():
+        net.prototypes.mul_(3.0)  # an optimiser's step leaves them of any length
+    found = estimator.losses(net, batch)["swav"]
+    torch.testing.assert_close(net.prototypes.norm(dim=1), torch.ones(6).double())
+    h = [net.encoder(torch.cat(batch.views[:2])), net.encoder(torch.cat(batch.views[2:]))]
+    z = F.normalize(net.projector(torch.cat(h)), dim=1).chunk(4)  # the head's BatchNorm sees all crops
+    scores = [one @ net.prototypes.T for one in z]
+    codes = [losses.sinkhorn(one, 0.03, 3) for one in scores[:2]]
+    expected = losses.swapped_prediction(torch.stack(scores), torch.stack(codes), 0.1)
+    torch.testing.assert_close(found, expected)
+    found.backward()
+    assert reached(net) == {"encoder", "projector", "prototypes"}
+    history = quick(skssl.SwAV, augment=MultiCrop(n_local=2)).fit(X).history_
+    assert np.isfinite(history["swav"]).all()
+
+
+def test_swavs_queue_takes_part_when_it_is_full_and_is_pushed_after_scoring(X):
+    estimator, net, batch = built(skssl.SwAV, X, queue_length=20, queue_start=1)
+    queue = [random(0, 8), random(0, 8)]
+    used = []
+    for step in range(5):
+        estimator.before_epoch(net, step, encode=None)
+        used.append(net.queued)
+        net.prototypes.data = random(6, 8, seed=step)  # the scores of what is queued are those of today
+        found = estimator.losses(net, batch)["swav"]
+        prototypes = F.normalize(net.prototypes.detach(), dim=1)
+        z = [F.normalize(one, dim=1) for one in net.project(batch.views)]
+        scores = torch.stack(z) @ prototypes.T
+        past = [items @ prototypes.T if net.queued else scores[0, :0] for items in queue]
+        codes = [losses.sinkhorn(torch.cat([a, b]), 0.03, 3)[-12:] for a, b in zip(past, scores, strict=True)]
+        torch.testing.assert_close(found, losses.swapped_prediction(scores, torch.stack(codes), 0.1))
+        queue = [torch.cat([items, new.detach()])[-20:] for items, new in zip(queue, z, strict=True)]
+        batch.views = [view + 0.1 for view in batch.views]
+    assert used == [False, False, True, True, True]  # full after two batches, and not before its start
+    estimator.set_params(queue_start=4).before_epoch(net, 3, encode=None)
+    assert not net.queued
+
+
+def test_swavs_prototypes_are_frozen_for_whole_epochs(X):
+    params = {"epochs": 2, "warmup_epochs": 0, "freeze_prototypes": 1, "queue_length": 0, "weight_decay": 0.1}
+    estimator = quick(skssl.SwAV, **params)
+    start = quick(skssl.SwAV, **params | {"epochs": 0}).fit(X).net_.module_.prototypes.detach().clone()
+    first = estimator.partial_fit(X).net_.module_
+    torch.testing.assert_close(first.prototypes.detach(), start)
+    assert first.prototypes.requires_grad
+    assert not estimator.net_.optimizer_.state[first.prototypes]["momentum_buffer"].any()
+    second = estimator.partial_fit(X).net_.module_.prototypes.detach()
+    assert not torch.allclose(F.normalize(second, dim=1), start)
+
+
+def test_multi_crop_is_for_those_who_take_it(X):
+    with pytest.raises(TypeError, match="SimCLR compares views of one size"):
+        quick(skssl.SimCLR, augment=MultiCrop()).fit(X)
+    with pytest.raises(ValueError, match="'epsilon' parameter of SwAV must be a float"):
+        quick(skssl.SwAV, epsilon=0).fit(X)
+
+
+def test_the_optimiser_takes_parameters_that_join_later():
+    """Momentum that begins with zeros is the momentum that begins with the first gradient."""
+    ours, torchs = (torch.nn.Linear(3, 2, bias=False) for _ in range(2))
+    torchs.load_state_dict(ours.state_dict())
+    late = torch.nn.Linear(3, 2)
+    net = torch.nn.ModuleList([ours, late])
+    made = make_optimizer("sgd", net, lr=0.1, momentum=0.9, weight_decay=0.01)
+    plain = torch.optim.SGD(torchs.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01, fused=True)
+    for step in range(3):
+        for optimizer, module in ((made, ours), (plain, torchs)):
+            optimizer.zero_grad()
+            (module.weight.square().sum() + (late.weight.sum() if step else 0)).backward()
+            optimizer.step()
+    assert torch.equal(ours.weight, torchs.weight)
