@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 import skssl
 from skssl import MultiCrop, losses
+from skssl.clusters import k_means
 from skssl.optim import make_optimizer
 
 
@@ -153,3 +154,76 @@ def test_the_optimiser_takes_parameters_that_join_later():
             (module.weight.square().sum() + (late.weight.sum() if step else 0)).backward()
             optimizer.step()
     assert torch.equal(ours.weight, torchs.weight)
+
+
+def test_k_means_finds_what_is_apart():
+    centers = 10 * torch.eye(5)
+    x = (centers.repeat_interleave(20, 0) + 0.1 * random(100, 5).float())[torch.randperm(100)]
+    torch.manual_seed(0)
+    inertia = []
+    for _ in range(5):  # one start may join two of them
+        found, label = k_means(x, 5, 20)
+        for k in range(5):
+            torch.testing.assert_close(found[k], x[label == k].mean(0))
+        inertia += [(x - found[label]).square().sum(1).mean().item()]
+    assert min(inertia) < 0.1
+    torch.manual_seed(1)
+    same = [k_means(x.expand(1, -1, -1)[0], 7, 20)[0] for _ in (torch.manual_seed(1), torch.manual_seed(1))]
+    assert same[0].shape == (7, 5)
+    few, label = k_means(torch.ones(6, 2), 4, 10)  # one distinct row: nothing is said, nothing breaks
+    assert few.isfinite().all()
+    assert label.max() < 4
+
+
+def test_deepcluster_v2_compares_all_crops_with_the_clusters_of_their_image(X):
+    estimator, net, batch = built(skssl.DeepClusterV2, X, augment=MultiCrop(n_local=1))
+    batch.views += [random(12, 3, 7, 7, seed=1)]
+    batch.index = torch.randperm(40)[:12]
+    net.assignments = torch.randint(6, (3, 40))
+    kept = net.embeddings.clone()
+    found = estimator.losses(net, batch)["deepcluster"]
+    h = [net.encoder(torch.cat(batch.views[:2])), net.encoder(batch.views[2])]
+    z = F.normalize(net.projector(torch.cat(h)), dim=1).chunk(3)
+    total = 0.0
+    for head in range(3):
+        for view in range(3):
+            for row, i in enumerate(batch.index):
+                p = (net.prototypes[head] @ z[view][row] / 0.1).softmax(0)
+                total = total - p[net.assignments[head, i]].log() / (3 * 3 * 12)
+    torch.testing.assert_close(found, total)
+    for view in range(2):  # the small crop is not kept
+        kept[view, batch.index] = z[view].detach()
+    torch.testing.assert_close(net.embeddings, kept)
+    assert not net.embeddings.requires_grad
+    before = net.prototypes.clone()
+    found.backward()
+    assert reached(net) == {"encoder", "projector"}
+    assert torch.equal(net.prototypes, before)
+
+
+def test_deepcluster_v2_clusters_the_views_in_turn_and_never_trains_the_prototypes(X):
+    estimator = quick(skssl.DeepClusterV2, epochs=2).partial_fit(X)
+    net = estimator.net_.module_
+    assert "prototypes" not in dict(net.named_parameters())
+    kept, asked = net.embeddings.clone(), []
+    torch.testing.assert_close(kept.norm(dim=2), torch.ones(2, 40))
+    torch.manual_seed(3)
+    estimator.before_epoch(net, 1, asked.append)
+    assert not asked, "the images are encoded before the first epoch only"
+    torch.manual_seed(3)
+    for head, crop in enumerate([0, 1, 0]):
+        centers = F.normalize(k_means(kept[crop], 6, 10)[0], dim=1)
+        torch.testing.assert_close(net.prototypes[head], centers)
+        assert torch.equal(net.assignments[head], (kept[crop] @ centers.T).argmax(1))
+    assert not torch.equal(net.prototypes[0], net.prototypes[2]), "a start of its own for each head"
+    assert all(len(row.unique()) > 3 for row in net.assignments)
+
+
+def test_deepcluster_v2_begins_with_the_images_themselves(X):
+    estimator, net, _ = built(skssl.DeepClusterV2, X, n_prototypes=1000)
+    z = random(40, 8)
+    estimator.before_epoch(net, 0, lambda module: z if isinstance(module[0], type(net.encoder)) else None)
+    torch.testing.assert_close(net.embeddings, F.normalize(z, dim=1).expand(2, -1, -1))
+    assert net.prototypes.shape == (3, 40, 8)  # no more than there are images
+    with pytest.raises(ValueError, match=r"keeps something for every training image.* Got 20"):
+        quick(skssl.DeepClusterV2).partial_fit(X).partial_fit(X[:20])
