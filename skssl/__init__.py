@@ -2,7 +2,7 @@
 
 from skssl.augment import Augmentation, MultiCrop
 from skssl.errors import CollapseWarning
-from skssl.methods import BYOL, BYOLGSG, DeepClusterV2, RotNet, SimCLR, SimSiam, SimSiamGSG, SwAV
+from skssl.methods import BYOL, BYOLGSG, DeepCluster, DeepClusterV2, RotNet, SimCLR, SimSiam, SimSiamGSG, SwAV
 from skssl.pretext import Rotation
 from skssl.probes import KNNProbe, LinearProbe
 
@@ -13,6 +13,7 @@ __all__ = [
     "BYOLGSG",
     "Augmentation",
     "CollapseWarning",
+    "DeepCluster",
     "DeepClusterV2",
     "KNNProbe",
     "LinearProbe",

@@ -1,7 +1,8 @@
-"""k-means for the methods that cluster between epochs."""
+"""k-means, and draws from all clusters alike, for the methods that cluster between epochs."""
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import torch
@@ -49,3 +50,37 @@ def k_means(x: Tensor, n_clusters: int, n_iterations: int) -> tuple[Tensor, Tens
         warnings.simplefilter("ignore", ConvergenceWarning)  # of fewer distinct rows than clusters
         found.fit(x.cpu().numpy())
     return torch.from_numpy(found.cluster_centers_).to(x), torch.from_numpy(found.labels_).long().to(x.device)
+
+
+def draw_evenly(label: Tensor) -> Tensor:
+    """Draw as many rows as there are, from all clusters alike and in a random order.
+
+    Parameters
+    ----------
+    label : int64 Tensor of shape (n,)
+        The cluster of each row, on the CPU.
+
+    Returns
+    -------
+    int64 Tensor of shape (n,)
+        Rows: n / k from each of k clusters that have any, up to rounding. None comes twice where a cluster has enough; where
+        it has not, they are drawn with replacement.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.clusters import draw_evenly
+    >>> _ = torch.manual_seed(0)
+    >>> label = torch.tensor([0, 0, 0, 0, 0, 1])
+    >>> label[draw_evenly(label)].bincount().max()  # three of each
+    tensor(3)
+    """
+    sizes = label.bincount()
+    share = math.ceil(len(label) / int(sizes.count_nonzero()))
+    rows = []
+    for members in label.argsort(stable=True).split(sizes.tolist()):
+        size = len(members)
+        if size:
+            rows.append(members[torch.randperm(size)[:share] if size >= share else torch.randint(size, (share,))])
+    drawn = torch.cat(rows)
+    return drawn[torch.randperm(len(drawn))[: len(label)]]

@@ -12,6 +12,7 @@ QUICK = {
     skssl.SimSiamGSG: {"proj_dim": 16, "pred_dim": 8},
     skssl.BYOL: {"hidden_dim": 16, "proj_dim": 8, "pred_dim": 16},
     skssl.BYOLGSG: {"proj_dim": 16, "pred_dim": 8, "pairing": "shared"},
+    skssl.DeepCluster: {"n_clusters": 6, "n_components": 8},
     skssl.DeepClusterV2: {"n_prototypes": 6, "hidden_dim": 16, "proj_dim": 8},
     skssl.RotNet: {},
     skssl.SwAV: {

@@ -1,17 +1,21 @@
 """Methods that cluster: assignments, prototypes, queues and what is drawn from them, against literal versions."""
 
 import math
+import pickle
 
 import numpy as np
 import pytest
 import torch
 from conftest import quick
+from skorch.callbacks import Callback
 from test_methods import built, reached
 from torch.nn import functional as F
 
 import skssl
 from skssl import MultiCrop, losses
-from skssl.clusters import k_means
+from skssl.clusters import draw_evenly, k_means
+from skssl.images import as_images
+from skssl.methods.deepcluster import sobel_filter
 from skssl.optim import make_optimizer
 
 
@@ -227,3 +231,113 @@ def test_deepcluster_v2_begins_with_the_images_themselves(X):
     assert net.prototypes.shape == (3, 40, 8)  # no more than there are images
     with pytest.raises(ValueError, match=r"keeps something for every training image.* Got 20"):
         quick(skssl.DeepClusterV2).partial_fit(X).partial_fit(X[:20])
+
+
+def test_even_draws_take_as_many_from_every_cluster():
+    label = torch.tensor([0] * 50 + [2] * 8 + [3] * 2)[torch.randperm(60)]  # cluster 1 is empty
+    torch.manual_seed(0)
+    drawn = draw_evenly(label)
+    assert len(drawn) == 60
+    assert (label[drawn].bincount(minlength=4) - torch.tensor([20, 0, 20, 20])).abs().max() <= 2
+    of_large = drawn[label[drawn] == 0]
+    assert len(of_large.unique()) == len(of_large), "a large cluster's images come once"
+    assert set(drawn[label[drawn] == 3].tolist()) == set((label == 3).nonzero().flatten().tolist())
+    assert not torch.equal(label[drawn], label[drawn].sort().values)
+    assert not torch.equal(drawn, draw_evenly(label))
+    torch.testing.assert_close(draw_evenly(torch.zeros(5, dtype=torch.long)).sort().values, torch.arange(5))
+
+
+def test_deepcluster_clusters_whitened_directions(X):
+    estimator, net, _ = built(skssl.DeepCluster, X, n_clusters=3, n_components=2)
+    angle = torch.tensor([0.0, 2.1, 4.2]).repeat(14)[:40]
+    length = 14 - torch.arange(40) // 3
+    flat = torch.stack([angle.cos(), angle.sin()], 1).double() * length[:, None] + 0.01 * random(40, 2, seed=1)
+    features = torch.cat([100 * flat[:, :1], flat[:, 1:], 1e-3 * random(40, 126, seed=2)], 1)  # noise beyond two
+    net.assignment.copy_(torch.arange(40) % 2)
+    torch.manual_seed(0)
+    order = estimator.before_epoch(net, 0, lambda module: features.float() if module is net.encoder else None)
+    label = net.assignment
+    for k in range(3):
+        assert len(label[k::3].unique()) == 1, "lengths and scales of the features do not matter, directions do"
+    assert len(label.unique()) == 3
+    assert net.nmi.item() < 0.1
+    assert (label[order].bincount() - 40 / 3).abs().max() <= 2
+    torch.manual_seed(0)
+    estimator.before_epoch(net, 1, lambda module: features.float())
+    assert net.nmi.item() == pytest.approx(1.0)
+
+
+def test_deepcluster_predicts_the_clusters_with_a_new_top_layer_each_epoch(X):
+    estimator, net, batch = built(skssl.DeepCluster, X)
+    net.assignment = torch.randint(6, (40,))
+    batch.index = torch.randint(40, (12,))
+    found = estimator.losses(net, batch)
+    scores = net.top_layer(net.encoder(batch.views[0])).float()
+    target = torch.stack([net.assignment[i] for i in batch.index])
+    torch.testing.assert_close(found["deepcluster"], F.cross_entropy(scores, target))
+    found["deepcluster"].backward()
+    assert reached(net) == {"encoder", "top_layer"}
+    net.top_layer.weight.data.fill_(5.0)
+    net.top_layer.bias.data.fill_(5.0)
+    estimator.before_epoch(net, 1, lambda module: random(40, 128).float())
+    assert net.top_layer.weight.std().item() == pytest.approx(0.01, rel=0.2)
+    assert not net.top_layer.bias.any()
+    assert len(quick(skssl.DeepCluster, n_clusters=100).fit(X).net_.module_.top_layer.weight) == 40
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "lars", "adamw"])
+def test_the_optimiser_forgets_the_old_top_layer(optimizer, X):
+    estimator = quick(skssl.DeepCluster, optimizer=optimizer, lr=0.01).fit(X)
+    net, seen = estimator.net_.module_, {}
+
+    class Look(Callback):
+        def on_batch_begin(self, trainer, **kwargs):
+            for name in ("top_layer", "encoder"):
+                weight = next(trainer.module_.get_submodule(name).parameters())
+                state = trainer.optimizer_.state[weight].values()
+                seen.setdefault(name, [value.abs().sum().item() for value in state if torch.is_tensor(value)])
+
+    assert any(value.any() for value in estimator.net_.optimizer_.state[net.top_layer.weight].values())
+    estimator.net_.callbacks_.append(("look", Look()))
+    estimator.partial_fit(X)
+    assert not any(seen["top_layer"])
+    assert all(seen["encoder"])
+    assert np.isfinite(estimator.history_["loss"]).all()
+
+
+def test_an_epoch_goes_through_the_chosen_images(X):
+    seen = []
+
+    class Look(Callback):
+        def on_batch_begin(self, trainer, batch, **kwargs):
+            seen.append(batch.index)
+
+    drawn = []
+    estimator = quick(skssl.DeepCluster, callbacks=[Look()], batch_size=20)
+    trainer = estimator._make_trainer(as_images(X))
+    method = trainer.module_.method
+    before_epoch = method.before_epoch
+    method.before_epoch = lambda *args: drawn.append(before_epoch(*args)) or drawn[-1]
+    trainer.fit_loop(as_images(X), None, epochs=1)
+    assert torch.equal(torch.cat(seen), drawn[0])
+    assert len(drawn[0].unique()) < 40
+
+
+def test_sobel_shows_the_encoder_grey_and_its_gradients(X):
+    image = torch.zeros(1, 3, 5, 6)
+    image[..., 3:] = torch.tensor([3.0, 0.0, 6.0])[None, :, None, None]  # an edge from left to right
+    gray, columns, rows = sobel_filter(None, (image,))[0]
+    assert torch.equal(gray, image.mean(1)[0])
+    assert torch.equal(columns, torch.tensor([0.0, 0, 12, 12, 0, 0]).expand(5, 6))
+    assert not rows.any()
+    turned = sobel_filter(None, (image.transpose(2, 3),))[0]
+    assert torch.equal(turned[2], columns.T)
+    estimator = quick(skssl.DeepCluster, sobel=True).fit(X)
+    views = estimator.net_.augmentations[0].normalize(torch.from_numpy(X.copy()).permute(0, 3, 1, 2))
+    with torch.no_grad():
+        expected = estimator.encoder_.features(sobel_filter(None, (views,))).mean((2, 3))
+    np.testing.assert_allclose(estimator.transform(X), expected, rtol=1e-4, atol=1e-5)
+    loaded = pickle.loads(pickle.dumps(estimator))
+    assert np.array_equal(loaded.transform(X), estimator.transform(X))
+    with pytest.raises(ValueError, match=r"sobel=True needs images of 3 channels. Got 1"):
+        quick(skssl.DeepCluster, sobel=True).fit(X[..., 0])

@@ -21,7 +21,7 @@ from skssl.nn import MLP
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class DeepClusterV2(SSLTransformer):
-    """DeepCluster-v2: the centres of the last epoch's embeddings are the prototypes that this epoch's are compared with.
+    """DeepCluster-v2: the centres of the last epoch's embeddings are this epoch's prototypes.
 
     An embedding of each of the first two views of every image is kept as the epoch goes by. Before the next epoch every
     head clusters those of the one or of the other view, in turn; its prototypes are the normalised centres, which are
@@ -45,8 +45,8 @@ class DeepClusterV2(SSLTransformer):
     References
     ----------
     Caron et al., Unsupervised Learning of Visual Features by Contrasting Cluster Assignments, NeurIPS 2020, section
-    4.1 and appendix; `augment=MultiCrop()` adds small crops, which predict. The reference code normalises the centres in
-    every iteration of k-means, which makes each the direction nearest to its members on average. Here scikit-learn's
+    4.1 and appendix; `augment=MultiCrop()` adds small crops, which predict. The reference code normalises the centres
+    in every iteration of k-means, which makes each the direction nearest to its members on average. Here scikit-learn's
     k-means runs on normalised embeddings and the centres are normalised in the end, when each embedding is assigned to
     the prototype of the greatest cosine: until then, wide clusters, whose centres are short, reach a little farther. A
     cluster without members is given one by k-means; a prototype that none is nearest to in the end stays. An image that
@@ -58,7 +58,7 @@ class DeepClusterV2(SSLTransformer):
     >>> from skssl import DeepClusterV2
     >>> from skssl.datasets import make_shapes
     >>> X, y = make_shapes(64, image_size=16, random_state=0)
-    >>> method = DeepClusterV2(n_prototypes=8, hidden_dim=64, backbone="convnet", epochs=1, batch_size=32, random_state=0)
+    >>> method = DeepClusterV2(n_prototypes=8, backbone="convnet", epochs=1, batch_size=32, random_state=0)
     >>> method.fit(X).transform(X).shape
     (64, 128)
     """
@@ -73,7 +73,7 @@ class DeepClusterV2(SSLTransformer):
     paper: ClassVar[dict[str, Any]] = {
         "augment": "simclr",
         "optimizer": "sgd",
-        "lr": 0.1,
+        "lr": 0.03,
         "weight_decay": 5e-4,
         "schedule": "cosine",
         "warmup": 0.05,
