@@ -2,7 +2,21 @@
 
 from skssl.augment import Augmentation, MultiCrop
 from skssl.errors import CollapseWarning
-from skssl.methods import BYOL, BYOLGSG, DINO, BarlowTwins, DirectPred, RotNet, SimCLR, SimSiam, SimSiamGSG, VICReg
+from skssl.methods import (
+    BYOL,
+    BYOLGSG,
+    DINO,
+    BarlowTwins,
+    DeepCluster,
+    DeepClusterV2,
+    DirectPred,
+    RotNet,
+    SimCLR,
+    SimSiam,
+    SimSiamGSG,
+    SwAV,
+    VICReg,
+)
 from skssl.pretext import Rotation
 from skssl.probes import KNNProbe, LinearProbe
 
@@ -15,6 +29,8 @@ __all__ = [
     "Augmentation",
     "BarlowTwins",
     "CollapseWarning",
+    "DeepCluster",
+    "DeepClusterV2",
     "DirectPred",
     "KNNProbe",
     "LinearProbe",
@@ -24,5 +40,6 @@ __all__ = [
     "SimCLR",
     "SimSiam",
     "SimSiamGSG",
+    "SwAV",
     "VICReg",
 ]

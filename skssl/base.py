@@ -125,6 +125,8 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     per_image: ClassVar[bool] = False
     #: Submodules of the net whose learning rate is not scheduled.
     constant: ClassVar[tuple[str, ...]] = ()
+    #: Submodules of the net that `before_epoch` begins anew, so that the optimiser forgets them, too.
+    renewed: ClassVar[tuple[str, ...]] = ()
 
     _parameter_constraints: ClassVar[dict] = {
         "backbone": [str, nn.Module, callable],
@@ -193,7 +195,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """
         raise NotImplementedError
 
-    def before_epoch(self, net: Objective, epoch: int, encode: Callable[[nn.Module], Tensor]) -> None:
+    def before_epoch(self, net: Objective, epoch: int, encode: Callable[[nn.Module], Tensor]) -> Tensor | None:
         """Prepare an epoch: cluster, thaw or let in what takes part from then on.
 
         Parameters
@@ -205,7 +207,13 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         encode : callable
             From a module on the net to its output for all training images, (n_samples, d), in evaluation mode and
             without augmentation.
+
+        Returns
+        -------
+        int64 Tensor of shape (n_samples,) or None
+            Which images the epoch goes through, in this order; None is all of them in a random one.
         """
+        return None
 
     def after_backward(self, net: Objective) -> None:
         """Change the gradient, before the optimiser's step.

@@ -19,7 +19,7 @@ from skssl.augment import Augmentation
 from skssl.errors import CollapseWarning
 from skssl.images import Images
 from skssl.nn import effective_rank, spread
-from skssl.optim import make_optimizer, schedule_factor
+from skssl.optim import forget, make_optimizer, schedule_factor
 
 # Embeddings have collapsed to a point when their spread is below this share of an even one's, and to a few dimensions
 # when their effective rank is below this, provided there are images and dimensions enough for a rank of 32. On CIFAR-10
@@ -132,6 +132,9 @@ class Objective(nn.Module):
         def __getattr__(self, name: str) -> Any:
             """Whatever the hooks have put on the net."""
 
+        def __setattr__(self, name: str, value: Any) -> None:
+            """What the hooks put there; numbers and flags, too, though only where they follow from the epoch."""
+
     def embed(self, view: Tensor) -> Tensor:
         """Map views to where the loss compares them, normalised by the batch as in training.
 
@@ -193,8 +196,8 @@ class ImageLoader:
     def __len__(self) -> int:
         return len(self.images) // self.batch_size
 
-    def epoch(self, order: torch.Generator, draws: torch.Generator) -> Iterator[Batch]:
-        """Go through the images once in a random order.
+    def epoch(self, order: torch.Generator, draws: torch.Generator, chosen: Tensor | None = None) -> Iterator[Batch]:
+        """Go through the images once in a random order, or through those that a method has chosen.
 
         Parameters
         ----------
@@ -202,13 +205,15 @@ class ImageLoader:
             For the order, on the CPU.
         draws : torch.Generator
             For the augmentation, on the device.
+        chosen : int64 Tensor of shape (n_samples,), optional
+            Which images to go through, in this order.
 
         Yields
         ------
         Batch
             The next batch.
         """
-        permutation = torch.randperm(len(self.images), generator=order)
+        permutation = torch.randperm(len(self.images), generator=order) if chosen is None else chosen.cpu()
         for index in permutation[: len(self) * self.batch_size].split(self.batch_size):
             index = index.to(self.device, non_blocking=True)
             images = self.images.read(index)
@@ -402,13 +407,15 @@ class Trainer(NeuralNet):
         done, steps = len(self.history) - 1, len(iterator)
         method, augment, device = self.module_.method, self.augmentations[0], torch.device(self.device)
         order, draws = self.generators(done)
-        method.before_epoch(
+        chosen = method.before_epoch(
             self.module_, done, lambda module: torch.cat(list(encode(module, iterator.images, augment, device)))
         )
+        for name in method.renewed:
+            forget(self.optimizer_, self.module_.get_submodule(name))
         progress = Progress(f"Epoch {done + 1}/{max(self.max_epochs, done + 1)}", self.verbose)
         sums: dict[str, Tensor] = {}
         started = time.perf_counter()
-        for step, batch in enumerate(progress(iterator.epoch(order, draws), steps, iterator.batch_size)):
+        for step, batch in enumerate(progress(iterator.epoch(order, draws, chosen), steps, iterator.batch_size)):
             epoch = done + step / steps
             self.set_learning_rate(epoch if epoch >= self.warmup_epochs else epoch + 1 / steps)
             self.notify("on_batch_begin", batch=batch, training=training)

@@ -24,6 +24,9 @@ __all__ = [
     "info_nce",
     "negative_cosine",
     "nt_xent",
+    "prototype_scores",
+    "sinkhorn",
+    "swapped_prediction",
     "vicreg",
     "vicreg_terms",
 ]
@@ -466,3 +469,112 @@ def dino(
     log_share = F.log_softmax(student / student_temperature, dim=2).flatten(1)  # (V, n * k)
     entropies = target @ log_share.T / -student.shape[1]  # (G, V)
     return (entropies.sum() - entropies.diagonal().sum()) / (len(target) * (len(log_share) - 1))
+
+
+@full_precision
+def prototype_scores(z: Tensor, prototypes: Tensor) -> Tensor:
+    """Cosines of embeddings with prototypes of length one.
+
+    Parameters
+    ----------
+    z : Tensor of shape (..., d)
+        Embeddings; normalised here.
+    prototypes : Tensor of shape (k, d)
+        Prototypes; taken as they are.
+
+    Returns
+    -------
+    Tensor of shape (..., k)
+        The scores.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.losses import prototype_scores
+    >>> prototype_scores(torch.tensor([[3.0, 4.0]]), torch.eye(2))
+    tensor([[0.6000, 0.8000]])
+    """
+    return F.normalize(z, dim=-1) @ prototypes.T
+
+
+@torch.no_grad()
+@full_precision
+def sinkhorn(scores: Tensor, epsilon: float = 0.05, n_iterations: int = 3) -> Tensor:
+    r"""Soft assignments of samples to prototypes that use all prototypes equally, by Sinkhorn and Knopp's iteration.
+
+    .. math:: Q = \mathrm{Diag}(u)\, \exp(S / \varepsilon)\, \mathrm{Diag}(v).
+
+    Every iteration first gives each prototype the same total, then each sample; the samples' comes last and is one. It
+    works on logarithms, so that no epsilon overflows or leaves a prototype without any weight.
+
+    Parameters
+    ----------
+    scores : Tensor of shape (n, k)
+        Similarities of n samples and k prototypes.
+    epsilon : float, default=0.05
+        Weight of the entropy, greater than 0: the greater, the more even the assignments of a sample.
+    n_iterations : int, default=3
+        How many, at least 1.
+
+    Returns
+    -------
+    Tensor of shape (n, k)
+        Q, with rows that sum to one and columns that sum to about n / k. It has no gradient.
+
+    References
+    ----------
+    Caron et al., Unsupervised Learning of Visual Features by Contrasting Cluster Assignments, NeurIPS 2020, equations
+    3 to 5 (where Q is transposed and sums to one as a whole).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.losses import sinkhorn
+    >>> sinkhorn(torch.tensor([[1.0, 0.9], [1.0, 0.2]])).round(decimals=2)  # both prefer the first
+    tensor([[0., 1.],
+            [1., 0.]])
+    """
+    log_q = scores / epsilon
+    for _ in range(n_iterations):
+        log_q = log_q.log_softmax(0).log_softmax(1)  # the constants of the paper cancel in the next step
+    return log_q.exp()
+
+
+@full_precision
+def swapped_prediction(scores: Tensor, codes: Tensor, temperature: float = 0.1) -> Tensor:
+    r"""SwAV's loss: every view predicts the codes of the first views, except its own.
+
+    .. math:: -\frac{1}{A} \sum_{a=1}^{A} \frac{1}{V - 1} \sum_{v \neq a} \frac{1}{n} \sum_{i=1}^{n}
+        \sum_{j=1}^{k} q_{aij} \log\frac{\exp(s_{vij}/t)}{\sum_{l}\exp(s_{vil}/t)}.
+
+    Parameters
+    ----------
+    scores : Tensor of shape (V, n, k)
+        Scores of V views of n images for k prototypes.
+    codes : Tensor of shape (A, n, k)
+        Assignments of the first A views, the targets, A <= V; detached.
+    temperature : float, default=0.1
+        t, greater than 0.
+
+    Returns
+    -------
+    Tensor of shape ()
+        The loss. At ln k nothing has been learnt.
+
+    References
+    ----------
+    Caron et al., Unsupervised Learning of Visual Features by Contrasting Cluster Assignments, NeurIPS 2020, equations
+    1, 2 and 6.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.losses import swapped_prediction
+    >>> scores, codes = torch.zeros(2, 3, 4), torch.full((2, 3, 4), 0.25)
+    >>> round(swapped_prediction(scores, codes).item(), 4)  # ln 4
+    1.3863
+    """
+    log_p = (scores / temperature).log_softmax(-1)
+    cross_entropy = -torch.einsum("aik,vik->av", codes.detach(), log_p) / scores.shape[1]
+    others = cross_entropy.sum() - cross_entropy.diagonal().sum()
+    return others / (len(codes) * (len(scores) - 1))

@@ -132,6 +132,8 @@ class Queue(nn.Module):
     ----------
     items : Tensor of shape (size, dim)
         The embeddings; random directions of length one at first.
+    pushed : int64 Tensor of shape ()
+        How many have ever been pushed.
 
     Examples
     --------
@@ -145,12 +147,22 @@ class Queue(nn.Module):
     """
 
     items: Tensor
-    place: Tensor
+    pushed: Tensor
 
     def __init__(self, size: int, dim: int) -> None:
         super().__init__()
         self.register_buffer("items", nn.functional.normalize(torch.randn(size, dim), dim=1))
-        self.register_buffer("place", torch.zeros((), dtype=torch.long))  # where the oldest is
+        self.register_buffer("pushed", torch.zeros((), dtype=torch.long))
+
+    @property
+    def place(self) -> Tensor:
+        """Where the oldest is, a Tensor of shape ()."""
+        return self.pushed % len(self.items)
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing is left of what it held at first. Asking waits for the device."""
+        return bool(self.pushed >= len(self.items))
 
     @torch.no_grad()
     def push(self, batch: Tensor) -> None:
@@ -164,7 +176,7 @@ class Queue(nn.Module):
         batch = batch[-len(self.items) :].to(self.items.dtype)
         index = (self.place + torch.arange(len(batch), device=batch.device)) % len(self.items)
         self.items.index_copy_(0, index, batch)
-        self.place.add_(len(batch)).remainder_(len(self.items))
+        self.pushed.add_(len(batch))
 
 
 def cosine_ramp(start: float, end: float, progress: float) -> float:

@@ -242,3 +242,31 @@ def schedule_factor(schedule: str, epoch: float, epochs: int, warmup_epochs: flo
         return epoch / warmup_epochs
     epoch, epochs_left = epoch - warmup_epochs, max(epochs - warmup_epochs, 1e-9)
     return course(epoch / epochs_left, epoch)
+
+
+def forget(optimizer: Optimizer, module: nn.Module) -> None:
+    """Set what an optimiser has kept for a module's parameters, such as momentum, back to zero.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+        The optimiser.
+    module : torch.nn.Module
+        A part of what it trains, which begins anew.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.optim import forget
+    >>> layer = torch.nn.Linear(1, 1)
+    >>> optimizer = torch.optim.SGD(layer.parameters(), lr=1.0, momentum=0.9)
+    >>> layer(torch.ones(1)).backward()
+    >>> optimizer.step()
+    >>> forget(optimizer, layer)
+    >>> optimizer.state[layer.weight]["momentum_buffer"]
+    tensor([[0.]])
+    """
+    for parameter in module.parameters():
+        for value in optimizer.state[parameter].values():
+            if isinstance(value, torch.Tensor):
+                value.zero_()

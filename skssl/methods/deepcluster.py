@@ -1,0 +1,130 @@
+"""DeepCluster: cluster the features, and learn to classify into the clusters, in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any, ClassVar
+
+import torch
+from sklearn.utils._param_validation import Interval
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from skssl.augment import Augmentation
+from skssl.base import SSLTransformer
+from skssl.clusters import draw_evenly, k_means
+from skssl.engine import Batch, Objective
+
+
+def sobel_filter(module: nn.Module, args: tuple[Tensor]) -> Tensor:
+    """Turn colour (n, 3, h, w) into grey and its two gradients, before a module reads it."""
+    (images,) = args
+    if images.shape[1] != 3:
+        raise ValueError(f"sobel=True needs images of 3 channels. Got {images.shape[1]}.")
+    gray = images.mean(1, keepdim=True)  # the reference code weighs the channels alike
+    padded = F.pad(gray, (1, 1, 1, 1), mode="replicate")
+    columns = padded[..., :-2, :] + 2 * padded[..., 1:-1, :] + padded[..., 2:, :]
+    rows = padded[..., :-2] + 2 * padded[..., 1:-1] + padded[..., 2:]
+    return torch.cat([gray, columns[..., 2:] - columns[..., :-2], rows[..., 2:, :] - rows[..., :-2, :]], dim=1)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class DeepCluster(SSLTransformer):
+    """DeepCluster: the clusters of all images' features are the classes of the next epoch.
+
+    Before every epoch the features of all images are whitened, normalised and clustered. As the clusters' numbers mean
+    nothing from one epoch to the next, a new top layer learns them, without momentum left from the last. The epoch
+    draws from all clusters alike, lest the large ones be all that is learnt: from each as many images, some of a small
+    one more than once. In `history_`, "nmi" is the normalised mutual information with the last epoch's clusters: it
+    grows as they settle, and is 0 in the first.
+
+    Parameters
+    ----------
+    n_clusters : int, default=100
+        How many, but no more than there are images. The paper has 10,000 on ImageNet, ten times its classes.
+    n_components : int, default=64
+        Principal components that are clustered, no more than there are features, and fewer than images. The paper has
+        256.
+    kmeans_iterations : int, default=20
+        How many, at most.
+    sobel : bool, default=False
+        Whether the encoder sees images of three channels as grey and its two gradients, so that no cluster is one of
+        colours. `encoder_` does it by itself (by a hook, which its ``state_dict`` does not hold). The paper has the
+        gradients alone.
+
+    References
+    ----------
+    Caron et al., Deep Clustering for Unsupervised Learning of Visual Features, ECCV 2018. The paper clusters AlexNet's
+    last hidden layer before its ReLU; here it is what `transform` returns, the pooled features. The paper's top layer
+    has an optimiser of its own without momentum, here it shares the other's, whose state of it is cleared with it. The
+    learning rate is ours for small images; the paper has 0.05.
+
+    Examples
+    --------
+    >>> from skssl import DeepCluster
+    >>> from skssl.datasets import make_shapes
+    >>> X, y = make_shapes(64, image_size=16, random_state=0)
+    >>> encoder = DeepCluster(n_clusters=8, backbone="convnet", epochs=1, batch_size=32, random_state=0).fit(X)
+    >>> encoder.transform(X).shape
+    (64, 128)
+    """
+
+    n_clusters: int = 100
+    n_components: int = 64
+    kmeans_iterations: int = 20
+    sobel: bool = False
+
+    paper: ClassVar[dict[str, Any]] = {
+        "augment": Augmentation(jitter=0.0, gray=0.0),
+        "optimizer": "sgd",
+        "lr": 0.05,
+        "weight_decay": 1e-5,
+        "schedule": "constant",
+        "warmup": 0.0,
+        "aux_weight": 1.0,
+    }
+    per_image: ClassVar[bool] = True
+    renewed: ClassVar[tuple[str, ...]] = ("top_layer",)
+    _parameter_constraints: ClassVar[dict] = {
+        "n_clusters": [Interval(Integral, 2, None, closed="left")],
+        "n_components": [Interval(Integral, 1, None, closed="left")],
+        "kmeans_iterations": [Interval(Integral, 1, None, closed="left")],
+        "sobel": ["boolean"],
+    }
+
+    @property
+    def n_views(self) -> int:
+        """One."""
+        return 1
+
+    def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102
+        net.top_layer = nn.Linear(dim, min(self.n_clusters, n_samples))
+        net.register_buffer("assignment", torch.zeros(n_samples, dtype=torch.long))
+        net.register_buffer("nmi", torch.zeros(()))
+        if self.sobel:
+            net.encoder.register_forward_pre_hook(sobel_filter)
+
+    @torch.no_grad()
+    def before_epoch(self, net: Objective, epoch: int, encode: Callable[[nn.Module], Tensor]) -> Tensor:
+        """Cluster the features, begin a new top layer, and draw the epoch's images."""
+        from sklearn.decomposition import PCA
+        from sklearn.metrics import normalized_mutual_info_score
+
+        features = encode(net.encoder).cpu().numpy()
+        n_components = min(self.n_components, net.dim, len(features) - 1)
+        white = PCA(n_components, whiten=True, svd_solver="covariance_eigh").fit_transform(features)
+        x = F.normalize(torch.from_numpy(white), dim=1)
+        _, label = k_means(x, net.top_layer.out_features, self.kmeans_iterations)
+        net.nmi.fill_(normalized_mutual_info_score(net.assignment.cpu().numpy(), label.numpy()))
+        net.assignment.copy_(label)
+        nn.init.normal_(net.top_layer.weight, std=0.01)
+        nn.init.zeros_(net.top_layer.bias)
+        return draw_evenly(label)
+
+    def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
+        scores = net.top_layer(net.encoder(batch.views[0])).float()  # (n, n_clusters)
+        label = net.assignment.index_select(0, batch.index)
+        accuracy = (scores.argmax(1) == label).float().mean()
+        return {"deepcluster": F.cross_entropy(scores, label), "cluster_accuracy": accuracy, "nmi": net.nmi}

@@ -1,0 +1,145 @@
+"""SwAV: predict from one view to which prototypes another view is assigned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import torch
+from sklearn.utils._param_validation import Interval
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from skssl.base import SSLTransformer
+from skssl.engine import Batch, Objective
+from skssl.losses import prototype_scores, sinkhorn, swapped_prediction
+from skssl.nn import MLP, Queue
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class SwAV(SSLTransformer):
+    """SwAV: swap the assignments of two views to prototypes, which all are used equally.
+
+    The sign of collapse is a loss that stays at ln `n_prototypes`. A lower `epsilon` or a longer `freeze_prototypes`
+    helps.
+
+    Parameters
+    ----------
+    n_prototypes : int, default=100
+        EffSSL's number on CIFAR; the paper has 3000 on ImageNet.
+    temperature : float, default=0.1
+        Of the softmax over a view's scores.
+    epsilon : float, default=0.03
+        Of the Sinkhorn iteration: the smaller, the sharper the assignments. EffSSL's on CIFAR; the paper has 0.05.
+    sinkhorn_iterations : int, default=3
+        How many.
+    queue_length : int, default=0
+        Past embeddings, of each of the two views that are assigned, that take part in the assignment; for batches much
+        smaller than `n_prototypes`. The paper has 3840 with a batch of 256. Their scores are those for the present
+        prototypes.
+    queue_start : int, default=15
+        Epochs before the queue takes part. It fills from the first step and takes part from the beginning of the first
+        epoch that finds it full (the reference code begins to fill it then, and uses it as soon as it is full).
+    freeze_prototypes : int, default=1
+        Epochs in which the prototypes stay as they are, an epoch at the paper's batch size in the reference code, too.
+    hidden_dim : int, default=2048
+        Width of the projector's hidden layer.
+    proj_dim : int, default=128
+        Width of its output.
+
+    References
+    ----------
+    Caron et al., Unsupervised Learning of Visual Features by Contrasting Cluster Assignments, NeurIPS 2020. Only the
+    first two views are assigned; ``augment=MultiCrop()`` adds small crops, which predict. Images are normalised as
+    for all methods (the reference code has a deviation of 0.228 for red). Learning rate and weight decay are ours for
+    momentum SGD on small images; the paper has LARC with 0.6 for a batch of 256, and 1e-6.
+
+    Examples
+    --------
+    >>> from skssl import SwAV
+    >>> from skssl.datasets import make_shapes
+    >>> X, y = make_shapes(64, image_size=16, random_state=0)
+    >>> encoder = SwAV(backbone="convnet", hidden_dim=64, epochs=1, batch_size=32, random_state=0).fit(X)
+    >>> encoder.transform(X).shape
+    (64, 128)
+    """
+
+    n_prototypes: int = 100
+    temperature: float = 0.1
+    epsilon: float = 0.03
+    sinkhorn_iterations: int = 3
+    queue_length: int = 0
+    queue_start: int = 15
+    freeze_prototypes: int = 1
+    hidden_dim: int = 2048
+    proj_dim: int = 128
+
+    paper: ClassVar[dict[str, Any]] = {
+        "augment": "simclr",
+        "optimizer": "sgd",
+        "lr": 0.1,
+        "weight_decay": 5e-4,
+        "schedule": "cosine",
+        "warmup": 0.05,
+        "aux_weight": 0.5,
+    }
+    multi_crop: ClassVar[bool] = True
+    _parameter_constraints: ClassVar[dict] = {
+        "n_prototypes": [Interval(Integral, 2, None, closed="left")],
+        "temperature": [Interval(Real, 0, None, closed="neither")],
+        "epsilon": [Interval(Real, 0, None, closed="neither")],
+        "sinkhorn_iterations": [Interval(Integral, 1, None, closed="left")],
+        "queue_length": [Interval(Integral, 0, None, closed="left")],
+        "queue_start": [Interval(Integral, 0, None, closed="left")],
+        "freeze_prototypes": [Interval(Integral, 0, None, closed="left")],
+        "hidden_dim": [Interval(Integral, 1, None, closed="left")],
+        "proj_dim": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102
+        net.projector = MLP((dim, self.hidden_dim, self.proj_dim))
+        net.prototypes = nn.Parameter(F.normalize(torch.randn(self.n_prototypes, self.proj_dim), dim=1))
+        net.queues = nn.ModuleList(Queue(self.queue_length, self.proj_dim) for _ in range(2) if self.queue_length)
+        net.queued = net.frozen = False
+
+    def before_epoch(self, net: Objective, epoch: int, encode: Callable[[nn.Module], Tensor]) -> None:
+        """Decide for the epoch whether the prototypes are frozen and the queues take part."""
+        net.frozen = epoch < self.freeze_prototypes
+        net.queued = bool(net.queues) and epoch >= self.queue_start and all(queue.full for queue in net.queues)
+
+    @torch.no_grad()
+    def assign(self, net: Objective, z: list[Tensor], scores: Tensor) -> Tensor:
+        """Assign the first two views, each together with its queue, and then queue them.
+
+        Parameters
+        ----------
+        net : Objective
+            The network.
+        z : list of Tensors of shape (n, d)
+            Embeddings of the views.
+        scores : Tensor of shape (n_views, n, n_prototypes)
+            Their scores.
+
+        Returns
+        -------
+        Tensor of shape (2, n, n_prototypes)
+            The codes.
+        """
+        codes = []
+        for view in range(2):
+            past = [prototype_scores(net.queues[view].items, net.prototypes)] if net.queued else []
+            codes += [sinkhorn(torch.cat([*past, scores[view]]), self.epsilon, self.sinkhorn_iterations)]
+            if net.queues:
+                net.queues[view].push(F.normalize(z[view].float(), dim=1))
+        return torch.stack([code[-scores.shape[1] :] for code in codes])
+
+    def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
+        with torch.no_grad():
+            net.prototypes.copy_(F.normalize(net.prototypes, dim=1))  # before, not after, they are used
+        z = net.project(batch.views)
+        # Frozen prototypes have no gradient at all: the optimiser passes over them, decay and momentum included.
+        prototypes = net.prototypes.detach() if net.frozen else net.prototypes
+        scores = prototype_scores(torch.stack(z), prototypes)  # (views, n, n_prototypes)
+        return {"swav": swapped_prediction(scores, self.assign(net, z, scores), self.temperature)}

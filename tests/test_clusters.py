@@ -1,0 +1,343 @@
+"""Methods that cluster: assignments, prototypes, queues and what is drawn from them, against literal versions."""
+
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from conftest import quick
+from skorch.callbacks import Callback
+from test_methods import built, reached
+from torch.nn import functional as F
+
+import skssl
+from skssl import MultiCrop, losses
+from skssl.clusters import draw_evenly, k_means
+from skssl.images import as_images
+from skssl.methods.deepcluster import sobel_filter
+from skssl.optim import make_optimizer
+
+
+def random(*shape, seed=0):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def literal_sinkhorn(scores, epsilon, n_iterations):
+    """The paper's algorithm, a number at a time: a row a prototype, a column a sample."""
+    n, k = scores.shape
+    q = [[math.exp(float(scores[b, j]) / epsilon) for b in range(n)] for j in range(k)]
+    total = sum(map(sum, q))
+    q = [[value / total for value in row] for row in q]
+    for _ in range(n_iterations):
+        for row in q:
+            row[:] = [value / sum(row) / k for value in row]
+        for b in range(n):
+            column = sum(row[b] for row in q)
+            for row in q:
+                row[b] = row[b] / column / n
+    return torch.tensor(q, dtype=torch.float64).T * n
+
+
+@pytest.mark.parametrize("n_iterations", [1, 3])
+@pytest.mark.parametrize("epsilon", [0.05, 0.5])
+def test_sinkhorn_is_the_papers_algorithm(n_iterations, epsilon):
+    scores = F.normalize(random(7, 4), dim=1)
+    found = losses.sinkhorn(scores, epsilon, n_iterations)
+    torch.testing.assert_close(found, literal_sinkhorn(scores, epsilon, n_iterations))
+
+
+def test_sinkhorn_normalises_samples_last_and_uses_all_prototypes():
+    scores = torch.cat([torch.ones(60, 1), 0.9 * torch.rand(60, 3)], 1).requires_grad_()  # all prefer the first
+    few, many = (losses.sinkhorn(scores, 0.05, n) for n in (1, 200))
+    torch.testing.assert_close(few.sum(1), torch.ones(60))
+    assert not torch.allclose(few.sum(0), torch.full((4,), 15.0), rtol=1e-3)
+    torch.testing.assert_close(many.sum(0), torch.full((4,), 15.0), rtol=1e-3, atol=0)
+    assert not many.requires_grad
+
+
+def test_sinkhorn_stays_finite_and_in_float32():
+    scores = torch.tensor([[1.0, -1.0], [1.0, -1.0]])  # exp(-2 / epsilon) is nothing in float32
+    torch.testing.assert_close(losses.sinkhorn(scores, 1e-3), torch.full((2, 2), 0.5))
+    with torch.autocast("cpu", torch.bfloat16):
+        half = losses.sinkhorn(F.normalize(random(6, 3), dim=1).bfloat16(), 0.05)
+        z = F.normalize(random(6, 3), dim=1).float()
+        assert losses.prototype_scores(z, z).dtype == torch.float32
+    assert half.dtype == torch.float32
+
+
+@pytest.mark.parametrize(("n_views", "n_codes"), [(2, 2), (5, 2), (3, 1)])
+def test_swapped_prediction_is_the_literal_sum(n_views, n_codes):
+    scores, codes = random(n_views, 6, 4), random(n_codes, 6, 4, seed=1).softmax(-1)
+    scores.requires_grad_()
+    total = 0.0
+    for a in range(n_codes):
+        for v in range(n_views):
+            for i in range(6):
+                p = np.exp(scores[v, i].detach().numpy() / 0.3)
+                terms = [-codes[a, i, j].item() * math.log(p[j] / p.sum()) for j in range(4)]
+                total += (v != a) * sum(terms) / (n_codes * (n_views - 1) * 6)
+    loss = losses.swapped_prediction(scores, codes.requires_grad_(), 0.3)
+    assert loss.item() == pytest.approx(total, rel=1e-12)
+    loss.backward()
+    assert codes.grad is None
+    assert torch.autograd.gradcheck(lambda s: losses.swapped_prediction(s, codes, 0.3), (scores,))
+
+
+def test_swav_swaps_the_assignments_of_the_first_two_of_all_crops(X):
+    estimator, net, batch = built(skssl.SwAV, X, augment=MultiCrop(n_local=2), queue_length=0)
+    batch.views += [random(12, 3, 7, 7, seed=seed) for seed in (1, 2)]
+    with torch.no_grad():
+        net.prototypes.mul_(3.0)  # an optimiser's step leaves them of any length
+    found = estimator.losses(net, batch)["swav"]
+    torch.testing.assert_close(net.prototypes.norm(dim=1), torch.ones(6).double())
+    h = [net.encoder(torch.cat(batch.views[:2])), net.encoder(torch.cat(batch.views[2:]))]
+    z = F.normalize(net.projector(torch.cat(h)), dim=1).chunk(4)  # the head's BatchNorm sees all crops
+    scores = [one @ net.prototypes.T for one in z]
+    codes = [losses.sinkhorn(one, 0.03, 3) for one in scores[:2]]
+    expected = losses.swapped_prediction(torch.stack(scores), torch.stack(codes), 0.1)
+    torch.testing.assert_close(found, expected)
+    found.backward()
+    assert reached(net) == {"encoder", "projector", "prototypes"}
+    history = quick(skssl.SwAV, augment=MultiCrop(n_local=2)).fit(X).history_
+    assert np.isfinite(history["swav"]).all()
+
+
+def test_swavs_queue_takes_part_when_it_is_full_and_is_pushed_after_scoring(X):
+    estimator, net, batch = built(skssl.SwAV, X, queue_length=20, queue_start=1)
+    queue = [random(0, 8), random(0, 8)]
+    used = []
+    for step in range(5):
+        estimator.before_epoch(net, step, encode=None)
+        used.append(net.queued)
+        net.prototypes.data = random(6, 8, seed=step)  # the scores of what is queued are those of today
+        found = estimator.losses(net, batch)["swav"]
+        prototypes = F.normalize(net.prototypes.detach(), dim=1)
+        z = [F.normalize(one, dim=1) for one in net.project(batch.views)]
+        scores = torch.stack(z) @ prototypes.T
+        past = [items @ prototypes.T if net.queued else scores[0, :0] for items in queue]
+        codes = [losses.sinkhorn(torch.cat([a, b]), 0.03, 3)[-12:] for a, b in zip(past, scores, strict=True)]
+        torch.testing.assert_close(found, losses.swapped_prediction(scores, torch.stack(codes), 0.1))
+        queue = [torch.cat([items, new.detach()])[-20:] for items, new in zip(queue, z, strict=True)]
+        batch.views = [view + 0.1 for view in batch.views]
+    assert used == [False, False, True, True, True]  # full after two batches, and not before its start
+    estimator.set_params(queue_start=4).before_epoch(net, 3, encode=None)
+    assert not net.queued
+
+
+def test_swavs_prototypes_are_frozen_for_whole_epochs(X):
+    params = {"epochs": 2, "warmup_epochs": 0, "freeze_prototypes": 1, "queue_length": 0, "weight_decay": 0.1}
+    estimator = quick(skssl.SwAV, **params)
+    start = quick(skssl.SwAV, **params | {"epochs": 0}).fit(X).net_.module_.prototypes.detach().clone()
+    first = estimator.partial_fit(X).net_.module_
+    torch.testing.assert_close(first.prototypes.detach(), start)
+    assert first.prototypes.requires_grad
+    assert not estimator.net_.optimizer_.state[first.prototypes]["momentum_buffer"].any()
+    second = estimator.partial_fit(X).net_.module_.prototypes.detach()
+    assert not torch.allclose(F.normalize(second, dim=1), start)
+
+
+def test_multi_crop_is_for_those_who_take_it(X):
+    with pytest.raises(TypeError, match="SimCLR compares views of one size"):
+        quick(skssl.SimCLR, augment=MultiCrop()).fit(X)
+    with pytest.raises(ValueError, match="'epsilon' parameter of SwAV must be a float"):
+        quick(skssl.SwAV, epsilon=0).fit(X)
+
+
+def test_the_optimiser_takes_parameters_that_join_later():
+    """Momentum that begins with zeros is the momentum that begins with the first gradient."""
+    ours, torchs = (torch.nn.Linear(3, 2, bias=False) for _ in range(2))
+    torchs.load_state_dict(ours.state_dict())
+    late = torch.nn.Linear(3, 2)
+    net = torch.nn.ModuleList([ours, late])
+    made = make_optimizer("sgd", net, lr=0.1, momentum=0.9, weight_decay=0.01)
+    plain = torch.optim.SGD(torchs.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01, fused=True)
+    for step in range(3):
+        for optimizer, module in ((made, ours), (plain, torchs)):
+            optimizer.zero_grad()
+            (module.weight.square().sum() + (late.weight.sum() if step else 0)).backward()
+            optimizer.step()
+    assert torch.equal(ours.weight, torchs.weight)
+
+
+def test_k_means_finds_what_is_apart():
+    centers = 10 * torch.eye(5)
+    x = (centers.repeat_interleave(20, 0) + 0.1 * random(100, 5).float())[torch.randperm(100)]
+    torch.manual_seed(0)
+    inertia = []
+    for _ in range(5):  # one start may join two of them
+        found, label = k_means(x, 5, 20)
+        for k in range(5):
+            torch.testing.assert_close(found[k], x[label == k].mean(0))
+        inertia += [(x - found[label]).square().sum(1).mean().item()]
+    assert min(inertia) < 0.1
+    torch.manual_seed(1)
+    same = [k_means(x.expand(1, -1, -1)[0], 7, 20)[0] for _ in (torch.manual_seed(1), torch.manual_seed(1))]
+    assert same[0].shape == (7, 5)
+    few, label = k_means(torch.ones(6, 2), 4, 10)  # one distinct row: nothing is said, nothing breaks
+    assert few.isfinite().all()
+    assert label.max() < 4
+
+
+def test_deepcluster_v2_compares_all_crops_with_the_clusters_of_their_image(X):
+    estimator, net, batch = built(skssl.DeepClusterV2, X, augment=MultiCrop(n_local=1))
+    batch.views += [random(12, 3, 7, 7, seed=1)]
+    batch.index = torch.randperm(40)[:12]
+    net.assignments = torch.randint(6, (3, 40))
+    kept = net.embeddings.clone()
+    found = estimator.losses(net, batch)["deepcluster"]
+    h = [net.encoder(torch.cat(batch.views[:2])), net.encoder(batch.views[2])]
+    z = F.normalize(net.projector(torch.cat(h)), dim=1).chunk(3)
+    total = 0.0
+    for head in range(3):
+        for view in range(3):
+            for row, i in enumerate(batch.index):
+                p = (net.prototypes[head] @ z[view][row] / 0.1).softmax(0)
+                total = total - p[net.assignments[head, i]].log() / (3 * 3 * 12)
+    torch.testing.assert_close(found, total)
+    for view in range(2):  # the small crop is not kept
+        kept[view, batch.index] = z[view].detach()
+    torch.testing.assert_close(net.embeddings, kept)
+    assert not net.embeddings.requires_grad
+    before = net.prototypes.clone()
+    found.backward()
+    assert reached(net) == {"encoder", "projector"}
+    assert torch.equal(net.prototypes, before)
+
+
+def test_deepcluster_v2_clusters_the_views_in_turn_and_never_trains_the_prototypes(X):
+    estimator = quick(skssl.DeepClusterV2, epochs=2).partial_fit(X)
+    net = estimator.net_.module_
+    assert "prototypes" not in dict(net.named_parameters())
+    kept, asked = net.embeddings.clone(), []
+    torch.testing.assert_close(kept.norm(dim=2), torch.ones(2, 40))
+    torch.manual_seed(3)
+    estimator.before_epoch(net, 1, asked.append)
+    assert not asked, "the images are encoded before the first epoch only"
+    torch.manual_seed(3)
+    for head, crop in enumerate([0, 1, 0]):
+        centers = F.normalize(k_means(kept[crop], 6, 10)[0], dim=1)
+        torch.testing.assert_close(net.prototypes[head], centers)
+        assert torch.equal(net.assignments[head], (kept[crop] @ centers.T).argmax(1))
+    assert not torch.equal(net.prototypes[0], net.prototypes[2]), "a start of its own for each head"
+    assert all(len(row.unique()) > 3 for row in net.assignments)
+
+
+def test_deepcluster_v2_begins_with_the_images_themselves(X):
+    estimator, net, _ = built(skssl.DeepClusterV2, X, n_prototypes=1000)
+    z = random(40, 8)
+    estimator.before_epoch(net, 0, lambda module: z if isinstance(module[0], type(net.encoder)) else None)
+    torch.testing.assert_close(net.embeddings, F.normalize(z, dim=1).expand(2, -1, -1))
+    assert net.prototypes.shape == (3, 40, 8)  # no more than there are images
+    with pytest.raises(ValueError, match=r"keeps something for every training image.* Got 20"):
+        quick(skssl.DeepClusterV2).partial_fit(X).partial_fit(X[:20])
+
+
+def test_even_draws_take_as_many_from_every_cluster():
+    label = torch.tensor([0] * 50 + [2] * 8 + [3] * 2)[torch.randperm(60)]  # cluster 1 is empty
+    torch.manual_seed(0)
+    drawn = draw_evenly(label)
+    assert len(drawn) == 60
+    assert (label[drawn].bincount(minlength=4) - torch.tensor([20, 0, 20, 20])).abs().max() <= 2
+    of_large = drawn[label[drawn] == 0]
+    assert len(of_large.unique()) == len(of_large), "a large cluster's images come once"
+    assert set(drawn[label[drawn] == 3].tolist()) == set((label == 3).nonzero().flatten().tolist())
+    assert not torch.equal(label[drawn], label[drawn].sort().values)
+    assert not torch.equal(drawn, draw_evenly(label))
+    torch.testing.assert_close(draw_evenly(torch.zeros(5, dtype=torch.long)).sort().values, torch.arange(5))
+
+
+def test_deepcluster_clusters_whitened_directions(X):
+    estimator, net, _ = built(skssl.DeepCluster, X, n_clusters=3, n_components=2)
+    angle = torch.tensor([0.0, 2.1, 4.2]).repeat(14)[:40]
+    length = 14 - torch.arange(40) // 3
+    flat = torch.stack([angle.cos(), angle.sin()], 1).double() * length[:, None] + 0.01 * random(40, 2, seed=1)
+    features = torch.cat([100 * flat[:, :1], flat[:, 1:], 1e-3 * random(40, 126, seed=2)], 1)  # noise beyond two
+    net.assignment.copy_(torch.arange(40) % 2)
+    torch.manual_seed(0)
+    order = estimator.before_epoch(net, 0, lambda module: features.float() if module is net.encoder else None)
+    label = net.assignment
+    for k in range(3):
+        assert len(label[k::3].unique()) == 1, "lengths and scales of the features do not matter, directions do"
+    assert len(label.unique()) == 3
+    assert net.nmi.item() < 0.1
+    assert (label[order].bincount() - 40 / 3).abs().max() <= 2
+    torch.manual_seed(0)
+    estimator.before_epoch(net, 1, lambda module: features.float())
+    assert net.nmi.item() == pytest.approx(1.0)
+
+
+def test_deepcluster_predicts_the_clusters_with_a_new_top_layer_each_epoch(X):
+    estimator, net, batch = built(skssl.DeepCluster, X)
+    net.assignment = torch.randint(6, (40,))
+    batch.index = torch.randint(40, (12,))
+    found = estimator.losses(net, batch)
+    scores = net.top_layer(net.encoder(batch.views[0])).float()
+    target = torch.stack([net.assignment[i] for i in batch.index])
+    torch.testing.assert_close(found["deepcluster"], F.cross_entropy(scores, target))
+    found["deepcluster"].backward()
+    assert reached(net) == {"encoder", "top_layer"}
+    net.top_layer.weight.data.fill_(5.0)
+    net.top_layer.bias.data.fill_(5.0)
+    estimator.before_epoch(net, 1, lambda module: random(40, 128).float())
+    assert net.top_layer.weight.std().item() == pytest.approx(0.01, rel=0.2)
+    assert not net.top_layer.bias.any()
+    assert len(quick(skssl.DeepCluster, n_clusters=100).fit(X).net_.module_.top_layer.weight) == 40
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "lars", "adamw"])
+def test_the_optimiser_forgets_the_old_top_layer(optimizer, X):
+    estimator = quick(skssl.DeepCluster, optimizer=optimizer, lr=0.01).fit(X)
+    net, seen = estimator.net_.module_, {}
+
+    class Look(Callback):
+        def on_batch_begin(self, trainer, **kwargs):
+            for name in ("top_layer", "encoder"):
+                weight = next(trainer.module_.get_submodule(name).parameters())
+                state = trainer.optimizer_.state[weight].values()
+                seen.setdefault(name, [value.abs().sum().item() for value in state if torch.is_tensor(value)])
+
+    assert any(value.any() for value in estimator.net_.optimizer_.state[net.top_layer.weight].values())
+    estimator.net_.callbacks_.append(("look", Look()))
+    estimator.partial_fit(X)
+    assert not any(seen["top_layer"])
+    assert all(seen["encoder"])
+    assert np.isfinite(estimator.history_["loss"]).all()
+
+
+def test_an_epoch_goes_through_the_chosen_images(X):
+    seen = []
+
+    class Look(Callback):
+        def on_batch_begin(self, trainer, batch, **kwargs):
+            seen.append(batch.index)
+
+    drawn = []
+    estimator = quick(skssl.DeepCluster, callbacks=[Look()], batch_size=20)
+    trainer = estimator._make_trainer(as_images(X))
+    method = trainer.module_.method
+    before_epoch = method.before_epoch
+    method.before_epoch = lambda *args: drawn.append(before_epoch(*args)) or drawn[-1]
+    trainer.fit_loop(as_images(X), None, epochs=1)
+    assert torch.equal(torch.cat(seen), drawn[0])
+    assert len(drawn[0].unique()) < 40
+
+
+def test_sobel_shows_the_encoder_grey_and_its_gradients(X):
+    image = torch.zeros(1, 3, 5, 6)
+    image[..., 3:] = torch.tensor([3.0, 0.0, 6.0])[None, :, None, None]  # an edge from left to right
+    gray, columns, rows = sobel_filter(None, (image,))[0]
+    assert torch.equal(gray, image.mean(1)[0])
+    assert torch.equal(columns, torch.tensor([0.0, 0, 12, 12, 0, 0]).expand(5, 6))
+    assert not rows.any()
+    turned = sobel_filter(None, (image.transpose(2, 3),))[0]
+    assert torch.equal(turned[2], columns.T)
+    estimator = quick(skssl.DeepCluster, sobel=True).fit(X)
+    views = estimator.net_.augmentations[0].normalize(torch.from_numpy(X.copy()).permute(0, 3, 1, 2))
+    with torch.no_grad():
+        expected = estimator.encoder_.features(sobel_filter(None, (views,))).mean((2, 3))
+    np.testing.assert_allclose(estimator.transform(X), expected, rtol=1e-4, atol=1e-5)
+    loaded = pickle.loads(pickle.dumps(estimator))
+    assert np.array_equal(loaded.transform(X), estimator.transform(X))
+    with pytest.raises(ValueError, match=r"sobel=True needs images of 3 channels. Got 1"):
+        quick(skssl.DeepCluster, sobel=True).fit(X[..., 0])
