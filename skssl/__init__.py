@@ -2,7 +2,7 @@
 
 from skssl.augment import Augmentation, MultiCrop
 from skssl.errors import CollapseWarning
-from skssl.methods import BYOL, BYOLGSG, RotNet, SimCLR, SimSiam, SimSiamGSG
+from skssl.methods import BYOL, BYOLGSG, MoCo, RotNet, SimCLR, SimSiam, SimSiamGSG
 from skssl.pretext import Rotation
 from skssl.probes import KNNProbe, LinearProbe
 
@@ -15,6 +15,7 @@ __all__ = [
     "CollapseWarning",
     "KNNProbe",
     "LinearProbe",
+    "MoCo",
     "MultiCrop",
     "RotNet",
     "Rotation",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -160,6 +160,36 @@ class Queue(nn.Module):
         index = (self.place + torch.arange(len(batch), device=batch.device)) % len(self.items)
         self.items.index_copy_(0, index, batch)
         self.place.add_(len(batch)).remainder_(len(self.items))
+
+
+def in_groups(network: Callable[[Tensor], tuple[Tensor, ...]], images: Tensor, groups: int) -> tuple[Tensor, ...]:
+    """Run a network on groups of a batch, so that BatchNorm normalises each by itself, as if on a device of its own.
+
+    Running statistics move once a group.
+
+    Parameters
+    ----------
+    network : callable
+        From images to one or more tensors with a row an image.
+    images : Tensor of shape (n, c, h, w)
+        The batch.
+    groups : int
+        How many, of as equal size as can be; fewer where they would have less than two images.
+
+    Returns
+    -------
+    tuple of Tensors
+        The outputs for the whole batch.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.nn import in_groups
+    >>> in_groups(lambda part: (part - part.mean(),), torch.tensor([1.0, 3.0, 10.0, 20.0]), groups=2)
+    (tensor([-1.,  1., -5.,  5.]),)
+    """
+    parts = images.tensor_split(max(1, min(groups, len(images) // 2)))
+    return tuple(torch.cat(found) for found in zip(*(network(part) for part in parts), strict=True))
 
 
 def cosine_ramp(start: float, end: float, progress: float) -> float:

@@ -1,0 +1,135 @@
+"""MoCo and its kin: queries, keys and queues against literal versions."""
+
+import math
+
+import pytest
+import torch
+from conftest import quick
+from test_methods import built, reached
+from torch import nn
+
+import skssl
+from skssl import losses
+from skssl.images import as_images
+from skssl.nn import in_groups
+
+
+def unit(x):
+    return nn.functional.normalize(x, dim=1)
+
+
+def drift(module):
+    """Move a copy away from its source, so that they cannot be taken for each other."""
+    draw = torch.Generator().manual_seed(9)
+    with torch.no_grad():
+        for p in module.parameters():
+            p.add_(torch.randn(p.shape, generator=draw, dtype=p.dtype), alpha=0.05)
+
+
+def literal_info_nce(q, k, negatives, temperature):
+    """Equation 1 of MoCo, a query at a time, in float64."""
+    q, k, negatives = (unit(x.detach()) for x in (q, k, negatives))
+    total = 0.0
+    for i in range(len(q)):
+        positive = math.exp(float(q[i] @ k[i]) / temperature)
+        total -= math.log(positive / (positive + sum(math.exp(float(q[i] @ n) / temperature) for n in negatives)))
+    return total / len(q)
+
+
+def moved(queue, keys, place):
+    """A queue's items after some keys, one by one."""
+    items = queue.clone()
+    for key in unit(keys.detach()):
+        items[place % len(items)] = key.to(items.dtype)
+        place += 1
+    return items
+
+
+def test_groups_are_normalised_by_themselves_and_never_too_small():
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(2)
+    images = torch.randn(7, 2, 3, 3)
+    (found,) = in_groups(lambda part: (norm(part),), images, 2)
+    for part, result in [(images[:4], found[:4]), (images[4:], found[4:])]:
+        expected = (part - part.mean((0, 2, 3), keepdim=True)) / part.var((0, 2, 3), keepdim=True, correction=0).sqrt()
+        torch.testing.assert_close(result, expected, rtol=1e-3, atol=1e-4)
+    sizes = []
+    for n, groups in [(7, 8), (13, 6), (256, 8), (1, 8)]:
+        in_groups(lambda part: (sizes.append(len(part)) or part,), torch.zeros(n, 1, 1, 1), groups)
+    assert sizes == [3, 2, 2, *[3, 2, 2, 2, 2, 2], *[32] * 8, 1]
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_moco_is_its_formula_with_the_old_queue(symmetric, X):
+    estimator, net, batch = built(skssl.MoCo, X, bn_splits=1, symmetric=symmetric, queue_size=30)
+    drift(net.target)
+    place = 0
+    for _ in range(3):  # 36 or 72 keys go through a queue of 30
+        q = [net.projector(net.encoder(v)) for v in batch.views]
+        k = [net.target(v) for v in batch.views]
+        old = net.queue.items.clone()
+        expected = literal_info_nce(q[0], k[1], old, 0.1)
+        expected += literal_info_nce(q[1], k[0], old, 0.1) if symmetric else 0.0
+        found = estimator.losses(net, batch)["info_nce"]
+        assert found.item() == pytest.approx(expected, rel=1e-9)
+        keys = torch.cat([k[1], k[0]]) if symmetric else k[1]
+        torch.testing.assert_close(net.queue.items, moved(old, keys, place))
+        place += len(keys)
+        batch.views.reverse()
+    found.backward()
+    assert reached(net) == {"encoder", "projector"}
+    torch.testing.assert_close(net.queue.items.norm(dim=1), torch.ones(30, dtype=torch.float64))
+
+
+def test_moco_does_not_stop_the_queries_gradient_nor_start_the_keys(X):
+    estimator, net, batch = built(skssl.MoCo, X, bn_splits=1)
+    old, k = net.queue.items.clone(), net.target(batch.views[1]).detach()
+    estimator.losses(net, batch)["info_nce"].backward()
+    found = [p.grad.clone() for p in net.encoder.parameters()]
+    net.zero_grad()
+    losses.info_nce(net.projector(net.encoder(batch.views[0])), k, old, 0.1).backward()
+    for a, p in zip(found, net.encoder.parameters(), strict=True):
+        torch.testing.assert_close(a, p.grad)
+    assert all(p.grad is None for p in net.target.parameters())
+
+
+def test_keys_are_normalised_in_shuffled_groups_and_come_back_in_order(X):
+    estimator, net, batch = built(skssl.MoCo, X, bn_splits=3)
+    view = batch.views[1]
+    torch.manual_seed(4)
+    (found,) = estimator.keys(net, view)
+    torch.manual_seed(4)
+    order = torch.randperm(12)
+    assert order.tolist() != list(range(12))
+    expected = torch.empty_like(found)
+    for group in order.split(4):
+        expected[group] = net.target(view[group]).detach()
+    torch.testing.assert_close(found, expected)
+    assert not torch.allclose(found, net.target(view)), "plain BatchNorm sees the whole batch"
+    (queries,) = estimator.queries(net, view)
+    torch.testing.assert_close(queries[4:8], net.projector(net.encoder(view[4:8])))
+
+
+def test_moco_heads(X):
+    v1, v2 = (quick(skssl.MoCo, proj_layers=n)._make_trainer(as_images(X)).module_ for n in (1, 2))
+    assert [type(layer).__name__ for layer in v1.projector] == ["Linear"]
+    assert [type(layer).__name__ for layer in v2.projector] == ["Linear", "ReLU", "Linear"]
+    assert all(layer.bias is not None for layer in (v1.projector[0], v2.projector[0], v2.projector[2]))
+    assert [(layer.in_features, layer.out_features) for layer in list(v2.projector)[::2]] == [(128, 128), (128, 128)]
+    assert v2.queue.items.shape == (40, 128), "no longer than the data set"
+    torch.testing.assert_close(v2.queue.items.norm(dim=1), torch.ones(40))
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"temperature": 0.0}, "'temperature' parameter of MoCo must be a float in the range"),
+        ({"queue_size": 0}, r"'queue_size' parameter of MoCo must be an int in the range \[1, inf\). Got 0"),
+        ({"bn_splits": 0}, r"'bn_splits' parameter of MoCo must be an int"),
+        ({"proj_layers": 0}, r"'proj_layers' parameter of MoCo must be an int"),
+        ({"symmetric": "yes"}, "'symmetric' parameter of MoCo must be an instance of 'bool'"),
+    ],
+)
+def test_wrong_parameters_are_refused(params, message, X):
+    with pytest.raises(ValueError, match=message):
+        quick(skssl.MoCo, **params).fit(X)
