@@ -2,7 +2,7 @@
 
 from skssl.augment import Augmentation, MultiCrop
 from skssl.errors import CollapseWarning
-from skssl.methods import BYOL, BYOLGSG, MoCo, RotNet, SimCLR, SimSiam, SimSiamGSG
+from skssl.methods import BYOL, BYOLGSG, LeOCLR, MoCo, RotNet, SimCLR, SimSiam, SimSiamGSG
 from skssl.pretext import Rotation
 from skssl.probes import KNNProbe, LinearProbe
 
@@ -14,6 +14,7 @@ __all__ = [
     "Augmentation",
     "CollapseWarning",
     "KNNProbe",
+    "LeOCLR",
     "LinearProbe",
     "MoCo",
     "MultiCrop",

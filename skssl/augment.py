@@ -932,7 +932,8 @@ def preset(name: str, image_size: int) -> tuple[Augmentation, ...]:
     .. [4] "Implicit Contrastive Representation Learning with Guided Stop-gradient", NeurIPS 2023.
     .. [5] Gidaris et al., "Unsupervised Representation Learning by Predicting Image Rotations", ICLR 2018.
     .. [6] Chen et al., "Improved Baselines with Momentum Contrastive Learning", 2020.
-    .. [7] "LeOCLR: Leveraging Original Images for Contrastive Learning of Visual Representations", 2024.
+    .. [7] "LeOCLR: Leveraging Original Images for Contrastive Learning of Visual Representations",
+           arXiv:2403.06813.
 
     Examples
     --------

@@ -120,6 +120,47 @@ def test_moco_heads(X):
     torch.testing.assert_close(v2.queue.items.norm(dim=1), torch.ones(40))
 
 
+def test_leoclr_attracts_each_crop_to_the_whole_image_alone(X):
+    estimator, net, batch = built(skssl.LeOCLR, X, bn_splits=1, queue_size=30)
+    drift(net.target)
+    u = net.projector(net.encoder(batch.views[0]))
+    k = [net.target(v) for v in batch.views[1:]]
+    old = net.queue.items.clone()
+    found = estimator.losses(net, batch)["info_nce"]
+    assert found.item() == pytest.approx(sum(literal_info_nce(u, v, old, 0.2) for v in k), rel=1e-9)
+    torch.testing.assert_close(net.queue.items, moved(old, torch.cat(k), 0))
+    found.backward()
+    assert reached(net) == {"encoder", "projector"}
+
+
+def test_leoclr_end_to_end_trains_through_the_crops(X):
+    estimator, net, batch = built(skssl.LeOCLR, X, encoder="end-to-end")
+    assert not hasattr(net, "target")
+    assert not hasattr(net, "queue")
+    found = estimator.losses(net, batch)["nt_xent"]
+    u, v1, v2 = net.projector(net.encoder(torch.cat(batch.views))).chunk(3)
+    torch.testing.assert_close(found, losses.nt_xent(u, v1, 0.2) + losses.nt_xent(u, v2, 0.2))
+    z = [torch.randn(12, 128, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    net.project = lambda views: z
+    estimator.losses(net, batch)["nt_xent"].backward()
+    assert all(x.grad.abs().sum() > 0 for x in z)
+    assert quick(skssl.LeOCLR, encoder="end-to-end").fit(X).transform(X).shape == (40, 128)
+
+
+def test_leoclrs_first_view_is_whole_but_flipped_and_coloured(X):
+    trainer = quick(skssl.LeOCLR, batch_size=40)._make_trainer(as_images(X))
+    first, *crops = trainer.augmentations
+    assert first.crop_scale is None
+    assert [view.crop_scale for view in crops] == [(0.08, 1.0)] * 2
+    assert (first.flip, first.jitter, first.gray) == (crops[0].flip, crops[0].jitter, crops[0].gray) == (0.5, 0.8, 0.2)
+    still = {"jitter": 0.0, "gray": 0.0}
+    images = as_images(X).read(torch.arange(40))
+    view = first.set_params(**still)(images, torch.Generator().manual_seed(0))
+    pairs = zip(view, first.normalize(images), strict=True)
+    same = [torch.allclose(a, b, atol=1e-5) or torch.allclose(a, b.flip(2), atol=1e-5) for a, b in pairs]
+    assert all(same), "nothing but flips is left"
+
+
 @pytest.mark.parametrize(
     ("params", "message"),
     [
