@@ -46,8 +46,8 @@ class LeOCLR(Queued):
     References
     ----------
     LeOCLR: Leveraging Original Images for Contrastive Learning of Visual Representations, arXiv:2403.06813, equations
-    1 to 3 and algorithm 1, and the end-to-end form of its table 4. The loss is the sum of two terms. The other settings are
-    `MoCo`'s.
+    1 to 3 and algorithm 1, and the end-to-end form of its table 4. The loss is the sum of two terms. The rest is as in
+    `MoCo`.
 
     Examples
     --------
