@@ -2,7 +2,7 @@
 
 from skssl.augment import Augmentation, MultiCrop
 from skssl.errors import CollapseWarning
-from skssl.methods import BYOL, BYOLGSG, LeOCLR, MoCo, RotNet, SimCLR, SimSiam, SimSiamGSG
+from skssl.methods import BYOL, BYOLGSG, DenseCL, LeOCLR, MoCo, RotNet, SimCLR, SimSiam, SimSiamGSG
 from skssl.pretext import Rotation
 from skssl.probes import KNNProbe, LinearProbe
 
@@ -13,6 +13,7 @@ __all__ = [
     "BYOLGSG",
     "Augmentation",
     "CollapseWarning",
+    "DenseCL",
     "KNNProbe",
     "LeOCLR",
     "LinearProbe",

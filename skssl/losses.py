@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from skssl.errors import pick
 
-__all__ = ["byol_loss", "guided_stop_gradient", "info_nce", "negative_cosine", "nt_xent"]
+__all__ = ["byol_loss", "dense_info_nce", "guided_stop_gradient", "info_nce", "negative_cosine", "nt_xent"]
 
 
 def full_precision(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -117,6 +117,57 @@ def info_nce(q: Tensor, k: Tensor, negatives: Tensor, temperature: float = 0.2) 
     positive = (q * k).sum(1, keepdim=True)  # (n, 1)
     logits = torch.cat([positive, q @ negatives.T], dim=1) / temperature  # (n, 1 + m)
     return F.cross_entropy(logits, torch.zeros(len(q), dtype=torch.long, device=q.device))
+
+
+@full_precision
+def dense_info_nce(
+    q: Tensor, k: Tensor, q_map: Tensor, k_map: Tensor, negatives: Tensor, temperature: float = 0.2
+) -> Tensor:
+    r"""InfoNCE of every cell of a map against the cell of the other view that shows the same, as DenseCL has it.
+
+    Cell s of the query's map corresponds to the cell of the key's that is nearest by the encoder's features F,
+
+    .. math:: c_s = \arg\max_t \cos(F^q_s, F^k_t),
+
+    and its loss is `info_nce` of :math:`q_s` against :math:`k_{c_s}` and the negatives; the mean is over all cells of
+    all images. No gradient passes through the choice.
+
+    Parameters
+    ----------
+    q, k : Tensor of shape (n, d, h, w)
+        Dense embeddings of the two views. Whether a gradient flows into the keys is the caller's affair.
+    q_map, k_map : Tensor of shape (n, c, h, w)
+        The encoder's maps, before the head, of the same cells.
+    negatives : Tensor of shape (m, d)
+        Negatives that all cells share, such as a queue of other images' mean dense embeddings.
+    temperature : float, default=0.2
+        t, greater than 0.
+
+    Returns
+    -------
+    Tensor of shape ()
+        The loss.
+
+    References
+    ----------
+    Wang et al., Dense Contrastive Learning for Self-Supervised Visual Pre-Training, CVPR 2021, equations 2 and 4.
+
+    Examples
+    --------
+    The second view is mirrored, and so are the keys' cells. Where a cell's key is right, it is like any one query's.
+
+    >>> import torch
+    >>> from skssl.losses import dense_info_nce
+    >>> q, negatives = torch.eye(4)[None, :, None, :2], torch.eye(4)[2:]
+    >>> round(dense_info_nce(q, q.flip(3), q, q.flip(3), negatives, temperature=1.0).item(), 4)  # -log(e / (e + 2))
+    0.5514
+    """
+    q, k, q_map, k_map = (x.flatten(2) for x in (q, k, q_map.detach(), k_map.detach()))  # (n, ., s)
+    similarity = F.normalize(q_map, dim=1).transpose(1, 2) @ F.normalize(k_map, dim=1)  # (n, s, s)
+    match = similarity.argmax(2)  # (n, s)
+    k = k.gather(2, match.unsqueeze(1).expand_as(k))
+    q, k = (x.transpose(1, 2).flatten(0, 1) for x in (q, k))  # (n * s, d)
+    return info_nce(q, k, negatives, temperature)
 
 
 def _negative_cosines(p: Tensor, z: Tensor) -> Tensor:

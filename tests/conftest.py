@@ -15,6 +15,7 @@ QUICK = {
     skssl.RotNet: {},
     skssl.MoCo: {"bn_splits": 2},
     skssl.LeOCLR: {"bn_splits": 2},
+    skssl.DenseCL: {"bn_splits": 2},
 }
 
 

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from conftest import quick
@@ -16,6 +17,11 @@ from skssl.nn import in_groups
 
 def unit(x):
     return nn.functional.normalize(x, dim=1)
+
+
+def fourfold(X):
+    """Images enough for a queue of 40."""
+    return np.tile(X, (4, 1, 1, 1))
 
 
 def drift(module):
@@ -61,7 +67,7 @@ def test_groups_are_normalised_by_themselves_and_never_too_small():
 
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_moco_is_its_formula_with_the_old_queue(symmetric, X):
-    estimator, net, batch = built(skssl.MoCo, X, bn_splits=1, symmetric=symmetric, queue_size=30)
+    estimator, net, batch = built(skssl.MoCo, fourfold(X), bn_splits=1, symmetric=symmetric, queue_size=30)
     drift(net.target)
     place = 0
     for _ in range(3):  # 36 or 72 keys go through a queue of 30
@@ -116,12 +122,12 @@ def test_moco_heads(X):
     assert [type(layer).__name__ for layer in v2.projector] == ["Linear", "ReLU", "Linear"]
     assert all(layer.bias is not None for layer in (v1.projector[0], v2.projector[0], v2.projector[2]))
     assert [(layer.in_features, layer.out_features) for layer in list(v2.projector)[::2]] == [(128, 128), (128, 128)]
-    assert v2.queue.items.shape == (40, 128), "no longer than the data set"
-    torch.testing.assert_close(v2.queue.items.norm(dim=1), torch.ones(40))
+    assert v2.queue.items.shape == (10, 128), "no longer than a quarter of the data set"
+    torch.testing.assert_close(v2.queue.items.norm(dim=1), torch.ones(10))
 
 
 def test_leoclr_attracts_each_crop_to_the_whole_image_alone(X):
-    estimator, net, batch = built(skssl.LeOCLR, X, bn_splits=1, queue_size=30)
+    estimator, net, batch = built(skssl.LeOCLR, fourfold(X), bn_splits=1, queue_size=30)
     drift(net.target)
     u = net.projector(net.encoder(batch.views[0]))
     k = [net.target(v) for v in batch.views[1:]]
@@ -161,6 +167,87 @@ def test_leoclrs_first_view_is_whole_but_flipped_and_coloured(X):
     assert all(same), "nothing but flips is left"
 
 
+def literal_dense(q, k, q_map, k_map, negatives, temperature):
+    """Equation 2 of DenseCL, a cell at a time; its key is the cell that equation 4 finds."""
+    q_map, k_map = q_map.detach(), k_map.detach()
+    n, _, h, w = q.shape
+    rows, keys = [], []
+    for i in range(n):
+        for y in range(h):
+            for x in range(w):
+                cells = [(v, u) for v in range(h) for u in range(w)]
+                nearest = [
+                    float(nn.functional.cosine_similarity(q_map[i, :, y, x], k_map[i, :, v, u], 0)) for v, u in cells
+                ]
+                v, u = cells[nearest.index(max(nearest))]
+                rows.append(q[i, :, y, x])
+                keys.append(k[i, :, v, u])
+    return literal_info_nce(torch.stack(rows), torch.stack(keys), negatives, temperature)
+
+
+def test_dense_info_nce_is_the_literal_loop():
+    draw = torch.Generator().manual_seed(0)
+    q, k, q_map, k_map = (
+        torch.randn(3, d, 2, 3, dtype=torch.float64, generator=draw, requires_grad=True) for d in (5, 5, 4, 4)
+    )
+    negatives = torch.randn(7, 5, dtype=torch.float64, generator=draw)
+    found = losses.dense_info_nce(q, k, q_map, k_map, negatives, 0.3)
+    assert found.item() == pytest.approx(literal_dense(q, k, q_map, k_map, negatives, 0.3), rel=1e-12)
+    found.backward()
+    assert q.grad.abs().sum() > 0
+    assert q_map.grad is k_map.grad is None, "no gradient through the choice"
+    assert torch.autograd.gradcheck(lambda a, b: losses.dense_info_nce(a, b, q_map, k_map, negatives, 0.3), (q, k))
+    shuffled = losses.dense_info_nce(q, k.flip(3), q_map, k_map.flip(3), negatives, 0.3)
+    torch.testing.assert_close(shuffled, found)  # the keys' cells are found wherever they are
+    assert not torch.isclose(losses.dense_info_nce(q, k.flip(3), q_map, k_map, negatives, 0.3), found)
+
+
+def convolved(head, grid):
+    """The dense head of the paper, two 1x1 convolutions, with a head's weights."""
+    first, _, last = head
+    hidden = nn.functional.conv2d(grid, first.weight[:, :, None, None], first.bias).relu()
+    return nn.functional.conv2d(hidden, last.weight[:, :, None, None], last.bias)
+
+
+def test_densecl_is_its_formula_with_two_old_queues(X):
+    estimator, net, batch = built(skssl.DenseCL, fourfold(X), bn_splits=1, queue_size=20, dense_weight=0.3)
+    drift(net.target)
+    old, dense_old = net.queue.items.clone(), net.dense_queue.items.clone()
+    assert not torch.equal(old, dense_old)
+    q_map, k_map = net.encoder.features(batch.views[0]), net.target[0].features(batch.views[1])
+    q, k = net.projector(q_map.mean((2, 3))), net.target[1](k_map.mean((2, 3)))
+    q_cells, k_cells = convolved(net.dense_projector, q_map), convolved(net.target[2], k_map)
+    assert q_cells.shape == (12, 128, 2, 2)
+    found = estimator.losses(net, batch)
+    assert found["info_nce"].item() == pytest.approx(0.7 * literal_info_nce(q, k, old, 0.2), rel=1e-9)
+    expected = 0.3 * literal_dense(q_cells, k_cells, q_map, k_map, dense_old, 0.2)
+    assert found["dense_info_nce"].item() == pytest.approx(expected, rel=1e-9)
+    torch.testing.assert_close(net.queue.items, moved(old, k, 0))
+    torch.testing.assert_close(net.dense_queue.items, moved(dense_old, k_cells.mean((2, 3)), 0))
+    found["dense_info_nce"].backward(retain_graph=True)
+    assert reached(net) == {"encoder", "dense_projector"}
+    found["info_nce"].backward()
+    assert reached(net) == {"encoder", "projector", "dense_projector"}
+
+
+def test_densecls_copy_has_the_dense_head(X):
+    estimator, net, _ = built(skssl.DenseCL, X, ema_momentum=0.9)
+    drift(net.target)
+    old = [p.clone() for p in net.target[2].parameters()]
+    estimator.after_step(net, 0.5)
+    for a, b, c in zip(old, net.target[2].parameters(), net.dense_projector.parameters(), strict=True):
+        torch.testing.assert_close(b, 0.9 * a + 0.1 * c)
+    assert [type(layer).__name__ for layer in net.dense_projector] == ["Linear", "ReLU", "Linear"]
+
+
+def test_densecl_refuses_a_backbone_without_a_pooled_map(X):
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(768, 8))
+    with pytest.raises(ValueError, match=r"pool its last map by an nn.AdaptiveAvgPool2d.* Got Sequential, which has"):
+        quick(skssl.DenseCL, backbone=flat).fit(X)
+    returns_a_map = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU())
+    assert quick(skssl.DenseCL, backbone=returns_a_map).fit(X).transform(X).shape == (40, 6)
+
+
 @pytest.mark.parametrize(
     ("params", "message"),
     [
@@ -168,9 +255,11 @@ def test_leoclrs_first_view_is_whole_but_flipped_and_coloured(X):
         ({"queue_size": 0}, r"'queue_size' parameter of MoCo must be an int in the range \[1, inf\). Got 0"),
         ({"bn_splits": 0}, r"'bn_splits' parameter of MoCo must be an int"),
         ({"proj_layers": 0}, r"'proj_layers' parameter of MoCo must be an int"),
+        ({"method": skssl.DenseCL, "dense_weight": 1.1}, r"'dense_weight' parameter of DenseCL must be a float in the"),
+        ({"method": skssl.LeOCLR, "encoder": "simclr"}, "'encoder' parameter of LeOCLR must be a str among"),
         ({"symmetric": "yes"}, "'symmetric' parameter of MoCo must be an instance of 'bool'"),
     ],
 )
 def test_wrong_parameters_are_refused(params, message, X):
     with pytest.raises(ValueError, match=message):
-        quick(skssl.MoCo, **params).fit(X)
+        quick(**{"method": skssl.MoCo, **params}).fit(X)

@@ -34,8 +34,8 @@ class LeOCLR(Queued):
     temperature : float, default=0.2
         Of the softmax over similarities; MoCo v2's, as the paper names none.
     queue_size : int, default=4096
-        Keys that serve as negatives, never more than there are training images. The queue takes the keys of both
-        crops, about which the paper says nothing.
+        Keys that serve as negatives, never more than a quarter of the training images. The queue takes the keys
+        of both crops, about which the paper says nothing.
     bn_splits : int, default=8
         Groups of the batch that BatchNorm normalises by themselves, as in `MoCo`.
     ema_momentum : float, default=0.99

@@ -25,8 +25,8 @@ class MoCo(Queued):
     temperature : float, default=0.1
         Of the softmax over similarities: 0.1 in the demonstration, on ImageNet 0.07 (v1) and 0.2 (v2).
     queue_size : int, default=4096
-        Keys that serve as negatives, 65536 on ImageNet; never more than there are training images, since the queue
-        would then hold older keys of the query's own image. It need not be a multiple of the batch size.
+        Keys that serve as negatives, 65536 on ImageNet; never more than a quarter of the training images, since a
+        longer queue too often holds an older key of the query's own image. It need not be a multiple of the batch size.
     symmetric : bool, default=False
         Whether each view is the query once; the two losses are added, and the queue takes the keys of both.
     bn_splits : int, default=8

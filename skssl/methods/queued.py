@@ -50,8 +50,8 @@ class Queued(Momentum):
         return MLP((*[dim] * self.proj_layers, self.proj_dim), norm=False)
 
     def queue(self, n_samples: int) -> Queue:
-        """Make a queue, no longer than the data set, for else it would hold older keys of the query's own image."""
-        return Queue(min(self.queue_size, n_samples), self.proj_dim)
+        """Make a queue, short enough to seldom hold an older key of the query's own image."""
+        return Queue(max(1, min(self.queue_size, n_samples // 4)), self.proj_dim)
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:
         """Put the projector, the momentum copy and the queue on the net."""
