@@ -2,7 +2,7 @@
 
 from skssl.augment import Augmentation, MultiCrop
 from skssl.errors import CollapseWarning
-from skssl.methods import BYOL, BYOLGSG, DenseCL, LeOCLR, MoCo, RotNet, SimCLR, SimSiam, SimSiamGSG
+from skssl.methods import BYOL, BYOLGSG, PCL, DenseCL, LeOCLR, MoCo, RotNet, SimCLR, SimSiam, SimSiamGSG
 from skssl.pretext import Rotation
 from skssl.probes import KNNProbe, LinearProbe
 
@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BYOL",
     "BYOLGSG",
+    "PCL",
     "Augmentation",
     "CollapseWarning",
     "DenseCL",

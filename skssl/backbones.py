@@ -235,3 +235,31 @@ def feature_map(encoder: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     finally:
         handle.remove()
     return features, grids[-1]
+
+
+def map_channels(encoder: nn.Module, shape: tuple[int, int, int]) -> int:
+    """Count the channels of the map that an encoder pools.
+
+    Parameters
+    ----------
+    encoder : torch.nn.Module
+        What `build_backbone` made; its running statistics stay as they are.
+    shape : tuple of int
+        Channels, height and width of the images.
+
+    Returns
+    -------
+    int
+        c' of `feature_map`.
+
+    Examples
+    --------
+    >>> from skssl.backbones import ConvNet, map_channels
+    >>> map_channels(ConvNet(), (3, 32, 32))
+    128
+    """
+    training, weight = encoder.training, next(encoder.parameters(), torch.zeros(()))
+    with torch.no_grad():
+        grid = feature_map(encoder.eval(), torch.zeros(1, *shape, device=weight.device))[1]
+    encoder.train(training)
+    return grid.shape[1]

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from skssl.errors import pick
 
-__all__ = ["byol_loss", "dense_info_nce", "guided_stop_gradient", "info_nce", "negative_cosine", "nt_xent"]
+__all__ = ["byol_loss", "dense_info_nce", "guided_stop_gradient", "info_nce", "negative_cosine", "nt_xent", "proto_nce"]
 
 
 def full_precision(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -168,6 +168,57 @@ def dense_info_nce(
     k = k.gather(2, match.unsqueeze(1).expand_as(k))
     q, k = (x.transpose(1, 2).flatten(0, 1) for x in (q, k))  # (n * s, d)
     return info_nce(q, k, negatives, temperature)
+
+
+@full_precision
+def proto_nce(q: Tensor, prototypes: Tensor, concentration: Tensor, assignment: Tensor, n_negatives: int) -> Tensor:
+    r"""ProtoNCE of PCL: queries against the prototypes of their clusters, each at a temperature of its own.
+
+    .. math:: -\log\frac{\exp(\cos(q_i, c_{s(i)})/\phi_{s(i)})}
+        {\sum_j\exp(\cos(q_i, c_{s(j)})/\phi_{s(j)}) + \sum_{r \in R}\exp(\cos(q_i, c_r)/\phi_r)},
+
+    the mean over the queries. The first sum is over the whole batch, so that a prototype counts as often as the batch
+    has queries of its cluster (the reference code's way); R are random others.
+
+    Parameters
+    ----------
+    q : Tensor of shape (n, d)
+        Queries.
+    prototypes : Tensor of shape (k, d)
+        The clusters' centres.
+    concentration : Tensor of shape (k,)
+        phi, greater than 0.
+    assignment : int64 Tensor of shape (n,)
+        s, each query's cluster.
+    n_negatives : int
+        How many there are in R, drawn from torch's global generator; of those that are left when there are fewer, all.
+
+    Returns
+    -------
+    Tensor of shape ()
+        The loss.
+
+    References
+    ----------
+    Li et al., Prototypical Contrastive Learning of Unsupervised Representations, ICLR 2021, equation 11, for one of
+    its clusterings and without its first term, which is `info_nce`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.losses import proto_nce
+    >>> c = torch.eye(4)
+    >>> loss = proto_nce(c[:1], c, torch.ones(4), torch.tensor([0]), n_negatives=3)
+    >>> round(loss.item(), 4)  # -log(e / (e + 3))
+    0.7437
+    """
+    drawn = torch.rand(len(prototypes), device=q.device).index_fill(0, assignment, -1.0)  # the batch's come last
+    drawn, others = drawn.topk(min(n_negatives, len(prototypes)))
+    chosen = torch.cat([assignment, others])
+    logits = F.normalize(q, dim=1) @ F.normalize(prototypes, dim=1)[chosen].T / concentration[chosen]
+    spare = torch.cat([torch.zeros_like(assignment, dtype=torch.bool), drawn < 0])
+    logits = logits.masked_fill(spare, -torch.inf)  # where fewer are left
+    return F.cross_entropy(logits, torch.arange(len(q), device=q.device))
 
 
 def _negative_cosines(p: Tensor, z: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ QUICK = {
     skssl.MoCo: {"bn_splits": 2},
     skssl.LeOCLR: {"bn_splits": 2},
     skssl.DenseCL: {"bn_splits": 2},
+    skssl.PCL: {"bn_splits": 2, "n_clusters": (4, 8)},
 }
 
 

@@ -1,5 +1,6 @@
 """MoCo and its kin: queries, keys and queues against literal versions."""
 
+import itertools
 import math
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import nn
 
 import skssl
 from skssl import losses
+from skssl.clusters import concentration
 from skssl.images import as_images
 from skssl.nn import in_groups
 
@@ -248,6 +250,117 @@ def test_densecl_refuses_a_backbone_without_a_pooled_map(X):
     assert quick(skssl.DenseCL, backbone=returns_a_map).fit(X).transform(X).shape == (40, 6)
 
 
+def literal_proto(q, prototypes, phi, assignment, others):
+    """PCL's second term for one clustering, a query at a time, with the reference code's columns."""
+    q, c = unit(q.detach()), unit(prototypes)
+    columns = [*assignment.tolist(), *others]
+    total = 0.0
+    for i, row in enumerate(q):
+        scores = [math.exp(float(row @ c[j]) / float(phi[j])) for j in columns]
+        total -= math.log(scores[i] / sum(scores))
+    return total / len(q)
+
+
+def test_proto_nce_is_the_literal_loop_over_the_batchs_prototypes_and_random_others():
+    draw = torch.Generator().manual_seed(0)
+    q = torch.randn(4, 5, dtype=torch.float64, generator=draw, requires_grad=True)
+    prototypes, phi = (torch.rand(s, dtype=torch.float64, generator=draw) + 0.1 for s in ((8, 5), (8,)))
+    assignment = torch.tensor([2, 5, 2, 0])  # two in a cluster: its prototype has two columns
+    left = {1, 3, 4, 6, 7}
+    everything = literal_proto(q, prototypes, phi, assignment, left)
+    for n in (5, 6, 100):  # as many as are left, and more
+        assert losses.proto_nce(q, prototypes, phi, assignment, n).item() == pytest.approx(everything, rel=1e-12)
+    torch.manual_seed(0)
+    possible = [literal_proto(q, prototypes, phi, assignment, pair) for pair in itertools.combinations(left, 2)]
+    drawn = [losses.proto_nce(q, prototypes, phi, assignment, 2).item() for _ in range(100)]
+    which = [min(range(10), key=lambda j: abs(possible[j] - value)) for value in drawn]
+    assert [possible[j] for j in which] == pytest.approx(drawn, rel=1e-12)
+    assert set(which) == set(range(10)), "any two of those left"
+    assert torch.autograd.gradcheck(lambda x: losses.proto_nce(x, prototypes, phi, assignment, 9), (q,))
+
+
+def test_concentration_is_the_reference_codes():
+    draw = np.random.default_rng(0)
+    z, centers = draw.normal(size=(40, 3)), draw.normal(size=(7, 3))
+    assignment = np.concatenate([np.arange(5).repeat([3, 9, 1, 20, 6]), [6]])  # 2 and 6 have one member, 5 has none
+    phi = np.zeros(7)
+    for c in range(7):
+        distances = [math.dist(z[i], centers[c]) for i in np.flatnonzero(assignment == c)]  # not squared
+        if len(distances) > 1:
+            phi[c] = np.mean(distances) / np.log(len(distances) + 10)
+    phi[[2, 5, 6]] = phi.max()
+    phi = phi.clip(np.percentile(phi, 10), np.percentile(phi, 90))
+    found = concentration(*map(torch.from_numpy, (z, centers, assignment)), 0.2)
+    np.testing.assert_allclose(found.numpy(), 0.2 * phi / phi.mean(), rtol=1e-12)
+
+
+def test_concentration_is_positive_where_members_are_equal():
+    z = torch.tensor([[1.0, 0.0]] * 6 + [[0.0, 1.0], [0.6, 0.8]])
+    assignment = torch.tensor([0] * 3 + [1] * 3 + [2] * 2)
+    some = concentration(z, torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.3, 0.9]]), assignment, 0.2)
+    assert (some > 0).all()
+    assert some.mean().item() == pytest.approx(0.2)
+    none = concentration(z[:6], z[:2], assignment[:6], 0.2)
+    torch.testing.assert_close(none, torch.full((2,), 0.2))
+
+
+def test_pcl_clusters_the_copys_embeddings_of_whole_images(X):
+    estimator, net, _ = built(skssl.PCL, X, n_clusters=(4, 30), instance_epochs=1)
+    net.float()
+    drift(net.target)
+    trainer = estimator._make_trainer(as_images(X))
+    pixels = trainer.augmentations[0].normalize(as_images(X).read(torch.arange(40)))
+    with torch.no_grad():
+        z = unit(net.target.eval()(pixels))
+    net.target.train()
+    asked = []
+    estimator.before_epoch(net, 0, asked.append)
+    assert not asked
+    assert net.clustered == 0
+    estimator.before_epoch(net, 1, lambda module: asked.append(module) or z)
+    assert asked == [net.target]
+    assert net.clustered == 1
+    assert [len(c.centers) for c in net.clusters] == [4, 20], "at most one for two images"
+    for c in net.clusters:
+        centers = torch.stack([z[c.assignment == i].mean(0) for i in range(len(c.centers))])
+        torch.testing.assert_close(c.centers, unit(centers))  # of length one
+        expected = concentration(z, centers, c.assignment, 0.2)  # from the means themselves
+        torch.testing.assert_close(c.concentration, expected, rtol=1e-4, atol=1e-5)
+        nearest = torch.cdist(z, centers).argmin(1)
+        assert (nearest == c.assignment).float().mean() > 0.9
+
+
+def test_pcl_is_moco_and_the_mean_over_clusterings(X):
+    estimator, net, batch = built(skssl.PCL, fourfold(X), bn_splits=1, queue_size=20, instance_epochs=0)
+    drift(net.target)
+    batch.index = torch.arange(12) * 13
+    q, k, old = net.projector(net.encoder(batch.views[0])), net.target(batch.views[1]), net.queue.items.clone()
+    found = estimator.losses(net, batch)
+    assert found["proto_nce"] == 0, "no clusters yet"
+    found["proto_nce"].backward()
+    assert reached(net) == set()
+    z = torch.randn(160, 128, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    estimator.before_epoch(net, 0, lambda module: z)
+    net.queue.items.copy_(old)
+    found = estimator.losses(net, batch)
+    assert found["info_nce"].item() == pytest.approx(literal_info_nce(q, k[:12], old, 0.2), rel=1e-9)
+    expected = []
+    for c in net.clusters:
+        mine = c.assignment[batch.index]  # by the data set's index, not the place in the batch
+        others = set(range(len(c.centers))) - set(mine.tolist())
+        expected.append(literal_proto(q, c.centers, c.concentration, mine, others))
+    assert found["proto_nce"].item() == pytest.approx(np.mean(expected), rel=1e-6)
+    found["proto_nce"].backward()
+    assert reached(net) == {"encoder", "projector"}
+
+
+def test_pcls_first_epochs_are_a_tenth(X):
+    history = quick(skssl.PCL, epochs=10).fit(X).history_
+    assert (history["proto_nce"] > 0).tolist() == [False] + [True] * 9
+    history = quick(skssl.PCL, epochs=3, instance_epochs=2).fit(X).history_
+    assert (history["proto_nce"] > 0).tolist() == [False, False, True]
+
+
 @pytest.mark.parametrize(
     ("params", "message"),
     [
@@ -257,6 +370,11 @@ def test_densecl_refuses_a_backbone_without_a_pooled_map(X):
         ({"proj_layers": 0}, r"'proj_layers' parameter of MoCo must be an int"),
         ({"method": skssl.DenseCL, "dense_weight": 1.1}, r"'dense_weight' parameter of DenseCL must be a float in the"),
         ({"method": skssl.LeOCLR, "encoder": "simclr"}, "'encoder' parameter of LeOCLR must be a str among"),
+        ({"method": skssl.PCL, "n_clusters": ()}, r"must be an int in the range \[1, inf\), or several. Got \(\)"),
+        ({"method": skssl.PCL, "n_clusters": (4, 0)}, r"'n_clusters' parameter of PCL must be an int in the range"),
+        ({"method": skssl.PCL, "n_clusters": 0}, r"'n_clusters' parameter of PCL must be an int in the range"),
+        ({"method": skssl.PCL, "n_clusters": "4"}, r"'n_clusters' parameter of PCL must be an in"),
+        ({"method": skssl.PCL, "instance_epochs": -1}, "'instance_epochs' parameter of PCL must be an int"),
         ({"symmetric": "yes"}, "'symmetric' parameter of MoCo must be an instance of 'bool'"),
     ],
 )

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import ClassVar
 
-import torch
 from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skssl.backbones import feature_map
+from skssl.backbones import feature_map, map_channels
 from skssl.engine import Batch, Objective
 from skssl.losses import dense_info_nce
 from skssl.methods.queued import Queued
@@ -67,11 +66,7 @@ class DenseCL(Queued):
     _parameter_constraints: ClassVar[dict] = {"dense_weight": [Interval(Real, 0, 1, closed="both")]}
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102
-        weight = next(net.encoder.parameters(), torch.zeros(()))
-        with torch.no_grad():
-            channels = feature_map(net.encoder.eval(), torch.zeros(2, *net.shape, device=weight.device))[1].shape[1]
-        net.encoder.train()
-        net.dense_projector = self.head(channels)
+        net.dense_projector = self.head(map_channels(net.encoder, net.shape))
         super().build(net, dim, n_samples)
         net.dense_queue = self.queue(n_samples)
 

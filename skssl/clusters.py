@@ -1,0 +1,96 @@
+"""k-means for the methods that cluster between epochs."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor
+
+
+def k_means(x: Tensor, n_clusters: int, n_iterations: int) -> tuple[Tensor, Tensor]:
+    """Cluster rows by scikit-learn's k-means, once, from randomly chosen rows.
+
+    A cluster that loses its members is given the row that is farthest from its centre. It runs on the CPU, in one
+    thread, as with more the same seed does not give the same bits.
+
+    Parameters
+    ----------
+    x : Tensor of shape (n, d)
+        The rows.
+    n_clusters : int
+        How many clusters; no more than n.
+    n_iterations : int
+        At most so many iterations.
+
+    Returns
+    -------
+    centers : Tensor of shape (n_clusters, d)
+        Their centres.
+    label : int64 Tensor of shape (n,)
+        The cluster of each row.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.clusters import k_means
+    >>> _ = torch.manual_seed(0)  # the draws are torch's
+    >>> k_means(torch.tensor([[0.0], [1.0], [8.0], [9.0]]), n_clusters=2, n_iterations=10)[0].sort(0).values
+    tensor([[0.5000],
+            [8.5000]])
+    """
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits
+
+    seed = int(torch.randint(2**31 - 1, ()))
+    found = KMeans(n_clusters, init="random", n_init=1, max_iter=n_iterations, random_state=seed)
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of fewer distinct rows than clusters
+        found.fit(x.cpu().numpy())
+    return torch.from_numpy(found.cluster_centers_).to(x), torch.from_numpy(found.labels_).long().to(x.device)
+
+
+def concentration(z: Tensor, centers: Tensor, assignment: Tensor, temperature: float) -> Tensor:
+    """Estimate how wide each cluster is, phi: the mean distance of its members by the logarithm of their number + 10.
+
+    Clusters of one member get the widest of the others, all are clipped to the percentiles from 10 to 90, and scaled
+    such that their mean is the temperature.
+
+    Parameters
+    ----------
+    z : Tensor of shape (n, d)
+        Embeddings.
+    centers : Tensor of shape (k, d)
+        K-means' centres as they are, not normalised.
+    assignment : int64 Tensor of shape (n,)
+        Each embedding's cluster.
+    temperature : float
+        The mean.
+
+    Returns
+    -------
+    Tensor of shape (k,)
+        Greater than 0.
+
+    References
+    ----------
+    Li et al., Prototypical Contrastive Learning of Unsupervised Representations, ICLR 2021, equation 12; percentiles
+    and clusters of one member are the reference code's.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.clusters import concentration
+    >>> z = torch.tensor([[0.0], [2.0], [7.0], [11.0]])
+    >>> concentration(z, torch.tensor([[1.0], [9.0]]), torch.tensor([0, 0, 1, 1]), temperature=0.3)  # about 1 to 2
+    tensor([0.2200, 0.3800])
+    """
+    members = torch.bincount(assignment, minlength=len(centers)).to(z.dtype)
+    distances = (z - centers[assignment]).norm(dim=1)
+    phi = distances.new_zeros(len(centers)).index_add_(0, assignment, distances) / members / (members + 10).log()
+    phi = torch.where(members > 1, phi, 0.0)
+    phi = torch.where(members > 1, phi, phi.max())
+    low, high = phi.quantile(0.1).item(), phi.quantile(0.9).item()
+    phi = phi.clamp(max(low, high / 1000, torch.finfo(phi.dtype).tiny), max(high, torch.finfo(phi.dtype).tiny))
+    return temperature * phi / phi.mean()
