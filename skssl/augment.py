@@ -893,7 +893,7 @@ def preset(name: str, image_size: int) -> tuple[Augmentation, ...]:
 
     Parameters
     ----------
-    name : {"simclr", "simsiam", "byol", "gsg-cifar10", "rotnet", "none"}
+    name : {"simclr", "simsiam", "byol", "moco", "leoclr", "gsg-cifar10", "rotnet", "none"}
         - "simclr": SimCLR [1]_, appendices A and B.9. Up to 64 pixels colour strength 1/2 and no blur, above
           them strength 1 and blur for half of the views. As in most PyTorch versions values are normalised (its own
           code leaves them in [0, 1], which only the borders of a convolution with BatchNorm notice) and crops
@@ -902,6 +902,10 @@ def preset(name: str, image_size: int) -> tuple[Augmentation, ...]:
           half of the views. Up to 64 pixels no blur, as in its appendix D.
         - "byol": BYOL [3]_, appendix B. The two views differ in blur and solarisation. The paper has no small
           images; up to 64 pixels the blur is left out, as in solo-learn's settings for CIFAR.
+        - "moco": MoCo v2 [6]_: crops of at least a fifth, blur for half of the views. Up to 64 pixels as in its
+          authors' demonstration on CIFAR-10: any crops, no blur (there with that set's own mean and deviation).
+        - "leoclr": LeOCLR [7]_, algorithm 1: the first of three views is not cropped, but flipped and coloured like
+          the others. Up to 64 pixels, for which the paper says nothing else, no blur.
         - "gsg-cifar10": GSG [4]_ on CIFAR-10: SimCLR at strength 1/2, no blur, ImageNet's mean and deviation.
         - "rotnet": RotNet [5]_, from its code. Flips, and up to 64 pixels a crop of the image padded by 4,
           above them a resized crop.
@@ -927,6 +931,9 @@ def preset(name: str, image_size: int) -> tuple[Augmentation, ...]:
     .. [3] Grill et al., "Bootstrap Your Own Latent", NeurIPS 2020.
     .. [4] "Implicit Contrastive Representation Learning with Guided Stop-gradient", NeurIPS 2023.
     .. [5] Gidaris et al., "Unsupervised Representation Learning by Predicting Image Rotations", ICLR 2018.
+    .. [6] Chen et al., "Improved Baselines with Momentum Contrastive Learning", 2020.
+    .. [7] "LeOCLR: Leveraging Original Images for Contrastive Learning of Visual Representations",
+           arXiv:2403.06813.
 
     Examples
     --------
@@ -951,6 +958,8 @@ _PRESETS: Mapping[str, Callable[[bool], tuple[dict[str, Any], ...]]] = {
         }
         for blur, solarize in ((1.0, 0.0), (0.1, 0.2))
     ),
+    "moco": lambda small: ({} if small else {"crop_scale": (0.2, 1.0), "blur": 0.5},) * 2,
+    "leoclr": lambda small: tuple({**crop, "blur": 0.0 if small else 0.5} for crop in ({"crop_scale": None}, {}, {})),
     "gsg-cifar10": lambda small: ({},) * 2,
     "rotnet": lambda small: ({**_STILL, "crop_padding": 4 if small else 0},),
     "none": lambda small: ({**_STILL, "crop_scale": None, "flip": 0.0},),

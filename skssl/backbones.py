@@ -25,6 +25,8 @@ class ConvNet(nn.Module):
     ----------
     features : torch.nn.Sequential
         From images (n, c, h, w) to maps of 16, 32, 64 and in the end 128 channels, at strides 1, 2, 2, 2.
+    avgpool : torch.nn.AdaptiveAvgPool2d
+        From the last map to features.
 
     Examples
     --------
@@ -42,6 +44,7 @@ class ConvNet(nn.Module):
             layers += [nn.Conv2d(n_in, n_out, 3, stride, padding=1, bias=False)]
             layers += [nn.BatchNorm2d(n_out), nn.ReLU(inplace=True)]
         self.features = nn.Sequential(*layers)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode images.
@@ -56,7 +59,7 @@ class ConvNet(nn.Module):
         Tensor of shape (n, 128)
             Features.
         """
-        return self.features(images).mean((2, 3))
+        return self.avgpool(self.features(images)).flatten(1)
 
 
 class Pooled(nn.Module):
@@ -65,10 +68,11 @@ class Pooled(nn.Module):
     def __init__(self, body: nn.Module) -> None:
         super().__init__()
         self.body = body
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode images (n, c, h, w) as features (n, d)."""
-        return self.body(images).mean((2, 3))
+        return self.avgpool(self.body(images)).flatten(1)
 
 
 def _resnet(name: str) -> Callable[[int], nn.Module]:
@@ -185,3 +189,77 @@ def build_backbone(
             "for n = 2."
         )
     return net.train(), features.shape[1]
+
+
+def feature_map(encoder: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Encode images, and keep the map that the encoder pools.
+
+    Parameters
+    ----------
+    encoder : torch.nn.Module
+        What `build_backbone` made. The last of its modules that is an ``nn.AdaptiveAvgPool2d`` is taken for its
+        pooling, as in torchvision's networks (in AlexNet, layers follow it) and in any whose output is a map.
+    images : Tensor of shape (n, c, h, w)
+        Images.
+
+    Returns
+    -------
+    features : Tensor of shape (n, d)
+        What the encoder returns.
+    grid : Tensor of shape (n, c', h', w')
+        The map before it is pooled.
+
+    Raises
+    ------
+    ValueError
+        If the encoder has no such module.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.backbones import ConvNet, feature_map
+    >>> features, grid = feature_map(ConvNet(), torch.zeros(5, 3, 32, 32))
+    >>> features.shape, grid.shape
+    (torch.Size([5, 128]), torch.Size([5, 128, 4, 4]))
+    """
+    pools = [module for module in encoder.modules() if isinstance(module, nn.AdaptiveAvgPool2d)]
+    if not pools:
+        raise ValueError(
+            "backbone must pool its last map by an nn.AdaptiveAvgPool2d, or return a map (n, d, h, w), for a method "
+            f"that looks at the map. Got {type(encoder).__name__}, which has none."
+        )
+    grids: list[Tensor] = []
+    handle = pools[-1].register_forward_pre_hook(lambda module, inputs: grids.append(inputs[0]))
+    try:
+        features = encoder(images)
+    finally:
+        handle.remove()
+    return features, grids[-1]
+
+
+def map_channels(encoder: nn.Module, shape: tuple[int, int, int]) -> int:
+    """Count the channels of the map that an encoder pools.
+
+    Parameters
+    ----------
+    encoder : torch.nn.Module
+        What `build_backbone` made; its running statistics stay as they are.
+    shape : tuple of int
+        Channels, height and width of the images.
+
+    Returns
+    -------
+    int
+        c' of `feature_map`.
+
+    Examples
+    --------
+    >>> from skssl.backbones import ConvNet, map_channels
+    >>> map_channels(ConvNet(), (3, 32, 32))
+    128
+    """
+    training, weight = encoder.training, next(encoder.parameters(), torch.zeros(()))
+    with torch.no_grad():
+        grid = feature_map(encoder.eval(), torch.zeros(1, *shape, device=weight.device))[1]
+    encoder.train(training)
+    return grid.shape[1]

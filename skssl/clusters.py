@@ -1,4 +1,4 @@
-"""k-means, and draws from all clusters alike, for the methods that cluster between epochs."""
+"""k-means, how wide its clusters are, and draws from all of them alike, for the methods that cluster between epochs."""
 
 from __future__ import annotations
 
@@ -84,3 +84,48 @@ def draw_evenly(label: Tensor) -> Tensor:
             rows.append(members[torch.randperm(size)[:share] if size >= share else torch.randint(size, (share,))])
     drawn = torch.cat(rows)
     return drawn[torch.randperm(len(drawn))[: len(label)]]
+
+
+def concentration(z: Tensor, centers: Tensor, assignment: Tensor, temperature: float) -> Tensor:
+    """Estimate how wide each cluster is, phi: the mean distance of its members by the logarithm of their number + 10.
+
+    Clusters of one member get the widest of the others, all are clipped to the percentiles from 10 to 90, and scaled
+    such that their mean is the temperature.
+
+    Parameters
+    ----------
+    z : Tensor of shape (n, d)
+        Embeddings.
+    centers : Tensor of shape (k, d)
+        K-means' centres as they are, not normalised.
+    assignment : int64 Tensor of shape (n,)
+        Each embedding's cluster.
+    temperature : float
+        The mean.
+
+    Returns
+    -------
+    Tensor of shape (k,)
+        Greater than 0.
+
+    References
+    ----------
+    Li et al., Prototypical Contrastive Learning of Unsupervised Representations, ICLR 2021, equation 12; percentiles
+    and clusters of one member are the reference code's.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.clusters import concentration
+    >>> z = torch.tensor([[0.0], [2.0], [7.0], [11.0]])
+    >>> concentration(z, torch.tensor([[1.0], [9.0]]), torch.tensor([0, 0, 1, 1]), temperature=0.3)  # about 1 to 2
+    tensor([0.2200, 0.3800])
+    """
+    members = torch.bincount(assignment, minlength=len(centers)).to(z.dtype)
+    distances = (z - centers[assignment]).norm(dim=1)
+    phi = distances.new_zeros(len(centers)).index_add_(0, assignment, distances) / members / (members + 10).log()
+    phi = torch.where(members > 1, phi, 0.0)
+    phi = torch.where(members > 1, phi, phi.max())
+    low, high = phi.quantile(0.1).item(), phi.quantile(0.9).item()
+    phi = phi.clamp(max(low, high / 1000, torch.finfo(phi.dtype).tiny), max(high, torch.finfo(phi.dtype).tiny))
+    return temperature * phi / phi.mean()

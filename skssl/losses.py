@@ -19,11 +19,13 @@ from skssl.errors import pick
 __all__ = [
     "barlow_twins",
     "byol_loss",
+    "dense_info_nce",
     "dino",
     "guided_stop_gradient",
     "info_nce",
     "negative_cosine",
     "nt_xent",
+    "proto_nce",
     "prototype_scores",
     "sinkhorn",
     "swapped_prediction",
@@ -578,3 +580,105 @@ def swapped_prediction(scores: Tensor, codes: Tensor, temperature: float = 0.1) 
     cross_entropy = -torch.einsum("aik,vik->av", codes.detach(), log_p) / scores.shape[1]
     others = cross_entropy.sum() - cross_entropy.diagonal().sum()
     return others / (len(codes) * (len(scores) - 1))
+
+
+@full_precision
+def dense_info_nce(
+    q: Tensor, k: Tensor, q_map: Tensor, k_map: Tensor, negatives: Tensor, temperature: float = 0.2
+) -> Tensor:
+    r"""InfoNCE of every cell of a map against the cell of the other view that shows the same, as DenseCL has it.
+
+    Cell s of the query's map corresponds to the cell of the key's that is nearest by the encoder's features F,
+
+    .. math:: c_s = \arg\max_t \cos(F^q_s, F^k_t),
+
+    and its loss is `info_nce` of :math:`q_s` against :math:`k_{c_s}` and the negatives; the mean is over all cells of
+    all images. No gradient passes through the choice.
+
+    Parameters
+    ----------
+    q, k : Tensor of shape (n, d, h, w)
+        Dense embeddings of the two views. Whether a gradient flows into the keys is the caller's affair.
+    q_map, k_map : Tensor of shape (n, c, h, w)
+        The encoder's maps, before the head, of the same cells.
+    negatives : Tensor of shape (m, d)
+        Negatives that all cells share, such as a queue of other images' mean dense embeddings.
+    temperature : float, default=0.2
+        t, greater than 0.
+
+    Returns
+    -------
+    Tensor of shape ()
+        The loss.
+
+    References
+    ----------
+    Wang et al., Dense Contrastive Learning for Self-Supervised Visual Pre-Training, CVPR 2021, equations 2 and 4.
+
+    Examples
+    --------
+    The second view is mirrored, and so are the keys' cells. Where a cell's key is right, it is like any one query's.
+
+    >>> import torch
+    >>> from skssl.losses import dense_info_nce
+    >>> q, negatives = torch.eye(4)[None, :, None, :2], torch.eye(4)[2:]
+    >>> round(dense_info_nce(q, q.flip(3), q, q.flip(3), negatives, temperature=1.0).item(), 4)  # -log(e / (e + 2))
+    0.5514
+    """
+    q, k, q_map, k_map = (x.flatten(2) for x in (q, k, q_map.detach(), k_map.detach()))  # (n, ., s)
+    similarity = F.normalize(q_map, dim=1).transpose(1, 2) @ F.normalize(k_map, dim=1)  # (n, s, s)
+    match = similarity.argmax(2)  # (n, s)
+    k = k.gather(2, match.unsqueeze(1).expand_as(k))
+    q, k = (x.transpose(1, 2).flatten(0, 1) for x in (q, k))  # (n * s, d)
+    return info_nce(q, k, negatives, temperature)
+
+
+@full_precision
+def proto_nce(q: Tensor, prototypes: Tensor, concentration: Tensor, assignment: Tensor, n_negatives: int) -> Tensor:
+    r"""ProtoNCE of PCL: queries against the prototypes of their clusters, each at a temperature of its own.
+
+    .. math:: -\log\frac{\exp(\cos(q_i, c_{s(i)})/\phi_{s(i)})}
+        {\sum_j\exp(\cos(q_i, c_{s(j)})/\phi_{s(j)}) + \sum_{r \in R}\exp(\cos(q_i, c_r)/\phi_r)},
+
+    the mean over the queries. The first sum is over the whole batch, so that a prototype counts as often as the batch
+    has queries of its cluster (the reference code's way); R are random others.
+
+    Parameters
+    ----------
+    q : Tensor of shape (n, d)
+        Queries.
+    prototypes : Tensor of shape (k, d)
+        The clusters' centres.
+    concentration : Tensor of shape (k,)
+        phi, greater than 0.
+    assignment : int64 Tensor of shape (n,)
+        s, each query's cluster.
+    n_negatives : int
+        How many there are in R, drawn from torch's global generator; of those that are left when there are fewer, all.
+
+    Returns
+    -------
+    Tensor of shape ()
+        The loss.
+
+    References
+    ----------
+    Li et al., Prototypical Contrastive Learning of Unsupervised Representations, ICLR 2021, equation 11, for one of
+    its clusterings and without its first term, which is `info_nce`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.losses import proto_nce
+    >>> c = torch.eye(4)
+    >>> loss = proto_nce(c[:1], c, torch.ones(4), torch.tensor([0]), n_negatives=3)
+    >>> round(loss.item(), 4)  # -log(e / (e + 3))
+    0.7437
+    """
+    drawn = torch.rand(len(prototypes), device=q.device).index_fill(0, assignment, -1.0)  # the batch's come last
+    drawn, others = drawn.topk(min(n_negatives, len(prototypes)))
+    chosen = torch.cat([assignment, others])
+    logits = F.normalize(q, dim=1) @ F.normalize(prototypes, dim=1)[chosen].T / concentration[chosen]
+    spare = torch.cat([torch.zeros_like(assignment, dtype=torch.bool), drawn < 0])
+    logits = logits.masked_fill(spare, -torch.inf)  # where fewer are left
+    return F.cross_entropy(logits, torch.arange(len(q), device=q.device))

@@ -258,3 +258,33 @@ def effective_rank(z: Tensor) -> Tensor:
     values = torch.linalg.svdvals(z.float() - z.float().mean(0))
     share = values / values.sum().clamp(min=torch.finfo(values.dtype).tiny)
     return torch.special.entr(share).sum().exp()
+
+
+def in_groups(network: Callable[[Tensor], tuple[Tensor, ...]], images: Tensor, groups: int) -> tuple[Tensor, ...]:
+    """Run a network on groups of a batch, so that BatchNorm normalises each by itself, as if on a device of its own.
+
+    Running statistics move once a group.
+
+    Parameters
+    ----------
+    network : callable
+        From images to one or more tensors with a row an image.
+    images : Tensor of shape (n, c, h, w)
+        The batch.
+    groups : int
+        How many, of as equal size as can be; fewer where they would have less than two images.
+
+    Returns
+    -------
+    tuple of Tensors
+        The outputs for the whole batch.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.nn import in_groups
+    >>> in_groups(lambda part: (part - part.mean(),), torch.tensor([1.0, 3.0, 10.0, 20.0]), groups=2)
+    (tensor([-1.,  1., -5.,  5.]),)
+    """
+    parts = images.tensor_split(max(1, min(groups, len(images) // 2)))
+    return tuple(torch.cat(found) for found in zip(*(network(part) for part in parts), strict=True))

@@ -15,6 +15,10 @@ QUICK = {
     skssl.DeepCluster: {"n_clusters": 6, "n_components": 8},
     skssl.DeepClusterV2: {"n_prototypes": 6, "hidden_dim": 16, "proj_dim": 8},
     skssl.RotNet: {},
+    skssl.MoCo: {"bn_splits": 2},
+    skssl.LeOCLR: {"bn_splits": 2},
+    skssl.DenseCL: {"bn_splits": 2},
+    skssl.PCL: {"bn_splits": 2, "n_clusters": (4, 8)},
     skssl.SwAV: {
         "n_prototypes": 6,
         "hidden_dim": 16,

@@ -29,7 +29,7 @@ from skssl.augment import (
 
 STILL = {"crop_scale": None, "flip": 0.0, "jitter": 0.0, "gray": 0.0}
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
-NAMES = ("simclr", "simsiam", "byol", "gsg-cifar10", "rotnet", "none")
+NAMES = ("simclr", "simsiam", "byol", "moco", "leoclr", "gsg-cifar10", "rotnet", "none")
 
 
 def gen(seed=0):
@@ -243,10 +243,11 @@ def statistics(views):
 
 BOTH = [(name, view) for name in NAMES for view in range(len(preset(name, 32)))]
 SETTINGS = {f"{name}-{view}": preset(name, 32)[view].get_params() for name, view in BOTH}
+ALIKE = ("simclr-1", "simsiam-1", "moco-0", "moco-1", "leoclr-1", "leoclr-2", "gsg-cifar10-1")  # as another is
 SETTINGS["everything"] = {"blur": 0.5, "solarize": 0.3, "brightness": 1.5, "hue": 0.3, "contrast": 0.0}
 
 
-@pytest.mark.parametrize("name", [n for n in SETTINGS if n not in ("simclr-1", "simsiam-1", "gsg-cifar10-1")])
+@pytest.mark.parametrize("name", [n for n in SETTINGS if n not in ALIKE])
 def test_views_are_distributed_as_torchvisions(name):
     n = 1000
     image = pictures(1, seed=5)
@@ -355,6 +356,10 @@ def test_presets_are_the_papers():
     assert [view.blur for view in preset("byol", 224)] == [1.0, 0.1]
     assert [view.solarize for view in preset("byol", 32)] == [0.0, 0.2]
     assert preset("gsg-cifar10", 32)[0].get_params() == Augmentation().get_params()
+    assert preset("moco", 224)[1].get_params() == Augmentation(crop_scale=(0.2, 1.0), blur=0.5).get_params()
+    assert preset("moco", 32)[1].get_params() == Augmentation().get_params()
+    assert [view.crop_scale for view in preset("leoclr", 32)] == [None, (0.08, 1.0), (0.08, 1.0)]
+    assert preset("leoclr", 224)[0].get_params() == Augmentation(crop_scale=None, blur=0.5).get_params()
     assert (preset("rotnet", 32)[0].crop_padding, preset("rotnet", 96)[0].crop_padding) == (4, 0)
     with pytest.raises(ValueError, match="Unknown augment 'simsam', did you mean 'simsiam'"):
         preset("simsam", 32)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from skssl.backbones import build_backbone
+from skssl.backbones import build_backbone, feature_map
 from skssl.nn import MLP, cosine_ramp, effective_rank, follow, momentum_copy, spread
 from skssl.optim import LARS, make_optimizer, schedule_factor
 
@@ -103,6 +103,32 @@ def test_a_map_is_pooled_and_a_callable_is_called():
     encoder, dim = build_backbone(lambda: nn.Conv2d(3, 7, 3), (3, 9, 9))
     assert dim == 7
     assert encoder(torch.zeros(2, 3, 9, 9)).shape == (2, 7)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "side", "grid"),
+    [
+        ("convnet", 16, (128, 2, 2)),
+        ("resnet18", 32, (512, 4, 4)),
+        ("resnet50", 32, (2048, 4, 4)),
+        ("alexnet", 95, (256, 2, 2)),
+        (nn.Conv2d(3, 7, 3), 9, (7, 7, 7)),
+    ],
+    ids=lambda value: str(value).split("(")[0],
+)
+def test_the_map_before_pooling(backbone, side, grid):
+    encoder, _ = build_backbone(backbone, (3, side, side))
+    images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+    hooks = [len(module._forward_pre_hooks) for module in encoder.modules()]
+    with torch.no_grad():
+        features, found = feature_map(encoder.eval(), images)
+        assert torch.equal(features, encoder(images))
+    assert found.shape == (2, *grid)
+    assert [len(module._forward_pre_hooks) for module in encoder.modules()] == hooks
+    if backbone == "alexnet":
+        torch.testing.assert_close(found, encoder.features(images))
+    else:
+        torch.testing.assert_close(found.mean((2, 3)), features)
 
 
 def test_encoders_that_do_not_fit_are_refused():

@@ -95,7 +95,7 @@ class DINO(Momentum):
         "aux_weight": 1.0,
     }
     multi_crop: ClassVar[bool] = True
-    copied: ClassVar[tuple[str, ...]] = ("encoder", "projector", "prototypes")
+    followed: ClassVar[tuple[str, ...]] = ("encoder", "projector", "prototypes")
     _parameter_constraints: ClassVar[dict] = {
         **{name: [Interval(Integral, 1, None, closed="left")] for name in ("n_prototypes", "hidden_dim", "proj_dim")},
         "head_norm": ["boolean"],

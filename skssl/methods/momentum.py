@@ -16,13 +16,13 @@ from skssl.nn import cosine_ramp, follow, momentum_copy
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Momentum(SSLTransformer):
-    """A method whose keys, targets or teachers come from a momentum copy of encoder and heads; abstract."""
+    """A method whose keys, targets or teachers come from a momentum copy of encoder and projector; abstract."""
 
     ema_momentum: float = 0.99
     ema_schedule: str = "constant"
 
-    #: What the copy consists of, one after the other.
-    copied: ClassVar[tuple[str, ...]] = ("encoder", "projector")
+    #: The parts of the net that the copy has, in their order.
+    followed: ClassVar[tuple[str, ...]] = ("encoder", "projector")
 
     _parameter_constraints: ClassVar[dict] = {
         "ema_momentum": [Interval(Real, 0, 1, closed="both")],
@@ -31,10 +31,14 @@ class Momentum(SSLTransformer):
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:
         """Put the copy, ``net.target``, on a net that has its heads already."""
-        net.target = momentum_copy(nn.Sequential(*(getattr(net, name) for name in self.copied)))
+        net.target = momentum_copy(nn.Sequential(*self.parts(net)))
+
+    def parts(self, net: Objective) -> list[nn.Module]:
+        """Return what the copy follows."""
+        return [getattr(net, name) for name in self.followed]
 
     def after_step(self, net: Objective, progress: float) -> None:
         """Let the copy follow; its momentum rises to 1 along a cosine, or is constant."""
         end = 1.0 if self.ema_schedule == "cosine" else self.ema_momentum
         momentum = cosine_ramp(self.ema_momentum, end, progress)
-        follow(net.target, nn.ModuleList([getattr(net, name) for name in self.copied]), momentum)
+        follow(net.target, nn.ModuleList(self.parts(net)), momentum)
