@@ -93,7 +93,7 @@ class PCL(Queued):
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102
         numbers: list[Any] = list(np.atleast_1d(self.n_clusters))
-        if not (len(numbers) and all(isinstance(k, Integral) and k >= 1 for k in numbers)):
+        if not (len(numbers) and all(isinstance(k, Integral) and int(k) >= 1 for k in numbers)):
             raise ValueError(
                 "The 'n_clusters' parameter of PCL must be an int in the range [1, inf), or several. "
                 f"Got {self.n_clusters!r} instead."
