@@ -381,7 +381,7 @@ class Trainer(NeuralNet):
             if not self.compile:
                 return self.module_(batch)
             if not hasattr(self, "_compiled"):
-                self._compiled = torch.compile(self.module_)
+                self.__dict__["_compiled"] = torch.compile(self.module_)  # skorch refuses modules that come late
             try:
                 return self._compiled(batch)
             except Exception as error:

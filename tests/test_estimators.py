@@ -141,6 +141,18 @@ def test_compile_falls_back_with_a_word(X, monkeypatch):
     assert np.array_equal(compiled.transform(X), quick(skssl.SimCLR).fit(X).transform(X))
 
 
+@pytest.mark.slow
+def test_compile_is_the_same_training(X, monkeypatch):
+    calls, compiler = [], torch.compile
+    monkeypatch.setattr(torch, "compile", lambda module: calls.append(module) or compiler(module, backend="eager"))
+    compiled = quick(skssl.SimCLR, compile=True, precision="float32").fit(X)
+    assert len(calls) == 1
+    assert compiled.net_.compile, "it did not fall back"
+    plain = quick(skssl.SimCLR, precision="float32").fit(X)
+    np.testing.assert_allclose(compiled.transform(X), plain.transform(X), rtol=1e-4, atol=1e-5)
+    pickle.loads(pickle.dumps(compiled)).partial_fit(X)
+
+
 def test_no_epochs_leave_the_encoder_untrained(X):
     untrained = quick(skssl.SimCLR, epochs=0).fit(X)
     assert untrained.history_.empty
