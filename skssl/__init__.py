@@ -2,7 +2,7 @@
 
 from skssl.augment import Augmentation, MultiCrop
 from skssl.errors import CollapseWarning
-from skssl.methods import BYOL, BYOLGSG, RotNet, SimCLR, SimSiam, SimSiamGSG
+from skssl.methods import BYOL, BYOLGSG, RotNet, SimCLR, SimSiam, SimSiamGSG, SupCon
 from skssl.pretext import Rotation
 from skssl.probes import KNNProbe, LinearProbe
 
@@ -21,4 +21,5 @@ __all__ = [
     "SimCLR",
     "SimSiam",
     "SimSiamGSG",
+    "SupCon",
 ]

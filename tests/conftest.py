@@ -13,6 +13,7 @@ QUICK = {
     skssl.BYOL: {"hidden_dim": 16, "proj_dim": 8, "pred_dim": 16},
     skssl.BYOLGSG: {"proj_dim": 16, "pred_dim": 8, "pairing": "shared"},
     skssl.RotNet: {},
+    skssl.SupCon: {},
 }
 
 

@@ -4,5 +4,14 @@ from skssl.methods.byol import BYOL, BYOLGSG
 from skssl.methods.rotnet import RotNet
 from skssl.methods.simclr import SimCLR
 from skssl.methods.simsiam import SimSiam, SimSiamGSG
+from skssl.methods.supcon import SupCon
 
-__all__ = ["BYOL", "BYOLGSG", "RotNet", "SimCLR", "SimSiam", "SimSiamGSG"]
+__all__ = [
+    "BYOL",
+    "BYOLGSG",
+    "RotNet",
+    "SimCLR",
+    "SimSiam",
+    "SimSiamGSG",
+    "SupCon",
+]
