@@ -2,7 +2,7 @@
 
 from skssl.augment import Augmentation, MultiCrop
 from skssl.errors import CollapseWarning
-from skssl.methods import BYOL, BYOLGSG, RotNet, SimCLR, SimSiam, SimSiamGSG, SupCon
+from skssl.methods import BYOL, BYOLGSG, InstDisc, RotNet, SimCLR, SimSiam, SimSiamGSG, SupCon
 from skssl.pretext import Rotation
 from skssl.probes import KNNProbe, LinearProbe
 
@@ -13,6 +13,7 @@ __all__ = [
     "BYOLGSG",
     "Augmentation",
     "CollapseWarning",
+    "InstDisc",
     "KNNProbe",
     "LinearProbe",
     "MultiCrop",

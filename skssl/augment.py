@@ -893,7 +893,7 @@ def preset(name: str, image_size: int) -> tuple[Augmentation, ...]:
 
     Parameters
     ----------
-    name : {"simclr", "simsiam", "byol", "gsg-cifar10", "rotnet", "none"}
+    name : {"simclr", "simsiam", "byol", "gsg-cifar10", "instdisc", "rotnet", "none"}
         - "simclr": SimCLR [1]_, appendices A and B.9. Up to 64 pixels colour strength 1/2 and no blur, above
           them strength 1 and blur for half of the views. As in most PyTorch versions values are normalised (its own
           code leaves them in [0, 1], which only the borders of a convolution with BatchNorm notice) and crops
@@ -903,6 +903,8 @@ def preset(name: str, image_size: int) -> tuple[Augmentation, ...]:
         - "byol": BYOL [3]_, appendix B. The two views differ in blur and solarisation. The paper has no small
           images; up to 64 pixels the blur is left out, as in solo-learn's settings for CIFAR.
         - "gsg-cifar10": GSG [4]_ on CIFAR-10: SimCLR at strength 1/2, no blur, ImageNet's mean and deviation.
+        - "instdisc": instance discrimination [6]_, from its code. Crops of at least a fifth, every image jittered, at
+          full strength in hue, and above 64 pixels flips.
         - "rotnet": RotNet [5]_, from its code. Flips, and up to 64 pixels a crop of the image padded by 4,
           above them a resized crop.
         - "none": normalisation alone.
@@ -927,6 +929,7 @@ def preset(name: str, image_size: int) -> tuple[Augmentation, ...]:
     .. [3] Grill et al., "Bootstrap Your Own Latent", NeurIPS 2020.
     .. [4] "Implicit Contrastive Representation Learning with Guided Stop-gradient", NeurIPS 2023.
     .. [5] Gidaris et al., "Unsupervised Representation Learning by Predicting Image Rotations", ICLR 2018.
+    .. [6] Wu et al., "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", CVPR 2018.
 
     Examples
     --------
@@ -952,6 +955,7 @@ _PRESETS: Mapping[str, Callable[[bool], tuple[dict[str, Any], ...]]] = {
         for blur, solarize in ((1.0, 0.0), (0.1, 0.2))
     ),
     "gsg-cifar10": lambda small: ({},) * 2,
+    "instdisc": lambda small: ({"crop_scale": (0.2, 1.0), "flip": 0.0 if small else 0.5, "jitter": 1.0, "hue": 0.4},),
     "rotnet": lambda small: ({**_STILL, "crop_padding": 4 if small else 0},),
     "none": lambda small: ({**_STILL, "crop_scale": None, "flip": 0.0},),
 }

@@ -7,6 +7,7 @@ that can be differentiated, and computes in float32 (or float64) whatever precis
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 
 from skssl.errors import pick
 
-__all__ = ["byol_loss", "guided_stop_gradient", "info_nce", "negative_cosine", "nt_xent", "sup_con"]
+__all__ = ["byol_loss", "guided_stop_gradient", "info_nce", "nce", "negative_cosine", "nt_xent", "sup_con"]
 
 
 def full_precision(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -180,6 +181,44 @@ def info_nce(q: Tensor, k: Tensor, negatives: Tensor, temperature: float = 0.2) 
     positive = (q * k).sum(1, keepdim=True)  # (n, 1)
     logits = torch.cat([positive, q @ negatives.T], dim=1) / temperature  # (n, 1 + m)
     return F.cross_entropy(logits, torch.zeros(len(q), dtype=torch.long, device=q.device))
+
+
+@full_precision
+def nce(log_p: Tensor, n_samples: int) -> Tensor:
+    r"""Noise-contrastive estimation: tell an image's own memory from memories drawn evenly among all images.
+
+    .. math:: -\log\frac{P_i}{P_i + K/N} - \sum_{k=1}^K \log\frac{K/N}{P_k + K/N},
+
+    a sum over the K negatives and a mean over images, so that it is about 10 at first and the learning rate is tied
+    to that. (The reference code adds 1e-7 to the denominators, which are not formed here: all is done in logarithms.)
+
+    Parameters
+    ----------
+    log_p : Tensor of shape (n, 1 + K)
+        The logarithm of each image's estimated probabilities of being one of N, that of being itself first, then those
+        of K negatives, which are drawn with replacement among all N.
+    n_samples : int
+        N.
+
+    Returns
+    -------
+    Tensor of shape ()
+        The loss, 0 or more.
+
+    References
+    ----------
+    Wu et al., Unsupervised Feature Learning via Non-Parametric Instance Discrimination, CVPR 2018, equations 5 to 7.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.losses import nce
+    >>> p = torch.tensor([[0.75, 0.25, 0.25]])  # K/N is 1/4
+    >>> round(nce(p.log(), n_samples=8).item(), 4)  # -log(3/4) - 2 log(1/2)
+    1.674
+    """
+    odds = log_p - math.log((log_p.shape[1] - 1) / n_samples)  # of being the image rather than noise
+    return -(F.logsigmoid(odds[:, 0]) + F.logsigmoid(-odds[:, 1:]).sum(1)).mean()
 
 
 def _negative_cosines(p: Tensor, z: Tensor) -> Tensor:

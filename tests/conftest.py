@@ -14,6 +14,7 @@ QUICK = {
     skssl.BYOLGSG: {"proj_dim": 16, "pred_dim": 8, "pairing": "shared"},
     skssl.RotNet: {},
     skssl.SupCon: {},
+    skssl.InstDisc: {"n_negatives": 16},
 }
 
 

@@ -14,8 +14,10 @@ from torch import nn
 
 import skssl
 from skssl import losses
+from skssl.augment import preset
 from skssl.images import as_images
 from skssl.methods.supcon import corrupt
+from skssl.nn import MemoryBank
 
 LABELS = torch.tensor([0, 1, 0, -1, 2, -1])
 
@@ -135,3 +137,111 @@ def test_label_noise_is_drawn_once_from_the_seed(X, y):
     assert (first != clone(estimator).set_params(label_noise=0.0).fit(X, y)._target(y, images)).sum() == 20
     assert torch.equal(first, estimator.partial_fit(X, y)._target(y, images))
     assert not torch.equal(first, quick(skssl.SupCon, label_noise=0.5, random_state=1).fit(X, y)._target(y, images))
+
+
+# The memory bank
+
+
+def literal_nce(v, items, own, negatives, t, n_samples, z):
+    """The loss and the formula's Z (where none is given), a loop over images."""
+    total = 0.0
+    p = [[math.exp(v[i] @ items[j] / t) for j in [own[i], *negatives[i]]] for i in range(len(v))]
+    z = n_samples * np.mean(p) if z is None else z
+    share = len(negatives[0]) / n_samples
+    for row in p:
+        first, *others = (value / z for value in row)
+        total -= math.log(first / (first + share + 1e-7))
+        total -= sum(math.log(share / (other + share + 1e-7)) for other in others)
+    return total / len(v), z
+
+
+def unit(rows):
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("k", [2, 30])
+def test_nce_of_a_bank_is_the_literal_loop(k):
+    n_samples, t = 50, 0.2
+    bank = MemoryBank(n_samples, 5, momentum=0.3).double()
+    items = bank.items.clone().numpy()
+    np.testing.assert_allclose(np.linalg.norm(items, axis=1), 1, rtol=1e-6)
+    z = None
+    for step in range(3):
+        (v,) = random_rows(1, seed=step)
+        index = torch.randperm(n_samples, generator=torch.Generator().manual_seed(step))[:6]
+        torch.manual_seed(step)
+        loss = losses.nce(bank.log_p(v, index, k, t), n_samples)
+        torch.manual_seed(step)
+        negatives = torch.randint(n_samples, (6, k)).numpy()
+        rows = unit(v.detach().numpy())
+        expected, z = literal_nce(rows, items, index.numpy(), negatives, t, n_samples, z)
+        assert loss.item() == pytest.approx(expected, rel=1e-5)  # the code's 1e-7 is not ours
+        assert bank.log_z.item() == pytest.approx(math.log(z)), "Z is the first batch's"
+        bank.update(index, v)
+        for i, row in zip(index, rows, strict=True):
+            items[i] = 0.3 * items[i] + 0.7 * row
+            items[i] /= np.linalg.norm(items[i])
+        np.testing.assert_allclose(bank.items.numpy(), items, rtol=1e-12)
+        loss.backward()  # the bank has moved in the meantime
+        assert v.grad.abs().sum() > 0
+    assert not any(tensor.requires_grad for tensor in bank.buffers())
+
+
+def test_nce_is_differentiable_and_holds_at_low_temperatures():
+    (z,) = random_rows(1)
+    assert torch.autograd.gradcheck(lambda z: losses.nce(z, 20), (z,))
+    bank = MemoryBank(8, 4)
+    log_p = bank.log_p(torch.eye(4), torch.arange(4), 3, temperature=1e-3)  # exp(1000) is no float32
+    assert losses.nce(log_p, 8).isfinite()
+
+
+def test_the_banks_scores_are_the_same_by_either_way_and_stay_in_float32():
+    v = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    bank = MemoryBank(200, 4)
+    index = torch.tensor([[5, 199], [0, 0], [7, 3]])
+    with torch.autocast("cpu", torch.bfloat16):
+        few, all_of_them = bank.scores(v, index), bank.scores(v)
+        half = bank.scores(v.bfloat16())
+    assert {few.dtype, all_of_them.dtype, half.dtype} == {torch.float32}
+    torch.testing.assert_close(few, all_of_them.gather(1, index))
+    torch.testing.assert_close(bank.scores(v, index.repeat(1, 10)), few.repeat(1, 10))
+    torch.testing.assert_close(all_of_them, nn.functional.cosine_similarity(v[:, None], bank.items, dim=2))
+
+
+@pytest.mark.parametrize("loss", ["nce", "softmax"])
+def test_instdisc_tells_images_by_their_data_set_index(loss, X):
+    estimator, net, batch = built(skssl.InstDisc, X, loss=loss)
+    batch = dataclasses.replace(batch, index=torch.arange(39, 27, -1))
+    before = net.bank.items.clone()
+    v = nn.functional.normalize(net.projector(net.encoder(batch.views[0])), dim=1)
+    if loss == "nce":
+        torch.manual_seed(2)
+        negatives = torch.randint(40, (12, 16))
+        expected, _ = literal_nce(*numpy([v, before]), batch.index.numpy(), negatives.numpy(), 0.1, 40, None)
+    else:
+        p = (v @ before.T / 0.1).softmax(1)
+        expected = -p[torch.arange(12), batch.index].log().mean().item()
+    torch.manual_seed(2)
+    found = estimator.losses(net, batch)[loss]
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+    found.backward()
+    assert reached(net) == {"encoder", "projector"}
+    after = nn.functional.normalize(before[batch.index] + v, dim=1)
+    torch.testing.assert_close(net.bank.items[batch.index], after.detach())
+    assert torch.equal(net.bank.items[:28], before[:28])
+
+
+def test_the_bank_goes_on_where_it_stopped(X):
+    first = quick(skssl.InstDisc, epochs=2, batch_size=20).partial_fit(X)
+    z, items = first.net_.module_.bank.log_z.clone(), first.net_.module_.bank.items.clone()
+    first.partial_fit(X)
+    assert torch.equal(first.net_.module_.bank.log_z, z)
+    assert (first.net_.module_.bank.items != items).any(1).all(), "every image was seen"
+    with pytest.raises(ValueError, match="needs the 40 images that it began with"):
+        first.partial_fit(X[:20])
+
+
+def test_presets_are_the_papers():
+    small, large = preset("instdisc", 32)[0], preset("instdisc", 224)[0]
+    assert (small.crop_scale, small.jitter, small.hue, small.gray) == ((0.2, 1.0), 1.0, 0.4, 0.2)
+    assert (small.flip, large.flip) == (0.0, 0.5), "the code has no flips on CIFAR"

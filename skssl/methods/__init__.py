@@ -1,6 +1,7 @@
 """The methods, a file each."""
 
 from skssl.methods.byol import BYOL, BYOLGSG
+from skssl.methods.instdisc import InstDisc
 from skssl.methods.rotnet import RotNet
 from skssl.methods.simclr import SimCLR
 from skssl.methods.simsiam import SimSiam, SimSiamGSG
@@ -9,6 +10,7 @@ from skssl.methods.supcon import SupCon
 __all__ = [
     "BYOL",
     "BYOLGSG",
+    "InstDisc",
     "RotNet",
     "SimCLR",
     "SimSiam",

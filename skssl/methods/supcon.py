@@ -89,6 +89,7 @@ class SupCon(SSLTransformer):
     def _target(self, y: Any, images: Images) -> Tensor | None:
         """Corrupt the same classes in the same way whenever training goes on."""
         target = super()._target(y, images)
+        assert target is not None  # this method uses labels
         return corrupt(target, self.label_noise, np.random.default_rng(self.net_.seed))
 
 
