@@ -2,7 +2,7 @@
 
 from skssl.augment import Augmentation, MultiCrop
 from skssl.errors import CollapseWarning
-from skssl.methods import BYOL, BYOLGSG, InstDisc, RotNet, SimCLR, SimSiam, SimSiamGSG, SupCon
+from skssl.methods import BYOL, BYOLGSG, PIRL, InstDisc, RotationDecoupling, RotNet, SimCLR, SimSiam, SimSiamGSG, SupCon
 from skssl.pretext import Rotation
 from skssl.probes import KNNProbe, LinearProbe
 
@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BYOL",
     "BYOLGSG",
+    "PIRL",
     "Augmentation",
     "CollapseWarning",
     "InstDisc",
@@ -19,6 +20,7 @@ __all__ = [
     "MultiCrop",
     "RotNet",
     "Rotation",
+    "RotationDecoupling",
     "SimCLR",
     "SimSiam",
     "SimSiamGSG",

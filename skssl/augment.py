@@ -488,6 +488,17 @@ def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
 # Augmentation
 
 
+def _full_precision(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Keep mixed precision out, for an augmentation that is called within a step."""
+
+    @functools.wraps(call)
+    def wrapped(self: Augmentation, images: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        with torch.autocast(images.device.type, enabled=False):
+            return call(self, images, *args, **kwargs)
+
+    return wrapped
+
+
 @dataclass(kw_only=True, eq=False, repr=False)
 class Augmentation(BaseEstimator):
     """Random views of a batch of images, each image by draws of its own, as float32 that a network takes.
@@ -647,6 +658,7 @@ class Augmentation(BaseEstimator):
             self.validate()
 
     @torch.no_grad()
+    @_full_precision
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Draw one view of every image.
 
@@ -690,6 +702,7 @@ class Augmentation(BaseEstimator):
         return views if order is None else views.index_select(0, order.argsort())
 
     @torch.no_grad()
+    @_full_precision
     def normalize(self, images: Tensor) -> Tensor:
         """Bring images to the scale of the views, and do nothing else.
 
@@ -893,7 +906,7 @@ def preset(name: str, image_size: int) -> tuple[Augmentation, ...]:
 
     Parameters
     ----------
-    name : {"simclr", "simsiam", "byol", "gsg-cifar10", "instdisc", "rotnet", "none"}
+    name : {"simclr", "simsiam", "byol", "gsg-cifar10", "instdisc", "pirl", "rotnet", "none"}
         - "simclr": SimCLR [1]_, appendices A and B.9. Up to 64 pixels colour strength 1/2 and no blur, above
           them strength 1 and blur for half of the views. As in most PyTorch versions values are normalised (its own
           code leaves them in [0, 1], which only the borders of a convolution with BatchNorm notice) and crops
@@ -905,6 +918,7 @@ def preset(name: str, image_size: int) -> tuple[Augmentation, ...]:
         - "gsg-cifar10": GSG [4]_ on CIFAR-10: SimCLR at strength 1/2, no blur, ImageNet's mean and deviation.
         - "instdisc": instance discrimination [6]_, from its code. Crops of at least a fifth, every image jittered, at
           full strength in hue, and above 64 pixels flips.
+        - "pirl": PIRL [7]_, from its code: SimCLR's crops, every image jittered, with a hue of 0.2.
         - "rotnet": RotNet [5]_, from its code. Flips, and up to 64 pixels a crop of the image padded by 4,
           above them a resized crop.
         - "none": normalisation alone.
@@ -930,6 +944,7 @@ def preset(name: str, image_size: int) -> tuple[Augmentation, ...]:
     .. [4] "Implicit Contrastive Representation Learning with Guided Stop-gradient", NeurIPS 2023.
     .. [5] Gidaris et al., "Unsupervised Representation Learning by Predicting Image Rotations", ICLR 2018.
     .. [6] Wu et al., "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", CVPR 2018.
+    .. [7] Misra and van der Maaten, "Self-Supervised Learning of Pretext-Invariant Representations", CVPR 2020.
 
     Examples
     --------
@@ -956,6 +971,7 @@ _PRESETS: Mapping[str, Callable[[bool], tuple[dict[str, Any], ...]]] = {
     ),
     "gsg-cifar10": lambda small: ({},) * 2,
     "instdisc": lambda small: ({"crop_scale": (0.2, 1.0), "flip": 0.0 if small else 0.5, "jitter": 1.0, "hue": 0.4},),
+    "pirl": lambda small: ({"jitter": 1.0, "hue": 0.2},),
     "rotnet": lambda small: ({**_STILL, "crop_padding": 4 if small else 0},),
     "none": lambda small: ({**_STILL, "crop_scale": None, "flip": 0.0},),
 }

@@ -44,8 +44,9 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         (h, w), (h, w, c) or (c, h, w): how to read the rows of a 2-D X, where one entry may be -1, and to what size
         to bring image files. By default such rows are square grey images, and files must be of one size.
     augment : str, Augmentation, sequence of Augmentation or MultiCrop, default=None
-        A preset's name ("simclr", "simsiam", "byol", "gsg-cifar10", "instdisc", "rotnet", "none"), one augmentation
-        for all views, one a view, or crops of several sizes for a method that takes them. None is the method's own.
+        A preset's name ("simclr", "simsiam", "byol", "gsg-cifar10", "instdisc", "pirl", "rotnet", "none"), one
+        augmentation for all views, one a view, or crops of several sizes for a method that takes them. None is the
+        method's own.
     epochs : int, default=100
         How often `fit` goes through the images. 0 leaves the encoder untrained, which makes a baseline.
     batch_size : int, default=256

@@ -15,6 +15,8 @@ QUICK = {
     skssl.RotNet: {},
     skssl.SupCon: {},
     skssl.InstDisc: {"n_negatives": 16},
+    skssl.RotationDecoupling: {"n_negatives": 16},
+    skssl.PIRL: {"n_negatives": 16},
 }
 
 

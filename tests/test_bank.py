@@ -13,9 +13,13 @@ from test_methods import built, reached
 from torch import nn
 
 import skssl
-from skssl import losses
+import skssl.datasets
+from skssl import Augmentation, losses
 from skssl.augment import preset
+from skssl.engine import Batch
 from skssl.images import as_images
+from skssl.methods import pirl as pirl_module
+from skssl.methods.pirl import cut_tiles, encode_tiles
 from skssl.methods.supcon import corrupt
 from skssl.nn import MemoryBank
 
@@ -245,3 +249,208 @@ def test_presets_are_the_papers():
     small, large = preset("instdisc", 32)[0], preset("instdisc", 224)[0]
     assert (small.crop_scale, small.jitter, small.hue, small.gray) == ((0.2, 1.0), 1.0, 0.4, 0.2)
     assert (small.flip, large.flip) == (0.0, 0.5), "the code has no flips on CIFAR"
+
+
+# Rotation decoupling
+
+
+def halves(net, view):
+    """Features of an image's four turns, a pass over all of them: two halves of shape (turns, n, d / 2)."""
+    turned = torch.cat([torch.rot90(view, k, (2, 3)) for k in range(4)])
+    features = net.encoder(turned).reshape(4, len(view), 128)
+    return features[..., :64], features[..., 64:]
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("loss", ["nce", "nt_xent"])
+def test_rotation_decoupling_is_the_papers_sum(loss, late, X):
+    weights = np.random.default_rng(0).random((40, 4))
+    estimator, net, batch = built(skssl.RotationDecoupling, X, loss=loss, pu_weights=weights, epochs=10, pu_start=0.75)
+    batch = dataclasses.replace(batch, index=torch.arange(39, 27, -1))
+    estimator.before_epoch(net, 8 if late else 7, None)
+    turning, still = halves(net, batch.views[0])
+    mean = still.mean(0)
+    turn = 0.0
+    for i, image in enumerate(batch.index):
+        for k in range(4):
+            w = np.float32(weights[image, k]) if late else 1.0
+            turn -= w * net.turn_classifier(turning[k, i]).float().log_softmax(0)[k].item() / 48
+    distances = [((still[k, i] - mean[i]) ** 2).mean() for k in range(4) for i in range(12)]
+    before = net.bank.items.clone() if loss == "nce" else None
+    torch.manual_seed(2)
+    found = estimator.losses(net, batch)
+    assert found["turn"].item() == pytest.approx(turn, rel=1e-5)
+    assert found["invariance"].item() == pytest.approx(sum(distances).item() / 48, rel=1e-5)
+    assert found["invariance"].requires_grad == (loss == "nce")
+    v = nn.functional.normalize(net.image_head(mean), dim=1)
+    if loss == "nce":
+        torch.manual_seed(2)
+        negatives = torch.randint(40, (12, 16)).numpy()
+        expected, _ = literal_nce(*numpy([v, before]), batch.index.numpy(), negatives, 0.07, 40, None)
+        assert torch.equal(net.bank.items[:28], before[:28])
+        moved = nn.functional.normalize(before[batch.index] + v, dim=1).detach()
+        torch.testing.assert_close(net.bank.items[batch.index], moved)
+    else:
+        z = [nn.functional.normalize(net.image_head(of), dim=1) for of in still]
+        expected = sum(losses.nt_xent(of, v, 0.1).item() for of in z)
+        assert not hasattr(net, "bank")
+    assert found[loss].item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["nce", "nt_xent"])
+def test_halves_learn_what_is_theirs(loss, X):
+    """The rotation's loss reaches the first half of the features only, the images' the second."""
+    estimator, net, batch = built(skssl.RotationDecoupling, X, loss=loss)
+    features = []
+    net.encoder.register_forward_hook(lambda module, args, output: (output.retain_grad(), features.append(output))[0])
+    for name, own in [("turn", slice(0, 64)), (loss, slice(64, 128))]:
+        features.clear()
+        estimator.losses(net, batch)[name].backward()
+        reaches = features[0].grad.abs().sum(0) > 0
+        assert reaches[own].any()
+        assert reaches.sum() == reaches[own].sum()
+        assert reached(net) == {"encoder", "turn_classifier" if name == "turn" else "image_head"}
+        net.zero_grad()
+
+
+def test_stopping_the_mean_changes_no_gradient():
+    still = torch.randn(4, 3, 5, dtype=torch.float64, requires_grad=True)
+    mean = still.mean(0)
+    (stopped,) = torch.autograd.grad((still - mean.detach()).square().mean(), still, retain_graph=True)
+    (through,) = torch.autograd.grad((still - mean).square().mean(), still)
+    torch.testing.assert_close(stopped, through)
+
+
+def test_weights_of_turns_begin_late_and_are_those_of_the_images(X):
+    start = quick(skssl.RotationDecoupling, epochs=4, pu_start=0.5, batch_size=40)
+    weighed = clone(start).set_params(pu_weights=np.zeros((40, 4))).fit(X).history_["turn"]
+    alike = start.fit(X).history_["turn"]
+    assert weighed.tolist()[:2] == alike.tolist()[:2]
+    assert weighed.tolist()[2:] == [0, 0], "the sum of weights does not divide"
+
+
+@pytest.mark.parametrize("weights", [np.ones((39, 4)), np.ones(160), np.full((40, 4), np.nan), -np.ones((40, 4))])
+def test_wrong_weights_are_refused(weights, X):
+    with pytest.raises(ValueError, match=r"'pu_weights' parameter .* \(40, 4\)"):
+        quick(skssl.RotationDecoupling, pu_weights=weights).fit(X)
+
+
+def test_rotation_decoupling_refuses_what_it_cannot_split_or_turn(X):
+    odd = nn.Sequential(nn.Conv2d(3, 7, 3), nn.ReLU())
+    with pytest.raises(ValueError, match=r"even number of features .* Got 7"):
+        quick(skssl.RotationDecoupling, backbone=odd).fit(X)
+    with pytest.raises(ValueError, match="square"):
+        quick(skssl.RotationDecoupling).fit(X[:, :12])
+
+
+def test_rotation_decoupling_learns_turns():
+    shapes, _ = skssl.datasets.make_shapes(256, image_size=16, random_state=0)
+    history = quick(skssl.RotationDecoupling, epochs=6, batch_size=32, lr=0.02).fit(shapes).history_
+    assert history["turn_accuracy"].iloc[-1] > 0.4
+
+
+# PIRL
+
+
+@pytest.fixture
+def pirl(X):
+    """An estimator, its net in float32, and a batch of images."""
+    estimator, net, batch = built(skssl.PIRL, X, n_negatives=16, image_weight=0.3)
+    images = torch.from_numpy(X[28:].copy()).permute(0, 3, 1, 2)
+    index = torch.arange(28, 40)
+    draws = torch.Generator().manual_seed(0)
+    return estimator, net.float(), Batch(images, [batch.views[0].float()], index, generator=draws)
+
+
+def test_pirl_compares_both_branches_with_the_memory(pirl, monkeypatch):
+    estimator, net, batch = pirl
+    tiles = torch.randn(12, 128, generator=torch.Generator().manual_seed(1))
+    monkeypatch.setattr(type(estimator), "_embed_tiles", lambda self, net, batch: tiles)
+    before = net.bank.items.clone()
+    image = net.projector(net.encoder(batch.views[0]))
+    torch.manual_seed(2)
+    negatives = [torch.randint(40, (12, 16)).numpy() for _ in range(2)]
+    torch.manual_seed(2)
+    found = estimator.losses(net, batch)
+    z = None
+    for name, v, drawn, weight in zip(found, (image, tiles), negatives, (0.3, 0.7), strict=True):
+        rows = unit(v.detach().double().numpy())
+        loss, z = literal_nce(rows, before.double().numpy(), range(28, 40), drawn, 0.07, 40, z)
+        assert found[name].item() == pytest.approx(weight * loss, rel=1e-4)
+    after = nn.functional.normalize(before[28:] + nn.functional.normalize(image, dim=1), dim=1)
+    torch.testing.assert_close(net.bank.items[28:], after.detach(), msg="the image moves its memory, not the tiles")
+    assert torch.equal(net.bank.items[:28], before[:28])
+
+
+def test_pirl_gradients_reach_each_branchs_heads(pirl):
+    estimator, net, batch = pirl
+    heads = {"nce_image": {"projector"}, "nce_tiles": {"tile_projector", "tiles_projector"}}
+    for name, own in heads.items():
+        estimator.losses(net, batch)[name].backward()
+        assert reached(net) == {"encoder"} | own
+        net.zero_grad()
+
+
+def test_tiles_come_from_their_cells_with_all_places_in_them():
+    grid = torch.arange(144.0).view(1, 1, 12, 12).expand(400, 2, 12, 12) + torch.tensor([0.0, 1000.0]).view(1, 2, 1, 1)
+    torch.manual_seed(0)
+    tiles = cut_tiles(grid, 3)
+    assert tiles.shape == (400, 9, 2, 3, 3)
+    corner = tiles[:, :, 0, 0, 0].long()
+    offsets = torch.arange(3)[:, None] * 12 + torch.arange(3)
+    assert torch.equal(tiles[:, :, 0].long(), corner[..., None, None] + offsets)
+    assert torch.equal(tiles[:, :, 1], tiles[:, :, 0] + 1000)
+    place = torch.arange(9)
+    row, column = corner // 12 - place // 3 * 4, corner % 12 - place % 3 * 4
+    assert set((row * 12 + column).flatten().tolist()) == {0, 1, 12, 13}
+    assert not torch.equal(row, row[:1].expand_as(row)), "each image has draws of its own"
+    assert not torch.equal(row, row[:, :1].expand_as(row)), "and each tile"
+
+
+def test_pirl_shuffles_evenly_and_encodes_all_tiles_in_one_pass(pirl, monkeypatch):
+    estimator, net, batch = pirl
+    batch = dataclasses.replace(batch, images=batch.images[:1].expand(600, 3, 16, 16))
+    numbered = torch.arange(9.0).view(1, 9, 1, 1, 1).expand(600, 9, 3, 4, 4)
+    monkeypatch.setattr(pirl_module, "cut_tiles", lambda images, grid: numbered)
+    estimator.set_params(augment=Augmentation(jitter=0.0, gray=0.0, mean=(0.0,) * 3, std=(1.0,) * 3))
+    seen = []
+
+    class Encoder(nn.Module):
+        def forward(self, tiles):
+            seen.append(tiles)
+            return tiles[:, :1, 0, 0].expand(-1, 128)
+
+    net.encoder = Encoder()
+    torch.manual_seed(0)
+    out = estimator._embed_tiles(net, batch)
+    (tiles,) = seen
+    order = tiles[:, 0, 0, 0].view(600, 9)
+    assert torch.equal(order.sort(1).values, torch.arange(9.0).expand(600, 9))
+    for position in range(9):
+        counts = torch.bincount(order[:, position].long(), minlength=9)
+        assert counts / 600 == pytest.approx([1 / 9] * 9, abs=0.05)
+    heads = net.tile_projector(order[..., None].expand(600, 9, 128)).reshape(600, -1)
+    torch.testing.assert_close(out, net.tiles_projector(heads), msg="positions stay apart up to the last layer")
+
+
+def test_small_tiles_are_encoded_in_float32_on_a_cpu():
+    layer = nn.Conv2d(3, 4, 1)
+    dtypes = []
+    layer.register_forward_hook(lambda module, args, output: dtypes.append(output.dtype))
+    encode = lambda tiles: layer(tiles).mean((2, 3))  # noqa: E731
+    with torch.autocast("cpu", torch.bfloat16):
+        for side, size in [(15, None), (16, None), (8, 16), (16, 8)]:
+            assert encode_tiles(encode, torch.zeros(2, 9, 3, side, side), size).shape == (2, 9, 4)
+    assert dtypes == [torch.float32, torch.bfloat16, torch.bfloat16, torch.float32]
+
+
+def test_pirl_cuts_the_papers_tiles(pirl):
+    estimator, net, batch = pirl
+    shapes = []
+    net.encoder.register_forward_hook(lambda module, args, output: shapes.append(args[0].shape))
+    for side, tile in [(32, 9), (224, 64), (1, 1)]:
+        images = torch.zeros(2, 3, side, side, dtype=torch.uint8)
+        estimator._embed_tiles(net, dataclasses.replace(batch, images=images))
+        assert shapes.pop() == (18, 3, tile, tile)
+    estimator.set_params(tile_size=5)._embed_tiles(net, batch)
+    assert shapes.pop() == (108, 3, 5, 5)

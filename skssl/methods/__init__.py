@@ -2,6 +2,8 @@
 
 from skssl.methods.byol import BYOL, BYOLGSG
 from skssl.methods.instdisc import InstDisc
+from skssl.methods.pirl import PIRL
+from skssl.methods.rotation_decoupling import RotationDecoupling
 from skssl.methods.rotnet import RotNet
 from skssl.methods.simclr import SimCLR
 from skssl.methods.simsiam import SimSiam, SimSiamGSG
@@ -10,8 +12,10 @@ from skssl.methods.supcon import SupCon
 __all__ = [
     "BYOL",
     "BYOLGSG",
+    "PIRL",
     "InstDisc",
     "RotNet",
+    "RotationDecoupling",
     "SimCLR",
     "SimSiam",
     "SimSiamGSG",
