@@ -488,6 +488,17 @@ def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
 # Augmentation
 
 
+def _full_precision(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Keep mixed precision out, for an augmentation that is called within a step."""
+
+    @functools.wraps(call)
+    def wrapped(self: Augmentation, images: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        with torch.autocast(images.device.type, enabled=False):
+            return call(self, images, *args, **kwargs)
+
+    return wrapped
+
+
 @dataclass(kw_only=True, eq=False, repr=False)
 class Augmentation(BaseEstimator):
     """Random views of a batch of images, each image by draws of its own, as float32 that a network takes.
@@ -647,6 +658,7 @@ class Augmentation(BaseEstimator):
             self.validate()
 
     @torch.no_grad()
+    @_full_precision
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Draw one view of every image.
 
@@ -690,6 +702,7 @@ class Augmentation(BaseEstimator):
         return views if order is None else views.index_select(0, order.argsort())
 
     @torch.no_grad()
+    @_full_precision
     def normalize(self, images: Tensor) -> Tensor:
         """Bring images to the scale of the views, and do nothing else.
 
@@ -893,7 +906,7 @@ def preset(name: str, image_size: int) -> tuple[Augmentation, ...]:
 
     Parameters
     ----------
-    name : {"simclr", "simsiam", "byol", "moco", "leoclr", "gsg-cifar10", "rotnet", "none"}
+    name : {"simclr", "simsiam", "byol", "moco", "leoclr", "gsg-cifar10", "instdisc", "pirl", "rotnet", "none"}
         - "simclr": SimCLR [1]_, appendices A and B.9. Up to 64 pixels colour strength 1/2 and no blur, above
           them strength 1 and blur for half of the views. As in most PyTorch versions values are normalised (its own
           code leaves them in [0, 1], which only the borders of a convolution with BatchNorm notice) and crops
@@ -906,6 +919,9 @@ def preset(name: str, image_size: int) -> tuple[Augmentation, ...]:
           authors' demonstration on CIFAR-10: any crops, no blur (there with that set's own mean and deviation).
         - "leoclr": LeOCLR [7]_, algorithm 1: the first of three views is not cropped, but flipped and coloured like
           the others. Up to 64 pixels, for which the paper says nothing else, no blur.
+        - "instdisc": instance discrimination [8]_, from its code. Crops of at least a fifth, every image jittered, at
+          full strength in hue, and above 64 pixels flips.
+        - "pirl": PIRL [9]_, from its code: SimCLR's crops, every image jittered, with a hue of 0.2.
         - "gsg-cifar10": GSG [4]_ on CIFAR-10: SimCLR at strength 1/2, no blur, ImageNet's mean and deviation.
         - "rotnet": RotNet [5]_, from its code. Flips, and up to 64 pixels a crop of the image padded by 4,
           above them a resized crop.
@@ -934,6 +950,8 @@ def preset(name: str, image_size: int) -> tuple[Augmentation, ...]:
     .. [6] Chen et al., "Improved Baselines with Momentum Contrastive Learning", 2020.
     .. [7] "LeOCLR: Leveraging Original Images for Contrastive Learning of Visual Representations",
            arXiv:2403.06813.
+    .. [8] Wu et al., "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", CVPR 2018.
+    .. [9] Misra and van der Maaten, "Self-Supervised Learning of Pretext-Invariant Representations", CVPR 2020.
 
     Examples
     --------
@@ -961,6 +979,8 @@ _PRESETS: Mapping[str, Callable[[bool], tuple[dict[str, Any], ...]]] = {
     "moco": lambda small: ({} if small else {"crop_scale": (0.2, 1.0), "blur": 0.5},) * 2,
     "leoclr": lambda small: tuple({**crop, "blur": 0.0 if small else 0.5} for crop in ({"crop_scale": None}, {}, {})),
     "gsg-cifar10": lambda small: ({},) * 2,
+    "instdisc": lambda small: ({"crop_scale": (0.2, 1.0), "flip": 0.0 if small else 0.5, "jitter": 1.0, "hue": 0.4},),
+    "pirl": lambda small: ({"jitter": 1.0, "hue": 0.2},),
     "rotnet": lambda small: ({**_STILL, "crop_padding": 4 if small else 0},),
     "none": lambda small: ({**_STILL, "crop_scale": None, "flip": 0.0},),
 }

@@ -347,10 +347,11 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         return hasattr(self, "net_")
 
     def __sklearn_tags__(self) -> Any:
-        """Say that features are float32 and that images may have three or more axes."""
+        """Say that features are float32 and that images may have three or more axes; whether y is needed."""
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float32"]
         tags.input_tags.three_d_array = True
+        tags.target_tags.required = self.uses_labels
         return tags
 
     # Between the two.

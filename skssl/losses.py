@@ -7,6 +7,7 @@ that can be differentiated, and computes in float32 (or float64) whatever precis
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -23,11 +24,13 @@ __all__ = [
     "dino",
     "guided_stop_gradient",
     "info_nce",
+    "nce",
     "negative_cosine",
     "nt_xent",
     "proto_nce",
     "prototype_scores",
     "sinkhorn",
+    "sup_con",
     "swapped_prediction",
     "vicreg",
     "vicreg_terms",
@@ -52,7 +55,7 @@ def full_precision(loss: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @full_precision
-def nt_xent(z1: Tensor, z2: Tensor, temperature: float = 0.5) -> Tensor:
+def nt_xent(z1: Tensor, z2: Tensor, temperature: float = 0.5, y: Tensor | None = None) -> Tensor:
     r"""Normalised temperature-scaled cross-entropy of SimCLR.
 
     Each of the 2n embeddings has the other view of its image as its positive and all the rest as negatives:
@@ -68,6 +71,9 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float = 0.5) -> Tensor:
         Embeddings of the first and the second view of n images.
     temperature : float, default=0.5
         t, greater than 0.
+    y : int64 Tensor of shape (n,), optional
+        Classes, -1 where unknown. Other images of an anchor's known class leave its denominator; they do not become
+        positives.
 
     Returns
     -------
@@ -76,7 +82,9 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float = 0.5) -> Tensor:
 
     References
     ----------
-    Chen et al., A Simple Framework for Contrastive Learning of Visual Representations, ICML 2020, equation 1.
+    Chen et al., A Simple Framework for Contrastive Learning of Visual Representations, ICML 2020, equation 1. The
+    removal of false negatives: Towards Efficient and Effective Self-Supervised Learning of Visual Representations,
+    ECCV 2022, section 3.1.
 
     Examples
     --------
@@ -88,6 +96,8 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float = 0.5) -> Tensor:
     """
     z = F.normalize(torch.cat([z1, z2]), dim=1)  # (2n, d)
     logits = (z @ z.T / temperature).fill_diagonal_(-torch.inf)  # an embedding is not its own negative
+    if y is not None:
+        logits = logits.masked_fill(_others_of_class(y).repeat(2, 2), -torch.inf)
     positive = torch.arange(len(z), device=z.device).roll(len(z1))
     return F.cross_entropy(logits, positive)
 
@@ -682,3 +692,97 @@ def proto_nce(q: Tensor, prototypes: Tensor, concentration: Tensor, assignment: 
     spare = torch.cat([torch.zeros_like(assignment, dtype=torch.bool), drawn < 0])
     logits = logits.masked_fill(spare, -torch.inf)  # where fewer are left
     return F.cross_entropy(logits, torch.arange(len(q), device=q.device))
+
+
+def _others_of_class(y: Tensor) -> Tensor:
+    """Which other images are known to be of an image's class: bool (n, n), False on the diagonal."""
+    itself = torch.eye(len(y), dtype=torch.bool, device=y.device)
+    return (y[:, None] == y) & (y >= 0) & ~itself
+
+
+@full_precision
+def sup_con(z: Tensor, y: Tensor, temperature: float = 0.1) -> Tensor:
+    r"""Supervised contrastive loss: all views of an anchor's class are its positives.
+
+    .. math:: \ell_i = -\frac{1}{|P(i)|}\sum_{p \in P(i)}
+        \log\frac{\exp(\cos(z_i, z_p)/t)}{\sum_{a \neq i}\exp(\cos(z_i, z_a)/t)},
+
+    the mean over the anchors, where P(i) is the other views of the anchor's image and all views of the images of its
+    class. The logarithm is inside the sum over positives (the paper's L_out). An anchor without a positive, which
+    there is among single views only, counts as no anchor. The factor t/0.07 of the reference code (1.43 at its t = 0.1)
+    is left out, so that without labels this is `nt_xent`; it scales the learning rate.
+
+    Parameters
+    ----------
+    z : Tensor of shape (n, views, d) or (n, d)
+        Embeddings of one or more views of n images.
+    y : int64 Tensor of shape (n,)
+        Classes, -1 where unknown: such an image has its own other views alone for positives, and is a negative of all
+        other images.
+    temperature : float, default=0.1
+        t, greater than 0.
+
+    Returns
+    -------
+    Tensor of shape ()
+        The loss; 0 where no anchor has a positive.
+
+    References
+    ----------
+    Khosla et al., Supervised Contrastive Learning, NeurIPS 2020, equation 2.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.losses import sup_con
+    >>> z = torch.eye(3)[[0, 0, 1, 2]]
+    >>> round(sup_con(z, torch.tensor([7, 7, -1, -1]), temperature=1.0).item(), 4)  # -log(e / (e + 2)), of two anchors
+    0.5514
+    """
+    n, views = len(z), z.shape[1] if z.ndim == 3 else 1
+    z = F.normalize(z.reshape(n * views, -1), dim=1)
+    itself = torch.eye(n * views, dtype=torch.bool, device=z.device)
+    related = _others_of_class(y) | torch.eye(n, dtype=torch.bool, device=z.device)
+    positive = related.repeat_interleave(views, 0).repeat_interleave(views, 1) & ~itself
+    log_p = (z @ z.T / temperature).masked_fill(itself, -torch.inf).log_softmax(1)
+    count = positive.sum(1)
+    of_anchor = -log_p.where(positive, 0.0).sum(1) / count.clamp(min=1)
+    return of_anchor.sum() / (count > 0).sum().clamp(min=1)
+
+
+@full_precision
+def nce(log_p: Tensor, n_samples: int) -> Tensor:
+    r"""Noise-contrastive estimation: tell an image's own memory from memories drawn evenly among all images.
+
+    .. math:: -\log\frac{P_i}{P_i + K/N} - \sum_{k=1}^K \log\frac{K/N}{P_k + K/N},
+
+    a sum over the K negatives and a mean over images, so that it is about 10 at first and the learning rate is tied
+    to that. (The reference code adds 1e-7 to the denominators, which are not formed here: all is done in logarithms.)
+
+    Parameters
+    ----------
+    log_p : Tensor of shape (n, 1 + K)
+        The logarithm of each image's estimated probabilities of being one of N, that of being itself first, then those
+        of K negatives, which are drawn with replacement among all N.
+    n_samples : int
+        N.
+
+    Returns
+    -------
+    Tensor of shape ()
+        The loss, 0 or more.
+
+    References
+    ----------
+    Wu et al., Unsupervised Feature Learning via Non-Parametric Instance Discrimination, CVPR 2018, equations 5 to 7.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.losses import nce
+    >>> p = torch.tensor([[0.75, 0.25, 0.25]])  # K/N is 1/4
+    >>> round(nce(p.log(), n_samples=8).item(), 4)  # -log(3/4) - 2 log(1/2)
+    1.674
+    """
+    odds = log_p - math.log((log_p.shape[1] - 1) / n_samples)  # of being the image rather than noise
+    return -(F.logsigmoid(odds[:, 0]) + F.logsigmoid(-odds[:, 1:]).sum(1)).mean()

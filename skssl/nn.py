@@ -179,6 +179,113 @@ class Queue(nn.Module):
         self.pushed.add_(len(batch))
 
 
+class MemoryBank(nn.Module):
+    """A vector for every training image, to compare embeddings with; no gradient reaches it.
+
+    Parameters
+    ----------
+    size : int
+        Number of training images, N.
+    dim : int
+        Width of the embeddings.
+    momentum : float, default=0.5
+        What a vector keeps of itself in an update.
+
+    Attributes
+    ----------
+    items : Tensor of shape (size, dim)
+        The vectors, of length one; random directions at first (the reference code's are of about that length).
+    log_z : Tensor of shape ()
+        The logarithm of the normaliser Z, which is estimated on the first batch and stays; nan until then.
+
+    References
+    ----------
+    Wu et al., Unsupervised Feature Learning via Non-Parametric Instance Discrimination, CVPR 2018, section 3.2.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.nn import MemoryBank
+    >>> bank = MemoryBank(size=3, dim=2)
+    >>> _ = bank.items.copy_(torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
+    >>> bank.update(torch.tensor([1]), torch.tensor([[0.0, 5.0]]))
+    >>> bank.scores(torch.tensor([[2.0, 0.0]]))
+    tensor([[1.0000, 0.7071, 0.0000]])
+    """
+
+    items: Tensor
+    log_z: Tensor
+
+    def __init__(self, size: int, dim: int, momentum: float = 0.5) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("items", nn.functional.normalize(torch.randn(size, dim), dim=1))
+        self.register_buffer("log_z", torch.tensor(torch.nan))
+
+    def scores(self, v: Tensor, index: Tensor | None = None) -> Tensor:
+        """Compare embeddings with memories by their cosine, in full precision.
+
+        Parameters
+        ----------
+        v : Tensor of shape (n, dim)
+            Embeddings.
+        index : int64 Tensor of shape (n, k), optional
+            With which memories each of them; by default with all.
+
+        Returns
+        -------
+        Tensor of shape (n, k) or (n, size)
+            The cosines.
+        """
+        with torch.autocast(v.device.type, enabled=False):
+            v = nn.functional.normalize(v.to(self.items.dtype), dim=1)
+            if index is not None and len(self.items) > 16 * index.shape[1]:
+                return (self.items[index] @ v[:, :, None]).squeeze(2)  # (n, k, dim) is smaller than the work on all
+            scores = v @ self.items.clone().T  # a copy, since the bank moves before the backward pass
+            return scores if index is None else scores.gather(1, index)
+
+    def log_p(self, v: Tensor, index: Tensor, n_negatives: int, temperature: float) -> Tensor:
+        """Estimate how probable each embedding makes its own image, and others that are drawn among all.
+
+        Parameters
+        ----------
+        v : Tensor of shape (n, dim)
+            Embeddings.
+        index : int64 Tensor of shape (n,)
+            Which images they are of.
+        n_negatives : int
+            How many others are drawn for each, evenly and with replacement among all, itself included.
+        temperature : float
+            t, greater than 0.
+
+        Returns
+        -------
+        Tensor of shape (n, 1 + n_negatives)
+            The logarithm of exp(cos / t) / Z, that of the own image first. The first call sets Z to the mean of its
+            exp(cos / t), times the number of images.
+        """
+        others = torch.randint(len(self.items), (len(index), n_negatives), device=index.device)
+        logits = self.scores(v, torch.cat([index[:, None], others], dim=1)) / temperature
+        estimate = logits.detach().flatten().logsumexp(0) + math.log(len(self.items) / logits.numel())
+        self.log_z.copy_(torch.where(self.log_z.isnan(), estimate, self.log_z))
+        return logits - self.log_z
+
+    @torch.no_grad()
+    def update(self, index: Tensor, v: Tensor) -> None:
+        """Move the images' vectors towards their embeddings, and back to length one.
+
+        Parameters
+        ----------
+        index : int64 Tensor of shape (n,)
+            Which images, each once.
+        v : Tensor of shape (n, dim)
+            Their embeddings, of any length.
+        """
+        v = nn.functional.normalize(v.to(self.items.dtype), dim=1)
+        moved = self.momentum * self.items[index] + (1 - self.momentum) * v
+        self.items.index_copy_(0, index, nn.functional.normalize(moved, dim=1))
+
+
 def cosine_ramp(start: float, end: float, progress: float) -> float:
     """Go from one value to another along half a cosine, as BYOL's and DINO's momentum does.
 

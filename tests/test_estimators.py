@@ -30,8 +30,8 @@ def test_scikit_learn_checks(estimator, check):
     check(estimator)
 
 
-def test_history(method, X):
-    estimator = quick(method, epochs=2).fit(X)
+def test_history(method, X, y):
+    estimator = quick(method, epochs=2).fit(X, y)
     history = estimator.history_
     assert history["epoch"].tolist() == [1, 2]
     assert {"loss", "lr", "images_per_second", "embedding_std", "effective_rank"} < set(history)
@@ -41,9 +41,9 @@ def test_history(method, X):
     assert (history["effective_rank"] >= 1).all()
 
 
-def test_transform_gives_the_encoders_features(method, X):
+def test_transform_gives_the_encoders_features(method, X, y):
     estimator = quick(method)
-    features = estimator.fit_transform(X)
+    features = estimator.fit_transform(X, y)
     assert features.shape == (40, 128)
     assert features.dtype == np.float32
     views = torch.from_numpy(X.copy()).permute(0, 3, 1, 2)
@@ -56,33 +56,33 @@ def test_transform_gives_the_encoders_features(method, X):
     assert estimator.get_feature_names_out()[:2].tolist() == [f"{method.__name__.lower()}{i}" for i in (0, 1)]
 
 
-def test_same_seed_same_bits_and_the_global_state_is_untouched(method, X):
+def test_same_seed_same_bits_and_the_global_state_is_untouched(method, X, y):
     before, numpys = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
-    first, second = quick(method, aux="rotation").fit(X), quick(method, aux="rotation").fit(X)
+    first, second = quick(method, aux="rotation").fit(X, y), quick(method, aux="rotation").fit(X, y)
     assert torch.equal(torch.get_rng_state(), before)
     assert np.array_equal(np.random.get_state()[1], numpys)  # noqa: NPY002
     for a, b in zip(first.encoder_.state_dict().values(), second.encoder_.state_dict().values(), strict=True):
         assert torch.equal(a, b)
     assert np.array_equal(first.transform(X), second.transform(X))
-    assert not np.array_equal(first.transform(X), quick(method, random_state=1).fit(X).transform(X))
+    assert not np.array_equal(first.transform(X), quick(method, random_state=1).fit(X, y).transform(X))
 
 
-def test_partial_fit_by_epochs_is_fit(method, X):
-    whole = quick(method, epochs=3).fit(X)
+def test_partial_fit_by_epochs_is_fit(method, X, y):
+    whole = quick(method, epochs=3).fit(X, y)
     parts = quick(method, epochs=3)
     for _ in range(3):
-        parts = pickle.loads(pickle.dumps(parts.partial_fit(X)))
+        parts = pickle.loads(pickle.dumps(parts.partial_fit(X, y)))
     assert np.array_equal(whole.transform(X), parts.transform(X))
     columns = ["epoch", "loss", "lr"]
     pd.testing.assert_frame_equal(whole.history_[columns], parts.history_[columns])
-    assert parts.partial_fit(X).history_["epoch"].tolist() == [1, 2, 3, 4]
+    assert parts.partial_fit(X, y).history_["epoch"].tolist() == [1, 2, 3, 4]
 
 
 def test_gray_colour_and_many_channels(method):
     draw = np.random.default_rng(0)
     for shape in [(24, 12, 12), (24, 12, 12, 3), (24, 5, 12, 12)]:
         pixels = draw.integers(0, 256, shape, dtype=np.uint8)
-        assert quick(method, aux="rotation").fit(pixels).transform(pixels).shape == (24, 128)
+        assert quick(method, aux="rotation").fit(pixels, np.arange(24) % 3).transform(pixels).shape == (24, 128)
 
 
 def test_digits_just_work():
@@ -93,13 +93,13 @@ def test_digits_just_work():
     assert estimator.encoder_.features[0].in_channels == 1
 
 
-def test_clone_pickle_joblib(method, X, tmp_path):
+def test_clone_pickle_joblib(method, X, y, tmp_path):
     estimator = quick(method, augment=Augmentation(crop_scale=(0.5, 1.0)), aux=[Rotation(label_noise=0.1)])
     copied = clone(estimator)
     assert copied.get_params()["augment__crop_scale"] == (0.5, 1.0)
     assert copied.set_params(augment__crop_scale=(0.4, 1.0)).augment.crop_scale == (0.4, 1.0)
     assert estimator.augment.crop_scale == (0.5, 1.0)
-    estimator.fit(X)
+    estimator.fit(X, y)
     joblib.dump(estimator, tmp_path / "estimator.joblib")
     loaded = joblib.load(tmp_path / "estimator.joblib")
     assert np.array_equal(loaded.transform(X), estimator.transform(X))
@@ -107,18 +107,18 @@ def test_clone_pickle_joblib(method, X, tmp_path):
     assert repr(clone(estimator)) == repr(estimator)
 
 
-def test_the_network_learns_where_it_should(method, X):
+def test_the_network_learns_where_it_should(method, X, y):
     """A step moves every parameter that is trained, except those that weigh nothing."""
-    estimator = quick(method, aux="rotation").fit(X)
-    untrained = quick(method, aux="rotation", lr=1e-30, weight_decay=0.0).fit(X)
+    estimator = quick(method, aux="rotation").fit(X, y)
+    untrained = quick(method, aux="rotation", lr=1e-30, weight_decay=0.0).fit(X, y)
     moved = dict(estimator.net_.module_.named_parameters())
     for name, start in untrained.net_.module_.named_parameters():
         assert not torch.equal(start, moved[name]), f"{name} did not move"
 
 
-def test_aux_joins_any_method(method, X):
+def test_aux_joins_any_method(method, X, y):
     history = (
-        quick(method, aux=Rotation(angles=(0, 180), head="backbone"), aux_weight={"rotation": 2.0}).fit(X).history_
+        quick(method, aux=Rotation(angles=(0, 180), head="backbone"), aux_weight={"rotation": 2.0}).fit(X, y).history_
     )
     named = history.drop(columns=["epoch", "loss", "lr", "images_per_second", "embedding_std", "effective_rank"])
     losses = named.drop(columns=[name for name in named if name.endswith(("accuracy", "nmi"))])

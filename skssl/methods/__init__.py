@@ -7,12 +7,16 @@ from skssl.methods.deepcluster_v2 import DeepClusterV2
 from skssl.methods.densecl import DenseCL
 from skssl.methods.dino import DINO
 from skssl.methods.directpred import DirectPred
+from skssl.methods.instdisc import InstDisc
 from skssl.methods.leoclr import LeOCLR
 from skssl.methods.moco import MoCo
 from skssl.methods.pcl import PCL
+from skssl.methods.pirl import PIRL
+from skssl.methods.rotation_decoupling import RotationDecoupling
 from skssl.methods.rotnet import RotNet
 from skssl.methods.simclr import SimCLR
 from skssl.methods.simsiam import SimSiam, SimSiamGSG
+from skssl.methods.supcon import SupCon
 from skssl.methods.swav import SwAV
 from skssl.methods.vicreg import VICReg
 
@@ -21,17 +25,21 @@ __all__ = [
     "BYOLGSG",
     "DINO",
     "PCL",
+    "PIRL",
     "BarlowTwins",
     "DeepCluster",
     "DeepClusterV2",
     "DenseCL",
     "DirectPred",
+    "InstDisc",
     "LeOCLR",
     "MoCo",
     "RotNet",
+    "RotationDecoupling",
     "SimCLR",
     "SimSiam",
     "SimSiamGSG",
+    "SupCon",
     "SwAV",
     "VICReg",
 ]

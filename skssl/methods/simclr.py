@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
-from sklearn.utils._param_validation import Interval
+from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
 from skssl.base import SSLTransformer
@@ -26,14 +26,20 @@ class SimCLR(SSLTransformer):
     proj_dim : int, default=128
         Width of the projector's output.
     hidden_dim : int, default=None
-        Width of its hidden layer. None is the encoder's width, but at least 256.
+        Width of its hidden layers. None is the encoder's width, but at least 256.
+    proj_layers : int, default=2
+        Its layers. SimCLRv2 has 3.
+    false_negatives : {"keep", "remove"}, default="keep"
+        "remove" needs y, -1 where unknown: two images of the same known class do not repel each other (nor do they
+        attract).
 
     References
     ----------
     Chen et al., A Simple Framework for Contrastive Learning of Visual Representations, ICML 2020. The projector is
     that of the reference code: no biases, BatchNorm after both layers. The temperature is what EffSSL (ECCV 2022,
     section 4.1) found on CIFAR-10; learning rate and weight decay, which it does not state in full, are ours for
-    momentum SGD.
+    momentum SGD. The removal of false negatives is EffSSL's, section 3.1; SimCLRv2: Chen et al., Big Self-Supervised
+    Models are Strong Semi-Supervised Learners, NeurIPS 2020.
 
     Examples
     --------
@@ -48,6 +54,8 @@ class SimCLR(SSLTransformer):
     temperature: float = 0.2
     proj_dim: int = 128
     hidden_dim: int | None = None
+    proj_layers: int = 2
+    false_negatives: str = "keep"
 
     paper: ClassVar[dict[str, Any]] = {
         "augment": "simclr",
@@ -62,12 +70,20 @@ class SimCLR(SSLTransformer):
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "proj_dim": [Interval(Integral, 1, None, closed="left")],
         "hidden_dim": [Interval(Integral, 1, None, closed="left"), None],
+        "proj_layers": [Interval(Integral, 1, None, closed="left")],
+        "false_negatives": [StrOptions({"keep", "remove"})],
     }
+
+    @property
+    def uses_labels(self) -> bool:
+        """Whether y says which negatives are false."""
+        return self.false_negatives == "remove"
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102
         hidden = self.hidden_dim or max(dim, 256)
-        net.projector = MLP((dim, hidden, self.proj_dim), output_norm=True, output_affine=True)
+        dims = (dim, *[hidden] * (self.proj_layers - 1), self.proj_dim)
+        net.projector = MLP(dims, output_norm=True, output_affine=True)
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
         z1, z2 = net.project(batch.views)  # BatchNorm sees both views at once
-        return {"nt_xent": nt_xent(z1, z2, self.temperature)}
+        return {"nt_xent": nt_xent(z1, z2, self.temperature, batch.target)}

@@ -1,0 +1,161 @@
+"""Rotation decoupling: one half of the features tells the rotation, the other tells the image and not the rotation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from sklearn.utils._param_validation import Interval, StrOptions
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from skssl.augment import rotate_quarter
+from skssl.base import SSLTransformer
+from skssl.engine import Batch, Objective
+from skssl.losses import nce, nt_xent
+from skssl.nn import MLP, MemoryBank
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class RotationDecoupling(SSLTransformer):
+    """Rotation feature decoupling: half of the features predicts rotation, half discriminates images whatever it is.
+
+    All four turns of an image are in the same batch, so that a step's batch has four times `batch_size` images. The
+    history has the accuracy of the rotation's classifier on its half, and on the other, where it should be chance.
+
+    Parameters
+    ----------
+    loss : {"nce", "nt_xent"}, default="nce"
+        How images are told apart. "nce": the mean of the turns' second halves against a memory bank, as `InstDisc`,
+        and each turn's second half is pulled to that mean. "nt_xent": SimCLR's loss of each turn's second half and the
+        mean, summed over the turns; the pull is recorded only.
+    temperature : float, default=None
+        Of the cosines. None is 0.07 for "nce", 0.1 for "nt_xent".
+    n_negatives : int, default=4096
+        Negatives an image, for "nce", drawn with replacement.
+    bank_momentum : float, default=0.5
+        What a vector in the bank keeps of itself when its image is seen.
+    proj_dim : int, default=128
+        Width of the embedding that images are told apart by.
+    pu_weights : array-like of shape (n_samples, 4), default=None
+        Weights of the rotation's cross-entropy by image and quarter-turns, which are not normalised. The paper's are
+        1 for the upright and 1 - p^2 for a turned image, p being the probability that it looks upright, from a
+        classifier of upright (positive) and turned (unlabelled) images. None weighs all alike.
+    pu_start : float, default=6/7
+        The share of the training after which they count (from epoch 210 of 245 on).
+
+    References
+    ----------
+    Feng et al., Self-Supervised Representation Learning by Rotation Feature Decoupling, CVPR 2019, equations 3 to 9.
+    The paper's invariance is a mean of distances, its code's (and ours) a mean over elements. Augmentation and schedule
+    are RotNet's. "nt_xent" is Improving Feature Decoupling's, whose code normalises after the projection (its text
+    before).
+
+    Examples
+    --------
+    >>> from skssl import RotationDecoupling
+    >>> from skssl.datasets import make_shapes
+    >>> X, y = make_shapes(64, image_size=16, random_state=0)
+    >>> encoder = RotationDecoupling(backbone="convnet", n_negatives=32, epochs=1, batch_size=32, random_state=0).fit(X)
+    >>> encoder.history_.columns[1:5].tolist()
+    ['loss', 'turn', 'turn_accuracy', 'still_turn_accuracy']
+    """
+
+    loss: str = "nce"
+    temperature: float | None = None
+    n_negatives: int = 4096
+    bank_momentum: float = 0.5
+    proj_dim: int = 128
+    pu_weights: Any = None
+    pu_start: float = 6 / 7
+
+    per_image: ClassVar[bool] = True
+    paper: ClassVar[dict[str, Any]] = {
+        "augment": "rotnet",
+        "optimizer": "sgd",
+        "lr": 0.02,
+        "weight_decay": 5e-4,
+        "schedule": "step",
+        "warmup": 0.0,
+        "aux_weight": 1.0,
+    }
+    _parameter_constraints: ClassVar[dict] = {
+        "loss": [StrOptions({"nce", "nt_xent"})],
+        "temperature": [Interval(Real, 0, None, closed="neither"), None],
+        "n_negatives": [Interval(Integral, 1, None, closed="left")],
+        "bank_momentum": [Interval(Real, 0, 1, closed="both")],
+        "proj_dim": [Interval(Integral, 1, None, closed="left")],
+        "pu_weights": ["array-like", None],
+        "pu_start": [Interval(Real, 0, 1, closed="both")],
+    }
+
+    @property
+    def n_views(self) -> int:
+        """One, of which the turns are made."""
+        return 1
+
+    def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102
+        if dim % 2:
+            raise ValueError(f"RotationDecoupling needs an even number of features to split in halves. Got {dim}.")
+        half = dim // 2
+        hidden = () if self.loss == "nce" else (max(half // 2, 1),)
+        net.turn_classifier = MLP((half, *hidden, 4), norm=False)
+        net.image_head = MLP((half, *hidden, self.proj_dim), norm=False)
+        if self.loss == "nce":
+            net.bank = MemoryBank(n_samples, self.proj_dim, self.bank_momentum)
+        net.register_buffer("pu_weights", self._weights(n_samples))
+        net.register_buffer("pu_counts", torch.zeros(()))  # 1 from pu_start on
+
+    def before_epoch(self, net: Objective, epoch: int, encode: Callable[[nn.Module], Tensor]) -> None:
+        """Let the weights count from their epoch on."""
+        net.pu_counts.fill_(epoch >= self.pu_start * self.epochs)
+
+    def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
+        (view,) = batch.views
+        label = torch.arange(4, device=view.device).repeat_interleave(len(view))  # turn by turn, as all that follows
+        turning, still = net.encoder(rotate_quarter(view.repeat(4, 1, 1, 1), label)).chunk(2, dim=1)
+        scores = net.turn_classifier(turning).float()  # (4 n, 4)
+        turn = F.cross_entropy(scores, label, reduction="none")
+        if net.pu_weights is not None:
+            weights = net.pu_weights[batch.index].T.flatten()
+            turn = turn * torch.lerp(torch.ones_like(weights), weights, net.pu_counts)
+        mean = still.unflatten(0, (4, -1)).mean(0)  # (n, d)
+        invariance = F.mse_loss(still.float(), mean.detach().float().repeat(4, 1))  # stopped or not: the same gradient
+        return {
+            "turn": turn.mean(),
+            "turn_accuracy": _accuracy(scores, label),
+            "still_turn_accuracy": _accuracy(net.turn_classifier(still.detach()), label),
+            "invariance": invariance if self.loss == "nce" else invariance.detach(),
+            self.loss: self._tell_images_apart(net, batch.index, still, mean),
+        }
+
+    def _tell_images_apart(self, net: Objective, index: Tensor, still: Tensor, mean: Tensor) -> Tensor:
+        """Compare the mean of the turns with the bank, or each turn with the mean."""
+        if self.loss == "nce":
+            v = net.image_head(mean)
+            loss = nce(net.bank.log_p(v, index, self.n_negatives, self.temperature or 0.07), net.n_samples)
+            net.bank.update(index, v)
+            return loss
+        *turns, whole = net.image_head(torch.cat([still, mean])).chunk(5)
+        return torch.stack([nt_xent(z, whole, self.temperature or 0.1) for z in turns]).sum()
+
+    def _weights(self, n_samples: int) -> Tensor | None:
+        """Check the weights of images and turns."""
+        if self.pu_weights is None:
+            return None
+        weights = np.asarray(self.pu_weights, dtype=np.float32)
+        if weights.shape != (n_samples, 4) or not np.isfinite(weights).all() or (weights < 0).any():
+            raise ValueError(
+                "The 'pu_weights' parameter of RotationDecoupling must be numbers of at least 0, of shape "
+                f"(n_samples, 4) = ({n_samples}, 4). Got an array of shape {weights.shape} instead."
+            )
+        return torch.from_numpy(weights.copy())
+
+
+def _accuracy(scores: Tensor, label: Tensor) -> Tensor:
+    """The share of scores that are highest where they should be."""
+    return (scores.argmax(1) == label).float().mean()

@@ -1,0 +1,127 @@
+"""SupCon: views of a class attract each other, all others repel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from sklearn.utils._param_validation import Interval
+from torch import Tensor
+
+from skssl.base import SSLTransformer
+from skssl.engine import Batch, Objective
+from skssl.images import Images
+from skssl.losses import sup_con
+from skssl.nn import MLP
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class SupCon(SSLTransformer):
+    """SupCon: contrastive learning in which all views of a class are positives; needs y.
+
+    Where y is -1 the class is unknown: such an image has only its own other view as a positive. With all of them
+    unknown the loss is SimCLR's.
+
+    Parameters
+    ----------
+    temperature : float, default=0.1
+        Of the softmax over similarities.
+    proj_dim : int, default=128
+        Width of the projector's output.
+    hidden_dim : int, default=None
+        Width of its hidden layer. None is the encoder's width.
+    label_noise : float, default=0.0
+        The share of the known classes, in [0, 1], that are replaced by wrong ones, which are drawn once, from the
+        seed, and stay the same in all epochs (EffSSL's ablation).
+
+    References
+    ----------
+    Khosla et al., Supervised Contrastive Learning, NeurIPS 2020, equation 2 (the logarithm inside the sum). Projector
+    and settings are those of the reference code for CIFAR (the projector has no BatchNorm). That code multiplies the
+    loss by t/0.07 = 1.43; here the factor is in the learning rate (1.43 times the code's 0.5 for 1024 images).
+
+    Examples
+    --------
+    >>> from skssl import SupCon
+    >>> from skssl.datasets import make_shapes
+    >>> X, y = make_shapes(64, image_size=16, random_state=0)
+    >>> encoder = SupCon(backbone="convnet", epochs=1, batch_size=32, random_state=0).fit(X, y)
+    >>> encoder.transform(X).shape
+    (64, 128)
+    """
+
+    temperature: float = 0.1
+    proj_dim: int = 128
+    hidden_dim: int | None = None
+    label_noise: float = 0.0
+
+    paper: ClassVar[dict[str, Any]] = {
+        "augment": "simsiam",  # on small images: crops of at least a fifth, and SimCLR's colours
+        "optimizer": "sgd",
+        "lr": 0.18,
+        "weight_decay": 1e-4,
+        "schedule": "cosine",
+        "warmup": 0.01,
+        "aux_weight": 1.0,
+    }
+    _parameter_constraints: ClassVar[dict] = {
+        "temperature": [Interval(Real, 0, None, closed="neither")],
+        "proj_dim": [Interval(Integral, 1, None, closed="left")],
+        "hidden_dim": [Interval(Integral, 1, None, closed="left"), None],
+        "label_noise": [Interval(Real, 0, 1, closed="both")],
+    }
+
+    @property
+    def uses_labels(self) -> bool:
+        """Always."""
+        return True
+
+    def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102
+        net.projector = MLP((dim, self.hidden_dim or dim, self.proj_dim), norm=False)
+
+    def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
+        z = torch.stack(net.project(batch.views), dim=1)  # (n, views, d)
+        return {"sup_con": sup_con(z, batch.target, self.temperature)}
+
+    def _target(self, y: Any, images: Images) -> Tensor | None:
+        """Corrupt the same classes in the same way whenever training goes on."""
+        target = super()._target(y, images)
+        assert target is not None  # this method uses labels
+        return corrupt(target, self.label_noise, np.random.default_rng(self.net_.seed))
+
+
+def corrupt(target: Tensor, share: float, draw: np.random.Generator) -> Tensor:
+    """Replace a fixed share of the known classes by wrong ones, all of which are equally likely.
+
+    Parameters
+    ----------
+    target : int64 Tensor of shape (n,)
+        Classes from 0, -1 where unknown.
+    share : float
+        Between 0 and 1; ``round(share * known)`` classes are replaced, unless there is only one class.
+    draw : numpy.random.Generator
+        What is drawn from.
+
+    Returns
+    -------
+    int64 Tensor of shape (n,)
+        The noisy classes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import torch
+    >>> from skssl.methods.supcon import corrupt
+    >>> corrupt(torch.tensor([0, -1, 1]), 1.0, np.random.default_rng(0))
+    tensor([ 1, -1,  0])
+    """
+    known, n_classes = np.flatnonzero(target >= 0), int(target.max()) + 1
+    if not share or n_classes < 2:
+        return target
+    wrong = draw.permutation(known)[: round(share * len(known))]
+    noisy = target.numpy().copy()
+    noisy[wrong] = (noisy[wrong] + draw.integers(1, n_classes, len(wrong))) % n_classes
+    return torch.from_numpy(noisy)

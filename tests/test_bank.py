@@ -1,0 +1,456 @@
+"""Methods with labels, and those that remember every image: SupCon, InstDisc, PIRL, rotation decoupling."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import quick
+from sklearn.base import clone
+from test_losses import cosine, numpy, random_rows
+from test_methods import built, reached
+from torch import nn
+
+import skssl
+import skssl.datasets
+from skssl import Augmentation, losses
+from skssl.augment import preset
+from skssl.engine import Batch
+from skssl.images import as_images
+from skssl.methods import pirl as pirl_module
+from skssl.methods.pirl import cut_tiles, encode_tiles
+from skssl.methods.supcon import corrupt
+from skssl.nn import MemoryBank
+
+LABELS = torch.tensor([0, 1, 0, -1, 2, -1])
+
+
+# Labels
+
+
+@pytest.mark.parametrize("views", [1, 2, 3])
+def test_sup_con_is_the_literal_double_sum(views):
+    rows = random_rows(views)
+    z, image = np.concatenate(numpy(rows)), np.tile(np.arange(6), views)
+    of_anchor = []
+    for i in range(len(z)):
+        alike = LABELS[image] == LABELS[image[i]]
+        positives = [
+            p for p in range(len(z)) if p != i and (image[p] == image[i] or (alike[p] and LABELS[image[i]] >= 0))
+        ]
+        total = sum(math.exp(cosine(z[i], z[a]) / 0.3) for a in range(len(z)) if a != i)
+        terms = [math.log(math.exp(cosine(z[i], z[p]) / 0.3) / total) for p in positives]
+        of_anchor += [-sum(terms) / len(terms)] if terms else []
+    assert len(of_anchor) == (2 if views == 1 else 6 * views), "only single views can be without a positive"
+    loss = losses.sup_con(torch.stack(rows, 1), LABELS, 0.3)
+    assert loss.item() == pytest.approx(np.mean(of_anchor), rel=1e-12)
+    assert torch.autograd.gradcheck(lambda *rows: losses.sup_con(torch.stack(rows, 1), LABELS, 0.3), rows)
+
+
+def test_sup_con_of_single_views_takes_rows_and_is_zero_without_positives():
+    (z,) = random_rows(1)
+    assert torch.equal(losses.sup_con(z, LABELS), losses.sup_con(z[:, None], LABELS))
+    alone = losses.sup_con(z, torch.arange(6))
+    alone.backward()
+    assert alone.item() == 0
+    assert torch.equal(z.grad, torch.zeros_like(z))
+
+
+def test_sup_con_without_labels_is_nt_xent_without_a_factor():
+    z1, z2 = random_rows(2)
+    unknown = torch.full((6,), -1)
+    loss = losses.sup_con(torch.stack([z1, z2], 1), unknown, 0.1)
+    assert torch.isclose(loss, losses.nt_xent(z1, z2, 0.1), rtol=1e-12)
+
+
+def test_nt_xent_forgets_false_negatives():
+    z1, z2 = random_rows(2)
+    z, y, n = np.concatenate(numpy([z1, z2])), torch.cat([LABELS, LABELS]).numpy(), 6
+    total = 0.0
+    for i in range(2 * n):
+        j = (i + n) % (2 * n)
+        kept = [k for k in range(2 * n) if k not in (i, j) and not (y[k] == y[i] >= 0)]
+        assert len(kept) == (8 if y[i] == 0 else 10)
+        positive = math.exp(cosine(z[i], z[j]) / 0.3)
+        total -= math.log(positive / (positive + sum(math.exp(cosine(z[i], z[k]) / 0.3) for k in kept)))
+    assert losses.nt_xent(z1, z2, 0.3, LABELS).item() == pytest.approx(total / (2 * n), rel=1e-12)
+    assert torch.autograd.gradcheck(lambda *z: losses.nt_xent(*z, 0.3, LABELS), (z1, z2))
+    assert torch.equal(losses.nt_xent(z1, z2, 0.3, torch.full((n,), -1)), losses.nt_xent(z1, z2, 0.3))
+    assert losses.nt_xent(z1, z2, 0.3, torch.zeros(n, dtype=torch.long)).item() == 0, "no negative is left"
+
+
+def test_supcon_compares_both_views_of_a_batch(X):
+    estimator, net, batch = built(skssl.SupCon, X)
+    batch = dataclasses.replace(batch, target=torch.arange(12) % 4 - 1)
+    z1, z2 = (net.projector(net.encoder(torch.cat(batch.views)))).chunk(2)
+    found = estimator.losses(net, batch)["sup_con"]
+    torch.testing.assert_close(found, losses.sup_con(torch.stack([z1, z2], 1), batch.target, estimator.temperature))
+    assert [type(layer) for layer in net.projector] == [nn.Linear, nn.ReLU, nn.Linear], "no BatchNorm"
+    found.backward()
+    assert reached(net) == {"encoder", "projector"}
+
+
+def test_simclr_removes_what_is_known(X, y):
+    estimator, net, batch = built(skssl.SimCLR, X, false_negatives="remove")
+    batch = dataclasses.replace(batch, target=torch.arange(12) % 4 - 1)
+    z1, z2 = net.project(batch.views)
+    found = estimator.losses(net, batch)["nt_xent"]
+    torch.testing.assert_close(found, losses.nt_xent(z1, z2, estimator.temperature, batch.target))
+    assert found < losses.nt_xent(z1, z2, estimator.temperature)
+    removed = quick(skssl.SimCLR, false_negatives="remove").fit(X, y).transform(X)
+    kept = quick(skssl.SimCLR).fit(X).transform(X)
+    assert not np.array_equal(removed, kept)
+    assert np.array_equal(quick(skssl.SimCLR).fit(X, y).transform(X), kept), "y is ignored"
+    unknown = quick(skssl.SimCLR, false_negatives="remove").fit(X, np.full(40, -1)).transform(X)
+    np.testing.assert_allclose(unknown, kept, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("method", "params"), [(skssl.SupCon, {}), (skssl.SimCLR, {"false_negatives": "remove"})])
+def test_methods_with_labels_need_them(method, params, X):
+    assert quick(method, **params).__sklearn_tags__().target_tags.required
+    with pytest.raises(ValueError, match="requires y to be passed"):
+        quick(method, **params).fit(X)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        quick(method, **params).fit(X, [0, 1])
+
+
+def test_simclr_v2_has_a_deeper_head(X):
+    widths = [built(skssl.SimCLR, X, proj_layers=n, hidden_dim=24)[1].projector for n in (1, 2, 3)]
+    shapes = [[layer.weight.shape for layer in mlp if isinstance(layer, nn.Linear)] for mlp in widths]
+    assert shapes == [[(128, 128)], [(24, 128), (128, 24)], [(24, 128), (24, 24), (128, 24)]]
+
+
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_label_noise_is_a_fixed_share_of_wrong_classes(share):
+    target = torch.arange(4000) % 5 - 1
+    noisy = corrupt(target, share, np.random.default_rng(0))
+    wrong = noisy != target
+    assert wrong.sum() == share * 3200
+    assert (noisy[target < 0] == -1).all()
+    assert set(noisy[wrong].tolist()) == {0, 1, 2, 3}
+    shift = np.bincount((noisy - target)[wrong].numpy() % 4, minlength=4)
+    assert shift[1:] / wrong.sum().item() == pytest.approx([1 / 3] * 3, abs=0.05)
+    assert corrupt(torch.zeros(5, dtype=torch.long), share, np.random.default_rng(0)).eq(0).all(), "one class only"
+
+
+def test_label_noise_is_drawn_once_from_the_seed(X, y):
+    estimator = quick(skssl.SupCon, label_noise=0.5, epochs=2).fit(X, y)
+    images = as_images(X)
+    first = estimator._target(y, images)
+    assert (first != clone(estimator).set_params(label_noise=0.0).fit(X, y)._target(y, images)).sum() == 20
+    assert torch.equal(first, estimator.partial_fit(X, y)._target(y, images))
+    assert not torch.equal(first, quick(skssl.SupCon, label_noise=0.5, random_state=1).fit(X, y)._target(y, images))
+
+
+# The memory bank
+
+
+def literal_nce(v, items, own, negatives, t, n_samples, z):
+    """The loss and the formula's Z (where none is given), a loop over images."""
+    total = 0.0
+    p = [[math.exp(v[i] @ items[j] / t) for j in [own[i], *negatives[i]]] for i in range(len(v))]
+    z = n_samples * np.mean(p) if z is None else z
+    share = len(negatives[0]) / n_samples
+    for row in p:
+        first, *others = (value / z for value in row)
+        total -= math.log(first / (first + share + 1e-7))
+        total -= sum(math.log(share / (other + share + 1e-7)) for other in others)
+    return total / len(v), z
+
+
+def unit(rows):
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("k", [2, 30])
+def test_nce_of_a_bank_is_the_literal_loop(k):
+    n_samples, t = 50, 0.2
+    bank = MemoryBank(n_samples, 5, momentum=0.3).double()
+    items = bank.items.clone().numpy()
+    np.testing.assert_allclose(np.linalg.norm(items, axis=1), 1, rtol=1e-6)
+    z = None
+    for step in range(3):
+        (v,) = random_rows(1, seed=step)
+        index = torch.randperm(n_samples, generator=torch.Generator().manual_seed(step))[:6]
+        torch.manual_seed(step)
+        loss = losses.nce(bank.log_p(v, index, k, t), n_samples)
+        torch.manual_seed(step)
+        negatives = torch.randint(n_samples, (6, k)).numpy()
+        rows = unit(v.detach().numpy())
+        expected, z = literal_nce(rows, items, index.numpy(), negatives, t, n_samples, z)
+        assert loss.item() == pytest.approx(expected, rel=1e-5)  # the code's 1e-7 is not ours
+        assert bank.log_z.item() == pytest.approx(math.log(z)), "Z is the first batch's"
+        bank.update(index, v)
+        for i, row in zip(index, rows, strict=True):
+            items[i] = 0.3 * items[i] + 0.7 * row
+            items[i] /= np.linalg.norm(items[i])
+        np.testing.assert_allclose(bank.items.numpy(), items, rtol=1e-12)
+        loss.backward()  # the bank has moved in the meantime
+        assert v.grad.abs().sum() > 0
+    assert not any(tensor.requires_grad for tensor in bank.buffers())
+
+
+def test_nce_is_differentiable_and_holds_at_low_temperatures():
+    (z,) = random_rows(1)
+    assert torch.autograd.gradcheck(lambda z: losses.nce(z, 20), (z,))
+    bank = MemoryBank(8, 4)
+    log_p = bank.log_p(torch.eye(4), torch.arange(4), 3, temperature=1e-3)  # exp(1000) is no float32
+    assert losses.nce(log_p, 8).isfinite()
+
+
+def test_the_banks_scores_are_the_same_by_either_way_and_stay_in_float32():
+    v = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    bank = MemoryBank(200, 4)
+    index = torch.tensor([[5, 199], [0, 0], [7, 3]])
+    with torch.autocast("cpu", torch.bfloat16):
+        few, all_of_them = bank.scores(v, index), bank.scores(v)
+        half = bank.scores(v.bfloat16())
+    assert {few.dtype, all_of_them.dtype, half.dtype} == {torch.float32}
+    torch.testing.assert_close(few, all_of_them.gather(1, index))
+    torch.testing.assert_close(bank.scores(v, index.repeat(1, 10)), few.repeat(1, 10))
+    torch.testing.assert_close(all_of_them, nn.functional.cosine_similarity(v[:, None], bank.items, dim=2))
+
+
+@pytest.mark.parametrize("loss", ["nce", "softmax"])
+def test_instdisc_tells_images_by_their_data_set_index(loss, X):
+    estimator, net, batch = built(skssl.InstDisc, X, loss=loss)
+    batch = dataclasses.replace(batch, index=torch.arange(39, 27, -1))
+    before = net.bank.items.clone()
+    v = nn.functional.normalize(net.projector(net.encoder(batch.views[0])), dim=1)
+    if loss == "nce":
+        torch.manual_seed(2)
+        negatives = torch.randint(40, (12, 16))
+        expected, _ = literal_nce(*numpy([v, before]), batch.index.numpy(), negatives.numpy(), 0.1, 40, None)
+    else:
+        p = (v @ before.T / 0.1).softmax(1)
+        expected = -p[torch.arange(12), batch.index].log().mean().item()
+    torch.manual_seed(2)
+    found = estimator.losses(net, batch)[loss]
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+    found.backward()
+    assert reached(net) == {"encoder", "projector"}
+    after = nn.functional.normalize(before[batch.index] + v, dim=1)
+    torch.testing.assert_close(net.bank.items[batch.index], after.detach())
+    assert torch.equal(net.bank.items[:28], before[:28])
+
+
+def test_the_bank_goes_on_where_it_stopped(X):
+    first = quick(skssl.InstDisc, epochs=2, batch_size=20).partial_fit(X)
+    z, items = first.net_.module_.bank.log_z.clone(), first.net_.module_.bank.items.clone()
+    first.partial_fit(X)
+    assert torch.equal(first.net_.module_.bank.log_z, z)
+    assert (first.net_.module_.bank.items != items).any(1).all(), "every image was seen"
+    with pytest.raises(ValueError, match="needs the 40 images that it began with"):
+        first.partial_fit(X[:20])
+
+
+def test_presets_are_the_papers():
+    small, large = preset("instdisc", 32)[0], preset("instdisc", 224)[0]
+    assert (small.crop_scale, small.jitter, small.hue, small.gray) == ((0.2, 1.0), 1.0, 0.4, 0.2)
+    assert (small.flip, large.flip) == (0.0, 0.5), "the code has no flips on CIFAR"
+
+
+# Rotation decoupling
+
+
+def halves(net, view):
+    """Features of an image's four turns, a pass over all of them: two halves of shape (turns, n, d / 2)."""
+    turned = torch.cat([torch.rot90(view, k, (2, 3)) for k in range(4)])
+    features = net.encoder(turned).reshape(4, len(view), 128)
+    return features[..., :64], features[..., 64:]
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("loss", ["nce", "nt_xent"])
+def test_rotation_decoupling_is_the_papers_sum(loss, late, X):
+    weights = np.random.default_rng(0).random((40, 4))
+    estimator, net, batch = built(skssl.RotationDecoupling, X, loss=loss, pu_weights=weights, epochs=10, pu_start=0.75)
+    batch = dataclasses.replace(batch, index=torch.arange(39, 27, -1))
+    estimator.before_epoch(net, 8 if late else 7, None)
+    turning, still = halves(net, batch.views[0])
+    mean = still.mean(0)
+    turn = 0.0
+    for i, image in enumerate(batch.index):
+        for k in range(4):
+            w = np.float32(weights[image, k]) if late else 1.0
+            turn -= w * net.turn_classifier(turning[k, i]).float().log_softmax(0)[k].item() / 48
+    distances = [((still[k, i] - mean[i]) ** 2).mean() for k in range(4) for i in range(12)]
+    before = net.bank.items.clone() if loss == "nce" else None
+    torch.manual_seed(2)
+    found = estimator.losses(net, batch)
+    assert found["turn"].item() == pytest.approx(turn, rel=1e-5)
+    assert found["invariance"].item() == pytest.approx(sum(distances).item() / 48, rel=1e-5)
+    assert found["invariance"].requires_grad == (loss == "nce")
+    v = nn.functional.normalize(net.image_head(mean), dim=1)
+    if loss == "nce":
+        torch.manual_seed(2)
+        negatives = torch.randint(40, (12, 16)).numpy()
+        expected, _ = literal_nce(*numpy([v, before]), batch.index.numpy(), negatives, 0.07, 40, None)
+        assert torch.equal(net.bank.items[:28], before[:28])
+        moved = nn.functional.normalize(before[batch.index] + v, dim=1).detach()
+        torch.testing.assert_close(net.bank.items[batch.index], moved)
+    else:
+        z = [nn.functional.normalize(net.image_head(of), dim=1) for of in still]
+        expected = sum(losses.nt_xent(of, v, 0.1).item() for of in z)
+        assert not hasattr(net, "bank")
+    assert found[loss].item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["nce", "nt_xent"])
+def test_halves_learn_what_is_theirs(loss, X):
+    """The rotation's loss reaches the first half of the features only, the images' the second."""
+    estimator, net, batch = built(skssl.RotationDecoupling, X, loss=loss)
+    features = []
+    net.encoder.register_forward_hook(lambda module, args, output: (output.retain_grad(), features.append(output))[0])
+    for name, own in [("turn", slice(0, 64)), (loss, slice(64, 128))]:
+        features.clear()
+        estimator.losses(net, batch)[name].backward()
+        reaches = features[0].grad.abs().sum(0) > 0
+        assert reaches[own].any()
+        assert reaches.sum() == reaches[own].sum()
+        assert reached(net) == {"encoder", "turn_classifier" if name == "turn" else "image_head"}
+        net.zero_grad()
+
+
+def test_stopping_the_mean_changes_no_gradient():
+    still = torch.randn(4, 3, 5, dtype=torch.float64, requires_grad=True)
+    mean = still.mean(0)
+    (stopped,) = torch.autograd.grad((still - mean.detach()).square().mean(), still, retain_graph=True)
+    (through,) = torch.autograd.grad((still - mean).square().mean(), still)
+    torch.testing.assert_close(stopped, through)
+
+
+def test_weights_of_turns_begin_late_and_are_those_of_the_images(X):
+    start = quick(skssl.RotationDecoupling, epochs=4, pu_start=0.5, batch_size=40)
+    weighed = clone(start).set_params(pu_weights=np.zeros((40, 4))).fit(X).history_["turn"]
+    alike = start.fit(X).history_["turn"]
+    assert weighed.tolist()[:2] == alike.tolist()[:2]
+    assert weighed.tolist()[2:] == [0, 0], "the sum of weights does not divide"
+
+
+@pytest.mark.parametrize("weights", [np.ones((39, 4)), np.ones(160), np.full((40, 4), np.nan), -np.ones((40, 4))])
+def test_wrong_weights_are_refused(weights, X):
+    with pytest.raises(ValueError, match=r"'pu_weights' parameter .* \(40, 4\)"):
+        quick(skssl.RotationDecoupling, pu_weights=weights).fit(X)
+
+
+def test_rotation_decoupling_refuses_what_it_cannot_split_or_turn(X):
+    odd = nn.Sequential(nn.Conv2d(3, 7, 3), nn.ReLU())
+    with pytest.raises(ValueError, match=r"even number of features .* Got 7"):
+        quick(skssl.RotationDecoupling, backbone=odd).fit(X)
+    with pytest.raises(ValueError, match="square"):
+        quick(skssl.RotationDecoupling).fit(X[:, :12])
+
+
+def test_rotation_decoupling_learns_turns():
+    shapes, _ = skssl.datasets.make_shapes(256, image_size=16, random_state=0)
+    history = quick(skssl.RotationDecoupling, epochs=6, batch_size=32, lr=0.02).fit(shapes).history_
+    assert history["turn_accuracy"].iloc[-1] > 0.4
+
+
+# PIRL
+
+
+@pytest.fixture
+def pirl(X):
+    """An estimator, its net in float32, and a batch of images."""
+    estimator, net, batch = built(skssl.PIRL, X, n_negatives=16, image_weight=0.3)
+    images = torch.from_numpy(X[28:].copy()).permute(0, 3, 1, 2)
+    index = torch.arange(28, 40)
+    draws = torch.Generator().manual_seed(0)
+    return estimator, net.float(), Batch(images, [batch.views[0].float()], index, generator=draws)
+
+
+def test_pirl_compares_both_branches_with_the_memory(pirl, monkeypatch):
+    estimator, net, batch = pirl
+    tiles = torch.randn(12, 128, generator=torch.Generator().manual_seed(1))
+    monkeypatch.setattr(type(estimator), "_embed_tiles", lambda self, net, batch: tiles)
+    before = net.bank.items.clone()
+    image = net.projector(net.encoder(batch.views[0]))
+    torch.manual_seed(2)
+    negatives = [torch.randint(40, (12, 16)).numpy() for _ in range(2)]
+    torch.manual_seed(2)
+    found = estimator.losses(net, batch)
+    z = None
+    for name, v, drawn, weight in zip(found, (image, tiles), negatives, (0.3, 0.7), strict=True):
+        rows = unit(v.detach().double().numpy())
+        loss, z = literal_nce(rows, before.double().numpy(), range(28, 40), drawn, 0.07, 40, z)
+        assert found[name].item() == pytest.approx(weight * loss, rel=1e-4)
+    after = nn.functional.normalize(before[28:] + nn.functional.normalize(image, dim=1), dim=1)
+    torch.testing.assert_close(net.bank.items[28:], after.detach(), msg="the image moves its memory, not the tiles")
+    assert torch.equal(net.bank.items[:28], before[:28])
+
+
+def test_pirl_gradients_reach_each_branchs_heads(pirl):
+    estimator, net, batch = pirl
+    heads = {"nce_image": {"projector"}, "nce_tiles": {"tile_projector", "tiles_projector"}}
+    for name, own in heads.items():
+        estimator.losses(net, batch)[name].backward()
+        assert reached(net) == {"encoder"} | own
+        net.zero_grad()
+
+
+def test_tiles_come_from_their_cells_with_all_places_in_them():
+    grid = torch.arange(144.0).view(1, 1, 12, 12).expand(400, 2, 12, 12) + torch.tensor([0.0, 1000.0]).view(1, 2, 1, 1)
+    torch.manual_seed(0)
+    tiles = cut_tiles(grid, 3)
+    assert tiles.shape == (400, 9, 2, 3, 3)
+    corner = tiles[:, :, 0, 0, 0].long()
+    offsets = torch.arange(3)[:, None] * 12 + torch.arange(3)
+    assert torch.equal(tiles[:, :, 0].long(), corner[..., None, None] + offsets)
+    assert torch.equal(tiles[:, :, 1], tiles[:, :, 0] + 1000)
+    place = torch.arange(9)
+    row, column = corner // 12 - place // 3 * 4, corner % 12 - place % 3 * 4
+    assert set((row * 12 + column).flatten().tolist()) == {0, 1, 12, 13}
+    assert not torch.equal(row, row[:1].expand_as(row)), "each image has draws of its own"
+    assert not torch.equal(row, row[:, :1].expand_as(row)), "and each tile"
+
+
+def test_pirl_shuffles_evenly_and_encodes_all_tiles_in_one_pass(pirl, monkeypatch):
+    estimator, net, batch = pirl
+    batch = dataclasses.replace(batch, images=batch.images[:1].expand(600, 3, 16, 16))
+    numbered = torch.arange(9.0).view(1, 9, 1, 1, 1).expand(600, 9, 3, 4, 4)
+    monkeypatch.setattr(pirl_module, "cut_tiles", lambda images, grid: numbered)
+    estimator.set_params(augment=Augmentation(jitter=0.0, gray=0.0, mean=(0.0,) * 3, std=(1.0,) * 3))
+    seen = []
+
+    class Encoder(nn.Module):
+        def forward(self, tiles):
+            seen.append(tiles)
+            return tiles[:, :1, 0, 0].expand(-1, 128)
+
+    net.encoder = Encoder()
+    torch.manual_seed(0)
+    out = estimator._embed_tiles(net, batch)
+    (tiles,) = seen
+    order = tiles[:, 0, 0, 0].view(600, 9)
+    assert torch.equal(order.sort(1).values, torch.arange(9.0).expand(600, 9))
+    for position in range(9):
+        counts = torch.bincount(order[:, position].long(), minlength=9)
+        assert counts / 600 == pytest.approx([1 / 9] * 9, abs=0.05)
+    heads = net.tile_projector(order[..., None].expand(600, 9, 128)).reshape(600, -1)
+    torch.testing.assert_close(out, net.tiles_projector(heads), msg="positions stay apart up to the last layer")
+
+
+def test_small_tiles_are_encoded_in_float32_on_a_cpu():
+    layer = nn.Conv2d(3, 4, 1)
+    dtypes = []
+    layer.register_forward_hook(lambda module, args, output: dtypes.append(output.dtype))
+    encode = lambda tiles: layer(tiles).mean((2, 3))  # noqa: E731
+    with torch.autocast("cpu", torch.bfloat16):
+        for side, size in [(15, None), (16, None), (8, 16), (16, 8)]:
+            assert encode_tiles(encode, torch.zeros(2, 9, 3, side, side), size).shape == (2, 9, 4)
+    assert dtypes == [torch.float32, torch.bfloat16, torch.bfloat16, torch.float32]
+
+
+def test_pirl_cuts_the_papers_tiles(pirl):
+    estimator, net, batch = pirl
+    shapes = []
+    net.encoder.register_forward_hook(lambda module, args, output: shapes.append(args[0].shape))
+    for side, tile in [(32, 9), (224, 64), (1, 1)]:
+        images = torch.zeros(2, 3, side, side, dtype=torch.uint8)
+        estimator._embed_tiles(net, dataclasses.replace(batch, images=images))
+        assert shapes.pop() == (18, 3, tile, tile)
+    estimator.set_params(tile_size=5)._embed_tiles(net, batch)
+    assert shapes.pop() == (108, 3, 5, 5)
