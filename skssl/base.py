@@ -422,7 +422,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             torch.manual_seed(seed)
             encoder, dim = build_backbone(self.backbone, images.shape)
             method = type(self)(**self.get_params(deep=False))  # parameters only: the net must not hold itself
-            objective = Objective(encoder, dim, method, tasks, len(images))
+            objective = Objective(encoder, dim, method, tasks, len(images), images.shape)
         trainer = Trainer(
             objective,
             augmentations=augmentations,

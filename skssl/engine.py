@@ -71,6 +71,8 @@ class Objective(nn.Module):
         Auxiliary tasks by name, with their weights.
     n_samples : int
         The number of training images.
+    shape : tuple of int
+        Their channels, height and width.
     """
 
     def __init__(
@@ -80,9 +82,10 @@ class Objective(nn.Module):
         method: Hooks,
         tasks: Mapping[str, tuple[Hooks, float]],
         n_samples: int,
+        shape: tuple[int, int, int],
     ) -> None:
         super().__init__()
-        self.encoder, self.dim, self.n_samples = encoder, dim, n_samples
+        self.encoder, self.dim, self.n_samples, self.shape = encoder, dim, n_samples, shape
         self.method, self.tasks = method, tasks
         for hooks in (method, *(task for task, _ in tasks.values())):
             hooks.build(self, dim, n_samples)

@@ -1,8 +1,9 @@
 """The methods, a file each."""
 
 from skssl.methods.byol import BYOL, BYOLGSG
+from skssl.methods.jigsaw import Jigsaw
 from skssl.methods.rotnet import RotNet
 from skssl.methods.simclr import SimCLR
 from skssl.methods.simsiam import SimSiam, SimSiamGSG
 
-__all__ = ["BYOL", "BYOLGSG", "RotNet", "SimCLR", "SimSiam", "SimSiamGSG"]
+__all__ = ["BYOL", "BYOLGSG", "Jigsaw", "RotNet", "SimCLR", "SimSiam", "SimSiamGSG"]

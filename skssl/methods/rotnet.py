@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skssl.base import SSLTransformer
 from skssl.engine import Batch, Objective
+from skssl.methods.pretext import Pretext
 from skssl.pretext.rotation import Rotation, mislabel
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class RotNet(SSLTransformer):
+class RotNet(Pretext):
     """RotNet: learn by telling by which angle an image was turned.
 
     All turns of an image are in the same batch, so that a step's batch has ``len(angles)`` times `batch_size` images.
@@ -44,23 +44,10 @@ class RotNet(SSLTransformer):
     angles: tuple[int, ...] = (0, 90, 180, 270)
     label_noise: float = 0.0
 
-    paper: ClassVar[dict[str, Any]] = {
-        "augment": "rotnet",
-        "optimizer": "sgd",
-        "lr": 0.2,
-        "weight_decay": 5e-4,
-        "schedule": "step",
-        "warmup": 0.0,
-        "aux_weight": 1.0,
-    }
-
-    @property
-    def n_views(self) -> int:
-        """One, of which the turns are made."""
-        return 1
+    task_class: ClassVar[Any] = Rotation
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102
-        Rotation(angles=self.angles, label_noise=self.label_noise).validate()
+        self.task.validate()
         net.turn_classifier = nn.Linear(dim, len(self.angles))
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102

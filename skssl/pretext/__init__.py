@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from skssl.errors import pick
+from skssl.pretext.jigsaw import JigsawTask
 from skssl.pretext.rotation import Rotation
 
-__all__ = ["Rotation", "as_tasks"]
+__all__ = ["JigsawTask", "Rotation", "as_tasks"]
 
-TASKS: dict[str, Any] = {"rotation": Rotation}
+TASKS: dict[str, Any] = {"jigsaw": JigsawTask, "rotation": Rotation}
 
 
 def as_tasks(aux: Any) -> dict[str, Any]:

@@ -1,0 +1,155 @@
+"""The pretext tasks and their estimators: what is cut, turned, masked and coloured, and what is asked about it."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from conftest import quick
+from test_methods import built, reached
+from torch import nn
+
+import skssl
+from skssl.engine import Batch
+from skssl.pretext.jigsaw import cut_tiles, encode_tiles, far_permutations, normalize_tiles
+
+F = nn.functional
+
+
+def net_and_batch(method, X, n=12, **params):
+    """A net in float32, and a batch with images as well as views."""
+    estimator, net, batch = built(method, X, **params)
+    images = torch.from_numpy(X[:n].copy()).permute(0, 3, 1, 2)
+    return estimator, net.float(), Batch(images, [view[:n].float() for view in batch.views], torch.arange(n))
+
+
+def places(tile, side):
+    """Where in an image whose pixels are numbered row by row a tile was cut: its top row and left column."""
+    first = int(tile[0, 0])
+    assert torch.equal(tile, first + torch.arange(tile.shape[0])[:, None] * side + torch.arange(tile.shape[1]))
+    return divmod(first, side)
+
+
+# Jigsaw
+
+
+def test_tiles_lie_in_their_cells_at_random_places():
+    torch.manual_seed(0)
+    numbered = torch.arange(32 * 32).view(1, 1, 32, 32).repeat(300, 1, 1, 1)
+    tiles = cut_tiles(torch.cat([numbered, -numbered], 1), grid=3)  # cells of 10, tiles of 8
+    assert tiles.shape == (300, 9, 2, 8, 8)
+    assert torch.equal(tiles[:, :, 0], -tiles[:, :, 1])
+    found = np.array([[places(tile[0], 32) for tile in image] for image in tiles])  # (300, 9, 2)
+    low = np.array([(10 * i, 10 * j) for i, j in itertools.product(range(3), repeat=2)])  # row by row
+    offset = found - low
+    assert offset.min() == 0
+    assert offset.max() == 2 + 2, "the grid's place and the tile's"
+    assert (np.ptp(offset, axis=1) <= 2).all(), "the tiles of an image stay in cells of one grid"
+    assert len(np.unique(offset.reshape(300, -1), axis=0)) > 290, "each image has draws of its own"
+    gaps = found[:, 1, 1] - (found[:, 0, 1] + 8)
+    assert set(np.unique(gaps)) == {0, 1, 2, 3, 4}, "no fixed distance between neighbours"
+
+
+def test_tiles_of_oblong_and_of_tiny_images():
+    assert cut_tiles(torch.zeros(2, 3, 12, 40), grid=3).shape == (2, 9, 3, 3, 3)
+    tiny = cut_tiles(torch.tensor([7.0]).view(1, 1, 1, 1), grid=3)
+    assert tiny.unique().tolist() == [7.0]
+    assert torch.equal(normalize_tiles(tiny), torch.zeros_like(tiny)), "an even tile does not become nan"
+
+
+def test_normalised_tiles_do_not_show_brightness_contrast_nor_a_shift_of_channels():
+    tiles = torch.rand(2, 9, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    found = normalize_tiles(tiles)
+    tile = tiles[1, 4, 2]
+    torch.testing.assert_close(found[1, 4, 2], (tile - tile.mean()) / tile.std(correction=0))
+    changed = 0.5 * tiles + torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)
+    torch.testing.assert_close(normalize_tiles(changed), found)
+
+
+def test_permutations_are_the_greedy_farthest():
+    found = far_permutations(4, 12, seed=3)
+    everything = np.array(list(itertools.permutations(range(4))))
+    for k in range(1, 12):
+        distance = (everything[:, None] != found[None, :k]).mean((1, 2))
+        rest = [d for p, d in zip(everything, distance, strict=True) if not (p == found[:k]).all(1).any()]
+        mine = (found[k] != found[:k]).mean()
+        assert mine == pytest.approx(max(rest)), k
+    assert len(np.unique(far_permutations(4, 24, seed=0), axis=0)) == 24, "all there are"
+    assert np.array_equal(far_permutations(9, 100, seed=0), far_permutations(9, 100, seed=0))
+    nine = far_permutations(9, 100, seed=0)
+    assert len(np.unique(nine, axis=0)) == 100
+    assert (np.sort(nine, 1) == np.arange(9)).all()
+    assert (nine[:, None] != nine).sum(2).sum() / (100 * 99) > 8.05, "a random set has 8"
+
+
+def test_jigsaw_asks_for_the_permutation_that_was_laid(X, monkeypatch):
+    task = skssl.JigsawTask(tile_dim=8, n_permutations=6, gray=0.0, flip=0.0)
+    _, net, batch = net_and_batch(skssl.SimCLR, X, aux=task)
+    fixed = cut_tiles(batch.images.float(), 3)
+    monkeypatch.setattr("skssl.pretext.jigsaw.cut_tiles", lambda images, grid: fixed)
+    torch.manual_seed(1)
+    found = task.losses(net, batch)
+    torch.manual_seed(1)
+    torch.rand(2, 12)  # grey, flip
+    label = torch.randint(6, (12,))
+    laid = [
+        normalize_tiles(fixed[i, net.jigsaw_permutations[k, slot]][None, None])[0, 0]
+        for i, k in enumerate(label)
+        for slot in range(9)
+    ]
+    reduced = net.jigsaw_tile(net.encoder(torch.stack(laid)))  # in one pass, for BatchNorm
+    scores = torch.stack([net.jigsaw_head(reduced[9 * i : 9 * i + 9].flatten()) for i in range(12)])
+    torch.testing.assert_close(found["jigsaw"], F.cross_entropy(scores, label), rtol=1e-4, atol=1e-5)
+    assert found["jigsaw_accuracy"] == (scores.argmax(1) == label).float().mean()
+    found["jigsaw"].backward()
+    assert reached(net) == {"encoder", "jigsaw_tile", "jigsaw_head"}, "the head is on the features"
+
+
+def test_jigsaw_takes_the_images_not_the_views(X):
+    estimator, net, batch = net_and_batch(skssl.Jigsaw, X)
+    torch.manual_seed(0)
+    first = estimator.losses(net, batch)["jigsaw"]
+    batch.views = [view + 1 for view in batch.views]
+    torch.manual_seed(0)
+    assert estimator.losses(net, batch)["jigsaw"] == first
+    batch.images = 255 - batch.images.flip(2)
+    torch.manual_seed(0)
+    assert estimator.losses(net, batch)["jigsaw"] != first
+
+
+def test_grey_and_mirrored_puzzles(X, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "skssl.pretext.jigsaw.cut_tiles", lambda images, grid: seen.append(images) or cut_tiles(images, 3)
+    )
+    _, net, batch = net_and_batch(skssl.SimCLR, X, aux=(task := skssl.JigsawTask(gray=0.5, flip=0.5, n_permutations=6)))
+    torch.manual_seed(0)
+    task.losses(net, batch)
+    gray = (seen[0].amax(1) - seen[0].amin(1)).amax((1, 2)) < 1e-2
+    assert 0 < gray.sum() < 12
+    same = (seen[0] - batch.images).abs().amax((1, 2, 3)) < 1e-2
+    mirrored = (seen[0] - batch.images.flip(3)).abs().amax((1, 2, 3)) < 1e-2
+    assert 0 < mirrored[~gray].sum() < (~gray).sum()
+    assert (same ^ mirrored)[~gray].all()
+
+
+def test_small_tiles_are_encoded_in_float32_on_a_cpu(X):
+    seen = []
+    encoder = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    encoder[0].register_forward_hook(lambda module, given, output: seen.append((given[0].shape[-1], output.dtype)))
+    with torch.autocast("cpu", torch.bfloat16):
+        encode_tiles(encoder, torch.zeros(2, 9, 3, 15, 15))
+        encode_tiles(encoder, torch.zeros(2, 9, 3, 16, 16))
+    encode_tiles(encoder, torch.zeros(2, 9, 3, 16, 16), size=20)
+    assert seen == [(15, torch.float32), (16, torch.bfloat16), (20, torch.float32)]
+
+
+def test_jigsaw_refuses_more_permutations_than_there_are(X):
+    with pytest.raises(ValueError, match=r"'n_permutations' parameter of JigsawTask must be at most 24.*Got 100"):
+        quick(skssl.Jigsaw, grid=2, n_permutations=100).fit(X)
+
+
+def test_jigsaw_is_learnt():
+    X, _ = skssl.datasets.make_shapes(256, image_size=24, random_state=0)
+    history = quick(skssl.Jigsaw, epochs=8, n_permutations=4, tile_dim=32, batch_size=32, lr=0.1).fit(X).history_
+    assert history["jigsaw_accuracy"].iloc[-1] > 0.35
