@@ -2,8 +2,8 @@
 
 from skssl.augment import Augmentation, MultiCrop
 from skssl.errors import CollapseWarning
-from skssl.methods import BYOL, BYOLGSG, Jigsaw, RotNet, SimCLR, SimSiam, SimSiamGSG
-from skssl.pretext import JigsawTask, Rotation
+from skssl.methods import BYOL, BYOLGSG, Jigsaw, RelativePatch, RotNet, SimCLR, SimSiam, SimSiamGSG
+from skssl.pretext import JigsawTask, RelativePatchTask, Rotation
 from skssl.probes import KNNProbe, LinearProbe
 
 __version__ = "0.1.0"
@@ -18,6 +18,8 @@ __all__ = [
     "KNNProbe",
     "LinearProbe",
     "MultiCrop",
+    "RelativePatch",
+    "RelativePatchTask",
     "RotNet",
     "Rotation",
     "SimCLR",

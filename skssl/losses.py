@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from skssl.errors import pick
 
-__all__ = ["byol_loss", "guided_stop_gradient", "info_nce", "negative_cosine", "nt_xent"]
+__all__ = ["byol_loss", "guided_stop_gradient", "info_nce", "negative_cosine", "nt_xent", "sup_con"]
 
 
 def full_precision(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -117,6 +117,47 @@ def info_nce(q: Tensor, k: Tensor, negatives: Tensor, temperature: float = 0.2) 
     positive = (q * k).sum(1, keepdim=True)  # (n, 1)
     logits = torch.cat([positive, q @ negatives.T], dim=1) / temperature  # (n, 1 + m)
     return F.cross_entropy(logits, torch.zeros(len(q), dtype=torch.long, device=q.device))
+
+
+@full_precision
+def sup_con(z: Tensor, y: Tensor, temperature: float = 0.1) -> Tensor:
+    r"""Supervised contrastive loss: all of the same class are positives.
+
+    .. math:: \frac{-1}{|P(i)|}\sum_{p \in P(i)}\log\frac{\exp(\cos(z_i, z_p)/t)}{\sum_{a \neq i}\exp(\cos(z_i, z_a)/t)},
+
+    the mean over the anchors i; one without a positive adds nothing to it.
+
+    Parameters
+    ----------
+    z : Tensor of shape (n, d)
+        Embeddings.
+    y : int64 Tensor of shape (n,)
+        Their classes.
+    temperature : float, default=0.1
+        t, greater than 0.
+
+    Returns
+    -------
+    Tensor of shape ()
+        The loss.
+
+    References
+    ----------
+    Khosla et al., Supervised Contrastive Learning, NeurIPS 2020, equation 2. The code's factor of t/0.07 is left out.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.losses import sup_con
+    >>> z = torch.eye(2).repeat_interleave(2, 0)
+    >>> round(sup_con(z, torch.tensor([0, 0, 1, 1]), temperature=1.0).item(), 4)  # -log(e / (e + 2))
+    0.5514
+    """
+    z = F.normalize(z, dim=1)
+    itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
+    positive = (y[:, None] == y) & ~itself  # (n, n)
+    shares = (z @ z.T / temperature).masked_fill(itself, -torch.inf).log_softmax(1)
+    return -(shares.where(positive, 0).sum(1) / positive.sum(1).clamp(min=1)).mean()
 
 
 def _negative_cosines(p: Tensor, z: Tensor) -> Tensor:

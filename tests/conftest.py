@@ -13,6 +13,7 @@ QUICK = {
     skssl.BYOL: {"hidden_dim": 16, "proj_dim": 8, "pred_dim": 16},
     skssl.BYOLGSG: {"proj_dim": 16, "pred_dim": 8, "pairing": "shared"},
     skssl.Jigsaw: {"tile_dim": 8, "n_permutations": 6},
+    skssl.RelativePatch: {"hidden_dim": 16},
     skssl.RotNet: {},
 }
 

@@ -12,6 +12,7 @@ from torch import nn
 import skssl
 from skssl.engine import Batch
 from skssl.pretext.jigsaw import cut_tiles, encode_tiles, far_permutations, normalize_tiles
+from skssl.pretext.relative_patch import keep_one_channel, neighbours
 
 F = nn.functional
 
@@ -153,3 +154,56 @@ def test_jigsaw_is_learnt():
     X, _ = skssl.datasets.make_shapes(256, image_size=24, random_state=0)
     history = quick(skssl.Jigsaw, epochs=8, n_permutations=4, tile_dim=32, batch_size=32, lr=0.1).fit(X).history_
     assert history["jigsaw_accuracy"].iloc[-1] > 0.35
+
+
+# Relative patch location
+
+
+def test_the_label_is_where_the_second_patch_is_seen_from_the_first():
+    pairs = set(map(tuple, neighbours(3).T.tolist()))
+    assert len(pairs) == neighbours(3).shape[1] == 40
+    # The centre is 4; its neighbours are labelled row by row, without the centre itself.
+    assert {(second, side) for first, second, side in pairs if first == 4} == {
+        (0, 0), (1, 1), (2, 2), (3, 3), (5, 4), (6, 5), (7, 6), (8, 7)
+    }  # fmt: skip
+    assert all((second, first, 7 - side) in pairs for first, second, side in pairs), "mirrored in the other order"
+    assert {second for first, second, _ in pairs if first == 0} == {1, 3, 4}, "neighbours only"
+
+
+def test_relative_patch_is_its_formula(X, monkeypatch):
+    task = skssl.RelativePatchTask(hidden_dim=16, drop_colors=0.0)
+    _, net, batch = net_and_batch(skssl.SimCLR, X, aux=task)
+    fixed = cut_tiles(batch.images.float(), 3)
+    monkeypatch.setattr("skssl.pretext.relative_patch.cut_tiles", lambda images, grid: fixed)
+    found = task.losses(net, batch)
+    features = net.encoder(normalize_tiles(fixed).flatten(0, 1)).view(12, 9, -1)
+    joined, label = [], []
+    for image in features:
+        for a, b in itertools.product(range(9), repeat=2):
+            down, right = b // 3 - a // 3, b % 3 - a % 3
+            if a != b and max(abs(down), abs(right)) == 1:
+                joined.append(torch.cat([image[a], image[b]]))
+                label.append(
+                    [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)].index((down, right))
+                )
+    scores = net.relative_patch_head(torch.stack(joined))
+    torch.testing.assert_close(
+        found["relative_patch"], F.cross_entropy(scores, torch.tensor(label)), rtol=1e-4, atol=1e-5
+    )
+    found["relative_patch"].backward()
+    assert reached(net) == {"encoder", "relative_patch_head"}
+
+
+def test_one_random_channel_is_left_of_a_patch():
+    torch.manual_seed(0)
+    patches = normalize_tiles(torch.rand(50, 9, 3, 8, 8))
+    found = keep_one_channel(patches, 1.0)
+    kept = (found == patches).all(4).all(3)  # (50, 9, 3)
+    assert (kept.sum(2) == 1).all()
+    assert np.bincount(kept.float().argmax(2).flatten()) / 450 == pytest.approx([1 / 3] * 3, abs=0.08)
+    assert found[~kept].std().item() == pytest.approx(0.01, rel=0.05)
+    assert torch.equal(keep_one_channel(patches, 0.0), patches)
+    half = (keep_one_channel(patches, 0.5) == patches).all(4).all(3).all(2).float().mean().item()
+    assert half == pytest.approx(0.5, abs=0.1)
+    gray = patches[:, :, :1]
+    assert torch.equal(keep_one_channel(gray, 1.0), gray)

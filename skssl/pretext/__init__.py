@@ -7,11 +7,12 @@ from typing import Any
 
 from skssl.errors import pick
 from skssl.pretext.jigsaw import JigsawTask
+from skssl.pretext.relative_patch import RelativePatchTask
 from skssl.pretext.rotation import Rotation
 
-__all__ = ["JigsawTask", "Rotation", "as_tasks"]
+__all__ = ["JigsawTask", "RelativePatchTask", "Rotation", "as_tasks"]
 
-TASKS: dict[str, Any] = {"jigsaw": JigsawTask, "rotation": Rotation}
+TASKS: dict[str, Any] = {"jigsaw": JigsawTask, "relative_patch": RelativePatchTask, "rotation": Rotation}
 
 
 def as_tasks(aux: Any) -> dict[str, Any]:
