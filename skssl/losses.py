@@ -123,7 +123,8 @@ def info_nce(q: Tensor, k: Tensor, negatives: Tensor, temperature: float = 0.2) 
 def sup_con(z: Tensor, y: Tensor, temperature: float = 0.1) -> Tensor:
     r"""Supervised contrastive loss: all of the same class are positives.
 
-    .. math:: \frac{-1}{|P(i)|}\sum_{p \in P(i)}\log\frac{\exp(\cos(z_i, z_p)/t)}{\sum_{a \neq i}\exp(\cos(z_i, z_a)/t)},
+    .. math:: \ell_i = \frac{-1}{|P(i)|}\sum_{p \in P(i)}
+        \log\frac{\exp(\cos(z_i, z_p)/t)}{\sum_{a \neq i}\exp(\cos(z_i, z_a)/t)},
 
     the mean over the anchors i; one without a positive adds nothing to it.
 

@@ -230,7 +230,9 @@ def test_divergence_stops_the_run(X):
         ({"aux": "rotate"}, "Unknown aux 'rotate', did you mean 'rotation'"),
         ({"aux": ["rotation", Rotation()]}, "name each task once. Got 'rotation' twice"),
         ({"aux": 3}, "aux must be a task"),
-        ({"aux": Rotation(angles=(0, 45))}, "multiples of 90"),
+        ({"aux": Rotation(angles=(0, 360))}, "'angles' parameter of Rotation must be two or more different angles"),
+        ({"aux": Rotation(angles=(0, "90"))}, "'angles' parameter of Rotation must be .* Got \\(0, '90'\\)"),
+        ({"aux": Rotation(shared="layer1")}, "Unknown shared 'layer1'.* Known names: 'conv1', 'conv2'"),
         (
             {"aux": Rotation(label_noise=2.0)},
             "'label_noise' parameter of Rotation must be a float in the range",

@@ -1,6 +1,8 @@
 """The pretext tasks and their estimators: what is cut, turned, masked and coloured, and what is asked about it."""
 
 import itertools
+import math
+import pickle
 
 import numpy as np
 import pytest
@@ -10,9 +12,12 @@ from test_methods import built, reached
 from torch import nn
 
 import skssl
+from skssl import losses
+from skssl.backbones import build_backbone, stages
 from skssl.engine import Batch
 from skssl.pretext.jigsaw import cut_tiles, encode_tiles, far_permutations, normalize_tiles
 from skssl.pretext.relative_patch import keep_one_channel, neighbours
+from skssl.pretext.rotation import turn, zoom
 
 F = nn.functional
 
@@ -207,3 +212,157 @@ def test_one_random_channel_is_left_of_a_patch():
     assert half == pytest.approx(0.5, abs=0.1)
     gray = patches[:, :, :1]
     assert torch.equal(keep_one_channel(gray, 1.0), gray)
+
+
+# Rotation's ablations
+
+
+@pytest.mark.parametrize("angles", [(0, 45, 200), tuple(range(0, 360, 30))])
+def test_interpolated_turns_are_the_literal_ones_and_show_no_corner(angles):
+    share = zoom(angles)
+    view = torch.rand(len(angles), 1, 9, 9, generator=torch.Generator().manual_seed(0))
+    found = turn(view, torch.tensor(angles, dtype=torch.float32), share)
+    for image, turned, angle in zip(view[:, 0].numpy(), found[:, 0].numpy(), angles, strict=True):
+        c, s = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+        for row, column in itertools.product(range(9), repeat=2):
+            right, up = (column - 4) * share, (4 - row) * share
+            # What stands at (right, up) after the turn stood before it where the opposite turn leads.
+            x, y = 4 + (c * right + s * up), 4 - (-s * right + c * up)
+            assert min(x, y) > -1e-9
+            assert max(x, y) < 8 + 1e-9, "within the centres of the pixels: nothing is made up"
+            x, y = min(max(x, 0), 8), min(max(y, 0), 8)
+            i, j = min(int(y), 7), min(int(x), 7)
+            v, u = y - i, x - j
+            (a, b), (d, e) = image[i : i + 2, j : j + 2]
+            expected = (1 - v) * ((1 - u) * a + u * b) + v * ((1 - u) * d + u * e)
+            assert turned[row, column] == pytest.approx(expected, abs=1e-5)
+
+
+def test_an_interpolated_quarter_turn_is_rot90_and_one_zoom_serves_all():
+    view = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    angles = torch.tensor([0.0, 90.0, 180.0, 270.0])
+    exact = torch.stack([image.rot90(k, (1, 2)) for k, image in enumerate(view)])
+    torch.testing.assert_close(turn(view, angles, 1.0), exact, rtol=1e-4, atol=1e-5)
+    assert torch.equal(turn(view, angles), exact)
+    upright = turn(view, torch.zeros(4), zoom((0, 45)))
+    assert not torch.allclose(upright, view, atol=0.05), "0 degrees are cropped and resized, too"
+    torch.testing.assert_close(turn(view, angles, 0.8), turn(exact, torch.zeros(4), 0.8), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match=r"square images.*8 and 6"):
+        turn(view[..., :6], angles, 0.8)
+
+
+@pytest.mark.parametrize("angles", [(0, 180), tuple(range(0, 360, 45))])
+def test_rotnet_takes_any_angles(angles, X):
+    estimator, net, batch = net_and_batch(skssl.RotNet, X, angles=angles)
+    found = estimator.losses(net, batch)
+    (view,) = batch.views
+    turned = [turn(view, torch.full((12,), float(angle)), zoom(angles)) for angle in angles]
+    scores = net.turn_classifier(net.encoder(torch.cat(turned)))
+    label = torch.arange(len(angles)).repeat_interleave(12)
+    torch.testing.assert_close(found["rotation"], F.cross_entropy(scores, label))
+
+
+def turned_outputs(task, net, batch, different=False):
+    """What the head says of both views, drawn as the task draws."""
+    k, labels, outputs = len(task.angles), [], []
+    for view in batch.views:
+        if different and labels:
+            labels.append((labels[0] + torch.randint(1, k, (12,))) % k)
+            torch.rand(12)
+        else:
+            labels.append(torch.randint(k, (12,)))
+        turned = turn(view, net.rotation_angles[labels[-1]])
+        outputs.append(net.rotation_head(net.projector(net.encoder(turned))))
+    return outputs, labels
+
+
+def test_rotation_by_sup_con(X):
+    task = skssl.Rotation(loss="sup_con")
+    _, net, batch = net_and_batch(skssl.SimSiam, X, aux=task)
+    torch.manual_seed(2)
+    found = task.losses(net, batch)
+    torch.manual_seed(2)
+    outputs, labels = turned_outputs(task, net, batch)
+    expected = sum(losses.sup_con(z, y) for z, y in zip(outputs, labels, strict=True))
+    torch.testing.assert_close(found, {"rotation": expected})
+
+
+def test_rotation_by_cosine_compares_different_angles(X):
+    task = skssl.Rotation(loss="cosine")
+    _, net, batch = net_and_batch(skssl.SimSiam, X, aux=task)
+    torch.manual_seed(2)
+    found = task.losses(net, batch)
+    torch.manual_seed(2)
+    outputs, labels = turned_outputs(task, net, batch, different=True)
+    assert (labels[0] != labels[1]).all()
+    torch.testing.assert_close(found, {"rotation": F.cosine_similarity(*outputs).mean()})
+    found["rotation"].backward()
+    assert reached(net) == {"encoder", "projector", "rotation_head"}
+    batch.views = batch.views[:1]
+    assert task.losses(net, batch)["rotation"] < 1, "one view is turned twice"
+
+
+def test_sup_con_is_the_literal_sum():
+    draw = torch.Generator().manual_seed(0)
+    z = torch.randn(7, 5, dtype=torch.float64, generator=draw, requires_grad=True)
+    y = torch.tensor([0, 1, 0, 2, 1, 0, 3])  # 2 and 3 have no positive
+    unit = (z / z.norm(dim=1, keepdim=True)).detach().numpy()
+    total = 0.0
+    for i in range(7):
+        positives = [p for p in range(7) if p != i and y[p] == y[i]]
+        denominator = sum(math.exp(unit[i] @ unit[a] / 0.3) for a in range(7) if a != i)
+        for p in positives:
+            total -= math.log(math.exp(unit[i] @ unit[p] / 0.3) / denominator) / len(positives)
+    assert losses.sup_con(z, y, 0.3).item() == pytest.approx(total / 7, rel=1e-12)
+    assert torch.autograd.gradcheck(lambda x: losses.sup_con(x, y, 0.3), z)
+    pairs = torch.arange(6).repeat(2)
+    z = torch.randn(12, 5, dtype=torch.float64, generator=draw)
+    torch.testing.assert_close(losses.sup_con(z, pairs, 0.2), losses.nt_xent(z[:6], z[6:], 0.2))
+
+
+def gradients(module):
+    return [p.grad is not None and p.grad.abs().sum().item() > 0 for p in module.parameters()]
+
+
+@pytest.mark.parametrize("head", ["projector", "backbone"])
+@pytest.mark.parametrize(("shared", "n"), [("conv1", 1), ("conv3", 3), ("conv4", 4), ("backbone", 4), ("projector", 4)])
+def test_what_the_rotation_branch_does_not_share_is_its_own(shared, n, head, X):
+    task = skssl.Rotation(shared=shared, head=head)
+    estimator, net, batch = net_and_batch(skssl.SimCLR, X, aux=task)
+    parameters = len(list(net.encoder.parameters()))
+    task.losses(net, batch)["rotation"].backward()
+    assert gradients(net.encoder) == [True] * (3 * n) + [False] * (parameters - 3 * n)
+    if shared.startswith("conv"):
+        own = {id(p) for p in net.rotation_encoder.parameters()} - {id(p) for p in net.encoder.parameters()}
+        assert len(own) == parameters - 3 * n
+        assert all(gradients(net.rotation_encoder))
+    else:
+        assert not hasattr(net, "rotation_encoder")
+    assert any(gradients(net.projector)) == (shared == "projector" and head == "projector")
+    assert hasattr(net, "rotation_projector") == (shared != "projector" and head == "projector")
+    net.zero_grad()
+    estimator.losses(net, batch)["nt_xent"].backward()
+    assert all(gradients(net.encoder))
+    assert reached(net) <= {"encoder", "projector", "rotation_encoder"}, "at most through what is shared"
+
+
+def test_stages_of_a_resnet():
+    encoder, _ = build_backbone("resnet18", (3, 32, 32))
+    found = stages(encoder)
+    assert list(found) == ["conv1", "layer1", "layer2", "layer3", "layer4"]
+    assert found["conv1"][:2] == [encoder.conv1, encoder.bn1]
+    assert found["layer2"] == [encoder.layer2]
+    kept = {id(p) for stage in found.values() for layer in stage for p in layer.parameters()}
+    assert kept == {id(p) for p in encoder.parameters()}
+
+
+def test_a_pickled_branch_still_shares_its_layers(X):
+    def make():
+        return quick(skssl.SimCLR, aux=skssl.Rotation(shared="conv2"), epochs=2)
+
+    parts = make()
+    for _ in range(2):
+        parts = pickle.loads(pickle.dumps(parts.partial_fit(X)))
+    assert np.array_equal(parts.transform(X), make().fit(X).transform(X))
+    net = parts.net_.module_
+    assert net.rotation_encoder.features[0] is net.encoder.features[0]

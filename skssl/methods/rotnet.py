@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from skssl.engine import Batch, Objective
 from skssl.methods.pretext import Pretext
-from skssl.pretext.rotation import Rotation, mislabel
+from skssl.pretext.rotation import Rotation, mislabel, turn, zoom
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -22,8 +22,9 @@ class RotNet(Pretext):
 
     Parameters
     ----------
-    angles : tuple of int, default=(0, 90, 180, 270)
-        The angles in degrees, counter-clockwise: two or more multiples of 90.
+    angles : tuple of float, default=(0, 90, 180, 270)
+        The angles in degrees, counter-clockwise, two or more. Where one is no multiple of 90, all turns are
+        interpolated and cropped, see `Rotation`.
     label_noise : float, default=0.0
         The probability that a label is replaced by a wrong one, see `Rotation`.
 
@@ -41,7 +42,7 @@ class RotNet(Pretext):
     ['epoch', 'loss', 'rotation', 'rotation_accuracy']
     """
 
-    angles: tuple[int, ...] = (0, 90, 180, 270)
+    angles: tuple[float, ...] = (0, 90, 180, 270)
     label_noise: float = 0.0
 
     task_class: ClassVar[Any] = Rotation
@@ -52,7 +53,15 @@ class RotNet(Pretext):
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
         (view,) = batch.views
-        turned = torch.cat([torch.rot90(view, angle // 90, (2, 3)) for angle in self.angles])
+        share = zoom(self.angles)
+        turned = torch.cat(
+            [
+                torch.rot90(view, round(angle / 90), (2, 3))  # which takes oblong images, too
+                if share is None
+                else turn(view, view.new_full((len(view),), angle), share)
+                for angle in self.angles
+            ]
+        )
         label = torch.arange(len(self.angles), device=view.device).repeat_interleave(len(view))
         scores = net.turn_classifier(net.encoder(turned)).float()  # (angles * n, angles)
         loss = F.cross_entropy(scores, mislabel(label, len(self.angles), self.label_noise))
