@@ -2,8 +2,8 @@
 
 from skssl.augment import Augmentation, MultiCrop
 from skssl.errors import CollapseWarning
-from skssl.methods import BYOL, BYOLGSG, Jigsaw, RelativePatch, RotNet, SimCLR, SimSiam, SimSiamGSG
-from skssl.pretext import JigsawTask, RelativePatchTask, Rotation
+from skssl.methods import BYOL, BYOLGSG, Colorization, Jigsaw, RelativePatch, RotNet, SimCLR, SimSiam, SimSiamGSG
+from skssl.pretext import ColorizationTask, JigsawTask, RelativePatchTask, Rotation
 from skssl.probes import KNNProbe, LinearProbe
 
 __version__ = "0.1.0"
@@ -13,6 +13,8 @@ __all__ = [
     "BYOLGSG",
     "Augmentation",
     "CollapseWarning",
+    "Colorization",
+    "ColorizationTask",
     "Jigsaw",
     "JigsawTask",
     "KNNProbe",

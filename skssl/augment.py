@@ -488,6 +488,17 @@ def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
 # Augmentation
 
 
+def _full_precision(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Keep mixed precision out, for an augmentation that is called within a step."""
+
+    @functools.wraps(call)
+    def wrapped(self: Augmentation, images: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        with torch.autocast(images.device.type, enabled=False):
+            return call(self, images, *args, **kwargs)
+
+    return wrapped
+
+
 @dataclass(kw_only=True, eq=False, repr=False)
 class Augmentation(BaseEstimator):
     """Random views of a batch of images, each image by draws of its own, as float32 that a network takes.
@@ -647,6 +658,7 @@ class Augmentation(BaseEstimator):
             self.validate()
 
     @torch.no_grad()
+    @_full_precision
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Draw one view of every image.
 
@@ -690,6 +702,7 @@ class Augmentation(BaseEstimator):
         return views if order is None else views.index_select(0, order.argsort())
 
     @torch.no_grad()
+    @_full_precision
     def normalize(self, images: Tensor) -> Tensor:
         """Bring images to the scale of the views, and do nothing else.
 

@@ -156,6 +156,80 @@ def stages(encoder: nn.Module) -> dict[str, list[nn.Module]]:
     return found
 
 
+def feature_map(encoder: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Encode images, and keep the last map before pooling.
+
+    Parameters
+    ----------
+    encoder : torch.nn.Module
+        What `build_backbone` made.
+    images : Tensor of shape (n, c, h, w)
+        Images.
+
+    Returns
+    -------
+    features : Tensor of shape (n, d)
+        The encoder's output.
+    map : Tensor of shape (n, m, h', w')
+        What it pools.
+
+    Raises
+    ------
+    ValueError
+        If the encoder has no map in a known place.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.backbones import ConvNet, feature_map
+    >>> features, found = feature_map(ConvNet(), torch.zeros(2, 3, 32, 32))
+    >>> bool(found.mean((2, 3)).equal(features)), found.shape
+    (True, torch.Size([2, 128, 4, 4]))
+    """
+    last = next((getattr(encoder, name) for name in ("layer4", "features", "body") if hasattr(encoder, name)), None)
+    if last is None:
+        raise ValueError(
+            "The backbone must have its last map as the output of 'layer4' or 'features', or as its own output. "
+            f"Got {type(encoder).__name__}."
+        )
+    maps: list[Tensor] = []
+    hook = last.register_forward_hook(lambda module, given, output: maps.append(output))
+    try:
+        features = encoder(images)
+    finally:
+        hook.remove()
+    return features, maps[-1]
+
+
+def map_channels(encoder: nn.Module, shape: tuple[int, int, int]) -> int:
+    """Count the channels of an encoder's last map.
+
+    Parameters
+    ----------
+    encoder : torch.nn.Module
+        What `build_backbone` made; its statistics stay as they are.
+    shape : tuple of int
+        Channels, height and width of the images.
+
+    Returns
+    -------
+    int
+        The number of channels.
+
+    Examples
+    --------
+    >>> from skssl.backbones import ConvNet, map_channels
+    >>> map_channels(ConvNet(), (3, 32, 32))
+    128
+    """
+    training = encoder.training
+    weight = next(encoder.parameters(), torch.zeros(()))
+    with torch.no_grad():
+        found = feature_map(encoder.eval(), torch.zeros(1, *shape, device=weight.device))[1].shape[1]
+    encoder.train(training)
+    return found
+
+
 def build_backbone(
     backbone: str | nn.Module | Callable[[], nn.Module], shape: tuple[int, int, int]
 ) -> tuple[nn.Module, int]:

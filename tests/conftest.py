@@ -14,6 +14,7 @@ QUICK = {
     skssl.BYOLGSG: {"proj_dim": 16, "pred_dim": 8, "pairing": "shared"},
     skssl.Jigsaw: {"tile_dim": 8, "n_permutations": 6},
     skssl.RelativePatch: {"hidden_dim": 16},
+    skssl.Colorization: {"hidden_dim": 8, "stride": 2},
     skssl.RotNet: {},
 }
 

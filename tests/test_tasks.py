@@ -15,6 +15,7 @@ import skssl
 from skssl import losses
 from skssl.backbones import build_backbone, stages
 from skssl.engine import Batch
+from skssl.pretext.colorization import color_cells, color_weights, rgb_to_lab, soft_encode
 from skssl.pretext.jigsaw import cut_tiles, encode_tiles, far_permutations, normalize_tiles
 from skssl.pretext.relative_patch import keep_one_channel, neighbours
 from skssl.pretext.rotation import turn, zoom
@@ -366,3 +367,112 @@ def test_a_pickled_branch_still_shares_its_layers(X):
     assert np.array_equal(parts.transform(X), make().fit(X).transform(X))
     net = parts.net_.module_
     assert net.rotation_encoder.features[0] is net.encoder.features[0]
+
+
+# Colorization
+
+
+def literal_lab(red, green, blue):
+    r, g, b = (v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (red, green, blue))
+    x = (0.4124564 * r + 0.3575761 * g + 0.1804375 * b) / 0.95047
+    y = 0.2126729 * r + 0.7151522 * g + 0.0721750 * b
+    z = (0.0193339 * r + 0.1191920 * g + 0.9503041 * b) / 1.08883
+    x, y, z = (t ** (1 / 3) if t > (6 / 29) ** 3 else t / (3 * (6 / 29) ** 2) + 4 / 29 for t in (x, y, z))
+    return 116 * y - 16, 500 * (x - y), 200 * (y - z)
+
+
+def test_lab_is_that_of_the_literal_formulas():
+    draw = np.random.default_rng(0)
+    pixels = [(0, 0, 0), (1, 1, 1), (0.5, 0.5, 0.5), (1, 0, 0), (0, 0.03, 0.002), *draw.random((20, 3)).tolist()]
+    images = torch.tensor(pixels, dtype=torch.float64).view(5, 5, 3).movedim(2, 0)[None]
+    found = rgb_to_lab(images)[0].movedim(0, 2).reshape(-1, 3).numpy()
+    np.testing.assert_allclose(found, [literal_lab(*pixel) for pixel in pixels], rtol=1e-9, atol=1e-9)
+    known = {0: (0, 0, 0), 1: (100, 0, 0), 3: (53.24, 80.09, 67.20)}  # black, white, red in any table
+    for i, lab in known.items():
+        assert found[i] == pytest.approx(lab, abs=0.02)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert rgb_to_lab(images.float()).dtype == torch.float32
+
+
+def test_cells_hold_every_colour_of_srgb():
+    cells = color_cells()
+    colours = rgb_to_lab(torch.rand(20000, 3, 1, 1, generator=torch.Generator().manual_seed(0)))[:, 1:, 0, 0]
+    assert (torch.cdist(colours, cells).amin(1) <= 50**0.5 + 1e-3).float().mean() > 0.999
+    assert torch.equal(cells % 10, torch.zeros_like(cells))
+
+
+def test_soft_encoding_is_a_gaussian_over_the_five_nearest_cells():
+    cells = color_cells()
+    ab = torch.tensor([[3.0, -4.0], [60.0, 20.0]])
+    found = soft_encode(ab, cells)
+    for colour, shares in zip(ab, found, strict=True):
+        distance = [math.dist(colour, cell) for cell in cells.tolist()]
+        nearest = sorted(range(len(cells)), key=distance.__getitem__)[:5]
+        weight = {i: math.exp(-(distance[i] ** 2) / (2 * 5**2)) for i in nearest}
+        expected = [weight.get(i, 0.0) / sum(weight.values()) for i in range(len(cells))]
+        assert shares.tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_rare_colours_weigh_more():
+    counts = torch.tensor([60.0, 30.0, 10.0, 0.0])
+    share = [0.6, 0.3, 0.1]
+    raw = [1 / (0.5 * p + 0.5 / 3) for p in share]
+    mean = sum(p * w for p, w in zip(share, raw, strict=True))
+    assert color_weights(counts, 0.5).tolist() == pytest.approx([*(w / mean for w in raw), 0.0])
+    assert color_weights(counts, 1.0).tolist() == pytest.approx([1.0, 1.0, 1.0, 0.0])
+    assert color_weights(counts, 0.0).isfinite().all()
+
+
+def test_colorization_is_its_formula(X, monkeypatch):
+    task = skssl.ColorizationTask(hidden_dim=8, stride=4)
+    _, net, batch = net_and_batch(skssl.SimCLR, X, aux=task)
+    images = batch.images.float() / 255
+    images[3] = 0.4  # grey
+    monkeypatch.setattr(skssl.ColorizationTask, "_augment", staticmethod(lambda images, generator: images))
+    batch.images = images
+    seen = []
+    net.encoder.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    for step in (1, 2):  # the counts go on from step to step
+        found = task.losses(net, batch)["colorization"]
+        lab = rgb_to_lab(images)
+        expected_input = ((lab[:, :1] - 50) / 25).repeat(1, 3, 1, 1)
+        torch.testing.assert_close(seen[-1], expected_input)
+        decoded = net.colorization_decoder(net.encoder.features(expected_input))
+        logs = net.colorization_head(F.interpolate(decoded, (4, 4), mode="bilinear")).log_softmax(1)
+        labels = {
+            (i, r, c): soft_encode(lab[i, 1:, 4 * r + 2, 4 * c + 2][None], net.colorization_cells)[0]
+            for i, r, c in itertools.product(range(12), range(4), range(4))
+        }
+        counts = step * torch.stack(list(labels.values())).sum(0)
+        torch.testing.assert_close(net.colorization_counts, counts, rtol=1e-4, atol=1e-4)
+        weights = color_weights(counts, 0.5)
+        assert lab[3, 1:].abs().amax() < 0.1
+        total = 0.0
+        for (i, r, c), z in labels.items():
+            if any(abs(v) > 5 for v in lab[i, 1:, 2::4, 2::4].flatten()):  # else it counts as grey
+                total -= weights[z.argmax()] * (z * logs[i, :, r, c]).sum() / len(labels)
+        torch.testing.assert_close(found, total, rtol=1e-3, atol=1e-4)
+    found.backward()
+    assert reached(net) == {"encoder", "colorization_decoder", "colorization_head"}
+
+
+def test_colorization_sees_the_images_colours_not_the_views(X):
+    estimator, net, batch = net_and_batch(skssl.Colorization, X, augment="simclr")
+    found = []
+    for shift in (0, 1):
+        batch.views = [view + shift for view in batch.views]
+        torch.manual_seed(0)
+        net.colorization_counts.zero_()
+        found.append(estimator.losses(net, batch)["colorization"].item())
+    assert found[0] == found[1]
+    batch.images = batch.images[:, :1].repeat(1, 3, 1, 1)
+    assert estimator.losses(net, batch)["colorization"] == 0, "grey images weigh nothing"
+
+
+def test_colorization_reads_the_map_of_other_encoders(X):
+    for backbone in ("resnet18", nn.Sequential(nn.Conv2d(3, 6, 3, stride=2), nn.ReLU())):
+        _, net, batch = net_and_batch(skssl.Colorization, X, backbone=backbone)
+        assert net.method.losses(net, batch)["colorization"].isfinite()
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 256, 8))
+    with pytest.raises(ValueError, match="last map"):
+        quick(skssl.Colorization, backbone=flat).fit(X)
