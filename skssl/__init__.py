@@ -2,8 +2,19 @@
 
 from skssl.augment import Augmentation, MultiCrop
 from skssl.errors import CollapseWarning
-from skssl.methods import BYOL, BYOLGSG, Colorization, Jigsaw, RelativePatch, RotNet, SimCLR, SimSiam, SimSiamGSG
-from skssl.pretext import ColorizationTask, JigsawTask, RelativePatchTask, Rotation
+from skssl.methods import (
+    BYOL,
+    BYOLGSG,
+    Colorization,
+    ContextEncoder,
+    Jigsaw,
+    RelativePatch,
+    RotNet,
+    SimCLR,
+    SimSiam,
+    SimSiamGSG,
+)
+from skssl.pretext import ColorizationTask, ContextEncoderTask, JigsawTask, RelativePatchTask, Rotation
 from skssl.probes import KNNProbe, LinearProbe
 
 __version__ = "0.1.0"
@@ -15,6 +26,8 @@ __all__ = [
     "CollapseWarning",
     "Colorization",
     "ColorizationTask",
+    "ContextEncoder",
+    "ContextEncoderTask",
     "Jigsaw",
     "JigsawTask",
     "KNNProbe",

@@ -15,6 +15,7 @@ QUICK = {
     skssl.Jigsaw: {"tile_dim": 8, "n_permutations": 6},
     skssl.RelativePatch: {"hidden_dim": 16},
     skssl.Colorization: {"hidden_dim": 8, "stride": 2},
+    skssl.ContextEncoder: {"hidden_dim": 8},
     skssl.RotNet: {},
 }
 

@@ -16,6 +16,7 @@ from skssl import losses
 from skssl.backbones import build_backbone, stages
 from skssl.engine import Batch
 from skssl.pretext.colorization import color_cells, color_weights, rgb_to_lab, soft_encode
+from skssl.pretext.inpainting import middle
 from skssl.pretext.jigsaw import cut_tiles, encode_tiles, far_permutations, normalize_tiles
 from skssl.pretext.relative_patch import keep_one_channel, neighbours
 from skssl.pretext.rotation import turn, zoom
@@ -425,7 +426,7 @@ def test_rare_colours_weigh_more():
 
 def test_colorization_is_its_formula(X, monkeypatch):
     task = skssl.ColorizationTask(hidden_dim=8, stride=4)
-    _, net, batch = net_and_batch(skssl.SimCLR, X, aux=task)
+    _, net, batch = net_and_batch(skssl.SimCLR, X, n=4, aux=task)
     images = batch.images.float() / 255
     images[3] = 0.4  # grey
     monkeypatch.setattr(skssl.ColorizationTask, "_augment", staticmethod(lambda images, generator: images))
@@ -441,7 +442,7 @@ def test_colorization_is_its_formula(X, monkeypatch):
         logs = net.colorization_head(F.interpolate(decoded, (4, 4), mode="bilinear")).log_softmax(1)
         labels = {
             (i, r, c): soft_encode(lab[i, 1:, 4 * r + 2, 4 * c + 2][None], net.colorization_cells)[0]
-            for i, r, c in itertools.product(range(12), range(4), range(4))
+            for i, r, c in itertools.product(range(4), repeat=3)
         }
         counts = step * torch.stack(list(labels.values())).sum(0)
         torch.testing.assert_close(net.colorization_counts, counts, rtol=1e-4, atol=1e-4)
@@ -476,3 +477,49 @@ def test_colorization_reads_the_map_of_other_encoders(X):
     flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 256, 8))
     with pytest.raises(ValueError, match="last map"):
         quick(skssl.Colorization, backbone=flat).fit(X)
+
+
+# Inpainting
+
+
+@pytest.mark.parametrize(
+    ("side", "hole", "margin"), [(16, 8, 1), (32, 16, 1), (128, 64, 4), (13, 6, 1), (4, 2, 0), (1, 1, 0)]
+)
+def test_the_hole_is_in_the_middle(side, hole, margin):
+    rows, columns, found = middle(side, 2 * side)
+    assert (rows.stop - rows.start, columns.stop - columns.start, found) == (hole, side, margin)
+    assert abs(rows.start - (side - rows.stop)) <= 1
+
+
+@pytest.mark.parametrize("side", [16, 20])
+def test_inpainting_is_its_formula(side, X):
+    X = np.tile(X, (1, 2, 2, 1))[:, :side, :side]
+    task = skssl.ContextEncoderTask(hidden_dim=16)
+    _, net, batch = net_and_batch(skssl.SimCLR, X, aux=task)
+    view = torch.randn(12, 3, side, side, generator=torch.Generator().manual_seed(1))
+    batch.views = [view, view + 1]
+    seen = []
+    net.encoder.register_forward_pre_hook(lambda module, given: seen.append(given[0].clone()))
+    before = view.clone()
+    found = task.losses(net, batch)["inpainting"]
+    assert torch.equal(view, before), "the method's own view has no hole"
+    q, half = side // 4, side // 2
+    masked = view.clone()
+    masked[:, :, q + 1 : q + half - 1, q + 1 : q + half - 1] = 0
+    assert torch.equal(seen[0], masked)
+    made = net.inpainting_decoder(net.encoder(masked))
+    if side == 20:
+        made = F.interpolate(made, (10, 10), mode="bilinear")
+    total = 0.0
+    for r, c in itertools.product(range(half), repeat=2):
+        weight = 10 if {r, c} & {0, half - 1} else 1
+        total += weight * ((made[:, :, r, c] - view[:, :, q + r, q + c]) ** 2).sum()
+    torch.testing.assert_close(found, total / (12 * 3 * half**2), rtol=1e-4, atol=1e-5)
+    found.backward()
+    assert reached(net) == {"encoder", "inpainting_decoder"}
+
+
+def test_inpainting_is_learnt():
+    X, _ = skssl.datasets.make_shapes(128, image_size=16, random_state=0)
+    history = quick(skssl.ContextEncoder, epochs=6, hidden_dim=64, batch_size=32, lr=5e-3).fit(X).history_
+    assert history["inpainting"].iloc[-1] < 0.8 * history["inpainting"].iloc[0]
