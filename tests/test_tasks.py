@@ -15,6 +15,7 @@ import skssl
 from skssl import losses
 from skssl.backbones import build_backbone, stages
 from skssl.engine import Batch
+from skssl.pretext import TASKS
 from skssl.pretext.colorization import color_cells, color_weights, rgb_to_lab, soft_encode
 from skssl.pretext.inpainting import middle
 from skssl.pretext.jigsaw import cut_tiles, encode_tiles, far_permutations, normalize_tiles
@@ -523,3 +524,13 @@ def test_inpainting_is_learnt():
     X, _ = skssl.datasets.make_shapes(128, image_size=16, random_state=0)
     history = quick(skssl.ContextEncoder, epochs=6, hidden_dim=64, batch_size=32, lr=5e-3).fit(X).history_
     assert history["inpainting"].iloc[-1] < 0.8 * history["inpainting"].iloc[0]
+
+
+def test_every_task_joins_a_method_by_its_name(X):
+    history = quick(skssl.BYOL, aux=list(TASKS), aux_weight={"jigsaw": 0.5}).fit(X).history_
+    assert set(TASKS) < set(history)
+    weights = {name: 0.5 if name == "jigsaw" else skssl.BYOL.paper["aux_weight"] for name in TASKS}
+    expected = history["byol"] + sum(weight * history[name] for name, weight in weights.items())
+    np.testing.assert_allclose(history["loss"], expected, rtol=1e-3)
+    with pytest.raises(ValueError, match="Unknown aux 'jigsw', did you mean 'jigsaw'"):
+        quick(skssl.BYOL, aux="jigsw").fit(X)

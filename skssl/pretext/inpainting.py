@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 class ContextEncoderTask(BaseEstimator):
     """Predict the middle of a view from what is around it.
 
-    The middle of the first view, half as high and wide as the view, is filled with the mean colour, that of
-    normalisation, but for a margin that can be seen; the encoder reads the rest, and a decoder makes the middle out of the pooled features. The
-    margin counts more, so that what is made joins what is there.
+    The middle of the first view, half as high and wide as the view, is filled with the mean colour (that of the
+    normalisation), but for a margin that can be seen. The encoder reads this, and a decoder makes the middle out of the
+    pooled features. The margin counts more, so that what is made joins what is there.
 
     Parameters
     ----------
