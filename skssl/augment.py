@@ -13,6 +13,7 @@ are worked on as many images at a time as fit in a core's cache.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -40,6 +41,7 @@ __all__ = [
     "preset",
     "resized_crop",
     "rotate_quarter",
+    "salient_crops",
     "sample_crops",
     "solarize",
 ]
@@ -57,6 +59,7 @@ YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 
 YIQ_PLANE = _rows(np.linalg.inv(YIQ) @ np.diag([0, 1, 1]) @ YIQ)
 YIQ_QUARTER = _rows(np.linalg.inv(YIQ) @ [[0, 0, 0], [0, 0, 1], [0, -1, 0]] @ YIQ)
 SMALL = 64  # up to this side, in pixels, the presets are those for CIFAR rather than ImageNet
+TRIES = 10  # of a crop by a saliency map
 CACHED_PIXELS = 65536  # pixels whose colours are worked on at a time on a CPU, so that they stay in its cache
 
 
@@ -118,6 +121,47 @@ def sample_crops(
     centred_h, centred_w = min(h, round(w / ratio[0])), min(w, round(h * ratio[1]))
     centred = ((h - centred_h) // 2, (w - centred_w) // 2, centred_h, centred_w)
     return tuple(drawn.where(found, centre) for drawn, centre in zip((top, left, height, width), centred, strict=True))
+
+
+def salient_crops(candidates: Sequence[Tensor], maps: Tensor) -> tuple[Tensor, ...]:
+    """Choose for every image the first box in which its map is higher on average than in the whole image.
+
+    Parameters
+    ----------
+    candidates : sequence of 4 Tensors of shape (n, k)
+        Top, left, height and width of k boxes for each image, in whole pixels. The last is taken where none of the
+        others will do.
+    maps : Tensor of shape (n, h, w)
+        The maps, of the images' size.
+
+    Returns
+    -------
+    top, left, height, width : Tensor of shape (n,)
+        The boxes.
+
+    References
+    ----------
+    .. [1] "Towards Efficient and Effective Self-Supervised Learning of Visual Representations", ECCV 2022, section
+           3.2, with a threshold of 1.
+
+    Examples
+    --------
+    >>> boxes = torch.tensor([[0, 2]]), torch.tensor([[0, 2]]), torch.tensor([[2, 2]]), torch.tensor([[2, 2]])
+    >>> [side.item() for side in salient_crops(boxes, torch.eye(4)[None])]
+    [0, 0, 2, 2]
+    """
+    n, w = len(maps), maps.shape[2]
+    # Entry (y, x) of the integral is the sum above and to the left of pixel (y, x), so that four make a box.
+    integral = torch.nn.functional.pad(maps.cumsum(1).cumsum(2), (1, 0, 1, 0)).view(n, -1)
+    top, left, height, width = (side.long() for side in candidates)
+    corners = [
+        integral.gather(1, y * (w + 1) + x) for y, x in itertools.product((top, top + height), (left, left + width))
+    ]
+    total = corners[3] - corners[2] - corners[1] + corners[0]
+    good = total / (height * width) > maps.mean((1, 2))[:, None]
+    good[:, -1] = True
+    first = good.byte().argmax(1, keepdim=True)
+    return tuple(side.gather(1, first)[:, 0] for side in candidates)
 
 
 def resized_crop(
@@ -516,6 +560,11 @@ class Augmentation(BaseEstimator):
     crop_padding : int, default=0
         If above 0, then instead of that crop one of the image's own size, of the image surrounded by so many
         black pixels.
+    saliency : array of shape (n_samples, h, w) or None, default=None
+        A map for each of the training images, such as `saliency.grad_cam` makes, of any size. The random crop is drawn
+        until its map is higher on average than the image's, ten times at most, then once more; see `salient_crops`.
+    good_crops : float, default=1.0
+        The probability that a crop is chosen so.
     size : int, tuple of int or None, default=None
         Side, or height and width, of a view. None: those of the images.
     interpolation : {"bilinear", "bicubic"}, default="bilinear"
@@ -569,6 +618,8 @@ class Augmentation(BaseEstimator):
     crop_scale: tuple[float, float] | None = (0.08, 1.0)
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     crop_padding: int = 0
+    saliency: Any = None
+    good_crops: float = 1.0
     size: int | tuple[int, int] | None = None
     interpolation: str = "bilinear"
     flip: float = 0.5
@@ -590,6 +641,7 @@ class Augmentation(BaseEstimator):
         "crop_scale": ["array-like", None],
         "crop_ratio": ["array-like"],
         "crop_padding": [Interval(Integral, 0, None, closed="left")],
+        "saliency": ["array-like", Tensor, None],
         "size": [Interval(Integral, 1, None, closed="left"), "array-like", None],
         "interpolation": [StrOptions(set(_FILTERS))],
         "brightness": [Interval(Real, 0, None, closed="left")],
@@ -601,7 +653,10 @@ class Augmentation(BaseEstimator):
         "solarize_threshold": [Interval(Real, 0, 1, closed="both")],
         "mean": ["array-like"],
         "std": ["array-like"],
-        **{name: [Interval(Real, 0, 1, closed="both")] for name in ("flip", "jitter", "gray", "blur", "solarize")},
+        **{
+            name: [Interval(Real, 0, 1, closed="both")]
+            for name in ("good_crops", "flip", "jitter", "gray", "blur", "solarize")
+        },
     }
 
     def validate(self) -> None:
@@ -630,6 +685,12 @@ class Augmentation(BaseEstimator):
             value = getattr(self, name)
             if not (_reals(value, 3) and (min(value) > 0 or not positive)):
                 raise self._refusal(name, f"three numbers{' above 0' if positive else ''}")
+        if self.saliency is not None and (np.ndim(self.saliency) != 3 or not self.crop_scale or self.crop_padding):
+            raise ValueError(
+                "The 'saliency' parameter of Augmentation must be an array (n_samples, h, w), and go with a crop_scale "
+                f"and without crop_padding. Got {np.ndim(self.saliency)} axes, crop_scale={self.crop_scale!r} and "
+                f"crop_padding={self.crop_padding!r}."
+            )
         size: Any = self.size
         if not isinstance(size, Integral | None) and not (
             len(size) == 2 and all(isinstance(side, Integral) for side in size) and min(size) >= 1
@@ -649,7 +710,7 @@ class Augmentation(BaseEstimator):
 
     def __getstate__(self) -> dict[str, Any]:
         """What is copied, pickled and hashed: nothing that only says that the parameters were checked."""
-        return {key: value for key, value in super().__getstate__().items() if key != "_checked"}
+        return {key: value for key, value in super().__getstate__().items() if key not in ("_checked", "_maps")}
 
     def _ensure_valid(self) -> None:
         """Check the parameters unless they are those checked last."""
@@ -659,7 +720,7 @@ class Augmentation(BaseEstimator):
 
     @torch.no_grad()
     @_full_precision
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, images: Tensor, generator: torch.Generator, index: Tensor | None = None) -> Tensor:
         """Draw one view of every image.
 
         Parameters
@@ -668,6 +729,8 @@ class Augmentation(BaseEstimator):
             uint8, or float in [0, 1], on any device and in any memory format.
         generator : torch.Generator
             Where all draws come from, on the images' device.
+        index : int64 Tensor of shape (n,), optional
+            Which images of the training set they are; for `saliency` only.
 
         Returns
         -------
@@ -689,8 +752,9 @@ class Augmentation(BaseEstimator):
             # without knowing which images they hold.
             order = torch.randperm(n, generator=generator, device=images.device)
             images = images.movedim(1, 3).index_select(0, order).movedim(3, 1)
+            index = None if index is None else index.index_select(0, order)
             bounds = _split(n, [probability * quarter / 4 for quarter in range(1, 5)], generator)
-        crops = self._crop(images, generator)
+        crops = self._crop(images, generator, index)
         to_gray = _graying(_uniform((n,), 0, 1, generator) < self.gray, c)
         gain, offset = self._scaling(c, images.device)
         if self.blur or self.solarize:  # these stand between grey and normalisation, which else are one
@@ -727,7 +791,7 @@ class Augmentation(BaseEstimator):
         gain, offset = self._scaling(c, images.device)
         return _affine(_as_float(images), gain * torch.eye(c, device=images.device), offset)
 
-    def _crop(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def _crop(self, images: Tensor, generator: torch.Generator, index: Tensor | None) -> Tensor:
         """Crop, resize and flip."""
         n, _, h, w = images.shape
         size: Any = (h, w) if self.size is None else self.size
@@ -736,6 +800,8 @@ class Augmentation(BaseEstimator):
         if self.crop_padding:
             reach = 2 * self.crop_padding + 1
             top, left = (_uniform((2, n), 0, reach, generator).floor_() - self.crop_padding).unbind()
+        elif self.crop_scale and self.saliency is not None:
+            top, left, height, width = self._salient(index, (h, w), generator)
         elif self.crop_scale:
             top, left, height, width = sample_crops(n, (h, w), self.crop_scale, self.crop_ratio, generator)
         elif flip is None and size == (h, w):
@@ -746,6 +812,23 @@ class Augmentation(BaseEstimator):
             height, width = torch.full_like(top, h), torch.full_like(top, w)
         crops = resized_crop(images, top, left, height, width, size, flip, self.interpolation, self.crop_padding)
         return crops.clamp_(0, 1) if self.interpolation == "bicubic" else crops
+
+    def _salient(self, index: Tensor | None, size: tuple[int, int], generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Draw boxes as `sample_crops` does, and choose by the maps."""
+        if index is None:
+            raise ValueError("An Augmentation with saliency maps must be told which images it is given: index is None.")
+        maps = getattr(self, "_maps", None)
+        if maps is None or maps[0] is not self.saliency or maps[1].device != index.device:
+            # They move to the device once, since the host waits for each such move.
+            self._maps = maps = self.saliency, torch.as_tensor(self.saliency, dtype=torch.float32).to(index.device)
+        own = maps[1].index_select(0, index)[:, None]  # (n, 1, h', w')
+        own = torch.nn.functional.interpolate(own, size, mode="bilinear", antialias=True)[:, 0]
+        n = len(index)
+        drawn = sample_crops(n * (TRIES + 1), size, self.crop_scale or (1, 1), self.crop_ratio, generator)
+        candidates = [side.view(n, TRIES + 1) for side in drawn]
+        by_map = _uniform((n,), 0, 1, generator) < self.good_crops
+        chosen = salient_crops(candidates, own)
+        return tuple(torch.where(by_map, a, b[:, -1]) for a, b in zip(chosen, candidates, strict=True))
 
     def _color(
         self, crops: Tensor, bounds: list[int], matrices: Tensor, offset: Tensor, generator: torch.Generator

@@ -124,6 +124,42 @@ def _adapt_channels(net: nn.Module, channels: int) -> None:
         first.in_channels = channels
 
 
+def stages(encoder: nn.Module) -> dict[str, list[nn.Module]]:
+    """Split an encoder into stages, as papers name them.
+
+    Parameters
+    ----------
+    encoder : torch.nn.Module
+        A network of torchvision's form: its children, or those of its child ``features``, follow one another.
+
+    Returns
+    -------
+    dict of str to list of Module
+        The modules of each stage, in their order: "conv1", "conv2", … begin at a convolution, "layer1", … at a child of
+        that name, and each goes on to the next.
+
+    Examples
+    --------
+    >>> import torchvision
+    >>> from skssl.backbones import ConvNet, stages
+    >>> list(stages(ConvNet()))
+    ['conv1', 'conv2', 'conv3', 'conv4']
+    >>> list(stages(torchvision.models.resnet18()))
+    ['conv1', 'layer1', 'layer2', 'layer3', 'layer4']
+    """
+    found: dict[str, list[nn.Module]] = {}
+    convolutions = 0
+    for name, child in getattr(encoder, "features", encoder).named_children():
+        if isinstance(child, nn.Conv2d):
+            convolutions += 1
+            found[f"conv{convolutions}"] = []
+        elif name.startswith("layer"):
+            found[name] = []
+        if found:
+            found[next(reversed(found))].append(child)
+    return found
+
+
 def build_backbone(
     backbone: str | nn.Module | Callable[[], nn.Module], shape: tuple[int, int, int]
 ) -> tuple[nn.Module, int]:

@@ -97,6 +97,33 @@ def resolve_precision(precision: str, device: torch.device, side: int) -> torch.
     return dtype
 
 
+def autocast_for(images: torch.Tensor) -> torch.autocast:
+    """Keep autocast as it is for a pass through an encoder, but off where bfloat16 is wrong.
+
+    Parameters
+    ----------
+    images : Tensor of shape (n, c, h, w)
+        What the encoder is given, perhaps smaller than the training images: tiles, patches.
+
+    Returns
+    -------
+    torch.autocast
+        A context for the pass.
+
+    Examples
+    --------
+    >>> with autocast_for(torch.zeros(1, 3, 8, 8)):
+    ...     torch.is_autocast_enabled("cpu")
+    False
+    """
+    # See `resolve_precision`: oneDNN's gradient of a strided 3x3 convolution is wrong where a map is one pixel wide.
+    kind = images.device.type
+    wrong = kind == "cpu" and min(images.shape[2:]) < SMALLEST_BFLOAT16
+    return torch.autocast(
+        kind, dtype=torch.get_autocast_dtype(kind), enabled=torch.is_autocast_enabled(kind) and not wrong
+    )
+
+
 def _n_devices(kind: str) -> int:
     """Count this machine's devices of one type; none for a type that holds no data, such as "meta"."""
     count = getattr(getattr(torch, kind, None), "device_count", None)

@@ -195,6 +195,12 @@ class ImageLoader:
     ) -> None:
         self.images, self.augmentations, self.device, self.target = images, augmentations, device, target
         self.batch_size = min(batch_size, len(images))
+        for augment in augmentations:
+            if augment.saliency is not None and len(augment.saliency) != len(images):
+                raise ValueError(
+                    "The 'saliency' parameter of Augmentation must have one map for each training image: expected "
+                    f"{len(images)}, got {len(augment.saliency)}."
+                )
 
     def __len__(self) -> int:
         return len(self.images) // self.batch_size
@@ -221,7 +227,8 @@ class ImageLoader:
             index = index.to(self.device, non_blocking=True)
             images = self.images.read(index)
             views = [
-                augment(images, draws).contiguous(memory_format=torch.channels_last) for augment in self.augmentations
+                augment(images, draws, index).contiguous(memory_format=torch.channels_last)
+                for augment in self.augmentations
             ]
             target = None if self.target is None else self.target.index_select(0, index)
             yield Batch(images, views, index, target, draws)

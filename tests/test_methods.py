@@ -12,7 +12,7 @@ from skssl import losses
 from skssl.engine import Batch
 from skssl.images import as_images
 from skssl.nn import cosine_ramp
-from skssl.pretext.rotation import mislabel, turn
+from skssl.pretext.rotation import mislabel
 
 
 def built(method, X, **params):
@@ -153,13 +153,22 @@ def test_the_methods_own_loss_never_sees_a_turned_view(X):
 
 
 def test_turns_and_labels_agree(X):
-    _, net, _ = built(skssl.SimSiam, X, aux=skssl.Rotation(angles=(90, -90, 720)))
-    torch.manual_seed(0)
-    view = torch.rand(400, 2, 5, 5)
-    turned, label = turn(view, net.rotation_quarters)
-    for image, result, k in zip(view, turned, label, strict=True):
-        assert torch.equal(torch.rot90(image, (1, 3, 0)[int(k)], (1, 2)), result)
-    assert np.bincount(label.numpy()) / 400 == pytest.approx([1 / 3] * 3, abs=0.08)
+    task = skssl.Rotation(angles=(90, -90, 720))
+    _, net, batch = built(skssl.SimSiam, X, aux=task)
+    seen = []
+    net.encoder.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    counts = np.zeros(3)
+    for _ in range(15):
+        seen.clear()
+        torch.manual_seed(int(counts.sum()))
+        task.losses(net, batch)
+        torch.manual_seed(int(counts.sum()))
+        for view, turned in zip(batch.views, seen, strict=True):
+            label = torch.randint(3, (12,))
+            for image, result, k in zip(view, turned, label, strict=True):
+                assert torch.equal(torch.rot90(image, (1, 3, 0)[int(k)], (1, 2)), result)
+            counts += np.bincount(label, minlength=3)
+    assert counts / counts.sum() == pytest.approx([1 / 3] * 3, abs=0.08)
 
 
 def test_label_noise_replaces_its_share_by_wrong_labels_only():

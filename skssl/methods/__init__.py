@@ -2,16 +2,20 @@
 
 from skssl.methods.barlow_twins import BarlowTwins
 from skssl.methods.byol import BYOL, BYOLGSG
+from skssl.methods.colorization import Colorization
+from skssl.methods.context_encoder import ContextEncoder
 from skssl.methods.deepcluster import DeepCluster
 from skssl.methods.deepcluster_v2 import DeepClusterV2
 from skssl.methods.densecl import DenseCL
 from skssl.methods.dino import DINO
 from skssl.methods.directpred import DirectPred
 from skssl.methods.instdisc import InstDisc
+from skssl.methods.jigsaw import Jigsaw
 from skssl.methods.leoclr import LeOCLR
 from skssl.methods.moco import MoCo
 from skssl.methods.pcl import PCL
 from skssl.methods.pirl import PIRL
+from skssl.methods.relative_patch import RelativePatch
 from skssl.methods.rotation_decoupling import RotationDecoupling
 from skssl.methods.rotnet import RotNet
 from skssl.methods.simclr import SimCLR
@@ -27,13 +31,17 @@ __all__ = [
     "PCL",
     "PIRL",
     "BarlowTwins",
+    "Colorization",
+    "ContextEncoder",
     "DeepCluster",
     "DeepClusterV2",
     "DenseCL",
     "DirectPred",
     "InstDisc",
+    "Jigsaw",
     "LeOCLR",
     "MoCo",
+    "RelativePatch",
     "RotNet",
     "RotationDecoupling",
     "SimCLR",

@@ -9,21 +9,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skssl.base import SSLTransformer
 from skssl.engine import Batch, Objective
-from skssl.pretext.rotation import Rotation, mislabel
+from skssl.methods.pretext import Pretext
+from skssl.pretext.rotation import Rotation, mislabel, turn, zoom
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class RotNet(SSLTransformer):
+class RotNet(Pretext):
     """RotNet: learn by telling by which angle an image was turned.
 
     All turns of an image are in the same batch, so that a step's batch has ``len(angles)`` times `batch_size` images.
 
     Parameters
     ----------
-    angles : tuple of int, default=(0, 90, 180, 270)
-        The angles in degrees, counter-clockwise: two or more multiples of 90.
+    angles : tuple of float, default=(0, 90, 180, 270)
+        The angles in degrees, counter-clockwise, two or more. Where one is no multiple of 90, all turns are
+        interpolated and cropped, see `Rotation`.
     label_noise : float, default=0.0
         The probability that a label is replaced by a wrong one, see `Rotation`.
 
@@ -41,31 +42,26 @@ class RotNet(SSLTransformer):
     ['epoch', 'loss', 'rotation', 'rotation_accuracy']
     """
 
-    angles: tuple[int, ...] = (0, 90, 180, 270)
+    angles: tuple[float, ...] = (0, 90, 180, 270)
     label_noise: float = 0.0
 
-    paper: ClassVar[dict[str, Any]] = {
-        "augment": "rotnet",
-        "optimizer": "sgd",
-        "lr": 0.2,
-        "weight_decay": 5e-4,
-        "schedule": "step",
-        "warmup": 0.0,
-        "aux_weight": 1.0,
-    }
-
-    @property
-    def n_views(self) -> int:
-        """One, of which the turns are made."""
-        return 1
+    task_class: ClassVar[Any] = Rotation
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102
-        Rotation(angles=self.angles, label_noise=self.label_noise).validate()
+        self.task.validate()
         net.turn_classifier = nn.Linear(dim, len(self.angles))
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
         (view,) = batch.views
-        turned = torch.cat([torch.rot90(view, angle // 90, (2, 3)) for angle in self.angles])
+        share = zoom(self.angles)
+        turned = torch.cat(
+            [
+                torch.rot90(view, round(angle / 90), (2, 3))  # which takes oblong images, too
+                if share is None
+                else turn(view, view.new_full((len(view),), angle), share)
+                for angle in self.angles
+            ]
+        )
         label = torch.arange(len(self.angles), device=view.device).repeat_interleave(len(view))
         scores = net.turn_classifier(net.encoder(turned)).float()  # (angles * n, angles)
         loss = F.cross_entropy(scores, mislabel(label, len(self.angles), self.label_noise))

@@ -6,11 +6,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from skssl.errors import pick
+from skssl.pretext.colorization import ColorizationTask
+from skssl.pretext.inpainting import ContextEncoderTask
+from skssl.pretext.jigsaw import JigsawTask
+from skssl.pretext.relative_patch import RelativePatchTask
 from skssl.pretext.rotation import Rotation
 
-__all__ = ["Rotation", "as_tasks"]
+__all__ = ["ColorizationTask", "ContextEncoderTask", "JigsawTask", "RelativePatchTask", "Rotation", "as_tasks"]
 
-TASKS: dict[str, Any] = {"rotation": Rotation}
+TASKS: dict[str, Any] = {
+    "colorization": ColorizationTask,
+    "inpainting": ContextEncoderTask,
+    "jigsaw": JigsawTask,
+    "relative_patch": RelativePatchTask,
+    "rotation": Rotation,
+}
 
 
 def as_tasks(aux: Any) -> dict[str, Any]:
@@ -19,7 +29,8 @@ def as_tasks(aux: Any) -> dict[str, Any]:
     Parameters
     ----------
     aux : None, str, task or sequence of these
-        The name "rotation", a `Rotation`, or several tasks.
+        A name ("colorization", "inpainting", "jigsaw", "relative_patch", "rotation"), a task such as `Rotation()`, or
+        several.
 
     Returns
     -------

@@ -1,0 +1,58 @@
+"""Colorization as a method of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from skssl.methods.pretext import Pretext
+from skssl.pretext.colorization import ColorizationTask
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Colorization(Pretext):
+    """Colorization: learn by predicting the colours of an image from its luminance.
+
+    The encoder, which has three channels all the same, sees grey images alone while it is trained. `augment` serves
+    auxiliary tasks alone.
+
+    Parameters
+    ----------
+    stride : int, default=4
+        Every how many pixels, along both axes, a colour is asked for.
+    hidden_dim : int, default=128
+        Channels of the decoder.
+    uniform : float, default=0.5
+        How evenly colours weigh, in [0, 1]: 0 makes up for their frequency in full, 1 not at all.
+    crop_scale : tuple of float, default=(0.3, 1.0)
+        The least and the greatest area of the crop.
+
+    References
+    ----------
+    Zhang et al., Colorful Image Colorization, ECCV 2016. Details and where they differ are `ColorizationTask`'s; the
+    decoder is ours, and so are learning rate and schedule.
+
+    Examples
+    --------
+    >>> from skssl import Colorization
+    >>> from skssl.datasets import make_shapes
+    >>> X, y = make_shapes(64, image_size=16, random_state=0)
+    >>> encoder = Colorization(backbone="convnet", hidden_dim=16, epochs=1, batch_size=32, random_state=0).fit(X)
+    >>> encoder.history_.columns[:3].tolist()
+    ['epoch', 'loss', 'colorization']
+    """
+
+    stride: int = 4
+    hidden_dim: int = 128
+    uniform: float = 0.5
+    crop_scale: tuple[float, float] = (0.3, 1.0)
+
+    task_class: ClassVar[Any] = ColorizationTask
+    paper: ClassVar[dict[str, Any]] = {
+        **Pretext.paper,
+        "optimizer": "adamw",
+        "lr": 1e-3,
+        "weight_decay": 1e-3,
+        "schedule": "cosine",
+    }
+    _parameter_constraints: ClassVar[dict] = ColorizationTask._parameter_constraints

@@ -1,0 +1,49 @@
+"""Context encoder: inpainting as a method of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from skssl.methods.pretext import Pretext
+from skssl.pretext.inpainting import ContextEncoderTask
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class ContextEncoder(Pretext):
+    """Context encoder: learn by filling a hole in the middle of an image.
+
+    Parameters
+    ----------
+    hidden_dim : int, default=256
+        Channels of the decoder's first map, of 4x4; each doubling of the side halves them.
+    margin_weight : float, default=10.0
+        What an error in the hole's margin, which can be seen, counts more than elsewhere.
+
+    References
+    ----------
+    Pathak et al., Context Encoders: Feature Learning by Inpainting, CVPR 2016. Details and where they differ are
+    `ContextEncoderTask`'s; learning rate and schedule are ours.
+
+    Examples
+    --------
+    >>> from skssl import ContextEncoder
+    >>> from skssl.datasets import make_shapes
+    >>> X, y = make_shapes(64, image_size=16, random_state=0)
+    >>> encoder = ContextEncoder(backbone="convnet", hidden_dim=16, epochs=1, batch_size=32, random_state=0).fit(X)
+    >>> encoder.history_.columns[:3].tolist()
+    ['epoch', 'loss', 'inpainting']
+    """
+
+    hidden_dim: int = 256
+    margin_weight: float = 10.0
+
+    task_class: ClassVar[Any] = ContextEncoderTask
+    paper: ClassVar[dict[str, Any]] = {
+        **Pretext.paper,
+        "optimizer": "adamw",
+        "lr": 1e-3,
+        "weight_decay": 1e-3,
+        "schedule": "cosine",
+    }
+    _parameter_constraints: ClassVar[dict] = ContextEncoderTask._parameter_constraints

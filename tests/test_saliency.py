@@ -1,0 +1,109 @@
+"""Grad-CAM, and crops that follow its maps."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import quick
+from torch import nn
+
+import skssl
+from skssl import Augmentation
+from skssl.augment import IMAGENET_MEAN, IMAGENET_STD, salient_crops, sample_crops
+from skssl.backbones import ConvNet
+from skssl.saliency import grad_cam
+
+
+def test_the_first_box_above_the_mean_is_taken_else_the_last():
+    draw = torch.Generator().manual_seed(0)
+    maps = torch.rand(200, 9, 12, generator=draw) ** 3
+    boxes = [side.view(200, 4) for side in sample_crops(800, (9, 12), (0.08, 1.0), (3 / 4, 4 / 3), draw)]
+    found = torch.stack(salient_crops(boxes, maps), dim=1)
+    counts = [0] * 4
+    for i in range(200):
+        for k in range(4):
+            top, left, height, width = (int(side[i, k]) for side in boxes)
+            if k == 3 or maps[i, top : top + height, left : left + width].mean() > maps[i].mean():
+                break
+        counts[k] += 1
+        assert found[i].tolist() == [top, left, height, width]
+    assert min(counts) > 5, "every case has come"
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.8])
+def test_crops_follow_the_map_of_their_own_image(jitter):
+    """Images are 1 where their map is, each in a quadrant of its own, so that a crop's mean is its score."""
+    marked = torch.zeros(40, 1, 16, 16)
+    for i in range(40):
+        marked[i, :, 8 * (i % 2) :, :][:, : 8 if i % 2 == 0 else 16, 8 * (i // 2 % 2) :][:, :, :8] = 1
+    index = torch.randperm(40, generator=torch.Generator().manual_seed(1)).repeat(20)
+    images = marked[index].expand(-1, 3, -1, -1)
+    share = {}
+    for good in (0.0, 0.5, 1.0):
+        augment = Augmentation(
+            saliency=marked[:, 0, ::2, ::2].numpy(), good_crops=good, crop_scale=(0.1, 0.2), jitter=jitter, gray=0.0,
+            brightness=0.0, contrast=0.0, saturation=0.0, hue=1e-9, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0),
+        )  # fmt: skip
+        views = augment(images, torch.Generator().manual_seed(0), index)
+        share[good] = (views.mean((1, 2, 3)) > 0.25).float().mean().item()
+    assert share[1.0] > 0.97
+    assert share[0.0] < 0.6
+    assert share[0.5] == pytest.approx((share[0.0] + share[1.0]) / 2, abs=0.06)
+
+
+def test_an_even_map_and_no_map_crop_alike_in_distribution():
+    images = torch.rand(2000, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    plain = Augmentation(jitter=0.0)
+    even = Augmentation(jitter=0.0, saliency=np.ones((2000, 8, 8)))
+    means = [
+        a(images, torch.Generator().manual_seed(1), torch.arange(2000)).std((2, 3)).mean().item() for a in (plain, even)
+    ]
+    assert means[0] == pytest.approx(means[1], rel=0.02)
+
+
+def test_maps_reach_the_views_in_training_and_are_checked(X):
+    maps = np.random.default_rng(0).random((40, 4, 4))
+    fitted = quick(skssl.BYOL, augment=Augmentation(saliency=maps)).fit(X)
+    assert not np.array_equal(fitted.transform(X), quick(skssl.BYOL, augment=Augmentation()).fit(X).transform(X))
+    with pytest.raises(ValueError, match=r"one map for each training image: expected 40, got 39"):
+        quick(skssl.BYOL, augment=Augmentation(saliency=maps[1:])).fit(X)
+    with pytest.raises(ValueError, match=r"'saliency' parameter of Augmentation must be .*Got 2 axes"):
+        Augmentation(saliency=maps[0]).validate()
+    with pytest.raises(ValueError, match=r"crop_scale=None"):
+        Augmentation(saliency=maps, crop_scale=None).validate()
+    with pytest.raises(ValueError, match="index is None"):
+        Augmentation(saliency=maps)(torch.zeros(2, 3, 8, 8), torch.Generator())
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_grad_cam_is_its_formula(frozen, X):
+    torch.manual_seed(0)
+    body = ConvNet()
+    classifier = nn.Sequential(body, nn.Linear(128, 4)).train().requires_grad_(not frozen)
+    classifier[1].eval()
+    found = grad_cam(classifier, X, layer=body.features, batch_size=7)
+    assert classifier.training
+    assert not classifier[1].training, "each module's mode is put back"
+    assert all(p.grad is None for p in classifier.parameters())
+    classifier.eval()
+    mean, std = (torch.tensor(of).view(3, 1, 1) for of in (IMAGENET_MEAN, IMAGENET_STD))
+    for i in (0, 39):
+        image = (torch.from_numpy(X[i].copy()).permute(2, 0, 1) / 255 - mean) / std
+        maps = body.features(image[None])[0].detach().requires_grad_()
+        classifier[1](maps.mean((1, 2))).max().backward()
+        cam = torch.zeros(maps.shape[1:])
+        for k in range(len(maps)):
+            cam += maps.grad[k].mean() * maps[k].detach()
+        cam = nn.functional.interpolate(cam.relu()[None, None], (16, 16), mode="bilinear")[0, 0]
+        np.testing.assert_allclose(found[i], cam / max(float(cam.max()), 1e-12), rtol=1e-3, atol=1e-4)
+    assert math.isclose(found.max(), 1.0, rel_tol=1e-6)
+    assert found.min() >= 0
+
+
+def test_grad_cam_finds_its_layer_or_says_that_there_is_none(X):
+    import torchvision
+
+    assert grad_cam(torchvision.models.resnet18(num_classes=3), X[:2]).shape == (2, 16, 16)
+    with pytest.raises(ValueError, match="no convolution"):
+        grad_cam(nn.Sequential(nn.Flatten(), nn.Linear(768, 2)), X)

@@ -1,0 +1,536 @@
+"""The pretext tasks and their estimators: what is cut, turned, masked and coloured, and what is asked about it."""
+
+import itertools
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from conftest import quick
+from test_methods import built, reached
+from torch import nn
+
+import skssl
+from skssl import losses
+from skssl.backbones import build_backbone, stages
+from skssl.engine import Batch
+from skssl.pretext import TASKS
+from skssl.pretext.colorization import color_cells, color_weights, rgb_to_lab, soft_encode
+from skssl.pretext.inpainting import middle
+from skssl.pretext.jigsaw import cut_tiles, encode_tiles, far_permutations, normalize_tiles
+from skssl.pretext.relative_patch import keep_one_channel, neighbours
+from skssl.pretext.rotation import turn, zoom
+
+F = nn.functional
+
+
+def net_and_batch(method, X, n=12, **params):
+    """A net in float32, and a batch with images as well as views."""
+    estimator, net, batch = built(method, X, **params)
+    images = torch.from_numpy(X[:n].copy()).permute(0, 3, 1, 2)
+    return estimator, net.float(), Batch(images, [view[:n].float() for view in batch.views], torch.arange(n))
+
+
+def places(tile, side):
+    """Where in an image whose pixels are numbered row by row a tile was cut: its top row and left column."""
+    first = int(tile[0, 0])
+    assert torch.equal(tile, first + torch.arange(tile.shape[0])[:, None] * side + torch.arange(tile.shape[1]))
+    return divmod(first, side)
+
+
+# Jigsaw
+
+
+def test_tiles_lie_in_their_cells_at_random_places():
+    torch.manual_seed(0)
+    numbered = torch.arange(32 * 32).view(1, 1, 32, 32).repeat(300, 1, 1, 1)
+    tiles = cut_tiles(torch.cat([numbered, -numbered], 1), grid=3)  # cells of 10, tiles of 8
+    assert tiles.shape == (300, 9, 2, 8, 8)
+    assert torch.equal(tiles[:, :, 0], -tiles[:, :, 1])
+    found = np.array([[places(tile[0], 32) for tile in image] for image in tiles])  # (300, 9, 2)
+    low = np.array([(10 * i, 10 * j) for i, j in itertools.product(range(3), repeat=2)])  # row by row
+    offset = found - low
+    assert offset.min() == 0
+    assert offset.max() == 2 + 2, "the grid's place and the tile's"
+    assert (np.ptp(offset, axis=1) <= 2).all(), "the tiles of an image stay in cells of one grid"
+    assert len(np.unique(offset.reshape(300, -1), axis=0)) > 290, "each image has draws of its own"
+    gaps = found[:, 1, 1] - (found[:, 0, 1] + 8)
+    assert set(np.unique(gaps)) == {0, 1, 2, 3, 4}, "no fixed distance between neighbours"
+
+
+def test_tiles_of_oblong_and_of_tiny_images():
+    assert cut_tiles(torch.zeros(2, 3, 12, 40), grid=3).shape == (2, 9, 3, 3, 3)
+    tiny = cut_tiles(torch.tensor([7.0]).view(1, 1, 1, 1), grid=3)
+    assert tiny.unique().tolist() == [7.0]
+    assert torch.equal(normalize_tiles(tiny), torch.zeros_like(tiny)), "an even tile does not become nan"
+
+
+def test_normalised_tiles_do_not_show_brightness_contrast_nor_a_shift_of_channels():
+    tiles = torch.rand(2, 9, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    found = normalize_tiles(tiles)
+    tile = tiles[1, 4, 2]
+    torch.testing.assert_close(found[1, 4, 2], (tile - tile.mean()) / tile.std(correction=0))
+    changed = 0.5 * tiles + torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)
+    torch.testing.assert_close(normalize_tiles(changed), found)
+
+
+def test_permutations_are_the_greedy_farthest():
+    found = far_permutations(4, 12, seed=3)
+    everything = np.array(list(itertools.permutations(range(4))))
+    for k in range(1, 12):
+        distance = (everything[:, None] != found[None, :k]).mean((1, 2))
+        rest = [d for p, d in zip(everything, distance, strict=True) if not (p == found[:k]).all(1).any()]
+        mine = (found[k] != found[:k]).mean()
+        assert mine == pytest.approx(max(rest)), k
+    assert len(np.unique(far_permutations(4, 24, seed=0), axis=0)) == 24, "all there are"
+    assert np.array_equal(far_permutations(9, 100, seed=0), far_permutations(9, 100, seed=0))
+    nine = far_permutations(9, 100, seed=0)
+    assert len(np.unique(nine, axis=0)) == 100
+    assert (np.sort(nine, 1) == np.arange(9)).all()
+    assert (nine[:, None] != nine).sum(2).sum() / (100 * 99) > 8.05, "a random set has 8"
+
+
+def test_jigsaw_asks_for_the_permutation_that_was_laid(X, monkeypatch):
+    task = skssl.JigsawTask(tile_dim=8, n_permutations=6, gray=0.0, flip=0.0)
+    _, net, batch = net_and_batch(skssl.SimCLR, X, aux=task)
+    fixed = cut_tiles(batch.images.float(), 3)
+    monkeypatch.setattr("skssl.pretext.jigsaw.cut_tiles", lambda images, grid: fixed)
+    torch.manual_seed(1)
+    found = task.losses(net, batch)
+    torch.manual_seed(1)
+    torch.rand(2, 12)  # grey, flip
+    label = torch.randint(6, (12,))
+    laid = [
+        normalize_tiles(fixed[i, net.jigsaw_permutations[k, slot]][None, None])[0, 0]
+        for i, k in enumerate(label)
+        for slot in range(9)
+    ]
+    reduced = net.jigsaw_tile(net.encoder(torch.stack(laid)))  # in one pass, for BatchNorm
+    scores = torch.stack([net.jigsaw_head(reduced[9 * i : 9 * i + 9].flatten()) for i in range(12)])
+    torch.testing.assert_close(found["jigsaw"], F.cross_entropy(scores, label), rtol=1e-4, atol=1e-5)
+    assert found["jigsaw_accuracy"] == (scores.argmax(1) == label).float().mean()
+    found["jigsaw"].backward()
+    assert reached(net) == {"encoder", "jigsaw_tile", "jigsaw_head"}, "the head is on the features"
+
+
+def test_jigsaw_takes_the_images_not_the_views(X):
+    estimator, net, batch = net_and_batch(skssl.Jigsaw, X)
+    torch.manual_seed(0)
+    first = estimator.losses(net, batch)["jigsaw"]
+    batch.views = [view + 1 for view in batch.views]
+    torch.manual_seed(0)
+    assert estimator.losses(net, batch)["jigsaw"] == first
+    batch.images = 255 - batch.images.flip(2)
+    torch.manual_seed(0)
+    assert estimator.losses(net, batch)["jigsaw"] != first
+
+
+def test_grey_and_mirrored_puzzles(X, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "skssl.pretext.jigsaw.cut_tiles", lambda images, grid: seen.append(images) or cut_tiles(images, 3)
+    )
+    _, net, batch = net_and_batch(skssl.SimCLR, X, aux=(task := skssl.JigsawTask(gray=0.5, flip=0.5, n_permutations=6)))
+    torch.manual_seed(0)
+    task.losses(net, batch)
+    gray = (seen[0].amax(1) - seen[0].amin(1)).amax((1, 2)) < 1e-2
+    assert 0 < gray.sum() < 12
+    same = (seen[0] - batch.images).abs().amax((1, 2, 3)) < 1e-2
+    mirrored = (seen[0] - batch.images.flip(3)).abs().amax((1, 2, 3)) < 1e-2
+    assert 0 < mirrored[~gray].sum() < (~gray).sum()
+    assert (same ^ mirrored)[~gray].all()
+
+
+def test_small_tiles_are_encoded_in_float32_on_a_cpu(X):
+    seen = []
+    encoder = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    encoder[0].register_forward_hook(lambda module, given, output: seen.append((given[0].shape[-1], output.dtype)))
+    with torch.autocast("cpu", torch.bfloat16):
+        encode_tiles(encoder, torch.zeros(2, 9, 3, 15, 15))
+        encode_tiles(encoder, torch.zeros(2, 9, 3, 16, 16))
+    encode_tiles(encoder, torch.zeros(2, 9, 3, 16, 16), size=20)
+    assert seen == [(15, torch.float32), (16, torch.bfloat16), (20, torch.float32)]
+
+
+def test_jigsaw_refuses_more_permutations_than_there_are(X):
+    with pytest.raises(ValueError, match=r"'n_permutations' parameter of JigsawTask must be at most 24.*Got 100"):
+        quick(skssl.Jigsaw, grid=2, n_permutations=100).fit(X)
+
+
+def test_jigsaw_is_learnt():
+    X, _ = skssl.datasets.make_shapes(256, image_size=24, random_state=0)
+    history = quick(skssl.Jigsaw, epochs=8, n_permutations=4, tile_dim=32, batch_size=32, lr=0.1).fit(X).history_
+    assert history["jigsaw_accuracy"].iloc[-1] > 0.35
+
+
+# Relative patch location
+
+
+def test_the_label_is_where_the_second_patch_is_seen_from_the_first():
+    pairs = set(map(tuple, neighbours(3).T.tolist()))
+    assert len(pairs) == neighbours(3).shape[1] == 40
+    # The centre is 4; its neighbours are labelled row by row, without the centre itself.
+    assert {(second, side) for first, second, side in pairs if first == 4} == {
+        (0, 0), (1, 1), (2, 2), (3, 3), (5, 4), (6, 5), (7, 6), (8, 7)
+    }  # fmt: skip
+    assert all((second, first, 7 - side) in pairs for first, second, side in pairs), "mirrored in the other order"
+    assert {second for first, second, _ in pairs if first == 0} == {1, 3, 4}, "neighbours only"
+
+
+def test_relative_patch_is_its_formula(X, monkeypatch):
+    task = skssl.RelativePatchTask(hidden_dim=16, drop_colors=0.0)
+    _, net, batch = net_and_batch(skssl.SimCLR, X, aux=task)
+    fixed = cut_tiles(batch.images.float(), 3)
+    monkeypatch.setattr("skssl.pretext.relative_patch.cut_tiles", lambda images, grid: fixed)
+    found = task.losses(net, batch)
+    features = net.encoder(normalize_tiles(fixed).flatten(0, 1)).view(12, 9, -1)
+    joined, label = [], []
+    for image in features:
+        for a, b in itertools.product(range(9), repeat=2):
+            down, right = b // 3 - a // 3, b % 3 - a % 3
+            if a != b and max(abs(down), abs(right)) == 1:
+                joined.append(torch.cat([image[a], image[b]]))
+                label.append(
+                    [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)].index((down, right))
+                )
+    scores = net.relative_patch_head(torch.stack(joined))
+    torch.testing.assert_close(
+        found["relative_patch"], F.cross_entropy(scores, torch.tensor(label)), rtol=1e-4, atol=1e-5
+    )
+    found["relative_patch"].backward()
+    assert reached(net) == {"encoder", "relative_patch_head"}
+
+
+def test_one_random_channel_is_left_of_a_patch():
+    torch.manual_seed(0)
+    patches = normalize_tiles(torch.rand(50, 9, 3, 8, 8))
+    found = keep_one_channel(patches, 1.0)
+    kept = (found == patches).all(4).all(3)  # (50, 9, 3)
+    assert (kept.sum(2) == 1).all()
+    assert np.bincount(kept.float().argmax(2).flatten()) / 450 == pytest.approx([1 / 3] * 3, abs=0.08)
+    assert found[~kept].std().item() == pytest.approx(0.01, rel=0.05)
+    assert torch.equal(keep_one_channel(patches, 0.0), patches)
+    half = (keep_one_channel(patches, 0.5) == patches).all(4).all(3).all(2).float().mean().item()
+    assert half == pytest.approx(0.5, abs=0.1)
+    gray = patches[:, :, :1]
+    assert torch.equal(keep_one_channel(gray, 1.0), gray)
+
+
+# Rotation's ablations
+
+
+@pytest.mark.parametrize("angles", [(0, 45, 200), tuple(range(0, 360, 30))])
+def test_interpolated_turns_are_the_literal_ones_and_show_no_corner(angles):
+    share = zoom(angles)
+    view = torch.rand(len(angles), 1, 9, 9, generator=torch.Generator().manual_seed(0))
+    found = turn(view, torch.tensor(angles, dtype=torch.float32), share)
+    for image, turned, angle in zip(view[:, 0].numpy(), found[:, 0].numpy(), angles, strict=True):
+        c, s = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+        for row, column in itertools.product(range(9), repeat=2):
+            right, up = (column - 4) * share, (4 - row) * share
+            # What stands at (right, up) after the turn stood before it where the opposite turn leads.
+            x, y = 4 + (c * right + s * up), 4 - (-s * right + c * up)
+            assert min(x, y) > -1e-9
+            assert max(x, y) < 8 + 1e-9, "within the centres of the pixels: nothing is made up"
+            x, y = min(max(x, 0), 8), min(max(y, 0), 8)
+            i, j = min(int(y), 7), min(int(x), 7)
+            v, u = y - i, x - j
+            (a, b), (d, e) = image[i : i + 2, j : j + 2]
+            expected = (1 - v) * ((1 - u) * a + u * b) + v * ((1 - u) * d + u * e)
+            assert turned[row, column] == pytest.approx(expected, abs=1e-5)
+
+
+def test_an_interpolated_quarter_turn_is_rot90_and_one_zoom_serves_all():
+    view = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    angles = torch.tensor([0.0, 90.0, 180.0, 270.0])
+    exact = torch.stack([image.rot90(k, (1, 2)) for k, image in enumerate(view)])
+    torch.testing.assert_close(turn(view, angles, 1.0), exact, rtol=1e-4, atol=1e-5)
+    assert torch.equal(turn(view, angles), exact)
+    upright = turn(view, torch.zeros(4), zoom((0, 45)))
+    assert not torch.allclose(upright, view, atol=0.05), "0 degrees are cropped and resized, too"
+    torch.testing.assert_close(turn(view, angles, 0.8), turn(exact, torch.zeros(4), 0.8), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match=r"square images.*8 and 6"):
+        turn(view[..., :6], angles, 0.8)
+
+
+@pytest.mark.parametrize("angles", [(0, 180), tuple(range(0, 360, 45))])
+def test_rotnet_takes_any_angles(angles, X):
+    estimator, net, batch = net_and_batch(skssl.RotNet, X, angles=angles)
+    found = estimator.losses(net, batch)
+    (view,) = batch.views
+    turned = [turn(view, torch.full((12,), float(angle)), zoom(angles)) for angle in angles]
+    scores = net.turn_classifier(net.encoder(torch.cat(turned)))
+    label = torch.arange(len(angles)).repeat_interleave(12)
+    torch.testing.assert_close(found["rotation"], F.cross_entropy(scores, label))
+
+
+def turned_outputs(task, net, batch, different=False):
+    """What the head says of both views, drawn as the task draws."""
+    k, labels, outputs = len(task.angles), [], []
+    for view in batch.views:
+        if different and labels:
+            labels.append((labels[0] + torch.randint(1, k, (12,))) % k)
+            torch.rand(12)
+        else:
+            labels.append(torch.randint(k, (12,)))
+        turned = turn(view, net.rotation_angles[labels[-1]])
+        outputs.append(net.rotation_head(net.projector(net.encoder(turned))))
+    return outputs, labels
+
+
+def test_rotation_by_sup_con(X):
+    task = skssl.Rotation(loss="sup_con")
+    _, net, batch = net_and_batch(skssl.SimSiam, X, aux=task)
+    torch.manual_seed(2)
+    found = task.losses(net, batch)
+    torch.manual_seed(2)
+    outputs, labels = turned_outputs(task, net, batch)
+    expected = sum(losses.sup_con(z, y) for z, y in zip(outputs, labels, strict=True))
+    torch.testing.assert_close(found, {"rotation": expected})
+
+
+def test_rotation_by_cosine_compares_different_angles(X):
+    task = skssl.Rotation(loss="cosine")
+    _, net, batch = net_and_batch(skssl.SimSiam, X, aux=task)
+    torch.manual_seed(2)
+    found = task.losses(net, batch)
+    torch.manual_seed(2)
+    outputs, labels = turned_outputs(task, net, batch, different=True)
+    assert (labels[0] != labels[1]).all()
+    torch.testing.assert_close(found, {"rotation": F.cosine_similarity(*outputs).mean()})
+    found["rotation"].backward()
+    assert reached(net) == {"encoder", "projector", "rotation_head"}
+    batch.views = batch.views[:1]
+    assert task.losses(net, batch)["rotation"] < 1, "one view is turned twice"
+
+
+def test_sup_con_is_the_literal_sum():
+    draw = torch.Generator().manual_seed(0)
+    z = torch.randn(7, 5, dtype=torch.float64, generator=draw, requires_grad=True)
+    y = torch.tensor([0, 1, 0, 2, 1, 0, 3])  # 2 and 3 have no positive
+    unit = (z / z.norm(dim=1, keepdim=True)).detach().numpy()
+    total = 0.0
+    for i in range(7):
+        positives = [p for p in range(7) if p != i and y[p] == y[i]]
+        denominator = sum(math.exp(unit[i] @ unit[a] / 0.3) for a in range(7) if a != i)
+        for p in positives:
+            total -= math.log(math.exp(unit[i] @ unit[p] / 0.3) / denominator) / len(positives)
+    assert losses.sup_con(z, y, 0.3).item() == pytest.approx(total / 7, rel=1e-12)
+    assert torch.autograd.gradcheck(lambda x: losses.sup_con(x, y, 0.3), z)
+    pairs = torch.arange(6).repeat(2)
+    z = torch.randn(12, 5, dtype=torch.float64, generator=draw)
+    torch.testing.assert_close(losses.sup_con(z, pairs, 0.2), losses.nt_xent(z[:6], z[6:], 0.2))
+
+
+def gradients(module):
+    return [p.grad is not None and p.grad.abs().sum().item() > 0 for p in module.parameters()]
+
+
+@pytest.mark.parametrize("head", ["projector", "backbone"])
+@pytest.mark.parametrize(("shared", "n"), [("conv1", 1), ("conv3", 3), ("conv4", 4), ("backbone", 4), ("projector", 4)])
+def test_what_the_rotation_branch_does_not_share_is_its_own(shared, n, head, X):
+    task = skssl.Rotation(shared=shared, head=head)
+    estimator, net, batch = net_and_batch(skssl.SimCLR, X, aux=task)
+    parameters = len(list(net.encoder.parameters()))
+    task.losses(net, batch)["rotation"].backward()
+    assert gradients(net.encoder) == [True] * (3 * n) + [False] * (parameters - 3 * n)
+    if shared.startswith("conv"):
+        own = {id(p) for p in net.rotation_encoder.parameters()} - {id(p) for p in net.encoder.parameters()}
+        assert len(own) == parameters - 3 * n
+        assert all(gradients(net.rotation_encoder))
+    else:
+        assert not hasattr(net, "rotation_encoder")
+    assert any(gradients(net.projector)) == (shared == "projector" and head == "projector")
+    assert hasattr(net, "rotation_projector") == (shared != "projector" and head == "projector")
+    net.zero_grad()
+    estimator.losses(net, batch)["nt_xent"].backward()
+    assert all(gradients(net.encoder))
+    assert reached(net) <= {"encoder", "projector", "rotation_encoder"}, "at most through what is shared"
+
+
+def test_stages_of_a_resnet():
+    encoder, _ = build_backbone("resnet18", (3, 32, 32))
+    found = stages(encoder)
+    assert list(found) == ["conv1", "layer1", "layer2", "layer3", "layer4"]
+    assert found["conv1"][:2] == [encoder.conv1, encoder.bn1]
+    assert found["layer2"] == [encoder.layer2]
+    kept = {id(p) for stage in found.values() for layer in stage for p in layer.parameters()}
+    assert kept == {id(p) for p in encoder.parameters()}
+
+
+def test_a_pickled_branch_still_shares_its_layers(X):
+    def make():
+        return quick(skssl.SimCLR, aux=skssl.Rotation(shared="conv2"), epochs=2)
+
+    parts = make()
+    for _ in range(2):
+        parts = pickle.loads(pickle.dumps(parts.partial_fit(X)))
+    assert np.array_equal(parts.transform(X), make().fit(X).transform(X))
+    net = parts.net_.module_
+    assert net.rotation_encoder.features[0] is net.encoder.features[0]
+
+
+# Colorization
+
+
+def literal_lab(red, green, blue):
+    r, g, b = (v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (red, green, blue))
+    x = (0.4124564 * r + 0.3575761 * g + 0.1804375 * b) / 0.95047
+    y = 0.2126729 * r + 0.7151522 * g + 0.0721750 * b
+    z = (0.0193339 * r + 0.1191920 * g + 0.9503041 * b) / 1.08883
+    x, y, z = (t ** (1 / 3) if t > (6 / 29) ** 3 else t / (3 * (6 / 29) ** 2) + 4 / 29 for t in (x, y, z))
+    return 116 * y - 16, 500 * (x - y), 200 * (y - z)
+
+
+def test_lab_is_that_of_the_literal_formulas():
+    draw = np.random.default_rng(0)
+    pixels = [(0, 0, 0), (1, 1, 1), (0.5, 0.5, 0.5), (1, 0, 0), (0, 0.03, 0.002), *draw.random((20, 3)).tolist()]
+    images = torch.tensor(pixels, dtype=torch.float64).view(5, 5, 3).movedim(2, 0)[None]
+    found = rgb_to_lab(images)[0].movedim(0, 2).reshape(-1, 3).numpy()
+    np.testing.assert_allclose(found, [literal_lab(*pixel) for pixel in pixels], rtol=1e-9, atol=1e-9)
+    known = {0: (0, 0, 0), 1: (100, 0, 0), 3: (53.24, 80.09, 67.20)}  # black, white, red in any table
+    for i, lab in known.items():
+        assert found[i] == pytest.approx(lab, abs=0.02)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert rgb_to_lab(images.float()).dtype == torch.float32
+
+
+def test_cells_hold_every_colour_of_srgb():
+    cells = color_cells()
+    colours = rgb_to_lab(torch.rand(20000, 3, 1, 1, generator=torch.Generator().manual_seed(0)))[:, 1:, 0, 0]
+    assert (torch.cdist(colours, cells).amin(1) <= 50**0.5 + 1e-3).float().mean() > 0.999
+    assert torch.equal(cells % 10, torch.zeros_like(cells))
+
+
+def test_soft_encoding_is_a_gaussian_over_the_five_nearest_cells():
+    cells = color_cells()
+    ab = torch.tensor([[3.0, -4.0], [60.0, 20.0]])
+    found = soft_encode(ab, cells)
+    for colour, shares in zip(ab, found, strict=True):
+        distance = [math.dist(colour, cell) for cell in cells.tolist()]
+        nearest = sorted(range(len(cells)), key=distance.__getitem__)[:5]
+        weight = {i: math.exp(-(distance[i] ** 2) / (2 * 5**2)) for i in nearest}
+        expected = [weight.get(i, 0.0) / sum(weight.values()) for i in range(len(cells))]
+        assert shares.tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_rare_colours_weigh_more():
+    counts = torch.tensor([60.0, 30.0, 10.0, 0.0])
+    share = [0.6, 0.3, 0.1]
+    raw = [1 / (0.5 * p + 0.5 / 3) for p in share]
+    mean = sum(p * w for p, w in zip(share, raw, strict=True))
+    assert color_weights(counts, 0.5).tolist() == pytest.approx([*(w / mean for w in raw), 0.0])
+    assert color_weights(counts, 1.0).tolist() == pytest.approx([1.0, 1.0, 1.0, 0.0])
+    assert color_weights(counts, 0.0).isfinite().all()
+
+
+def test_colorization_is_its_formula(X, monkeypatch):
+    task = skssl.ColorizationTask(hidden_dim=8, stride=4)
+    _, net, batch = net_and_batch(skssl.SimCLR, X, n=4, aux=task)
+    images = batch.images.float() / 255
+    images[3] = 0.4  # grey
+    monkeypatch.setattr(skssl.ColorizationTask, "_augment", staticmethod(lambda images, generator: images))
+    batch.images = images
+    seen = []
+    net.encoder.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    for step in (1, 2):  # the counts go on from step to step
+        found = task.losses(net, batch)["colorization"]
+        lab = rgb_to_lab(images)
+        expected_input = ((lab[:, :1] - 50) / 25).repeat(1, 3, 1, 1)
+        torch.testing.assert_close(seen[-1], expected_input)
+        decoded = net.colorization_decoder(net.encoder.features(expected_input))
+        logs = net.colorization_head(F.interpolate(decoded, (4, 4), mode="bilinear")).log_softmax(1)
+        labels = {
+            (i, r, c): soft_encode(lab[i, 1:, 4 * r + 2, 4 * c + 2][None], net.colorization_cells)[0]
+            for i, r, c in itertools.product(range(4), repeat=3)
+        }
+        counts = step * torch.stack(list(labels.values())).sum(0)
+        torch.testing.assert_close(net.colorization_counts, counts, rtol=1e-4, atol=1e-4)
+        weights = color_weights(counts, 0.5)
+        assert lab[3, 1:].abs().amax() < 0.1
+        total = 0.0
+        for (i, r, c), z in labels.items():
+            if any(abs(v) > 5 for v in lab[i, 1:, 2::4, 2::4].flatten()):  # else it counts as grey
+                total -= weights[z.argmax()] * (z * logs[i, :, r, c]).sum() / len(labels)
+        torch.testing.assert_close(found, total, rtol=1e-3, atol=1e-4)
+    found.backward()
+    assert reached(net) == {"encoder", "colorization_decoder", "colorization_head"}
+
+
+def test_colorization_sees_the_images_colours_not_the_views(X):
+    estimator, net, batch = net_and_batch(skssl.Colorization, X, augment="simclr")
+    found = []
+    for shift in (0, 1):
+        batch.views = [view + shift for view in batch.views]
+        torch.manual_seed(0)
+        net.colorization_counts.zero_()
+        found.append(estimator.losses(net, batch)["colorization"].item())
+    assert found[0] == found[1]
+    batch.images = batch.images[:, :1].repeat(1, 3, 1, 1)
+    assert estimator.losses(net, batch)["colorization"] == 0, "grey images weigh nothing"
+
+
+def test_colorization_reads_the_map_of_other_encoders(X):
+    for backbone in ("resnet18", nn.Sequential(nn.Conv2d(3, 6, 3, stride=2), nn.ReLU())):
+        _, net, batch = net_and_batch(skssl.Colorization, X, backbone=backbone)
+        assert net.method.losses(net, batch)["colorization"].isfinite()
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 256, 8))
+    with pytest.raises(ValueError, match="last map"):
+        quick(skssl.Colorization, backbone=flat).fit(X)
+
+
+# Inpainting
+
+
+@pytest.mark.parametrize(
+    ("side", "hole", "margin"), [(16, 8, 1), (32, 16, 1), (128, 64, 4), (13, 6, 1), (4, 2, 0), (1, 1, 0)]
+)
+def test_the_hole_is_in_the_middle(side, hole, margin):
+    rows, columns, found = middle(side, 2 * side)
+    assert (rows.stop - rows.start, columns.stop - columns.start, found) == (hole, side, margin)
+    assert abs(rows.start - (side - rows.stop)) <= 1
+
+
+@pytest.mark.parametrize("side", [16, 20])
+def test_inpainting_is_its_formula(side, X):
+    X = np.tile(X, (1, 2, 2, 1))[:, :side, :side]
+    task = skssl.ContextEncoderTask(hidden_dim=16)
+    _, net, batch = net_and_batch(skssl.SimCLR, X, aux=task)
+    view = torch.randn(12, 3, side, side, generator=torch.Generator().manual_seed(1))
+    batch.views = [view, view + 1]
+    seen = []
+    net.encoder.register_forward_pre_hook(lambda module, given: seen.append(given[0].clone()))
+    before = view.clone()
+    found = task.losses(net, batch)["inpainting"]
+    assert torch.equal(view, before), "the method's own view has no hole"
+    q, half = side // 4, side // 2
+    masked = view.clone()
+    masked[:, :, q + 1 : q + half - 1, q + 1 : q + half - 1] = 0
+    assert torch.equal(seen[0], masked)
+    made = net.inpainting_decoder(net.encoder(masked))
+    if side == 20:
+        made = F.interpolate(made, (10, 10), mode="bilinear")
+    total = 0.0
+    for r, c in itertools.product(range(half), repeat=2):
+        weight = 10 if {r, c} & {0, half - 1} else 1
+        total += weight * ((made[:, :, r, c] - view[:, :, q + r, q + c]) ** 2).sum()
+    torch.testing.assert_close(found, total / (12 * 3 * half**2), rtol=1e-4, atol=1e-5)
+    found.backward()
+    assert reached(net) == {"encoder", "inpainting_decoder"}
+
+
+def test_inpainting_is_learnt():
+    X, _ = skssl.datasets.make_shapes(128, image_size=16, random_state=0)
+    history = quick(skssl.ContextEncoder, epochs=6, hidden_dim=64, batch_size=32, lr=5e-3).fit(X).history_
+    assert history["inpainting"].iloc[-1] < 0.8 * history["inpainting"].iloc[0]
+
+
+def test_every_task_joins_a_method_by_its_name(X):
+    history = quick(skssl.BYOL, aux=list(TASKS), aux_weight={"jigsaw": 0.5}).fit(X).history_
+    assert set(TASKS) < set(history)
+    weights = {name: 0.5 if name == "jigsaw" else skssl.BYOL.paper["aux_weight"] for name in TASKS}
+    expected = history["byol"] + sum(weight * history[name] for name, weight in weights.items())
+    np.testing.assert_allclose(history["loss"], expected, rtol=1e-3)
+    with pytest.raises(ValueError, match="Unknown aux 'jigsw', did you mean 'jigsaw'"):
+        quick(skssl.BYOL, aux="jigsw").fit(X)
