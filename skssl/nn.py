@@ -190,13 +190,18 @@ class MemoryBank(nn.Module):
         Width of the embeddings.
     momentum : float, default=0.5
         What a vector keeps of itself in an update.
+    fixed_z : bool, default=False
+        Whether the normaliser Z stays that of the first batch, as in the reference code, or is each batch's own. Z has
+        no gradient. Fixed, it is that of a random bank: as soon as embeddings gather, which they do at the start, all
+        probabilities are far too high, the negatives' pushes outweigh the positive's pull by their sum, and embeddings
+        chase each other's memories into few dimensions.
 
     Attributes
     ----------
     items : Tensor of shape (size, dim)
         The vectors, of length one; random directions at first (the reference code's are of about that length).
     log_z : Tensor of shape ()
-        The logarithm of the normaliser Z, which is estimated on the first batch and stays; nan until then.
+        The logarithm of the normaliser Z; nan before the first batch.
 
     References
     ----------
@@ -216,9 +221,9 @@ class MemoryBank(nn.Module):
     items: Tensor
     log_z: Tensor
 
-    def __init__(self, size: int, dim: int, momentum: float = 0.5) -> None:
+    def __init__(self, size: int, dim: int, momentum: float = 0.5, *, fixed_z: bool = False) -> None:
         super().__init__()
-        self.momentum = momentum
+        self.momentum, self.fixed_z = momentum, fixed_z
         self.register_buffer("items", nn.functional.normalize(torch.randn(size, dim), dim=1))
         self.register_buffer("log_z", torch.tensor(torch.nan))
 
@@ -261,13 +266,13 @@ class MemoryBank(nn.Module):
         Returns
         -------
         Tensor of shape (n, 1 + n_negatives)
-            The logarithm of exp(cos / t) / Z, that of the own image first. The first call sets Z to the mean of its
-            exp(cos / t), times the number of images.
+            The logarithm of exp(cos / t) / Z, that of the own image first. Z is the mean of exp(cos / t) here or, if
+            it is fixed, in the first call, times the number of images.
         """
         others = torch.randint(len(self.items), (len(index), n_negatives), device=index.device)
         logits = self.scores(v, torch.cat([index[:, None], others], dim=1)) / temperature
         estimate = logits.detach().flatten().logsumexp(0) + math.log(len(self.items) / logits.numel())
-        self.log_z.copy_(torch.where(self.log_z.isnan(), estimate, self.log_z))
+        self.log_z.copy_(torch.where(self.log_z.isnan(), estimate, self.log_z) if self.fixed_z else estimate)
         return logits - self.log_z
 
     @torch.no_grad()

@@ -19,7 +19,6 @@ from skssl.augment import preset
 from skssl.engine import Batch
 from skssl.images import as_images
 from skssl.methods import pirl as pirl_module
-from skssl.methods.pirl import cut_tiles, encode_tiles
 from skssl.methods.supcon import corrupt
 from skssl.nn import MemoryBank
 
@@ -163,10 +162,11 @@ def unit(rows):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
+@pytest.mark.parametrize("fixed", [False, True])
 @pytest.mark.parametrize("k", [2, 30])
-def test_nce_of_a_bank_is_the_literal_loop(k):
+def test_nce_of_a_bank_is_the_literal_loop(k, fixed):
     n_samples, t = 50, 0.2
-    bank = MemoryBank(n_samples, 5, momentum=0.3).double()
+    bank = MemoryBank(n_samples, 5, momentum=0.3, fixed_z=fixed).double()
     items = bank.items.clone().numpy()
     np.testing.assert_allclose(np.linalg.norm(items, axis=1), 1, rtol=1e-6)
     z = None
@@ -178,9 +178,9 @@ def test_nce_of_a_bank_is_the_literal_loop(k):
         torch.manual_seed(step)
         negatives = torch.randint(n_samples, (6, k)).numpy()
         rows = unit(v.detach().numpy())
-        expected, z = literal_nce(rows, items, index.numpy(), negatives, t, n_samples, z)
+        expected, z = literal_nce(rows, items, index.numpy(), negatives, t, n_samples, z if fixed else None)
         assert loss.item() == pytest.approx(expected, rel=1e-5)  # the code's 1e-7 is not ours
-        assert bank.log_z.item() == pytest.approx(math.log(z)), "Z is the first batch's"
+        assert bank.log_z.item() == pytest.approx(math.log(z)), "Z is the first batch's, or each batch's own"
         bank.update(index, v)
         for i, row in zip(index, rows, strict=True):
             items[i] = 0.3 * items[i] + 0.7 * row
@@ -236,7 +236,7 @@ def test_instdisc_tells_images_by_their_data_set_index(loss, X):
 
 
 def test_the_bank_goes_on_where_it_stopped(X):
-    first = quick(skssl.InstDisc, epochs=2, batch_size=20).partial_fit(X)
+    first = quick(skssl.InstDisc, normalizer="first", epochs=2, batch_size=20).partial_fit(X)
     z, items = first.net_.module_.bank.log_z.clone(), first.net_.module_.bank.items.clone()
     first.partial_fit(X)
     assert torch.equal(first.net_.module_.bank.log_z, z)
@@ -355,7 +355,7 @@ def test_rotation_decoupling_learns_turns():
 @pytest.fixture
 def pirl(X):
     """An estimator, its net in float32, and a batch of images."""
-    estimator, net, batch = built(skssl.PIRL, X, n_negatives=16, image_weight=0.3)
+    estimator, net, batch = built(skssl.PIRL, X, normalizer="first", image_weight=0.3)
     images = torch.from_numpy(X[28:].copy()).permute(0, 3, 1, 2)
     index = torch.arange(28, 40)
     draws = torch.Generator().manual_seed(0)
@@ -375,7 +375,7 @@ def test_pirl_compares_both_branches_with_the_memory(pirl, monkeypatch):
     z = None
     for name, v, drawn, weight in zip(found, (image, tiles), negatives, (0.3, 0.7), strict=True):
         rows = unit(v.detach().double().numpy())
-        loss, z = literal_nce(rows, before.double().numpy(), range(28, 40), drawn, 0.07, 40, z)
+        loss, z = literal_nce(rows, before.double().numpy(), range(28, 40), drawn, 0.07, 40, z)  # one Z for both
         assert found[name].item() == pytest.approx(weight * loss, rel=1e-4)
     after = nn.functional.normalize(before[28:] + nn.functional.normalize(image, dim=1), dim=1)
     torch.testing.assert_close(net.bank.items[28:], after.detach(), msg="the image moves its memory, not the tiles")
@@ -389,22 +389,6 @@ def test_pirl_gradients_reach_each_branchs_heads(pirl):
         estimator.losses(net, batch)[name].backward()
         assert reached(net) == {"encoder"} | own
         net.zero_grad()
-
-
-def test_tiles_come_from_their_cells_with_all_places_in_them():
-    grid = torch.arange(144.0).view(1, 1, 12, 12).expand(400, 2, 12, 12) + torch.tensor([0.0, 1000.0]).view(1, 2, 1, 1)
-    torch.manual_seed(0)
-    tiles = cut_tiles(grid, 3)
-    assert tiles.shape == (400, 9, 2, 3, 3)
-    corner = tiles[:, :, 0, 0, 0].long()
-    offsets = torch.arange(3)[:, None] * 12 + torch.arange(3)
-    assert torch.equal(tiles[:, :, 0].long(), corner[..., None, None] + offsets)
-    assert torch.equal(tiles[:, :, 1], tiles[:, :, 0] + 1000)
-    place = torch.arange(9)
-    row, column = corner // 12 - place // 3 * 4, corner % 12 - place % 3 * 4
-    assert set((row * 12 + column).flatten().tolist()) == {0, 1, 12, 13}
-    assert not torch.equal(row, row[:1].expand_as(row)), "each image has draws of its own"
-    assert not torch.equal(row, row[:, :1].expand_as(row)), "and each tile"
 
 
 def test_pirl_shuffles_evenly_and_encodes_all_tiles_in_one_pass(pirl, monkeypatch):
@@ -433,24 +417,30 @@ def test_pirl_shuffles_evenly_and_encodes_all_tiles_in_one_pass(pirl, monkeypatc
     torch.testing.assert_close(out, net.tiles_projector(heads), msg="positions stay apart up to the last layer")
 
 
-def test_small_tiles_are_encoded_in_float32_on_a_cpu():
-    layer = nn.Conv2d(3, 4, 1)
-    dtypes = []
-    layer.register_forward_hook(lambda module, args, output: dtypes.append(output.dtype))
-    encode = lambda tiles: layer(tiles).mean((2, 3))  # noqa: E731
-    with torch.autocast("cpu", torch.bfloat16):
-        for side, size in [(15, None), (16, None), (8, 16), (16, 8)]:
-            assert encode_tiles(encode, torch.zeros(2, 9, 3, side, side), size).shape == (2, 9, 4)
-    assert dtypes == [torch.float32, torch.bfloat16, torch.bfloat16, torch.float32]
-
-
 def test_pirl_cuts_the_papers_tiles(pirl):
     estimator, net, batch = pirl
     shapes = []
     net.encoder.register_forward_hook(lambda module, args, output: shapes.append(args[0].shape))
-    for side, tile in [(32, 9), (224, 64), (1, 1)]:
+    for side, tile in [(32, 9), (224, 64), (1, 2)]:
         images = torch.zeros(2, 3, side, side, dtype=torch.uint8)
         estimator._embed_tiles(net, dataclasses.replace(batch, images=images))
         assert shapes.pop() == (18, 3, tile, tile)
     estimator.set_params(tile_size=5)._embed_tiles(net, batch)
     assert shapes.pop() == (108, 3, 5, 5)
+
+
+def test_a_normaliser_of_each_batch_keeps_instances_apart():
+    """Behaviour: with the first batch's normaliser embeddings gather, and all of them repel without end."""
+    shapes, _ = skssl.datasets.make_shapes(256, image_size=16, random_state=0)
+    estimator = quick(skssl.InstDisc, epochs=6, batch_size=32, n_negatives=64)
+    own = estimator.fit(shapes).history_["loss"]
+    first = clone(estimator).set_params(normalizer="first").fit(shapes).history_["loss"]
+    assert own.iloc[-1] < own.iloc[0]
+    assert first.iloc[-1] > 2 * own.iloc[-1]
+
+
+def test_colours_of_tiles_need_no_crop_of_their_own(pirl):
+    estimator, net, batch = pirl
+    maps = np.ones((40, 16, 16))
+    estimator.set_params(augment=Augmentation(saliency=maps, blur=0.5))
+    assert estimator._embed_tiles(net, batch).shape == (12, 128)

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Integral, Real
 from typing import Any, ClassVar
 
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skssl.base import SSLTransformer
 from skssl.engine import Batch, Objective
-from skssl.losses import nce
-from skssl.nn import MemoryBank
+from skssl.methods.bank import Bank
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class InstDisc(SSLTransformer):
+class InstDisc(Bank):
     """InstDisc (NPID): tell every image from all others by its vector in a memory bank.
 
     One view an image. Its vector in the bank follows its embeddings; where an epoch's last, shorter batch leaves an
@@ -31,6 +28,9 @@ class InstDisc(SSLTransformer):
         Of the cosines. ImageNet: 0.07.
     n_negatives : int, default=4096
         Negatives an image, for "nce", drawn with replacement.
+    normalizer : {"batch", "first"}, default="batch"
+        What the exponentials are divided by to be probabilities: a value estimated on each batch, or the first batch's
+        for good, as in the papers' code. The first's is too low once embeddings gather, whereupon all images repel.
     bank_momentum : float, default=0.5
         What a vector keeps of itself when its image is seen.
     proj_dim : int, default=128
@@ -54,11 +54,7 @@ class InstDisc(SSLTransformer):
 
     loss: str = "nce"
     temperature: float = 0.1
-    n_negatives: int = 4096
-    bank_momentum: float = 0.5
-    proj_dim: int = 128
 
-    per_image: ClassVar[bool] = True
     paper: ClassVar[dict[str, Any]] = {
         "augment": "instdisc",
         "optimizer": "sgd",
@@ -68,22 +64,11 @@ class InstDisc(SSLTransformer):
         "warmup": 0.0,
         "aux_weight": 1.0,
     }
-    _parameter_constraints: ClassVar[dict] = {
-        "loss": [StrOptions({"nce", "softmax"})],
-        "temperature": [Interval(Real, 0, None, closed="neither")],
-        "n_negatives": [Interval(Integral, 1, None, closed="left")],
-        "bank_momentum": [Interval(Real, 0, 1, closed="both")],
-        "proj_dim": [Interval(Integral, 1, None, closed="left")],
-    }
-
-    @property
-    def n_views(self) -> int:
-        """One, which the image's memory is compared with."""
-        return 1
+    _parameter_constraints: ClassVar[dict] = {"loss": [StrOptions({"nce", "softmax"})]}
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102
         net.projector = nn.Linear(dim, self.proj_dim)
-        net.bank = MemoryBank(n_samples, self.proj_dim, self.bank_momentum)
+        super().build(net, dim, n_samples)
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
         (view,) = batch.views
@@ -91,6 +76,6 @@ class InstDisc(SSLTransformer):
         if self.loss == "softmax":
             loss = F.cross_entropy(net.bank.scores(v) / self.temperature, batch.index)
         else:
-            loss = nce(net.bank.log_p(v, batch.index, self.n_negatives, self.temperature), net.n_samples)
+            loss = self.nce(net, v, batch.index, self.temperature)
         net.bank.update(batch.index, v)
         return {self.loss: loss}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skssl.augment import rotate_quarter
-from skssl.base import SSLTransformer
 from skssl.engine import Batch, Objective
-from skssl.losses import nce, nt_xent
-from skssl.nn import MLP, MemoryBank
+from skssl.losses import nt_xent
+from skssl.methods.bank import Bank
+from skssl.nn import MLP
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class RotationDecoupling(SSLTransformer):
+class RotationDecoupling(Bank):
     """Rotation feature decoupling: half of the features predicts rotation, half discriminates images whatever it is.
 
     All four turns of an image are in the same batch, so that a step's batch has four times `batch_size` images. The
@@ -37,6 +37,9 @@ class RotationDecoupling(SSLTransformer):
         Of the cosines. None is 0.07 for "nce", 0.1 for "nt_xent".
     n_negatives : int, default=4096
         Negatives an image, for "nce", drawn with replacement.
+    normalizer : {"batch", "first"}, default="batch"
+        What the exponentials are divided by to be probabilities: a value estimated on each batch, or the first batch's
+        for good, as in the papers' code. The first's is too low once embeddings gather, whereupon all images repel.
     bank_momentum : float, default=0.5
         What a vector in the bank keeps of itself when its image is seen.
     proj_dim : int, default=128
@@ -67,13 +70,9 @@ class RotationDecoupling(SSLTransformer):
 
     loss: str = "nce"
     temperature: float | None = None
-    n_negatives: int = 4096
-    bank_momentum: float = 0.5
-    proj_dim: int = 128
     pu_weights: Any = None
     pu_start: float = 6 / 7
 
-    per_image: ClassVar[bool] = True
     paper: ClassVar[dict[str, Any]] = {
         "augment": "rotnet",
         "optimizer": "sgd",
@@ -85,18 +84,9 @@ class RotationDecoupling(SSLTransformer):
     }
     _parameter_constraints: ClassVar[dict] = {
         "loss": [StrOptions({"nce", "nt_xent"})],
-        "temperature": [Interval(Real, 0, None, closed="neither"), None],
-        "n_negatives": [Interval(Integral, 1, None, closed="left")],
-        "bank_momentum": [Interval(Real, 0, 1, closed="both")],
-        "proj_dim": [Interval(Integral, 1, None, closed="left")],
         "pu_weights": ["array-like", None],
         "pu_start": [Interval(Real, 0, 1, closed="both")],
     }
-
-    @property
-    def n_views(self) -> int:
-        """One, of which the turns are made."""
-        return 1
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102
         if dim % 2:
@@ -106,7 +96,7 @@ class RotationDecoupling(SSLTransformer):
         net.turn_classifier = MLP((half, *hidden, 4), norm=False)
         net.image_head = MLP((half, *hidden, self.proj_dim), norm=False)
         if self.loss == "nce":
-            net.bank = MemoryBank(n_samples, self.proj_dim, self.bank_momentum)
+            super().build(net, dim, n_samples)
         net.register_buffer("pu_weights", self._weights(n_samples))
         net.register_buffer("pu_counts", torch.zeros(()))  # 1 from pu_start on
 
@@ -137,7 +127,7 @@ class RotationDecoupling(SSLTransformer):
         """Compare the mean of the turns with the bank, or each turn with the mean."""
         if self.loss == "nce":
             v = net.image_head(mean)
-            loss = nce(net.bank.log_p(v, index, self.n_negatives, self.temperature or 0.07), net.n_samples)
+            loss = self.nce(net, v, index, self.temperature or 0.07)
             net.bank.update(index, v)
             return loss
         *turns, whole = net.image_head(torch.cat([still, mean])).chunk(5)
