@@ -139,6 +139,10 @@ def test_leoclr_attracts_each_crop_to_the_whole_image_alone(X):
     torch.testing.assert_close(net.queue.items, moved(old, torch.cat(k), 0))
     found.backward()
     assert reached(net) == {"encoder", "projector"}
+    gradient = net.encoder.features[0].weight.grad.clone()
+    net.zero_grad()
+    sum(losses.info_nce(u, v.detach(), old, 0.2) for v in k).backward()
+    torch.testing.assert_close(gradient, net.encoder.features[0].weight.grad)  # of both terms
 
 
 def test_leoclr_end_to_end_trains_through_the_crops(X):
