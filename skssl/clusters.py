@@ -63,8 +63,8 @@ def draw_evenly(label: Tensor) -> Tensor:
     Returns
     -------
     int64 Tensor of shape (n,)
-        Rows: n / k from each of k clusters that have any, up to rounding. None comes twice where a cluster has enough; where
-        it has not, they are drawn with replacement.
+        Rows: n / k from each of k clusters that have any, up to rounding. None comes twice where a cluster has enough;
+        where it has not, they are drawn with replacement.
 
     Examples
     --------
