@@ -115,7 +115,7 @@ def _drop_classifier(net: nn.Module) -> None:
             child[-1] = nn.Identity()
 
 
-def _adapt_channels(net: nn.Module, channels: int) -> None:
+def adapt_channels(net: nn.Module, channels: int) -> None:
     """Let the first convolution read another number of channels: its kernels are averaged, then repeated."""
     first = next((module for module in net.modules() if isinstance(module, nn.Conv2d)), None)
     if first is not None and first.in_channels != channels and first.groups == 1:
@@ -207,7 +207,7 @@ def build_backbone(
             f"one. Got {backbone!r}."
         )
     _drop_classifier(net)
-    _adapt_channels(net, shape[0])
+    adapt_channels(net, shape[0])
     net.eval()
     weight = next(net.parameters(), torch.zeros(()))
     try:

@@ -543,8 +543,8 @@ def sinkhorn(scores: Tensor, epsilon: float = 0.05, n_iterations: int = 3) -> Te
     >>> import torch
     >>> from skssl.losses import sinkhorn
     >>> sinkhorn(torch.tensor([[1.0, 0.9], [1.0, 0.2]])).round(decimals=2)  # both prefer the first
-    tensor([[0., 1.],
-            [1., 0.]])
+    tensor([[0.1400, 0.8600],
+            [1.0000, 0.0000]])
     """
     log_q = scores / epsilon
     for _ in range(n_iterations):

@@ -13,16 +13,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skssl.augment import Augmentation
+from skssl.backbones import adapt_channels
 from skssl.base import SSLTransformer
 from skssl.clusters import draw_evenly, k_means
 from skssl.engine import Batch, Objective
 
 
 def sobel_filter(module: nn.Module, args: tuple[Tensor]) -> Tensor:
-    """Turn colour (n, 3, h, w) into grey and its two gradients, before a module reads it."""
+    """Turn images (n, c, h, w) into grey and its two gradients, (n, 3, h, w), before a module reads them."""
     (images,) = args
-    if images.shape[1] != 3:
-        raise ValueError(f"sobel=True needs images of 3 channels. Got {images.shape[1]}.")
     gray = images.mean(1, keepdim=True)  # the reference code weighs the channels alike
     padded = F.pad(gray, (1, 1, 1, 1), mode="replicate")
     columns = padded[..., :-2, :] + 2 * padded[..., 1:-1, :] + padded[..., 2:, :]
@@ -44,14 +43,14 @@ class DeepCluster(SSLTransformer):
     ----------
     n_clusters : int, default=100
         How many, but no more than there are images. The paper has 10,000 on ImageNet, ten times its classes.
-    n_components : int, default=64
+    n_components : int, default=16
         Principal components that are clustered, no more than there are features, and fewer than images. The paper has
-        256.
+        256 of 4096; on a few thousand small images fewer are better.
     kmeans_iterations : int, default=20
         How many, at most.
-    sobel : bool, default=False
-        Whether the encoder sees images of three channels as grey and its two gradients, so that no cluster is one of
-        colours. `encoder_` does it by itself (by a hook, which its ``state_dict`` does not hold). The paper has the
+    sobel : bool, default=True
+        Whether the encoder sees grey and its two gradients in place of the channels, so that no cluster is one of a
+        colour. `encoder_` sees to it by itself (by a hook, which its ``state_dict`` does not hold). The paper has the
         gradients alone.
 
     References
@@ -72,14 +71,14 @@ class DeepCluster(SSLTransformer):
     """
 
     n_clusters: int = 100
-    n_components: int = 64
+    n_components: int = 16
     kmeans_iterations: int = 20
-    sobel: bool = False
+    sobel: bool = True
 
     paper: ClassVar[dict[str, Any]] = {
         "augment": Augmentation(jitter=0.0, gray=0.0),
         "optimizer": "sgd",
-        "lr": 0.05,
+        "lr": 0.8,
         "weight_decay": 1e-5,
         "schedule": "constant",
         "warmup": 0.0,
@@ -88,7 +87,7 @@ class DeepCluster(SSLTransformer):
     per_image: ClassVar[bool] = True
     renewed: ClassVar[tuple[str, ...]] = ("top_layer",)
     _parameter_constraints: ClassVar[dict] = {
-        "n_clusters": [Interval(Integral, 2, None, closed="left")],
+        "n_clusters": [Interval(Integral, 1, None, closed="left")],
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "kmeans_iterations": [Interval(Integral, 1, None, closed="left")],
         "sobel": ["boolean"],
@@ -104,6 +103,7 @@ class DeepCluster(SSLTransformer):
         net.register_buffer("assignment", torch.zeros(n_samples, dtype=torch.long))
         net.register_buffer("nmi", torch.zeros(()))
         if self.sobel:
+            adapt_channels(net.encoder, 3)
             net.encoder.register_forward_pre_hook(sobel_filter)
 
     @torch.no_grad()
