@@ -20,26 +20,65 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+import skssl
 from benchmarks.record import record, recorded
-from skssl import BYOL, BYOLGSG, Augmentation, KNNProbe, RotNet, SimCLR, SimSiam, SimSiamGSG
+from skssl import KNNProbe
 from skssl.datasets import load_images
 
 SMALL_HEADS = {"proj_dim": 512, "pred_dim": 128, "lr": 0.1}  # for a network of 128 features
+BYOL_HEADS = {"hidden_dim": 512, "pred_dim": 512}
 METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "untrained": (SimCLR, {}),
-    "SimCLR": (SimCLR, {}),
-    "SimCLR, YIQ hue": (SimCLR, {"augment": Augmentation(hue_space="yiq")}),
-    "SimCLR + rotation": (SimCLR, {"aux": "rotation"}),
-    "SimSiam": (SimSiam, SMALL_HEADS),
-    "SimSiam + rotation": (SimSiam, {**SMALL_HEADS, "aux": "rotation"}),
-    "SimSiamGSG": (SimSiamGSG, SMALL_HEADS),
-    "SimSiamGSG, shared views": (SimSiamGSG, {**SMALL_HEADS, "pairing": "shared"}),
-    "SimSiam, no predictor": (SimSiam, {**SMALL_HEADS, "predictor": False}),
-    "SimSiamGSG, no predictor": (SimSiamGSG, {**SMALL_HEADS, "predictor": False, "pairing": "shared"}),
-    "BYOL": (BYOL, {"hidden_dim": 512, "pred_dim": 512}),
-    "BYOL + rotation": (BYOL, {"hidden_dim": 512, "pred_dim": 512, "aux": "rotation"}),
-    "BYOLGSG": (BYOLGSG, SMALL_HEADS),
-    "RotNet": (RotNet, {}),
+    "untrained": (skssl.SimCLR, {}),
+    "RotNet": (skssl.RotNet, {}),
+    "RelativePatch": (skssl.RelativePatch, {}),
+    "Jigsaw": (skssl.Jigsaw, {}),
+    "Colorization": (skssl.Colorization, {}),
+    "ContextEncoder": (skssl.ContextEncoder, {}),
+    "InstDisc": (skssl.InstDisc, {}),
+    "PIRL": (skssl.PIRL, {}),
+    "RotationDecoupling": (skssl.RotationDecoupling, {}),
+    "RotationDecoupling, NT-Xent": (skssl.RotationDecoupling, {"loss": "nt_xent"}),
+    "SimCLR": (skssl.SimCLR, {}),
+    "SimCLR, YIQ hue": (skssl.SimCLR, {"augment": skssl.Augmentation(hue_space="yiq")}),
+    "SimCLR + rotation": (skssl.SimCLR, {"aux": "rotation"}),
+    "SimCLR + rotation, label noise 0.3": (skssl.SimCLR, {"aux": skssl.Rotation(label_noise=0.3)}),
+    "SimCLR + jigsaw": (skssl.SimCLR, {"aux": "jigsaw"}),
+    "SimCLR, false negatives removed": (skssl.SimCLR, {"false_negatives": "remove"}),
+    "SupCon": (skssl.SupCon, {}),
+    "MoCo": (skssl.MoCo, {}),
+    "MoCo, symmetric": (skssl.MoCo, {"symmetric": True}),
+    "DenseCL": (skssl.DenseCL, {}),
+    "PCL": (skssl.PCL, {}),
+    "LeOCLR": (skssl.LeOCLR, {}),
+    "LeOCLR, end to end": (skssl.LeOCLR, {"encoder": "end-to-end"}),
+    "DeepCluster": (skssl.DeepCluster, {}),
+    "DeepClusterV2": (skssl.DeepClusterV2, {}),
+    "SwAV": (skssl.SwAV, {}),
+    "SwAV + rotation": (skssl.SwAV, {"aux": "rotation"}),
+    "SimSiam": (skssl.SimSiam, SMALL_HEADS),
+    "SimSiam + rotation": (skssl.SimSiam, {**SMALL_HEADS, "aux": "rotation"}),
+    "SimSiam, no predictor": (skssl.SimSiam, {**SMALL_HEADS, "predictor": False}),
+    "SimSiamGSG": (skssl.SimSiamGSG, SMALL_HEADS),
+    "SimSiamGSG, shared views": (skssl.SimSiamGSG, {**SMALL_HEADS, "pairing": "shared"}),
+    "SimSiamGSG, shared views, random": (
+        skssl.SimSiamGSG,
+        {**SMALL_HEADS, "pairing": "shared", "stop_gradient": "random"},
+    ),
+    "SimSiamGSG, shared views, reverse": (
+        skssl.SimSiamGSG,
+        {**SMALL_HEADS, "pairing": "shared", "stop_gradient": "reverse"},
+    ),
+    "SimSiamGSG, shared views, no predictor": (
+        skssl.SimSiamGSG,
+        {**SMALL_HEADS, "pairing": "shared", "predictor": False},
+    ),
+    "BYOL": (skssl.BYOL, BYOL_HEADS),
+    "BYOL + rotation": (skssl.BYOL, {**BYOL_HEADS, "aux": "rotation"}),
+    "BYOLGSG": (skssl.BYOLGSG, SMALL_HEADS),
+    "DirectPred": (skssl.DirectPred, {}),
+    "BarlowTwins": (skssl.BarlowTwins, {}),
+    "VICReg": (skssl.VICReg, {}),
+    "DINO": (skssl.DINO, {}),
 }
 
 
