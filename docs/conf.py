@@ -45,6 +45,8 @@ def render_tables() -> None:
 
     import pandas as pd
 
+    from skssl import recipes
+
     here = Path(__file__).parent
     results, generated = here.parent / "benchmarks" / "results", here / "generated"
     generated.mkdir(exist_ok=True)
@@ -79,6 +81,15 @@ def render_tables() -> None:
     table["seconds"] = groups["seconds"].mean().round(0)
     table = table.assign(seeds=groups.size(), hardware=groups["hardware"].last(), commit=groups["commit"].last())
     table.reset_index().to_csv(generated / "methods.csv", index=False)
+
+    rows = []
+    for name in ("CIFAR10", "CIFAR100", "TINY_IMAGENET", "IMAGENET100", "IMAGENET"):
+        for title, recipe in getattr(recipes, name).items():
+            arguments = ", ".join(f"{key}={value!r}" for key, value in recipe["params"].items())
+            call = f"``{recipe['method']}({arguments})``"
+            rows.append([f"``{name}``", title, call, recipe["linear"], recipe["knn"], recipe["source"]])
+    columns = ["data set", "recipe", "estimator", "linear", "kNN", "source"]
+    pd.DataFrame(rows, columns=columns).to_csv(generated / "recipes.csv", index=False)
 
 
 render_tables()

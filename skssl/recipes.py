@@ -1,0 +1,325 @@
+"""The papers' settings by data set: constructor arguments as plain dicts, with their source and the score to expect.
+
+A recipe is a dict with "method" (the estimator's name), "params" (its arguments; what is not there is the estimator's
+own default), "linear" and "knn" (the accuracy in per cent that the source reports, or None) and "source". Where a
+source leaves a setting out, so does the recipe; a batch size that EffSSL does not state is 512.
+
+>>> import skssl
+>>> from skssl import recipes
+>>> recipe = recipes.CIFAR10["BYOL + rotation"]
+>>> recipe["linear"], recipe["source"]
+(91.89, 'EffSSL, section 4 and table 5')
+>>> recipes.make(recipe, epochs=20, random_state=0)
+BYOL(aux='rotation', aux_weight=5.0, batch_size=512, ema_momentum=0.95,
+     epochs=20, lr=0.8, random_state=0, warmup_epochs=10)
+
+Sources, where they are not the methods' own papers and code. EffSSL: Towards Efficient and Effective Self-Supervised
+Learning of Visual Representations, ECCV 2022. GSG: Implicit Contrastive Representation Learning with Guided Stop-
+gradient, NeurIPS 2023. LeOCLR: arXiv:2403.06813. NT-Xent report: Improving Self-Supervised Representation Learning by
+Rotation Feature Decoupling & NT-Xent Loss. solo-learn: da Costa et al., JMLR 2022, whose LARS is another (its trust
+coefficient is 0.02, with clipping), so that its rates are not used here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import skssl
+from skssl.base import SSLTransformer
+
+__all__ = ["CIFAR10", "CIFAR100", "IMAGENET", "IMAGENET100", "TINY_IMAGENET", "make"]
+
+Recipe = dict[str, Any]
+
+
+def make(recipe: Recipe, **changes: Any) -> SSLTransformer:
+    """Make the estimator of a recipe.
+
+    Parameters
+    ----------
+    recipe : dict
+        One of this module's.
+    **changes
+        Arguments that replace or join the recipe's, such as ``epochs`` or ``random_state``.
+
+    Returns
+    -------
+    estimator
+        Not fitted.
+
+    Examples
+    --------
+    >>> from skssl import recipes
+    >>> recipes.make(recipes.IMAGENET["SimSiam"]).get_params()["backbone"]
+    'resnet50'
+    """
+    return getattr(skssl, recipe["method"])(**{**recipe["params"], **changes})
+
+
+def _recipe(
+    method: str, source: str, linear: float | None = None, knn: float | None = None, /, **params: Any
+) -> Recipe:
+    return {"method": method, "params": params, "linear": linear, "knn": knn, "source": source}
+
+
+def _with(recipe: Recipe, linear: float | None, knn: float | None = None, /, **params: Any) -> Recipe:
+    """Make the same recipe with some more arguments, and another score."""
+    return {**recipe, "linear": linear, "knn": knn, "params": {**recipe["params"], **params}}
+
+
+def _rotated(recipe: Recipe, weight: float, linear: float | None, knn: float | None = None, /) -> Recipe:
+    return _with(recipe, linear, knn, aux="rotation", aux_weight=weight)
+
+
+# CIFAR-10: 32x32, a ResNet-18 with a 3x3 stem (the default backbone)
+
+_EFFSSL, _GSG = "EffSSL, section 4 and table 5", "GSG, section 5 and table 1"
+_SHORT: dict[str, Any] = {"epochs": 200, "batch_size": 512}
+_LONG: dict[str, Any] = {"epochs": 1000, "batch_size": 256}
+
+_simclr = _recipe("SimCLR", _EFFSSL, 88.77, 86.37, lr=0.5, temperature=0.2, warmup_epochs=10, **_SHORT)
+_byol = _recipe("BYOL", _EFFSSL, 89.30, 86.56, lr=0.8, ema_momentum=0.95, warmup_epochs=10, **_SHORT)
+_swav = _recipe("SwAV", _EFFSSL, 83.60, 80.65, n_prototypes=100, epsilon=0.03, **_SHORT)
+_simsiam = _recipe(
+    "SimSiam", _EFFSSL, 89.77, 87.05, lr=0.07, proj_layers=2, schedule="cosine", warmup_epochs=10, **_SHORT
+)
+_gsg = _recipe("SimSiamGSG", _GSG, 86.4, 82.2, lr=0.06, weight_decay=5e-4, **_SHORT)
+_gsg_byol = _recipe("BYOLGSG", _GSG, 90.3, 89.4, lr=0.06, weight_decay=5e-4, ema_momentum=0.99, **_SHORT)
+_moco = _recipe(
+    "MoCo",
+    "MoCo's demonstration on CIFAR-10 (kNN on its 128 outputs)",
+    None,
+    82.6,
+    lr=0.06,
+    weight_decay=5e-4,
+    proj_layers=1,
+    temperature=0.1,
+    queue_size=4096,
+    ema_momentum=0.99,
+    bn_splits=8,
+    **_SHORT,
+)
+_labels = "EffSSL, section 3.1"
+
+CIFAR10: dict[str, Recipe] = {
+    "RotNet": _recipe("RotNet", _EFFSSL, 84.00, 78.01, **_SHORT),
+    "SimCLR": _simclr,
+    "SimCLR + rotation": _rotated(_simclr, 1.0, 90.91, 88.69),
+    "SimCLR, false negatives removed": {**_with(_simclr, 93.27, false_negatives="remove"), "source": _labels},
+    "SimCLR + rotation, false negatives removed": {
+        **_rotated(_with(_simclr, None, false_negatives="remove"), 1.0, 94.15),
+        "source": _labels,
+    },
+    "BYOL": _byol,
+    "BYOL + rotation": _rotated(_byol, 5.0, 91.89, 89.80),
+    "SwAV": _swav,
+    "SwAV + rotation": _rotated(_swav, 0.5, 87.20, 85.26),
+    "SimSiam": _simsiam,
+    "SimSiam + rotation": _rotated(_simsiam, 0.1, 91.91, 90.35),
+    "SimSiam, GSG's baseline": _with(_gsg, 82.7, 77.0, stop_gradient="symmetric"),
+    "SimSiamGSG": _gsg,
+    "BYOL, GSG's baseline": _with(_gsg_byol, 88.0, 85.4, stop_gradient="symmetric"),
+    "BYOLGSG": _gsg_byol,
+    "MoCo": _moco,
+    "MoCo, symmetric": _with(_moco, None, 85.3, symmetric=True),
+    "LeOCLR": _recipe("LeOCLR", "LeOCLR, table of CIFAR-10 and STL-10", 79.59, epochs=800, batch_size=256, lr=0.03),
+    "SupCon": _recipe(
+        "SupCon",
+        "SupCon's code for CIFAR-10",
+        96.0,
+        backbone="resnet50",
+        epochs=1000,
+        batch_size=1024,
+        weight_decay=1e-4,
+        warmup_epochs=10,
+        temperature=0.1,
+    ),
+    "InstDisc": _recipe(
+        "InstDisc", "InstDisc, CIFAR-10", None, 80.4, epochs=200, batch_size=128, lr=0.03, n_negatives=4096
+    ),
+    "DirectPred": _recipe("DirectPred", "DirectPred, 100 epochs", 85.2, epochs=100, batch_size=128, lr=0.03),
+    "BarlowTwins": _recipe("BarlowTwins", "solo-learn", 92.10, proj_dim=2048, lambd=5e-3, **_LONG),
+    "VICReg": _recipe("VICReg", "solo-learn", 92.07, proj_dim=2048, **_LONG),
+    "DINO": _recipe("DINO", "solo-learn", 89.52, n_prototypes=4096, **_LONG),
+    "DeepClusterV2": _recipe("DeepClusterV2", "solo-learn", 88.85, **_LONG),
+}
+
+# CIFAR-100
+
+_simclr100, _swav100 = _with(_simclr, 62.96, 55.10), _with(_swav, 51.50, 40.35)
+_byol100 = _with(_byol, 60.67, 54.37, ema_momentum=0.85)
+_simsiam100 = _with(_simsiam, 64.27, 56.90, lr=0.05, proj_layers=3)
+
+CIFAR100: dict[str, Recipe] = {
+    "RotNet": _recipe("RotNet", _EFFSSL, 50.87, 36.25, **_SHORT),
+    "SimCLR": _simclr100,
+    "SimCLR + rotation": _rotated(_simclr100, 1.0, 65.40, 57.09),
+    "BYOL": _byol100,
+    "BYOL + rotation": _rotated(_byol100, 5.0, 67.03, 58.41),
+    "SwAV": _swav100,
+    "SwAV + rotation": _rotated(_swav100, 0.5, 58.60, 50.09),
+    "SimSiam": _simsiam100,
+    "SimSiam + rotation": _rotated(_simsiam100, 0.2, 67.38, 58.92),
+    "SupCon": {**CIFAR10["SupCon"], "linear": 76.5, "source": "SupCon's code for CIFAR-100"},
+    "BarlowTwins": _with(CIFAR10["BarlowTwins"], 70.90),
+    "VICReg": _with(CIFAR10["VICReg"], 68.54),
+    "DINO": _with(CIFAR10["DINO"], 66.76),
+    "DeepClusterV2": _with(CIFAR10["DeepClusterV2"], 63.61),
+}
+
+# Tiny-ImageNet: 64x64 images that the report enlarges to 256 and crops to 224, an AlexNet with BatchNorm
+
+_report = "NT-Xent report"
+_decoupling: dict[str, Any] = {
+    "backbone": "alexnet",
+    "batch_size": 192,
+    "augment": skssl.Augmentation(crop_scale=(0.08, 1.0), size=224, jitter=0.0, gray=0.0),
+}
+
+TINY_IMAGENET: dict[str, Recipe] = {
+    "RotationDecoupling": _recipe("RotationDecoupling", _report, 26.58, epochs=245, temperature=0.07, **_decoupling),
+    "RotationDecoupling, NT-Xent": _recipe(
+        "RotationDecoupling", _report, 27.54, epochs=200, loss="nt_xent", temperature=0.1, **_decoupling
+    ),
+}
+
+# ImageNet-100: 224x224, ResNet-18
+
+_IN100: dict[str, Any] = {"epochs": 100, "batch_size": 256}
+_TABLE = "EffSSL, table of ImageNet-100"
+_simclr_100 = _recipe("SimCLR", _TABLE, 72.02, **_IN100)
+_byol_100 = _recipe("BYOL", _TABLE, 71.02, lr=0.6, ema_momentum=0.95, **_IN100)
+_swav_100 = _recipe("SwAV", _TABLE, 72.20, n_prototypes=300, queue_length=384, **_IN100)
+
+IMAGENET100: dict[str, Recipe] = {
+    "RotNet": _recipe("RotNet", _TABLE, 53.86, **_IN100),
+    "Jigsaw": _recipe("Jigsaw", "EffSSL, section 5.5", 42.01, n_permutations=100, **_IN100),
+    "SimCLR": _simclr_100,
+    "SimCLR + rotation": _rotated(_simclr_100, 0.1, 73.24),
+    "BYOL": _byol_100,
+    "BYOL + rotation": _rotated(_byol_100, 6.0, 73.60),
+    "BYOL + jigsaw": _with(_byol_100, 73.60, aux="jigsaw"),
+    "BYOL + jigsaw + rotation": _with(_byol_100, 74.72, aux=["jigsaw", "rotation"], aux_weight={"rotation": 6.0}),
+    "SwAV": _swav_100,
+    "SwAV + rotation": _rotated(_swav_100, 0.1, 74.40),
+}
+
+# ImageNet: 224x224, ResNet-50
+
+_R50: dict[str, Any] = {"backbone": "resnet50"}
+_LARS: dict[str, Any] = {**_R50, "optimizer": "lars", "warmup_epochs": 10}
+_gsg_in: dict[str, Any] = {**_R50, "epochs": 100, "batch_size": 512, "lr": 0.1, "weight_decay": 1e-4, "proj_layers": 3}
+_moco_in: dict[str, Any] = {
+    **_R50,
+    "batch_size": 256,
+    "lr": 0.03,
+    "weight_decay": 1e-4,
+    "queue_size": 65536,
+    "ema_momentum": 0.999,
+}
+_GSG_IN = "GSG, table 1"
+
+IMAGENET: dict[str, Recipe] = {
+    "InstDisc": _recipe(
+        "InstDisc",
+        "InstDisc",
+        54.0,
+        46.5,
+        epochs=200,
+        batch_size=256,
+        lr=0.03,
+        weight_decay=1e-4,
+        temperature=0.07,
+        **_R50,
+    ),
+    "PIRL": _recipe("PIRL", "PIRL, in VISSL", 64.29, epochs=800, batch_size=1024, lr=0.12, n_negatives=32000, **_R50),
+    "SimCLR": _recipe(
+        "SimCLR",
+        "SimCLR",
+        69.3,
+        epochs=1000,
+        batch_size=4096,
+        lr=4.8,
+        weight_decay=1e-6,
+        temperature=0.1,
+        **_LARS,
+    ),
+    "MoCo v1": _recipe(
+        "MoCo", "MoCo's code", 60.6, epochs=200, proj_layers=1, temperature=0.07, schedule="step", **_moco_in
+    ),
+    "MoCo v2": _recipe("MoCo", "MoCo's code", 71.1, epochs=800, proj_layers=2, temperature=0.2, **_moco_in),
+    "DenseCL": _recipe("DenseCL", "DenseCL", 63.3, epochs=200, temperature=0.2, dense_weight=0.5, **_moco_in),
+    "PCL v2": _recipe(
+        "PCL",
+        "PCL",
+        67.6,
+        epochs=200,
+        n_clusters=(25000, 50000, 100000),
+        instance_epochs=20,
+        **{**_moco_in, "queue_size": 16384},
+    ),
+    "LeOCLR": _recipe("LeOCLR", "LeOCLR", 76.2, epochs=800, **_moco_in),
+    "DeepClusterV2": _recipe(
+        "DeepClusterV2",
+        "SwAV's code, 2 x 224 + 6 x 96",
+        75.2,
+        epochs=800,
+        batch_size=4096,
+        lr=4.8,
+        weight_decay=1e-6,
+        n_prototypes=3000,
+        augment=skssl.MultiCrop(),
+        **_LARS,
+    ),
+    "SwAV": _recipe(
+        "SwAV",
+        "SwAV's code, 2 x 224 + 6 x 96",
+        75.3,
+        epochs=800,
+        batch_size=4096,
+        lr=4.8,
+        weight_decay=1e-6,
+        n_prototypes=3000,
+        epsilon=0.05,
+        augment=skssl.MultiCrop(),
+        **_LARS,
+    ),
+    "BYOL": _recipe(
+        "BYOL", "BYOL", 74.3, epochs=1000, batch_size=4096, lr=3.2, weight_decay=1.5e-6, ema_momentum=0.996, **_LARS
+    ),
+    "SimSiam": _recipe("SimSiam", "SimSiam", 68.1, **_gsg_in),
+    "SimSiam, GSG's baseline": _recipe("SimSiam", _GSG_IN, 67.9, 51.7, **_gsg_in),
+    "SimSiamGSG": _recipe("SimSiamGSG", _GSG_IN, 69.4, 58.4, augment="simsiam", **_gsg_in),
+    "BYOL, GSG's baseline": _recipe(
+        "BYOLGSG", _GSG_IN, 69.9, 56.5, augment="simsiam", stop_gradient="symmetric", ema_momentum=0.99, **_gsg_in
+    ),
+    "BYOLGSG": _recipe("BYOLGSG", _GSG_IN, 71.1, 62.2, augment="simsiam", ema_momentum=0.99, **_gsg_in),
+    "BarlowTwins": _recipe(
+        "BarlowTwins",
+        "Barlow Twins' code",
+        73.5,
+        epochs=1000,
+        batch_size=2048,
+        lr=1.6,
+        weight_decay=1e-6,
+        proj_dim=8192,
+        loss_scale=1.0,
+        **_LARS,
+    ),
+    "VICReg": _recipe(
+        "VICReg", "VICReg", 73.2, epochs=1000, batch_size=2048, lr=1.6, weight_decay=1e-6, proj_dim=8192, **_LARS
+    ),
+    "DINO": _recipe(
+        "DINO",
+        "DINO's code, ResNet-50",
+        75.3,
+        67.5,
+        epochs=800,
+        weight_decay=1e-4,
+        ema_momentum=0.996,
+        n_prototypes=65536,
+        head_norm=False,
+        augment=skssl.MultiCrop(augment="byol"),
+        **_R50,
+    ),
+}

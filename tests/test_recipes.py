@@ -1,0 +1,44 @@
+"""Every recipe makes an estimator whose parameters are in range, and whose scores and source are there."""
+
+import numpy as np
+import pytest
+from conftest import quick
+
+import skssl
+from skssl import recipes
+
+ALL = [
+    pytest.param(recipe, id=f"{name}: {title}")
+    for name in ("CIFAR10", "CIFAR100", "TINY_IMAGENET", "IMAGENET100", "IMAGENET")
+    for title, recipe in getattr(recipes, name).items()
+]
+
+
+@pytest.mark.parametrize("recipe", ALL)
+def test_recipes_make_estimators(recipe):
+    assert set(recipe) == {"method", "params", "linear", "knn", "source"}
+    assert recipe["source"]
+    assert any(score is not None and 1 < score < 100 for score in (recipe["linear"], recipe["knn"]))
+    estimator = recipes.make(recipe, random_state=0)
+    assert type(estimator).__name__ == recipe["method"]
+    assert estimator.random_state == 0
+    estimator._validate_params()
+    estimator._augmentations(224)
+    estimator._tasks()
+
+
+@pytest.mark.parametrize("title", ["SimCLR + rotation, false negatives removed", "SwAV + rotation", "BYOLGSG"])
+def test_a_recipe_trains_when_it_is_made_small(title, X, y):
+    recipe = recipes.CIFAR10[title]
+    small = quick(getattr(skssl, recipe["method"])).get_params(deep=False)
+    size = {name: small[name] for name in ("backbone", "epochs", "batch_size", "random_state", "proj_dim")}
+    estimator = recipes.make(recipe, **size, warmup_epochs=0).fit(X, y)
+    assert np.isfinite(estimator.history_["loss"]).all()
+
+
+def test_rotation_is_added_with_the_papers_weight_and_nothing_else():
+    for table, title, weight in [("CIFAR10", "BYOL", 5.0), ("CIFAR100", "SimSiam", 0.2), ("IMAGENET100", "SwAV", 0.1)]:
+        recipe = getattr(recipes, table)
+        plain, rotated = recipe[title]["params"], recipe[f"{title} + rotation"]["params"]
+        assert rotated == {**plain, "aux": "rotation", "aux_weight": weight}
+        assert recipe[f"{title} + rotation"]["linear"] > recipe[title]["linear"]
