@@ -226,12 +226,18 @@ class ImageLoader:
         for index in permutation[: len(self) * self.batch_size].split(self.batch_size):
             index = index.to(self.device, non_blocking=True)
             images = self.images.read(index)
-            views = [
-                augment(images, draws, index).contiguous(memory_format=torch.channels_last)
-                for augment in self.augmentations
-            ]
             target = None if self.target is None else self.target.index_select(0, index)
-            yield Batch(images, views, index, target, draws)
+            yield Batch(images, self.views(images, draws, index), index, target, draws)
+
+    def views(self, images: Tensor, draws: torch.Generator, index: Tensor) -> list[Tensor]:
+        """Make the views of some images; those by one and the same augmentation in one go."""
+        views = [images] * len(self.augmentations)
+        for augment in dict.fromkeys(self.augmentations):
+            places = [place for place, other in enumerate(self.augmentations) if other is augment]
+            made = augment(images, draws, index, len(places)).chunk(len(places))
+            for place, view in zip(places, made, strict=True):
+                views[place] = view
+        return views
 
 
 def encode(module: nn.Module, images: Images, augment: Augmentation, device: torch.device) -> Iterator[Tensor]:
