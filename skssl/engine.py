@@ -127,7 +127,7 @@ class Objective(nn.Module):
             One for each view.
         """
         sizes = itertools.groupby(views, key=lambda view: view.shape[2:])
-        features = [self.encoder(torch.cat(list(group))) for _, group in sizes]
+        features = [self.encoder(join(list(group))) for _, group in sizes]
         return list(self.projector(torch.cat(features)).chunk(len(views)))
 
     if TYPE_CHECKING:
@@ -156,6 +156,40 @@ class Objective(nn.Module):
                 buffers = {name: buffer.clone() for name, buffer in part.named_buffers()}
                 view = torch.func.functional_call(part, buffers, (view,))
         return view
+
+
+def join(views: Sequence[Tensor]) -> Tensor:
+    """Concatenate views of one size, without a copy where they lie side by side in memory, as the loader makes them.
+
+    Parameters
+    ----------
+    views : sequence of Tensors of shape (n, c, h, w)
+        At least one.
+
+    Returns
+    -------
+    Tensor of shape (n_views * n, c, h, w)
+        All of them, one after the other.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.engine import join
+    >>> both = torch.arange(4.0).view(4, 1, 1, 1)
+    >>> join(both.chunk(2)).data_ptr() == both.data_ptr()
+    True
+    """
+    first = views[0]
+    if torch.compiler.is_compiling() or first.requires_grad:
+        return torch.cat(list(views))
+    places = [first.data_ptr() + i * first.nbytes for i in range(len(views))]
+    one = first.untyped_storage().data_ptr()
+    if all(
+        view.data_ptr() == place and view.stride() == first.stride() and view.untyped_storage().data_ptr() == one
+        for view, place in zip(views, places, strict=True)
+    ):
+        return first.as_strided((len(views) * len(first), *first.shape[1:]), first.stride())
+    return torch.cat(list(views))
 
 
 class Hooks(Protocol):

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 import skssl
 from skssl.augment import MultiCrop
 from skssl.base import SSLTransformer
+from skssl.engine import join
 from skssl.nn import MLP, Queue
 
 
@@ -122,6 +123,18 @@ def test_project_runs_the_encoder_once_a_resolution_and_the_head_once(X):
     by_hand = [net.encoder(torch.cat(views[:2])), net.encoder(torch.cat(views[2:]))]
     torch.testing.assert_close(torch.cat(found), net.projector(torch.cat(by_hand)))
     assert [len(z) for z in found] == [4] * 5
+
+
+def test_views_that_lie_side_by_side_are_joined_without_a_copy():
+    whole = torch.randn(6, 3, 4, 4).contiguous(memory_format=torch.channels_last)
+    parts = whole.chunk(3)
+    assert join(parts).data_ptr() == whole.data_ptr()
+    for views in (parts, parts[1:], parts[::-1], parts[::2], [parts[0], parts[0]], [torch.ones(2, 3, 4, 4)] * 2):
+        assert torch.equal(join(views), torch.cat(list(views)))
+        assert join(views).is_contiguous(memory_format=torch.channels_last) or views[0] is not parts[0]
+    grad = [torch.randn(2, 3, 4, 4, requires_grad=True) for _ in range(2)]
+    join(grad).sum().backward()
+    assert all(torch.equal(view.grad, torch.ones(2, 3, 4, 4)) for view in grad)
 
 
 def test_multi_crop_makes_views_of_two_sizes(seen, X):
