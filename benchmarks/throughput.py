@@ -132,6 +132,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=None, help="steps a run (default: 30 for convnet, 6 for others)")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--only-loops", action="store_true", help="leave out the other methods' own figures")
     arguments = parser.parse_args()
     device = resolve_device(arguments.device)
     rows: list[dict[str, Any]] = []
@@ -165,7 +166,7 @@ def main() -> None:
             BYOL(**shared),
             RotNet(**shared),
         ]
-        for method in others:
+        for method in [] if arguments.only_loops else others:
             name = type(method).__name__ + (" + rotation" if method.aux else "")
             rate = skssl_fit(method, steps)()
             rows.append({"method": name, "backbone": backbone, "loop": "fit", "images_per_second": rate, "rounds": 1})
