@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from skssl.augment import Augmentation
+from skssl.devices import autocast_for
 from skssl.errors import CollapseWarning
 from skssl.images import Images
 from skssl.nn import effective_rank, spread
@@ -126,8 +127,11 @@ class Objective(nn.Module):
         list of Tensors of shape (n, d)
             One for each view.
         """
-        sizes = itertools.groupby(views, key=lambda view: view.shape[2:])
-        features = [self.encoder(join(list(group))) for _, group in sizes]
+        features = []
+        for _, group in itertools.groupby(views, key=lambda view: view.shape[2:]):
+            joined = join(list(group))
+            with autocast_for(joined):  # small crops may be too small for a CPU's bfloat16
+                features.append(self.encoder(joined))
         return list(self.projector(torch.cat(features)).chunk(len(views)))
 
     if TYPE_CHECKING:

@@ -125,6 +125,16 @@ def test_project_runs_the_encoder_once_a_resolution_and_the_head_once(X):
     assert [len(z) for z in found] == [4] * 5
 
 
+def test_views_too_small_for_bfloat16_are_encoded_in_float32(X):
+    net = probing()._make_trainer(skssl.images.as_images(X)).module_
+    dtypes = []
+    net.encoder.register_forward_hook(lambda module, args, out: dtypes.append(out.dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = net.project([torch.randn(4, 3, side, side) for side in (16, 16, 7, 7)])
+    assert dtypes == [torch.bfloat16, torch.float32]
+    assert all(z.isfinite().all() for z in found)
+
+
 def test_views_that_lie_side_by_side_are_joined_without_a_copy():
     whole = torch.randn(6, 3, 4, 4).contiguous(memory_format=torch.channels_last)
     parts = whole.chunk(3)
