@@ -271,6 +271,7 @@ _SHAPES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "crescent": lambda x, y: np.maximum(np.hypot(x, y) - 0.95, 0.75 - np.hypot(x - 0.45, y + 0.25)),
     "arrow": lambda x, y: np.minimum(_polygon(x, y + 0.25, 3, 0.4), _box(x, y - 0.45, 0.25, 0.5)),
 }
+_FEWEST, _MOST = 6, 12  # shapes in an image
 
 
 def make_shapes(
@@ -280,11 +281,12 @@ def make_shapes(
     n_classes: int = 8,
     random_state: int | np.random.RandomState | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Generate images of shapes of any place, size and colour before any background.
+    """Generate images scattered with shapes of one kind, of any place, size and colour, before any background.
 
     A set for trying things out where no data can be had. What tells the classes apart is the form alone,
-    which a linear classifier hardly finds in the pixels and a small network does. As in photographs there is
-    an upright direction: shapes are tilted a little at most, light comes from above, shadows fall below.
+    which neither a linear classifier nor the nearest neighbours find in the pixels and a small network does. As in
+    photographs the parts of an image belong together, and there is an upright direction: shapes are tilted a little
+    at most, light comes from above, shadows fall below.
 
     Parameters
     ----------
@@ -332,40 +334,39 @@ def make_shapes(
         """Draw evenly, a number for each image unless a longer shape is asked for."""
         return rng.uniform(low, high, (n_samples, *(shape or (1, 1)))).astype(np.float32)
 
-    # Where each pixel lies in the shape's own units
+    # The background: a gradient of two colours, cloudy, lit from above
     grid = (np.arange(image_size, dtype=np.float32) + 0.5) / image_size * 2 - 1
     down, right = grid[None, :, None], grid[None, None, :]
-    radius = draw(0.35, 0.7)
-    reach = 1.05 - radius
-    tilt = draw(-np.pi / 12, np.pi / 12)
-    across, below = right - reach * draw(-1, 1), down - reach * draw(-1, 1)
-    x = (np.cos(tilt) * across + np.sin(tilt) * below) / radius
-    y = (np.cos(tilt) * below - np.sin(tilt) * across) / radius
-    sharpness = image_size / 2 * radius  # pixels to a unit
-
-    cover, shadow = np.empty((2, n_samples, image_size, image_size), np.float32)
-    for k, name in enumerate(names):
-        of_class = target == k
-        distance = _SHAPES[name](x[of_class], y[of_class])
-        cover[of_class] = (0.5 - distance * sharpness[of_class]).clip(0, 1)
-        distance = _SHAPES[name](x[of_class], y[of_class] - 0.25)
-        shadow[of_class] = (0.5 - 2 * distance).clip(0, 1)
-
-    # The background: a gradient of two colours, cloudy, lit from above
     angle = draw(0, 2 * np.pi)
     mix = 0.5 + 0.5 * (np.cos(angle) * right + np.sin(angle) * down)
     brightness = draw(0.3, 0.7, 1, 1, 1)
     ends = brightness[:, None] + draw(-0.2, 0.2, 2, 1, 1, 3)
     image = ends[:, 0] + mix[..., None] * (ends[:, 1] - ends[:, 0])
-    image += draw(0.2, 1, 1, 1, 1) * _clouds(rng, n_samples, image_size)[..., None]
+    image += draw(0, 0.3, 1, 1, 1) * _clouds(rng, n_samples, image_size)[..., None]
     image *= (1 - 0.25 * down)[..., None]
-    image *= 1 - 0.35 * shadow[..., None]
 
-    # The shape: lighter or darker than its background, brighter at its top
-    step = draw(0.25, 0.5, 1, 1, 1) * np.sign(draw(-1, 1, 1, 1, 1))
-    colour = brightness + step + draw(-0.25, 0.25, 1, 1, 3)
-    lit = colour * (1 - 0.15 * y.clip(-1, 1))[..., None]
-    image += cover[..., None] * (lit - image)
+    count = rng.randint(_FEWEST, _MOST + 1, n_samples)
+    for i in range(_MOST):
+        # Where each pixel lies in the shape's own units
+        radius = draw(0.22, 0.34)
+        reach = 1.05 - radius
+        tilt = draw(-np.pi / 12, np.pi / 12)
+        across, below = right - reach * draw(-1, 1), down - reach * draw(-1, 1)
+        x = (np.cos(tilt) * across + np.sin(tilt) * below) / radius
+        y = (np.cos(tilt) * below - np.sin(tilt) * across) / radius
+
+        cover, shadow = np.zeros((2, n_samples, image_size, image_size), np.float32)
+        for k, name in enumerate(names):
+            some = (target == k) & (count > i)
+            distance = _SHAPES[name](x[some], y[some])
+            cover[some] = (0.5 - distance * (image_size / 2 * radius[some])).clip(0, 1)  # an edge of one pixel
+            shadow[some] = (0.5 - 2 * _SHAPES[name](x[some], y[some] - 0.25)).clip(0, 1)
+
+        # The shape: lighter or darker than its background, brighter at its top
+        image *= 1 - 0.35 * shadow[..., None]
+        step = draw(0.25, 0.5, 1, 1, 1) * np.sign(draw(-1, 1, 1, 1, 1))
+        colour = brightness + step + draw(-0.25, 0.25, 1, 1, 3)
+        image += cover[..., None] * (colour * (1 - 0.15 * y.clip(-1, 1))[..., None] - image)
     image += draw(0, 0.04, 1, 1, 1) * rng.standard_normal(image.shape).astype(np.float32)
     return (image.clip(0, 1) * 255).round().astype(np.uint8), names[target]
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.linear_model import RidgeClassifier
+from sklearn.neighbors import KNeighborsClassifier
 
 from skssl.datasets import _impatient, load_images, make_shapes
 from skssl.images import as_images
@@ -290,6 +291,7 @@ def test_pixels_tell_little_of_the_shape_and_edges_more() -> None:
         return RidgeClassifier(alpha).fit(features[:800], y[:800]).score(features[800:], y[800:])
 
     assert max(score(pixels, alpha) for alpha in (10, 1e3, 1e5)) < 0.25
+    assert KNeighborsClassifier(20).fit(pixels[:800], y[:800]).score(pixels[800:], y[800:]) < 0.25
     assert score(edges, 0.1) > 0.35
 
 

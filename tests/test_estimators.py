@@ -216,7 +216,7 @@ def test_collapse_is_named(X):
         fitted = quick(skssl.BYOL, lr=0.5, epochs=20, batch_size=40, schedule="constant", **alone).fit(X)
     history = fitted.history_
     assert history["loss"].iloc[-1] < history["loss"].iloc[0] / 10, "the loss says that all is well"
-    assert history["embedding_std"].iloc[0] > 0.3
+    assert history["embedding_std"].iloc[0] > 0.2
     assert history["embedding_std"].iloc[-1] < 0.1
 
 
