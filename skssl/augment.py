@@ -6,8 +6,8 @@ Each step is a small pure function of images and drawn numbers (`resized_crop`, 
 blur, solarise, normalise.
 
 Nothing here waits for the device. Two choices keep a CPU fast: what can be is a small matrix product an image
-(crop, flip and antialiasing are two, a step of the jitter, grey and normalisation are 3x3), and the colours
-are worked on as many images at a time as fit in a core's cache.
+(crop, flip and antialiasing are two, a step of the jitter, grey and normalisation are 3x3), and as many images
+are worked on at a time as fit in a core's cache.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ YIQ_PLANE = _rows(np.linalg.inv(YIQ) @ np.diag([0, 1, 1]) @ YIQ)
 YIQ_QUARTER = _rows(np.linalg.inv(YIQ) @ [[0, 0, 0], [0, 0, 1], [0, -1, 0]] @ YIQ)
 SMALL = 64  # up to this side, in pixels, the presets are those for CIFAR rather than ImageNet
 TRIES = 10  # of a crop by a saliency map
-CACHED_PIXELS = 131072  # pixels whose colours are worked on at a time on a CPU, so that they stay in its cache
+CACHED_PIXELS = 131072  # pixels that are worked on at a time on a CPU, so that they stay in its cache
 
 
 # Geometry
@@ -207,18 +207,32 @@ def resized_crop(
     >>> resized_crop(images, *box, size=(1, 2), flip=torch.tensor([True]))
     tensor([[[[8.2857, 6.7143]]]])
     """
-    h, w = images.shape[2:]
-    white = 255 if images.dtype == torch.uint8 else 1
-    rows = _resampling(top, height, h, size[0], None, interpolation, padding, white)
-    columns = _resampling(left, width, w, size[1], flip, interpolation, padding, 1)
-    return _filter(images.float(), rows, columns)
+    boxes = (top, left, height, width)
+    return _filter(images, *_filters(boxes, images.shape[2:], size, flip, interpolation, padding))
+
+
+def _filters(
+    boxes: Sequence[Tensor],
+    image_size: Sequence[int],
+    size: Sequence[int],
+    flip: Tensor | None,
+    interpolation: str,
+    padding: int,
+) -> tuple[Tensor, Tensor]:
+    """Weights for the rows and for the columns of every image that cut its box out, resize and mirror it."""
+    top, left, height, width = boxes
+    rows = _resampling(top, height, image_size[0], size[0], None, interpolation, padding)
+    return rows, _resampling(left, width, image_size[1], size[1], flip, interpolation, padding)
 
 
 def _filter(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Multiply every image by matrices (n, h, height) and (n, w, width) of its own."""
     n, c, h, w = images.shape
     height, width = rows.shape[2], columns.shape[2]
-    x = torch.bmm(rows.mT, images.movedim(1, 3).reshape(n, h, w * c))  # no copy where the channels lie last
+    if images.dtype == torch.uint8:
+        rows = rows / 255
+    x = images.float().movedim(1, 3).reshape(n, h, w * c)  # no second copy where the channels lie last
+    x = torch.bmm(rows.mT, x)
     x = x.view(n, height, w, c).movedim(3, 1).reshape(n, c * height, w)
     return torch.bmm(x, columns).view(n, c, height, width)
 
@@ -231,9 +245,8 @@ def _resampling(
     flip: Tensor | None,
     interpolation: str,
     padding: int,
-    white: int,
 ) -> Tensor:
-    """Weights (n, n_in, n_out) that take each interval of `n_in` pixels to `n_out`, divided by `white`."""
+    """Weights (n, n_in, n_out) that take each interval of `n_in` pixels to `n_out`."""
     device = start.device
     scale = (length / n_out)[:, None]
     shrink = 1 / scale.clamp(min=1)
@@ -244,7 +257,7 @@ def _resampling(
     pixel = pixel.masked_fill((pixel < 0) | (pixel > length[:, None]), math.inf)  # what is outside weighs nothing
     distance = (pixel * shrink)[:, :, None] - (centre * shrink)[:, None]  # (n, n_in + 2 * padding, n_out)
     weights = _FILTERS[interpolation](distance.abs_())
-    weights.div_(weights.sum(1, keepdim=True).mul_(white))
+    weights.div_(weights.sum(1, keepdim=True))
     return weights[:, padding : padding + n_in]
 
 
@@ -748,31 +761,43 @@ class Augmentation(BaseEstimator):
             If a parameter is of the wrong type or out of its range.
         """
         self._ensure_valid()
-        n, c = n_views * len(images), images.shape[1]
-        probability = self.jitter if self.brightness or self.contrast or self.saturation or self.hue else 0.0
-        bounds, order = [0] * 4, torch.arange(n, device=images.device)
-        if probability:
-            # Shuffled, a part of the batch has the hue first in the order of the jitter, as large a part
-            # second, third and fourth, and the rest is not jittered. The host knows how large the parts are
-            # without knowing which images they hold.
-            order = torch.randperm(n, generator=generator, device=images.device)
-            bounds = _split(n, [probability * quarter / 4 for quarter in range(1, 5)], generator)
-        if probability or n_views > 1:
-            source = order % len(images)
-            images = images.movedim(1, 3).index_select(0, source).movedim(3, 1)
-            index = None if index is None else index.index_select(0, source)
-        crops = self._crop(images, generator, index)
+        (_, c, h, w), n, device = images.shape, n_views * len(images), images.device
+        jittered = self.jitter if self.brightness or self.contrast or self.saturation or self.hue else 0.0
+        # Shuffled, a part of the batch has the hue first in the order of the jitter, as large a part second, third
+        # and fourth, and the rest is not jittered. The host knows how large the parts are without knowing which
+        # images they hold.
+        order = torch.randperm(n, generator=generator, device=device) if jittered else torch.arange(n, device=device)
+        bounds = _split(n, [jittered * quarter / 4 for quarter in range(1, 5)], generator) if jittered else [0] * 4
+        source = order % len(images)
+        height, width = size = self._size(h, w)
+        filters = self._draw_filters((n, h, w), size, index if index is None else index[source], generator)
+        blends, of_mean, shift = self._draw_jitter(n, c, generator)
         to_gray = _graying(_uniform((n,), 0, 1, generator) < self.gray, c)
-        gain, offset = self._scaling(c, images.device)
-        if self.blur or self.solarize:  # these stand between grey and normalisation, which else are one
-            views = self._color(crops, bounds, to_gray, torch.zeros_like(offset), generator)
-            views = self._blur_and_solarize(views, generator)
-            views = _affine(views, gain * torch.eye(c, device=images.device), offset)
-        else:
-            views = self._color(crops, bounds, gain * to_gray, offset, generator)
-        if not probability:
-            return views.contiguous(memory_format=torch.channels_last)
-        return views.movedim(1, 3).index_select(0, order.argsort()).movedim(3, 1)
+        gain, offset = self._scaling(c, device)
+        blurs = self.blur or self.solarize  # between grey and normalisation, which else are one
+        last = gain * (torch.eye(c, device=device).expand(n, c, c) if blurs else to_gray)
+        offset = offset.flatten().repeat(height * width)
+
+        views = torch.empty(n, height * width * c, device=device)
+        images = images.movedim(1, 3)
+        step = max(1, CACHED_PIXELS // (height * width)) if device.type == "cpu" else n
+        for place, (start, stop) in enumerate(pairwise([0, *bounds, n])):
+            for low in range(start, stop, step):
+                some = slice(low, min(low + step, stop))
+                x = images.index_select(0, source[some]).movedim(3, 1)
+                x = _as_float(x) if filters is None else _filter(x, *(of[some] for of in filters))
+                x = x.reshape(-1, c, height * width)
+                if self.interpolation == "bicubic":
+                    x.clamp_(0, 1)
+                if place < 4:
+                    hue = place if self.hue else None
+                    x = _jitter(x, blends[some], of_mean[some], shift[some], hue, self.hue_space)
+                if blurs:
+                    x = torch.bmm(to_gray[some], x).view(-1, c, height, width)
+                    x = self._blur_and_solarize(x, generator).flatten(2)
+                x = torch.bmm(x.mT, last[some].mT)  # with the channels last
+                views.index_copy_(0, order[some], x.view(-1, height * width * c).add_(offset))
+        return views.view(n, height, width, c).movedim(3, 1)
 
     @torch.no_grad()
     @_full_precision
@@ -796,31 +821,31 @@ class Augmentation(BaseEstimator):
         tensor([2.0000, 1.0000, 0.5000])
         """
         self._ensure_valid()
-        c = images.shape[1]
-        gain, offset = self._scaling(c, images.device)
-        return _affine(_as_float(images), gain * torch.eye(c, device=images.device), offset)
+        gain, offset = self._scaling(images.shape[1], images.device)
+        return (_as_float(images).flatten(2) * gain).add_(offset).view(images.shape)
 
-    def _crop(self, images: Tensor, generator: torch.Generator, index: Tensor | None) -> Tensor:
-        """Crop, resize and flip."""
-        n, _, h, w = images.shape
-        size: Any = (h, w) if self.size is None else self.size
-        size = (size, size) if isinstance(size, Integral) else tuple(size)
+    def _size(self, h: int, w: int) -> tuple[int, int]:
+        """Height and width of a view of images of a size."""
+        height, width = np.broadcast_to((h, w) if self.size is None else self.size, 2).tolist()
+        return height, width
+
+    def _draw_filters(
+        self, shape: tuple[int, int, int], size: tuple[int, int], index: Tensor | None, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor] | None:
+        """Draw crops and flips of n images of a size, as weights; None where images stay as they are."""
+        n, h, w = shape
         flip = _uniform((n,), 0, 1, generator) < self.flip if self.flip else None
+        boxes = (*torch.zeros(2, n, device=generator.device), *_constant((h, w), generator.device).expand(n, 2).T)
         if self.crop_padding:
             reach = 2 * self.crop_padding + 1
-            top, left = (_uniform((2, n), 0, reach, generator).floor_() - self.crop_padding).unbind()
+            boxes = (*(_uniform((2, n), 0, reach, generator).floor_() - self.crop_padding), *boxes[2:])
         elif self.crop_scale and self.saliency is not None:
-            top, left, height, width = self._salient(index, (h, w), generator)
+            boxes = self._salient(index, (h, w), generator)
         elif self.crop_scale:
-            top, left, height, width = sample_crops(n, (h, w), self.crop_scale, self.crop_ratio, generator)
+            boxes = sample_crops(n, (h, w), self.crop_scale, self.crop_ratio, generator)
         elif flip is None and size == (h, w):
-            return _as_float(images).contiguous()
-        else:
-            top = left = torch.zeros(n, device=images.device)
-        if self.crop_padding or not self.crop_scale:
-            height, width = torch.full_like(top, h), torch.full_like(top, w)
-        crops = resized_crop(images, top, left, height, width, size, flip, self.interpolation, self.crop_padding)
-        return crops.clamp_(0, 1) if self.interpolation == "bicubic" else crops
+            return None
+        return _filters(boxes, (h, w), size, flip, self.interpolation, self.crop_padding)
 
     def _salient(self, index: Tensor | None, size: tuple[int, int], generator: torch.Generator) -> tuple[Tensor, ...]:
         """Draw boxes as `sample_crops` does, and choose by the maps."""
@@ -839,27 +864,13 @@ class Augmentation(BaseEstimator):
         chosen = salient_crops(candidates, own)
         return tuple(torch.where(by_map, a, b[:, -1]) for a, b in zip(chosen, candidates, strict=True))
 
-    def _color(
-        self, crops: Tensor, bounds: list[int], matrices: Tensor, offset: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        """Jitter the parts within `bounds`, each with its place for the hue; then map the channels of all."""
-        n, c, h, w = crops.shape
+    def _draw_jitter(self, n: int, c: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw the jitter of n images as matrices for the pixels and for their mean, and as shifts of the hue."""
         limits = [(max(0, 1 - reach), 1 + reach) for reach in (self.brightness, self.contrast, self.saturation)]
-        low, high = _constant((*limits, (-self.hue, self.hue)), crops.device).unbind(1)
+        low, high = _constant((*limits, (-self.hue, self.hue)), generator.device).unbind(1)
         drawn = torch.lerp(low, high, _uniform((n, 4), 0, 1, generator))
         order = _uniform((n, 3), 0, 1, generator).argsort(1)
-        blends, of_mean = _blends(drawn[:, :3], order, c)
-        pixels, views = crops.view(n, c, h * w), torch.empty_like(crops)
-        step = max(1, CACHED_PIXELS // (h * w)) if crops.device.type == "cpu" else n
-        for place, (start, stop) in enumerate(pairwise([0, *bounds, n])):
-            for first in range(start, stop, step):
-                some = slice(first, min(first + step, stop))
-                x = pixels[some]
-                if place < 4:
-                    when = place if self.hue else None
-                    x = _jitter(x, blends[some], of_mean[some], drawn[some, 3], when, self.hue_space)
-                _affine(x.view(-1, c, h, w), matrices[some], offset, out=views[some])
-        return views
+        return *_blends(drawn[:, :3], order, c), drawn[:, 3]
 
     def _blur_and_solarize(self, views: Tensor, generator: torch.Generator) -> Tensor:
         """Blur a drawn subset, and solarise."""
@@ -1081,15 +1092,6 @@ _PRESETS: Mapping[str, Callable[[bool], tuple[dict[str, Any], ...]]] = {
 
 
 # Small parts
-
-
-def _affine(images: Tensor, matrices: Tensor, offset: Tensor, out: Tensor | None = None) -> Tensor:
-    """Multiply the channels of every image by a matrix (n, c, c) or (c, c) and add an offset (c, 1)."""
-    n, c, h, w = images.shape
-    out = torch.empty_like(images, memory_format=torch.contiguous_format) if out is None else out
-    pixels = images.reshape(n, c, h * w)
-    torch.baddbmm(offset.expand(n, c, 1), matrices.expand(n, c, c), pixels, out=out.view(n, c, h * w))
-    return out
 
 
 def _as_float(images: Tensor) -> Tensor:
