@@ -26,6 +26,7 @@ from skssl import KNNProbe
 from skssl.datasets import load_images
 
 SMALL_HEADS = {"proj_dim": 512, "pred_dim": 128, "lr": 0.1}  # for a network of 128 features
+SHARED = {"pairing": "shared"}  # two views an image: as many passes as without guiding
 BYOL_HEADS = {"hidden_dim": 512, "pred_dim": 512}
 METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     "untrained": (skssl.SimCLR, {}),
@@ -59,22 +60,17 @@ METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     "SimSiam + rotation": (skssl.SimSiam, {**SMALL_HEADS, "aux": "rotation"}),
     "SimSiam, no predictor": (skssl.SimSiam, {**SMALL_HEADS, "predictor": False}),
     "SimSiamGSG": (skssl.SimSiamGSG, SMALL_HEADS),
-    "SimSiamGSG, shared views": (skssl.SimSiamGSG, {**SMALL_HEADS, "pairing": "shared"}),
-    "SimSiamGSG, shared views, random": (
-        skssl.SimSiamGSG,
-        {**SMALL_HEADS, "pairing": "shared", "stop_gradient": "random"},
-    ),
-    "SimSiamGSG, shared views, reverse": (
-        skssl.SimSiamGSG,
-        {**SMALL_HEADS, "pairing": "shared", "stop_gradient": "reverse"},
-    ),
-    "SimSiamGSG, shared views, no predictor": (
-        skssl.SimSiamGSG,
-        {**SMALL_HEADS, "pairing": "shared", "predictor": False},
-    ),
+    "SimSiamGSG, shared views": (skssl.SimSiamGSG, {**SMALL_HEADS, **SHARED}),
+    "SimSiamGSG, shared views, random": (skssl.SimSiamGSG, {**SMALL_HEADS, **SHARED, "stop_gradient": "random"}),
+    "SimSiamGSG, shared views, reverse": (skssl.SimSiamGSG, {**SMALL_HEADS, **SHARED, "stop_gradient": "reverse"}),
+    "SimSiamGSG, shared views, no predictor": (skssl.SimSiamGSG, {**SMALL_HEADS, **SHARED, "predictor": False}),
     "BYOL": (skssl.BYOL, BYOL_HEADS),
     "BYOL + rotation": (skssl.BYOL, {**BYOL_HEADS, "aux": "rotation"}),
     "BYOLGSG": (skssl.BYOLGSG, SMALL_HEADS),
+    "BYOLGSG, symmetric": (skssl.BYOLGSG, {**SMALL_HEADS, "stop_gradient": "symmetric"}),
+    "BYOLGSG, shared views": (skssl.BYOLGSG, {**SMALL_HEADS, **SHARED}),
+    "BYOLGSG, shared views, random": (skssl.BYOLGSG, {**SMALL_HEADS, **SHARED, "stop_gradient": "random"}),
+    "BYOLGSG, shared views, reverse": (skssl.BYOLGSG, {**SMALL_HEADS, **SHARED, "stop_gradient": "reverse"}),
     "DirectPred": (skssl.DirectPred, {}),
     "BarlowTwins": (skssl.BarlowTwins, {}),
     "VICReg": (skssl.VICReg, {}),

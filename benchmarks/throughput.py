@@ -3,7 +3,11 @@
 The runs of a comparison take turns in one process, and what counts is the ratio of each pair: these machines are
 shared, so that a figure by itself says little. Random images will do: the time does not depend on what they show.
 
-    python -m benchmarks.throughput [--backbones convnet resnet18] [--rounds 5] [--device auto]
+SimCLR is compared with those two, and what `--methods` names with their own passes: a method's forward and backward
+passes and optimiser steps on one ready-made batch again and again, so that what `fit` adds is left over (views,
+momentum copies, queues, records).
+
+    python -m benchmarks.throughput [--backbones convnet resnet18] [--rounds 5] [--methods BYOL MoCo] [--device auto]
 """
 
 from __future__ import annotations
@@ -17,10 +21,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.base import clone
+from skorch.callbacks import Callback
 from torch import nn
 
+from benchmarks.methods import METHODS
 from benchmarks.record import record
-from skssl import BYOL, RotNet, SimCLR, SimSiam, SimSiamGSG
+from skssl import SimCLR
 from skssl.backbones import build_backbone
 from skssl.devices import resolve_device, resolve_precision
 from skssl.losses import nt_xent
@@ -29,12 +36,18 @@ from skssl.nn import MLP
 BATCH, SIDE = 256, 32
 
 
+def random_images(batches: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw images and classes for some batches."""
+    n = batches * BATCH
+    return np.random.default_rng(0).integers(0, 256, (n, SIDE, SIDE, 3), dtype=np.uint8), np.arange(n) % 10
+
+
 def skssl_fit(method: Any, steps: int) -> Callable[[], float]:
     """Prepare a fit whose images a second come from its own history, the first epoch left out."""
-    pixels = np.random.default_rng(0).integers(0, 256, (steps * BATCH, SIDE, SIDE, 3), dtype=np.uint8)
+    pixels, labels = random_images(steps)
 
     def run() -> float:
-        return method.fit(pixels).history_["images_per_second"].iloc[1:].max()
+        return method.fit(pixels, labels).history_["images_per_second"].iloc[1:].max()
 
     return run
 
@@ -54,6 +67,25 @@ def seconds_a_step(step: Callable[[Any], None], batches: Iterator[Any], steps: i
             torch.cuda.synchronize()
         best = min(best, time.perf_counter() - start)
     return best / steps
+
+
+def own_passes(method: Any, steps: int, device: torch.device) -> Callable[[], float]:
+    """Prepare a method's own passes and optimiser steps, fed the same ready-made batch again and again."""
+
+    class Keep(Callback):
+        def on_batch_begin(self, net: Any, batch: Any = None, training: Any = None, **kwargs: Any) -> None:
+            self.batch = batch
+
+    keep = Keep()
+    net = clone(method).set_params(epochs=1, callbacks=[keep]).fit(*random_images(2)).net_
+    net.module_.train()
+
+    def step(batch: Any) -> None:
+        net.optimizer_.zero_grad()
+        net.infer(batch)["loss"].backward()
+        net.optimizer_.step()
+
+    return lambda: BATCH / seconds_a_step(step, itertools.repeat(keep.batch), steps, device)
 
 
 def bare_loop(backbone: str, steps: int, device: torch.device) -> Callable[[], float]:
@@ -86,7 +118,7 @@ def lightly_loop(backbone: str, steps: int, device: torch.device) -> Callable[[]
 
     class Pixels(torch.utils.data.Dataset):
         def __init__(self) -> None:
-            self.images = np.random.default_rng(0).integers(0, 256, (4096, SIDE, SIDE, 3), dtype=np.uint8)
+            self.images, _ = random_images(16)
 
         def __len__(self) -> int:
             return len(self.images)
@@ -125,17 +157,36 @@ def compare(runs: dict[str, Callable[[], float]], rounds: int) -> dict[str, list
     return found
 
 
+def rows(method: str, backbone: str, found: dict[str, list[float]]) -> list[dict[str, Any]]:
+    """Make one row a loop, with the ratios of what stands first, `fit`, to it."""
+    made = []
+    for name, rates in found.items():
+        ratios = [ours / theirs for ours, theirs in zip(found["fit"], rates, strict=True)]
+        made.append(
+            {
+                "method": method,
+                "backbone": backbone,
+                "loop": name,
+                "images_per_second": statistics.median(rates),
+                "fit_is_faster_by": statistics.median(ratios),
+                "lowest": min(ratios),
+                "highest": max(ratios),
+                "rounds": len(rates),
+            }
+        )
+    return made
+
+
 def main() -> None:
     """Run the comparisons and record them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--methods", nargs="*", default=[], choices=METHODS, metavar="NAME")
     parser.add_argument("--backbones", nargs="+", default=["convnet", "resnet18"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=None, help="steps a run (default: 30 for convnet, 6 for others)")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--only-loops", action="store_true", help="leave out the other methods' own figures")
     arguments = parser.parse_args()
     device = resolve_device(arguments.device)
-    rows: list[dict[str, Any]] = []
     for backbone in arguments.backbones:
         steps = arguments.steps or (30 if backbone == "convnet" or device.type != "cpu" else 6)
         shared = {"backbone": backbone, "epochs": 3, "batch_size": BATCH, "random_state": 0, "device": str(device)}
@@ -144,33 +195,12 @@ def main() -> None:
             runs["lightly"] = lightly_loop(backbone, steps, device)
         except ImportError:
             print("lightly is not installed (pip install lightly): compared with the bare loop only")
-        found = compare(runs, arguments.rounds)
-        for name, rates in found.items():
-            ratios = [ours / theirs for ours, theirs in zip(found["fit"], rates, strict=True)]
-            rows.append(
-                {
-                    "method": "SimCLR",
-                    "backbone": backbone,
-                    "loop": name,
-                    "images_per_second": statistics.median(rates),
-                    "fit_is_faster_by": statistics.median(ratios),
-                    "lowest": min(ratios),
-                    "highest": max(ratios),
-                    "rounds": arguments.rounds,
-                }
-            )
-        others = [
-            SimCLR(aux="rotation", **shared),
-            SimSiam(**shared),
-            SimSiamGSG(**shared),
-            BYOL(**shared),
-            RotNet(**shared),
-        ]
-        for method in [] if arguments.only_loops else others:
-            name = type(method).__name__ + (" + rotation" if method.aux else "")
-            rate = skssl_fit(method, steps)()
-            rows.append({"method": name, "backbone": backbone, "loop": "fit", "images_per_second": rate, "rounds": 1})
-    record("throughput", rows)
+        record("throughput", rows("SimCLR", backbone, compare(runs, arguments.rounds)))
+        for name in arguments.methods:
+            method, params = METHODS[name]
+            estimator = method(**{**shared, **params})
+            runs = {"fit": skssl_fit(estimator, steps), "own passes": own_passes(estimator, steps, device)}
+            record("throughput", rows(name, backbone, compare(runs, arguments.rounds)))
 
 
 if __name__ == "__main__":
