@@ -18,9 +18,10 @@ from skssl.engine import Batch
 from skssl.pretext import TASKS
 from skssl.pretext.colorization import color_cells, color_weights, rgb_to_lab, soft_encode
 from skssl.pretext.inpainting import middle
-from skssl.pretext.jigsaw import cut_tiles, encode_tiles, far_permutations, normalize_tiles
+from skssl.pretext.jigsaw import far_permutations
 from skssl.pretext.relative_patch import keep_one_channel, neighbours
 from skssl.pretext.rotation import turn, zoom
+from skssl.pretext.tiles import cut_tiles, encode_tiles, normalize_tiles
 
 F = nn.functional
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from skssl.augment import Augmentation, as_augmentations
 from skssl.engine import Batch, Objective
 from skssl.methods.bank import Bank
-from skssl.pretext.jigsaw import cut_tiles, encode_tiles
+from skssl.pretext.tiles import cut_tiles, encode_tiles
 
 GRID = 3  # tiles a side
 CROP = Augmentation(crop_scale=(0.6, 1.0), jitter=0.0, gray=0.0, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))

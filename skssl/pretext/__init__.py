@@ -11,8 +11,9 @@ from skssl.pretext.inpainting import ContextEncoderTask
 from skssl.pretext.jigsaw import JigsawTask
 from skssl.pretext.relative_patch import RelativePatchTask
 from skssl.pretext.rotation import Rotation
+from skssl.pretext.task import Task
 
-__all__ = ["ColorizationTask", "ContextEncoderTask", "JigsawTask", "RelativePatchTask", "Rotation", "as_tasks"]
+__all__ = ["ColorizationTask", "ContextEncoderTask", "JigsawTask", "RelativePatchTask", "Rotation", "Task", "as_tasks"]
 
 TASKS: dict[str, Any] = {
     "colorization": ColorizationTask,
@@ -55,7 +56,7 @@ def as_tasks(aux: Any) -> dict[str, Any]:
     tasks: dict[str, Any] = {}
     for given in [aux] if isinstance(aux, str) or not isinstance(aux, Sequence) else aux:
         task = pick("aux", given, TASKS)() if isinstance(given, str) else given
-        if not all(hasattr(task, hook) for hook in ("name", "build", "losses")):
+        if not isinstance(task, Task):
             raise TypeError(f"aux must be a task such as 'rotation' or Rotation(), or a list of tasks. Got {given!r}.")
         if task.name in tasks:
             raise ValueError(f"aux must name each task once. Got {task.name!r} twice.")

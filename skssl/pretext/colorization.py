@@ -7,7 +7,6 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,6 +14,7 @@ from torch.nn import functional as F
 from skssl.augment import Augmentation
 from skssl.backbones import feature_map, map_channels
 from skssl.losses import full_precision
+from skssl.pretext.task import Task
 
 if TYPE_CHECKING:
     from skssl.engine import Batch, Objective
@@ -31,7 +31,7 @@ GRAY = 5.0  # where neither a nor b of any pixel is farther from 0, an image cou
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class ColorizationTask(BaseEstimator):
+class ColorizationTask(Task):
     """Predict the colours of an image from its luminance.
 
     A crop of the original image, mirrored or not, goes through the encoder as its luminance alone, in all three
@@ -84,34 +84,11 @@ class ColorizationTask(BaseEstimator):
         black, white = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
         return Augmentation(crop_scale=self.crop_scale, jitter=0.0, gray=0.0, mean=black, std=white)
 
-    def validate(self) -> None:
-        """Refuse parameters that are out of range.
-
-        Raises
-        ------
-        ValueError
-            Naming the parameter, what was expected and what came.
-        """
-        self._validate_params()
+    def validate(self) -> None:  # noqa: D102
+        super().validate()
         self._augment.validate()
 
-    def build(self, net: Objective, dim: int, n_samples: int) -> None:
-        """Put the decoder and the cells on the net.
-
-        Parameters
-        ----------
-        net : Objective
-            The network.
-        dim : int
-            Width of the features; not used.
-        n_samples : int
-            Number of training images; not used.
-
-        Raises
-        ------
-        ValueError
-            If the images are not of three channels.
-        """
+    def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102
         if net.shape[0] != 3:
             raise ValueError(
                 "Colorization learns from the colours of images: expected 3 channels (red, green and blue), got "
@@ -124,21 +101,7 @@ class ColorizationTask(BaseEstimator):
         net.register_buffer("colorization_cells", cells)
         net.register_buffer("colorization_counts", torch.zeros(len(cells)))
 
-    def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:
-        """Take the colours from the images, and compare those that the decoder gives them with the true ones.
-
-        Parameters
-        ----------
-        net : Objective
-            The network.
-        batch : Batch
-            The batch.
-
-        Returns
-        -------
-        dict of str to scalar Tensor
-            "colorization", the mean weighted cross-entropy.
-        """
+    def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
         lab = rgb_to_lab(self._augment(batch.images, batch.generator or torch.default_generator))
         gray = ((lab[:, :1] - 50) / 25).expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
         start = [min(self.stride // 2, side - 1) for side in lab.shape[2:]]

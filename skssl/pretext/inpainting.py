@@ -7,17 +7,18 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from skssl.pretext.task import Task
 
 if TYPE_CHECKING:
     from skssl.engine import Batch, Objective
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class ContextEncoderTask(BaseEstimator):
+class ContextEncoderTask(Task):
     """Predict the middle of a view from what is around it.
 
     The middle of the first view, half as high and wide as the view, is filled with the mean colour (that of the
@@ -53,28 +54,7 @@ class ContextEncoderTask(BaseEstimator):
         "margin_weight": [Interval(Real, 0, None, closed="left")],
     }
 
-    def validate(self) -> None:
-        """Refuse parameters that are out of range.
-
-        Raises
-        ------
-        ValueError
-            Naming the parameter, what was expected and what came.
-        """
-        self._validate_params()
-
-    def build(self, net: Objective, dim: int, n_samples: int) -> None:
-        """Put the decoder on the net.
-
-        Parameters
-        ----------
-        net : Objective
-            The network.
-        dim : int
-            Width of the features.
-        n_samples : int
-            Number of training images; not used.
-        """
+    def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102
         width, side = self.hidden_dim, 4
         layers: list[nn.Module] = [nn.Linear(dim, width * side**2, bias=False), nn.Unflatten(1, (width, side, side))]
         layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
@@ -84,21 +64,7 @@ class ContextEncoderTask(BaseEstimator):
             layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
         net.inpainting_decoder = nn.Sequential(*layers, nn.Conv2d(width, net.shape[0], 3, padding=1))
 
-    def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:
-        """Cut a hole, and compare what the decoder fills it with with what was there.
-
-        Parameters
-        ----------
-        net : Objective
-            The network.
-        batch : Batch
-            The batch.
-
-        Returns
-        -------
-        dict of str to scalar Tensor
-            "inpainting", the weighted mean squared error.
-        """
+    def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
         view = batch.views[0]
         rows, columns, margin = middle(*view.shape[2:])
         holed = view.clone()

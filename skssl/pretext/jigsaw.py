@@ -1,4 +1,4 @@
-"""Jigsaw: in which order have the tiles of this image been laid? And how to cut tiles."""
+"""Jigsaw: tell in which order the tiles of an image have been laid."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
-from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skssl.augment import grayscale
-from skssl.devices import autocast_for
 from skssl.losses import full_precision
+from skssl.pretext.task import Task
+from skssl.pretext.tiles import cut_tiles, encode_tiles, normalize_tiles
 
 if TYPE_CHECKING:
     from skssl.engine import Batch, Objective
@@ -26,7 +26,7 @@ SEED = 0  # of the permutations, which are the same in every training: another s
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class JigsawTask(BaseEstimator):
+class JigsawTask(Task):
     """Predict the permutation in which the tiles of an image were laid.
 
     The tiles are cut from the original image, not from its views, one puzzle an image. Each is normalised by its own
@@ -83,15 +83,8 @@ class JigsawTask(BaseEstimator):
         "tile_size": [Interval(Integral, 1, None, closed="left"), None],
     }
 
-    def validate(self) -> None:
-        """Refuse parameters that are out of range.
-
-        Raises
-        ------
-        ValueError
-            Naming the parameter, what was expected and what came.
-        """
-        self._validate_params()
+    def validate(self) -> None:  # noqa: D102
+        super().validate()
         most = math.factorial(self.grid**2)
         if self.n_permutations > most:
             raise ValueError(
@@ -99,39 +92,14 @@ class JigsawTask(BaseEstimator):
                 f"{self.grid**2} tiles. Got {self.n_permutations!r} instead."
             )
 
-    def build(self, net: Objective, dim: int, n_samples: int) -> None:
-        """Put the head and the permutations on the net.
-
-        Parameters
-        ----------
-        net : Objective
-            The network.
-        dim : int
-            Width of the features.
-        n_samples : int
-            Number of training images; not used.
-        """
+    def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102
         tile = nn.Linear(dim, self.tile_dim, bias=False), nn.BatchNorm1d(self.tile_dim), nn.ReLU(inplace=True)
         net.jigsaw_tile = nn.Sequential(*tile)
         net.jigsaw_head = nn.Linear(self.grid**2 * self.tile_dim, self.n_permutations)
         permutations = far_permutations(self.grid**2, self.n_permutations, SEED)
         net.register_buffer("jigsaw_permutations", torch.from_numpy(permutations))
 
-    def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:
-        """Lay a puzzle of each image, and compare what the head says with how it was laid.
-
-        Parameters
-        ----------
-        net : Objective
-            The network.
-        batch : Batch
-            The batch.
-
-        Returns
-        -------
-        dict of str to scalar Tensor
-            "jigsaw", the mean cross-entropy, and "jigsaw_accuracy".
-        """
+    def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
         n, device = len(batch.images), batch.images.device
         images = gray_and_mirror(batch.images.float(), self.gray, self.flip)
         tiles = normalize_tiles(cut_tiles(images, self.grid))
@@ -170,111 +138,6 @@ def gray_and_mirror(images: Tensor, gray: float, flip: float) -> Tensor:
     drawn = torch.rand(2, len(images), device=images.device)
     images = grayscale(images, drawn[0] < gray)
     return torch.where(drawn[1, :, None, None, None] < flip, images.flip(3), images)
-
-
-def cut_tiles(images: Tensor, grid: int, share: float = 0.75) -> Tensor:
-    """Cut every image into a grid of tiles, each at a random place of its own in its cell.
-
-    The gaps between tiles keep a network from following lines and colours across their borders.
-
-    Parameters
-    ----------
-    images : Tensor of shape (n, c, h, w)
-        Images. Where a side has fewer than two pixels a cell, they are enlarged first, pixel by pixel.
-    grid : int
-        Tiles a side. The grid, of the largest cells that fit, lies at a random place, too.
-    share : float, default=0.75
-        A tile's side as a share of its cell's, rounded.
-
-    Returns
-    -------
-    Tensor of shape (n, grid * grid, c, side, side)
-        The tiles, row by row, drawn from the global generator.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from skssl.pretext.jigsaw import cut_tiles
-    >>> cut_tiles(torch.zeros(5, 3, 32, 32), grid=3).shape
-    torch.Size([5, 9, 3, 8, 8])
-    """
-    times = -(-2 * grid // min(images.shape[2:]))
-    if times > 1:
-        images = images.repeat_interleave(times, 2).repeat_interleave(times, 3)
-    n, c, h, w = images.shape
-    device = images.device
-    side = max(1, round(share * (min(h, w) // grid)))
-
-    def places(length: int) -> Tensor:
-        """Which pixels of an axis each tile takes: (n, grid, grid, side)."""
-        cell = length // grid
-        origin = torch.randint(length - grid * cell + 1, (n, 1, 1, 1), device=device)
-        within = torch.randint(cell - side + 1, (n, grid, grid, 1), device=device)
-        return origin + within + torch.arange(side, device=device)
-
-    steps = torch.arange(grid, device=device)
-    rows = places(h) + steps.view(grid, 1, 1) * (h // grid)
-    columns = places(w) + steps.view(grid, 1) * (w // grid)
-    pixel = (rows[..., :, None] * w + columns[..., None, :]).view(n, 1, -1)  # grid * grid * side * side of them
-    tiles = images.reshape(n, c, h * w).gather(2, pixel.expand(n, c, -1))
-    return tiles.view(n, c, grid * grid, side, side).transpose(1, 2)
-
-
-def normalize_tiles(tiles: Tensor) -> Tensor:
-    """Bring every channel of every tile to mean 0 and deviation 1; an even one becomes 0.
-
-    Parameters
-    ----------
-    tiles : Tensor of shape (n, tiles, c, h, w)
-        Tiles.
-
-    Returns
-    -------
-    Tensor of shape (n, tiles, c, h, w)
-        The same, normalised.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from skssl.pretext.jigsaw import normalize_tiles
-    >>> normalize_tiles(torch.tensor([[[[[1.0, 5.0]]]]])).flatten()
-    tensor([-1.,  1.])
-    """
-    deviation, mean = torch.std_mean(tiles, (3, 4), correction=0, keepdim=True)
-    return (tiles - mean) / deviation.masked_fill(deviation < 1e-6, 1.0)
-
-
-def encode_tiles(encoder: nn.Module, tiles: Tensor, size: int | None = None) -> Tensor:
-    """Encode all tiles in one pass.
-
-    Parameters
-    ----------
-    encoder : torch.nn.Module
-        From images to features.
-    tiles : Tensor of shape (n, tiles, c, h, w)
-        Tiles.
-    size : int, default=None
-        To how many pixels a side they are resized first.
-
-    Returns
-    -------
-    Tensor of shape (n, tiles, d)
-        Their features.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from skssl.backbones import ConvNet
-    >>> from skssl.pretext.jigsaw import encode_tiles
-    >>> encode_tiles(ConvNet(), torch.zeros(2, 9, 3, 8, 8)).shape
-    torch.Size([2, 9, 128])
-    """
-    flat = tiles.flatten(0, 1)
-    if size is not None:
-        flat = F.interpolate(flat, size=(size, size), mode="bilinear", antialias=True)
-    with autocast_for(flat):  # tiles may be too small for a CPU's bfloat16
-        features = encoder(flat.contiguous(memory_format=torch.channels_last))
-    return features.view(*tiles.shape[:2], -1)
 
 
 def far_permutations(length: int, count: int, seed: int) -> np.ndarray:

@@ -8,13 +8,13 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval
 from torch import Tensor
 from torch.nn import functional as F
 
 from skssl.nn import MLP
-from skssl.pretext.jigsaw import cut_tiles, encode_tiles, normalize_tiles
+from skssl.pretext.task import Task
+from skssl.pretext.tiles import cut_tiles, encode_tiles, normalize_tiles
 
 if TYPE_CHECKING:
     from skssl.engine import Batch, Objective
@@ -24,7 +24,7 @@ SIDES = [(i, j) for i, j in itertools.product((-1, 0, 1), repeat=2) if (i, j) !=
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class RelativePatchTask(BaseEstimator):
+class RelativePatchTask(Task):
     """Predict on which of eight sides of a patch another patch of the image was.
 
     Patches are cut from the original image, not from its views: a grid of them, each at a random place in its cell, so
@@ -64,46 +64,11 @@ class RelativePatchTask(BaseEstimator):
         "drop_colors": [Interval(Real, 0, 1, closed="both")],
     }
 
-    def validate(self) -> None:
-        """Refuse parameters that are out of range.
-
-        Raises
-        ------
-        ValueError
-            Naming the parameter, what was expected and what came.
-        """
-        self._validate_params()
-
-    def build(self, net: Objective, dim: int, n_samples: int) -> None:
-        """Put the head and the pairs of neighbours on the net.
-
-        Parameters
-        ----------
-        net : Objective
-            The network.
-        dim : int
-            Width of the features.
-        n_samples : int
-            Number of training images; not used.
-        """
+    def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102
         net.relative_patch_head = MLP((2 * dim, self.hidden_dim, len(SIDES)))
         net.register_buffer("relative_patch_pairs", neighbours(self.grid))
 
-    def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:
-        """Cut patches, and compare what the head says of pairs with where they were.
-
-        Parameters
-        ----------
-        net : Objective
-            The network.
-        batch : Batch
-            The batch.
-
-        Returns
-        -------
-        dict of str to scalar Tensor
-            "relative_patch", the mean cross-entropy over all pairs, and "relative_patch_accuracy".
-        """
+    def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
         patches = normalize_tiles(cut_tiles(batch.images.float(), self.grid))
         features = encode_tiles(net.encoder, keep_one_channel(patches, self.drop_colors))  # (n, patches, d)
         first, second, side = net.relative_patch_pairs

@@ -10,7 +10,6 @@ from numbers import Real
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 from torch.nn import functional as F
@@ -20,13 +19,14 @@ from skssl.backbones import stages
 from skssl.errors import pick
 from skssl.losses import sup_con
 from skssl.nn import MLP
+from skssl.pretext.task import Task
 
 if TYPE_CHECKING:
     from skssl.engine import Batch, Objective
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Rotation(BaseEstimator):
+class Rotation(Task):
     """Predict the angle by which a view was turned.
 
     As an auxiliary task each of the first two views is turned by an angle of its own, goes through the encoder (and
@@ -84,15 +84,8 @@ class Rotation(BaseEstimator):
         "shared": [str],
     }
 
-    def validate(self) -> None:
-        """Refuse parameters that are out of range.
-
-        Raises
-        ------
-        ValueError
-            Naming the parameter, what was expected and what came.
-        """
-        self._validate_params()
+    def validate(self) -> None:  # noqa: D102
+        super().validate()
         finite = all(isinstance(angle, Real) and math.isfinite(angle) for angle in self.angles)
         if not finite or len({angle % 360 for angle in self.angles}) < max(len(self.angles), 2):
             raise ValueError(
@@ -100,23 +93,7 @@ class Rotation(BaseEstimator):
                 f"Got {self.angles!r} instead."
             )
 
-    def build(self, net: Objective, dim: int, n_samples: int) -> None:
-        """Put the head on the net, and copies of the layers that are not shared.
-
-        Parameters
-        ----------
-        net : Objective
-            The network.
-        dim : int
-            Width of the features.
-        n_samples : int
-            Number of training images; not used.
-
-        Raises
-        ------
-        ValueError
-            If the encoder has no layers of the name in `shared`.
-        """
+    def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102
         on_projector = self.head == "projector" and hasattr(net, "projector")
         if self.shared not in ("projector", "backbone"):
             options = stages(net.encoder)
@@ -150,22 +127,7 @@ class Rotation(BaseEstimator):
             return getattr(net, "rotation_projector", net.projector)(features)
         return features
 
-    def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:
-        """Turn the first two views, and compare what the head says with what was done.
-
-        Parameters
-        ----------
-        net : Objective
-            The network.
-        batch : Batch
-            The batch.
-
-        Returns
-        -------
-        dict of str to scalar Tensor
-            "rotation", the sum over the views of the mean loss (one mean for "cosine"), and for the cross-entropy
-            "rotation_accuracy".
-        """
+    def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
         views = (batch.views * 2)[:2] if self.loss == "cosine" else batch.views[:2]
         n, k = len(views[0]), len(self.angles)
         outputs: list[Tensor] = []

@@ -1,0 +1,66 @@
+"""What pretext tasks share: parameters that are checked, and the two hooks of a method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from sklearn.base import BaseEstimator
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from skssl.engine import Batch, Objective
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Task(BaseEstimator):
+    """A pretext task that any method takes as ``aux``; abstract."""
+
+    #: Under which its loss is recorded.
+    name: ClassVar[str]
+
+    def validate(self) -> None:
+        """Refuse parameters that are out of range.
+
+        Raises
+        ------
+        ValueError
+            Naming the parameter, what was expected and what came.
+        """
+        self._validate_params()
+
+    def build(self, net: Objective, dim: int, n_samples: int) -> None:
+        """Put on the net what the task needs.
+
+        Parameters
+        ----------
+        net : Objective
+            The network, with the method's parts.
+        dim : int
+            Width of the features.
+        n_samples : int
+            Number of training images.
+
+        Raises
+        ------
+        ValueError
+            If the task cannot be done with this network or these images.
+        """
+        raise NotImplementedError
+
+    def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:
+        """Compute the task's loss.
+
+        Parameters
+        ----------
+        net : Objective
+            The network.
+        batch : Batch
+            The batch.
+
+        Returns
+        -------
+        dict of str to scalar Tensor
+            The loss under the task's name, and what is recorded only, detached.
+        """
+        raise NotImplementedError

@@ -1,0 +1,114 @@
+"""Tiles: how images are cut into them, and how they go through an encoder."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from skssl.devices import autocast_for
+
+
+def cut_tiles(images: Tensor, grid: int, share: float = 0.75) -> Tensor:
+    """Cut every image into a grid of tiles, each at a random place of its own in its cell.
+
+    The gaps between tiles keep a network from following lines and colours across their borders.
+
+    Parameters
+    ----------
+    images : Tensor of shape (n, c, h, w)
+        Images. Where a side has fewer than two pixels a cell, they are enlarged first, pixel by pixel.
+    grid : int
+        Tiles a side. The grid, of the largest cells that fit, lies at a random place, too.
+    share : float, default=0.75
+        A tile's side as a share of its cell's, rounded.
+
+    Returns
+    -------
+    Tensor of shape (n, grid * grid, c, side, side)
+        The tiles, row by row, drawn from the global generator.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.pretext.tiles import cut_tiles
+    >>> cut_tiles(torch.zeros(5, 3, 32, 32), grid=3).shape
+    torch.Size([5, 9, 3, 8, 8])
+    """
+    times = -(-2 * grid // min(images.shape[2:]))
+    if times > 1:
+        images = images.repeat_interleave(times, 2).repeat_interleave(times, 3)
+    n, c, h, w = images.shape
+    device = images.device
+    side = max(1, round(share * (min(h, w) // grid)))
+
+    def places(length: int) -> Tensor:
+        """Which pixels of an axis each tile takes: (n, grid, grid, side)."""
+        cell = length // grid
+        origin = torch.randint(length - grid * cell + 1, (n, 1, 1, 1), device=device)
+        within = torch.randint(cell - side + 1, (n, grid, grid, 1), device=device)
+        return origin + within + torch.arange(side, device=device)
+
+    steps = torch.arange(grid, device=device)
+    rows = places(h) + steps.view(grid, 1, 1) * (h // grid)
+    columns = places(w) + steps.view(grid, 1) * (w // grid)
+    pixel = (rows[..., :, None] * w + columns[..., None, :]).view(n, 1, -1)  # grid * grid * side * side of them
+    tiles = images.reshape(n, c, h * w).gather(2, pixel.expand(n, c, -1))
+    return tiles.view(n, c, grid * grid, side, side).transpose(1, 2)
+
+
+def normalize_tiles(tiles: Tensor) -> Tensor:
+    """Bring every channel of every tile to mean 0 and deviation 1; an even one becomes 0.
+
+    Parameters
+    ----------
+    tiles : Tensor of shape (n, tiles, c, h, w)
+        Tiles.
+
+    Returns
+    -------
+    Tensor of shape (n, tiles, c, h, w)
+        The same, normalised.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.pretext.tiles import normalize_tiles
+    >>> normalize_tiles(torch.tensor([[[[[1.0, 5.0]]]]])).flatten()
+    tensor([-1.,  1.])
+    """
+    deviation, mean = torch.std_mean(tiles, (3, 4), correction=0, keepdim=True)
+    return (tiles - mean) / deviation.masked_fill(deviation < 1e-6, 1.0)
+
+
+def encode_tiles(encoder: nn.Module, tiles: Tensor, size: int | None = None) -> Tensor:
+    """Encode all tiles in one pass.
+
+    Parameters
+    ----------
+    encoder : torch.nn.Module
+        From images to features.
+    tiles : Tensor of shape (n, tiles, c, h, w)
+        Tiles.
+    size : int, default=None
+        To how many pixels a side they are resized first.
+
+    Returns
+    -------
+    Tensor of shape (n, tiles, d)
+        Their features.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.backbones import ConvNet
+    >>> from skssl.pretext.tiles import encode_tiles
+    >>> encode_tiles(ConvNet(), torch.zeros(2, 9, 3, 8, 8)).shape
+    torch.Size([2, 9, 128])
+    """
+    flat = tiles.flatten(0, 1)
+    if size is not None:
+        flat = F.interpolate(flat, size=(size, size), mode="bilinear", antialias=True)
+    with autocast_for(flat):  # tiles may be too small for a CPU's bfloat16
+        features = encoder(flat.contiguous(memory_format=torch.channels_last))
+    return features.view(*tiles.shape[:2], -1)
