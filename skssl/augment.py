@@ -356,7 +356,7 @@ def color_jitter(
     n, c, h, w = images.shape
     matrices, of_mean = _blends(factors, order, c)
     pixels = images.reshape(n, c, h * w)
-    return _jitter(pixels, matrices, of_mean, shift, place, hue_space).view(n, c, h, w)
+    return _jitter(pixels, matrices, of_mean, _hue_turns(shift, hue_space), place).view(n, c, h, w)
 
 
 def _blends(factors: Tensor, order: Tensor, c: int) -> tuple[Tensor, Tensor]:
@@ -372,13 +372,13 @@ def _blends(factors: Tensor, order: Tensor, c: int) -> tuple[Tensor, Tensor]:
 
 
 def _jitter(
-    pixels: Tensor, matrices: Tensor, of_mean: Tensor, shift: Tensor, place: int | None, hue_space: str
+    pixels: Tensor, matrices: Tensor, of_mean: Tensor, turns: tuple[Tensor, Tensor | None], place: int | None
 ) -> Tensor:
     """The work of `color_jitter` on (n, c, pixels); without the hue where it has no place."""
     steps = zip(matrices.unbind(1), of_mean.unbind(1), strict=True)
     for step in range(4):
         if step == place and pixels.shape[1] == 3:
-            pixels = _turn_hue(pixels, shift, hue_space)
+            pixels = _turn_hue(pixels, *turns)
         if step < 3:
             matrix, share = next(steps)
             offset = torch.bmm(share, pixels.mean(2, keepdim=True))
@@ -410,43 +410,41 @@ def adjust_hue(images: Tensor, shift: Tensor, space: str = "hsv") -> Tensor:
     >>> adjust_hue(red, torch.tensor([0.5])).flatten().round(decimals=3)  # cyan
     tensor([0., 1., 1.])
     """
-    return _turn_hue(images.flatten(2), shift, space).view(images.shape)
+    return _turn_hue(images.flatten(2), *_hue_turns(shift, space)).view(images.shape)
 
 
-def _turn_hue(pixels: Tensor, shift: Tensor, space: str) -> Tensor:
-    """The work of `adjust_hue` on (n, 3, pixels)."""
+def _hue_turns(shift: Tensor, space: str) -> tuple[Tensor, Tensor | None]:
+    """Matrices (n, 3, 3) that turn the hue, and for HSV shares (n, 1, 1) of the extremes' sum, see `_turn_hue`."""
     if space == "yiq":
-        return torch.bmm(_yiq_rotation(shift), pixels).clamp_(0, 1)
-    # Without where, % and the index of a maximum, which are slow on a CPU, and with as few passes as can be.
+        angle = (shift * (2 * math.pi))[:, None, None]
+        flat, across = _constant(YIQ_PLANE, shift.device), _constant(YIQ_QUARTER, shift.device)
+        return torch.eye(3, device=shift.device) + (angle.cos() - 1) * flat + angle.sin() * across, None
+    # As many thirds of the circle as come nearest, which exchange the channels, and the rest in sixths, in [-1, 1].
+    thirds = (shift * 3).round()
+    sixths = 6 * shift - 2 * thirds
+    of_last, of_next = 2 * sixths.clamp(min=0) - 1, 2 * (-sixths).clamp(min=0) - 1
+    weights = torch.stack((torch.ones_like(shift), of_last, of_next), dim=1)  # of a channel, the last, the next
+    place = torch.arange(3, device=shift.device)
+    weights = weights.gather(1, (place - thirds.long()[:, None]) % 3)
+    return weights[:, (place[:, None] - place) % 3], (1 - sixths.abs())[:, None, None]
+
+
+def _turn_hue(pixels: Tensor, matrices: Tensor, share: Tensor | None) -> Tensor:
+    """Turn the hue of (n, 3, pixels) by what `_hue_turns` gives.
+
+    HSV's hue goes round a hexagon, so that a turn by up to a sixth is linear but for a clamp. Scale the channels
+    so that the least is 0 and the greatest 1; on a side of the hexagon one channel, x, changes. Forward by t sixths,
+    red becomes 2 - t - x from red to yellow, x - t from there to green, 0 up to cyan, and then t - x, t + x and 1.
+    All that is red - green + (2 t - 1) blue + 1 - t, clamped to [0, 1]; likewise for the others, round the circle,
+    and backwards with the neighbours exchanged. Undoing the scale gives what stands here.
+    """
+    if share is None:
+        return torch.bmm(matrices, pixels).clamp_(0, 1)
     r, g, b = pixels.unbind(1)
     low, high = torch.minimum(g, b), torch.maximum(g, b)
-    least, most = torch.minimum(r, low), torch.maximum(r, high)
-    chroma = (most - least).add_(1e-12)
-    # In turns, the hue is |corner - (middle - low) / (6 chroma)|. The corner is 0 where red is the greatest
-    # channel, else 1/3; but with more blue than green it is 1 where red is the greatest, else -2/3.
-    bluer, not_red = torch.empty_like(low), torch.empty_like(low)
-    torch.lt(g, b, out=bluer)
-    torch.lt(r, high, out=not_red)
-    offset = torch.minimum(r, high, out=high).sub_(low)
-    hue = torch.addcmul(bluer, bluer - 1 / 6, not_red, value=-2)
-    hue.addcdiv_(offset, chroma, value=-1 / 6).abs_()
-    hue.add_(shift.remainder(1)[:, None]).frac_()
-    # Each channel is a trapezium over the hue: `most` along a third of the circle, `least` along another,
-    # slopes between.
-    centres = _constant(((1 / 2,), (1 / 3,), (2 / 3,)), hue.device)
-    turned = (hue[:, None] - centres).abs_().clamp_(1 / 6, 1 / 3)
-    red, green, blue = turned.unbind(1)
-    torch.addcmul(least.sub_(chroma), chroma, red, value=6, out=red)
-    torch.addcmul(most.add_(chroma), chroma, green, value=-6, out=green)
-    torch.addcmul(most, chroma, blue, value=-6, out=blue)
-    return turned
-
-
-def _yiq_rotation(shift: Tensor) -> Tensor:
-    """Matrices (n, 3, 3) that turn red, green and blue about the axis of greys in NTSC's colours."""
-    angle = (shift * (2 * math.pi))[:, None, None]
-    flat, across = _constant(YIQ_PLANE, shift.device), _constant(YIQ_QUARTER, shift.device)
-    return torch.eye(3, device=shift.device) + (angle.cos() - 1) * flat + angle.sin() * across
+    least, most = torch.minimum(r, low, out=low)[:, None], torch.maximum(r, high, out=high)[:, None]
+    turned = torch.bmm(matrices, pixels).addcmul_(least + most, share)
+    return torch.clamp(turned, least, most, out=turned)
 
 
 def grayscale(images: Tensor, where: Tensor) -> Tensor:
@@ -771,7 +769,7 @@ class Augmentation(BaseEstimator):
         source = order % len(images)
         height, width = size = self._size(h, w)
         filters = self._draw_filters((n, h, w), size, index if index is None else index[source], generator)
-        blends, of_mean, shift = self._draw_jitter(n, c, generator)
+        blends, of_mean, matrices, share = self._draw_jitter(n, c, generator)
         to_gray = _graying(_uniform((n,), 0, 1, generator) < self.gray, c)
         gain, offset = self._scaling(c, device)
         blurs = self.blur or self.solarize  # between grey and normalisation, which else are one
@@ -790,8 +788,8 @@ class Augmentation(BaseEstimator):
                 if self.interpolation == "bicubic":
                     x.clamp_(0, 1)
                 if place < 4:
-                    hue = place if self.hue else None
-                    x = _jitter(x, blends[some], of_mean[some], shift[some], hue, self.hue_space)
+                    turns = matrices[some], share if share is None else share[some]
+                    x = _jitter(x, blends[some], of_mean[some], turns, place if self.hue else None)
                 if blurs:
                     x = torch.bmm(to_gray[some], x).view(-1, c, height, width)
                     x = self._blur_and_solarize(x, generator).flatten(2)
@@ -864,13 +862,13 @@ class Augmentation(BaseEstimator):
         chosen = salient_crops(candidates, own)
         return tuple(torch.where(by_map, a, b[:, -1]) for a, b in zip(chosen, candidates, strict=True))
 
-    def _draw_jitter(self, n: int, c: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw the jitter of n images as matrices for the pixels and for their mean, and as shifts of the hue."""
+    def _draw_jitter(self, n: int, c: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Draw the jitter of n images: matrices for the pixels and for their mean, and the turns of the hue."""
         limits = [(max(0, 1 - reach), 1 + reach) for reach in (self.brightness, self.contrast, self.saturation)]
         low, high = _constant((*limits, (-self.hue, self.hue)), generator.device).unbind(1)
         drawn = torch.lerp(low, high, _uniform((n, 4), 0, 1, generator))
         order = _uniform((n, 3), 0, 1, generator).argsort(1)
-        return *_blends(drawn[:, :3], order, c), drawn[:, 3]
+        return *_blends(drawn[:, :3], order, c), *_hue_turns(drawn[:, 3], self.hue_space)
 
     def _blur_and_solarize(self, views: Tensor, generator: torch.Generator) -> Tensor:
         """Blur a drawn subset, and solarise."""
