@@ -59,6 +59,7 @@ YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 
 YIQ_PLANE = _rows(np.linalg.inv(YIQ) @ np.diag([0, 1, 1]) @ YIQ)
 YIQ_QUARTER = _rows(np.linalg.inv(YIQ) @ [[0, 0, 0], [0, 0, 1], [0, -1, 0]] @ YIQ)
 SMALL = 64  # up to this side, in pixels, the presets are those for CIFAR rather than ImageNet
+TABLE_BYTES = 2**24  # up to this size all weights of a crop's filter are kept
 TRIES = 10  # of a crop by a saliency map
 CACHED_PIXELS = 131072  # pixels that are worked on at a time on a CPU, so that they stay in its cache
 
@@ -238,15 +239,33 @@ def _filter(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def _resampling(
-    start: Tensor,
-    length: Tensor,
-    n_in: int,
-    n_out: int,
-    flip: Tensor | None,
-    interpolation: str,
-    padding: int,
+    start: Tensor, length: Tensor, n_in: int, n_out: int, flip: Tensor | None, interpolation: str, padding: int
 ) -> Tensor:
-    """Weights (n, n_in, n_out) that take each interval of `n_in` pixels to `n_out`."""
+    """Weights (n, n_in, n_out) that take each interval of `n_in` pixels to `n_out`; looked up where that is quicker."""
+    whole = n_in + 2 * padding
+    intervals = whole * (whole + 1) // 2
+    if 2 * intervals * n_in * n_out * 4 > TABLE_BYTES:
+        return _weights(start, length, n_in, n_out, flip, interpolation, padding)
+    start = start + padding
+    place = start * (2 * whole + 1 - start) / 2 + length - 1  # all lengths from the first pixel on, from the second, …
+    if flip is not None:
+        place = place + intervals * flip
+    return _weights_of_all(n_in, n_out, interpolation, padding, start.device).index_select(0, place.long())
+
+
+@functools.lru_cache(maxsize=16)
+def _weights_of_all(n_in: int, n_out: int, interpolation: str, padding: int, device: torch.device) -> Tensor:
+    """Weights for all intervals of whole pixels, by their starts and then their ends; then for all mirrored."""
+    whole = n_in + 2 * padding
+    first, last = torch.triu_indices(whole, whole, device=device).float()
+    weights = _weights(first - padding, last - first + 1, n_in, n_out, None, interpolation, padding)
+    return torch.cat((weights, weights.flip(2)))
+
+
+def _weights(
+    start: Tensor, length: Tensor, n_in: int, n_out: int, flip: Tensor | None, interpolation: str, padding: int
+) -> Tensor:
+    """Compute the weights of `_resampling`."""
     device = start.device
     scale = (length / n_out)[:, None]
     shrink = 1 / scale.clamp(min=1)
