@@ -118,7 +118,7 @@ def lightly_loop(backbone: str, steps: int, device: torch.device) -> Callable[[]
 
     class Pixels(torch.utils.data.Dataset):
         def __init__(self) -> None:
-            self.images, _ = random_images(16)
+            self.images, _ = random_images(2 + 2 * steps)  # as many as a run takes
 
         def __len__(self) -> int:
             return len(self.images)
@@ -127,9 +127,7 @@ def lightly_loop(backbone: str, steps: int, device: torch.device) -> Callable[[]
             return transform(Image.fromarray(self.images[i]))
 
     transform = SimCLRTransform(input_size=SIDE, gaussian_blur=0.0)
-    loader = torch.utils.data.DataLoader(
-        Pixels(), batch_size=BATCH, shuffle=True, drop_last=True, num_workers=2, persistent_workers=True
-    )
+    loader = torch.utils.data.DataLoader(Pixels(), batch_size=BATCH, shuffle=True, num_workers=2)
     encoder, dim = build_backbone(backbone, (3, SIDE, SIDE))
     net = nn.Sequential(encoder, SimCLRProjectionHead(dim, max(dim, 256), 128)).to(device)
     criterion, optimizer = NTXentLoss(temperature=0.2), torch.optim.SGD(net.parameters(), lr=0.06, momentum=0.9)
@@ -140,12 +138,11 @@ def lightly_loop(backbone: str, steps: int, device: torch.device) -> Callable[[]
         criterion(net(x0.to(device)), net(x1.to(device))).backward()
         optimizer.step()
 
-    def batches() -> Iterator[Any]:
-        while True:
-            yield from loader
+    def run() -> float:
+        batches = iter(loader)  # whose workers end with it: they would go on in the next run's time
+        return BATCH / seconds_a_step(step, batches, steps, device)
 
-    endless = batches()
-    return lambda: BATCH / seconds_a_step(step, endless, steps, device)
+    return run
 
 
 def compare(runs: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
