@@ -6,7 +6,7 @@ An encoder learns from images without labels; a classifier on its features then 
 scikit-learn's: a ``Pipeline``, a ``GridSearchCV`` over parameters of the method, a cache, a pandas table in the end.
 
 CIFAR-10 is used where it is found (in the folder that ``SKSSL_DATA`` names, in ``../shared/data``, or by a download),
-otherwise a generated set of shapes. It takes about a minute and a half on two CPU cores.
+otherwise a generated set of shapes. It takes about two minutes on two CPU cores.
 """
 
 import tempfile
