@@ -86,9 +86,9 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     encoder_ : torch.nn.Module
         The trained encoder, in evaluation mode. Its ``state_dict`` has torchvision's keys.
     history_ : pandas.DataFrame
-        A row an epoch: epoch, loss, each loss and measure by name, lr (at the epoch's end), images_per_second,
-        embedding_std (standard deviation of the normalised embeddings in units of 1/sqrt(d): 1 is healthy, 0 is
-        collapse) and effective_rank.
+        A row an epoch: epoch, loss, each loss and measure by name, lr (at the epoch's end), images_per_second (what
+        the method does before the epoch, such as clustering, counts), embedding_std (standard deviation of the
+        normalised embeddings in units of 1/sqrt(d): 1 is healthy, 0 is collapse) and effective_rank.
     net_ : skorch.NeuralNet
         The net that was trained; ``net_.module_`` holds the heads, too.
     n_features_in_ : int

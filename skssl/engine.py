@@ -461,6 +461,7 @@ class Trainer(NeuralNet):
         done, steps = len(self.history) - 1, len(iterator)
         method, augment, device = self.module_.method, self.augmentations[0], torch.device(self.device)
         order, draws = self.generators(done)
+        started = time.perf_counter()
         chosen = method.before_epoch(
             self.module_, done, lambda module: torch.cat(list(encode(module, iterator.images, augment, device)))
         )
@@ -468,7 +469,6 @@ class Trainer(NeuralNet):
             forget(self.optimizer_, self.module_.get_submodule(name))
         progress = Progress(f"Epoch {done + 1}/{max(self.max_epochs, done + 1)}", self.verbose)
         sums: dict[str, Tensor] = {}
-        started = time.perf_counter()
         for step, batch in enumerate(progress(iterator.epoch(order, draws, chosen), steps, iterator.batch_size)):
             epoch = done + step / steps
             self.set_learning_rate(epoch if epoch >= self.warmup_epochs else epoch + 1 / steps)
