@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch import Tensor
-
-from skssl.losses import negative_cosine
 from skssl.methods.siamese import Siamese
 
 
@@ -55,9 +52,6 @@ class SimSiam(Siamese):
         "aux_weight": 0.1,
     }
     constant: ClassVar[tuple[str, ...]] = ("predictor",)
-
-    def symmetric(self, p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor) -> dict[str, Tensor]:  # noqa: D102
-        return {"negative_cosine": (negative_cosine(p1, z2) + negative_cosine(p2, z1)) / 2}
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
