@@ -42,3 +42,9 @@ def test_rotation_is_added_with_the_papers_weight_and_nothing_else():
         plain, rotated = recipe[title]["params"], recipe[f"{title} + rotation"]["params"]
         assert rotated == {**plain, "aux": "rotation", "aux_weight": weight}
         assert recipe[f"{title} + rotation"]["linear"] > recipe[title]["linear"]
+
+
+def test_byols_momentum_is_that_of_short_trainings():
+    assert recipes.CIFAR10["BYOL"]["params"]["ema_momentum"] == 0.95
+    assert recipes.CIFAR100["BYOL"]["params"]["ema_momentum"] == 0.85
+    assert recipes.CIFAR10["BYOLGSG"]["params"]["ema_momentum"] == 0.99
