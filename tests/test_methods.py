@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import quick
+from conftest import QUICK, quick
 from skorch.callbacks import Callback
 from torch import nn
 
@@ -14,6 +14,7 @@ import skssl.datasets
 from skssl import losses
 from skssl.engine import Batch
 from skssl.images import as_images
+from skssl.methods.momentum import Momentum
 from skssl.nn import cosine_ramp
 from skssl.pretext.rotation import mislabel
 
@@ -147,7 +148,7 @@ def both(net):
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "constant"])
-@pytest.mark.parametrize("method", [skssl.BYOL, skssl.BYOLGSG, skssl.DirectPred, skssl.DINO, skssl.MoCo, skssl.LeOCLR])
+@pytest.mark.parametrize("method", [method for method in QUICK if issubclass(method, Momentum)])
 def test_the_copy_follows_the_trained_network_step_by_step(method, schedule, X):
     look = Look(both)
     quick(method, epochs=3, ema_momentum=0.7, ema_schedule=schedule, lr=0.1, warmup_epochs=0, callbacks=[look]).fit(X)

@@ -65,7 +65,9 @@ class BYOL(Bootstrap):
     ----------
     Grill et al., Bootstrap Your Own Latent: A New Approach to Self-Supervised Learning, NeurIPS 2020. The copy starts
     with the online weights (the reference code draws others). The loss is on the paper's scale, 0 to 8; the other forms
-    are on that of `BYOLGSG`, -1 to 1, a quarter of it, which `lr` and `aux_weight` are to make up for.
+    are on that of `BYOLGSG`, -1 to 1, a quarter of it, which `lr` and `aux_weight` are to make up for. Learning rate
+    and weight decay are ours for momentum SGD on small images; the paper has LARS with 0.2 for a batch of 256, and
+    1.5e-6.
 
     Examples
     --------

@@ -45,10 +45,10 @@ class LeOCLR(Queued):
 
     References
     ----------
-    LeOCLR: Leveraging Original Images for Contrastive Learning of Visual Representations, arXiv:2403.06813, equations
-    1 to 3 and algorithm 1, and the end-to-end form of its table 4. The loss is the sum of two terms. The rest is as in
-    `MoCo`. The paper's baseline on CIFAR-10 (MoCo v2 at 73.9 %) is far below what MoCo reaches there, so that its 79.6 %
-    should be compared with a `MoCo` of one's own.
+    LeOCLR: Leveraging Original Images for Contrastive Learning of Visual Representations, arXiv:2403.06813, equations 1
+    to 3 and algorithm 1, and the end-to-end form of its table 4. The loss is the sum of two terms. The rest is as in
+    `MoCo`. On CIFAR-10 the paper's MoCo v2 reaches 73.9 %, far less than MoCo can there: compare with a `MoCo` of your
+    own.
 
     Examples
     --------
