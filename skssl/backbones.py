@@ -172,7 +172,8 @@ def build_backbone(
         end (``fc``, ``classifier``, ``head`` or ``heads``) is dropped, and a map at its end is pooled.
     shape : tuple of int
         Channels, height and width of the images. The first convolution is adapted to the channels; ResNets by name
-        get a 3x3 stem without max-pooling where the longer side is up to 64 pixels.
+        get a 3x3 stem without max-pooling where the longer side is up to 64 pixels, and blocks that begin as the
+        identity (a gain of 0 in the last BatchNorm), as in SimSiam, Barlow Twins and VICReg, but not in MoCo and SwAV.
 
     Returns
     -------

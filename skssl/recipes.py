@@ -25,7 +25,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from sklearn.base import clone
+
 import skssl
+from skssl.augment import preset
 from skssl.base import SSLTransformer
 
 __all__ = ["CIFAR10", "CIFAR100", "IMAGENET", "IMAGENET100", "TINY_IMAGENET", "make"]
@@ -142,8 +145,15 @@ CIFAR10: dict[str, Recipe] = {
         "DirectPred", "DirectPred, 100 epochs; not checked", 85.2, epochs=100, batch_size=128, lr=0.03
     ),
     "BarlowTwins": _recipe("BarlowTwins", "solo-learn", 92.10, proj_dim=2048, lambd=5e-3, **_LONG),
-    "VICReg": _recipe("VICReg", "solo-learn", 92.07, proj_dim=2048, **_LONG),
-    "DINO": _recipe("DINO", "solo-learn", 89.52, n_prototypes=4096, **_LONG),
+    "VICReg": _recipe(
+        "VICReg",
+        "solo-learn",
+        92.07,
+        proj_dim=2048,
+        augment=skssl.Augmentation(crop_scale=(0.2, 1.0), saturation=0.2, solarize=0.1, interpolation="bicubic"),
+        **_LONG,
+    ),
+    "DINO": _recipe("DINO", "solo-learn", 89.52, n_prototypes=4096, ema_momentum=0.9995, **_LONG),
     "DeepClusterV2": _recipe("DeepClusterV2", "solo-learn", 88.85, **_LONG),
 }
 
@@ -170,19 +180,25 @@ CIFAR100: dict[str, Recipe] = {
     "DeepClusterV2": _with(CIFAR10["DeepClusterV2"], 63.61),
 }
 
-# Tiny-ImageNet: 64x64 images that the report enlarges to 256 and crops to 224, an AlexNet with BatchNorm
+# Tiny-ImageNet: 64x64 images that are enlarged to 224, an AlexNet with BatchNorm. With NT-Xent the report enlarges them
+# to 256 and crops 224, which are 7/8 of the side.
 
 _report = "NT-Xent report"
 _decoupling: dict[str, Any] = {
     "backbone": "alexnet",
     "batch_size": 192,
+    "lr": 0.01,
     "augment": skssl.Augmentation(crop_scale=(0.08, 1.0), size=224, jitter=0.0, gray=0.0),
+}
+_decoupling_nt_xent: dict[str, Any] = {
+    **_decoupling,
+    "augment": skssl.Augmentation(crop_scale=(49 / 64, 49 / 64), crop_ratio=(1.0, 1.0), size=224, jitter=0.0, gray=0.0),
 }
 
 TINY_IMAGENET: dict[str, Recipe] = {
     "RotationDecoupling": _recipe("RotationDecoupling", _report, 26.58, epochs=245, temperature=0.07, **_decoupling),
     "RotationDecoupling, NT-Xent": _recipe(
-        "RotationDecoupling", _report, 27.54, epochs=200, loss="nt_xent", temperature=0.1, **_decoupling
+        "RotationDecoupling", _report, 27.54, epochs=200, loss="nt_xent", temperature=0.1, **_decoupling_nt_xent
     ),
 }
 
@@ -221,6 +237,8 @@ _moco_in: dict[str, Any] = {
     "ema_momentum": 0.999,
 }
 _GSG_IN = "GSG, table 1"
+_large = preset("byol", 224)
+_dino_views = [*_large, *[clone(_large[0]).set_params(blur=0.5)] * 8]
 
 IMAGENET: dict[str, Recipe] = {
     "InstDisc": _recipe(
@@ -320,11 +338,14 @@ IMAGENET: dict[str, Recipe] = {
         75.3,
         67.5,
         epochs=800,
+        batch_size=256,
+        lr=0.03,
         weight_decay=1e-4,
+        warmup_epochs=10,
         ema_momentum=0.996,
         n_prototypes=65536,
         head_norm=False,
-        augment=skssl.MultiCrop(augment="byol"),
+        augment=skssl.MultiCrop(n_local=8, augment=_dino_views),
         **_R50,
     ),
 }

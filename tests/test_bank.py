@@ -282,6 +282,9 @@ def test_rotation_decoupling_is_the_papers_sum(loss, late, X):
     assert found["turn"].item() == pytest.approx(turn, rel=1e-5)
     assert found["invariance"].item() == pytest.approx(sum(distances).item() / 48, rel=1e-5)
     assert found["invariance"].requires_grad == (loss == "nce")
+    for name, half in [("turn_accuracy", turning), ("still_turn_accuracy", still)]:
+        right = net.turn_classifier(half).argmax(2) == torch.arange(4)[:, None]
+        assert found[name].item() == pytest.approx(right.float().mean().item())
     v = nn.functional.normalize(net.image_head(mean), dim=1)
     if loss == "nce":
         torch.manual_seed(2)
@@ -311,6 +314,38 @@ def test_halves_learn_what_is_theirs(loss, X):
         assert reaches.sum() == reaches[own].sum()
         assert reached(net) == {"encoder", "turn_classifier" if name == "turn" else "image_head"}
         net.zero_grad()
+
+
+def test_rotation_decouplings_heads(X):
+    for loss, hidden in [("nce", []), ("nt_xent", [32])]:
+        _, net, _ = built(skssl.RotationDecoupling, X, loss=loss)
+        for head, width in [(net.turn_classifier, 4), (net.image_head, 128)]:
+            assert [layer.out_features for layer in head if isinstance(layer, nn.Linear)] == [*hidden, width]
+            assert {type(layer) for layer in head} <= {nn.Linear, nn.ReLU}, "no BatchNorm"
+            assert all(layer.bias is not None for layer in head if isinstance(layer, nn.Linear))
+
+
+def test_nt_xents_gradient_flows_through_the_mean_of_the_turns(X):
+    estimator, net, batch = built(skssl.RotationDecoupling, X, loss="nt_xent")
+    _, still = halves(net, batch.views[0])
+
+    def gradient(loss):
+        return torch.autograd.grad(loss, net.encoder.features[0].weight, retain_graph=True)[0]
+
+    found = gradient(estimator.losses(net, batch)["nt_xent"])
+    through, stopped = (
+        gradient(sum(losses.nt_xent(net.image_head(of), net.image_head(mean), 0.1) for of in still))
+        for mean in (still.mean(0), still.mean(0).detach())
+    )
+    torch.testing.assert_close(found, through)
+    assert not torch.allclose(found, stopped)
+
+
+def test_weights_of_turns_count_from_epoch_210_of_245_on(X):
+    estimator, net, _ = built(skssl.RotationDecoupling, X, epochs=245)
+    for epoch, counts in [(0, 0), (209, 0), (210, 1), (244, 1)]:
+        estimator.before_epoch(net, epoch, None)
+        assert net.pu_counts == counts
 
 
 def test_stopping_the_mean_changes_no_gradient():

@@ -1,9 +1,12 @@
 """What is a method's own: its loss from its networks, what the gradient reaches, and what moves otherwise."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
-from conftest import quick
+from conftest import QUICK, quick
+from skorch.callbacks import Callback
 from torch import nn
 
 import skssl
@@ -11,6 +14,7 @@ import skssl.datasets
 from skssl import losses
 from skssl.engine import Batch
 from skssl.images import as_images
+from skssl.methods.momentum import Momentum
 from skssl.nn import cosine_ramp
 from skssl.pretext.rotation import mislabel
 
@@ -27,6 +31,14 @@ def built(method, X, **params):
 def reached(net):
     """Names of the children of a net that have a gradient other than zero."""
     return {name.split(".")[0] for name, p in net.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+
+
+def drift(module):
+    """Move a copy away from its source, so that they cannot be taken for each other."""
+    draw = torch.Generator().manual_seed(9)
+    with torch.no_grad():
+        for p in module.parameters():
+            p.add_(torch.randn(p.shape, generator=draw, dtype=p.dtype), alpha=0.05)
 
 
 def test_simclr_normalises_both_views_as_one_batch(X):
@@ -61,6 +73,8 @@ def test_simsiam_is_its_formula(X):
 def test_guided_methods_pair_as_the_papers_algorithm(method, pairing, rule, X):
     estimator, net, batch = built(method, X, pairing=pairing, stop_gradient=rule)
     assert len(batch.views) == (4 if pairing == "fresh" else 2)
+    if method is skssl.BYOLGSG:
+        drift(net.target)
     torch.manual_seed(3)
     found = estimator.losses(net, batch)["negative_cosine"]
     torch.manual_seed(3)
@@ -71,13 +85,25 @@ def test_guided_methods_pair_as_the_papers_algorithm(method, pairing, rule, X):
     q = (p[2], p[3], z[2], z[3]) if pairing == "fresh" else None
     expected = losses.guided_stop_gradient(p[0], p[1], z[0], z[1], partner, rule, q)
     torch.testing.assert_close(found, expected)
+    found.backward()
+    assert reached(net) == {"encoder", "projector", "predictor"}
+
+
+def test_gsgs_variants_of_byol_are_on_one_scale_with_their_baseline(X):
+    """One learning rate serves them all: the baseline has half the negative cosines, not BYOL's squared distances."""
+    estimator, net, batch = built(skssl.BYOLGSG, X, stop_gradient="symmetric")
+    drift(net.target)
+    p1, p2 = (net.predictor(net.projector(net.encoder(v))) for v in batch.views)
+    z1, z2 = (net.target(v) for v in batch.views)
+    found = estimator.losses(net, batch)
+    cosine = nn.functional.cosine_similarity
+    expected = -cosine(p1, z2).mean() / 2 - cosine(p2, z1).mean() / 2
+    torch.testing.assert_close(found, {"negative_cosine": expected})
 
 
 def test_byol_predicts_the_momentum_copy(X):
     estimator, net, batch = built(skssl.BYOL, X)
-    with torch.no_grad():
-        for p in net.encoder.parameters():
-            p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(0), dtype=p.dtype), alpha=0.1)
+    drift(net.target)
     p1, p2 = (net.predictor(net.projector(net.encoder(v))) for v in batch.views)
     z1, z2 = (net.target(v) for v in batch.views)
     loss = estimator.losses(net, batch)["byol"]
@@ -101,9 +127,88 @@ def test_momentum_copy_follows_by_its_schedule(schedule, X):
         torch.testing.assert_close(b, m * a + (1 - m) * c)
 
 
+class Look(Callback):
+    """Notes what a function makes of the net before the first step and after each."""
+
+    def __init__(self, look):
+        self.look, self.seen = look, []
+
+    def on_batch_begin(self, trainer, **kwargs):
+        if not self.seen:
+            self.seen.append(self.look(trainer.module_))
+
+    def on_batch_end(self, trainer, **kwargs):
+        self.seen.append(self.look(trainer.module_))
+
+
+def both(net):
+    """The parameters of what is followed and of the copy."""
+    fast = [p.detach().clone() for part in net.method.parts(net) for p in part.parameters()]
+    return fast, [p.clone() for p in net.target.parameters()]
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "constant"])
+@pytest.mark.parametrize("method", [method for method in QUICK if issubclass(method, Momentum)])
+def test_the_copy_follows_the_trained_network_step_by_step(method, schedule, X):
+    look = Look(both)
+    quick(method, epochs=3, ema_momentum=0.7, ema_schedule=schedule, lr=0.1, warmup_epochs=0, callbacks=[look]).fit(X)
+    (fast, copy), *steps = look.seen
+    assert all(map(torch.equal, fast, copy)), "the copy starts with the trained network's weights"
+    assert len(steps) == 6
+    for k, (online, slow) in enumerate(steps, start=1):
+        m = 1 - 0.3 * (1 + math.cos(math.pi * k / 6)) / 2 if schedule == "cosine" else 0.7
+        assert not all(map(torch.equal, fast, online)), "the optimiser's step comes first"
+        copy = [m * old + (1 - m) * new for old, new in zip(copy, online, strict=True)]
+        torch.testing.assert_close(slow, copy)
+        fast = online
+
+
+def test_the_copy_normalises_by_the_batch_and_keeps_statistics_of_its_own(X):
+    look = Look(lambda net: all(module.training for module in net.target.modules()))
+    estimator = quick(skssl.BYOL, epochs=2, ema_momentum=1.0, callbacks=[look])
+    estimator.partial_fit(X).transform(X)
+    net = estimator.partial_fit(X).net_.module_
+    assert look.seen == [True] * 5
+    slow, fast = net.target[0].features[1], net.encoder.features[1]
+    assert slow.num_batches_tracked == 2 * 4, "two views in each of four steps"
+    assert slow.running_mean.abs().sum() > 0
+    assert not torch.allclose(slow.running_mean, fast.running_mean)
+
+
+def kinds(head):
+    return [type(layer).__name__ for layer in head]
+
+
+@pytest.mark.parametrize("method", [skssl.SimSiam, skssl.SimSiamGSG, skssl.BYOLGSG])
+def test_simsiams_heads(method, X):
+    for layers in (2, 3):
+        _, net, _ = built(method, X, proj_layers=layers)
+        assert kinds(net.projector) == ["Linear", "BatchNorm1d", "ReLU"] * (layers - 1) + ["Linear", "BatchNorm1d"]
+        assert not net.projector[-1].affine, "no scale and shift at the end"
+        assert kinds(net.predictor) == ["Linear", "BatchNorm1d", "ReLU", "Linear"], "no BatchNorm at the end"
+        assert net.predictor[0].bias is None
+        assert net.predictor[-1].bias is not None
+        assert [net.predictor[0].in_features, net.predictor[0].out_features] == [16, 8]
+
+
+def test_byols_heads(X):
+    _, net, _ = built(skssl.BYOL, X)
+    for head, widths in [(net.projector, (128, 16, 8)), (net.predictor, (8, 16, 8))]:
+        assert kinds(head) == ["Linear", "BatchNorm1d", "ReLU", "Linear"]
+        assert (head[0].in_features, head[0].out_features, head[-1].out_features) == widths
+        assert head[-1].bias is None
+    assert len(net.target) == 2, "encoder and projector: the copy has no predictor"
+
+
 def test_predictors_rate_is_constant(X):
-    for method, constant in [(skssl.SimSiam, True), (skssl.SimSiamGSG, True), (skssl.BYOL, False)]:
+    for method, constant in [
+        (skssl.SimSiam, True),
+        (skssl.SimSiamGSG, True),
+        (skssl.BYOLGSG, True),
+        (skssl.BYOL, False),
+    ]:
         net = quick(method, epochs=3, lr=0.1, schedule="cosine").fit(X).net_
+        assert {group["weight_decay"] for group in net.optimizer_.param_groups} == {5e-4}, "of all parameters"
         rates = {group["scheduled"]: group["lr"] for group in net.optimizer_.param_groups}
         assert rates[True] < 0.05
         assert rates.get(False) == (0.1 if constant else None)
@@ -113,7 +218,12 @@ def test_without_a_predictor_the_projection_is_the_prediction(X):
     estimator, net, batch = built(skssl.SimSiam, X, predictor=False)
     z1, z2 = (net.projector(net.encoder(v)) for v in batch.views)
     expected = -nn.functional.cosine_similarity(z1, z2).mean()
-    torch.testing.assert_close(estimator.losses(net, batch)["negative_cosine"], expected)
+    found = estimator.losses(net, batch)["negative_cosine"]
+    torch.testing.assert_close(found, expected)
+    expected = losses.negative_cosine(z1, z2.detach()) / 2 + losses.negative_cosine(z2, z1.detach()) / 2
+    parameters = list(net.encoder.parameters())
+    for a, b in zip(*(torch.autograd.grad(loss, parameters) for loss in (found, expected)), strict=True):
+        torch.testing.assert_close(a, b)
 
 
 def test_rotnet_sees_every_turn_of_every_image_in_one_batch(X):
@@ -150,6 +260,39 @@ def test_the_methods_own_loss_never_sees_a_turned_view(X):
     estimator, net, batch = built(skssl.SimSiam, X, aux="rotation")
     alone = estimator.losses(net, batch)["negative_cosine"]
     torch.testing.assert_close(net(batch)["negative_cosine"], alone.detach())
+
+
+@pytest.mark.parametrize("method", [skssl.BYOL, skssl.BYOLGSG, skssl.SimSiam, skssl.MoCo, skssl.LeOCLR, skssl.DINO])
+def test_rotation_goes_through_the_trained_encoder_and_not_through_copy_or_predictor(method, X):
+    task = skssl.Rotation()
+    _, net, batch = built(method, X, aux=task)
+    seen = []
+    for name, module in net.named_children():
+        module.register_forward_pre_hook(lambda module, given, name=name: seen.append(name))
+    task.losses(net, batch)["rotation"].backward()
+    assert seen == ["encoder", "projector", "rotation_head"] * 2
+    assert reached(net) == {"encoder", "projector", "rotation_head"}
+
+
+@pytest.mark.parametrize("method", [skssl.SwAV, skssl.DINO, skssl.DeepClusterV2])
+def test_small_crops_are_not_turned(method, X):
+    task = skssl.Rotation(head="backbone")
+    _, net, batch = built(method, X, aux=task, augment=skssl.MultiCrop(n_global=3, n_local=2))
+    batch.views = [*batch.views, batch.views[0].flip(0), *(view[..., :7, :7] for view in batch.views)]
+    seen = []
+    net.encoder.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    task.losses(net, batch)
+    assert len(seen) == 2, "one pass for each of the first two crops"
+    for view, turned in zip(batch.views, seen, strict=False):
+        sums = view.sum((1, 2, 3)), turned.sum((1, 2, 3))
+        torch.testing.assert_close(*sums)
+
+
+def test_rotations_default_is_the_papers_text_with_its_weights_for_cifar():
+    assert skssl.Rotation().head == "projector"
+    found = {method: method.paper["aux_weight"] for method in (skssl.SimCLR, skssl.BYOL, skssl.SimSiam, skssl.SwAV)}
+    assert found == {skssl.SimCLR: 1.0, skssl.BYOL: 5.0, skssl.SimSiam: 0.1, skssl.SwAV: 0.5}
+    assert skssl.SimSiamGSG.paper["aux_weight"] == skssl.BYOLGSG.paper["aux_weight"] == 0.1, "as their losses' scale"
 
 
 def test_turns_and_labels_agree(X):

@@ -74,6 +74,23 @@ def test_resnet_stem_depends_on_the_image_size(side):
     assert encoder(torch.zeros(2, 3, side, side)).shape == (2, 512)
 
 
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_resnets_blocks_begin_as_the_identity(name):
+    encoder, _ = build_backbone(name, (3, 32, 32))
+    last = "bn2" if name == "resnet18" else "bn3"
+    gains = {module: p.abs().sum().item() for module, p in encoder.named_parameters() if module.endswith("weight")}
+    assert all((gain == 0) == (f".{last}." in module) for module, gain in gains.items())
+
+
+@pytest.mark.parametrize("name", ["convnet", "resnet18", "alexnet"])
+def test_features_are_what_a_relu_leaves(name):
+    encoder, _ = build_backbone(name, (3, 64, 64))
+    with torch.no_grad():
+        features = encoder(torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
+    assert features.min() >= 0
+    assert features.std() > 0
+
+
 @pytest.mark.parametrize("channels", [1, 3, 5])
 @pytest.mark.parametrize(("name", "side", "dim"), [("convnet", 8, 128), ("resnet50", 32, 2048), ("alexnet", 64, 4096)])
 def test_encoders_read_any_number_of_channels(channels, name, side, dim):

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 from conftest import quick
 
 import skssl
 from skssl import recipes
+from skssl.augment import sample_crops
 
 ALL = [
     pytest.param(recipe, id=f"{name}: {title}")
@@ -42,3 +44,25 @@ def test_rotation_is_added_with_the_papers_weight_and_nothing_else():
         plain, rotated = recipe[title]["params"], recipe[f"{title} + rotation"]["params"]
         assert rotated == {**plain, "aux": "rotation", "aux_weight": weight}
         assert recipe[f"{title} + rotation"]["linear"] > recipe[title]["linear"]
+
+
+def test_byols_momentum_is_that_of_short_trainings():
+    assert recipes.CIFAR10["BYOL"]["params"]["ema_momentum"] == 0.95
+    assert recipes.CIFAR100["BYOL"]["params"]["ema_momentum"] == 0.85
+    assert recipes.CIFAR10["BYOLGSG"]["params"]["ema_momentum"] == 0.99
+
+
+def test_dinos_small_crops_are_blurred_as_its_codes():
+    made = recipes.make(recipes.IMAGENET["DINO"])._augmentations(224)
+    assert [view.blur for view in made] == [1.0, 0.1, *[0.5] * 8]
+    assert [view.solarize for view in made] == [0.0, 0.2, *[0.0] * 8]
+    assert [view.crop_scale for view in made] == [(0.14, 1.0)] * 2 + [(0.05, 0.14)] * 8
+    assert [view.size for view in made] == [None] * 2 + [96] * 8
+
+
+def test_nt_xents_decoupling_crops_224_of_256():
+    view = recipes.TINY_IMAGENET["RotationDecoupling, NT-Xent"]["params"]["augment"]
+    boxes = sample_crops(50, (64, 64), view.crop_scale, view.crop_ratio, torch.Generator().manual_seed(0))
+    assert {(int(h), int(w)) for h, w in zip(*boxes[2:], strict=True)} == {(56, 56)}
+    assert set(boxes[0].tolist()) == set(range(9))
+    assert view.size == 224

@@ -9,7 +9,7 @@ from conftest import quick
 from torch import nn
 
 import skssl
-from skssl import Augmentation
+from skssl import Augmentation, augment
 from skssl.augment import IMAGENET_MEAN, IMAGENET_STD, salient_crops, sample_crops
 from skssl.backbones import ConvNet
 from skssl.saliency import grad_cam
@@ -31,8 +31,8 @@ def test_the_first_box_above_the_mean_is_taken_else_the_last():
     assert min(counts) > 5, "every case has come"
 
 
-@pytest.mark.parametrize("jitter", [0.0, 0.8])
-def test_crops_follow_the_map_of_their_own_image(jitter):
+@pytest.mark.parametrize(("jitter", "n_views"), [(0.0, 1), (0.8, 1), (0.8, 2)])
+def test_crops_follow_the_map_of_their_own_image(jitter, n_views):
     """Images are 1 where their map is, each in a quadrant of its own, so that a crop's mean is its score."""
     marked = torch.zeros(40, 1, 16, 16)
     for i in range(40):
@@ -45,11 +45,23 @@ def test_crops_follow_the_map_of_their_own_image(jitter):
             saliency=marked[:, 0, ::2, ::2].numpy(), good_crops=good, crop_scale=(0.1, 0.2), jitter=jitter, gray=0.0,
             brightness=0.0, contrast=0.0, saturation=0.0, hue=1e-9, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0),
         )  # fmt: skip
-        views = augment(images, torch.Generator().manual_seed(0), index)
+        views = augment(images, torch.Generator().manual_seed(0), index, n_views)
         share[good] = (views.mean((1, 2, 3)) > 0.25).float().mean().item()
+        scores = views.mean((1, 2, 3)).view(n_views, -1)
+        assert n_views == 1 or (scores[0] != scores[1]).float().mean() > 0.5, "each view has a crop of its own"
     assert share[1.0] > 0.97
     assert share[0.0] < 0.6
     assert share[0.5] == pytest.approx((share[0.0] + share[1.0]) / 2, abs=0.06)
+
+
+def test_ten_crops_are_tried_before_any_is_taken(monkeypatch):
+    tried = []
+    monkeypatch.setattr(
+        augment, "salient_crops", lambda boxes, maps: tried.append(boxes[0].shape) or salient_crops(boxes, maps)
+    )
+    view = Augmentation(saliency=np.ones((5, 4, 4)))
+    view(torch.rand(5, 3, 8, 8), torch.Generator().manual_seed(0), torch.arange(5))
+    assert tried == [(5, 10 + 1)]
 
 
 def test_an_even_map_and_no_map_crop_alike_in_distribution():

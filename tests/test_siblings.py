@@ -12,7 +12,7 @@ from skssl import losses
 from skssl.engine import Batch
 from skssl.images import as_images
 from skssl.methods.dino import CosinePrototypes
-from skssl.methods.directpred import direct_pred
+from skssl.methods.directpred import correlation, direct_pred
 from skssl.nn import cosine_ramp
 
 
@@ -71,6 +71,10 @@ def test_correlations_are_in_full_precision():
             assert torch.equal(loss(z1, z2), inside := loss(z1, z2))
             assert loss(z1.bfloat16(), z2.bfloat16()).dtype == torch.float32
         assert torch.equal(inside, loss(z1, z2))
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = correlation(z1)
+        assert correlation(z1.bfloat16()).dtype == torch.float32
+    assert torch.equal(inside, correlation(z1))
 
 
 def test_barlow_twins_and_vicreg_see_one_view_at_a_time_and_stop_no_gradient(X):
@@ -179,6 +183,15 @@ def test_direct_pred_of_what_is_no_full_matrix():
     assert direct_pred(torch.full((3, 3), torch.nan), 0.01).isfinite().all()
 
 
+def test_direct_pred_of_equal_eigenvalues_has_orthogonal_eigenvectors():
+    """Those of the general decomposition are not, where a symmetric matrix has an eigenvalue several times."""
+    d = 8
+    line = torch.full((d, d), 1 / d, dtype=torch.float64)
+    plane = torch.eye(d, dtype=torch.float64) - line
+    expected = ((0.3 / 8.3) ** 0.5 + 0.01) * plane + 1.01 * line
+    torch.testing.assert_close(direct_pred(0.3 * plane + 8.3 * line, 0.01), expected)
+
+
 def softmax(x):
     e = np.exp(x - x.max())
     return e / e.sum()
@@ -255,6 +268,16 @@ def test_dinos_teacher_follows_the_whole_head(X):
     m = cosine_ramp(0.99, 1.0, 0.25)
     for a, b, c in zip(old, net.target.parameters(), online, strict=True):
         torch.testing.assert_close(b, m * a + (1 - m) * c)
+
+
+def test_dinos_teacher_can_be_evaluated(X):
+    estimator = quick(skssl.DINO, epochs=2, lr=0.1, precision="float32").fit(X)
+    teacher = estimator.net_.module_.target[0].eval()
+    views = estimator.net_.augmentations[0].normalize(torch.from_numpy(X.copy()).permute(0, 3, 1, 2))
+    with torch.no_grad():
+        features = teacher(views).numpy()
+    assert features.shape == (40, 128)
+    assert not np.allclose(features, estimator.transform(X), atol=1e-3), "which are the student's"
 
 
 def test_dinos_last_layer_is_frozen_in_the_first_epoch_and_trained_later(X):

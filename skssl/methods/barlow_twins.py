@@ -35,7 +35,8 @@ class BarlowTwins(SSLTransformer):
     ----------
     Zbontar et al., Barlow Twins: Self-Supervised Learning via Redundancy Reduction, ICML 2021, equations 1 and 2 and
     section 2.2. Width, loss scale and weight decay are those of solo-learn's settings for CIFAR. The learning rate is
-    ours: there it is 0.3 for a LARS with a trust coefficient 20 times ours, and 0.2 in the paper's long trainings.
+    ours: there it is 0.3 for a LARS with a trust coefficient 20 times ours, and 0.2 in the paper's long trainings. The
+    correlation is that of the whole batch, which is on one device.
 
     Examples
     --------

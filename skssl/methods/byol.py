@@ -34,10 +34,6 @@ class Bootstrap(Siamese, Momentum):
         """Return the momentum copy's projections."""
         return [net.target(view) for view in views]
 
-    def symmetric(self, p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor) -> dict[str, Tensor]:
-        """Compute BYOL's loss."""
-        return {"byol": byol_loss(p1, p2, z1, z2)}
-
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class BYOL(Bootstrap):
@@ -68,7 +64,10 @@ class BYOL(Bootstrap):
     References
     ----------
     Grill et al., Bootstrap Your Own Latent: A New Approach to Self-Supervised Learning, NeurIPS 2020. The copy starts
-    with the online weights (the reference code draws others). The loss is on the paper's scale, 0 to 8.
+    with the online weights (the reference code draws others). The loss is on the paper's scale, 0 to 8; the other forms
+    are on that of `BYOLGSG`, -1 to 1, a quarter of it, which `lr` and `aux_weight` are to make up for. Learning rate
+    and weight decay are ours for momentum SGD on small images; the paper has LARS with 0.2 for a batch of 256, and
+    1.5e-6.
 
     Examples
     --------
@@ -100,6 +99,9 @@ class BYOL(Bootstrap):
         projector = MLP((dim, *[self.hidden_dim] * (self.proj_layers - 1), self.proj_dim), bias=False)
         return projector, MLP((self.proj_dim, self.pred_dim, self.proj_dim), bias=False)
 
+    def symmetric(self, p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor) -> dict[str, Tensor]:  # noqa: D102
+        return {"byol": byol_loss(p1, p2, z1, z2)}
+
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class BYOLGSG(Bootstrap):
@@ -122,7 +124,8 @@ class BYOLGSG(Bootstrap):
     ema_schedule : {"constant", "cosine"}, default="constant"
         Whether it stays or rises to 1 by the training's end.
     stop_gradient : {"guided", "random", "reverse", "symmetric"}, default="guided"
-        The paper's variants: by chance, the siblings of the nearest two as sources, or BYOL's own loss.
+        The paper's variants: by chance, the siblings of the nearest two as sources, or its baseline, in which each view
+        is predicted from the other. All are on one scale, -1 to 1, a quarter of BYOL's.
     pairing : {"fresh", "shared"}, default="fresh"
         Whether an image has two further views of its own as the second of a pair (four in all, as in the reference
         code), or the same two (half the cost).

@@ -57,9 +57,11 @@ class DINO(Momentum):
     References
     ----------
     Caron et al., Emerging Properties in Self-Supervised Vision Transformers, ICCV 2021, section 3 and appendices C and
-    D. The views are BYOL's, whose crops may be a little smaller (0.08, not 0.14, of the area). BatchNorm in the head
-    and 4096 prototypes follow lightly's and solo-learn's settings for CIFAR; learning rate and weight decay are ours
-    for momentum SGD (the paper's are AdamW's, for vision transformers).
+    D. The views are BYOL's, whose crops may be a little smaller (0.08, not 0.14, of the area). Small crops take turns
+    in the blur and solarisation of the large ones, unless `MultiCrop` is told otherwise (as the recipe does). BatchNorm
+    in the head and 4096 prototypes follow lightly's and solo-learn's settings for CIFAR; learning rate and weight decay
+    are ours for momentum SGD (the paper's are AdamW's, for vision transformers). `transform` encodes with the student;
+    the paper evaluates the teacher, whose encoder is ``net_.module_.target[0]``.
 
     Examples
     --------

@@ -45,9 +45,10 @@ class LeOCLR(Queued):
 
     References
     ----------
-    LeOCLR: Leveraging Original Images for Contrastive Learning of Visual Representations, arXiv:2403.06813, equations
-    1 to 3 and algorithm 1, and the end-to-end form of its table 4. The loss is the sum of two terms. The rest is as in
-    `MoCo`.
+    LeOCLR: Leveraging Original Images for Contrastive Learning of Visual Representations, arXiv:2403.06813, equations 1
+    to 3 and algorithm 1, and the end-to-end form of its table 4. The loss is the sum of two terms. The rest is as in
+    `MoCo`. On CIFAR-10 the paper's MoCo v2 reaches 73.9 %, far less than MoCo can there: compare with a `MoCo` of your
+    own.
 
     Examples
     --------

@@ -55,8 +55,9 @@ class RotationDecoupling(Bank):
     ----------
     Feng et al., Self-Supervised Representation Learning by Rotation Feature Decoupling, CVPR 2019, equations 3 to 9.
     The paper's invariance is a mean of distances, its code's (and ours) a mean over elements. Augmentation and schedule
-    are RotNet's. "nt_xent" is Improving Feature Decoupling's, whose code normalises after the projection (its text
-    before).
+    are RotNet's (their rate falls to 1e-5 and rises again as the weights begin to count), and momentum is plain, not
+    Nesterov's. The halves are of features after a ReLU, which every backbone by name ends in. "nt_xent" is Improving
+    Feature Decoupling's, whose code normalises after the projection (its text before).
 
     Examples
     --------

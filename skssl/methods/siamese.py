@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from skssl.base import SSLTransformer
 from skssl.engine import Batch, Objective
-from skssl.losses import guided_stop_gradient
+from skssl.losses import guided_stop_gradient, negative_cosine
 from skssl.nn import MLP
 
 
@@ -59,8 +59,8 @@ class Siamese(SSLTransformer):
         return projections
 
     def symmetric(self, p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor) -> dict[str, Tensor]:
-        """Compute the original loss, in which each view is predicted from the other."""
-        raise NotImplementedError
+        """Compute the original loss, in which each view is predicted from the other: SimSiam's, between -1 and 1."""
+        return {"negative_cosine": (negative_cosine(p1, z2) + negative_cosine(p2, z1)) / 2}
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:
         """Compute the original loss, or the guided one on pairs of images.

@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch import Tensor
-
-from skssl.losses import negative_cosine
 from skssl.methods.siamese import Siamese
 
 
@@ -56,9 +53,6 @@ class SimSiam(Siamese):
     }
     constant: ClassVar[tuple[str, ...]] = ("predictor",)
 
-    def symmetric(self, p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor) -> dict[str, Tensor]:  # noqa: D102
-        return {"negative_cosine": (negative_cosine(p1, z2) + negative_cosine(p2, z1)) / 2}
-
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class SimSiamGSG(SimSiam):
@@ -88,7 +82,7 @@ class SimSiamGSG(SimSiam):
     ----------
     Lee and Lee, Implicit Contrastive Representation Learning with Guided Stop-gradient, NeurIPS 2023, section 4,
     algorithm 1; settings for CIFAR-10 of its section 5. The text there has no schedule; the code that it follows has
-    the cosine.
+    the cosine. Pairs are drawn among the whole batch, which is on one device (the reference code's, on each by itself).
 
     Examples
     --------

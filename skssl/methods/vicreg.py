@@ -39,7 +39,8 @@ class VICReg(SSLTransformer):
     Bardes et al., VICReg: Variance-Invariance-Covariance Regularization, ICLR 2022, equations 1 to 6; the terms are
     on the scale of the reference code, see `skssl.losses.vicreg_terms`. Width and weight decay are those of
     solo-learn's settings for CIFAR. The learning rate is ours: there it is 0.3 for a LARS with a trust coefficient 20
-    times ours, and 0.2 in the paper's long trainings.
+    times ours, and 0.2 in the paper's long trainings. Variance and covariance are those of the whole batch, which is on
+    one device.
 
     Examples
     --------
