@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import quick
-from test_methods import built, drift, reached
+from test_methods import Look, built, drift, reached
 from torch import nn
 
 import skssl
@@ -79,6 +79,16 @@ def test_moco_is_its_formula_with_the_old_queue(symmetric, X):
     found.backward()
     assert reached(net) == {"encoder", "projector"}
     torch.testing.assert_close(net.queue.items.norm(dim=1), torch.ones(30, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("method", [skssl.MoCo, skssl.LeOCLR, skssl.DenseCL, skssl.PCL])
+def test_the_queues_take_the_keys_of_every_step(method, X):
+    look = Look(lambda net: [q.items.clone() for name, q in net.named_children() if name.endswith("queue")])
+    quick(method, epochs=2, batch_size=12, callbacks=[look]).fit(fourfold(X)[:120])
+    assert len(look.seen) == 1 + 2 * 10
+    for old, new in itertools.pairwise(look.seen):
+        changed = [(a != b).any(1).sum() for a, b in zip(old, new, strict=True)]
+        assert changed == ([24] if method is skssl.LeOCLR else [12, 12] if method is skssl.DenseCL else [12])
 
 
 def test_moco_does_not_stop_the_queries_gradient_nor_start_the_keys(X):
@@ -212,18 +222,20 @@ def convolved(head, grid):
 def test_densecl_is_its_formula_with_two_old_queues(X):
     estimator, net, batch = built(skssl.DenseCL, fourfold(X), bn_splits=1, queue_size=20, dense_weight=0.3)
     drift(net.target)
-    old, dense_old = net.queue.items.clone(), net.dense_queue.items.clone()
-    assert not torch.equal(old, dense_old)
-    q_map, k_map = net.encoder.features(batch.views[0]), net.target[0].features(batch.views[1])
-    q, k = net.projector(q_map.mean((2, 3))), net.target[1](k_map.mean((2, 3)))
-    q_cells, k_cells = convolved(net.dense_projector, q_map), convolved(net.target[2], k_map)
-    assert q_cells.shape == (12, 128, 2, 2)
-    found = estimator.losses(net, batch)
-    assert found["info_nce"].item() == pytest.approx(0.7 * literal_info_nce(q, k, old, 0.2), rel=1e-9)
-    expected = 0.3 * literal_dense(q_cells, k_cells, q_map, k_map, dense_old, 0.2)
-    assert found["dense_info_nce"].item() == pytest.approx(expected, rel=1e-9)
-    torch.testing.assert_close(net.queue.items, moved(old, k, 0))
-    torch.testing.assert_close(net.dense_queue.items, moved(dense_old, k_cells.mean((2, 3)), 0))
+    assert not torch.equal(net.queue.items, net.dense_queue.items)
+    for step in range(3):  # 36 keys go through queues of 20
+        old, dense_old = net.queue.items.clone(), net.dense_queue.items.clone()
+        q_map, k_map = net.encoder.features(batch.views[0]), net.target[0].features(batch.views[1])
+        q, k = net.projector(q_map.mean((2, 3))), net.target[1](k_map.mean((2, 3)))
+        q_cells, k_cells = convolved(net.dense_projector, q_map), convolved(net.target[2], k_map)
+        assert q_cells.shape == (12, 128, 2, 2)
+        found = estimator.losses(net, batch)
+        assert found["info_nce"].item() == pytest.approx(0.7 * literal_info_nce(q, k, old, 0.2), rel=1e-9)
+        expected = 0.3 * literal_dense(q_cells, k_cells, q_map, k_map, dense_old, 0.2)
+        assert found["dense_info_nce"].item() == pytest.approx(expected, rel=1e-9)
+        torch.testing.assert_close(net.queue.items, moved(old, k, 12 * step))
+        torch.testing.assert_close(net.dense_queue.items, moved(dense_old, k_cells.mean((2, 3)), 12 * step))
+        batch.views.reverse()
     found["dense_info_nce"].backward(retain_graph=True)
     assert reached(net) == {"encoder", "dense_projector"}
     found["info_nce"].backward()
@@ -350,6 +362,21 @@ def test_pcl_is_moco_and_the_mean_over_clusterings(X):
     assert found["proto_nce"].item() == pytest.approx(np.mean(expected), rel=1e-6)
     found["proto_nce"].backward()
     assert reached(net) == {"encoder", "projector"}
+
+
+def test_pcls_clusters_are_those_of_the_epochs_beginning(X):
+    estimator, net, batch = built(skssl.PCL, X, n_clusters=(5,), instance_epochs=0)
+    (clusters,) = net.clusters
+    for epoch in range(3):
+        z = unit(torch.randn(40, 128, generator=torch.Generator().manual_seed(epoch), dtype=torch.float64))
+        estimator.before_epoch(net, epoch, lambda module, z=z: z)
+        label = clusters.assignment.clone()
+        for _ in range(2):
+            estimator.losses(net, batch)["proto_nce"].backward()
+        assert torch.equal(clusters.assignment, label)
+        centers = torch.stack([z[label == i].mean(0) for i in range(5)])
+        torch.testing.assert_close(clusters.centers, unit(centers))
+        torch.testing.assert_close(clusters.concentration, concentration(z, centers, label, 0.2))
 
 
 def test_pcls_first_epochs_are_a_tenth(X):

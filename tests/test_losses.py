@@ -52,6 +52,13 @@ def test_nt_xent_invariances_and_gradients():
     assert torch.autograd.gradcheck(lambda a, b: losses.nt_xent(a, b, 0.3), (z1, z2))
 
 
+def test_nt_xent_masks_the_anchor_before_it_exponentiates():
+    z1, z2 = random_rows(2)
+    for temperature in (0.1, 0.01, 0.002):  # exp(1 / 0.002) is no float32
+        found = losses.nt_xent(z1.float(), z2.float(), temperature)
+        torch.testing.assert_close(found.double(), losses.nt_xent(z1, z2, temperature), rtol=1e-4, atol=1e-6)
+
+
 def test_info_nce_is_the_literal_sum():
     q, k, negatives = random_rows(3)
     a, b, c = numpy([q, k, negatives])

@@ -166,7 +166,8 @@ def test_lars_is_the_literal_rule():
     lars = LARS(params, lr=0.5, momentum=0.8, weight_decay=0.1, trust=0.01)
     expected = [p.double().clone() for p in start]
     velocity = [torch.zeros_like(p) for p in expected]
-    for _ in range(3):
+    for lr in (0.5, 0.1, 0.3):  # outside of the momentum
+        lars.param_groups[0]["lr"] = lr
         gradients = [torch.randn(p.shape, generator=draw) for p in params]
         for p, g in zip(params, gradients, strict=True):
             p.grad = g.clone()
@@ -178,7 +179,7 @@ def test_lars_is_the_literal_rule():
                 if expected[i].norm() > 0 and d.norm() > 0:
                     d = d * 0.01 * expected[i].norm() / d.norm()
             velocity[i] = 0.8 * velocity[i] + d
-            expected[i] = expected[i] - 0.5 * velocity[i]
+            expected[i] = expected[i] - lr * velocity[i]
     for p, e in zip(params, expected, strict=True):
         torch.testing.assert_close(p.detach().double(), e, rtol=1e-5, atol=1e-6)
 

@@ -15,6 +15,7 @@ import skssl
 from skssl import losses
 from skssl.backbones import build_backbone, stages
 from skssl.engine import Batch
+from skssl.images import as_images
 from skssl.pretext import TASKS
 from skssl.pretext.colorization import color_cells, color_weights, rgb_to_lab, soft_encode
 from skssl.pretext.inpainting import middle
@@ -90,6 +91,15 @@ def test_permutations_are_the_greedy_farthest():
     assert len(np.unique(nine, axis=0)) == 100
     assert (np.sort(nine, 1) == np.arange(9)).all()
     assert (nine[:, None] != nine).sum(2).sum() / (100 * 99) > 8.05, "a random set has 8"
+
+
+def test_every_training_has_the_same_permutations(X):
+    makers = [quick(skssl.Jigsaw, random_state=seed) for seed in (0, 1)]
+    makers += [quick(skssl.SimCLR, aux=skssl.JigsawTask(n_permutations=6), random_state=2)]
+    first, *others = (maker._make_trainer(as_images(X)).module_.jigsaw_permutations for maker in makers)
+    assert all(torch.equal(first, other) for other in others)
+    again = pickle.loads(pickle.dumps(makers[0].fit(X))).partial_fit(X)
+    assert torch.equal(again.net_.module_.jigsaw_permutations, first)
 
 
 def test_jigsaw_asks_for_the_permutation_that_was_laid(X, monkeypatch):
@@ -216,6 +226,17 @@ def test_one_random_channel_is_left_of_a_patch():
     assert half == pytest.approx(0.5, abs=0.1)
     gray = patches[:, :, :1]
     assert torch.equal(keep_one_channel(gray, 1.0), gray)
+
+
+def test_the_encoder_is_not_shown_the_colours_of_patches(X):
+    task = skssl.RelativePatchTask(hidden_dim=16)
+    _, net, batch = net_and_batch(skssl.SimCLR, X, aux=task)
+    batch.images = torch.randint(256, (12, 3, 16, 16), generator=torch.Generator().manual_seed(0))
+    seen = []
+    net.encoder.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    task.losses(net, batch)
+    (patches,) = seen
+    assert ((patches.std((2, 3)) > 0.1).sum(1) == 1).all()
 
 
 # Rotation's ablations
@@ -439,6 +460,12 @@ def test_colorization_is_its_formula(X, monkeypatch):
         torch.testing.assert_close(found, total, rtol=1e-3, atol=1e-4)
     found.backward()
     assert reached(net) == {"encoder", "colorization_decoder", "colorization_head"}
+
+
+def test_colorizations_crops_keep_their_colours():
+    even = torch.rand(16, 3, 1, 1, generator=torch.Generator().manual_seed(0)).repeat(1, 1, 16, 16)
+    found = skssl.ColorizationTask()._augment(even, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(found, even)
 
 
 def test_colorization_sees_the_images_colours_not_the_views(X):
