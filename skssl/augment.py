@@ -1041,7 +1041,7 @@ def preset(name: str, image_size: int) -> tuple[Augmentation, ...]:
         - "leoclr": LeOCLR [7]_, algorithm 1: the first of three views is not cropped, but flipped and coloured like
           the others. Up to 64 pixels, for which the paper says nothing else, no blur.
         - "instdisc": instance discrimination [8]_, from its code. Crops of at least a fifth, every image jittered, at
-          full strength in hue, and above 64 pixels flips.
+          full strength in hue, and above 64 pixels flips: there it is MoCo v1's, too.
         - "pirl": PIRL [9]_, from its code: SimCLR's crops, every image jittered, with a hue of 0.2.
         - "gsg-cifar10": GSG [4]_ on CIFAR-10: SimCLR at strength 1/2, no blur, ImageNet's mean and deviation.
         - "rotnet": RotNet [5]_, from its code. Flips, and up to 64 pixels a crop of the image padded by 4,

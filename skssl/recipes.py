@@ -2,7 +2,8 @@
 
 A recipe is a dict with "method" (the estimator's name), "params" (its arguments; what is not there is the estimator's
 own default), "linear" and "knn" (the accuracy in per cent that the source reports, or None) and "source". Where a
-source leaves a setting out, so does the recipe; EffSSL's batch size of 512 and warm-up of 10 epochs are inferred. A
+source leaves a setting out, so does the recipe; EffSSL's batch size of 512 and warm-up of 10 epochs are inferred. Where
+a source's rate falls in steps of its own (MoCo v1, InstDisc: a tenth at 60 and 80 %), the recipe has our "step". A
 source that ends in "not checked" is known by hearsay: its settings and score were not looked up.
 
 >>> import skssl
@@ -266,7 +267,15 @@ IMAGENET: dict[str, Recipe] = {
         **_LARS,
     ),
     "MoCo v1": _recipe(
-        "MoCo", "MoCo's code", 60.6, epochs=200, proj_layers=1, temperature=0.07, schedule="step", **_moco_in
+        "MoCo",
+        "MoCo's code",
+        60.6,
+        epochs=200,
+        augment="instdisc",
+        proj_layers=1,
+        temperature=0.07,
+        schedule="step",
+        **_moco_in,
     ),
     "MoCo v2": _recipe("MoCo", "MoCo's code", 71.1, epochs=800, proj_layers=2, temperature=0.2, **_moco_in),
     "DenseCL": _recipe(

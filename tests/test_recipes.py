@@ -66,3 +66,13 @@ def test_nt_xents_decoupling_crops_224_of_256():
     assert {(int(h), int(w)) for h, w in zip(*boxes[2:], strict=True)} == {(56, 56)}
     assert set(boxes[0].tolist()) == set(range(9))
     assert view.size == 224
+
+
+def test_the_versions_of_moco_differ_in_head_temperature_and_augmentation():
+    for version, expected in [(1, (1, 0.07, 1.0, 0.4, 0.0)), (2, (2, 0.2, 0.8, 0.1, 0.5))]:
+        estimator = recipes.make(recipes.IMAGENET[f"MoCo v{version}"])
+        view, other = estimator._augmentations(224)
+        assert view is other
+        assert (view.crop_scale, view.gray, view.flip) == ((0.2, 1.0), 0.2, 0.5)
+        found = (estimator.proj_layers, estimator.temperature, view.jitter, view.hue, view.blur)
+        assert found == expected
