@@ -118,6 +118,10 @@ def test_simclr_v2_has_a_deeper_head(X):
     widths = [built(skssl.SimCLR, X, proj_layers=n, hidden_dim=24)[1].projector for n in (1, 2, 3)]
     shapes = [[layer.weight.shape for layer in mlp if isinstance(layer, nn.Linear)] for mlp in widths]
     assert shapes == [[(128, 128)], [(24, 128), (128, 24)], [(24, 128), (24, 24), (128, 24)]]
+    kinds = [nn.Linear, nn.BatchNorm1d, nn.ReLU]
+    assert [type(layer) for layer in widths[2]] == [*kinds, *kinds, *kinds[:2]], "BatchNorm ends it"
+    assert all(layer.bias is None for mlp in widths for layer in mlp if isinstance(layer, nn.Linear))
+    assert all(mlp[-1].weight is not None for mlp in widths), "a gain in the last, too"
 
 
 @pytest.mark.parametrize("share", [0.25, 1.0])

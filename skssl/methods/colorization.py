@@ -13,8 +13,9 @@ from skssl.pretext.colorization import ColorizationTask
 class Colorization(Pretext):
     """Colorization: learn by predicting the colours of an image from its luminance.
 
-    The encoder, which has three channels all the same, sees grey images alone while it is trained. `augment` serves
-    auxiliary tasks alone.
+    The encoder, which has three channels all the same, sees grey images alone while it is trained. `transform` shows it
+    the images as they are; what its first layer then makes of colours, beyond their mean, is what it made of them
+    before the training. `augment` serves auxiliary tasks alone.
 
     Parameters
     ----------

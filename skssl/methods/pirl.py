@@ -49,7 +49,8 @@ class PIRL(Bank):
     References
     ----------
     Misra and van der Maaten, Self-Supervised Learning of Pretext-Invariant Representations, CVPR 2020, equations 3 to
-    5; heads and settings of the code in VISSL, of whose colours we have jitter and grey.
+    5; heads and settings of the code in VISSL, of whose colours we have jitter and grey. Weight decay is on biases and
+    norms, too.
 
     Examples
     --------

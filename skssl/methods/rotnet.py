@@ -31,6 +31,9 @@ class RotNet(Pretext):
     References
     ----------
     Gidaris et al., Unsupervised Representation Learning by Predicting Image Rotations, ICLR 2018, equations 2 and 3.
+    Settings of the reference code for CIFAR-10, but for Nesterov's momentum. A network's last layers come to serve the
+    task: the paper's own classifiers read the second of its four blocks, while `transform` gives the pooled last map,
+    as with every method.
 
     Examples
     --------

@@ -36,10 +36,12 @@ class SimCLR(SSLTransformer):
     References
     ----------
     Chen et al., A Simple Framework for Contrastive Learning of Visual Representations, ICML 2020. The projector is
-    that of the reference code: no biases, BatchNorm after both layers. The temperature is what EffSSL (ECCV 2022,
-    section 4.1) found on CIFAR-10; learning rate and weight decay, which it does not state in full, are ours for
-    momentum SGD. The removal of false negatives is EffSSL's, section 3.1; SimCLRv2: Chen et al., Big Self-Supervised
-    Models are Strong Semi-Supervised Learners, NeurIPS 2020.
+    that of the reference code: no biases, BatchNorm after both layers (the last has a shift here, but not there).
+    Negatives and BatchNorm's statistics are those of the whole batch, on one device. The temperature is what EffSSL
+    (ECCV 2022, section 4.1) found on CIFAR-10; learning rate and weight decay, which it does not state in full, are
+    ours for momentum SGD. The removal of false negatives is EffSSL's, section 3.1; SimCLRv2: Chen et al., Big
+    Self-Supervised Models are Strong Semi-Supervised Learners, NeurIPS 2020. Its fine-tuning from within the projector,
+    which stays in ``net_.module_.projector``, is not offered: `transform` gives the features below, as in version 1.
 
     Examples
     --------

@@ -41,7 +41,8 @@ class SupCon(SSLTransformer):
     ----------
     Khosla et al., Supervised Contrastive Learning, NeurIPS 2020, equation 2 (the logarithm inside the sum). Projector
     and settings are those of the reference code for CIFAR (the projector has no BatchNorm). That code multiplies the
-    loss by t/0.07 = 1.43; here the factor is in the learning rate (1.43 times the code's 0.5 for 1024 images).
+    loss by t/0.07 = 1.43; here the factor is in the learning rate (1.43 times the code's 0.5 for 1024 images),
+    which rises from 0 and falls to 0 (there from 0.01, and to a thousandth).
 
     Examples
     --------

@@ -54,7 +54,8 @@ class SwAV(SSLTransformer):
     Caron et al., Unsupervised Learning of Visual Features by Contrasting Cluster Assignments, NeurIPS 2020. Only the
     first two views are assigned; ``augment=MultiCrop()`` adds small crops, which predict. Images are normalised as
     for all methods (the reference code has a deviation of 0.228 for red). Learning rate and weight decay are ours for
-    momentum SGD on small images; the paper has LARC with 0.6 for a batch of 256, and 1e-6.
+    momentum SGD on small images; the paper has LARC with 0.6 for a batch of 256, and 1e-6. All is on one device:
+    assignments are those of the whole batch.
 
     Examples
     --------
