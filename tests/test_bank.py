@@ -468,6 +468,21 @@ def test_pirl_cuts_the_papers_tiles(pirl):
     assert shapes.pop() == (108, 3, 5, 5)
 
 
+def test_every_tile_has_colours_of_its_own_and_the_views_normalisation(pirl):
+    estimator, net, batch = pirl
+    colour = torch.tensor([200, 100, 50], dtype=torch.uint8).view(3, 1, 1)
+    batch = dataclasses.replace(batch, images=colour.repeat(12, 1, 16, 16))
+    seen = []
+    net.encoder.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    estimator._embed_tiles(net, batch)
+    for tiles in seen.pop().unflatten(0, (12, 9)):
+        assert (tiles.amax((2, 3)) - tiles.amin((2, 3))).max() < 1e-4
+        assert len(tiles[:, :, 0, 0].unique(dim=0)) > 5
+    still = Augmentation(jitter=0.0, gray=0.0)
+    estimator.set_params(augment=still)._embed_tiles(net, batch)
+    torch.testing.assert_close(seen.pop(), still.normalize(colour[None]).expand(108, 3, 4, 4))
+
+
 def test_a_normaliser_of_each_batch_keeps_instances_apart():
     """Behaviour: with the first batch's normaliser embeddings gather, and all of them repel without end."""
     shapes, _ = skssl.datasets.make_shapes(256, image_size=16, random_state=0)

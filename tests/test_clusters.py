@@ -272,6 +272,18 @@ def test_deepcluster_clusters_whitened_directions(X):
     assert net.nmi.item() == pytest.approx(1.0)
 
 
+def test_deepcluster_whitens_then_normalises_features_of_either_sign(X, monkeypatch):
+    seen = []
+    monkeypatch.setattr("skssl.methods.deepcluster.k_means", lambda x, *args: seen.append(x) or k_means(x, *args))
+    estimator, net, _ = built(skssl.DeepCluster, X, n_components=3)
+    features = random(40, 6) @ random(6, 6, seed=1) + 5
+    estimator.before_epoch(net, 0, lambda module: features)
+    centred = features - features.mean(0)
+    variance, axes = torch.linalg.eigh(centred.T @ centred / 39)  # ascending
+    white = F.normalize(centred @ axes[:, -3:] / variance[-3:].sqrt(), dim=1)
+    torch.testing.assert_close(seen[0] @ seen[0].T, white @ white.T)  # axes may be mirrored
+
+
 def test_deepcluster_predicts_the_clusters_with_a_new_top_layer_each_epoch(X):
     estimator, net, batch = built(skssl.DeepCluster, X)
     net.assignment = torch.randint(6, (40,))
