@@ -133,7 +133,7 @@ class Queue(nn.Module):
     items : Tensor of shape (size, dim)
         The embeddings; random directions of length one at first.
     pushed : int64 Tensor of shape ()
-        How many have ever been pushed.
+        How many it has ever taken in.
 
     Examples
     --------
