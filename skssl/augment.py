@@ -241,7 +241,7 @@ def _filter(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 def _resampling(
     start: Tensor, length: Tensor, n_in: int, n_out: int, flip: Tensor | None, interpolation: str, padding: int
 ) -> Tensor:
-    """Weights (n, n_in, n_out) that take each interval of `n_in` pixels to `n_out`; looked up where that is quicker."""
+    """Weights (n, n_in, n_out) that take intervals of `n_in` pixels to `n_out`, looked up if few are possible."""
     whole = n_in + 2 * padding
     intervals = whole * (whole + 1) // 2
     if 2 * intervals * n_in * n_out * 4 > TABLE_BYTES:

@@ -87,6 +87,20 @@ def test_padded_crop_is_a_crop_of_the_padded_image():
         torch.testing.assert_close(got[i], padded[i, :, y : y + 12, x : x + 10])
 
 
+@pytest.mark.parametrize("padding", [0, 4])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_crops_are_the_same_looked_up_and_computed(interpolation, padding, monkeypatch):
+    images = colours(32, 16, 16)
+    start = torch.randint(-padding, 13, (2, 32), generator=gen(1)).float()
+    side = torch.randint(1, 13, (2, 32), generator=gen(2)).minimum(16 + padding - start)
+    flip = torch.rand(32, generator=gen(3)) < 0.5
+    given = images, *start, *side, (12, 10), flip, interpolation, padding
+    looked_up = resized_crop(*given)
+    monkeypatch.setattr("skssl.augment.TABLE_BYTES", 0)
+    computed = resized_crop(*given)
+    torch.testing.assert_close(looked_up, computed, atol=1e-5, rtol=0)
+
+
 def test_adjust_hue_is_torchvisions():
     images = colours(64)
     shift = torch.rand(64, generator=gen(1)) - 0.5

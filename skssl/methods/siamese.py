@@ -63,20 +63,7 @@ class Siamese(SSLTransformer):
         return {"negative_cosine": (negative_cosine(p1, z2) + negative_cosine(p2, z1)) / 2}
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:
-        """Compute the original loss, or the guided one on pairs of images.
-
-        Parameters
-        ----------
-        net : Objective
-            The network.
-        batch : Batch
-            Two or four views.
-
-        Returns
-        -------
-        dict of str to scalar Tensor
-            The loss.
-        """
+        """Compute the original loss of two views, or the guided one of two or four on pairs of images."""
         projections = [net.projector(net.encoder(view)) for view in batch.views]
         p = [net.predictor(projection) for projection in projections]
         z = self.targets(net, batch.views, projections)
