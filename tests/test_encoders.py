@@ -1,0 +1,110 @@
+"""Encoders as those see them who judge them: any layer of any network, and images of any kind."""
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from conftest import quick
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+
+import skssl
+from skssl.augment import IMAGENET_MEAN, IMAGENET_STD
+from skssl.encoders import as_encoder, at_layer
+from skssl.methods.deepcluster import sobel_filter
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    X = np.random.default_rng(0).integers(0, 256, (24, 16, 16, 3), dtype=np.uint8)
+    return quick(skssl.SimCLR, proj_layers=3).fit(X)
+
+
+def test_a_fitted_estimators_features_are_its_own(fitted, X):
+    np.testing.assert_array_equal(as_encoder(fitted, X).transform(X), fitted.transform(X))
+    np.testing.assert_array_equal(as_encoder(FrozenEstimator(fitted), X).transform(X), fitted.transform(X))
+    assert as_encoder(fitted, X).module is fitted.encoder_
+
+
+def test_an_estimator_that_is_not_fitted_is_cloned_and_fitted(fitted, X):
+    encoder = clone(fitted)
+    np.testing.assert_array_equal(as_encoder(encoder, X).transform(X), clone(fitted).fit(X).transform(X))
+    with pytest.raises(NotFittedError):
+        check_is_fitted(encoder)
+    assert as_encoder(clone(FrozenEstimator(fitted)), X).module is fitted.encoder_
+
+
+def test_labels_go_to_a_method_that_uses_them(X, y):
+    assert as_encoder(quick(skssl.SupCon), X, y).transform(X).shape == (40, 128)
+    with pytest.raises(ValueError, match="SupCon requires y to be passed"):
+        as_encoder(quick(skssl.SupCon), X)
+
+
+def test_layers_of_the_projector(fitted, X):
+    module = fitted.net_.module_.eval()
+    pixels = fitted.net_.augmentations[0].normalize(torch.from_numpy(X.copy()).permute(0, 3, 1, 2))
+    with torch.no_grad():
+        h = module.encoder(pixels)
+        expected = {"projector": module.projector(h), "backbone": h}
+        linear1, norm1, relu1, linear2, norm2, relu2, *_ = module.projector
+        expected["projector1"] = relu1(norm1(linear1(h)))
+        expected["projector2"] = relu2(norm2(linear2(expected["projector1"])))
+        expected["projector3"] = expected["projector"]
+    for layer, values in expected.items():
+        np.testing.assert_allclose(as_encoder(fitted, X, layer=layer).transform(X), values, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "sides"), [("alexnet", (12, 7, 5, 6, 6)), ("resnet50", (12, 6, 4, 3, 2))])
+def test_inner_layers_are_pooled_as_in_the_papers(name, sides):
+    net = torchvision.models.get_model(name).eval()
+    images = torch.rand(1, 3, 224, 224)
+    kept = {}
+    if name == "alexnet":
+        last = {f"conv{i}": net.features[place] for i, place in enumerate((1, 4, 7, 9, 11), 1)}  # the ReLUs
+    else:
+        last = {"conv1": net.relu, **{f"layer{i}": getattr(net, f"layer{i}") for i in range(1, 5)}}
+    hooks = [
+        module.register_forward_hook(lambda _, given, output, key=key: kept.update({key: output.clone()}))
+        for key, module in last.items()
+    ]
+    with torch.no_grad():
+        net(images)
+        for hook in hooks:
+            hook.remove()
+        for (layer, grid), side in zip(kept.items(), sides, strict=True):
+            pool = nn.AdaptiveMaxPool2d(side) if name == "alexnet" else nn.AdaptiveAvgPool2d(side)
+            found = at_layer(net, None, layer)(images)
+            assert found.shape[1] <= 9600 < grid.shape[1] * (side + 1) ** 2 or side == grid.shape[2]
+            torch.testing.assert_close(found, pool(grid).flatten(1))
+
+
+def test_what_hooks_an_encoder_holds_for_its_inner_layers_too(X):
+    method = quick(skssl.DeepCluster, epochs=0).fit(X)  # a Sobel filter stands before its first layer
+    pixels = method.net_.augmentations[0].normalize(torch.from_numpy(X.copy()).permute(0, 3, 1, 2))
+    with torch.no_grad():
+        grid = method.encoder_.features[:6](sobel_filter(method.encoder_, (pixels,)))  # 32 maps of 8x8
+    found = as_encoder(method, X, layer="conv2").transform(X)
+    np.testing.assert_allclose(found, grid.flatten(1), rtol=1e-4, atol=1e-5)
+
+
+def test_a_module_is_copied_and_reads_images_by_imagenets_mean(X):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 5, bias=False))
+    nn.init.ones_(net[1].weight)
+    encoder = as_encoder(net, X, device="cpu")
+    pixels = (X / 255 - IMAGENET_MEAN) / IMAGENET_STD
+    np.testing.assert_allclose(encoder.transform(X)[:, 0], pixels.sum((1, 2, 3)), rtol=1e-3, atol=1e-2)
+    assert encoder.module is not net
+    with pytest.raises(ValueError, match="16, 16"):
+        encoder.transform(X[:, :8])
+
+
+def test_what_is_no_encoder_or_no_layer_is_refused(fitted, X):
+    with pytest.raises(TypeError, match=r"encoder must be an estimator of skssl, .* Got 'resnet18'"):
+        as_encoder("resnet18", X)
+    with pytest.raises(ValueError, match=r"Unknown layer 'layer3'\. Known names: 'backbone', 'projector1', "):
+        as_encoder(fitted, X, layer="layer3")
+    with pytest.raises(ValueError, match="Unknown layer 'projector'"):
+        as_encoder(quick(skssl.RotNet, epochs=0), X, layer="projector")
