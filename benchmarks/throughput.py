@@ -3,9 +3,9 @@
 The runs of a comparison take turns in one process, and what counts is the ratio of each pair: these machines are
 shared, so that a figure by itself says little. Random images will do: the time does not depend on what they show.
 
-SimCLR is compared with those two, and what `--methods` names with their own passes: a method's forward and backward
-passes and optimiser steps on one ready-made batch again and again, so that what `fit` adds is left over (views,
-momentum copies, queues, records).
+SimCLR is compared with those two, or instead of it what `--methods` names with their own passes: a method's
+forward and backward passes and optimiser steps on one ready-made batch again and again, so that what `fit` adds is
+left over (views, momentum copies, queues, records).
 
     python -m benchmarks.throughput [--backbones convnet resnet18] [--rounds 5] [--methods BYOL MoCo] [--device auto]
 """
@@ -187,12 +187,13 @@ def main() -> None:
     for backbone in arguments.backbones:
         steps = arguments.steps or (30 if backbone == "convnet" or device.type != "cpu" else 6)
         shared = {"backbone": backbone, "epochs": 3, "batch_size": BATCH, "random_state": 0, "device": str(device)}
-        runs = {"fit": skssl_fit(SimCLR(**shared), steps), "bare loop": bare_loop(backbone, steps, device)}
-        try:
-            runs["lightly"] = lightly_loop(backbone, steps, device)
-        except ImportError:
-            print("lightly is not installed (pip install lightly): compared with the bare loop only")
-        record("throughput", rows("SimCLR", backbone, compare(runs, arguments.rounds)))
+        if not arguments.methods:
+            runs = {"fit": skssl_fit(SimCLR(**shared), steps), "bare loop": bare_loop(backbone, steps, device)}
+            try:
+                runs["lightly"] = lightly_loop(backbone, steps, device)
+            except ImportError:
+                print("lightly is not installed (pip install lightly): compared with the bare loop only")
+            record("throughput", rows("SimCLR", backbone, compare(runs, arguments.rounds)))
         for name in arguments.methods:
             method, params = METHODS[name]
             estimator = method(**{**shared, **params})
