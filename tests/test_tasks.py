@@ -18,7 +18,7 @@ from skssl.engine import Batch
 from skssl.images import as_images
 from skssl.pretext import TASKS
 from skssl.pretext.colorization import color_cells, color_weights, rgb_to_lab, soft_encode
-from skssl.pretext.inpainting import middle
+from skssl.pretext.inpainting import blobs, middle
 from skssl.pretext.jigsaw import far_permutations
 from skssl.pretext.relative_patch import keep_one_channel, neighbours
 from skssl.pretext.rotation import turn, zoom
@@ -503,9 +503,9 @@ def test_the_hole_is_in_the_middle(side, hole, margin):
 
 
 @pytest.mark.parametrize("side", [16, 20])
-def test_inpainting_is_its_formula(side, X):
+def test_inpainting_of_the_middle_is_its_formula(side, X):
     X = np.tile(X, (1, 2, 2, 1))[:, :side, :side]
-    task = skssl.ContextEncoderTask(hidden_dim=16)
+    task = skssl.ContextEncoderTask(region="center", hidden_dim=16)
     _, net, batch = net_and_batch(skssl.SimCLR, X, aux=task)
     view = torch.randn(12, 3, side, side, generator=torch.Generator().manual_seed(1))
     batch.views = [view, view + 1]
@@ -528,6 +528,40 @@ def test_inpainting_is_its_formula(side, X):
     torch.testing.assert_close(found, total / (12 * 3 * half**2), rtol=1e-4, atol=1e-5)
     found.backward()
     assert reached(net) == {"encoder", "inpainting_decoder"}
+
+
+@pytest.mark.parametrize("side", [16, 20])
+def test_inpainting_of_blobs_is_its_formula(side, X):
+    X = np.tile(X, (1, 2, 2, 1))[:, :side, :side]
+    _, net, batch = net_and_batch(skssl.SimCLR, X, aux=skssl.ContextEncoderTask(hidden_dim=16))
+    view = torch.randn(12, 3, side, side, generator=torch.Generator().manual_seed(1))
+    batch.views = [view, view + 1]
+    seen = []
+    net.encoder.register_forward_pre_hook(lambda module, given: seen.append(given[0].clone()))
+    found = net.tasks["inpainting"][0].losses(net, batch)["inpainting"]
+    made = net.inpainting_decoder(net.encoder(seen[0]))
+    made = F.interpolate(made, (side, side), mode="bilinear") if side == 20 else made
+    errors = []
+    for i, r, c in itertools.product(range(12), range(side), range(side)):
+        if (seen[0][i, :, r, c] == 0).all():
+            errors.append((made[i, :, r, c] - view[i, :, r, c]).square().mean())
+        else:
+            assert torch.equal(seen[0][i, :, r, c], view[i, :, r, c])
+    assert len(errors) == 12 * side**2 // 4, "a quarter of each image is hidden"
+    torch.testing.assert_close(found, torch.stack(errors).mean(), rtol=1e-4, atol=1e-5)
+    found.backward()
+    assert reached(net) == {"encoder", "inpainting_decoder"}
+
+
+def test_blobs_are_smooth_and_each_images_own():
+    torch.manual_seed(0)
+    holes = blobs(200, 32, 32, torch.device("cpu"))[:, 0]
+    assert (holes.sum((1, 2)) == 256).all()
+    assert len({tuple(hole.flatten().tolist()) for hole in holes}) == 200
+    alike = (holes[:, 1:] == holes[:, :-1]).float().mean()  # of neighbours; 1/16 + 9/16 if they were independent
+    assert alike > 0.85
+    share = holes.float().mean(0)
+    assert ((share > 0.05) & (share < 0.5)).all(), "any place may be hidden"
 
 
 def test_inpainting_is_learnt():

@@ -11,14 +11,16 @@ from skssl.pretext.inpainting import ContextEncoderTask
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class ContextEncoder(Pretext):
-    """Context encoder: learn by filling a hole in the middle of an image.
+    """Context encoder: learn by filling holes in images.
 
     Parameters
     ----------
+    region : {"random", "center"}, default="random"
+        Blobs of any form that cover a quarter of the image, or its middle.
     hidden_dim : int, default=256
         Channels of the decoder's first map, of 4x4; each doubling of the side halves them.
     margin_weight : float, default=10.0
-        What an error in the hole's margin, which can be seen, counts more than elsewhere.
+        What an error in the middle's margin, which can be seen, counts more than elsewhere.
 
     References
     ----------
@@ -35,6 +37,7 @@ class ContextEncoder(Pretext):
     ['epoch', 'loss', 'inpainting']
     """
 
+    region: str = "random"
     hidden_dim: int = 256
     margin_weight: float = 10.0
 
