@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -272,6 +273,25 @@ def test_an_encoder_that_is_not_fitted_learns_from_all_images(X, few):
     np.testing.assert_array_equal(tuner.predict_proba(X), fitted.predict_proba(X))
     with pytest.raises(NotFittedError):
         unfitted.transform(X)
+
+
+def test_data_sets_are_read_where_they_are_labelled(encoder, X, few):
+    class Counting(torch.utils.data.Dataset):
+        read: ClassVar[set] = set()
+
+        def __len__(self):
+            return 40
+
+        def __getitem__(self, i):
+            self.read.add(i)
+            return X[i], "a label that nobody reads"
+
+    tuner = FineTuner(encoder, **QUICK).fit(Counting(), few)
+    assert len(Counting.read) > 10
+    assert {0, *np.flatnonzero(few != -1)} >= Counting.read, "the first tells the shape"
+    np.testing.assert_array_equal(
+        tuner.predict_proba(Counting()), FineTuner(encoder, **QUICK).fit(X, few).predict_proba(X)
+    )
 
 
 def test_modules_tables_and_gray_images(X, y):
