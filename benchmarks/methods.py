@@ -80,6 +80,14 @@ METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
 }
 
 
+def cifar10(n_train: int = 20_000, n_test: int = 10_000) -> tuple[np.ndarray, ...]:
+    """Load the images that are trained on, drawn once and for all, and those that are judged on, with their classes."""
+    (X, y), (X_test, y_test) = (load_images("cifar10", split=split) for split in ("train", "test"))
+    chosen = np.random.RandomState(0).permutation(50_000)[:n_train]
+    judged = np.sort(np.random.RandomState(0).permutation(10_000)[:n_test])
+    return X[chosen], y[chosen], X_test[judged], y_test[judged]
+
+
 def balanced(y: np.ndarray, per_class: int) -> np.ndarray:
     """Return the first indices of each class, so many of each."""
     return np.concatenate([np.flatnonzero(y == label)[:per_class] for label in np.unique(y)])
@@ -87,7 +95,7 @@ def balanced(y: np.ndarray, per_class: int) -> np.ndarray:
 
 def judge(features: Any, X: np.ndarray, y: np.ndarray, X_test: np.ndarray, y_test: np.ndarray) -> dict[str, float]:
     """Score features by both probes."""
-    few, many = balanced(y, 500), np.arange(10_000)
+    few, many = balanced(y, 500), np.arange(len(y))[:10_000]
     train, test = features(X), features(X_test)
     linear = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000)).fit(train[few], y[few])
     knn = KNNProbe(n_neighbors=20).fit(train[many], y[many])
@@ -104,10 +112,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="convnet")
     parser.add_argument("--again", action="store_true", help="run also what is recorded already")
     arguments = parser.parse_args()
-    X, y = load_images("cifar10", split="train")
-    X_test, y_test = load_images("cifar10", split="test")
-    chosen = np.random.RandomState(0).permutation(50_000)[:20_000]
-    X, y = X[chosen], y[chosen]
+    X, y, X_test, y_test = cifar10()
     for name, seed in itertools.product(arguments.names, arguments.seeds):
         row: dict[str, Any] = {"method": name, "backbone": arguments.backbone, "seed": seed, "epochs": arguments.epochs}
         if name == "pixels":

@@ -16,7 +16,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "generated/*.md"]  # what other pages include is no page
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
 autosummary_generate = True
@@ -91,5 +91,90 @@ def render_tables() -> None:
     columns = ["data set", "recipe", "estimator", "linear", "kNN", "source"]
     pd.DataFrame(rows, columns=columns).to_csv(generated / "recipes.csv", index=False)
 
+    rows = []
+    for title, recipe in recipes.FINE_TUNING.items():
+        arguments = ", ".join(f"{key}={value!r}" for key, value in recipe["params"].items())
+        rows.append([title, f"``FineTuner(encoder, {arguments})``", recipe["source"]])
+    columns = ["recipe", "estimator", "source"]
+    pd.DataFrame(rows, columns=columns).to_csv(generated / "fine_tuning.csv", index=False)
+
+
+def render_curves() -> None:
+    """Make what the pages show of the experiments on trained encoders, where they have been recorded."""
+    from pathlib import Path
+
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    here = Path(__file__).parent
+    results, generated = here.parent / "benchmarks" / "results", here / "generated"
+    run = ["method", "backbone", "seed", "epochs", "images"]
+
+    def latest(name: str, keys: list[str], measures: list[str]) -> pd.DataFrame | None:
+        """Read the latest row of each run; write a note where there is none."""
+        file = results / f"{name}.csv"
+        if not file.exists():
+            (generated / f"{name}.md").write_text("*Not recorded yet.*\n")
+            return None
+        rows = pd.read_csv(file, keep_default_na=False).drop_duplicates(keys, keep="last")
+        return rows.assign(**rows[measures].apply(pd.to_numeric))
+
+    def means(rows: pd.DataFrame, keys: list[str], measures: list[str]) -> pd.DataFrame:
+        """Average over the seeds, with the deviation where there are several, and say what made the rows."""
+        groups = rows.groupby(keys, sort=False)
+        table, deviation = groups[measures].mean().round(3).astype(str), groups[measures].std().round(3)
+        table = table.where(deviation.isna(), table + " ± " + deviation.astype(str)).replace("nan", "")
+        return table.assign(seeds=groups["seed"].nunique(), **groups[["hardware", "commit"]].last())
+
+    def write(name: str, table: pd.DataFrame, figure: Figure | None = None) -> None:
+        """Write a table, and a figure above it, in the form that a page includes."""
+        text = f"```{{csv-table}}\n:header-rows: 1\n\n{table.reset_index().to_csv(index=False)}```\n"
+        if figure is not None:
+            figure.savefig(generated / f"{name}.png", dpi=150)
+            text = f"![{name.replace('_', ' ')}](generated/{name}.png)\n\n{text}"
+        (generated / f"{name}.md").write_text(text)
+
+    few = latest("few_labels", [*run, "fraction", "classifier"], ["accuracy"])
+    if few is not None:
+        few["share"] = [f"{100 * fraction:g} %" for fraction in few["fraction"]]
+        shares = few.sort_values("fraction")["share"].unique().tolist()
+        figure = Figure(figsize=(9, 4), layout="constrained")
+        axes = figure.subplots()
+        colors = {name: f"C{i}" for i, name in enumerate(few["method"].unique())}
+        for (name, classifier), rows in few.groupby(["method", "classifier"], sort=False):
+            curve = rows.groupby("fraction")["accuracy"].mean()
+            style = ":o" if classifier == "probe" else "-o"
+            axes.plot(curve.index, curve, style, color=colors[name], label=f"{name}, {classifier}")
+        axes.set(xscale="log", xlabel="labels", ylabel="accuracy")
+        axes.set_xticks(sorted(few["fraction"].unique()), shares, minor=False)
+        axes.set_xticks([], minor=True)
+        figure.legend(loc="outside right", fontsize="small")
+        keys = ["method", "classifier", "epochs", "images"]
+        origin = few.groupby([*keys, "seed"], sort=False)[["hardware", "commit"]].last()
+        wide = few.pivot_table("accuracy", [*keys, "seed"], "share", sort=False).join(origin).reset_index()
+        write("few_labels", means(wide, keys, shares), figure)
+
+    measures = [f"{kind}, {layer}" for kind in ("rotation", "contrastive") for layer in ("backbone", "projector")]
+    tasks = latest("pretext_accuracy", [*run, "batch_size"], ["linear", *measures])
+    if tasks is not None:
+        table = means(tasks, ["method", "epochs", "images", "batch_size"], ["linear", *measures])
+        write("pretext_accuracy", table)
+
+    measures = ["gradient_snr", "gradient_snr_squared"]
+    noise = latest("gradient_snr", [*run, "decay", "epoch"], measures)
+    if noise is not None:
+        figure = Figure(figsize=(9, 3.5), layout="constrained")
+        both = figure.subplots(1, 2)
+        for axes, measure, label in zip(both, measures, ["|mean| / variance", "mean² / variance"], strict=True):
+            for name, rows in noise.groupby("method", sort=False):
+                curve = rows.groupby("epoch")[measure].agg(["mean", "min", "max"])
+                axes.plot(curve.index, curve["mean"], "-o", label=name)
+                axes.fill_between(curve.index, curve["min"], curve["max"], alpha=0.2)
+            axes.set(xlabel="epoch", ylabel=label, yscale="log")
+        both[0].legend()
+        last = noise[noise["epoch"] == noise["epochs"]]
+        write("gradient_snr", means(last, ["method", "epochs", "images"], measures), figure)
+
 
 render_tables()
+render_curves()

@@ -2,6 +2,7 @@
 
 from skssl.augment import Augmentation, MultiCrop
 from skssl.errors import CollapseWarning
+from skssl.finetune import Distiller, FineTuner, label_fraction
 from skssl.methods import (
     BYOL,
     BYOLGSG,
@@ -51,6 +52,8 @@ __all__ = [
     "DeepClusterV2",
     "DenseCL",
     "DirectPred",
+    "Distiller",
+    "FineTuner",
     "InstDisc",
     "Jigsaw",
     "JigsawTask",
@@ -70,4 +73,5 @@ __all__ = [
     "SupCon",
     "SwAV",
     "VICReg",
+    "label_fraction",
 ]

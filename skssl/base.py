@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_random_state
+from sklearn.utils import assert_all_finite, check_random_state
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 from torch import Tensor, nn
@@ -29,6 +29,38 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _OTHER = "Other Parameters\n----------------"
+
+
+def share_parameters(parent: type, cls: type) -> None:
+    """Add an abstract class's parameters to the constraints and the docstring of a class that is derived from it."""
+    inherited = [vars(base).get("_parameter_constraints", {}) for base in cls.__mro__[::-1]]
+    cls._parameter_constraints = {  # type: ignore[attr-defined]
+        name: rule for rules in inherited for name, rule in rules.items()
+    }
+    shared = inspect.getdoc(parent) or ""
+    shared = shared[shared.index("Parameters\n---") :].replace("Parameters\n----------", _OTHER, 1)
+    own = inspect.cleandoc(cls.__doc__ or "")
+    for section in ("References\n---", "Examples\n---"):
+        if section in own:
+            cls.__doc__ = own.replace(section, f"{shared}\n\n{section}", 1)
+            break
+
+
+def as_labels(y: Any) -> np.ndarray:
+    """Read labels; in a list of strings -1 does not become one."""
+    listed = isinstance(y, list | tuple) and any(isinstance(label, str) for label in y)
+    y = column_or_1d(np.array(y, dtype=object) if listed else y, warn=True)
+    assert_all_finite(y, input_name="y")
+    return y
+
+
+def number_classes(y: Any) -> tuple[np.ndarray, Tensor]:
+    """Find the classes in y, and each label's place among them; -1 stays -1: an unknown class."""
+    y = as_labels(y)
+    target = np.full(len(y), -1)
+    known = np.asarray(y != -1)
+    classes, target[known] = np.unique(y[known], return_inverse=True)
+    return np.array(classes.tolist()), torch.from_numpy(target)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -152,15 +184,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Add the shared parameters to a method's constraints and to its docstring."""
         super().__init_subclass__(**kwargs)
-        inherited = [vars(base).get("_parameter_constraints", {}) for base in cls.__mro__[::-1]]
-        cls._parameter_constraints = {name: rule for rules in inherited for name, rule in rules.items()}
-        shared = inspect.getdoc(SSLTransformer) or ""
-        shared = shared[shared.index("Parameters\n---") :].replace("Parameters\n----------", _OTHER, 1)
-        own = inspect.cleandoc(cls.__doc__ or "")
-        for section in ("References\n---", "Examples\n---"):
-            if section in own:
-                cls.__doc__ = own.replace(section, f"{shared}\n\n{section}", 1)
-                break
+        share_parameters(SSLTransformer, cls)
 
     # What a method is made of.
 
@@ -333,10 +357,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     @property
     def history_(self) -> pd.DataFrame:
         """The training's history, a row an epoch."""
-        import pandas as pd
-
-        rows = [{name: value for name, value in row.items() if name != "batches"} for row in self.net_.history]
-        return pd.DataFrame([row for row in rows if "loss" in row])
+        return self.net_.table()
 
     @property
     def _n_features_out(self) -> int:
@@ -459,20 +480,16 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             return None
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
-        y = column_or_1d(y, warn=True)
-        if len(y) != len(images):
-            raise ValueError(f"Found input variables with inconsistent numbers of samples: {[len(images), len(y)]}")
-        target = np.full(len(y), -1)
-        known = y != -1
-        target[known] = np.unique(y[known], return_inverse=True)[1]
-        return torch.from_numpy(target)
+        target = number_classes(y)[1]
+        if len(target) != len(images):
+            raise ValueError(
+                f"Found input variables with inconsistent numbers of samples: {[len(images), len(target)]}"
+            )
+        return target
 
     def _train(self, images: Images, y: Any, epochs: int) -> Self:
         """Train for some epochs."""
         target = self._target(y, images)
         self.net_.set_params(max_epochs=max(self.epochs, 1))
-        target = None if target is None else target.to(self.net_.device)
-        self.net_.notify("on_train_begin", X=images, y=target)
-        self.net_.fit_loop(images.to(self.net_.device), target, epochs=epochs)
-        self.net_.notify("on_train_end", X=images, y=target)
+        self.net_.run(images, target, epochs)
         return self

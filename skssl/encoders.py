@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from sklearn.frozen import FrozenEstimator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skssl.augment import Augmentation
+from skssl.augment import Augmentation, as_augmentations
 from skssl.backbones import build_backbone, stages
 from skssl.base import SSLTransformer
 from skssl.devices import resolve_device
@@ -139,7 +141,7 @@ class Encoder:
     device : torch.device
         Where the module is.
     read : callable
-        From X to images of the shape and range that the network was trained on.
+        From X to images of the shape and range that the network was trained on; it can be pickled.
     """
 
     module: nn.Module
@@ -163,6 +165,24 @@ class Encoder:
         images = X if isinstance(X, Images) else self.read(X)
         parts = [part.cpu() for part in encode(self.module, images, self.augment, self.device)]
         return torch.cat(parts).numpy()
+
+    def augmentations(self, augment: Any, side: int) -> list[Augmentation]:
+        """Make augmentations whose views are normalised as the network was trained with.
+
+        Parameters
+        ----------
+        augment : str, Augmentation, or sequence of Augmentation
+            As for `as_augmentations`. Mean and deviation are replaced by the encoder's own.
+        side : int
+            The images' longer side, in pixels.
+
+        Returns
+        -------
+        list of Augmentation
+            Copies of them, one a view.
+        """
+        own = {"mean": self.augment.mean, "std": self.augment.std}
+        return [clone(given).set_params(**own) for given in as_augmentations(augment, side)]
 
 
 def as_encoder(encoder: Any, X: Any, y: Any = None, *, layer: str = "backbone", device: Any = "auto") -> Encoder:
@@ -212,14 +232,16 @@ def as_encoder(encoder: Any, X: Any, y: Any = None, *, layer: str = "backbone", 
         fitted = encoder if encoder.__sklearn_is_fitted__() else clone(encoder).fit(X, y)
         net = fitted.net_.module_
         module = at_layer(net.encoder, getattr(net, "projector", None), layer)
+        reader = copy.copy(fitted)  # without the net: whoever keeps the encoder may want to pickle how it reads
+        del reader.net_
         home = torch.device(fitted.net_.device)
-        return Encoder(module, fitted.net_.augmentations[0], home, lambda X: fitted._read(X, reset=False))
+        return Encoder(module, fitted.net_.augmentations[0], home, partial(reader._read, reset=False))
     if isinstance(encoder, nn.Module):
         images = as_images(X)
         home = resolve_device(device)
         module = at_layer(build_backbone(encoder, images.shape)[0].to(home), None, layer)
         return Encoder(
-            module, Augmentation(), home, lambda X: as_images(X, reset=False, shape=images.shape, scale=images.scale)
+            module, Augmentation(), home, partial(as_images, reset=False, shape=images.shape, scale=images.scale)
         )
     raise TypeError(
         "encoder must be an estimator of skssl, fitted or not, a FrozenEstimator of one, or a torch.nn.Module. Got "

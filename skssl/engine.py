@@ -22,6 +22,9 @@ from skssl.images import Images
 from skssl.nn import effective_rank, spread
 from skssl.optim import forget, make_optimizer, schedule_factor
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 # Embeddings have collapsed to a point when their spread is below this share of an even one's, and to a few dimensions
 # when their effective rank is below this, provided there are images and dimensions enough for a rank of 32. On CIFAR-10
 # the healthy are at 0.48 and 26 or more, SimSiam without its predictor (symmetric) at 0.2 to 0.65 and 1.5 to 4.
@@ -318,14 +321,18 @@ class Trainer(NeuralNet):
         The network and the loss.
     augmentations : sequence of Augmentation
         One for each view.
-    schedule : str
-        Name of the learning rate's course.
+    schedule : str or sequence of float
+        The learning rate's course, see `schedule_factor`.
     warmup_epochs : float
         Epochs in which it rises.
     momentum, weight_decay : float
         For the optimiser.
     constant : sequence of str
         Submodules whose learning rate is left alone.
+    rates : mapping of str to float
+        Submodules with a learning rate of their own.
+    collapsible : bool
+        Whether embeddings in a few dimensions are a failure worth a warning; a classifier's are none.
     dtype : torch.dtype
         What the networks compute in.
     seed : int
@@ -340,11 +347,13 @@ class Trainer(NeuralNet):
         module: Objective,
         *,
         augmentations: Sequence[Augmentation],
-        schedule: str,
+        schedule: str | Sequence[float],
         warmup_epochs: float,
         momentum: float,
         weight_decay: float,
         constant: Sequence[str] = (),
+        rates: Mapping[str, float] | None = None,
+        collapsible: bool = True,
         dtype: torch.dtype = torch.float32,
         seed: int = 0,
         **kwargs: Any,
@@ -352,7 +361,8 @@ class Trainer(NeuralNet):
         super().__init__(module, criterion=nn.Identity, train_split=None, **kwargs)
         self.augmentations = augmentations
         self.schedule, self.warmup_epochs = schedule, warmup_epochs
-        self.momentum, self.weight_decay, self.constant = momentum, weight_decay, constant
+        self.momentum, self.weight_decay, self.constant, self.rates = momentum, weight_decay, constant, rates
+        self.collapsible = collapsible
         self.dtype, self.seed = dtype, seed
 
     compile: bool
@@ -386,6 +396,7 @@ class Trainer(NeuralNet):
             momentum=self.momentum,
             weight_decay=self.weight_decay,
             constant=self.constant,
+            rates=self.rates,
         )
         return self
 
@@ -404,6 +415,30 @@ class Trainer(NeuralNet):
         devices = [] if device.type == "cpu" else [device.index or 0]
         with torch.random.fork_rng(devices, device_type="cuda" if device.type == "cpu" else device.type):
             return super().fit_loop(X, y, epochs, **kwargs)
+
+    def run(self, images: Images, target: Tensor | None, epochs: int) -> None:
+        """Train for some more epochs, from images wherever they are.
+
+        Parameters
+        ----------
+        images : Images
+            The training images.
+        target : int64 Tensor of shape (n_samples,) or None
+            Their classes.
+        epochs : int
+            How many.
+        """
+        target = None if target is None else target.to(self.device)
+        self.notify("on_train_begin", X=images, y=target)
+        self.fit_loop(images.to(self.device), target, epochs=epochs)
+        self.notify("on_train_end", X=images, y=target)
+
+    def table(self) -> pd.DataFrame:
+        """Return the history, a row an epoch."""
+        import pandas as pd
+
+        rows = [{name: value for name, value in row.items() if name != "batches"} for row in self.history]
+        return pd.DataFrame([row for row in rows if "loss" in row])
 
     def generators(self, epoch: int) -> tuple[torch.Generator, torch.Generator]:
         """Seed everything for an epoch.
@@ -496,10 +531,10 @@ class Trainer(NeuralNet):
         epoch : float
             Epochs done, with the fraction of the current one.
         """
-        rate = self.lr * schedule_factor(self.schedule, epoch, self.max_epochs, self.warmup_epochs)
+        factor = schedule_factor(self.schedule, epoch, self.max_epochs, self.warmup_epochs)
         for group in self.optimizer_.param_groups:
             if group["scheduled"]:
-                group["lr"] = rate
+                group["lr"] = group["peak"] * factor
 
     @torch.no_grad()
     def judge(self, view: Tensor, loss: float) -> None:
@@ -516,14 +551,18 @@ class Trainer(NeuralNet):
         with torch.autocast(torch.device(self.device).type, self.dtype, enabled=self.dtype != torch.float32):
             z = self.module_.embed(view)
         if not (np.isfinite(loss) and z.isfinite().all()):
+            rates = " or ".join(
+                f"{rate:g}" for rate in sorted({group["peak"] for group in self.optimizer_.param_groups})
+            )
             raise FloatingPointError(
                 f"The training has diverged in epoch {epoch}: the loss is {loss:.4g}, or embeddings are not finite. "
-                f"Try a learning rate below lr={self.lr:g} or more warmup_epochs."
+                f"Try a learning rate below lr={rates} or more warmup_epochs."
             )
         deviation, rank = spread(z).item(), effective_rank(z).item()
         self.history.record("embedding_std", deviation)
         self.history.record("effective_rank", rank)
-        if deviation < COLLAPSED_SPREAD or (rank < COLLAPSED_RANK and min(len(z) - 1, z.shape[1]) >= ROOM):
+        few = rank < COLLAPSED_RANK and min(len(z) - 1, z.shape[1]) >= ROOM
+        if self.collapsible and (deviation < COLLAPSED_SPREAD or few):
             warnings.warn(
                 f"The embeddings have collapsed in epoch {epoch}: their standard deviation is {deviation:.2g} of that "
                 f"of evenly spread ones, their effective rank {rank:.1f} of {z.shape[1]}. Try a lower learning rate, "

@@ -92,6 +92,21 @@ class Images(ABC):
             The same images.
         """
 
+    def take(self, index: Tensor) -> Images:
+        """Choose some of the images, without reading them.
+
+        Parameters
+        ----------
+        index : Tensor of int64, shape (m,)
+            Which.
+
+        Returns
+        -------
+        Images
+            These m images.
+        """
+        return _SomeImages(self, index)
+
     def _unit(self, batch: Tensor) -> Tensor:
         """Map `scale` to [0, 1] in place."""
         if self.scale is None or self.scale == (0.0, 1.0):
@@ -124,6 +139,23 @@ class _MemoryImages(Images):
         moved = copy(self)
         moved._stored = self._stored.to(device)
         return moved
+
+
+class _SomeImages(Images):
+    """Some of the images of others."""
+
+    def __init__(self, images: Images, index: Tensor) -> None:
+        self.shape, self.scale = images.shape, images.scale
+        self._images, self._index = images, index
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def read(self, index: Tensor) -> Tensor:
+        return self._images.read(self._index.index_select(0, index.to(self._index.device)))
+
+    def to(self, device: torch.device | str) -> Images:
+        return _SomeImages(self._images.to(device), self._index.to(device))
 
 
 class _DatasetImages(Images):

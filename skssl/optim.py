@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -118,6 +119,7 @@ def make_optimizer(
     momentum: float,
     weight_decay: float,
     constant: Collection[str] = (),
+    rates: Mapping[str, float] | None = None,
 ) -> Optimizer:
     """Make an optimiser for what a module trains.
 
@@ -132,11 +134,13 @@ def make_optimizer(
     constant : collection of str, default=()
         Names of submodules whose learning rate stays constant (SimSiam's predictor); their parameter group is marked
         by ``group["scheduled"] = False``.
+    rates : mapping of str to float, default=None
+        Names of submodules and learning rates of their own, in place of `lr`.
 
     Returns
     -------
     torch.optim.Optimizer
-        The optimiser.
+        The optimiser. Each group keeps its rate as ``group["peak"]``, which a schedule lowers ``group["lr"]`` from.
 
     Raises
     ------
@@ -153,18 +157,24 @@ def make_optimizer(
     [(2, True), (2, False)]
     """
     kind = pick("optimizer", optimizer, OPTIMIZERS) if isinstance(optimizer, str) else optimizer
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, bool, bool], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
-            scheduled = name.split(".")[0] not in constant
+            part = name.split(".")[0]
             decayed = kind is not torch.optim.AdamW or parameter.ndim > 1
-            groups.setdefault((scheduled, decayed), []).append(parameter)
+            groups.setdefault(((rates or {}).get(part, lr), part not in constant, decayed), []).append(parameter)
     options: dict[str, Any] = {"momentum": momentum, "fused": True}
     options = {key: value for key, value in options.items() if key in inspect.signature(kind).parameters}
     made = kind(
         [
-            {"params": params, "scheduled": scheduled, "weight_decay": weight_decay if decayed else 0.0}
-            for (scheduled, decayed), params in groups.items()
+            {
+                "params": params,
+                "lr": rate,
+                "peak": rate,
+                "scheduled": scheduled,
+                "weight_decay": weight_decay if decayed else 0.0,
+            }
+            for (rate, scheduled, decayed), params in groups.items()
         ],
         lr=lr,  # type: ignore[call-arg]
         **options,
@@ -190,27 +200,28 @@ def _epoch_cosine(progress: float, epoch: float) -> float:
     return _cosine(progress * math.floor(epoch) / epoch, epoch) if epoch else 1.0
 
 
-def _step(progress: float, epoch: float) -> float:
-    """Fall to a fifth at 30, 60 and 80 % of the training (RotNet's epochs 60, 120 and 160 of 200)."""
-    return 0.2 ** sum(progress >= drop for drop in (0.3, 0.6, 0.8))
+def _fall(drops: Sequence[float], progress: float, epoch: float) -> float:
+    """Fall to a fifth at some shares of the training."""
+    return 0.2 ** sum(progress >= drop for drop in drops)
 
 
 SCHEDULES: dict[str, Callable[[float, float], float]] = {
     "constant": _constant,
     "cosine": _cosine,
     "epoch_cosine": _epoch_cosine,
-    "step": _step,
+    "step": partial(_fall, (0.3, 0.6, 0.8)),
 }
 
 
-def schedule_factor(schedule: str, epoch: float, epochs: int, warmup_epochs: float = 0.0) -> float:
+def schedule_factor(schedule: str | Sequence[float], epoch: float, epochs: int, warmup_epochs: float = 0.0) -> float:
     """What the learning rate is multiplied with at a point of the training.
 
     Parameters
     ----------
-    schedule : {"constant", "cosine", "epoch_cosine", "step"}
+    schedule : {"constant", "cosine", "epoch_cosine", "step"} or sequence of float
         The course after the warm-up. "cosine" falls step by step (SimCLR, BYOL), "epoch_cosine" at the epochs' ends
-        (SimSiam, MoCo v2), "step" to a fifth at 30, 60 and 80 % of the training (RotNet).
+        (SimSiam, MoCo v2), "step" to a fifth at 30, 60 and 80 % of the training (RotNet's epochs 60, 120 and 160 of
+        200). Numbers in [0, 1] are other shares of the training at which it falls to a fifth.
     epoch : float
         Epochs done so far, with the fraction of the current one.
     epochs : int
@@ -234,8 +245,10 @@ def schedule_factor(schedule: str, epoch: float, epochs: int, warmup_epochs: flo
     >>> from skssl.optim import schedule_factor
     >>> [round(schedule_factor("cosine", epoch, epochs=4), 2) for epoch in (0, 1, 2, 3, 3.5, 4)]
     [1.0, 0.85, 0.5, 0.15, 0.04, 0.15]
+    >>> [round(schedule_factor((0.6, 0.8), epoch, epochs=20), 2) for epoch in (11, 12, 16)]
+    [1.0, 0.2, 0.04]
     """
-    course = pick("schedule", schedule, SCHEDULES)
+    course = pick("schedule", schedule, SCHEDULES) if isinstance(schedule, str) else partial(_fall, schedule)
     if epoch >= epochs:
         epoch = epochs - 1
     if epoch < warmup_epochs:

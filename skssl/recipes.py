@@ -6,6 +6,9 @@ source leaves a setting out, so does the recipe; EffSSL's batch size of 512 and 
 a source's rate falls in steps of its own (MoCo v1, InstDisc: a tenth at 60 and 80 %), the recipe has our "step". A
 source that ends in "not checked" is known by hearsay: its settings and score were not looked up.
 
+``FINE_TUNING`` has the papers' settings of `FineTuner` by share of labels, for ImageNet where no other set is named.
+Its recipes have no scores, which are the encoders'; `make` needs the ``encoder``, too.
+
 >>> import skssl
 >>> from skssl import recipes
 >>> recipe = recipes.CIFAR10["BYOL + rotation"]
@@ -30,14 +33,13 @@ from sklearn.base import clone
 
 import skssl
 from skssl.augment import preset
-from skssl.base import SSLTransformer
 
-__all__ = ["CIFAR10", "CIFAR100", "IMAGENET", "IMAGENET100", "TINY_IMAGENET", "make"]
+__all__ = ["CIFAR10", "CIFAR100", "FINE_TUNING", "IMAGENET", "IMAGENET100", "TINY_IMAGENET", "make"]
 
 Recipe = dict[str, Any]
 
 
-def make(recipe: Recipe, **changes: Any) -> SSLTransformer:
+def make(recipe: Recipe, **changes: Any) -> Any:
     """Make the estimator of a recipe.
 
     Parameters
@@ -356,5 +358,45 @@ IMAGENET: dict[str, Recipe] = {
         head_norm=False,
         augment=skssl.MultiCrop(n_local=8, augment=_dino_views),
         **_R50,
+    ),
+}
+
+# Fine-tuning on few labels: random resized crops and flips, no weight decay but at rotation decoupling
+
+
+def _tuning(source: str, backbone_lr: float, head_lr: float, **params: Any) -> Recipe:
+    return {
+        "method": "FineTuner",
+        "params": {"backbone_lr": backbone_lr, "head_lr": head_lr, **params},
+        "source": source,
+    }
+
+
+_SIMCLR_LR = 0.005 * 1024**0.5
+_simclr_tuning: dict[str, Any] = {"batch_size": 1024, "optimizer": "lars", "schedule": "cosine"}
+_epoch_cosine: dict[str, Any] = {"epochs": 20, "batch_size": 256, "schedule": "epoch_cosine"}
+_fifths: dict[str, Any] = {"epochs": 20, "batch_size": 256, "schedule": (0.6, 0.8)}
+_SIMCLR_SOURCE = "SimCLRv2's code; its LARS is another, with the rate inside the momentum"
+
+FINE_TUNING: dict[str, Recipe] = {
+    "SwAV, PCL and EffSSL, 1 %": _tuning("EffSSL and SwAV's code", 0.02, 5.0, **_fifths),
+    "SwAV, PCL and EffSSL, 10 %": _tuning("EffSSL and SwAV's code", 0.01, 0.2, **_fifths),
+    "SimCLR, 1 %": _tuning(_SIMCLR_SOURCE, _SIMCLR_LR, _SIMCLR_LR, epochs=60, **_simclr_tuning),
+    "SimCLR, 10 %": _tuning(
+        f"{_SIMCLR_SOURCE}; epochs not checked", _SIMCLR_LR, _SIMCLR_LR, epochs=30, **_simclr_tuning
+    ),
+    "SimCLRv2, 1 %": _tuning(_SIMCLR_SOURCE, _SIMCLR_LR, _SIMCLR_LR, epochs=60, layer="projector1", **_simclr_tuning),
+    "Barlow Twins, 1 %": _tuning("Barlow Twins' code", 0.005, 0.5, **_epoch_cosine),
+    "VICReg, 1 %": _tuning("VICReg's code", 0.03, 0.08, **_epoch_cosine),
+    "VICReg, 10 %": _tuning("VICReg's code", 0.01, 0.1, **_epoch_cosine),
+    "RotationDecoupling, Tiny-ImageNet, 20 %": _tuning(
+        "NT-Xent report's code, there with Nesterov's momentum",
+        0.1,
+        0.1,
+        epochs=65,
+        batch_size=192,
+        weight_decay=5e-4,
+        schedule=(5 / 65, 25 / 65, 45 / 65),
+        augment=TINY_IMAGENET["RotationDecoupling, NT-Xent"]["params"]["augment"],
     ),
 }

@@ -613,3 +613,13 @@ def test_data_sets_must_be_indexable() -> None:
     for dataset in (Stream(), Endless()):
         with pytest.raises(TypeError, match="a data set that cannot be indexed"):
             as_images(dataset)
+
+
+def test_some_of_the_images() -> None:
+    index = torch.tensor([4, 1, 1])
+    for given in (NHWC, NHWC / 255, Items([torch.from_numpy(image) for image in NCHW])):
+        images = as_images(given)
+        some = images.take(index).to("cpu")
+        assert (len(some), some.shape, some.scale) == (3, images.shape, images.scale)
+        np.testing.assert_array_equal(everything(some), everything(images)[index])
+        np.testing.assert_array_equal(some.read(torch.tensor([2, 0])), images.read(torch.tensor([1, 4])))

@@ -1,0 +1,460 @@
+"""Fine-tuning and distillation: which parameters move and how, which images count, and what is refused."""
+
+import copy
+import pickle
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import quick
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import GridSearchCV
+from sklearn.utils.estimator_checks import parametrize_with_checks
+from torch import nn
+from torch.nn import functional as F
+
+import skssl
+from skssl import Augmentation, Distiller, FineTuner, label_fraction, recipes
+from skssl.backbones import ConvNet
+from skssl.datasets import make_shapes
+from skssl.engine import Trainer
+from skssl.optim import make_optimizer, schedule_factor
+
+QUICK = {"epochs": 2, "batch_size": 16, "random_state": 0}
+STILL = {"augment": "none", "precision": "float32"}
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    X = make_shapes(40, image_size=16, random_state=0)[0]
+    return quick(skssl.SimCLR, proj_layers=3).fit(X)
+
+
+@pytest.fixture
+def few(y):
+    return label_fraction(y, 0.5, random_state=0)
+
+
+def state(module):
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+@pytest.mark.filterwarnings("ignore::skssl.CollapseWarning")  # the checks' images are single pixels
+@parametrize_with_checks(
+    [
+        FineTuner(
+            quick(skssl.SimCLR, image_shape=(1, 1, -1), epochs=0),
+            backbone_lr=0.1,
+            batch_size=32,
+            schedule="cosine",
+            augment="none",
+            random_state=0,
+        )
+    ],
+    expected_failed_checks=lambda estimator: {
+        "check_classifiers_classes": "its labels are -1 and 1, and -1 is unknown"
+    },
+)
+def test_scikit_learns_checks(estimator, check):
+    check(estimator)
+
+
+# Labels
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.1, 0.2, 0.37, 1.0])
+def test_label_fraction_keeps_as_many_of_each_class(fraction):
+    y = np.random.default_rng(0).permutation(np.arange(2000) % 5)
+    kept = label_fraction(y, fraction, random_state=0)
+    assert kept.dtype == y.dtype
+    assert ((kept == y) | (kept == -1)).all()
+    assert np.bincount(kept[kept >= 0]).tolist() == [round(400 * fraction)] * 5
+    np.testing.assert_array_equal(kept, label_fraction(y, fraction, random_state=0))
+    if fraction < 1:
+        assert (kept != label_fraction(y, fraction, random_state=1)).any()
+
+
+def test_a_small_class_keeps_all_its_labels():
+    y = np.repeat([0, 1, 2], [80, 15, 5])
+    assert np.bincount(label_fraction(y, 0.2, random_state=0) + 1).tolist() == [79, 8, 8, 5]
+    np.testing.assert_array_equal(label_fraction(y, 1.0), y)
+
+
+def test_label_fraction_of_any_labels():
+    names = label_fraction(np.repeat(["a", "b"], 10), 0.5, random_state=0)
+    assert names.dtype == object
+    assert sorted(names, key=str) == [-1] * 10 + ["a"] * 5 + ["b"] * 5
+    unsigned = label_fraction(np.repeat([7, 9], 10).astype(np.uint8), 0.5, random_state=0)
+    assert sorted(unsigned.tolist()) == [-1] * 10 + [7] * 5 + [9] * 5
+    known = np.repeat([-1, 4, 5], 10)  # what is unknown stays so, and does not count
+    assert np.unique(label_fraction(pd.Series(known), 0.5, random_state=0), return_counts=True)[1].tolist() == [
+        20,
+        5,
+        5,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fraction", "message"),
+    [
+        (0.05, r"fraction=0.05 leaves a class without a label: it keeps 2 of 40 labels, and there are 8 classes\."),
+        (0.0, r"fraction must be a number above 0 and up to 1\. Got 0\.0\."),
+        (1.5, r"Got 1\.5"),
+        ("all", r"Got 'all'"),
+    ],
+)
+def test_fractions_that_are_none_are_refused(fraction, message, y):
+    with pytest.raises(ValueError, match=message):
+        label_fraction(y, fraction)
+    with pytest.raises(ValueError, match="leaves a class without a label"):
+        label_fraction(np.full(5, -1), 0.5)
+
+
+# Fine-tuning
+
+
+def test_it_learns_and_the_encoder_stays_as_it_is(encoder, X, y):
+    before, features, training = state(encoder.net_.module_), encoder.transform(X), encoder.encoder_.training
+    tuner = FineTuner(encoder, epochs=30, batch_size=20, backbone_lr=0.1, head_lr=0.5, augment="none", random_state=0)
+    tuner.fit(X, y)
+    assert tuner.score(X, y) > 0.9
+    assert tuner.history_["accuracy"].iloc[-1] > 0.9
+    for name, value in encoder.net_.module_.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    np.testing.assert_array_equal(encoder.transform(X), features)
+    assert encoder.encoder_.training is training
+    moved = [
+        not torch.equal(p, q)
+        for p, q in zip(tuner.classifier_[0].parameters(), encoder.encoder_.parameters(), strict=True)
+    ]
+    assert all(moved), "the whole encoder is trained"
+
+
+def test_two_steps_by_hand(encoder, X, y):
+    """Training mode, cross-entropy, SGD with momentum, and a rate for the encoder and one for the head of zeros."""
+    rates, momentum = (0.05, 0.7), 0.9
+    tuner = FineTuner(
+        encoder, epochs=2, batch_size=40, backbone_lr=rates[0], head_lr=rates[1], schedule="constant", **STILL
+    ).fit(X, y)
+    net, head = copy.deepcopy(encoder.encoder_).train(), nn.Linear(128, 8)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    pixels = encoder.net_.augmentations[0].normalize(torch.from_numpy(X.copy()).permute(0, 3, 1, 2))
+    target = torch.from_numpy(np.unique(y, return_inverse=True)[1])
+    velocity = {}
+    for _ in range(2):
+        loss = F.cross_entropy(head(net(pixels)), target)
+        parameters = [*net.parameters(), *head.parameters()]
+        gradients = torch.autograd.grad(loss, parameters)
+        with torch.no_grad():
+            for i, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True)):
+                velocity[i] = momentum * velocity.get(i, 0) + gradient
+                parameter -= (rates[1] if i >= len(parameters) - 2 else rates[0]) * velocity[i]
+    for found, expected in zip(tuner.classifier_.parameters(), parameters, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+    assert tuner.history_["lr"].tolist() == [rates[0]] * 2
+
+
+def test_only_labelled_images_count(encoder, X, y, few, monkeypatch):
+    seen = []
+    step = Trainer.train_step
+    monkeypatch.setattr(Trainer, "train_step", lambda self, batch: seen.append(batch) or step(self, batch))
+    FineTuner(encoder, **QUICK, **STILL).fit(X, few)
+    mean, std = (torch.tensor(of).view(3, 1, 1) for of in (Augmentation().mean, Augmentation().std))
+    known = {X[i].tobytes(): few[i] for i in np.flatnonzero(few != -1)}
+    classes = np.unique(y)
+    assert len(seen) == 2, "24 labels, batches of 16"
+    for batch in seen:
+        images = ((batch.views[0] * std + mean) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+        assert [known[image.tobytes()] for image in images] == classes[batch.target].tolist()
+
+
+def test_labels_of_the_others_do_not_matter_nor_do_the_others(encoder, X, few):
+    known = few != -1
+    whole = FineTuner(encoder, **QUICK).fit(X, few)
+    alone = FineTuner(encoder, **QUICK).fit(X[known], few[known])
+    np.testing.assert_array_equal(whole.predict_proba(X), alone.predict_proba(X))
+    assert whole.classes_.tolist() == alone.classes_.tolist() == sorted(set(few[known]))
+
+
+def test_middle_layers(encoder, X, y):
+    net = encoder.net_.module_
+    for layer, width in [("backbone", 128), ("projector1", 256), ("projector", 128), ("conv2", 2048)]:
+        tuner = FineTuner(encoder, layer=layer, **QUICK).fit(X, y)
+        assert tuner.net_.module_.head.in_features == width
+        assert tuner.predict_proba(X[:3]).shape == (3, 8)
+    middle = FineTuner(encoder, layer="projector1", **QUICK).fit(X, y).classifier_[0]
+    assert [type(part).__name__ for part in middle[1]] == ["Linear", "BatchNorm1d", "ReLU"]
+    assert not torch.equal(middle[1][0].weight, net.projector[0].weight), "what is kept of the head is trained"
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [("constant", [1] * 5), ((0.6, 0.8), [1, 1, 1, 0.2, 0.04]), ("epoch_cosine", [1, 0.9045, 0.6545, 0.3455, 0.0955])],
+)
+def test_both_rates_follow_the_schedule(schedule, expected, encoder, X, y, monkeypatch):
+    rates = []
+    after = Trainer.set_learning_rate
+
+    def watch(self, epoch):
+        after(self, epoch)
+        rates.append([group["lr"] for group in self.optimizer_.param_groups])
+
+    monkeypatch.setattr(Trainer, "set_learning_rate", watch)
+    FineTuner(encoder, epochs=5, batch_size=40, backbone_lr=0.1, head_lr=2.0, schedule=schedule).fit(X, y)
+    np.testing.assert_allclose(rates, np.outer(expected, [0.1, 2.0]), rtol=1e-3)
+
+
+def test_schedules_of_the_papers():
+    lookup = [0.1] * 5 + [0.02] * 20 + [0.004] * 20 + [0.0008] * 20  # rotation decoupling's 65 epochs
+    schedule = recipes.FINE_TUNING["RotationDecoupling, Tiny-ImageNet, 20 %"]["params"]["schedule"]
+    assert [0.1 * schedule_factor(schedule, epoch, epochs=65) for epoch in range(65)] == pytest.approx(lookup)
+    swav = [0.02] * 12 + [0.004] * 4 + [0.0008] * 4
+    assert [0.02 * schedule_factor((0.6, 0.8), epoch, epochs=20) for epoch in range(20)] == pytest.approx(swav)
+
+
+def test_rates_of_submodules():
+    net = nn.ModuleDict({"encoder": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
+    made = make_optimizer("adamw", net, lr=0.1, momentum=0.9, weight_decay=0.3, rates={"head": 4.0})
+    found = {(group["lr"], group["peak"], group["weight_decay"]) for group in made.param_groups}
+    assert found == {(0.1, 0.1, 0.3), (0.1, 0.1, 0.0), (4.0, 4.0, 0.3), (4.0, 4.0, 0.0)}
+
+
+@pytest.mark.parametrize("recipe", recipes.FINE_TUNING.values(), ids=recipes.FINE_TUNING)
+def test_recipes(recipe, X, y):
+    assert set(recipe) == {"method", "params", "source"}
+    small = quick(skssl.SimCLR, proj_layers=3, epochs=0)
+    tuner = recipes.make(recipe, encoder=small, epochs=1, batch_size=16, random_state=0).fit(X, y)
+    assert np.isfinite(tuner.history_["loss"]).all()
+
+
+def test_views_are_normalised_as_the_encoders(X, y):
+    own = {"mean": (0.1, 0.2, 0.3), "std": (0.5, 0.6, 0.7)}
+    encoder = quick(skssl.SimCLR, augment=Augmentation(**own)).fit(X)
+    for augment in (None, "rotnet", Augmentation(crop_scale=(0.5, 1.0))):
+        (view,) = FineTuner(encoder, augment=augment, **QUICK).fit(X, y).net_.augmentations
+        assert (view.mean, view.std) == (own["mean"], own["std"])
+    assert view.crop_scale == (0.5, 1.0)
+    default = FineTuner(encoder, **QUICK).fit(X, y).net_.augmentations[0]
+    assert default.get_params() == Augmentation(jitter=0.0, gray=0.0, **own).get_params()
+
+
+def test_a_seed_gives_the_same_bits_and_leaves_the_global_state(encoder, X, few):
+    before = torch.get_rng_state()
+    first, second = (FineTuner(encoder, **QUICK).fit(X, few).predict_proba(X) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert torch.equal(torch.get_rng_state(), before)
+    other = FineTuner(encoder, **{**QUICK, "random_state": 1}).fit(X, few).predict_proba(X)
+    assert (first != other).any()
+    np.testing.assert_allclose(first.sum(1), 1, rtol=1e-6)
+
+
+def test_clone_pickle_and_search(encoder, X, y):
+    tuner = FineTuner(FrozenEstimator(encoder), **QUICK).fit(X, y)
+    loaded = pickle.loads(pickle.dumps(tuner))
+    np.testing.assert_array_equal(loaded.predict_proba(X), tuner.predict_proba(X))
+    pd.testing.assert_frame_equal(loaded.history_, tuner.history_)
+    copied = clone(tuner)
+    with pytest.raises(NotFittedError):
+        copied.predict(X)
+    np.testing.assert_array_equal(copied.fit(X, y).predict_proba(X), tuner.predict_proba(X))
+    search = GridSearchCV(copied, {"head_lr": [0.1, 1.0]}, cv=2).fit(X, y)
+    assert search.best_estimator_.encoder.estimator is encoder
+
+
+def test_an_encoder_that_is_not_fitted_learns_from_all_images(X, few):
+    unfitted = quick(skssl.SimCLR)
+    tuner = FineTuner(unfitted, **QUICK).fit(X, few)
+    fitted = FineTuner(clone(unfitted).fit(X), **QUICK).fit(X, few)
+    np.testing.assert_array_equal(tuner.predict_proba(X), fitted.predict_proba(X))
+    with pytest.raises(NotFittedError):
+        unfitted.transform(X)
+
+
+def test_data_sets_are_read_where_they_are_labelled(encoder, X, few):
+    class Counting(torch.utils.data.Dataset):
+        read: ClassVar[set] = set()
+
+        def __len__(self):
+            return 40
+
+        def __getitem__(self, i):
+            self.read.add(i)
+            return X[i], "a label that nobody reads"
+
+    tuner = FineTuner(encoder, **QUICK).fit(Counting(), few)
+    assert len(Counting.read) > 10
+    assert {0, *np.flatnonzero(few != -1)} >= Counting.read, "the first tells the shape"
+    np.testing.assert_array_equal(
+        tuner.predict_proba(Counting()), FineTuner(encoder, **QUICK).fit(X, few).predict_proba(X)
+    )
+
+
+def test_modules_tables_and_gray_images(X, y):
+    net = ConvNet().requires_grad_(False)
+    before = state(net)
+    tuner = FineTuner(net, **QUICK).fit(X, y)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert all((a != b).any() for a, b in zip(tuner.classifier_[0].parameters(), net.parameters(), strict=True))
+    table = X.reshape(len(X), -1)
+    rows = quick(skssl.SimCLR, image_shape=(16, 16, 3)).fit(table)
+    np.testing.assert_array_equal(
+        FineTuner(rows, **QUICK).fit(table, y).predict_proba(table),
+        FineTuner(quick(skssl.SimCLR).fit(X), **QUICK).fit(X, y).predict_proba(X),
+    )
+    gray = X.mean(3)
+    tuner = FineTuner(quick(skssl.SimCLR).fit(gray), **QUICK).fit(gray, y)
+    assert tuner.n_features_in_ == 256
+    assert tuner.predict(gray[:5]).shape == (5,)
+
+
+def test_labels_of_any_kind(encoder, X):
+    for classes in ([3, 7], ["cat", "dog"], [True, False], [0.0, 1.0]):
+        y = np.array(classes)[np.arange(40) % 2]
+        tuner = FineTuner(encoder, **QUICK).fit(X, y)
+        assert set(tuner.classes_) == set(classes)
+        assert set(tuner.predict(X)) <= set(classes)
+        few = label_fraction(y, 0.5, random_state=0)
+        assert FineTuner(encoder, **QUICK).fit(X, few.tolist()).classes_.tolist() == tuner.classes_.tolist()
+
+
+@pytest.mark.parametrize(
+    ("params", "labels", "message"),
+    [
+        ({}, np.zeros(39), r"inconsistent numbers of samples: \[40, 39\]"),
+        ({}, np.zeros(40), r"images of 2 classes or more, but y has one class only, 0\.0"),
+        ({}, np.r_[np.full(39, -1), 1], "one class only, 1"),
+        ({}, np.full(40, -1), "all of y is -1, which stands for an unknown class"),
+        ({}, None, "requires y to be passed, but the target y is None"),
+        ({}, np.linspace(0, 1, 40), "Unknown label type: continuous"),
+        ({"schedule": "cosinus"}, "y", "Unknown schedule 'cosinus', did you mean 'cosine'"),
+        ({"schedule": (12, 16)}, "y", r"schedule must be a name, or shares of the training, .* Got \(12, 16\)"),
+        ({"optimizer": "sdg"}, "y", "Unknown optimizer 'sdg'"),
+        ({"backbone_lr": -1}, "y", "'backbone_lr' parameter of FineTuner"),
+        ({"epochs": 0}, "y", "'epochs' parameter of FineTuner"),
+        ({"layer": "projector4"}, "y", "Unknown layer 'projector4', did you mean 'projector"),
+        ({"augment": "simcrl"}, "y", "Unknown augment 'simcrl'"),
+    ],
+)
+def test_what_is_refused(params, labels, message, encoder, X, y):
+    with pytest.raises(ValueError, match=message):
+        FineTuner(encoder, **params).fit(X, y if isinstance(labels, str) else labels)
+
+
+def test_images_unlike_the_encoders_are_refused(encoder, X, y):
+    with pytest.raises(TypeError, match="images in X are floats, but SimCLR was fitted on uint8"):
+        FineTuner(encoder, **QUICK).fit(X / 255, y)
+    tuner = FineTuner(encoder, **QUICK).fit(X, y)
+    with pytest.raises(ValueError, match=r"shape \(c, h, w\) = \(3, 8, 16\)"):
+        tuner.predict(X[:, :8])
+    with pytest.raises(TypeError, match="encoder must be an estimator of skssl"):
+        FineTuner("resnet18").fit(X, y)
+
+
+def test_a_rate_that_is_too_high_is_named(encoder, X, y):
+    with pytest.raises(FloatingPointError, match=r"below lr=0.01 or 1e\+30"):
+        FineTuner(encoder, **{**QUICK, "epochs": 4}, head_lr=1e30, precision="float32").fit(X, y)
+
+
+# Distillation
+
+
+@pytest.fixture
+def teacher(encoder, X, few):
+    return FineTuner(encoder, **QUICK, backbone_lr=0.1).fit(X, few)
+
+
+def test_a_student_learns_from_the_teacher_alone(teacher, encoder, X, y):
+    before = state(teacher.classifier_)
+    student = Distiller(teacher, encoder, epochs=30, batch_size=20, augment="none", random_state=0).fit(X)
+    history = student.history_
+    assert {"distillation", "agreement"} < set(history)
+    assert "cross_entropy" not in history
+    entropy = -(teacher.predict_proba(X) * np.log(teacher.predict_proba(X))).sum(1).mean()  # the least there can be
+    assert entropy - 0.01 < history["distillation"].iloc[-1] < entropy + 0.1
+    assert (student.predict(X) == teacher.predict(X)).mean() > 0.8
+    assert student.classes_ is teacher.classes_
+    for name, value in teacher.classifier_.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    frozen = student.net_.module_.teacher
+    assert not any(parameter.requires_grad for parameter in frozen.parameters())
+    for name, value in teacher.classifier_.state_dict().items():
+        assert torch.equal(frozen.module.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.3])
+def test_the_loss_is_equation_3(alpha, teacher, encoder, X, y, few):
+    """A loop over images, in float64, for a batch that a student with two steps behind it is given."""
+    temperature = 0.5
+    params = {"batch_size": 40, "temperature": temperature, "alpha": alpha, "backbone_lr": 0.0, "schedule": "constant"}
+    student = Distiller(teacher, encoder, epochs=2, head_lr=1.0, random_state=0, **params, **STILL).fit(X, few)
+    net = student.net_.module_
+    pixels = encoder.net_.augmentations[0].normalize(torch.from_numpy(X.copy()).permute(0, 3, 1, 2))
+    batch = skssl.engine.Batch(pixels, [pixels], torch.arange(40), student._places(few))
+    net.train()
+    net.teacher.eval()
+    found = {name: value.item() for name, value in net(batch).items()}
+    with torch.no_grad():
+        outputs = net.head(net.encoder(pixels)).double().numpy()
+        taught = teacher.classifier_(pixels).double().numpy()
+    distilled = labelled = 0.0
+    for i in range(40):
+        p_teacher = np.exp(taught[i] / temperature) / np.exp(taught[i] / temperature).sum()
+        p_student = np.exp(outputs[i] / temperature) / np.exp(outputs[i] / temperature).sum()
+        distilled -= sum(p_teacher[c] * np.log(p_student[c]) for c in range(8))
+        if few[i] != -1:
+            c = list(teacher.classes_).index(few[i])
+            labelled -= np.log(np.exp(outputs[i][c]) / np.exp(outputs[i]).sum())
+    assert found["distillation"] == pytest.approx(alpha * distilled / 40, rel=1e-4)
+    assert found["loss"] == pytest.approx((alpha * distilled + (1 - alpha) * labelled) / 40, rel=1e-4)
+    assert ("cross_entropy" in found) == (alpha < 1)
+
+
+def test_the_teacher_is_given_images_in_its_own_normalisation(teacher, X):
+    other = quick(skssl.SimCLR, epochs=0, augment=Augmentation(mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))).fit(X)
+    student = Distiller(teacher, other, **QUICK).fit(X)
+    pixels = torch.from_numpy(X.copy()).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        found = student.net_.module_.teacher.eval()(student.net_.augmentations[0].normalize(pixels))
+        expected = teacher.classifier_(teacher.net_.augmentations[0].normalize(pixels))
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_teachers_of_any_kind(teacher, encoder, X, y, few):
+    fresh = quick(skssl.SimCLR, epochs=0)
+    student = Distiller(teacher, fresh, **QUICK).fit(X)
+    frozen = Distiller(FrozenEstimator(teacher), fresh, **QUICK).fit(X)
+    np.testing.assert_array_equal(student.predict_proba(X), frozen.predict_proba(X))
+    np.testing.assert_array_equal(clone(frozen).fit(X).predict_proba(X), frozen.predict_proba(X))
+    whole = Distiller(FineTuner(encoder, **QUICK), fresh, **QUICK).fit(X, few)
+    tuned = FineTuner(clone(encoder), **QUICK).fit(X, few)
+    assert whole.classes_.tolist() == tuned.classes_.tolist()
+    again = Distiller(student, fresh, **QUICK).fit(X)
+    assert again.classes_ is student.classes_
+    module = Distiller(nn.Sequential(ConvNet(), nn.Linear(128, 3)), fresh, **QUICK).fit(X)
+    assert module.classes_.tolist() == [0, 1, 2]
+    loaded = pickle.loads(pickle.dumps(module))
+    np.testing.assert_array_equal(loaded.predict_proba(X), module.predict_proba(X))
+
+
+def test_what_a_distiller_refuses(teacher, encoder, X, y):
+    with pytest.raises(TypeError, match=r"teacher must be a FineTuner or a Distiller, .* Got SimCLR"):
+        Distiller(encoder, encoder).fit(X)
+    with pytest.raises(ValueError, match=r"classes that the teacher does not know: \['house'\] are not among"):
+        Distiller(teacher, encoder, alpha=0.5).fit(X, np.where(np.arange(40) == 3, "house", y))
+    with pytest.raises(ValueError, match=r"inconsistent numbers of samples: \[40, 39\]"):
+        Distiller(teacher, encoder).fit(X, y[:39])
+    with pytest.raises(ValueError, match="requires y to be passed"):
+        Distiller(FineTuner(encoder), encoder).fit(X)
+    with pytest.raises(ValueError, match="'temperature' parameter of Distiller"):
+        Distiller(teacher, encoder, temperature=0.0).fit(X)
+    with pytest.raises(ValueError, match="'alpha' parameter of Distiller"):
+        Distiller(teacher, encoder, alpha=1.1).fit(X)
+    numbers = X.astype(np.float32)
+    bright = FineTuner(quick(skssl.SimCLR, epochs=0).fit(numbers * 2), **QUICK).fit(numbers * 2, y)
+    with pytest.raises(ValueError, match="teacher and student must read images alike"):
+        Distiller(bright, quick(skssl.SimCLR, epochs=0)).fit(numbers)
