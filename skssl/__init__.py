@@ -1,6 +1,8 @@
 """Self-supervised learning of visual representations, as scikit-learn estimators."""
 
 from skssl.augment import Augmentation, MultiCrop
+from skssl.comparison import compare
+from skssl.display import EmbeddingDisplay, NeighborsDisplay, ResultsDisplay, TrainingDisplay, ViewsDisplay
 from skssl.errors import CollapseWarning
 from skssl.methods import (
     BYOL,
@@ -31,6 +33,8 @@ from skssl.methods import (
 )
 from skssl.pretext import ColorizationTask, ContextEncoderTask, JigsawTask, RelativePatchTask, Rotation
 from skssl.probes import KNNProbe, LinearProbe
+from skssl.reporting import report
+from skssl.results import Results
 
 __version__ = "0.1.0"
 
@@ -51,6 +55,7 @@ __all__ = [
     "DeepClusterV2",
     "DenseCL",
     "DirectPred",
+    "EmbeddingDisplay",
     "InstDisc",
     "Jigsaw",
     "JigsawTask",
@@ -59,8 +64,11 @@ __all__ = [
     "LinearProbe",
     "MoCo",
     "MultiCrop",
+    "NeighborsDisplay",
     "RelativePatch",
     "RelativePatchTask",
+    "Results",
+    "ResultsDisplay",
     "RotNet",
     "Rotation",
     "RotationDecoupling",
@@ -69,5 +77,9 @@ __all__ = [
     "SimSiamGSG",
     "SupCon",
     "SwAV",
+    "TrainingDisplay",
     "VICReg",
+    "ViewsDisplay",
+    "compare",
+    "report",
 ]
