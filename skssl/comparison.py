@@ -85,8 +85,8 @@ def compare(
         Classifiers or other estimators with ``fit`` and ``score``, by name. They are fitted to the features of the
         training images. None is ``{"linear": LinearProbe(), "kNN": KNNProbe()}``.
     random_state : int or sequence of int, default=(0,)
-        The seeds: each run gives one to every ``random_state`` of a method and a probe. Where neither has any, one run
-        is enough.
+        The seeds: each run gives one to every ``random_state`` of the method and of the probes. A method that has none
+        is run once, with the first.
     cache : str or path, default=None
         A folder that keeps the scores of each run (a small JSON file) and its features (an .npz file, from which
         another probe is scored later; it may be deleted). What is there is not computed again, so that a comparison
@@ -149,7 +149,7 @@ def compare(
         (part, name, method, seed)
         for part in data
         for name, method in methods.items()
-        for seed in (seeds if any(map(_random_states, [method, *probes.values()])) else seeds[:1])
+        for seed in (seeds if _random_states(method) else seeds[:1])
     ]
     jobs = (joblib.delayed(_run)(*run, probes, folder) for run in runs)
     rows: list[dict[str, Any]] = []

@@ -311,12 +311,14 @@ class Results:
         cell += change.fillna("").str.replace("-", "−")
         table = table.assign(cell=cell.where(table["mean"].notna(), ""))
         columns = ["dataset", "probe"] if any(table["dataset"] != "") else ["probe"]
-        for name, values in (("method", table["method"]), *self.frame[columns].items()):
-            table[name] = pd.Categorical(table[name], values.unique())  # which stay in their order
         wide = table.pivot(index="method", columns=columns, values=["cell", "mean"])
-        wide.index = wide.index.astype(object)
-        cells, means = wide["cell"].fillna(""), wide["mean"].astype(float)
-        return cells.rename_axis("method"), means == means.max()
+        # A pivot orders by name; here all stay in the order in which they came.
+        places = [{value: place for place, value in enumerate(self.frame[name].unique())} for name in columns]
+        heads = table[columns].drop_duplicates()
+        heads = heads.sort_values(columns, key=lambda values: values.map(places[columns.index(values.name)]))
+        kept = heads["probe"] if len(columns) == 1 else pd.MultiIndex.from_frame(heads)
+        cells, means = (wide[of].loc[table["method"].unique(), kept] for of in ("cell", "mean"))
+        return cells.fillna(""), means.astype(float) == means.astype(float).max()
 
 
 def _baselines(methods: list[str], baseline: str | Mapping[str, str] | None) -> dict[str, str]:

@@ -35,7 +35,7 @@ class Browser:
         )
         os.close(ours)
         os.close(theirs)
-        self.inbox, self.outbox = open(inbox, "rb", buffering=0), open(outbox, "wb", buffering=0)
+        self.inbox, self.outbox = inbox, outbox
         self.rest, self.calls, self.events, self.session = b"", 0, [], None
         target = next(info for info in self.call("Target.getTargets")["targetInfos"] if info["type"] == "page")
         self.session = self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)["sessionId"]
@@ -48,12 +48,12 @@ class Browser:
     def __exit__(self, *error):
         self.process.terminate()
         self.process.wait(10)
-        self.inbox.close()
-        self.outbox.close()
+        os.close(self.inbox)
+        os.close(self.outbox)
 
     def receive(self):
         while b"\0" not in self.rest:
-            part = os.read(self.inbox.fileno(), 65536)
+            part = os.read(self.inbox, 65536)
             assert part, "Chromium has gone"
             self.rest += part
         message, self.rest = self.rest.split(b"\0", 1)
@@ -63,7 +63,8 @@ class Browser:
         """Send a command, and wait for its answer; events that come first are kept."""
         self.calls += 1
         message = {"id": self.calls, "method": method, "params": params}
-        self.outbox.write(json.dumps(message | ({"sessionId": self.session} if self.session else {})).encode() + b"\0")
+        message |= {"sessionId": self.session} if self.session else {}
+        os.write(self.outbox, json.dumps(message).encode() + b"\0")
         while True:
             answer = self.receive()
             if answer.get("id") == self.calls:

@@ -211,7 +211,7 @@ class EmbeddingDisplay:
             self._draw_thumbnails(colors[codes])
         low, high = self.embedding.min(0), self.embedding.max(0)
         (x, y), reach = (low + high) / 2, 0.55 * (high - low).max()
-        self.ax_.set(xticks=[], yticks=[], aspect="equal")
+        self.ax_.set(xticks=[], yticks=[], aspect="equal", anchor="W")
         self.ax_.set(xlim=(x - reach, x + reach), ylim=(y - reach, y + reach))
         self.ax_.spines[:].set_color("#cccccc")
         self.ax_.set_xlabel(self.names[0], fontsize=TEXT, color=INK)

@@ -106,7 +106,8 @@ class ResultsDisplay:
         names, probes, sets = (list(dict.fromkeys(table[of])) for of in ("method", "probe", "dataset"))
         titles = dict(methods) if isinstance(methods, Mapping) else {name: name for name in names}
         seeds = self.results.frame.assign(method=self.results.frame["method"].map(titles))
-        self.axes_ = new_axes(ax, len(sets), size=(3.6, 0.24 * len(names) * (1 + 0.35 * len(probes)) + 0.8), columns=3)
+        size = 4.6 if len(sets) == 1 else 3.6, 0.24 * len(names) * (1 + 0.35 * len(probes)) + 0.8
+        self.axes_ = new_axes(ax, len(sets), size=size, columns=3)
         self.figure_ = self.axes_[0].figure
         unit = 100 if percent else 1
         for ax, name in zip(self.axes_, sets, strict=True):
