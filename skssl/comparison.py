@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 import os
-import pickle
 import tempfile
 import time
 import zipfile
@@ -14,30 +12,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
-from types import CodeType, FunctionType
 from typing import Any
 
 import joblib
 import numpy as np
-import torch
 from sklearn.base import clone
-from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import train_test_split
 from sklearn.utils._param_validation import Interval, validate_params
-from sklearn.utils.validation import column_or_1d
-from torch import Tensor, nn
-from torch.utils.data import Dataset
+from sklearn.utils.validation import _num_samples, column_or_1d
+from torch import nn
 from tqdm.auto import tqdm
 
-from skssl.base import SSLTransformer
+from skssl.digests import digest, digest_images
 from skssl.encoders import as_encoder
-from skssl.images import as_images, subset
+from skssl.images import subset
 from skssl.probes import KNNProbe, LinearProbe
 from skssl.results import Results
 
 __all__ = ["compare"]
-
-IDLE = ("verbose", "n_jobs")  # parameters that change no result
 
 
 @validate_params(
@@ -144,7 +136,8 @@ def compare(
         folder = Path(cache).expanduser()
         folder.mkdir(parents=True, exist_ok=True)
         for part in data:
-            part.digest = joblib.hash([_pixels(part.X), part.y.tolist(), _pixels(part.X_test), part.y_test.tolist()])
+            both = (digest_images(part.X), part.y.tolist()), (digest_images(part.X_test), part.y_test.tolist())
+            part.digest = joblib.hash(both)
     runs = [
         (part, name, method, seed)
         for part in data
@@ -224,25 +217,12 @@ def _split(name: str, X: Any, y: Any, X_test: Any, y_test: Any, test_size: float
 def _classes(X: Any, y: Any, name: str, of_what: str, of: str) -> np.ndarray:
     """One class for each image."""
     y = column_or_1d(y)
-    if len(y) != len(X):
+    n_samples = _num_samples(X)
+    if len(y) != n_samples:
         raise ValueError(
-            f"{name}{of} must have one class for each image of {of_what}: expected {len(X)}, got {len(y)}."
+            f"{name}{of} must have one class for each image of {of_what}: expected {n_samples}, got {len(y)}."
         )
     return y
-
-
-def _pixels(X: Any) -> Any:
-    """What images are known by: their values, or the path, size and time of files."""
-    if isinstance(X, Dataset):
-        images = as_images(X, reset=False)
-        batches = torch.arange(len(images)).split(512)
-        return [joblib.hash(images.read(index).cpu().numpy()) for index in batches]
-    if isinstance(X, Tensor):
-        return X.detach().cpu().numpy()
-    if isinstance(X, (list, tuple, np.ndarray)) and isinstance(X[0], (str, os.PathLike)):
-        status = [os.stat(path) for path in X]
-        return [(os.fspath(path), of.st_size, of.st_mtime_ns) for path, of in zip(X, status, strict=True)]
-    return X
 
 
 def _random_states(estimator: Any) -> list[str]:
@@ -253,7 +233,9 @@ def _random_states(estimator: Any) -> list[str]:
 
 def _seeded(estimator: Any, seed: int) -> Any:
     """A copy of an estimator with a seed."""
-    return clone(estimator).set_params(**dict.fromkeys(_random_states(estimator), seed))
+    copy = clone(estimator)
+    copy.set_params(**dict.fromkeys(_random_states(estimator), seed))  # which a FrozenEstimator answers by None
+    return copy
 
 
 def _run(
@@ -265,9 +247,9 @@ def _run(
     notes = stored = None
     keys = dict(zip(judges, judges, strict=True))
     if folder is not None:
-        key = joblib.hash([data.digest, seed, _digest(method, f"methods[{name!r}]")])
+        key = joblib.hash([data.digest, seed, digest(method, f"methods[{name!r}]")])
         notes, stored = folder / f"{key}.json", folder / f"{key}.npz"
-        keys = {title: _digest(judge, f"probes[{title!r}]") for title, judge in judges.items()}
+        keys = {title: digest(judge, f"probes[{title!r}]") for title, judge in judges.items()}
     note = _read(notes, lambda path: json.loads(path.read_text())) or {"scores": {}}
     missing = [title for title in judges if keys[title] not in note["scores"]]
     try:
@@ -304,7 +286,7 @@ def _train(method: Any, data: _Split, stored: Path | None) -> dict[str, Any]:
 
 def _load(path: Path) -> dict[str, Any]:
     """Read the arrays of an .npz file."""
-    with np.load(path) as arrays:
+    with path.open("rb") as file, np.load(file) as arrays:
         return dict(arrays)
 
 
@@ -325,44 +307,3 @@ def _write(path: Path | None, save: Callable[[Path], Any]) -> None:
             partial = Path(folder) / path.name
             save(partial)
             partial.replace(path)
-
-
-def _digest(value: Any, what: str) -> str:
-    """Give a number that is the same for the same parameters, in any process."""
-    try:
-        return joblib.hash(_known_by(value))
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise TypeError(
-            f"{what} has a parameter that cannot be pickled, so that its runs cannot be told from others in the "
-            f"cache: {error}"
-        ) from error
-
-
-def _known_by(value: Any) -> Any:
-    """Turn what a parameter may be into what it is known by: pickles hold addresses of some."""
-    if isinstance(value, FrozenEstimator):
-        inner = value.estimator
-        return [
-            "frozen",
-            _known_by(inner),
-            _known_by(inner.net_.module_ if isinstance(inner, SSLTransformer) else vars(inner)),
-        ]
-    if hasattr(value, "get_params") and not isinstance(value, type):
-        params = {name: of for name, of in value.get_params(deep=False).items() if name not in IDLE}
-        return [_known_by(type(value)), _known_by(params)]
-    if isinstance(value, nn.Module):
-        return [repr(value), _known_by(value.state_dict())]
-    if isinstance(value, Tensor):
-        return value.detach().cpu().float().numpy()
-    if isinstance(value, Mapping):
-        return {name: _known_by(of) for name, of in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_known_by(of) for of in value]
-    if isinstance(value, functools.partial):
-        return [_known_by(of) for of in (value.func, value.args, value.keywords)]
-    if isinstance(value, FunctionType):
-        captured = [cell.cell_contents for cell in value.__closure__ or ()]
-        return [value.__qualname__, _known_by(value.__code__), _known_by([value.__defaults__, captured])]
-    if isinstance(value, CodeType):
-        return [value.co_code, value.co_names, _known_by(value.co_consts)]
-    return f"{value.__module__}.{value.__qualname__}" if isinstance(value, type) else value

@@ -113,7 +113,7 @@ def report(
     >>> page.startswith("<!DOCTYPE html>"), "SimCLR" in page
     (True, True)
     """
-    y = classes_of(y, len(X))
+    y = classes_of(y, X)
     draw = check_random_state(random_state)
     index = np.sort(draw.permutation(len(X))[:n_samples])
     if len(index) <= n_neighbors:

@@ -318,7 +318,7 @@ class Results:
         heads = heads.sort_values(columns, key=lambda values: values.map(places[columns.index(values.name)]))
         kept = heads["probe"] if len(columns) == 1 else pd.MultiIndex.from_frame(heads)
         cells, means = (wide[of].loc[table["method"].unique(), kept] for of in ("cell", "mean"))
-        return cells.fillna(""), means.astype(float) == means.astype(float).max()
+        return cells.astype(object).fillna(""), means.astype(float) == means.astype(float).max()
 
 
 def _baselines(methods: list[str], baseline: str | Mapping[str, str] | None) -> dict[str, str]:

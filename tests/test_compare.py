@@ -19,16 +19,17 @@ from conftest import quick
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import GaussianNB
 from sklearn.preprocessing import FunctionTransformer
 
 import skssl
 from skssl import KNNProbe, LinearProbe, Results, SimCLR, SupCon, compare
 from skssl.backbones import ConvNet
-from skssl.comparison import _digest
 from skssl.datasets import make_shapes
+from skssl.digests import digest
 from skssl.encoders import as_encoder
 
-PROBES = {"kNN": KNNProbe(n_neighbors=3), "linear": LogisticRegression()}
+PROBES = {"kNN": KNNProbe(n_neighbors=3), "Bayes": GaussianNB()}
 
 
 class Counted(TransformerMixin, BaseEstimator):
@@ -291,8 +292,8 @@ def test_a_comparison_that_was_killed_goes_on_where_it_stopped(tmp_path, monkeyp
 
 
 def test_digests_tell_parameters_apart():
-    def digest(value):
-        return _digest(value, "it")
+    def known_by(value):
+        return digest(value, "it")
 
     def adder(k):
         return lambda x: x + k
@@ -300,14 +301,14 @@ def test_digests_tell_parameters_apart():
     module, other = ConvNet(), ConvNet()
     same = ConvNet()
     same.load_state_dict(module.state_dict())
-    assert digest(SimCLR(backbone=module)) == digest(SimCLR(backbone=same))
-    assert digest(SimCLR(backbone=module)) != digest(SimCLR(backbone=other))
-    assert digest(adder(1)) == digest(adder(1))
-    assert len({digest(each) for each in (adder(1), adder(2), lambda x: x - 1, lambda x: x * 1, ConvNet)}) == 5
+    assert known_by(SimCLR(backbone=module)) == known_by(SimCLR(backbone=same))
+    assert known_by(SimCLR(backbone=module)) != known_by(SimCLR(backbone=other))
+    assert known_by(adder(1)) == known_by(adder(1))
+    assert len({known_by(each) for each in (adder(1), adder(2), lambda x: x - 1, lambda x: x * 1, ConvNet)}) == 5
     augment = [skssl.Augmentation(crop_scale=(low, 1.0)) for low in (0.1, 0.2)]
-    assert digest(SimCLR(augment=augment[0])) != digest(SimCLR(augment=augment[1]))
-    assert digest(SimCLR(verbose=1)) == digest(SimCLR())
-    assert digest(KNNProbe()) != digest(LinearProbe())
+    assert known_by(SimCLR(augment=augment[0])) != known_by(SimCLR(augment=augment[1]))
+    assert known_by(SimCLR(verbose=1)) == known_by(SimCLR())
+    assert known_by(KNNProbe()) != known_by(LinearProbe())
 
 
 def test_files_are_known_by_their_content_s_time(data, trained, tmp_path):
@@ -370,9 +371,12 @@ def test_a_split_that_leaves_a_class_empty_is_refused(data, trained):
 
 def test_what_cannot_be_told_apart_is_refused_where_it_is_kept(data, tmp_path):
     X, y, *_ = data
-    method = Counted(scale=open(os.devnull))  # noqa: SIM115
-    with method.scale, pytest.raises(TypeError, match=r"methods\['Counted'\] has a parameter that cannot be pickled"):
-        compare([method], X, y, probes=PROBES, cache=tmp_path)
+
+    class Local:
+        """Of which no other process knows."""
+
+    with pytest.raises(TypeError, match=r"methods\['Counted'\] has a parameter that cannot be pickled"):
+        compare([Counted(scale=Local())], X, y, probes=PROBES, cache=tmp_path)
 
 
 # The tables

@@ -80,7 +80,7 @@ def test_axes_that_are_given_are_drawn_on_and_others_are_made(draw, encoder, X, 
     axes = display.axes_.tolist() if hasattr(display, "axes_") else [display.ax_]
     assert axes == [ax]
     assert display.figure_ is figure
-    assert len(ax.get_children()) > 12, "something is on it"
+    assert ax.has_data()
     display.plot()
     assert len(plt.get_fignums()) == 1, "plot can be called again, and makes a figure"
     assert display.figure_ is not figure
@@ -334,7 +334,7 @@ def test_other_images_can_be_looked_for(encoder, X, y):
     assert sum(found) == 30
     assert np.allclose(display.similarity[found], 1, atol=1e-5), "those that are there are nearest to themselves"
     assert len(display.ax_.patches) == 0, "no classes, no frames"
-    with pytest.raises(ValueError, match="n_neighbors=40 neighbours of an image need more images than there are, 40"):
+    with pytest.raises(ValueError, match="n_neighbors=40 neighbours of an image need more images than 40"):
         NeighborsDisplay.from_estimator(encoder, X, n_neighbors=40)
     with pytest.raises(ValueError, match="expected 40, got 1"):
         NeighborsDisplay.from_estimator(encoder, X, y[:1])

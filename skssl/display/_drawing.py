@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils._optional_dependencies import check_matplotlib_support
-from sklearn.utils.validation import check_is_fitted, column_or_1d
+from sklearn.utils.validation import _num_samples, check_is_fitted, column_or_1d
 from torch import Tensor
 
 from skssl.encoders import as_encoder
@@ -40,7 +40,7 @@ def new_axes(ax: Any, n_panels: int, *, size: tuple[float, float], columns: int 
         columns = min(columns, n_panels)
         rows = -(-n_panels // columns)
         _, grid = plt.subplots(
-            rows, columns, figsize=(size[0] * columns, size[1] * rows), squeeze=False, layout="constrained"
+            rows, columns, figsize=(size[0] * columns, size[1] * rows), squeeze=False, layout="compressed"
         )
         for spare in grid.flat[n_panels:]:
             spare.remove()
@@ -132,8 +132,9 @@ def seen(images: Images, index: np.ndarray) -> np.ndarray:
     return pictures(images.read(torch.from_numpy(index)))
 
 
-def classes_of(y: Any, n_samples: int) -> np.ndarray | None:
+def classes_of(y: Any, X: Any) -> np.ndarray | None:
     """Check that there is one class for each image."""
+    n_samples = _num_samples(X)
     if y is None:
         return None
     y = column_or_1d(y)

@@ -136,7 +136,7 @@ class EmbeddingDisplay:
         ValueError
             If there is no such method or layer, or another number of classes than of images.
         """
-        y = classes_of(y, len(X))
+        y = classes_of(y, X)
         index = np.sort(check_random_state(random_state).permutation(len(X))[:n_samples])
         features, images = encoded(estimator, X, layer, index)
         embedding, names = embed(features, method, random_state)
@@ -163,7 +163,7 @@ class EmbeddingDisplay:
             The display.
         """
         embedding, names = embed(np.asarray(features), method, random_state)
-        return cls(embedding, y=classes_of(y, len(embedding)), names=names).plot(ax)
+        return cls(embedding, y=classes_of(y, embedding), names=names).plot(ax)
 
     def plot(self, ax: Any = None, *, thumbnails: bool = False, legend: bool = True) -> Self:
         """Draw the map.
@@ -211,7 +211,7 @@ class EmbeddingDisplay:
             self._draw_thumbnails(colors[codes])
         low, high = self.embedding.min(0), self.embedding.max(0)
         (x, y), reach = (low + high) / 2, 0.55 * (high - low).max()
-        self.ax_.set(xticks=[], yticks=[], aspect="equal", anchor="W")
+        self.ax_.set(xticks=[], yticks=[], aspect="equal")
         self.ax_.set(xlim=(x - reach, x + reach), ylim=(y - reach, y + reach))
         self.ax_.spines[:].set_color("#cccccc")
         self.ax_.set_xlabel(self.names[0], fontsize=TEXT, color=INK)

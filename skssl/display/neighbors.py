@@ -125,13 +125,12 @@ class NeighborsDisplay:
             If there are not enough images, or another number of classes than of images.
         """
         others = X_query is not None
+        asked_of = X_query if others else X
+        y, query_y = classes_of(y, X), classes_of(y_query if others else y, asked_of)
         if len(X) < n_neighbors + (not others):
-            raise ValueError(
-                f"n_neighbors={n_neighbors} neighbours of an image need more images than there are, {len(X)}."
-            )
-        y, query_y = classes_of(y, len(X)), classes_of(y_query, len(X_query)) if others else classes_of(y, len(X))
+            raise ValueError(f"n_neighbors={n_neighbors} neighbours of an image need more images than {len(X)}.")
         features, images = encoded(estimator, X, layer)
-        chosen = check_random_state(random_state).permutation(len(X_query if others else X))[:n_queries]
+        chosen = check_random_state(random_state).permutation(len(asked_of))[:n_queries]
         asked, asked_images = encoded(estimator, X_query, layer, chosen) if others else (features[chosen], None)
         similarity, index = nearest(features, asked, n_neighbors, None if others else chosen)
         return cls(
