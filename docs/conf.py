@@ -31,6 +31,8 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "show_memory": False,
     "min_reported_time": 1e9,
+    "image_srcset": ["2x"],
+    "capture_repr": ("_repr_html_",),
 }
 templates_path = ["_templates"]
 html_theme = "pydata_sphinx_theme"
@@ -45,7 +47,7 @@ def render_tables() -> None:
 
     import pandas as pd
 
-    from skssl import recipes
+    from skssl import Results, recipes
 
     here = Path(__file__).parent
     results, generated = here.parent / "benchmarks" / "results", here / "generated"
@@ -97,6 +99,29 @@ def render_tables() -> None:
         rows.append([title, f"``FineTuner(encoder, {arguments})``", recipe["source"]])
     columns = ["recipe", "estimator", "source"]
     pd.DataFrame(rows, columns=columns).to_csv(generated / "fine_tuning.csv", index=False)
+
+    # Two papers' tables: ours beside what the papers report, under the papers' names
+    names = {"SimSiamGSG": "SimSiam + GSG", "BYOLGSG": "BYOL + GSG"}
+    names |= {f"{name}, GSG's baseline": name for name in ("SimSiam", "BYOL")}
+    names |= {f"{name}, shared views": names[name] for name in ("SimSiamGSG", "BYOLGSG")}
+    ours = runs[runs["epochs"] == 10].rename(columns={"knn": "kNN"}).assign(dataset="CIFAR-10, here")
+    for paper, title, digits in (("EffSSL", "effssl_table_5", 2), ("GSG", "gsg_table_1", 1)):
+        published = [
+            {"dataset": name, "method": method, "seed": 0, "kNN": recipe["knn"] / 100, "linear": recipe["linear"] / 100}
+            for name, found in (
+                ("CIFAR-10", recipes.CIFAR10),
+                ("CIFAR-100", recipes.CIFAR100),
+                ("ImageNet", recipes.IMAGENET),
+            )
+            for method, recipe in found.items()
+            if recipe["source"].startswith(paper) and "table" in recipe["source"]
+        ]
+        both = pd.concat([ours[["dataset", "method", "seed", "kNN", "linear"]], pd.DataFrame(published)])
+        scores = both.melt(["dataset", "method", "seed"], var_name="probe", value_name="score")
+        scores["method"] = scores["method"].replace(names if paper == "GSG" else {})
+        shown = scores["method"][scores["dataset"] == "CIFAR-10"].unique().tolist()
+        results = Results(scores.drop_duplicates(["dataset", "method", "seed", "probe"], keep="first"))
+        (generated / f"{title}.inc").write_text(results.to_markdown(shown, digits=digits))
 
 
 def render_curves() -> None:

@@ -1,6 +1,8 @@
 """Self-supervised learning of visual representations, as scikit-learn estimators."""
 
 from skssl.augment import Augmentation, MultiCrop
+from skssl.comparison import compare
+from skssl.display import EmbeddingDisplay, NeighborsDisplay, ResultsDisplay, TrainingDisplay, ViewsDisplay
 from skssl.errors import CollapseWarning
 from skssl.finetune import Distiller, FineTuner, label_fraction
 from skssl.methods import (
@@ -32,6 +34,8 @@ from skssl.methods import (
 )
 from skssl.pretext import ColorizationTask, ContextEncoderTask, JigsawTask, RelativePatchTask, Rotation
 from skssl.probes import KNNProbe, LinearProbe
+from skssl.reporting import report
+from skssl.results import Results
 
 __version__ = "0.1.0"
 
@@ -53,6 +57,7 @@ __all__ = [
     "DenseCL",
     "DirectPred",
     "Distiller",
+    "EmbeddingDisplay",
     "FineTuner",
     "InstDisc",
     "Jigsaw",
@@ -62,8 +67,11 @@ __all__ = [
     "LinearProbe",
     "MoCo",
     "MultiCrop",
+    "NeighborsDisplay",
     "RelativePatch",
     "RelativePatchTask",
+    "Results",
+    "ResultsDisplay",
     "RotNet",
     "Rotation",
     "RotationDecoupling",
@@ -72,6 +80,10 @@ __all__ = [
     "SimSiamGSG",
     "SupCon",
     "SwAV",
+    "TrainingDisplay",
     "VICReg",
+    "ViewsDisplay",
+    "compare",
     "label_fraction",
+    "report",
 ]

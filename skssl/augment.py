@@ -841,6 +841,29 @@ class Augmentation(BaseEstimator):
         gain, offset = self._scaling(images.shape[1], images.device)
         return (_as_float(images).flatten(2) * gain).add_(offset).view(images.shape)
 
+    def denormalize(self, views: Tensor) -> Tensor:
+        """Undo `normalize`, to show what a network is given.
+
+        Parameters
+        ----------
+        views : Tensor of shape (n, c, h, w), float32
+            Normalised images.
+
+        Returns
+        -------
+        Tensor of shape (n, c, h, w), float32
+            Times `std`, plus `mean`; in [0, 1] where the images were.
+
+        Examples
+        --------
+        >>> augment = Augmentation()
+        >>> augment.denormalize(augment.normalize(torch.full((1, 3, 1, 1), 0.25))).flatten()
+        tensor([0.2500, 0.2500, 0.2500])
+        """
+        self._ensure_valid()
+        gain, offset = self._scaling(views.shape[1], views.device)
+        return ((views.flatten(2) - offset) / gain).view(views.shape)
+
     def _size(self, h: int, w: int) -> tuple[int, int]:
         """Height and width of a view of images of a size."""
         height, width = np.broadcast_to((h, w) if self.size is None else self.size, 2).tolist()

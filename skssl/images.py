@@ -21,14 +21,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
+from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import check_array, validate_data
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset, IterableDataset, Subset
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Images", "as_images"]
+__all__ = ["Images", "as_images", "subset"]
 
 Shape = tuple[int, int, int]
 Size = tuple[int, int]
@@ -340,6 +341,32 @@ def as_images(
         if hasattr(estimator, "feature_names_in_"):
             del estimator.feature_names_in_
     return images
+
+
+def subset(X: Any, index: np.ndarray) -> Any:
+    """Choose some of the images, which stay what they are: rows of a table, files, items of a data set.
+
+    Parameters
+    ----------
+    X : array, tensor, sequence or Dataset
+        Images, as `as_images` reads them.
+    index : int64 ndarray of shape (m,)
+        Which, in this order.
+
+    Returns
+    -------
+    array, tensor, sequence or Dataset
+        Those images.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> subset(["a.png", "b.png", "c.png"], np.array([2, 0]))
+    ['c.png', 'a.png']
+    """
+    if isinstance(X, Dataset):
+        return Subset(X, index.tolist())
+    return X[torch.from_numpy(index)] if isinstance(X, Tensor) else _safe_indexing(X, index)
 
 
 # What came, in words and in kind

@@ -1,0 +1,120 @@
+"""What parameters and images are known by on disk: numbers that are the same in every process."""
+
+from __future__ import annotations
+
+import functools
+import os
+import pickle
+from collections.abc import Mapping
+from types import CodeType, FunctionType
+from typing import Any
+
+import joblib
+import torch
+from sklearn.frozen import FrozenEstimator
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from skssl.base import SSLTransformer
+from skssl.images import as_images
+
+IDLE = ("verbose", "n_jobs")  # parameters that change no result
+
+
+def digest(value: Any, what: str) -> str:
+    """Digest an estimator's parameters, or any one of them.
+
+    ``joblib.hash`` of what they are known by: pickles, of which it is made, hold the addresses of tensors and cannot
+    hold lambdas.
+
+    Parameters
+    ----------
+    value : object
+        An estimator: its class and its parameters but ``verbose`` and ``n_jobs``, in a ``FrozenEstimator`` what it has
+        learned, too. A module: its form and its weights. A function: its code and what it has captured.
+    what : str
+        How to call it in a message.
+
+    Returns
+    -------
+    str
+        A number in hexadecimal digits.
+
+    Raises
+    ------
+    TypeError
+        If it has a parameter that cannot be pickled.
+
+    Examples
+    --------
+    >>> from skssl import SimCLR
+    >>> from skssl.digests import digest
+    >>> same = digest(SimCLR(epochs=10), "a"), digest(SimCLR(epochs=10, verbose=1), "b")
+    >>> same[0] == same[1], same[0] == digest(SimCLR(epochs=20), "c")
+    (True, False)
+    """
+    try:
+        return joblib.hash(_known_by(value))
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise TypeError(
+            f"{what} has a parameter that cannot be pickled, so that its runs cannot be told from others in the "
+            f"cache: {error}"
+        ) from error
+
+
+def digest_images(X: Any) -> str:
+    """Digest images: their values, or the path, size and time of files; a data set is read once.
+
+    Parameters
+    ----------
+    X : array, tensor, sequence or Dataset
+        Images, as `as_images` reads them.
+
+    Returns
+    -------
+    str
+        A number in hexadecimal digits.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skssl.digests import digest_images
+    >>> digest_images(np.zeros((5, 8, 8))) == digest_images(np.ones((5, 8, 8)))
+    False
+    """
+    if isinstance(X, Dataset):
+        images = as_images(X, reset=False)
+        batches = torch.arange(len(images)).split(512)
+        return joblib.hash([joblib.hash(images.read(index).cpu().numpy()) for index in batches])
+    if isinstance(X, Tensor):
+        X = X.detach().cpu().numpy()
+    elif len(X) and isinstance(next(iter(X)), (str, os.PathLike)):
+        X = [(os.fspath(path), os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in X]
+    return joblib.hash(X)
+
+
+def _known_by(value: Any) -> Any:
+    """Turn what a parameter may be into what it is known by."""
+    if isinstance(value, FrozenEstimator):
+        inner = value.estimator
+        learned = inner.net_.module_ if isinstance(inner, SSLTransformer) else vars(inner)
+        return ["frozen", _known_by(inner), _known_by(learned)]
+    if hasattr(value, "get_params") and not isinstance(value, type):
+        params = {name: of for name, of in value.get_params(deep=False).items() if name not in IDLE}
+        return [_known_by(type(value)), _known_by(params)]
+    if isinstance(value, nn.Module):
+        return [repr(value), _known_by(value.state_dict())]
+    if isinstance(value, Tensor):
+        return value.detach().cpu().float().numpy()
+    if isinstance(value, Mapping):
+        return {name: _known_by(of) for name, of in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_known_by(of) for of in value]
+    if isinstance(value, functools.partial):
+        return [_known_by(of) for of in (value.func, value.args, value.keywords)]
+    if isinstance(value, FunctionType):
+        captured = [cell.cell_contents for cell in value.__closure__ or ()]
+        return [value.__qualname__, _known_by(value.__code__), _known_by([value.__defaults__, captured])]
+    if isinstance(value, CodeType):
+        return [value.co_code, value.co_names, _known_by(value.co_consts)]
+    return f"{value.__module__}.{value.__qualname__}" if isinstance(value, type) else value

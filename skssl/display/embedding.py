@@ -1,0 +1,279 @@
+"""A map of a representation: images near each other whose features are alike."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from sklearn.utils import check_random_state
+
+from skssl.display._drawing import (
+    COLORS,
+    INK,
+    MARKERS,
+    MOST,
+    TEXT,
+    class_colors,
+    classes_of,
+    encoded,
+    key,
+    new_axes,
+    seen,
+)
+from skssl.errors import pick
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+class EmbeddingDisplay:
+    """Features in two dimensions, coloured by class.
+
+    Parameters
+    ----------
+    embedding : ndarray of shape (n, 2)
+        Where each image lies.
+    y : ndarray of shape (n,), default=None
+        Their classes.
+    images : ndarray of shape (n, h, w, 3), default=None
+        The images in [0, 1], for thumbnails.
+    index : int64 ndarray of shape (n,), default=None
+        Which images of those that were given they are.
+    names : (str, str), default=("", "")
+        Of the two dimensions.
+
+    Attributes
+    ----------
+    embedding, y, images, index, names
+        The same.
+    ax_ : matplotlib Axes
+        The axes.
+    figure_ : matplotlib Figure
+        The figure.
+
+    See Also
+    --------
+    EmbeddingDisplay.from_estimator : Encode images and draw a map of their features.
+    EmbeddingDisplay.from_features : Draw a map of features.
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> from skssl import EmbeddingDisplay, SimCLR
+    >>> from skssl.datasets import make_shapes
+    >>> X, y = make_shapes(64, image_size=16, random_state=0)
+    >>> encoder = SimCLR(backbone="convnet", epochs=0).fit(X)
+    >>> display = EmbeddingDisplay.from_estimator(encoder, X, y, method="pca", n_samples=50)
+    >>> display.embedding.shape
+    (50, 2)
+    >>> plt.close(display.figure_)
+    """
+
+    ax_: Axes
+    figure_: Figure
+
+    def __init__(
+        self,
+        embedding: np.ndarray,
+        *,
+        y: np.ndarray | None = None,
+        images: np.ndarray | None = None,
+        index: np.ndarray | None = None,
+        names: tuple[str, str] = ("", ""),
+    ) -> None:
+        self.embedding, self.y, self.images, self.index, self.names = embedding, y, images, index, names
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        y: Any = None,
+        *,
+        layer: str = "backbone",
+        method: str = "tsne",
+        n_samples: int = 1000,
+        thumbnails: bool = False,
+        random_state: Any = 0,
+        ax: Any = None,
+    ) -> Self:
+        """Encode images and draw a map of their features.
+
+        Parameters
+        ----------
+        estimator : SSLTransformer, FrozenEstimator of one, or torch.nn.Module
+            Fitted, or a module, see `encoders.as_encoder`.
+        X : array-like, sequence of files or PIL images, or torch Dataset
+            Images.
+        y : array-like of shape (n,), default=None
+            Their classes.
+        layer : str, default="backbone"
+            Which layer's output the features are, see `encoders.at_layer`.
+        method : {"tsne", "pca"}, default="tsne"
+            t-SNE by cosine distance, which shows who is near whom; or the two directions in which the features vary
+            most.
+        n_samples : int, default=1000
+            How many images, drawn at random where there are more.
+        thumbnails : bool, default=False
+            Whether to draw the images themselves, as many as find room.
+        random_state : int, RandomState instance or None, default=0
+            Seed of the draw and of t-SNE.
+        ax : matplotlib Axes, default=None
+            None makes a figure.
+
+        Returns
+        -------
+        EmbeddingDisplay
+            The display.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the estimator is not fitted.
+        ValueError
+            If there is no such method or layer, or another number of classes than of images.
+        """
+        y = classes_of(y, X)
+        index = np.sort(check_random_state(random_state).permutation(len(X))[:n_samples])
+        features, images = encoded(estimator, X, layer, index)
+        embedding, names = embed(features, method, random_state)
+        chosen = None if y is None else y[index]
+        shown = seen(images, np.arange(len(images)))
+        return cls(embedding, y=chosen, images=shown, index=index, names=names).plot(ax, thumbnails=thumbnails)
+
+    @classmethod
+    def from_features(
+        cls, features: Any, y: Any = None, *, method: str = "tsne", random_state: Any = 0, ax: Any = None
+    ) -> Self:
+        """Draw a map of features.
+
+        Parameters
+        ----------
+        features : array-like of shape (n, d)
+            Features of any origin.
+        y, method, random_state, ax
+            As for `from_estimator`.
+
+        Returns
+        -------
+        EmbeddingDisplay
+            The display.
+        """
+        embedding, names = embed(np.asarray(features), method, random_state)
+        return cls(embedding, y=classes_of(y, embedding), names=names).plot(ax)
+
+    def plot(self, ax: Any = None, *, thumbnails: bool = False, legend: bool = True) -> Self:
+        """Draw the map.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            None makes a figure.
+        thumbnails : bool, default=False
+            Whether to draw the images themselves, as many as find room, framed by the colour of their class.
+        legend : bool, default=True
+            Whether to name the classes; with more than 20 there is none, and their colours are shades of one scale.
+
+        Returns
+        -------
+        EmbeddingDisplay
+            The display itself.
+
+        Raises
+        ------
+        ValueError
+            If there are no images to draw.
+        """
+        if thumbnails and self.images is None:
+            raise ValueError("thumbnails=True needs images, which this display was made without.")
+        (self.ax_,) = new_axes(ax, 1, size=(4.6, 3.8))
+        self.figure_ = self.ax_.figure
+        classes, codes = (np.array([""]), np.zeros(len(self.embedding), int))
+        if self.y is not None:
+            classes, codes = np.unique(self.y, return_inverse=True)
+        colors = class_colors(len(classes))
+        # Drawn class by class the last would hide the first: one call, in a random order, for each marker.
+        order = np.random.default_rng(0).permutation(len(codes))
+        for place, marker in enumerate(MARKERS[: -(-len(classes) // len(COLORS))] if len(classes) <= MOST else "o"):
+            some = order[codes[order] // len(COLORS) == place] if len(classes) <= MOST else order
+            self.ax_.scatter(
+                *self.embedding[some].T,
+                c=colors[codes[some]],
+                marker=marker,
+                s=max(5, min(22, 9000 / len(codes))),
+                alpha=0.25 if thumbnails else 0.85,
+                linewidths=0,
+            )
+        if thumbnails:
+            self._draw_thumbnails(colors[codes])
+        low, high = self.embedding.min(0), self.embedding.max(0)
+        (x, y), reach = (low + high) / 2, 0.55 * (high - low).max()
+        self.ax_.set(xticks=[], yticks=[], aspect="equal")
+        self.ax_.set(xlim=(x - reach, x + reach), ylim=(y - reach, y + reach))
+        self.ax_.spines[:].set_color("#cccccc")
+        self.ax_.set_xlabel(self.names[0], fontsize=TEXT, color=INK)
+        self.ax_.set_ylabel(self.names[1], fontsize=TEXT, color=INK)
+        if legend and self.y is not None and len(classes) <= MOST:
+            for code, name in enumerate(classes):
+                marker = MARKERS[code // len(COLORS)]
+                self.ax_.plot([], [], marker, color=colors[code], markersize=5, label=str(name))
+            beside = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "handletextpad": 0.2, "labelspacing": 0.4}
+            key(self.ax_, **beside)
+        return self
+
+    def _draw_thumbnails(self, colors: np.ndarray) -> None:
+        """Draw images where they do not cover one another, first come first served in a random order."""
+        from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+
+        low, high = self.embedding.min(0), self.embedding.max(0)
+        room = (high - low).max() / 13
+        taken: list[np.ndarray] = []
+        for i in np.random.default_rng(0).permutation(len(self.embedding)):
+            if all(np.abs(self.embedding[i] - other).max() > room for other in taken):
+                taken.append(self.embedding[i])
+                height, width, _ = self.images[i].shape  # type: ignore[index]
+                picture = OffsetImage(self.images[i], zoom=15 / max(height, width), interpolation="nearest")  # type: ignore[index]
+                frame = {"facecolor": colors[i], "edgecolor": "none"}
+                self.ax_.add_artist(AnnotationBbox(picture, self.embedding[i], pad=0.1, bboxprops=frame))
+
+
+def embed(features: np.ndarray, method: str, random_state: Any) -> tuple[np.ndarray, tuple[str, str]]:
+    """Bring features to two dimensions, and name these.
+
+    Parameters
+    ----------
+    features : ndarray of shape (n, d)
+        Features.
+    method : {"tsne", "pca"}
+        How.
+    random_state : int, RandomState instance or None
+        Seed of t-SNE.
+
+    Returns
+    -------
+    embedding : ndarray of shape (n, 2)
+        Where each lies.
+    names : (str, str)
+        Of the axes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skssl.display.embedding import embed
+    >>> embed(np.eye(3), "pca", 0)[1]
+    ('component 1 (50 %)', 'component 2 (50 %)')
+    """
+    pick("method", method, {"tsne": None, "pca": None})
+    if len(features) < 3:
+        raise ValueError(f"A map needs at least three images. Got {len(features)}.")
+    if method == "pca":
+        pca = PCA(2)
+        embedding = pca.fit_transform(features)
+        shares = [f"component {i} ({100 * share:.0f} %)" for i, share in enumerate(pca.explained_variance_ratio_, 1)]
+        return embedding, (shares[0], shares[1])
+    perplexity = min(30.0, (len(features) - 1) / 3)
+    tsne = TSNE(2, perplexity=perplexity, metric="cosine", init="pca", random_state=random_state)
+    return tsne.fit_transform(features), ("t-SNE 1", "t-SNE 2")

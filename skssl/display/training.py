@@ -1,0 +1,162 @@
+"""How a training went: losses, accuracies of the pretext tasks and measures of collapse, epoch by epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from skssl.display._drawing import COLORS, INK, MARKERS, TEXT, key, new_axes, tidy
+from skssl.errors import pick
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+MEASURES = ("embedding_std", "effective_rank")
+REST = ("epoch", "lr", "images_per_second", *MEASURES)  # of a history, what is no loss
+FEW = 20  # epochs of which each is marked
+
+
+class TrainingDisplay:
+    """Curves of one training, or of several side by side.
+
+    Parameters
+    ----------
+    histories : DataFrame or dict of str to DataFrame
+        What estimators have as ``history_``, by name where there are several.
+
+    Attributes
+    ----------
+    histories : dict of str to DataFrame
+        The same.
+    axes_ : ndarray of matplotlib Axes
+        One a panel.
+    figure_ : matplotlib Figure
+        The figure.
+
+    See Also
+    --------
+    TrainingDisplay.from_estimator : Draw the history of fitted estimators.
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> from skssl import SimCLR, TrainingDisplay
+    >>> from skssl.datasets import make_shapes
+    >>> X, y = make_shapes(64, image_size=16, random_state=0)
+    >>> encoder = SimCLR(aux="rotation", backbone="convnet", epochs=2, batch_size=32, random_state=0).fit(X)
+    >>> display = TrainingDisplay.from_estimator(encoder)
+    >>> [ax.get_ylabel() for ax in display.axes_]
+    ['loss', 'rotation accuracy', 'embedding std', 'effective rank']
+    >>> plt.close(display.figure_)
+    """
+
+    axes_: np.ndarray
+    figure_: Figure
+
+    def __init__(self, histories: Any) -> None:
+        self.histories: dict[str, pd.DataFrame] = dict(histories) if isinstance(histories, dict) else {"": histories}
+        for name, history in self.histories.items():
+            if not len(history):
+                of = f" of {name!r}" if name else ""
+                raise ValueError(f"The history{of} is empty: there is nothing to draw of a training of no epochs.")
+
+    @classmethod
+    def from_estimator(cls, estimator: Any, *, measures: Sequence[Any] | None = None, ax: Any = None) -> Self:
+        """Draw the history of a fitted estimator, or of several.
+
+        Parameters
+        ----------
+        estimator : SSLTransformer, or dict of str to SSLTransformer
+            Fitted; several by name.
+        measures, ax
+            As for `plot`.
+
+        Returns
+        -------
+        TrainingDisplay
+            The display.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If one is not fitted.
+        ValueError
+            If one was trained for no epoch.
+        """
+        given = dict(estimator) if isinstance(estimator, Mapping) else {"": estimator}
+        for each in given.values():
+            check_is_fitted(each)
+        return cls({name: each.history_ for name, each in given.items()}).plot(ax, measures=measures)
+
+    def plot(self, ax: Any = None, *, measures: Sequence[Any] | None = None) -> Self:
+        """Draw a panel a measure.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes or array of these, default=None
+            One a panel. None makes a figure.
+        measures : sequence of str or tuple of str, default=None
+            Columns of the history; those of a tuple share a panel. None is the loss (of a single training with its
+            terms), every accuracy, ``embedding_std`` (1 is healthy) and ``effective_rank``.
+
+        Returns
+        -------
+        TrainingDisplay
+            The display itself.
+
+        Raises
+        ------
+        ValueError
+            If no history has such a column.
+        """
+        from matplotlib.ticker import MaxNLocator
+
+        columns = {name: None for history in self.histories.values() for name in history}
+        chosen = [(given,) if isinstance(given, str) else tuple(given) for given in measures or self._measures()]
+        for name in (name for panel in chosen for name in panel):
+            pick("measures", name, columns)
+        alone = len(self.histories) == 1
+        self.axes_ = new_axes(ax, len(chosen), size=(2.9, 2.4), columns=4)
+        self.figure_ = self.axes_[0].figure
+        for ax, panel in zip(self.axes_, chosen, strict=True):
+            for place, (title, history) in enumerate(self.histories.items()):
+                for turn, name in enumerate(name for name in panel if name in history):
+                    kind = turn if alone else place
+                    ax.plot(
+                        history["epoch"],
+                        history[name],
+                        color=COLORS[kind % len(COLORS)],
+                        linestyle="-" if alone else ("-", "--", ":", "-.")[turn % 4],
+                        marker=MARKERS[kind % len(MARKERS)] if len(history) <= FEW else "",
+                        markersize=3.5,
+                        linewidth=1.6,
+                        label=name if alone else title if len(panel) == 1 else f"{title}, {name}",
+                    )
+            if panel[0] == "embedding_std":
+                ax.axhline(1, color=INK, linewidth=0.8, linestyle=(0, (1, 3)))
+                ax.set_ylim(0, max(1.05, ax.get_ylim()[1]))
+            tidy(ax)
+            ax.grid(axis="y", color="#e6e6e6", linewidth=0.6)
+            ax.set_xlabel("epoch", fontsize=TEXT, color=INK)
+            ax.set_ylabel(panel[0].replace("_", " "), fontsize=TEXT, color=INK)
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+            if alone and len(panel) > 1:
+                key(ax, loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, handlelength=1.4, columnspacing=1.2)
+        if not alone:
+            key(self.axes_[-1], loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.6)
+        return self
+
+    def _measures(self) -> list[Any]:
+        """The panels that are drawn where none are named."""
+        found = {name: None for history in self.histories.values() for name in history}
+        accuracies = [name for name in found if name.endswith("_accuracy")]
+        losses: list[str] = ["loss"]
+        if len(self.histories) == 1:
+            (history,) = self.histories.values()
+            terms = [name for name in found if name not in (*REST, "loss", *accuracies)]
+            losses += [name for name in terms if not np.allclose(history[name], history["loss"])]
+        return [tuple(losses), *accuracies, *(name for name in MEASURES if name in found)]

@@ -1,0 +1,373 @@
+"""The displays: what they draw is what they were given, on the axes that they were given."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import quick
+from matplotlib import pyplot as plt
+from matplotlib.colors import to_hex
+from matplotlib.patches import Rectangle
+from sklearn.decomposition import PCA
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+
+import skssl
+from skssl import (
+    Augmentation,
+    EmbeddingDisplay,
+    MultiCrop,
+    NeighborsDisplay,
+    Results,
+    ResultsDisplay,
+    SimCLR,
+    SwAV,
+    TrainingDisplay,
+    ViewsDisplay,
+)
+from skssl.backbones import ConvNet
+from skssl.display._drawing import mosaic
+from skssl.display.neighbors import OTHER, SAME, nearest
+
+
+@pytest.fixture(autouse=True)
+def close():
+    """Close whatever was drawn."""
+    yield
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def encoder(X):
+    return quick(SimCLR, aux="rotation", epochs=3).fit(X)
+
+
+@pytest.fixture(scope="module")
+def simsiam(X):
+    return quick(skssl.SimSiam, epochs=2).fit(X)
+
+
+@pytest.fixture(scope="module")
+def results():
+    rng = np.random.default_rng(0)
+    return Results(
+        [
+            {"dataset": d, "method": m, "seed": s, "probe": p, "score": rng.random()}
+            for d in ("D", "E")
+            for m, seeds in (("one", 1), ("two", 3))
+            for s in range(seeds)
+            for p in ("p", "q")
+        ]
+    )
+
+
+DISPLAYS = {
+    "views": lambda e, X, y, r, **kw: ViewsDisplay.from_estimator(e, X, n_images=2, **kw),
+    "training": lambda e, X, y, r, **kw: TrainingDisplay.from_estimator(e, measures=["loss"], **kw),
+    "embedding": lambda e, X, y, r, **kw: EmbeddingDisplay.from_estimator(e, X, y, method="pca", **kw),
+    "neighbors": lambda e, X, y, r, **kw: NeighborsDisplay.from_estimator(e, X, y, n_queries=2, n_neighbors=2, **kw),
+    "results": lambda e, X, y, r, **kw: ResultsDisplay.from_results(
+        Results(r.frame[r.frame["dataset"] == "D"]), **kw
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("draw", DISPLAYS.values(), ids=DISPLAYS)
+def test_axes_that_are_given_are_drawn_on_and_others_are_made(draw, encoder, X, y, results):
+    figure = plt.Figure()
+    ax = figure.add_subplot()
+    display = draw(encoder, X, y, results, ax=ax)
+    assert plt.get_fignums() == []
+    axes = display.axes_.tolist() if hasattr(display, "axes_") else [display.ax_]
+    assert axes == [ax]
+    assert display.figure_ is figure
+    assert ax.has_data()
+    display.plot()
+    assert len(plt.get_fignums()) == 1, "plot can be called again, and makes a figure"
+    assert display.figure_ is not figure
+    with pytest.raises(ValueError, match="expected 1, got 2"):
+        display.plot([ax, ax])
+
+
+@pytest.mark.parametrize("draw", DISPLAYS.values(), ids=DISPLAYS)
+def test_nothing_is_cut_off_where_a_figure_is_saved(draw, encoder, X, y, results):
+    display = draw(encoder, X, y, results)
+    display.figure_.canvas.draw()
+    whole = display.figure_.bbox
+    tight = display.figure_.get_tightbbox().transformed(display.figure_.dpi_scale_trans)
+    assert tight.x0 >= -1
+    assert tight.y0 >= -1
+    assert tight.x1 <= whole.x1 + 1
+    assert tight.y1 <= whole.y1 + 1
+
+
+# Training
+
+
+def test_curves_are_the_history(encoder):
+    display = TrainingDisplay.from_estimator(encoder)
+    lines = {line.get_label(): line for ax in display.axes_ for line in ax.get_lines() if line.get_label()[0] != "_"}
+    history = encoder.history_
+    assert set(lines) == {"loss", "nt_xent", "rotation", "rotation_accuracy", "embedding_std", "effective_rank"}
+    for name, line in lines.items():
+        np.testing.assert_array_equal(line.get_xydata(), history[["epoch", name]].to_numpy(float))
+    assert [text.get_text() for text in display.axes_[0].get_legend().get_texts()] == ["loss", "nt_xent", "rotation"]
+
+
+def test_several_trainings_share_their_panels(encoder, simsiam):
+    display = TrainingDisplay.from_estimator({"A $x$": encoder, "B": simsiam})
+    assert [ax.get_ylabel() for ax in display.axes_] == ["loss", "rotation accuracy", "embedding std", "effective rank"]
+    loss, accuracy = ([line.get_label() for line in ax.get_lines()] for ax in display.axes_[:2])
+    assert loss == ["A $x$", "B"]
+    assert accuracy == ["A $x$"], "the other has none"
+    assert not any(text.get_parse_math() for text in display.axes_[-1].get_legend().get_texts())
+    pair = TrainingDisplay.from_estimator({"A": encoder, "B": simsiam}, measures=[("lr", "loss")])
+    assert [line.get_label() for line in pair.axes_[0].get_lines()] == ["A, lr", "A, loss", "B, lr", "B, loss"]
+
+
+def test_trainings_that_cannot_be_drawn(X, encoder):
+    with pytest.raises(NotFittedError):
+        TrainingDisplay.from_estimator(SimCLR())
+    with pytest.raises(ValueError, match="of 'none' is empty"):
+        TrainingDisplay.from_estimator({"none": quick(SimCLR, epochs=0).fit(X)})
+    with pytest.raises(ValueError, match="Unknown measures 'los', did you mean 'loss'"):
+        TrainingDisplay.from_estimator(encoder, measures=["los"])
+
+
+# Views
+
+
+def test_turned_views_are_turns_of_the_views(X):
+    columns = ViewsDisplay.from_estimator(quick(SimCLR, aux="rotation"), X, n_images=6).columns
+    assert list(columns) == ["original", "view 1", "view 2", "rotation 1", "rotation 2"]
+    turns = []
+    for number in ("1", "2"):
+        for view, turned in zip(columns[f"view {number}"], columns[f"rotation {number}"], strict=True):
+            (k,) = (k for k in range(4) if np.allclose(np.rot90(view, k), turned, atol=1e-4))
+            turns.append(k)
+    assert len(set(turns)) > 1
+    assert all((original == X).all((1, 2, 3)).any() for original in np.round(255 * np.array(columns["original"])))
+
+
+def test_what_the_other_tasks_give_to_the_network(X):
+    tasks = ["jigsaw", "colorization", "inpainting", "relative_patch"]
+    columns = ViewsDisplay.from_estimator(quick(SimCLR, aux=tasks), X, n_images=2).columns
+    assert list(columns) == ["original", "view 1", "view 2", *tasks]
+    for view, holed in zip(columns["view 1"], columns["inpainting"], strict=True):
+        same = np.isclose(view, holed, atol=1e-5).all(2)
+        assert same[:4].all()
+        assert same[-4:].all()
+        assert np.allclose(holed[6:10, 6:10], np.array(Augmentation().mean), atol=1e-5)
+    for gray in columns["colorization"]:
+        np.testing.assert_allclose(gray, gray[..., :1].repeat(3, axis=2), atol=1e-6)
+    for name in ("jigsaw", "relative_patch"):  # tiles of 4 pixels, three a side, with gaps of 1
+        assert {tiles.shape for tiles in columns[name]} == {(14, 14, 3)}
+        assert all((tiles[[4, 9]] == 1).all() for tiles in columns[name])
+
+
+def test_every_method_s_views(method, X):
+    estimator = quick(method)
+    before = torch.get_rng_state()
+    columns = ViewsDisplay.from_estimator(estimator, X, n_images=2).columns
+    assert torch.equal(before, torch.get_rng_state()), "the global random state is left alone"
+    assert not estimator.__sklearn_is_fitted__()
+    assert len(columns) > 1
+    for name, pictures in columns.items():
+        assert len(pictures) == 2
+        assert all(picture.min() >= 0 and picture.max() <= 1 and picture.std() > 0 for picture in pictures), name
+    again = ViewsDisplay.from_estimator(estimator, X, n_images=2).columns
+    assert all(np.array_equal(a, b) for name in columns for a, b in zip(columns[name], again[name], strict=True))
+
+
+def test_rotnet_shows_all_turns_of_an_image(X):
+    columns = ViewsDisplay.from_estimator(quick(skssl.RotNet), X, n_images=1).columns
+    assert list(columns) == ["original", "RotNet"]
+    (sheet,) = columns["RotNet"]
+    gap = 2  # an eighth of 16
+    parts = [sheet[i : i + 16, j : j + 16] for i in (0, 16 + gap) for j in (0, 16 + gap)]
+    for k, part in enumerate(parts):
+        np.testing.assert_allclose(part, np.rot90(parts[0], k), atol=1e-6)
+
+
+def test_small_crops_are_shown_small(X):
+    display = ViewsDisplay.from_estimator(quick(SwAV, augment=MultiCrop(n_local=2)), X, n_images=1)
+    assert [picture[0].shape[0] for picture in display.columns.values()] == [16, 16, 16, 7, 7]
+    widths = [image.get_extent()[1] - image.get_extent()[0] for image in display.ax_.get_images()]
+    assert widths == pytest.approx([1, 1, 1, 7 / 16, 7 / 16])
+
+
+def test_views_of_a_fitted_and_a_frozen_estimator_and_of_gray_images(X):
+    gray = X.mean(3)
+    fitted = quick(SimCLR, augment="none").fit(gray)
+    columns = ViewsDisplay.from_estimator(FrozenEstimator(fitted), gray, n_images=2).columns
+    for original, view in zip(columns["original"], columns["view 1"], strict=True):
+        np.testing.assert_allclose(original, view, atol=1e-5)
+    with pytest.raises(TypeError, match="an estimator of skssl"):
+        ViewsDisplay.from_estimator(PCA(), X)
+
+
+def test_crops_follow_saliency_maps_where_they_are_the_images_own(X):
+    maps = np.zeros((40, 16, 16))
+    maps[:, :8, :8] = 1
+    estimator = quick(SimCLR, augment=Augmentation(crop_scale=(0.1, 0.2), jitter=0.0, gray=0.0, saliency=maps))
+    ViewsDisplay.from_estimator(estimator, X, n_images=2)
+    ViewsDisplay.from_estimator(estimator, X[:10], n_images=2)
+    assert estimator.augment.saliency is maps
+
+
+def test_a_mosaic_lays_parts_row_by_row():
+    parts = np.arange(5, dtype=np.float32).repeat(8 * 8 * 3).reshape(5, 8, 8, 3) / 5
+    sheet = mosaic(parts)
+    assert sheet.shape == (17, 26, 3)
+    assert sheet[::9, ::9, 0].tolist() == pytest.approx(np.array([[0, 0.2, 0.4], [0.6, 0.8, 1]]))
+    assert mosaic(parts[:1]).shape == (8, 8, 3)
+
+
+# Maps
+
+
+def test_components_are_those_of_pca(encoder, X, y):
+    display = EmbeddingDisplay.from_estimator(encoder, X, y, method="pca", n_samples=25)
+    assert len(set(display.index)) == 25
+    assert display.y.tolist() == y[display.index].tolist()
+    np.testing.assert_array_equal(np.round(255 * display.images), X[display.index])
+    features = encoder.transform(X)[display.index].astype(float)
+    np.testing.assert_allclose(np.abs(display.embedding), np.abs(PCA(2).fit_transform(features)), rtol=1e-3, atol=1e-3)
+    (points,) = display.ax_.collections
+    colors = {}
+    for place, color in zip(points.get_offsets(), points.get_facecolors(), strict=True):
+        (i,) = np.flatnonzero(np.isclose(display.embedding, place).all(1))
+        colors.setdefault(display.y[i], set()).add(to_hex(color))
+    assert all(len(of) == 1 for of in colors.values()), "a class has one colour"
+    assert len(set.union(*colors.values())) == len(set(y))
+    assert [text.get_text() for text in display.ax_.get_legend().get_texts()] == sorted(set(display.y))
+
+
+def test_t_sne_keeps_neighbours_and_its_seed():
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % 3
+    features = np.eye(8)[y] + 0.05 * rng.standard_normal((60, 8))
+    display = EmbeddingDisplay.from_features(features, y)
+    distance = np.linalg.norm(display.embedding[:, None] - display.embedding, axis=2) + 1e9 * np.eye(60)
+    assert (y[distance.argmin(1)] == y).all()
+    np.testing.assert_array_equal(display.embedding, EmbeddingDisplay.from_features(features, y).embedding)
+
+
+@pytest.mark.parametrize(("n_classes", "n_names", "n_markers"), [(10, 10, 1), (15, 15, 2), (21, 0, 1)])
+def test_as_many_classes_as_can_be_told_apart_are_named(n_classes, n_names, n_markers):
+    features = np.random.default_rng(0).random((60, 4))
+    display = EmbeddingDisplay.from_features(features, np.arange(60) % n_classes, method="pca")
+    legend = display.ax_.get_legend()
+    assert len(legend.get_texts() if legend else []) == n_names
+    assert len(display.ax_.collections) == n_markers
+    assert sum(len(points.get_offsets()) for points in display.ax_.collections) == 60
+
+
+def test_thumbnails_do_not_cover_one_another(encoder, X, y):
+    display = EmbeddingDisplay.from_estimator(encoder, X, y, method="pca", thumbnails=True)
+    display.figure_.canvas.draw()
+    boxes = [box.get_window_extent() for box in display.ax_.artists]
+    assert len(boxes) > 3
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    with pytest.raises(ValueError, match="thumbnails=True needs images"):
+        EmbeddingDisplay(display.embedding).plot(thumbnails=True)
+
+
+def test_maps_that_cannot_be_drawn(encoder, X, y):
+    with pytest.raises(NotFittedError):
+        EmbeddingDisplay.from_estimator(quick(SimCLR), X)
+    with pytest.raises(ValueError, match="y must have one class for each image: expected 40, got 39"):
+        EmbeddingDisplay.from_estimator(encoder, X, y[1:])
+    with pytest.raises(ValueError, match="Unknown method 'umap'"):
+        EmbeddingDisplay.from_estimator(encoder, X, method="umap")
+    with pytest.raises(ValueError, match="Unknown layer 'conv9'"):
+        EmbeddingDisplay.from_estimator(encoder, X, layer="conv9")
+    with pytest.raises(ValueError, match="at least three images"):
+        EmbeddingDisplay.from_estimator(encoder, X[:2])
+
+
+def test_a_module_is_an_encoder_too(X, y):
+    display = EmbeddingDisplay.from_estimator(ConvNet(), X, y, method="pca", layer="conv2")
+    assert display.embedding.shape == (40, 2)
+
+
+# Neighbours
+
+
+def test_nearest_against_a_loop():
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((20, 5))
+    features[7] = features[3]  # a copy
+    features[9] = 2 * features[3]
+    own = np.array([3, 7, 9, 0])
+    similarity, index = nearest(features, features[own], 4, own)
+    for i, (found, where) in enumerate(zip(similarity, index, strict=True)):
+        cosine = [
+            a @ features[own[i]] / np.linalg.norm(a) / np.linalg.norm(features[own[i]]) if j != own[i] else -2
+            for j, a in enumerate(features)
+        ]
+        assert found == pytest.approx(sorted(cosine, reverse=True)[:4])
+        assert [cosine[j] for j in where] == pytest.approx(found)
+        assert own[i] not in where
+        assert len(set(where)) == 4
+
+
+def test_neighbours_are_framed_by_their_class(encoder, X, y):
+    display = NeighborsDisplay.from_estimator(encoder, X, y, n_queries=4, n_neighbors=6)
+    frames = [patch for patch in display.ax_.patches if isinstance(patch, Rectangle)]
+    same = (display.query_y[:, None] == display.neighbor_y).ravel()
+    assert 0 < same.sum() < 24
+    assert [to_hex(frame.get_edgecolor()) for frame in frames] == [SAME if each else OTHER for each in same]
+    assert [frame.get_linestyle() == "-" for frame in frames] == same.tolist(), "not by colour alone"
+    texts = [text.get_text() for text in display.ax_.texts]
+    assert [f"{each:.2f}" for each in display.similarity.ravel()] == [text for text in texts if "." in text]
+    for query, label in zip(display.queries, display.query_y, strict=True):
+        (i,) = np.flatnonzero((np.round(255 * query) == X).all((1, 2, 3)))
+        assert y[i] == label
+    shown = display.ax_.get_images()
+    np.testing.assert_array_equal(shown[7].get_array(), display.queries[1])
+    np.testing.assert_array_equal(shown[8].get_array(), display.neighbors[1, 0])
+
+
+def test_other_images_can_be_looked_for(encoder, X, y):
+    display = NeighborsDisplay.from_estimator(encoder, X[:30], X_query=X, n_queries=40, n_neighbors=1)
+    found = [(np.round(255 * query) == X[:30]).all((1, 2, 3)).any() for query in display.queries]
+    assert sum(found) == 30
+    assert np.allclose(display.similarity[found], 1, atol=1e-5), "those that are there are nearest to themselves"
+    assert len(display.ax_.patches) == 0, "no classes, no frames"
+    with pytest.raises(ValueError, match="n_neighbors=40 neighbours of an image need more images than 40"):
+        NeighborsDisplay.from_estimator(encoder, X, n_neighbors=40)
+    with pytest.raises(ValueError, match="expected 40, got 1"):
+        NeighborsDisplay.from_estimator(encoder, X, y[:1])
+    with pytest.raises(NotFittedError):
+        NeighborsDisplay.from_estimator(quick(SimCLR), X)
+
+
+# Scores
+
+
+def test_means_and_deviations_are_drawn(results):
+    display = ResultsDisplay.from_results(results)
+    assert [ax.get_title(loc="left") for ax in display.axes_] == ["D", "E"]
+    frame = results.frame
+    for ax, dataset in zip(display.axes_, "DE", strict=True):
+        for bars, probe in zip(ax.containers, "pq", strict=True):
+            line, _, (spread,) = bars
+            for (x, y), segment in zip(line.get_xydata(), spread.get_segments(), strict=True):
+                method = ["one", "two"][round(y)]
+                rows = (frame["dataset"] == dataset) & (frame["probe"] == probe) & (frame["method"] == method)
+                scores = 100 * frame[rows]["score"]
+                assert x == pytest.approx(scores.mean())
+                deviation = scores.std() if method == "two" else 0.0
+                assert segment[:, 0] == pytest.approx([x - deviation, x + deviation])
+    assert [text.get_text() for text in display.axes_[-1].get_legend().get_texts()] == ["p", "q"]
+    assert len(display.axes_[0].collections[0].get_offsets()) == 3, "the seeds of the method that has several"
+
+
+def test_scores_of_some_methods_under_other_names(results):
+    display = ResultsDisplay.from_results(results, {"two": "TWO $1$"}, percent=False)
+    (label,) = display.axes_[0].get_yticklabels()
+    assert label.get_text() == "TWO $1$"
+    assert not label.get_parse_math()
+    assert display.axes_[0].get_xlabel() == "score"
+    with pytest.raises(ValueError, match="Unknown method 'three'"):
+        ResultsDisplay.from_results(results, ["three"])
