@@ -1,6 +1,7 @@
 """Self-supervised learning of visual representations, as scikit-learn estimators."""
 
 from skssl.augment import Augmentation, MultiCrop
+from skssl.dense import DetectionTransfer, SegmentationTransfer
 from skssl.errors import CollapseWarning
 from skssl.methods import (
     BYOL,
@@ -31,6 +32,7 @@ from skssl.methods import (
 )
 from skssl.pretext import ColorizationTask, ContextEncoderTask, JigsawTask, RelativePatchTask, Rotation
 from skssl.probes import KNNProbe, LinearProbe
+from skssl.transfer import transfer_table
 
 __version__ = "0.1.0"
 
@@ -50,6 +52,7 @@ __all__ = [
     "DeepCluster",
     "DeepClusterV2",
     "DenseCL",
+    "DetectionTransfer",
     "DirectPred",
     "InstDisc",
     "Jigsaw",
@@ -64,10 +67,12 @@ __all__ = [
     "RotNet",
     "Rotation",
     "RotationDecoupling",
+    "SegmentationTransfer",
     "SimCLR",
     "SimSiam",
     "SimSiamGSG",
     "SupCon",
     "SwAV",
     "VICReg",
+    "transfer_table",
 ]
