@@ -2,6 +2,7 @@
 
 from skssl.augment import Augmentation, MultiCrop
 from skssl.comparison import compare
+from skssl.dense import DetectionTransfer, SegmentationTransfer
 from skssl.display import EmbeddingDisplay, NeighborsDisplay, ResultsDisplay, TrainingDisplay, ViewsDisplay
 from skssl.errors import CollapseWarning
 from skssl.finetune import Distiller, FineTuner, label_fraction
@@ -36,6 +37,7 @@ from skssl.pretext import ColorizationTask, ContextEncoderTask, JigsawTask, Rela
 from skssl.probes import KNNProbe, LinearProbe
 from skssl.reporting import report
 from skssl.results import Results
+from skssl.transfer import transfer_table
 
 __version__ = "0.1.0"
 
@@ -55,6 +57,7 @@ __all__ = [
     "DeepCluster",
     "DeepClusterV2",
     "DenseCL",
+    "DetectionTransfer",
     "DirectPred",
     "Distiller",
     "EmbeddingDisplay",
@@ -75,6 +78,7 @@ __all__ = [
     "RotNet",
     "Rotation",
     "RotationDecoupling",
+    "SegmentationTransfer",
     "SimCLR",
     "SimSiam",
     "SimSiamGSG",
@@ -86,4 +90,5 @@ __all__ = [
     "compare",
     "label_fraction",
     "report",
+    "transfer_table",
 ]

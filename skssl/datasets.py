@@ -19,7 +19,7 @@ from sklearn.utils import check_random_state
 from skssl.errors import pick
 from skssl.images import inspect_picture, read_pictures
 
-__all__ = ["load_images", "make_shapes"]
+__all__ = ["load_images", "make_shapes", "make_voc_folder"]
 
 # torchvision's class, and how it takes the split: `train` is True or False, `split` is a name
 _TORCHVISION = {
@@ -380,3 +380,96 @@ def _clouds(rng: np.random.RandomState, n_samples: int, image_size: int) -> np.n
         noise = rng.standard_normal((n_samples, cells + 1, cells + 1)).astype(np.float32)
         clouds += 0.1 * (weight @ noise @ weight.T)
     return clouds
+
+
+_ANNOTATION = """<annotation>
+  <filename>{name}.jpg</filename>
+  <size><width>{side}</width><height>{side}</height><depth>3</depth></size>
+  <segmented>1</segmented>
+{objects}</annotation>
+"""
+_OBJECT = """  <object>
+    <name>{name}</name><difficult>0</difficult>
+    <bndbox><xmin>{left}</xmin><ymin>{top}</ymin><xmax>{right}</xmax><ymax>{bottom}</ymax></bndbox>
+  </object>
+"""
+
+
+def make_voc_folder(
+    folder: str | os.PathLike[str],
+    n_samples: int = 32,
+    *,
+    image_size: int = 64,
+    random_state: int | np.random.RandomState | None = None,
+) -> Path:
+    """Draw discs and squares, and write them with their boxes and masks as a folder in PASCAL VOC's format.
+
+    A set for trying detection and segmentation out where no data can be had. Every image holds one to three objects,
+    red discs and green squares of any shade, before a bluish, noisy background.
+
+    Parameters
+    ----------
+    folder : str or path
+        Where to write, created if it is not there.
+    n_samples : int, default=32
+        Number of images, at least 2; the first half are the split "train", the others "val".
+    image_size : int, default=64
+        Height and width in pixels, at least 32.
+    random_state : int, RandomState or None, default=None
+        Seed of all draws.
+
+    Returns
+    -------
+    Path
+        The folder, with ``JPEGImages``, ``Annotations``, ``SegmentationClass`` and ``ImageSets``. In the masks 0 is the
+        background, 1 a disc, 2 a square and 255, void, their edges.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of its range.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from skssl.datasets import make_voc_folder
+    >>> folder = make_voc_folder(tempfile.mkdtemp(), 4, random_state=0)
+    >>> sorted(path.name for path in folder.iterdir())
+    ['Annotations', 'ImageSets', 'JPEGImages', 'SegmentationClass']
+    """
+    from PIL import Image
+
+    for parameter, value, low in (("n_samples", n_samples, 2), ("image_size", image_size, 32)):
+        if value < low:
+            raise ValueError(f"{parameter}={value}, but a number from {low} on was expected.")
+    rng, root = check_random_state(random_state), Path(folder)
+    for part in ("JPEGImages", "Annotations", "SegmentationClass", "ImageSets/Main", "ImageSets/Segmentation"):
+        (root / part).mkdir(parents=True, exist_ok=True)
+    names = [f"{i:06d}" for i in range(n_samples)]
+    grid = np.arange(image_size) + 0.5
+    quarter = image_size / 4  # each object has a quarter of the image for itself
+    for name in names:
+        image = rng.uniform((0, 0, 60), (60, 60, 160)) + rng.normal(0, 10, (image_size, image_size, 3))
+        mask, objects = np.zeros((image_size, image_size), np.uint8), ""
+        for place in rng.choice(4, rng.randint(1, 4), replace=False):
+            k, radius = rng.randint(2), rng.uniform(0.5, 0.85) * quarter
+            y, x = (2 * (np.array(divmod(place, 2))) + 1) * quarter + rng.uniform(-1, 1, 2) * (quarter - radius)
+            kind = ("disc", "square")[k]
+            distance = radius * _SHAPES[kind](*np.meshgrid((grid - x) / radius, (grid - y) / radius))
+            rows, columns = (np.flatnonzero((distance < 0).any(axis)) for axis in (1, 0))
+            image[distance < 0] = rng.uniform(*(((150, 0, 0), (255, 60, 60)), ((0, 130, 0), (60, 220, 60)))[k])
+            mask[distance < 0] = k + 1
+            mask[np.abs(distance) < 0.5] = 255
+            objects += _OBJECT.format(
+                name=kind, left=columns[0] + 1, top=rows[0] + 1, right=columns[-1] + 1, bottom=rows[-1] + 1
+            )
+        Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(root / "JPEGImages" / f"{name}.jpg", quality=95)
+        values = Image.fromarray(mask)
+        values.putpalette([0, 0, 0, 200, 0, 0, 0, 180, 0] + [255] * 759)
+        values.save(root / "SegmentationClass" / f"{name}.png")
+        text = _ANNOTATION.format(name=name, side=image_size, objects=objects)
+        (root / "Annotations" / f"{name}.xml").write_text(text)
+    for kind in ("Main", "Segmentation"):
+        for split, part in (("train", names[: n_samples // 2]), ("val", names[n_samples // 2 :])):
+            (root / "ImageSets" / kind / f"{split}.txt").write_text("\n".join(part) + "\n")
+    return root

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,7 +25,71 @@ from skssl.engine import encode
 from skssl.errors import pick
 from skssl.images import Images, as_images
 
+MODULE_SHAPE = (3, 224, 224)  # what a module that comes without images is taken to read
 MAP_NUMBERS = 9600  # what an inner layer's map is pooled to at most: 64x12x12, 192x7x7, 384x5x5, 256x6x6
+
+
+def last_of(stage: Sequence[nn.Module]) -> nn.Module:
+    """Find the module whose output is a stage's map: its last one, or the one before its own pooling.
+
+    Parameters
+    ----------
+    stage : sequence of torch.nn.Module
+        One of `backbones.stages`.
+
+    Returns
+    -------
+    torch.nn.Module
+        The module.
+
+    Examples
+    --------
+    >>> import torchvision
+    >>> from skssl.backbones import stages
+    >>> last_of(stages(torchvision.models.resnet18())["conv1"])  # before the max-pooling
+    ReLU(inplace=True)
+    """
+    pools = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
+    end = next((i for i, part in enumerate(stage) if isinstance(part, pools)), len(stage))
+    return stage[end - 1]
+
+
+def outputs_of(modules: Sequence[nn.Module], encoder: nn.Module, images: Tensor) -> list[Tensor]:
+    """Encode images as whole encoders do, hooks and all, and keep what some of the modules in it give.
+
+    Parameters
+    ----------
+    modules : sequence of torch.nn.Module
+        Parts of the encoder.
+    encoder : torch.nn.Module
+        The encoder.
+    images : Tensor of shape (n, c, h, w)
+        Images.
+
+    Returns
+    -------
+    list of Tensor
+        The output of each of the modules.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.backbones import ConvNet
+    >>> encoder = ConvNet()
+    >>> [tuple(output.shape) for output in outputs_of([encoder.avgpool], encoder, torch.zeros(5, 3, 32, 32))]
+    [(5, 128, 1, 1)]
+    """
+    found: dict[nn.Module, Tensor] = {}
+    hooks = [
+        module.register_forward_hook(lambda module, inputs, output: found.update({module: output}))
+        for module in modules
+    ]
+    try:
+        encoder(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [found[module] for module in modules]
 
 
 class InnerLayer(nn.Module):
@@ -60,23 +125,15 @@ class InnerLayer(nn.Module):
     def __init__(self, encoder: nn.Module, layer: str) -> None:
         super().__init__()
         self.encoder = encoder
-        parts = pick("layer", layer, stages(encoder))
-        pools = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
-        end = next((i for i, part in enumerate(parts) if isinstance(part, pools)), len(parts))
-        self.last = [parts[end - 1]]  # in a list, as it is no child of this module, too
+        self.last = [last_of(pick("layer", layer, stages(encoder)))]  # in a list, as it is no child of this module, too
         self.pool = F.adaptive_max_pool2d if type(encoder).__name__ == "AlexNet" else F.adaptive_avg_pool2d
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode images (n, c, h, w) as the layer's pooled map (n, d)."""
-        grids: list[Tensor] = []
-        handle = self.last[0].register_forward_hook(lambda module, inputs, output: grids.append(output))
-        try:
-            self.encoder(images)
-        finally:
-            handle.remove()
-        side = math.isqrt(MAP_NUMBERS // grids[0].shape[1]) or 1
-        height, width = (min(side, extent) for extent in grids[0].shape[2:])
-        return self.pool(grids[0], (height, width)).flatten(1)
+        (grid,) = outputs_of(self.last, self.encoder, images)
+        side = math.isqrt(MAP_NUMBERS // grid.shape[1]) or 1
+        height, width = (min(side, extent) for extent in grid.shape[2:])
+        return self.pool(grid, (height, width)).flatten(1)
 
 
 def at_layer(encoder: nn.Module, projector: nn.Module | None, layer: str) -> nn.Module:
@@ -140,13 +197,16 @@ class Encoder:
         Whose normalisation the network was trained with.
     device : torch.device
         Where the module is.
+    shape : tuple of int
+        Channels, height and width of the images that the network was trained on.
     read : callable
-        From X to images of the shape and range that the network was trained on; it can be pickled.
+        From X to images of that shape, and of the range that the network was trained on; it can be pickled.
     """
 
     module: nn.Module
     augment: Augmentation
     device: torch.device
+    shape: tuple[int, int, int]
     read: Callable[[Any], Images]
 
     def transform(self, X: Any) -> np.ndarray:
@@ -235,15 +295,57 @@ def as_encoder(encoder: Any, X: Any, y: Any = None, *, layer: str = "backbone", 
         reader = copy.copy(fitted)  # without the net: whoever keeps the encoder may want to pickle how it reads
         del reader.net_
         home = torch.device(fitted.net_.device)
-        return Encoder(module, fitted.net_.augmentations[0], home, partial(reader._read, reset=False))
+        return Encoder(module, fitted.net_.augmentations[0], home, net.shape, partial(reader._read, reset=False))
     if isinstance(encoder, nn.Module):
         images = as_images(X)
         home = resolve_device(device)
         module = at_layer(build_backbone(encoder, images.shape)[0].to(home), None, layer)
-        return Encoder(
-            module, Augmentation(), home, partial(as_images, reset=False, shape=images.shape, scale=images.scale)
-        )
+        read = partial(as_images, reset=False, shape=images.shape, scale=images.scale)
+        return Encoder(module, Augmentation(), home, images.shape, read)
     raise TypeError(
         "encoder must be an estimator of skssl, fitted or not, a FrozenEstimator of one, or a torch.nn.Module. Got "
         f"{encoder!r}."
     )
+
+
+def as_trained(encoder: Any, *, layer: str = "backbone", device: Any = "auto") -> Encoder:
+    """Take a trained encoder, to be judged on other images than it was trained on.
+
+    Parameters
+    ----------
+    encoder : SSLTransformer, FrozenEstimator of one, or torch.nn.Module
+        As for `as_encoder`, but an estimator must be fitted. A module is taken for one of colour images of 224x224
+        pixels.
+    layer : str, default="backbone"
+        Which layer's output the features are, see `at_layer`.
+    device : str or torch.device, default="auto"
+        Where a module goes. An estimator has its own.
+
+    Returns
+    -------
+    Encoder
+        The encoder.
+
+    Raises
+    ------
+    NotFittedError
+        If it is an estimator that is not fitted.
+    TypeError
+        If it is none of these.
+    ValueError
+        If it has no such layer, or is a module that cannot read such images.
+
+    Examples
+    --------
+    >>> from skssl.backbones import ConvNet
+    >>> from skssl.encoders import as_trained
+    >>> as_trained(ConvNet(), layer="conv4").shape
+    (3, 224, 224)
+    """
+    if isinstance(encoder, SSLTransformer | FrozenEstimator):
+        check_is_fitted(
+            encoder,
+            msg="The encoder, %(name)s, is not fitted: transfer needs one that was fitted before. scikit-learn's clone "
+            "forgets the fit, unless the encoder is in a FrozenEstimator.",
+        )
+    return as_encoder(encoder, torch.zeros(2, *MODULE_SHAPE, dtype=torch.uint8), layer=layer, device=device)

@@ -193,7 +193,7 @@ class _DatasetImages(Images):
         image = item[0] if isinstance(item, (tuple, list)) and len(item) > 0 else item
         name = f"Item {i} of the data set X"
         if _is_pil(image):
-            image = _decode(image, name, self._channels or _channels_of([image.mode]), self._size)
+            image = read_picture(image, name, self._channels or _channels_of([image.mode]), self._size)
         if isinstance(image, np.ndarray) and image.ndim in (2, 3) and image.dtype.kind in "uf":
             image = _from_numpy(np.atleast_3d(image)).permute(2, 0, 1)
         if not isinstance(image, Tensor) or image.ndim not in (2, 3):
@@ -677,7 +677,7 @@ def read_pictures(
 
         def fill(indices: np.ndarray) -> None:
             for i in indices:
-                data[i] = _decode(pictures[i], names[i], channels, size)
+                data[i] = read_picture(pictures[i], names[i], channels, size)
 
         list(pool.map(fill, np.array_split(np.arange(len(pictures)), len(pictures) // 32 + 1)))
     return data
@@ -710,8 +710,30 @@ def inspect_picture(picture: Any, name: str) -> tuple[str, Size]:
         return image.mode, (image.width, image.height) if on_its_side else (image.height, image.width)
 
 
-def _decode(item: Any, name: str, channels: int, size: Size | None) -> np.ndarray:
-    """Decode a picture, upright, to uint8 (h, w, c) with some channels and, where given, of some size."""
+def read_picture(item: Any, name: str, channels: int, size: Size | None = None) -> np.ndarray:
+    """Decode one picture, upright.
+
+    Parameters
+    ----------
+    item : str, path, file object or PIL image
+        What to decode.
+    name : str
+        How to call it in a message.
+    channels : int
+        1 (grey), 3 (RGB) or 4 (RGBA).
+    size : (int, int), default=None
+        Height and width to bring it to, by resizing the shorter side and cropping the centre; by default its own.
+
+    Returns
+    -------
+    ndarray of uint8, shape (h, w, channels)
+        The picture.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be read.
+    """
     from PIL import Image, ImageOps
 
     if channels not in _MODES:
@@ -728,7 +750,7 @@ def _decode(item: Any, name: str, channels: int, size: Size | None) -> np.ndarra
         image = image.convert(_MODES[channels])
         if size is not None:
             image = ImageOps.fit(image, (size[1], size[0]), Image.Resampling.BICUBIC)
-        return np.atleast_3d(np.asarray(image))
+        return np.atleast_3d(np.array(image))
 
 
 @contextmanager

@@ -1,0 +1,483 @@
+"""Detection and segmentation: the measures against literal versions, what is learned, and what stays frozen."""
+
+import itertools
+import pickle
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from conftest import quick
+from PIL import Image
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from torch import nn
+
+import skssl
+from skssl import Augmentation, DetectionTransfer, SegmentationTransfer
+from skssl.datasets import make_voc_folder
+from skssl.dense import VOID, Pyramid, average_precision, mean_iou, read_mask, read_objects
+from skssl.methods.deepcluster import sobel_filter
+
+SMALL = {"image_size": 64, "width": 16, "batch_size": 2, "lr": 0.05, "device": "cpu", "random_state": 0}
+BOTH = [DetectionTransfer, SegmentationTransfer]
+
+
+@pytest.fixture(scope="module")
+def encoder(X):
+    return quick(skssl.SimCLR, epochs=0).fit(X)
+
+
+@pytest.fixture(scope="module")
+def X():
+    return np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_voc_folder(tmp_path_factory.mktemp("voc"), 40, random_state=0)
+
+
+@pytest.fixture
+def few(tmp_path):
+    """A folder of a few images, to be spoilt."""
+    return make_voc_folder(tmp_path / "voc", 8, random_state=1)
+
+
+# Measures
+
+
+def literal_precision(truth, found, threshold):
+    """COCO's average precision at a threshold, from its description."""
+    values = []
+    for name in sorted({name for image in truth for name in image["labels"]}):
+        n_objects, rows = 0, []
+        for real, guess in zip(truth, found, strict=True):
+            boxes = [box for box, label in zip(real["boxes"], real["labels"], strict=True) if label == name]
+            hard = [flag for flag, label in zip(real["difficult"], real["labels"], strict=True) if label == name]
+            n_objects += len(hard) - sum(hard)
+            taken = [False] * len(boxes)
+            mine = [i for i in np.argsort(-guess["scores"], kind="stable") if guess["labels"][i] == name]
+            for i in mine:
+                a, best = guess["boxes"][i], None
+                for must_count in (True, False):  # what counts is matched first
+                    for j, b in enumerate(boxes):
+                        width = min(a[2], b[2]) - max(a[0], b[0])
+                        height = min(a[3], b[3]) - max(a[1], b[1])
+                        both = max(width, 0) * max(height, 0)
+                        either = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both
+                        fits = both / either >= (threshold if best is None else best[0])
+                        if hard[j] != must_count and not taken[j] and fits:
+                            best = both / either, j
+                    if best is not None:
+                        break
+                if best is None:
+                    rows.append((guess["scores"][i], 0))
+                else:
+                    taken[best[1]] = True
+                    if not hard[best[1]]:
+                        rows.append((guess["scores"][i], 1))
+        if n_objects == 0:
+            continue
+        rows.sort(key=lambda row: -row[0])
+        hits, curve = 0, []
+        for rank, (_, hit) in enumerate(rows, start=1):
+            hits += hit
+            curve.append((hits / n_objects, hits / rank))
+        recalls = [k / 100 for k in range(101)]
+        values.append(np.mean([max([p for r, p in curve if r >= recall - 1e-12], default=0) for recall in recalls]))
+    return np.mean(values)
+
+
+def test_average_precision_is_cocos(capsys):
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        truth, found = [], []
+        for _ in range(6):
+            n, m = rng.integers(1, 5), rng.integers(0, 4)
+            boxes = rng.integers(0, 30, (n, 4)) + np.array([0, 0, 31, 31])
+            truth.append({"boxes": boxes, "labels": rng.choice(["cat", "dog"], n), "difficult": rng.random(n) < 0.2})
+            near = boxes + rng.normal(0, 2, (n, 4))  # some of them of another class, and m anywhere
+            others = rng.integers(0, 30, (m, 4)) + np.array([0, 0, 31, 31])
+            labels = [truth[-1]["labels"], rng.choice(["cat", "dog", "cow"], m)]
+            labels[0] = np.where(rng.random(n) < 0.2, "dog", labels[0])
+            found.append(
+                {
+                    "boxes": np.concatenate([near, others]),
+                    "labels": np.concatenate(labels),
+                    "scores": rng.permutation(n + m) / 10 + rng.random() / 20,
+                }
+            )
+        scores = average_precision(truth, found)
+        by_threshold = [literal_precision(truth, found, 0.5 + 0.05 * k) for k in range(10)]
+        assert 0 < scores["AP"] < 1
+        assert scores == pytest.approx({"AP": np.mean(by_threshold), "AP50": by_threshold[0], "AP75": by_threshold[5]})
+    assert capsys.readouterr() == ("", ""), "pycocotools is kept quiet"
+
+
+def test_average_precision_at_its_ends():
+    truth = [{"boxes": np.array([[0, 0, 9, 9], [5, 5, 9, 9]]), "labels": np.array(["cat", "dog"])}]
+    nothing = [{"boxes": np.zeros((0, 4)), "labels": np.array([], str), "scores": np.zeros(0)}]
+    perfect = average_precision(truth, [{**truth[0], "scores": np.ones(2)}])
+    assert perfect == pytest.approx({"AP": 1.0, "AP50": 1.0, "AP75": 1.0})
+    assert average_precision(truth, nothing) == {"AP": 0.0, "AP50": 0.0, "AP75": 0.0}
+    with pytest.raises(ValueError, match=r"at least one object that counts"):
+        average_precision([{**truth[0], "difficult": np.ones(2, bool)}], nothing)
+    with pytest.raises(ValueError, match=r"of one length. Got 1 and 2"):
+        average_precision(truth, nothing * 2)
+
+
+def test_average_precision_says_what_it_needs(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
+    with pytest.raises(ImportError, match=r"pip install 'skssl\[detection\]'"):
+        average_precision([], [])
+
+
+def test_mean_iou_is_its_formula():
+    rng = np.random.default_rng(0)
+    truth = [rng.choice([0, 1, 4, VOID], shape).astype(np.uint8) for shape in ((5, 7), (8, 3))]
+    found = [rng.choice([0, 1, 2], mask.shape).astype(np.uint8) for mask in truth]
+    ious, right, known = [], 0, 0
+    for k in (0, 1, 2, 4):
+        both = either = 0
+        for a, b in zip(truth, found, strict=True):
+            for p, q in zip(a.ravel(), b.ravel(), strict=True):
+                both += p == q == k
+                either += p != VOID and k in (p, q)
+        ious.append(both / either)
+    for a, b in zip(truth, found, strict=True):
+        right, known = right + ((a == b) & (a != VOID)).sum(), known + (a != VOID).sum()
+    assert mean_iou(truth, found) == pytest.approx({"mean_iou": np.mean(ious), "pixel_accuracy": right / known})
+    with pytest.raises(ValueError, match=r"shape \(5, 7\) has been predicted as one of shape \(2, 2\)"):
+        mean_iou(truth[:1], [np.zeros((2, 2), np.uint8)])
+    with pytest.raises(ValueError, match="not void"):
+        mean_iou([np.full((2, 2), VOID)], [np.zeros((2, 2), int)])
+
+
+# Folders
+
+
+def test_drawn_boxes_hold_the_drawn_objects(folder):
+    kinds = set()
+    for i in range(40):
+        objects, mask = (
+            read_objects(folder / "Annotations" / f"{i:06d}.xml"),
+            read_mask(folder / "SegmentationClass" / f"{i:06d}.png"),
+        )
+        image = np.asarray(Image.open(folder / "JPEGImages" / f"{i:06d}.jpg"))
+        assert mask.shape == image.shape[:2] == (64, 64)
+        outside = np.ones_like(mask, bool)
+        for thing in objects:
+            left, top, right, bottom = map(int, thing.box)
+            k = {"disc": 1, "square": 2}[thing.name]
+            inside = mask[top:bottom, left:right]
+            assert set(np.unique(inside)) <= {0, k, VOID}
+            filled = np.isin(inside, (k, VOID))
+            assert all(filled.any(axis).all() for axis in (0, 1)), "the box is as tight as can be"
+            assert image[top:bottom, left:right, k - 1][inside == k].mean() > 120
+            outside[max(top - 1, 0) : bottom + 1, max(left - 1, 0) : right + 1] = False
+            kinds.add(thing.name)
+        assert not mask[outside].any()
+    assert kinds == {"disc", "square"}
+
+
+def test_corners_count_from_one_and_difficult_is_read(tmp_path):
+    text = (
+        "<annotation><object><name>cat</name><difficult>1</difficult><part><name>head</name></part><bndbox><xmax>8</xmax>"
+        "<ymin>2</ymin><xmin>1</xmin><ymax>5.5</ymax></bndbox></object></annotation>"
+    )
+    (tmp_path / "a.xml").write_text(text)
+    assert read_objects(tmp_path / "a.xml") == [("cat", (0.0, 1.0, 8.0, 5.5), True)]
+    for spoilt in (text[:-5], text.replace("<xmax>8", "<xmax>x"), text.replace("<xmin>1</xmin>", "")):
+        (tmp_path / "a.xml").write_text(spoilt)
+        with pytest.raises(ValueError, match=r"a.xml' is no annotation in PASCAL VOC's format"):
+            read_objects(tmp_path / "a.xml")
+    (tmp_path / "a.xml").write_text(text.replace("<xmax>8", "<xmax>0"))
+    with pytest.raises(ValueError, match=r"an object 'cat' has the corners \[1.0, 2.0, 0.0, 5.5\]"):
+        read_objects(tmp_path / "a.xml")
+
+
+@pytest.mark.parametrize("method", BOTH)
+def test_folders_that_cannot_be_used(method, encoder, few):
+    transfer = method(encoder, **SMALL, epochs=0)
+    kind, lists, ending = {
+        DetectionTransfer: ("Annotations", "Main", "xml"),
+        SegmentationTransfer: ("SegmentationClass", "Segmentation", "png"),
+    }[method]
+    with pytest.raises(FileNotFoundError, match=r"nowhere' is no folder in PASCAL VOC's format: it has no JPEGImages"):
+        transfer.fit(few / "nowhere")
+    with pytest.raises(ValueError, match="Unknown split 'trian', did you mean 'train'"):
+        transfer.fit(few, "trian")
+    (few / "ImageSets" / lists / "one.txt").write_text("000000\n")
+    with pytest.raises(ValueError, match=r"at least 2 images to learn from. Got 1"):
+        transfer.fit(few, "one")
+    (few / "ImageSets" / lists / "none.txt").write_text("\n")
+    with pytest.raises(ValueError, match=r"The split 'none' of .* has no images"):
+        transfer.fit(few, "none")
+    (few / "JPEGImages" / "000001.jpg").unlink()
+    with pytest.raises(FileNotFoundError, match="'000001' of the split 'train' has no file in"):
+        transfer.fit(few)
+    (few / kind / f"000000.{ending}").unlink()
+    with pytest.raises(FileNotFoundError, match=f"'000000' of the split 'train' has no annotation .*000000.{ending}"):
+        transfer.fit(few)
+    shutil.rmtree(few / kind)
+    with pytest.raises(FileNotFoundError, match=f"it has no {kind}, while JPEGImages, ImageSets/{lists}, {kind}"):
+        transfer.fit(few)
+
+
+def test_classes_that_were_not_learned(encoder, few):
+    path = few / "Annotations" / "000005.xml"
+    path.write_text(path.read_text().replace("<name>disc", "<name>cow").replace("<name>square", "<name>cow"))
+    with pytest.raises(ValueError, match="The split 'val' has the class 'cow', which the training images do not hold"):
+        DetectionTransfer(encoder, **SMALL, epochs=0).fit(few).evaluate(few)
+    for i in range(4):
+        path = few / "Annotations" / f"{i:06d}.xml"
+        path.write_text("<annotation></annotation>")
+    with pytest.raises(ValueError, match="has no objects to learn from"):
+        DetectionTransfer(encoder, **SMALL, epochs=0).fit(few)
+    mask = few / "SegmentationClass" / "000006.png"
+    Image.fromarray(np.full((64, 64), 9, np.uint8)).save(mask)
+    with pytest.raises(ValueError, match="The split 'val' has the class 9, which the training images do not hold"):
+        SegmentationTransfer(encoder, **SMALL, epochs=0).fit(few).evaluate(few)
+
+
+def test_masks_that_cannot_be_used(encoder, few):
+    masks = [few / "SegmentationClass" / f"{i:06d}.png" for i in range(4)]
+    Image.fromarray(read_mask(masks[0])[:, 1:]).save(masks[0])
+    with pytest.raises(
+        ValueError, match=r"000000.png' has the height and width \(64, 63\), but its image has \(64, 64\)"
+    ):
+        SegmentationTransfer(encoder, **SMALL, epochs=1).fit(few)
+    Image.new("RGB", (64, 64)).save(masks[0])
+    with pytest.raises(ValueError, match=r"000000.png' is of mode RGB, but a palette or grey image was expected"):
+        SegmentationTransfer(encoder, **SMALL).fit(few)
+    masks[0].write_text("no image")
+    with pytest.raises(ValueError, match=r"000000.png' cannot be read as a mask"):
+        SegmentationTransfer(encoder, **SMALL).fit(few)
+    for mask in masks:
+        Image.fromarray(np.zeros((64, 64), np.uint8)).save(mask)
+    with pytest.raises(ValueError, match=r"at least 2 classes, the background among them. Got \[0\]"):
+        SegmentationTransfer(encoder, **SMALL).fit(few)
+
+
+# The pyramid
+
+
+@pytest.mark.parametrize(
+    ("backbone", "side", "strides"),
+    [
+        ("convnet", 16, [1, 2, 4, 8]),
+        ("resnet18", 16, [1, 2, 4, 8]),  # CIFAR's stem
+        ("resnet18", 96, [4, 8, 16, 32]),
+        ("alexnet", 224, [4, 8, 16]),  # three of its five convolutions see one resolution
+    ],
+)
+def test_the_pyramid_stands_on_one_map_for_each_resolution(backbone, side, strides):
+    net, _ = skssl.backbones.build_backbone(backbone, (3, side, side))
+    pyramid = Pyramid(net, 3, 8, frozen=True, beyond=True)
+    assert pyramid.strides == strides
+    maps = pyramid(torch.zeros(2, 3, 128, 128))
+    assert list(maps) == [*map(str, range(len(strides))), "pool"]
+    if backbone != "alexnet":  # whose first convolution has no padding to speak of
+        assert [grid.shape for grid in maps.values()] == [
+            (2, 8, 128 // stride, 128 // stride) for stride in [*strides, 2 * strides[-1]]
+        ]
+
+
+def test_the_maps_are_the_encoders_own_hooks_and_all(X):
+    method = quick(skssl.DeepCluster, epochs=0).fit(X)  # a Sobel filter stands before its first layer
+    pyramid = Pyramid(method.encoder_, 3, 8, frozen=True).eval()
+    seen = []
+    pyramid.fpn.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    pixels = torch.rand(2, 3, 32, 32)
+    pyramid(pixels)
+    grid = sobel_filter(method.encoder_, (pixels,))
+    with torch.no_grad():
+        for i in range(4):
+            grid = method.encoder_.features[3 * i : 3 * i + 3](grid)
+            torch.testing.assert_close(seen[0][str(i)], grid)
+
+
+def test_an_encoder_without_maps_is_refused():
+    for net in (nn.Sequential(nn.Flatten(), nn.Linear(3 * 224**2, 4)), torchvision.models.vit_b_32()):
+        with pytest.raises(
+            ValueError, match=r"stages that end in maps, .* Got (Sequential|VisionTransformer), which has"
+        ):
+            Pyramid(skssl.backbones.build_backbone(net, (3, 224, 224))[0], 3, 8, frozen=True)
+
+
+# What is learned
+
+
+def test_a_detector_finds_what_it_was_shown(encoder, folder):
+    detector = DetectionTransfer(FrozenEstimator(encoder), **SMALL, epochs=5)
+    assert clone(detector).set_params(epochs=0).fit(folder).evaluate(folder)["AP50"] < 0.05
+    detector.fit(folder)
+    assert detector.classes_.tolist() == ["disc", "square"]
+    scores = detector.evaluate(folder)
+    assert scores["AP50"] > 0.5
+    assert scores["AP50"] > scores["AP"] > 0.15
+    history = detector.history_
+    assert history["loss"].iloc[-1] < 0.5 * history["loss"].iloc[0]
+    parts = ["loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_reg"]
+    assert set(history) == {"epoch", "loss", *parts, "lr", "images_per_second"}
+    np.testing.assert_allclose(history["loss"], history[parts].sum(axis=1), rtol=1e-5)
+
+    # What comes out, for images of any kind and size
+    path = folder / "JPEGImages" / "000030.jpg"
+    image = Image.open(path)
+    wide = Image.new("RGB", (90, 64))
+    wide.paste(image, (20, 0))
+    one, two, three, moved = detector.predict([str(path), image, np.asarray(image), wide])
+    for found in (two, three):
+        for name in ("boxes", "labels", "scores"):
+            np.testing.assert_array_equal(one[name], found[name])
+    assert one["boxes"].shape == (len(one["scores"]), 4)
+    assert (np.diff(one["scores"]) <= 0).all()
+    assert set(one["labels"]) <= {"disc", "square"}
+    for thing in read_objects(folder / "Annotations" / "000030.xml"):
+        for found, shift in ((one, 0), (moved, 20)):
+            best = found["boxes"][found["labels"] == thing.name][0]
+            assert np.abs(best - thing.box - np.array([shift, 0, shift, 0])).max() < 16
+    again = pickle.loads(pickle.dumps(detector))
+    np.testing.assert_array_equal(again.predict([image])[0]["boxes"], one["boxes"])
+
+
+def test_a_segmenter_finds_what_it_was_shown(encoder, folder):
+    segmenter = SegmentationTransfer(FrozenEstimator(encoder), **{**SMALL, "batch_size": 4}, epochs=8)
+    assert clone(segmenter).set_params(epochs=0).fit(folder).evaluate(folder)["mean_iou"] < 0.4
+    scores = segmenter.fit(folder).evaluate(folder)
+    assert scores["mean_iou"] > 0.8
+    assert scores["pixel_accuracy"] > 0.95
+    assert set(segmenter.history_) == {"epoch", "loss", "loss_pixels", "lr", "images_per_second"}
+    path = folder / "JPEGImages" / "000030.jpg"
+    wide = np.pad(np.asarray(Image.open(path)), ((0, 0), (0, 36), (0, 0)), mode="edge")
+    alone, beside = segmenter.predict([path]), segmenter.predict([wide, path])
+    assert beside[0].shape == (64, 100)
+    assert alone[0].dtype == np.uint8
+    np.testing.assert_array_equal(alone[0], beside[1])
+    again = pickle.loads(pickle.dumps(segmenter))
+    np.testing.assert_array_equal(again.predict([path])[0], alone[0])
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("method", BOTH)
+def test_a_frozen_encoder_stays_as_it_is_and_the_users_always(method, frozen, encoder, few):
+    before = {name: value.clone() for name, value in encoder.encoder_.state_dict().items()}
+    transfer = method(encoder, frozen=frozen, **SMALL, epochs=1).fit(few)
+    after = (transfer.model_.backbone if method is DetectionTransfer else transfer.model_.pyramid).encoder
+    unchanged = [torch.equal(value, before[name]) for name, value in after.state_dict().items()]
+    assert all(unchanged) if frozen else not any(unchanged), "weights, and BatchNorm's statistics"
+    assert all(parameter.requires_grad != frozen for parameter in after.parameters())
+    assert all((parameter.grad is None) == frozen for parameter in after.parameters())
+    transfer.model_.train()
+    assert all(module.training != frozen for module in after.modules())
+    assert all(torch.equal(value, before[name]) for name, value in encoder.encoder_.state_dict().items())
+    assert all(parameter.requires_grad for parameter in encoder.encoder_.parameters())
+
+
+@pytest.mark.parametrize("method", BOTH)
+def test_a_seed_gives_the_same_bits(method, encoder, few):
+    state = torch.random.get_rng_state()
+    first, second, third = (
+        method(FrozenEstimator(encoder), **{**SMALL, "random_state": seed}, epochs=1).fit(few) for seed in (0, 0, 1)
+    )
+    assert first.history_["loss"][0] == second.history_["loss"][0] != third.history_["loss"][0]
+    for a, b in zip(first.model_.state_dict().values(), second.model_.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_mirrored_images_have_mirrored_targets(encoder, few, monkeypatch):
+    for method in BOTH:
+        transfer = method(encoder, **SMALL, epochs=0).fit(few)
+        files = transfer._learn(few, "train")
+        samples = skssl.dense._Samples(files, 3)
+        given = []
+        monkeypatch.setattr(transfer, "model_", lambda *args, given=given: given.append(args) or {"a": 0})
+        for flip in (0.0, 1.0):
+            transfer.set_params(flip=flip)._losses([samples[i] for i in range(4)], torch.device("cpu"))
+        for plain, mirrored in zip(given[0][0], given[1][0], strict=True):
+            torch.testing.assert_close(plain, mirrored.flip(2))
+        for plain, mirrored in zip(given[0][1], given[1][1], strict=True):
+            if method is SegmentationTransfer:
+                assert torch.equal(plain, mirrored.flip(1))
+                continue
+            assert torch.equal(plain["labels"], mirrored["labels"])
+            for a, b in zip(plain["boxes"], mirrored["boxes"], strict=True):
+                assert b.tolist() == [64 - a[2], a[1], 64 - a[0], a[3]]
+
+
+def test_pixels_that_are_void_or_padded_are_not_learned_from(encoder, few):
+    segmenter = SegmentationTransfer(encoder, **{**SMALL, "image_size": 32}, epochs=0).fit(few)
+    model = segmenter.model_.train()
+    draw = torch.Generator().manual_seed(0)
+    images = [torch.rand(3, *size, generator=draw) for size in ((32, 32), (32, 48), (64, 80))]
+    masks = [torch.randint(0, 3, image.shape[1:], generator=draw) for image in images]
+    masks[0][:20] = VOID
+    scores = []
+    model.classifier.register_forward_hook(lambda module, given, output: scores.append(output))
+    loss = model(images, masks)["loss_pixels"]
+    scores = nn.functional.interpolate(scores[0], (32, 64), mode="bilinear").log_softmax(1)
+    total, known = 0.0, 0
+    for score, mask, (h, w) in zip(scores, masks, ((32, 32), (32, 48), (32, 40)), strict=True):
+        for i, j in itertools.product(range(h), range(w)):
+            step = mask.shape[0] // h
+            k = mask[i * step + step // 2, j * step + step // 2]  # the middle one, where the mask is twice as large
+            if k != VOID:
+                total, known = total - score[k, i, j], known + 1
+    torch.testing.assert_close(loss, total / known)
+
+
+def test_images_are_normalised_as_in_training_and_brought_to_size(X, few):
+    augment = Augmentation(mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
+    gray = X[..., 0]
+    for images, mean, std in ((X, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)), (gray, (0.2,), (0.6,))):
+        encoder = quick(skssl.SimCLR, epochs=0, augment=augment).fit(images)
+        transfer = DetectionTransfer(encoder, **{**SMALL, "image_size": range(32, 65, 8)}, epochs=1).fit(few)
+        transform = transfer.model_.transform
+        np.testing.assert_allclose(transform.image_mean, mean, rtol=1e-5)
+        np.testing.assert_allclose(transform.image_std, std, rtol=1e-5)
+        assert transform.min_size == (32, 40, 48, 56, 64)
+        assert transform.max_size == 107
+        assert transfer.predict([np.zeros((40, 60), np.uint8)])[0]["boxes"].shape[1] == 4
+    with pytest.raises(ValueError, match="Sample 0 of X has 3 channels, but the encoder reads 1"):
+        transfer.predict(X)
+
+
+def test_bad_input_is_refused_in_a_sentence(encoder, few):
+    with pytest.raises(NotFittedError, match="The encoder, SimCLR, is not fitted"):
+        DetectionTransfer(clone(encoder), **SMALL).fit(few)
+    with pytest.raises(TypeError, match="encoder must be an estimator of skssl"):
+        DetectionTransfer("resnet50", **SMALL).fit(few)
+    for size in (16, (64, 16), ()):
+        with pytest.raises(ValueError, match="image_size"):
+            DetectionTransfer(encoder, **{**SMALL, "image_size": size}).fit(few)
+    with pytest.raises(ValueError, match="'batch_size' parameter of SegmentationTransfer"):
+        SegmentationTransfer(encoder, batch_size=1).fit(few)
+    with pytest.raises(FloatingPointError, match=r"diverged in epoch \d: .* rate below lr=1e\+08"):
+        SegmentationTransfer(encoder, **{**SMALL, "lr": 1e8}, epochs=4).fit(few)
+    for method in BOTH:
+        with pytest.raises(NotFittedError):
+            method(encoder).predict([few / "JPEGImages" / "000000.jpg"])
+        with pytest.raises(NotFittedError):
+            method(encoder).evaluate(few)
+        transfer = method(encoder, **SMALL, epochs=0).fit(few)
+        for alone in (str(few / "JPEGImages" / "000000.jpg"), Image.new("RGB", (64, 64)), np.zeros((64, 64))):
+            with pytest.raises(TypeError, match="put it into a list"):
+                transfer.predict(alone)
+        with pytest.raises(ValueError, match=r"Sample 0 of X, the file '.*000000.xml', cannot be read as an image"):
+            transfer.predict([few / "Annotations" / "000000.xml"])
+
+
+def test_progress_is_shown_if_asked_for(encoder, few, capsys):
+    segmenter = SegmentationTransfer(encoder, **SMALL, epochs=1).fit(few)
+    segmenter.evaluate(few)
+    assert capsys.readouterr() == ("", "")
+    segmenter.set_params(verbose=1).fit(few).evaluate(few)
+    shown = capsys.readouterr().err
+    assert "Epoch 1/1" in shown
+    assert "Evaluation" in shown
