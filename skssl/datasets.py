@@ -470,6 +470,6 @@ def make_voc_folder(
         text = _ANNOTATION.format(name=name, side=image_size, objects=objects)
         (root / "Annotations" / f"{name}.xml").write_text(text)
     for kind in ("Main", "Segmentation"):
-        for split, part in (("train", names[: n_samples // 2]), ("val", names[n_samples // 2 :])):
-            (root / "ImageSets" / kind / f"{split}.txt").write_text("\n".join(part) + "\n")
+        for split, listed in (("train", names[: n_samples // 2]), ("val", names[n_samples // 2 :])):
+            (root / "ImageSets" / kind / f"{split}.txt").write_text("\n".join(listed) + "\n")
     return root

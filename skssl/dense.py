@@ -887,7 +887,7 @@ def average_precision(
 
     def index(images: Sequence[dict[str, np.ndarray]]) -> Any:
         """Put boxes into COCO's form."""
-        rows = []
+        rows: list[dict[str, Any]] = []
         for i, image in enumerate(images):
             difficult = image.get("difficult", np.zeros(len(image["labels"]), bool))
             scores = image.get("scores", np.ones(len(image["labels"])))

@@ -308,18 +308,25 @@ def as_encoder(encoder: Any, X: Any, y: Any = None, *, layer: str = "backbone", 
     )
 
 
-def as_trained(encoder: Any, *, layer: str = "backbone", device: Any = "auto") -> Encoder:
+def as_trained(
+    encoder: Any,
+    *,
+    layer: str = "backbone",
+    device: Any = "auto",
+    shape: tuple[int, int, int] = MODULE_SHAPE,
+) -> Encoder:
     """Take a trained encoder, to be judged on other images than it was trained on.
 
     Parameters
     ----------
     encoder : SSLTransformer, FrozenEstimator of one, or torch.nn.Module
-        As for `as_encoder`, but an estimator must be fitted. A module is taken for one of colour images of 224x224
-        pixels.
+        As for `as_encoder`, but an estimator must be fitted.
     layer : str, default="backbone"
         Which layer's output the features are, see `at_layer`.
     device : str or torch.device, default="auto"
         Where a module goes. An estimator has its own.
+    shape : tuple of int, default=(3, 224, 224)
+        Channels, height and width of the images that a module reads.
 
     Returns
     -------
@@ -348,4 +355,4 @@ def as_trained(encoder: Any, *, layer: str = "backbone", device: Any = "auto") -
             msg="The encoder, %(name)s, is not fitted: transfer needs one that was fitted before. scikit-learn's clone "
             "forgets the fit, unless the encoder is in a FrozenEstimator.",
         )
-    return as_encoder(encoder, torch.zeros(2, *MODULE_SHAPE, dtype=torch.uint8), layer=layer, device=device)
+    return as_encoder(encoder, torch.zeros(2, *shape, dtype=torch.uint8), layer=layer, device=device)

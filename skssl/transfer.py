@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +17,14 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import accuracy_score, precision_recall_curve, recall_score
 from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, validate_params
 from torch import nn
 from torch.utils.data import Dataset, Subset
 from tqdm.auto import tqdm
 
 from skssl.datasets import _impatient, load_images
 from skssl.dense import read_objects
-from skssl.encoders import Encoder, as_trained
+from skssl.encoders import MODULE_SHAPE, Encoder, as_trained
 from skssl.errors import pick
 from skssl.images import as_images, read_picture
 from skssl.probes import LinearProbe
@@ -35,9 +37,18 @@ __all__ = ["mean_average_precision", "transfer_table"]
 WEIGHT_DECAYS = np.logspace(-6, 5, 45)  # on the sum of the losses: C is the inverse
 HELD_OUT = 0.2  # of the training samples, where a data set has no validation split
 
-Pairs = Sequence[tuple[Any, Any]]
+Pairs = Any  # a sequence of pictures with their labels, read when they are asked for
 
 
+@validate_params(
+    {
+        "image_size": [Interval(Integral, 1, None, closed="left"), None],
+        "download": ["boolean"],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    },
+    prefer_skip_nested_validation=False,
+)
 def transfer_table(
     encoder: Any,
     datasets: Iterable[str] | Mapping[str, Sequence[Any]] | None = None,
@@ -139,8 +150,9 @@ def transfer_table(
     for name in names:
         if name not in own:
             pick("data set", name, _SETS)
-    trained = as_trained(encoder, layer=layer, device=device)
-    shape = trained.shape if image_size is None else (trained.shape[0], image_size, image_size)
+    side = (image_size or MODULE_SHAPE[1],) * 2
+    trained = as_trained(encoder, layer=layer, device=device, shape=(MODULE_SHAPE[0], *side))
+    shape = trained.shape if image_size is None else (trained.shape[0], *side)
     resized = image_size is not None or isinstance(encoder, nn.Module)
     home = Path(data_home or "~/.cache/skssl").expanduser()
     seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
@@ -160,7 +172,7 @@ def transfer_table(
         if "val" not in splits:
             train, held_out = _hold_out(*splits["train"], rng)
             splits = {"train": train, "val": held_out, "test": splits["test"]}
-        learn = partial(_learn, device=trained.device)
+        learn: Callable[..., np.ndarray] = partial(_learn, device=trained.device)
         C = _choose(splits["train"], splits["val"], METRICS[metric], learn, verbose)
         both = [np.concatenate(of) for of in zip(splits["train"], splits["val"], strict=True)]
         X_test, y_test = splits["test"]
@@ -331,7 +343,7 @@ def _encode_own(
             f"The data set {name!r} must be (X_train, y_train, X_test, y_test), or have X_val, y_val in between. Got "
             f"{len(parts)} parts."
         )
-    read, splits = trained.read, {}
+    read, splits = trained.read, dict[str, tuple[Any, Any]]()
     for split, X, y in zip(("train", "test") if len(parts) == 4 else _SPLITS, parts[::2], parts[1::2], strict=True):
         if shape is not None and not splits:
             first = as_images(X, shape, reset=False)

@@ -10,6 +10,7 @@ from PIL import Image
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
+from torch import nn
 
 import skssl
 from skssl import transfer_table
@@ -117,7 +118,9 @@ def test_features_of_a_layer_of_a_module_and_of_what_is_frozen(encoder, monkeypa
     parts = {"shapes": (X[:150], y[:150], X[150:], y[150:])}
     assert transfer_table(FrozenEstimator(encoder), parts)["score"][0] == transfer_table(encoder, parts)["score"][0]
     torch.manual_seed(0)
-    for net, options in ((encoder, {"layer": "projector"}), (ConvNet(), {"image_size": 16, "device": "cpu"})):
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(768, 8, bias=False), nn.ReLU())  # which reads images of one size
+    module = {"image_size": 16, "device": "cpu"}
+    for net, options in ((encoder, {"layer": "projector"}), (ConvNet(), module), (flat, module)):
         assert 0 < transfer_table(net, parts, **options)["score"][0] < 1
     with pytest.raises(ValueError, match="Unknown layer 'layer4'"):
         transfer_table(encoder, parts, layer="layer4")
@@ -233,6 +236,8 @@ def test_bad_input_is_refused_in_a_sentence(encoder):
     good = (X[:50], y[:50], X[50:], y[50:])
     with pytest.raises(ValueError, match="Unknown data set 'flowers', did you mean 'flowers102'"):
         transfer_table(encoder, ["flowers"])
+    with pytest.raises(ValueError, match="'image_size' parameter of transfer_table must be an int"):
+        transfer_table(encoder, {"own": good}, image_size=0)
     with pytest.raises(TypeError, match="put it into a list"):
         transfer_table(encoder, "dtd")
     with pytest.raises(NotFittedError, match="SimCLR, is not fitted"):
