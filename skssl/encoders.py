@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -213,14 +214,13 @@ def as_encoder(encoder: Any, X: Any, y: Any = None, *, layer: str = "backbone", 
         net = fitted.net_.module_
         module = at_layer(net.encoder, getattr(net, "projector", None), layer)
         home = torch.device(fitted.net_.device)
-        return Encoder(module, fitted.net_.augmentations[0], home, lambda X: fitted._read(X, reset=False))
+        return Encoder(module, fitted.net_.augmentations[0], home, partial(fitted._read, reset=False))
     if isinstance(encoder, nn.Module):
         images = as_images(X)
         home = resolve_device(device)
         module = at_layer(build_backbone(encoder, images.shape)[0].to(home), None, layer)
-        return Encoder(
-            module, Augmentation(), home, lambda X: as_images(X, reset=False, shape=images.shape, scale=images.scale)
-        )
+        read = partial(as_images, reset=False, shape=images.shape, scale=images.scale)
+        return Encoder(module, Augmentation(), home, read)
     raise TypeError(
         "encoder must be an estimator of skssl, fitted or not, a FrozenEstimator of one, or a torch.nn.Module. Got "
         f"{encoder!r}."
