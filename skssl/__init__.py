@@ -30,7 +30,7 @@ from skssl.methods import (
     VICReg,
 )
 from skssl.pretext import ColorizationTask, ContextEncoderTask, JigsawTask, RelativePatchTask, Rotation
-from skssl.probes import KNNProbe, LinearProbe
+from skssl.probes import KNNProbe, LinearProbe, MLPProbe
 
 __version__ = "0.1.0"
 
@@ -57,6 +57,7 @@ __all__ = [
     "KNNProbe",
     "LeOCLR",
     "LinearProbe",
+    "MLPProbe",
     "MoCo",
     "MultiCrop",
     "RelativePatch",
