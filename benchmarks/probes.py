@@ -1,25 +1,40 @@
-"""Time the probes against scikit-learn's estimators of the same answers: ``python -m benchmarks.probes``.
+"""The probes against scikit-learn's estimators of the same answers: time, objective and accuracy.
 
-The features are made up but shaped like a network's: 50,000 x 512 in float32 for training and 10,000 for the
-test, 10 classes, correlated and rectified, so badly conditioned and far from zero; once with clusters that
-overlap and once with clusters that planes nearly separate. There LogisticRegression is also timed with a
-tolerance at which its objective comes close to the optimum. Both sides get all cores, and take turns.
+The features are made up but shaped like a network's: 50,000 x 512 in float32 for training and 10,000 for the test, 10
+classes, correlated and rectified, so badly conditioned and far from zero; once with clusters that overlap and once with
+clusters that planes nearly separate. There LogisticRegression is also timed with a tolerance at which its objective
+comes close to the optimum. "linear, CIFAR-10" has as many features of an untrained "convnet", its last map pooled to
+2x2, standardised. Both sides get all cores and take turns; the shortest time of each counts. Every job is a row of
+``results/probes.csv`` as soon as it ends; jobs that are there already are left out.
+
+    python -m benchmarks.probes [JOB ...] [--repeats 3] [--device cpu] [--again]
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import sklearn
-import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import StandardScaler
 
-from skssl.probes import KNNProbe, LinearProbe
+from benchmarks.record import record, recorded
+from skssl import KNNProbe, LinearProbe, SimCLR
+from skssl.datasets import load_images
+from skssl.encoders import as_encoder
+
+LINEAR = {  # the clusters' spread, or None for CIFAR-10, and LogisticRegression's tolerance
+    "linear, overlapping": (0.15, 1e-4),
+    "linear, separable": (0.5, 1e-4),
+    "linear, separable, tol=1e-6": (0.5, 1e-6),
+    "linear, CIFAR-10": (None, 1e-4),
+}
+NEAREST = {"nearest, k=1": 1, "nearest, k=20": 20, "nearest, k=200": 200}
 
 
 def features(
@@ -34,15 +49,26 @@ def features(
     return X[:n_train], y[:n_train], X[n_train:], y[n_train:]
 
 
-def best_times(jobs: list[Callable], repeats: int) -> tuple[list[float], list]:
+def cifar10() -> tuple[np.ndarray, ...]:
+    """Encode CIFAR-10 as features that are as many as above."""
+    data = [load_images("cifar10", split=split) for split in ("train", "test")]
+    untrained = SimCLR(backbone="convnet", epochs=0, random_state=0).fit(data[0][0][:256])
+    encoder = as_encoder(untrained, data[0][0], layer="conv4")  # 128 maps of 4x4
+    maps = [encoder.transform(X).reshape(-1, 128, 2, 2, 2, 2).mean((3, 5)).reshape(-1, 512) for X, _ in data]
+    scaler = StandardScaler().fit(maps[0])
+    return scaler.transform(maps[0]), data[0][1], scaler.transform(maps[1]), data[1][1]
+
+
+def best_times(jobs: list[Callable[[], Any]], repeats: int) -> tuple[list[float], list[Any]]:
     """Run the jobs in turn and give the shortest time of each, and what it returned last."""
-    times, results = [[] for _ in jobs], [None] * len(jobs)
+    times: list[list[float]] = [[] for _ in jobs]
+    results = [None] * len(jobs)
     for _ in range(repeats):
         for i, job in enumerate(jobs):
             start = time.perf_counter()
             results[i] = job()
             times[i].append(time.perf_counter() - start)
-    return [min(t) for t in times], results
+    return [min(seconds) for seconds in times], results
 
 
 def objective(model: LinearProbe | LogisticRegression, X: np.ndarray, y: np.ndarray) -> float:
@@ -52,41 +78,46 @@ def objective(model: LinearProbe | LogisticRegression, X: np.ndarray, y: np.ndar
     return float(loss + (model.coef_.astype(np.float64) ** 2).sum() / (2 * len(y)))
 
 
+def linear(job: str, device: str, repeats: int) -> dict[str, Any]:
+    """Train both linear models."""
+    spread, tol = LINEAR[job]
+    X, y, X_test, y_test = cifar10() if spread is None else features(spread)
+    y, y_test = (np.unique(labels, return_inverse=True)[1] for labels in (y, y_test))
+    exact = LogisticRegression(max_iter=1000, tol=tol)
+    seconds, models = best_times([lambda: LinearProbe(device=device).fit(X, y), lambda: exact.fit(X, y)], repeats)
+    losses = [objective(model, X, y) for model in models]
+    scores = [model.score(X_test, y_test) for model in models]
+    row = {"seconds": seconds[0], "sklearn_seconds": seconds[1], "ratio": seconds[0] / seconds[1]}
+    row |= {"loss": losses[0], "sklearn_loss": losses[1], "accuracy": scores[0], "sklearn_accuracy": scores[1]}
+    return {**row, "n_iter": models[0].n_iter_, "sklearn_n_iter": int(models[1].n_iter_[0])}
+
+
+def nearest(job: str, device: str, repeats: int) -> dict[str, Any]:
+    """Let both predict by their nearest neighbours."""
+    X, y, X_test, y_test = features(0.5)
+    knn = KNNProbe(n_neighbors=NEAREST[job], device=device).fit(X, y)
+    brute = KNeighborsClassifier(NEAREST[job], metric="cosine", algorithm="brute").fit(X, y)
+    seconds, labels = best_times([lambda: knn.predict(X_test), lambda: brute.predict(X_test)], repeats)
+    row = {"seconds": seconds[0], "sklearn_seconds": seconds[1], "ratio": seconds[0] / seconds[1]}
+    row |= {"accuracy": (labels[0] == y_test).mean(), "sklearn_accuracy": (labels[1] == y_test).mean()}
+    return {**row, "same_prediction": (labels[0] == labels[1]).mean()}
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Run what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("jobs", nargs="*", default=[*LINEAR, *NEAREST], help=f"of: {'; '.join([*LINEAR, *NEAREST])}")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cpu")
-    args = parser.parse_args()
-    print(
-        f"{os.cpu_count()} cores, device {args.device}, torch {torch.__version__}, "
-        f"scikit-learn {sklearn.__version__}, best of {args.repeats}"
-    )
-    for spread, name, tol in [(0.15, "overlapping", 1e-4), (0.5, "separable", 1e-4), (0.5, "separable", 1e-6)]:
-        X, y, X_test, y_test = features(spread)
-        (ours, theirs), (probe, exact) = best_times(
-            [
-                lambda X=X, y=y: LinearProbe(device=args.device).fit(X, y),
-                lambda X=X, y=y, tol=tol: LogisticRegression(max_iter=1000, tol=tol).fit(X, y),
-            ],
-            args.repeats,
-        )
-        print(
-            f"{name}: LinearProbe {ours:.2f} s, LogisticRegression(tol={tol}) {theirs:.2f} s: ratio {ours / theirs:.3f}"
-        )
-        print(f"    iterations {probe.n_iter_} and {exact.n_iter_[0]}", end=", ")
-        print(f"objective {objective(probe, X, y):.6f} and {objective(exact, X, y):.6f}", end=", ")
-        print(f"test accuracy {probe.score(X_test, y_test):.4f} and {exact.score(X_test, y_test):.4f}")
-    for n_neighbors in (20, 200):
-        knn = KNNProbe(n_neighbors=n_neighbors, device=args.device).fit(X, y)
-        brute = KNeighborsClassifier(n_neighbors, metric="cosine", algorithm="brute").fit(X, y)
-        (ours, theirs), (labels, expected) = best_times(
-            [lambda knn=knn: knn.predict(X_test), lambda brute=brute: brute.predict(X_test)], args.repeats
-        )
-        print(
-            f"KNNProbe, k={n_neighbors}, {ours:.2f} s, KNeighborsClassifier {theirs:.2f} s: ratio {ours / theirs:.3f}"
-        )
-        print(f"    the same prediction for {(labels == expected).mean():.4%}", end=", ")
-        print(f"test accuracy {(labels == y_test).mean():.4f}")
+    parser.add_argument("--again", action="store_true", help="run also what is recorded already")
+    arguments = parser.parse_args()
+    for job in arguments.jobs:
+        if recorded("probes", {"job": job, "device": arguments.device}) and not arguments.again:
+            print(f"{job}: recorded already")
+            continue
+        measured = (linear if job in LINEAR else nearest)(job, arguments.device, arguments.repeats)
+        settings = {"job": job, "device": arguments.device, "repeats": arguments.repeats}
+        record("probes", [{**settings, **measured, "scikit-learn": sklearn.__version__}])
 
 
 if __name__ == "__main__":

@@ -74,6 +74,13 @@ def render_tables() -> None:
     views = pd.read_csv(results / "augmentation.csv").groupby(["hardware", "preset"], sort=False).last().reset_index()
     views[["preset", "hsv", "yiq", "hardware", "commit"]].to_csv(generated / "augmentation.csv", index=False)
 
+    probes = pd.read_csv(results / "probes.csv").groupby(["hardware", "job"], sort=False).last().reset_index()
+    shown = ["job", "seconds", "sklearn_seconds", "ratio", "loss", "sklearn_loss", "accuracy", "sklearn_accuracy"]
+    probes = probes[[*shown, "same_prediction", "hardware", "commit"]]
+    probes.round({"seconds": 2, "sklearn_seconds": 2, "ratio": 3, "loss": 6, "sklearn_loss": 6}).to_csv(
+        generated / "probes.csv", index=False
+    )
+
     runs = pd.read_csv(results / "methods.csv").drop_duplicates(["method", "backbone", "seed", "epochs"], keep="last")
     measures = ["linear", "knn", "knn, two classes", "seconds"]
     groups = runs.groupby(["method", "epochs"], sort=False, dropna=False)

@@ -34,7 +34,7 @@ from skssl.methods import (
     VICReg,
 )
 from skssl.pretext import ColorizationTask, ContextEncoderTask, JigsawTask, RelativePatchTask, Rotation
-from skssl.probes import KNNProbe, LinearProbe
+from skssl.probes import KNNProbe, LinearProbe, MLPProbe
 from skssl.reporting import report
 from skssl.results import Results
 from skssl.transfer import transfer_table
@@ -68,6 +68,7 @@ __all__ = [
     "KNNProbe",
     "LeOCLR",
     "LinearProbe",
+    "MLPProbe",
     "MoCo",
     "MultiCrop",
     "NeighborsDisplay",

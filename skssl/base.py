@@ -31,13 +31,21 @@ if TYPE_CHECKING:
 _OTHER = "Other Parameters\n----------------"
 
 
-def share_parameters(parent: type, cls: type) -> None:
-    """Add an abstract class's parameters to the constraints and the docstring of a class that is derived from it."""
-    inherited = [vars(base).get("_parameter_constraints", {}) for base in cls.__mro__[::-1]]
+def add_shared(cls: type, base: type) -> None:
+    """Add a base class's parameters to the constraints and to the docstring of a class that inherits them.
+
+    Parameters
+    ----------
+    cls : type
+        The class. Its docstring has references or examples, unless it is abstract, too.
+    base : type
+        Its base. What its docstring has from the parameters on becomes the "Other Parameters".
+    """
+    inherited = [vars(parent).get("_parameter_constraints", {}) for parent in cls.__mro__[::-1]]
     cls._parameter_constraints = {  # type: ignore[attr-defined]
         name: rule for rules in inherited for name, rule in rules.items()
     }
-    shared = inspect.getdoc(parent) or ""
+    shared = inspect.getdoc(base) or ""
     shared = shared[shared.index("Parameters\n---") :].replace("Parameters\n----------", _OTHER, 1)
     own = inspect.cleandoc(cls.__doc__ or "")
     for section in ("References\n---", "Examples\n---"):
@@ -184,7 +192,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Add the shared parameters to a method's constraints and to its docstring."""
         super().__init_subclass__(**kwargs)
-        share_parameters(SSLTransformer, cls)
+        add_shared(cls, SSLTransformer)
 
     # What a method is made of.
 

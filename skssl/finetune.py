@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skssl.augment import Augmentation
-from skssl.base import SSLTransformer, as_labels, number_classes, share_parameters
+from skssl.base import SSLTransformer, add_shared, as_labels, number_classes
 from skssl.devices import resolve_device, resolve_precision
 from skssl.encoders import Encoder, as_encoder
 from skssl.engine import Batch, Objective, Trainer, encode
@@ -264,7 +264,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Add the shared parameters to the class's constraints and to its docstring."""
         super().__init_subclass__(**kwargs)
-        share_parameters(ImageClassifier, cls)
+        add_shared(cls, ImageClassifier)
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Give the probability of every class.

@@ -108,6 +108,88 @@ class LARS(Optimizer):
         return loss
 
 
+class LARC(Optimizer):
+    r"""Momentum SGD whose gradients are scaled to the size of the weights: another rule that goes by the name of LARS.
+
+    SwAV, DeepCluster-v2 and the linear probes of SimSiam and guided stop-gradient have it from NVIDIA's apex, with
+    ``clip=False``:
+
+    .. math::
+        d = \eta \frac{\lVert w\rVert}{\lVert g\rVert + \lambda \lVert w\rVert + 10^{-8}} (g + \lambda w), \quad
+        \mu \leftarrow m \mu + d, \quad w \leftarrow w - \mathrm{lr}\,\mu.
+
+    It is done to every parameter, biases and norms' gains too. Where a parameter or its gradient is zero, d = g.
+
+    Parameters
+    ----------
+    params : iterable
+        Parameters or parameter groups.
+    lr : float
+        Learning rate.
+    momentum : float, default=0.9
+        m.
+    weight_decay : float, default=0.0
+        lambda.
+    trust : float, default=1e-3
+        The trust coefficient, eta.
+
+    References
+    ----------
+    You et al., Large Batch Training of Convolutional Networks, 2017, equation 6.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.optim import LARC
+    >>> bias = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
+    >>> bias.grad = torch.tensor([100.0, 0.0])
+    >>> LARC([bias], lr=1.0, trust=0.1).step()
+    >>> bias.data  # moved by a tenth of its own norm, 5
+    tensor([2.5000, 4.0000])
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        trust: float = 1e-3,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step.
+
+        Parameters
+        ----------
+        closure : callable, optional
+            Computes the loss and its gradients first.
+
+        Returns
+        -------
+        object
+            What the closure returned.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            decay = group["weight_decay"]
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                buffer = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
+                size, slope = p.norm(), p.grad.norm()
+                trust = group["trust"] * size / (slope + decay * size + 1e-8)
+                scaled = trust * p.grad.add(p, alpha=decay)
+                buffer.mul_(group["momentum"]).add_(torch.where((size > 0) & (slope > 0), scaled, p.grad))
+                p.sub_(group["lr"] * buffer)
+        return loss
+
+
 OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": torch.optim.SGD, "lars": LARS, "adamw": torch.optim.AdamW}
 
 

@@ -1,5 +1,6 @@
-"""What several test files share: the estimators in a quick setting, and tiny images."""
+"""What several test files share: the estimators in a quick setting, tiny images, and features."""
 
+import numpy as np
 import pytest
 
 import skssl
@@ -47,6 +48,15 @@ def quick(method, **params):
     return method(
         **{"backbone": "convnet", "epochs": 1, "batch_size": 16, "random_state": 0, **QUICK[method], **params}
     )
+
+
+def features(n=400, d=12, n_classes=3, seed=0):
+    """Badly conditioned features: mixed directions whose variances span four decades, far from zero."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, n_classes, n)
+    X = rng.normal(size=(n_classes, d))[y] + rng.normal(size=(n, d))
+    X = X @ np.diag(np.logspace(0, -2, d)) @ np.linalg.qr(rng.normal(size=(d, d)))[0] + 3
+    return X.astype(np.float32), y
 
 
 @pytest.fixture(params=QUICK, ids=lambda method: method.__name__)

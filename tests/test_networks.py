@@ -8,7 +8,7 @@ from torch import nn
 
 from skssl.backbones import build_backbone, feature_map
 from skssl.nn import MLP, cosine_ramp, effective_rank, follow, momentum_copy, spread
-from skssl.optim import LARS, make_optimizer, schedule_factor
+from skssl.optim import LARC, LARS, make_optimizer, schedule_factor
 
 
 def test_heads_have_the_papers_layers():
@@ -182,6 +182,30 @@ def test_lars_is_the_literal_rule():
             expected[i] = expected[i] - lr * velocity[i]
     for p, e in zip(params, expected, strict=True):
         torch.testing.assert_close(p.detach().double(), e, rtol=1e-5, atol=1e-6)
+
+
+def test_larc_is_the_literal_rule():
+    draw = torch.Generator().manual_seed(0)
+    start = [torch.randn(4, 3, generator=draw), torch.zeros(2, 2), torch.randn(5, generator=draw)]
+    params = [nn.Parameter(p.clone()) for p in start]
+    larc = LARC(params, lr=0.5, momentum=0.8, weight_decay=0.1, trust=0.01)
+    expected = [p.double().clone() for p in start]
+    velocity = [torch.zeros_like(p) for p in expected]
+    for lr in (0.5, 0.1, 0.3):
+        larc.param_groups[0]["lr"] = lr
+        for i, p in enumerate(params):
+            p.grad = torch.randn(p.shape, generator=draw)
+            w, g = expected[i], p.grad.double()
+            if w.norm() > 0:
+                g = 0.01 * w.norm() / (g.norm() + 0.1 * w.norm() + 1e-8) * (g + 0.1 * w)
+            velocity[i] = 0.8 * velocity[i] + g
+            expected[i] = w - lr * velocity[i]
+        larc.step()
+    for p, e in zip(params, expected, strict=True):
+        torch.testing.assert_close(p.detach().double(), e, rtol=1e-5, atol=1e-6)
+        p.grad = None
+    assert larc.step(lambda: 7) == 7  # what has no gradient stays
+    torch.testing.assert_close(params[0].detach().double(), expected[0], rtol=1e-5, atol=1e-6)
 
 
 def test_adamw_spares_norms_and_any_torch_optimizer_will_do():

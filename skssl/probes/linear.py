@@ -1,0 +1,373 @@
+"""Linear evaluation: at the optimum, or as the papers train it."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.special import softmax
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import ParameterGrid, train_test_split
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
+from torch import nn
+from tqdm.auto import tqdm
+
+from skssl.augment import Augmentation
+from skssl.probes.descent import SCHEDULES, Draw, as_they_are, augmentation_for, augmented, train
+from skssl.probes.lbfgs import SoftmaxRegression
+from skssl.probes.probe import Probe
+from skssl.probes.protocols import LINEAR, LINEAR_DEFAULTS
+
+Rows = np.ndarray | slice  # the numbers of some samples, or all of them
+Solution = tuple[np.ndarray, np.ndarray]  # (n_classes, n_features) and (n_classes,), both float64
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class LinearProbe(Probe):
+    r"""Softmax regression on features, trained on the device: the linear evaluation of representations.
+
+    By default the probe is the *optimum* of the same objective as scikit-learn's ``LogisticRegression``,
+
+    .. math:: \sum_i -\log p(y_i \mid x_i) + \frac{1}{2C} \lVert W \rVert^2,
+
+    with a free intercept, so that a score depends on the features alone and not on a learning rate or a number of
+    epochs. It is found by L-BFGS on standardised features, which starts from the Gram matrix as its guess of the
+    Hessian. This changes the way and not the goal: badly conditioned features, which is what networks give, take some
+    twenty iterations instead of hundreds. With a `protocol`, or with ``solver="sgd"``, it is trained as the papers
+    train it.
+
+    Parameters
+    ----------
+    protocol : {"effssl", "simsiam", "gsg", "moco", "transfer"}, default=None
+        A paper's settings for what is None below, see the notes. Without a protocol None stands for what is named last.
+    C : float in (0, inf] or sequence of float, default=None
+        The inverse strength of the penalty on the weights, as in ``LogisticRegression``. None: the protocol's, or 1.
+    weight_decay : float in [0, inf) or sequence of float, default=None
+        The strength of the penalty as the papers count it, on the *mean* cross-entropy:
+        ``C = 1 / (n_samples * weight_decay)``. If given, it takes the place of ``C``. None: the protocol's, or ``C``.
+    solver : {"lbfgs", "sgd", "larc"}, default=None
+        "lbfgs" goes to the optimum; "sgd" takes ``epochs`` passes over the features as they are; so does "larc", with
+        steps that are scaled to the size of the weights, see `optim.LARC`. None: the protocol's, or "lbfgs".
+    max_iter : int, default=1000
+        The most iterations of "lbfgs"; reaching it warns.
+    tol : float, default=1e-4
+        "lbfgs" has converged when no entry of the gradient with respect to the weights of the standardised features
+        exceeds this times the objective, or when float32 can show no further gain.
+    epochs : int, default=None
+        The passes over the data of "sgd" and "larc". None: the protocol's, or 100.
+    batch_size : int, default=None
+        The samples in a step; a last batch of one sample joins the one before it. None: the protocol's, or 512.
+    lr : float or sequence of float, default=None
+        The (initial) learning rate, used as it is and not scaled by the batch size. None: the protocol's, or 0.1.
+    momentum : float in [0, 1), default=None
+        The momentum. None: 0.9.
+    nesterov : bool, default=None
+        Whether the momentum of "sgd" is Nesterov's. None: no.
+    schedule : {"constant", "cosine", "epoch_cosine", "steps"}, default=None
+        The learning rate: constant, half a cosine down to zero step by step or epoch by epoch, or a tenth after 60 %
+        and again after 80 % of the training. None: the protocol's, or "cosine".
+    init_std : float, default=None
+        The standard deviation of the initial weights of "sgd" and "larc". None: the protocol's, or 0.
+    augment : str or Augmentation, default=None
+        With an `encoder` and "sgd" or "larc", how images are augmented anew in every epoch: the name of one of
+        `augment.preset`'s, of which the first view counts, or an augmentation; "none" for none. The mean and the
+        deviation are the encoder's. Predictions never augment. None: the protocol's, or none.
+    validation_fraction : float in (0, 1), default=0.2
+        Where ``C``, ``weight_decay`` or ``lr`` are sequences, the stratified share of the samples on which the best of
+        them, or of their combinations, is chosen: the first of the highest accuracy. It is then trained on all samples.
+    random_state : int, RandomState instance or None, default=None
+        The seed of the held-out share, the initial weights, the order of the samples and the augmentation; "lbfgs" for
+        one penalty draws nothing.
+
+    Attributes
+    ----------
+    coef_ : ndarray of shape (n_classes, n_features), or (1, n_features) for two classes
+        The weights, of the features' dtype.
+    intercept_ : ndarray of shape (n_classes,), or (1,) for two classes
+        The intercepts.
+    best_params_ : dict
+        Which of several values were chosen, by parameter; empty where there was no choice.
+    validation_scores_ : ndarray of shape (n_candidates,)
+        The accuracies on the held-out share, in the order of ``sklearn.model_selection.ParameterGrid``; empty where
+        there was no choice.
+    classes_ : ndarray of shape (n_classes,)
+        The class labels.
+    n_iter_ : int
+        The iterations of "lbfgs" or the epochs of the others.
+    encoder_ : Encoder or None
+        The encoder in use.
+    n_features_in_ : int
+        The number of features, or of numbers in an image.
+
+    Raises
+    ------
+    ValueError
+        On ``fit``: if a parameter is out of its range, the labels hold a single class, a held-out share would leave a
+        class empty, or "sgd" diverges. On ``score``: for a class that was not in the training.
+
+    Notes
+    -----
+    ===========  ======  ======  ==========  =========================  ============  ================
+    protocol     solver  epochs  batch_size  chosen or fixed            schedule      augmentation
+    ===========  ======  ======  ==========  =========================  ============  ================
+    "effssl"     sgd     100     512         lr of 0.1, 0.5, 1, 1.5, 2  cosine        none
+    "simsiam"    larc    90      4096        lr=1.6                     epoch_cosine  crops and flips
+    "gsg"        sgd     90      256         lr=30                      epoch_cosine  crops and flips
+    "moco"       sgd     100     256         lr=30                      steps         crops and flips
+    "transfer"   lbfgs                       C = 1 / w, w 45 values     \             none
+                                             from 1e-6 to 1e5
+    ===========  ======  ======  ==========  =========================  ============  ================
+
+    - Crops and flips are torchvision's ``RandomResizedCrop`` and ``RandomHorizontalFlip``. They need images, which is
+      to say an `encoder`; on features the rest of the protocol is done.
+    - All but "transfer" have momentum 0.9 and no weight decay; "simsiam", "gsg" and "moco" draw the initial weights
+      with a standard deviation of 0.01.
+    - "effssl" is EffSSL [1]_ on CIFAR. The paper does not state the schedule, the weight decay and on what the best
+      rate is chosen. For SimSiam it has crops and flips and ``lr=30``: ``protocol="gsg", epochs=100, batch_size=512``.
+    - "simsiam" is SimSiam's code [2]_; the paper has ``lr=0.32``.
+    - "gsg" is guided stop-gradient [3]_ on CIFAR-10, augmented as in its script for ImageNet, where the rest of its
+      protocol is "simsiam".
+    - "moco" is MoCo's code [4]_.
+    - "transfer" is [5]_, where the held-out fifth is not stratified and L-BFGS ends after 100 iterations.
+
+    A learning rate of 30 presumes features of small norm. SimCLR [6]_ on CIFAR-10 is ``solver="sgd", lr=0.2,
+    weight_decay=0, nesterov=True``.
+
+    References
+    ----------
+    .. [1] "Towards Efficient and Effective Self-Supervised Learning of Visual Representations", ECCV 2022, section 4.1.
+    .. [2] Chen and He, "Exploring Simple Siamese Representation Learning", CVPR 2021, appendix A.
+    .. [3] Lee and Lee, "Implicit Contrastive Representation Learning with Guided Stop-gradient", NeurIPS 2023.
+    .. [4] He et al., "Momentum Contrast for Unsupervised Visual Representation Learning", CVPR 2020.
+    .. [5] Ericsson et al., "How Well Do Self-Supervised Models Transfer?", CVPR 2021.
+    .. [6] Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", ICML 2020.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> X, y = load_iris(return_X_y=True)
+    >>> probe = LinearProbe(C=10.0, device="cpu").fit(X, y)
+    >>> round(probe.score(X, y), 2)
+    0.98
+    >>> LinearProbe(protocol="effssl", epochs=10, device="cpu", random_state=0).fit(X, y).best_params_
+    {'lr': 0.1}
+    """
+
+    protocol: str | None = None
+    C: float | Sequence[float] | None = None
+    weight_decay: float | Sequence[float] | None = None
+    solver: str | None = None
+    max_iter: int = 1000
+    tol: float = 1e-4
+    epochs: int | None = None
+    batch_size: int | None = None
+    lr: float | Sequence[float] | None = None
+    momentum: float | None = None
+    nesterov: bool | None = None
+    schedule: str | None = None
+    init_std: float | None = None
+    augment: str | Augmentation | None = None
+    validation_fraction: float = 0.2
+    random_state: int | np.random.RandomState | None = None
+
+    protocols: ClassVar[dict[str, dict[str, Any]]] = LINEAR
+    defaults: ClassVar[dict[str, Any]] = LINEAR_DEFAULTS
+
+    #: What may be a sequence, of which the best is chosen, and the range of each.
+    _ranges: ClassVar[dict[str, list[Any]]] = {
+        "C": [Interval(Real, 0, None, closed="right")],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "lr": [Interval(Real, 0, None, closed="neither")],
+    }
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **{name: [*interval, "array-like", None] for name, interval in _ranges.items()},
+        "protocol": [str, None],
+        "solver": [StrOptions({"lbfgs", "sgd", "larc"}), None],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "epochs": [Interval(Integral, 1, None, closed="left"), None],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), None],
+        "momentum": [Interval(Real, 0, 1, closed="left"), None],
+        "nesterov": ["boolean", None],
+        "schedule": [StrOptions(set(SCHEDULES)), None],
+        "init_std": [Interval(Real, 0, None, closed="left"), None],
+        "augment": [str, Augmentation, None],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "random_state": ["random_state"],
+    }
+
+    def fit(self, X: Any, y: npt.ArrayLike) -> LinearProbe:
+        """Train the probe.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or images
+            The features, or with an `encoder` the images.
+        y : array-like of shape (n_samples,)
+            The labels, numbers or strings.
+
+        Returns
+        -------
+        LinearProbe
+            The fitted probe.
+        """
+        X, codes = self._check(X, y)
+        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        candidates = self._candidates()
+        split = self._hold_out(codes, seed) if len(candidates) > 1 else None
+        samples = self._read(X, y)
+        augment = augmentation_for(self.encoder_, self.setting("augment"), samples.shape)
+        features: Any = None if augment and split is None else self._encode(samples)
+        learn: Callable[[Rows], Callable[[dict[str, float]], Solution]]
+        if self.setting("solver") == "lbfgs":
+            learn = partial(self._optimum, features, codes)
+        else:
+            draw = augmented(samples, self.encoder_, augment) if augment else as_they_are(features, self._device)
+            learn = partial(self._descent, draw, torch.from_numpy(codes).to(self._device), seed)
+        self.best_params_, self.validation_scores_ = candidates[0], np.empty(0)
+        if split is not None:
+            rows, held = split
+            solve, scores = learn(rows), []
+            for candidate in tqdm(candidates, "LinearProbe", unit=" candidates", disable=not self.verbose):
+                coef, intercept = solve(candidate)
+                logits = features[held] @ coef.T + intercept
+                scores.append((logits.argmax(axis=1) == codes[held]).mean())
+            self.validation_scores_ = np.array(scores)
+            self.best_params_ = candidates[int(self.validation_scores_.argmax())]
+        coef, intercept = learn(slice(None))(self.best_params_)
+        if len(self.classes_) == 2:
+            coef, intercept = coef[1:] - coef[:1], intercept[1:] - intercept[:1]
+        dtype = np.float32 if self.encoder_ else X.dtype
+        self.coef_, self.intercept_ = coef.astype(dtype), intercept.astype(dtype)
+        return self
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Give the logits.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or images
+            The features, or with an `encoder` the images.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes), or (n_samples,) for two classes
+            The logit of each class; for two classes that of ``classes_[1]`` against ``classes_[0]``.
+        """
+        logits = self._features(X) @ self.coef_.T + self.intercept_
+        return logits.ravel() if len(self.classes_) == 2 else logits
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Give the probability of every class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or images
+            The features, or with an `encoder` the images.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            The probabilities, in the order of ``classes_``.
+        """
+        logits = self.decision_function(X)
+        if logits.ndim == 1:
+            logits = np.stack([np.zeros_like(logits), logits], axis=1)
+        return softmax(logits, axis=1)
+
+    def _validate_params(self) -> None:
+        """Check the parameters, and that those go together which must."""
+        super()._validate_params()
+        self._candidates()
+        augment = self.setting("augment")
+        if self.encoder is not None and augment not in (None, "none") and self.setting("solver") == "lbfgs":
+            raise ValueError(
+                f"solver='lbfgs' goes to the optimum of fixed features, while augment={augment!r} makes new ones in "
+                "every epoch: take solver='sgd' or augment='none'."
+            )
+
+    @property
+    def _penalty(self) -> str:
+        """The parameter that says how strong the penalty is: the user's, or else the protocol's."""
+        by_user = [name for name in ("weight_decay", "C") if getattr(self, name) is not None]
+        return next(iter(by_user), "C" if self.setting("weight_decay") is None else "weight_decay")
+
+    def _candidates(self) -> list[dict[str, float]]:
+        """The combinations of what there are several values of; a single, empty one where there is no choice."""
+        names = [self._penalty] if self.setting("solver") == "lbfgs" else [self._penalty, "lr"]
+        several = {name: np.ravel(self.setting(name)).tolist() for name in names if np.ndim(self.setting(name))}
+        candidates = list(ParameterGrid(several))
+        for candidate in candidates:
+            validate_parameter_constraints(self._ranges, candidate, caller_name=type(self).__name__)
+        return candidates
+
+    def _hold_out(self, codes: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Split the samples' numbers into those to train on, with every class among them, and those to choose by."""
+        n, counts = len(codes), np.bincount(codes)
+        n_held = math.ceil(self.validation_fraction * n)
+        if counts.min() >= 2 and len(counts) <= n_held <= n - len(counts):
+            rows, held = train_test_split(np.arange(n), test_size=n_held, stratify=codes, random_state=seed)
+            if len(np.unique(codes[rows])) == len(counts):
+                return rows, held
+        raise ValueError(
+            f"validation_fraction={self.validation_fraction} of {n} samples leaves a class empty, while values of "
+            f"{' and '.join(self._candidates()[0])} are compared: the smallest of the {len(counts)} classes, "
+            f"{self.classes_.tolist()[counts.argmin()]!r}, has {counts.min()}."
+        )
+
+    def _decay(self, candidate: dict[str, float], n: int) -> float:
+        """The penalty's strength on the mean cross-entropy of n samples."""
+        value = candidate.get(self._penalty, self.setting(self._penalty))
+        decay = value if self._penalty == "weight_decay" else 1 / (n * value)
+        # Two rows of a softmax, ±w / 2, stand for a logistic regression's one, w, and have half its square.
+        return decay * 2 if len(self.classes_) == 2 else decay
+
+    def _optimum(self, features: np.ndarray, codes: np.ndarray, rows: Rows) -> Callable[..., Solution]:
+        """Prepare L-BFGS on some samples."""
+        problem = SoftmaxRegression(features[rows], codes[rows], self._device)
+        n = len(codes[rows])
+
+        def solve(candidate: dict[str, float]) -> Solution:
+            decay = self._decay(candidate, n)
+            coef, intercept, self.n_iter_, converged = problem.minimise(decay, self.tol, self.max_iter)
+            if not converged:
+                warnings.warn(
+                    f"LinearProbe did not converge in max_iter={self.max_iter} iterations: the largest entry of the "
+                    f"gradient is still above tol={self.tol} of the objective. Increase max_iter or tol.",
+                    ConvergenceWarning,
+                    stacklevel=3,
+                )
+            return coef, intercept
+
+        return solve
+
+    def _descent(self, draw: Draw, target: torch.Tensor, seed: int, rows: Rows) -> Callable[..., Solution]:
+        """Prepare SGD on some samples."""
+        numbers = torch.arange(len(target))[rows]
+
+        def make(width: int) -> nn.Module:
+            head = nn.Linear(width, len(self.classes_))
+            nn.init.normal_(head.weight, std=self.setting("init_std"))
+            nn.init.zeros_(head.bias)
+            return head
+
+        def solve(candidate: dict[str, float]) -> Solution:
+            names = ("solver", "epochs", "batch_size", "lr", "momentum", "nesterov", "schedule")
+            settings = {name: candidate.get(name, self.setting(name)) for name in names}
+            decay = self._decay(candidate, len(numbers))
+            head = train(make, draw, numbers, target, weight_decay=decay, seed=seed, verbose=self.verbose, **settings)
+            self.n_iter_ = settings["epochs"]
+            coef, intercept = (param.detach().numpy().astype(np.float64) for param in head.parameters())
+            return coef, intercept
+
+        return solve

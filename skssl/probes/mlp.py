@@ -1,0 +1,177 @@
+"""Non-linear evaluation: a small network on frozen features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from skssl.augment import Augmentation
+from skssl.nn import MLP
+from skssl.probes.descent import SCHEDULES, as_they_are, augmentation_for, augmented, train
+from skssl.probes.probe import Probe
+
+PREDICTED = 8192  # samples that are predicted at a time
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class MLPProbe(Probe):
+    """A multi-layer perceptron on features: what they hold that no plane separates.
+
+    Linear layers, each but the last with BatchNorm and ReLU, are trained by SGD on the cross-entropy.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : sequence of int, default=(512,)
+        The widths of the hidden layers. Rotation feature decoupling [1]_ has (4096, 4096) on the maps of an AlexNet;
+        one layer is what non-linear probes of pooled features mostly have.
+    epochs : int, default=100
+        The passes over the data.
+    batch_size : int, default=512
+        The samples in a step; a last batch of one sample joins the one before it.
+    lr : float, default=0.1
+        The (initial) learning rate, used as it is and not scaled by the batch size.
+    momentum : float in [0, 1), default=0.9
+        The momentum.
+    nesterov : bool, default=False
+        Whether it is Nesterov's.
+    weight_decay : float, default=5e-4
+        The decay of the linear layers' weights, as large as in [1]_; biases and BatchNorm have none.
+    schedule : {"constant", "cosine", "epoch_cosine", "steps"}, default="cosine"
+        The learning rate: constant, half a cosine down to zero step by step or epoch by epoch, or a tenth after 60 %
+        and again after 80 % of the training.
+    augment : str or Augmentation, default=None
+        With an `encoder`, how images are augmented anew in every epoch: the name of one of `augment.preset`'s, of which
+        the first view counts, or an augmentation. The mean and the deviation are the encoder's. Predictions never
+        augment.
+    random_state : int, RandomState instance or None, default=None
+        The seed of the weights, the order of the samples and the augmentation.
+
+    Attributes
+    ----------
+    network_ : skssl.nn.MLP
+        From features to logits, in evaluation mode and on the CPU.
+    classes_ : ndarray of shape (n_classes,)
+        The class labels.
+    n_iter_ : int
+        The epochs.
+    encoder_ : Encoder or None
+        The encoder in use.
+    n_features_in_ : int
+        The number of features, or of numbers in an image.
+
+    Raises
+    ------
+    ValueError
+        On ``fit``: if a parameter is out of its range, the labels hold a single class, or SGD diverges. On ``score``:
+        for a class that was not in the training.
+
+    References
+    ----------
+    .. [1] Feng et al., "Self-Supervised Representation Learning by Rotation Feature Decoupling", CVPR 2019.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> X, y = load_iris(return_X_y=True)
+    >>> probe = MLPProbe(hidden_layer_sizes=(32,), epochs=30, batch_size=32, device="cpu", random_state=0).fit(X, y)
+    >>> probe.score(X, y) > 0.95
+    True
+    """
+
+    hidden_layer_sizes: Sequence[int] = (512,)
+    epochs: int = 100
+    batch_size: int = 512
+    lr: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 5e-4
+    schedule: str = "cosine"
+    augment: str | Augmentation | None = None
+    random_state: int | np.random.RandomState | None = None
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "hidden_layer_sizes": ["array-like"],
+        "epochs": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [Interval(Integral, 2, None, closed="left")],
+        "lr": [Interval(Real, 0, None, closed="neither")],
+        "momentum": [Interval(Real, 0, 1, closed="left")],
+        "nesterov": ["boolean"],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "schedule": [StrOptions(set(SCHEDULES))],
+        "augment": [str, Augmentation, None],
+        "random_state": ["random_state"],
+    }
+
+    def fit(self, X: Any, y: npt.ArrayLike) -> MLPProbe:
+        """Train the probe.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or images
+            The features, or with an `encoder` the images.
+        y : array-like of shape (n_samples,)
+            The labels, numbers or strings.
+
+        Returns
+        -------
+        MLPProbe
+            The fitted probe.
+        """
+        X, codes = self._check(X, y)
+        samples = self._read(X, y)
+        augment = augmentation_for(self.encoder_, self.augment, samples.shape)
+        draw = (
+            augmented(samples, self.encoder_, augment) if augment else as_they_are(self._encode(samples), self._device)
+        )
+        self.network_ = train(
+            lambda width: MLP((width, *self.hidden_layer_sizes, len(self.classes_))),
+            draw,
+            torch.arange(len(codes)),
+            torch.from_numpy(codes).to(self._device),
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            schedule=self.schedule,
+            weight_decay=self.weight_decay,
+            seed=int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max)),
+            verbose=self.verbose,
+        )
+        self.n_iter_ = self.epochs
+        return self
+
+    @torch.inference_mode()
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Give the probability of every class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or images
+            The features, or with an `encoder` the images.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            The probabilities, in the order of ``classes_``.
+        """
+        features = torch.tensor(self._features(X), dtype=torch.float32)
+        logits = [self.network_(part) for part in features.split(PREDICTED)]
+        return torch.cat(logits).double().softmax(dim=1).numpy()
+
+    def _validate_params(self) -> None:
+        """Check the parameters, the widths one by one."""
+        super()._validate_params()
+        sizes = self.hidden_layer_sizes
+        if not all(isinstance(size, Integral) and size >= 1 for size in sizes):
+            raise ValueError(
+                f"The 'hidden_layer_sizes' parameter of MLPProbe must be integers from 1 on. Got {sizes!r} instead."
+            )

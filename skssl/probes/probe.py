@@ -1,0 +1,212 @@
+"""The base class of the probes: features or images in, classes out, and the papers' protocols."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_consistent_length
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+
+from skssl.augment import SMALL, as_augmentations
+from skssl.base import add_shared
+from skssl.devices import resolve_device
+from skssl.encoders import as_encoder
+from skssl.errors import pick
+
+DTYPES = [np.float64, np.float32]
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Probe(ClassifierMixin, BaseEstimator):
+    """What the probes share: where features come from, and what goes for labels.
+
+    Parameters
+    ----------
+    encoder : SSLTransformer, FrozenEstimator of one, or torch.nn.Module, default=None
+        What turns X into features; X is images then, of any kind that skssl reads. It is not trained: its BatchNorm
+        keeps its statistics. An estimator that is not fitted is cloned and fitted to the same images first, which is
+        also what becomes of a fitted one in a ``GridSearchCV``, but not in a ``FrozenEstimator``. None: X is features.
+    layer : str, default="backbone"
+        Which layer of the encoder to probe: "backbone", "projector", "projector1", …, or an inner layer such as "conv3"
+        or
+        "layer2", pooled as in the papers; see `encoders.at_layer`.
+    device : str or torch.device, default="auto"
+        Where to compute; "auto" takes CUDA, then MPS, then the CPU. An estimator for an encoder brings its own.
+    verbose : int, default=0
+        1 shows a progress bar.
+    """
+
+    encoder: Any = None
+    layer: str = "backbone"
+    device: str | torch.device = "auto"
+    verbose: int = 0
+
+    #: The protocols by name, and what stands for None where there is none.
+    protocols: ClassVar[dict[str, dict[str, Any]]] = {}
+    defaults: ClassVar[dict[str, Any]] = {}
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "layer": [str],
+        "device": [str, torch.device],
+        "verbose": ["verbose"],
+    }
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Add the shared parameters to a probe's constraints and to its docstring."""
+        super().__init_subclass__(**kwargs)
+        add_shared(cls, Probe)
+
+    @abstractmethod
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Give the probability of every class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or images
+            The features, or with an `encoder` the images.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            The probabilities, in the order of ``classes_``.
+        """
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Give the most probable class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or images
+            The features, or with an `encoder` the images.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            The labels; of classes with the same probability the first.
+        """
+        probabilities = self.predict_proba(X)
+        return self.classes_[probabilities.argmax(axis=1)]
+
+    def score(self, X: Any, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> float:
+        """Give the accuracy.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or images
+            The features, or with an `encoder` the images.
+        y : array-like of shape (n_samples,)
+            The true labels.
+        sample_weight : array-like of shape (n_samples,), default=None
+            What each sample counts.
+
+        Returns
+        -------
+        float
+            The share of samples whose label is predicted.
+
+        Raises
+        ------
+        ValueError
+            If y holds a class that was not in the training.
+        """
+        check_is_fitted(self)
+        labels, known = column_or_1d(y), self.classes_.tolist()
+        unseen = [label for label in dict.fromkeys(labels.tolist()) if label not in known]
+        if unseen:
+            raise ValueError(
+                f"y holds the class {unseen[0]!r}, but {type(self).__name__} was trained on {len(known)} others, from "
+                f"{known[0]!r} to {known[-1]!r}: a class that it cannot predict cannot be scored."
+            )
+        return super().score(X, labels, sample_weight)
+
+    def setting(self, name: str) -> Any:
+        """Return a parameter, or the protocol's value where it is None, or the default where there is no protocol.
+
+        Parameters
+        ----------
+        name : str
+            The parameter.
+
+        Returns
+        -------
+        object
+            Its value in use.
+
+        Examples
+        --------
+        >>> from skssl import LinearProbe
+        >>> LinearProbe(protocol="moco").setting("lr"), LinearProbe().setting("lr")
+        (30.0, 0.1)
+        """
+        value = getattr(self, name)
+        if value is not None:
+            return value
+        protocol = getattr(self, "protocol", None)
+        chosen = {} if protocol is None else pick("protocol", protocol, self.protocols)
+        return chosen.get(name, self.defaults[name])
+
+    def _validate_params(self) -> None:
+        """Check the parameters, those that need more than a look at their range, too."""
+        super()._validate_params()
+        resolve_device(self.device)
+        if getattr(self, "protocol", None) is not None:
+            pick("protocol", self.protocol, self.protocols)
+        augment = getattr(self, "augment", None)
+        if augment not in (None, "none"):
+            as_augmentations(augment, SMALL)
+            if self.encoder is None:
+                raise ValueError(f"augment={augment!r} needs images and an encoder for them, but encoder is None.")
+
+    @property
+    def _device(self) -> torch.device:
+        """Where the probe computes: with an encoder where that is."""
+        return self.encoder_.device if self.encoder_ else resolve_device(self.device)
+
+    def _check(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
+        """Check the parameters and the data; return X, as it came or as features, and the classes as numbers from 0."""
+        self._validate_params()
+        if self.encoder is None:
+            X, labels = validate_data(self, X, y, dtype=DTYPES)
+        elif y is None:
+            raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
+        else:
+            labels = column_or_1d(y, warn=True)
+            check_consistent_length(X, labels)
+        check_classification_targets(labels)
+        self.classes_, codes = np.unique(labels, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(
+                f"{type(self).__name__} needs samples of at least 2 classes in the data, but the data contains only "
+                f"one class: {self.classes_.tolist()[0]!r}."
+            )
+        return X, codes.astype(np.int64, copy=False)
+
+    def _read(self, X: Any, y: Any) -> Any:
+        """Turn what was checked into features, or with an encoder into the `Images` that it reads."""
+        self.encoder_: Any = None
+        if self.encoder is None:
+            return X
+        self.encoder_ = as_encoder(self.encoder, X, y, layer=self.layer, device=self.device)
+        images = self.encoder_.read(X)
+        self.n_features_in_ = math.prod(images.shape)
+        self.__dict__.pop("feature_names_in_", None)
+        return images
+
+    def _encode(self, samples: Any) -> np.ndarray:
+        """Turn what `_read` returned into features."""
+        return samples if self.encoder_ is None else self.encoder_.transform(samples)
+
+    def _features(self, X: Any) -> np.ndarray:
+        """Turn what is to be predicted into features."""
+        check_is_fitted(self)
+        if self.encoder_ is not None:
+            return self.encoder_.transform(X)
+        return validate_data(self, X, dtype=DTYPES, reset=False)

@@ -1,0 +1,309 @@
+"""The linear probe: its optimum, its steps by a literal loop, the papers' protocols, and the choice among values."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import features
+from sklearn.datasets import load_iris, make_classification
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import StandardScaler
+
+import skssl.probes.lbfgs
+from skssl import LinearProbe
+
+SGD = {"solver": "sgd", "epochs": 5, "batch_size": 32, "device": "cpu"}
+
+
+def objective(model, X, y, C):
+    """The objective of LogisticRegression divided by the number of samples, in float64."""
+    loss = -np.log(model.predict_proba(X.astype(np.float64))[np.arange(len(y)), y]).mean()
+    return loss + (model.coef_.astype(np.float64) ** 2).sum() / (2 * C * len(y))
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 7])
+@pytest.mark.parametrize("C", [1e-3, 1.0, 1e4])
+def test_linear_probe_reaches_the_optimum_of_logistic_regression(n_classes, C):
+    X, y = features(n_classes=n_classes)
+    probe = LinearProbe(C=C, tol=1e-6, device="cpu").fit(X, y)
+    exact = LogisticRegression(C=C, solver="newton-cholesky", tol=1e-10).fit(X.astype(np.float64), y)
+    assert probe.coef_.shape == exact.coef_.shape
+    assert probe.intercept_.shape == exact.intercept_.shape
+    assert objective(probe, X, y, C) == pytest.approx(objective(exact, X, y, C), rel=1e-5)
+    np.testing.assert_allclose(probe.predict_proba(X), exact.predict_proba(X), atol=2e-3)
+
+
+def test_linear_probe_at_its_default_tolerance_is_within_a_thousandth_of_the_optimum():
+    X, y = features()
+    probe = LinearProbe(device="cpu").fit(X, y)
+    exact = LogisticRegression(solver="newton-cholesky", tol=1e-10).fit(X.astype(np.float64), y)
+    assert objective(probe, X, y, 1.0) < objective(exact, X, y, 1.0) * 1.001
+    assert probe.n_iter_ < 20
+
+
+def test_linear_probe_on_separable_data_with_a_weak_penalty():
+    X, y = load_iris(return_X_y=True)
+    X, y = X[y < 2], y[y < 2]
+    probe = LinearProbe(C=1e4, tol=1e-7, device="cpu").fit(X, y)
+    exact = LogisticRegression(C=1e4, solver="newton-cholesky", tol=1e-10).fit(X, y)
+    assert probe.score(X, y) == 1
+    assert objective(probe, X, y, 1e4) == pytest.approx(objective(exact, X, y, 1e4), rel=1e-6)
+
+
+def test_linear_probe_on_separable_data_without_a_penalty():
+    X, y = load_iris(return_X_y=True)
+    probe = LinearProbe(C=np.inf, device="cpu").fit(X[:100], y[:100])
+    assert probe.score(X[:100], y[:100]) == 1
+    assert np.isfinite(probe.coef_).all()
+
+
+def test_linear_probe_on_collinear_constant_and_huge_features():
+    X, y = features()
+    X = np.hstack([X, X[:, :3], np.full((len(X), 1), 7, np.float32), 1e4 * X[:, 3:5]])
+    probe = LinearProbe(device="cpu").fit(X, y)
+    exact = LogisticRegression(solver="newton-cholesky", tol=1e-10).fit(X.astype(np.float64), y)
+    assert objective(probe, X, y, 1.0) < objective(exact, X, y, 1.0) * 1.001
+
+
+def test_linear_probe_on_few_samples_of_many_features():
+    X, y = make_classification(60, 200, n_informative=20, n_classes=3, random_state=0)
+    probe = LinearProbe(tol=1e-6, device="cpu").fit(X, y)
+    exact = LogisticRegression(tol=1e-8, max_iter=1000).fit(X, y)
+    assert objective(probe, X, y, 1.0) == pytest.approx(objective(exact, X, y, 1.0), rel=1e-4)
+
+
+def test_linear_probe_with_a_diagonal_preconditioner(monkeypatch):
+    X, y = features()
+    whitened = LinearProbe(device="cpu").fit(X, y)
+    monkeypatch.setattr(skssl.probes.lbfgs, "WIDEST_WHITENED", 2)
+    diagonal = LinearProbe(device="cpu").fit(X, y)
+    assert objective(diagonal, X, y, 1.0) == pytest.approx(objective(whitened, X, y, 1.0), rel=1e-3)
+    assert diagonal.n_iter_ > whitened.n_iter_
+
+
+def test_linear_probe_without_a_penalty():
+    X, y = features()
+    probe = LinearProbe(weight_decay=0.0, tol=1e-6, device="cpu").fit(X, y)
+    exact = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-10).fit(X.astype(np.float64), y)
+    np.testing.assert_allclose(probe.predict_proba(X), exact.predict_proba(X), atol=5e-3)
+    assert LinearProbe(C=np.inf, tol=1e-6, device="cpu").fit(X, y).coef_ == pytest.approx(probe.coef_)
+
+
+def test_weight_decay_takes_the_place_of_c():
+    X, y = features()
+    by_decay = LinearProbe(C=123.0, weight_decay=1 / (len(X) * 2.0), device="cpu").fit(X, y)
+    np.testing.assert_allclose(by_decay.coef_, LinearProbe(C=2.0, device="cpu").fit(X, y).coef_, rtol=1e-4)
+
+
+def test_linear_probe_far_from_zero_in_float64():
+    X, y = load_iris(return_X_y=True)
+    near, far = (LinearProbe(tol=1e-6, device="cpu").fit(X + offset, y) for offset in (0, 1e6))
+    np.testing.assert_allclose(far.predict_proba(X + 1e6), near.predict_proba(X), atol=1e-4)
+
+
+def test_linear_probe_warns_when_it_has_not_converged():
+    X, y = features()
+    with pytest.warns(ConvergenceWarning, match=r"max_iter=2 iterations: .* tol=0\.0001 of the objective\. Increase"):
+        probe = LinearProbe(max_iter=2, device="cpu").fit(X, y)
+    assert probe.n_iter_ == 2
+
+
+def test_linear_probe_stops_where_float32_ends():
+    X, y = features()
+    probe = LinearProbe(tol=0.0, device="cpu").fit(X, y)
+    assert probe.n_iter_ < 100
+
+
+FACTORS = {  # of the rate in step 0, 1, ... of 15: 5 epochs of 32 + 32 + 6 samples
+    "constant": lambda step: 1,
+    "cosine": lambda step: (1 + np.cos(np.pi * step / 15)) / 2,
+    "epoch_cosine": lambda step: (1 + np.cos(np.pi * (step // 3) / 5)) / 2,
+    "steps": lambda step: 1 if step < 9 else 0.1 if step < 12 else 0.01,
+}
+
+
+def initial(shape, std, seed):
+    """The weights that the probe draws first."""
+    generator = torch.Generator().manual_seed(int(np.random.SeedSequence(seed).generate_state(2)[1]))
+    torch.nn.init.kaiming_uniform_(torch.empty(shape), generator=generator)  # what makes a torch.nn.Linear
+    torch.empty(shape[0]).uniform_(generator=generator)
+    return std * torch.randn(shape, generator=generator).double().numpy()
+
+
+def literal_sgd(X, y, *, lr, decay, schedule, nesterov=False, larc=False, std=0.0, random_state=0):
+    """SGD with momentum 0.9 on the softmax regression: 5 epochs of batches of 32, step by step in float64."""
+    X, n_classes = X.astype(np.float64), y.max() + 1
+    seed = int(np.random.RandomState(random_state).randint(2**31 - 1))
+    order = torch.Generator().manual_seed(seed)
+    params = [initial((n_classes, X.shape[1]), std, seed), np.zeros(n_classes)]
+    speeds, step = [np.zeros_like(p) for p in params], 0
+    for _ in range(5):
+        for rows in torch.randperm(len(X), generator=order).split(32):
+            x, targets = X[rows.numpy()], y[rows.numpy()]
+            odds = np.exp(x @ params[0].T + params[1])
+            residual = (odds / odds.sum(1, keepdims=True) - np.eye(n_classes)[targets]) / len(x)
+            grads = [residual.T @ x, residual.sum(0)]
+            for i, weight_decay in enumerate((decay, 0)):
+                sizes = np.linalg.norm(params[i]), np.linalg.norm(grads[i])
+                if not larc or min(sizes) > 0:
+                    grads[i] = grads[i] + weight_decay * params[i]
+                if larc and min(sizes) > 0:
+                    grads[i] = grads[i] * 1e-3 * sizes[0] / (sizes[1] + weight_decay * sizes[0] + 1e-8)
+                speeds[i] = 0.9 * speeds[i] + grads[i]
+                move = grads[i] + 0.9 * speeds[i] if nesterov else speeds[i]
+                params[i] = params[i] - lr * FACTORS[schedule](step) * move
+            step += 1
+    return params
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("schedule", FACTORS)
+def test_sgd_by_a_literal_loop(nesterov, schedule):
+    X, y = features(n=70)
+    X -= 3
+    settings = {"lr": 0.3, "schedule": schedule, "nesterov": nesterov}
+    probe = LinearProbe(**SGD, **settings, weight_decay=0.01, random_state=0).fit(X, y)
+    coef, intercept = literal_sgd(X, y, **settings, decay=0.01)
+    np.testing.assert_allclose(probe.coef_, coef, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(probe.intercept_, intercept, rtol=1e-4, atol=1e-5)
+    assert probe.n_iter_ == 5
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_larc_by_a_literal_loop(decay):
+    X, y = features(n=70)
+    X -= 3
+    probe = LinearProbe(**{**SGD, "solver": "larc"}, lr=20.0, init_std=0.01, weight_decay=decay, random_state=1)
+    probe.fit(X, y)
+    coef, intercept = literal_sgd(X, y, lr=20.0, decay=decay, schedule="cosine", larc=True, std=0.01, random_state=1)
+    np.testing.assert_allclose(probe.coef_, coef, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(probe.intercept_, intercept, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_sgd_goes_to_the_same_optimum(n_classes):
+    X, y = features(n_classes=n_classes)
+    X = StandardScaler().fit_transform(X)
+    sgd = LinearProbe(**{**SGD, "epochs": 60}, lr=0.5, weight_decay=0.01, random_state=0).fit(X, y)
+    optimum = LinearProbe(weight_decay=0.01, device="cpu").fit(X, y)
+    C = 1 / (0.01 * len(X))
+    assert objective(sgd, X, y, C) == pytest.approx(objective(optimum, X, y, C), rel=1e-3)
+
+
+def test_sgd_that_diverges_is_refused():
+    X, y = features()
+    with pytest.raises(ValueError, match=r"SGD diverged: with lr=1e\+30 the weights are not finite. Lower lr"):
+        LinearProbe(**SGD, lr=1e30, weight_decay=1.0).fit(X, y)
+
+
+# protocol: solver, epochs, batch_size, lr, schedule, init_std, penalty, crops and flips
+PROTOCOLS = {
+    None: ("lbfgs", 100, 512, 0.1, "cosine", 0, {"C": 1}, False),
+    "effssl": ("sgd", 100, 512, (0.1, 0.5, 1, 1.5, 2), "cosine", 0, {"weight_decay": 0}, False),
+    "simsiam": ("larc", 90, 4096, 1.6, "epoch_cosine", 0.01, {"weight_decay": 0}, True),
+    "gsg": ("sgd", 90, 256, 30, "epoch_cosine", 0.01, {"weight_decay": 0}, True),
+    "moco": ("sgd", 100, 256, 30, "steps", 0.01, {"weight_decay": 0}, True),
+}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_protocols_as_the_papers_have_them(protocol):
+    solver, epochs, batch_size, lr, schedule, init_std, penalty, augments = PROTOCOLS[protocol]
+    probe = LinearProbe(protocol=protocol)
+    expected = {"solver": solver, "epochs": epochs, "batch_size": batch_size, "lr": lr, "schedule": schedule}
+    expected |= {"init_std": init_std, "momentum": 0.9, "nesterov": False, **penalty}
+    assert {name: probe.setting(name) for name in expected} == expected
+    augment = probe.setting("augment")
+    assert (augment is not None) == augments
+    if augments:
+        assert (augment.crop_scale, augment.flip, augment.jitter, augment.gray) == ((0.08, 1.0), 0.5, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("protocol", ["effssl", "simsiam", "gsg", "moco"])
+def test_a_protocol_is_its_settings(protocol):
+    X, y = features(n=70)
+    X -= 3
+    solver, *_, schedule, init_std, penalty, _ = PROTOCOLS[protocol]
+    named = LinearProbe(protocol=protocol, lr=0.5, epochs=5, batch_size=32, device="cpu", random_state=0).fit(X, y)
+    rules = {"lr": 0.5, "schedule": schedule, "larc": solver == "larc", "std": init_std}
+    coef, intercept = literal_sgd(X, y, decay=penalty["weight_decay"], **rules)
+    np.testing.assert_allclose(named.coef_, coef, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(named.intercept_, intercept, rtol=1e-3, atol=1e-5)
+
+
+def test_what_the_user_says_goes_before_the_protocol():
+    probe = LinearProbe(protocol="moco", epochs=10, momentum=0.0, C=3.0)
+    assert (probe.setting("epochs"), probe.setting("momentum"), probe.setting("lr")) == (10, 0, 30)
+    assert probe._penalty == "C"
+    assert LinearProbe(protocol="moco")._penalty == LinearProbe(weight_decay=1.0, C=3.0)._penalty == "weight_decay"
+    assert LinearProbe(protocol="transfer")._penalty == LinearProbe()._penalty == "C"
+    with pytest.raises(ValueError, match="Unknown protocol 'mocco', did you mean 'moco'"):
+        LinearProbe(protocol="mocco").fit(*features(n=20))
+
+
+def test_transfer_by_a_literal_loop():
+    X, y = features(n=200)
+    X = ((X - 3) / X.std(0)).astype(np.float64)
+    probe = LinearProbe(protocol="transfer", tol=1e-6, device="cpu", random_state=0).fit(X, y)
+    seed = int(np.random.RandomState(0).randint(2**31 - 1))
+    train, held = train_test_split(np.arange(200), test_size=40, stratify=y, random_state=seed)
+    exact, decays = LogisticRegression(solver="newton-cholesky", tol=1e-8), np.logspace(-6, 5, 45)
+    fits = (exact.set_params(C=1 / decay).fit(X[train], y[train]) for decay in decays)
+    scores = [fit.score(X[held], y[held]) for fit in fits]
+    assert np.array_equal(probe.validation_scores_, scores)
+    best = 1 / decays[int(np.argmax(scores))]
+    assert probe.best_params_ == {"C": pytest.approx(best)}
+    np.testing.assert_allclose(probe.predict_proba(X), exact.set_params(C=best).fit(X, y).predict_proba(X), atol=2e-3)
+
+
+def test_the_best_rate_is_chosen_on_held_out_samples():
+    X, y = features(n=200)
+    rates = (1e-4, 0.3, 1.0)
+    probe = LinearProbe(**SGD, lr=rates, weight_decay=0.0, random_state=0).fit(X - 3, y)
+    seed = int(np.random.RandomState(0).randint(2**31 - 1))
+    train, held = train_test_split(np.arange(200), test_size=40, stratify=y, random_state=seed)
+    scores = [
+        LinearProbe(**SGD, lr=lr, weight_decay=0.0, random_state=0)
+        .fit(X[train] - 3, y[train])
+        .score(X[held] - 3, y[held])
+        for lr in rates
+    ]
+    np.testing.assert_allclose(probe.validation_scores_, scores)
+    assert probe.best_params_ == {"lr": rates[int(np.argmax(scores))]} != {"lr": 1e-4}
+    alone = LinearProbe(**SGD, **probe.best_params_, weight_decay=0.0, random_state=0).fit(X - 3, y)
+    assert np.array_equal(probe.coef_, alone.coef_)
+    assert alone.best_params_ == {}
+    assert len(alone.validation_scores_) == 0
+
+
+def test_all_combinations_of_several_values_are_compared():
+    X, y = features(n=60)
+    probe = LinearProbe(**SGD, lr=[0.1, 0.2], weight_decay=np.array([0.0, 0.1, 1.0]), random_state=0).fit(X - 3, y)
+    assert probe.validation_scores_.shape == (6,)
+    assert set(probe.best_params_) == {"lr", "weight_decay"}
+    with pytest.raises(ValueError, match=r"The 'lr' parameter of LinearProbe must be a float in the range .* Got -1"):
+        LinearProbe(**SGD, lr=[0.1, -1]).fit(X, y)
+    with pytest.raises(ValueError, match=r"parameter 'lr' need.* a non-empty sequence"):
+        LinearProbe(**SGD, lr=[]).fit(X, y)
+
+
+@pytest.mark.parametrize(("y", "fraction"), [("aaaaaaaaab", 0.2), ("abcdeabcde", 0.3), ("aabbccddee", 0.6)])
+def test_fractions_that_leave_a_class_empty_are_refused(y, fraction):
+    X = np.random.default_rng(0).normal(size=(10, 2))
+    probe = LinearProbe(C=[1.0, 2.0], validation_fraction=fraction)
+    with pytest.raises(
+        ValueError, match=rf"validation_fraction={fraction} of 10 samples leaves a class empty, .* C are"
+    ):
+        probe.fit(X, list(y))
+    assert probe.set_params(C=1.0).fit(X, list(y)).predict(X).shape == (10,)
+
+
+def test_a_rare_class_is_never_missing_from_what_is_trained_on():
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1, 2], [45, 45, 10])
+    for seed in range(20):
+        probe = LinearProbe(C=[1e-3, 1.0], validation_fraction=0.9, random_state=seed, device="cpu")
+        assert probe.fit(rng.normal(size=(100, 3)), y).coef_.shape == (3, 3)
