@@ -533,7 +533,7 @@ class _DenseTransfer(BaseEstimator, ABC):
     def _run(self, image: Tensor) -> Any:
         """Run the network on an image (c, h, w), alone, so that it does not depend on others."""
         device = next(self.model_.parameters()).device
-        with torch.inference_mode():
+        with torch.no_grad():
             return self.model_.eval()([_unit(image.to(device))])[0]
 
 

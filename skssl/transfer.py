@@ -26,7 +26,7 @@ from skssl.datasets import _impatient, load_images
 from skssl.dense import read_objects
 from skssl.encoders import MODULE_SHAPE, Encoder, as_trained
 from skssl.errors import pick
-from skssl.images import as_images, read_picture
+from skssl.images import Images, as_images, read_picture
 from skssl.probes import LinearProbe
 
 if TYPE_CHECKING:
@@ -168,7 +168,6 @@ def transfer_table(
                 split: _encode(pairs, trained, shape, f"{name}, {split}", verbose)
                 for split, pairs in load(name, home, download, rng).items()
             }
-        _check(name, splits)
         if "val" not in splits:
             train, held_out = _hold_out(*splits["train"], rng)
             splits = {"train": train, "val": held_out, "test": splits["test"]}
@@ -214,12 +213,12 @@ def _hold_out(X: np.ndarray, y: np.ndarray, rng: np.random.RandomState) -> tuple
     return (X[order[n_out:]], y[order[n_out:]]), (X[order[:n_out]], y[order[:n_out]])
 
 
-def _check(name: str, splits: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
+def _check(name: str, splits: Mapping[str, tuple[Images, np.ndarray]]) -> None:
     """Refuse labels that do not go with the images, or test labels that cannot be learned."""
     y_train = splits["train"][1]
-    for split, (X, y) in splits.items():
-        if len(X) != len(y):
-            raise ValueError(f"The {split} split of {name!r} has {len(X)} images, but {len(y)} labels.")
+    for split, (images, y) in splits.items():
+        if y.ndim == 0 or len(images) != len(y):
+            raise ValueError(f"The {split} split of {name!r} has {len(images)} images, but {y.size} labels.")
         if y.shape[1:] != y_train.shape[1:] or y.ndim > 2:
             raise ValueError(
                 f"The labels of the {split} split of {name!r} have the shape {y.shape}, but (n,) or (n, n_classes) was "
@@ -227,7 +226,9 @@ def _check(name: str, splits: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> No
             )
         unseen = [] if y.ndim == 2 else sorted(set(y.tolist()) - set(y_train.tolist()))
         if unseen:
-            raise ValueError(f"The {split} split of {name!r} has the class {unseen[0]!r}, which its training lacks.")
+            raise ValueError(
+                f"The {split} split of {name!r} has the class {unseen[0]!r}, which its training split has not."
+            )
     if len(y_train) < 1 / HELD_OUT:
         raise ValueError(f"{name!r} has {len(y_train)} training samples, but at least {1 / HELD_OUT:.0f} are needed.")
 
@@ -343,13 +344,14 @@ def _encode_own(
             f"The data set {name!r} must be (X_train, y_train, X_test, y_test), or have X_val, y_val in between. Got "
             f"{len(parts)} parts."
         )
-    read, splits = trained.read, dict[str, tuple[Any, Any]]()
-    for split, X, y in zip(("train", "test") if len(parts) == 4 else _SPLITS, parts[::2], parts[1::2], strict=True):
-        if shape is not None and not splits:
-            first = as_images(X, shape, reset=False)
-            read = partial(as_images, image_shape=shape, reset=False, shape=first.shape, scale=first.scale)
-        splits[split] = trained.transform(read(X)), np.asarray(y)
-    return splits
+    names = ("train", "test") if len(parts) == 4 else _SPLITS
+    read = trained.read
+    if shape is not None:
+        first = as_images(parts[0], shape, reset=False)
+        read = partial(as_images, image_shape=shape, reset=False, shape=first.shape, scale=first.scale)
+    splits = {split: (read(X), np.asarray(y)) for split, X, y in zip(names, parts[::2], parts[1::2], strict=True)}
+    _check(name, splits)
+    return {split: (trained.transform(images), y) for split, (images, y) in splits.items()}
 
 
 # The data sets
