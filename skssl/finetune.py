@@ -94,6 +94,7 @@ def label_fraction(y: Any, fraction: float, random_state: Any = None) -> np.ndar
 
 def _cross_entropy(net: Objective, batch: Batch) -> dict[str, Tensor]:
     """Compute the cross-entropy of labelled images, and how many are classified correctly."""
+    assert batch.target is not None
     logits = net.head(net.encoder(batch.views[0])).float()
     return {
         "cross_entropy": F.cross_entropy(logits, batch.target),
@@ -146,6 +147,9 @@ class _Step:
 
 class _Renormalized(nn.Module):
     """A network that was trained with its own normalisation, for images that are normalised as for another one."""
+
+    gain: Tensor
+    shift: Tensor
 
     def __init__(self, module: nn.Module, own: Augmentation, other: Augmentation, channels: int) -> None:
         super().__init__()
@@ -551,13 +555,14 @@ class Distiller(ImageClassifier):
             fitted = teacher if teacher.__sklearn_is_fitted__() else clone(teacher).fit(X, y)
             net = fitted.net_
             home = torch.device(net.device)
-            return Encoder(fitted.classifier_, net.augmentations[0], home, fitted._read), fitted.classes_
+            seen = Encoder(fitted.classifier_, net.augmentations[0], home, net.module_.shape, fitted._read)
+            return seen, fitted.classes_
         if isinstance(teacher, nn.Module):
             images, home = as_images(X), resolve_device(self.device)
             module = copy.deepcopy(teacher).to(home).eval()
             with torch.no_grad():
                 n_classes = module(torch.zeros(1, *images.shape, device=home)).shape[1]
-            return Encoder(module, Augmentation(), home, as_images), np.arange(n_classes)
+            return Encoder(module, Augmentation(), home, images.shape, as_images), np.arange(n_classes)
         raise TypeError(
             "teacher must be a FineTuner or a Distiller, a FrozenEstimator of one, or a torch.nn.Module. Got "
             f"{self.teacher!r}."

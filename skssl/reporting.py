@@ -27,7 +27,7 @@ from skssl.display.neighbors import nearest
 from skssl.images import Images, subset
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    pass
 
 __all__ = ["report"]
 
@@ -210,7 +210,7 @@ def _figures(estimator: Any, X: Any, made: dict[str, Any], random_state: Any) ->
     """The displays by their headings, as addresses that hold the pictures."""
     from matplotlib import pyplot as plt
 
-    drawn: dict[str, Figure] = {}
+    drawn: dict[str, Any] = {}
     with plt.ioff():
         if isinstance(estimator, SSLTransformer):
             if len(estimator.history_):

@@ -84,8 +84,8 @@ def test_axes_that_are_given_are_drawn_on_and_others_are_made(draw, encoder, X, 
     display.plot()
     assert len(plt.get_fignums()) == 1, "plot can be called again, and makes a figure"
     assert display.figure_ is not figure
-    with pytest.raises(ValueError, match="expected 1, got 2"):
-        display.plot([ax, ax])
+    with pytest.raises(ValueError, match=r"as many axes as there are panels: expected .*, got 9"):
+        display.plot([ax] * 9)
 
 
 @pytest.mark.parametrize("draw", DISPLAYS.values(), ids=DISPLAYS)
@@ -153,10 +153,9 @@ def test_what_the_other_tasks_give_to_the_network(X):
     columns = ViewsDisplay.from_estimator(quick(SimCLR, aux=tasks), X, n_images=2).columns
     assert list(columns) == ["original", "view 1", "view 2", *tasks]
     for view, holed in zip(columns["view 1"], columns["inpainting"], strict=True):
-        same = np.isclose(view, holed, atol=1e-5).all(2)
-        assert same[:4].all()
-        assert same[-4:].all()
-        assert np.allclose(holed[6:10, 6:10], np.array(Augmentation().mean), atol=1e-5)
+        hidden = np.isclose(holed, np.array(Augmentation().mean), atol=1e-5).all(2)
+        assert hidden.sum() >= 64, "a quarter of the image"
+        np.testing.assert_allclose(holed[~hidden], view[~hidden], atol=1e-5)
     for gray in columns["colorization"]:
         np.testing.assert_allclose(gray, gray[..., :1].repeat(3, axis=2), atol=1e-6)
     for name in ("jigsaw", "relative_patch"):  # tiles of 4 pixels, three a side, with gaps of 1

@@ -74,7 +74,7 @@ class ContextEncoderTask(Task):
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
         view = batch.views[0]
         if self.region == "random":
-            hole = blobs(len(view), *view.shape[2:], view.device)
+            hole = blobs(len(view), view.shape[2], view.shape[3], view.device)
             part, weight = view, hole / hole.float().mean()
         else:
             rows, columns, margin = middle(*view.shape[2:])
@@ -112,8 +112,9 @@ def blobs(n: int, height: int, width: int, device: torch.device) -> Tensor:
     """
     cells = [min(side, 8) for side in (height, width)]  # the code's: 0.06 numbers a pixel, and images of 128 pixels
     noise = F.interpolate(torch.rand(n, 1, *cells, device=device), (height, width), mode="bicubic").flatten(1)
-    rank = noise.shape[1] - max(1, noise.shape[1] // 4)
-    return (noise > noise.kthvalue(rank, dim=1, keepdim=True).values).view(n, 1, height, width)
+    count = max(1, noise.shape[1] // 4)
+    least = noise.kthvalue(noise.shape[1] - count + 1, dim=1, keepdim=True).values
+    return (noise >= least).view(n, 1, height, width)
 
 
 def middle(height: int, width: int) -> tuple[slice, slice, int]:
