@@ -76,7 +76,7 @@ def render_tables() -> None:
 
     probes = pd.read_csv(results / "probes.csv").groupby(["hardware", "job"], sort=False).last().reset_index()
     shown = ["job", "seconds", "sklearn_seconds", "ratio", "loss", "sklearn_loss", "accuracy", "sklearn_accuracy"]
-    probes = probes[[*shown, "same_prediction", "hardware", "commit"]]
+    probes = probes.reindex(columns=[*shown, "same_prediction", "hardware", "commit"])
     probes.round({"seconds": 2, "sklearn_seconds": 2, "ratio": 3, "loss": 6, "sklearn_loss": 6}).to_csv(
         generated / "probes.csv", index=False
     )
