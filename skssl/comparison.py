@@ -10,6 +10,7 @@ import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,7 @@ def compare(
     probes = _named(
         "probes", {"linear": LinearProbe(), "kNN": KNNProbe()} if probes is None else probes, ("fit", "score")
     )
-    seeds = [random_state] if isinstance(random_state, Integral) else list(random_state)
+    seeds = [random_state] if isinstance(random_state, (int, Integral)) else list(random_state)
     if not seeds or not all(isinstance(seed, Integral) for seed in seeds) or len(set(seeds)) < len(seeds):
         raise ValueError(f"random_state must be one or more different integers. Got {random_state!r}.")
     if isinstance(X, Mapping):
@@ -130,7 +131,7 @@ def compare(
         given = {name: (*parts, None, None)[:4] for name, parts in X.items()}
     else:
         given = {"": (X, y, X_test, y_test)}
-    data = [_split(name, *parts, test_size) for name, parts in given.items()]
+    data = [_split(test_size, name, *parts) for name, parts in given.items()]
     folder = None
     if cache is not None:
         folder = Path(cache).expanduser()
@@ -191,7 +192,7 @@ def _named(parameter: str, given: Any, needs: tuple[str, str]) -> dict[str, Any]
     return dict(given)
 
 
-def _split(name: str, X: Any, y: Any, X_test: Any, y_test: Any, test_size: float) -> _Split:
+def _split(test_size: float, name: str, X: Any, y: Any, X_test: Any, y_test: Any) -> _Split:
     """Check a data set, and split it where there are no images to test on."""
     of = f" of the data set {name!r}" if name else ""
     if y is None or (X_test is None) != (y_test is None):
@@ -261,8 +262,7 @@ def _run(
             speed = {of: float(made[of]) for of in ("seconds", "images_per_second")}
             note = {"method": repr(method), "seed": int(seed), **speed, "scores": note["scores"]}
             note["scores"][keys[title]] = {"probe": repr(judges[title]), "score": score}
-            text = json.dumps(note, indent=1)
-            _write(notes, lambda path, text=text: path.write_text(text))
+            _write(notes, partial(Path.write_text, data=json.dumps(note, indent=1)))
     except Exception as error:
         error.add_note(f"This was method {name!r} with seed {seed}{data.of}, in compare.")
         raise
@@ -276,7 +276,7 @@ def _train(method: Any, data: _Split, stored: Path | None) -> dict[str, Any]:
     start = time.perf_counter()
     fitted = as_encoder(method, data.X) if isinstance(method, nn.Module) else method.fit(data.X, data.y)
     seconds = time.perf_counter() - start
-    history = getattr(fitted, "history_", ())
+    history: Any = getattr(fitted, "history_", ())
     speed = history["images_per_second"].median() if len(history) else math.nan
     features = {part: np.asarray(fitted.transform(X)) for part, X in (("train", data.X), ("test", data.X_test))}
     made = {**features, "seconds": seconds, "images_per_second": speed}

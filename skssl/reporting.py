@@ -10,7 +10,7 @@ import os
 from importlib import resources
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,9 +25,6 @@ from skssl.display._drawing import class_colors, classes_of, encoded, pictures, 
 from skssl.display.embedding import embed
 from skssl.display.neighbors import nearest
 from skssl.images import Images, subset
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 __all__ = ["report"]
 
@@ -210,7 +207,7 @@ def _figures(estimator: Any, X: Any, made: dict[str, Any], random_state: Any) ->
     """The displays by their headings, as addresses that hold the pictures."""
     from matplotlib import pyplot as plt
 
-    drawn: dict[str, Figure] = {}
+    drawn: dict[str, Any] = {}
     with plt.ioff():
         if isinstance(estimator, SSLTransformer):
             if len(estimator.history_):

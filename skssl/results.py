@@ -305,20 +305,23 @@ class Results:
 
         table = self.summary(methods, baseline=baseline)
         unit = 100 if percent else 1
-        cell = table["mean"].map(lambda mean: f"{unit * mean:.{digits}f}")
-        cell += table["std"].map(lambda std: f" ± {unit * std:.{digits}f}", na_action="ignore").fillna("")
-        change = table["difference"].map(lambda change: f" ({unit * change:+.{digits}f})", na_action="ignore")
-        cell += change.fillna("").str.replace("-", "−")
-        table = table.assign(cell=cell.where(table["mean"].notna(), ""))
+
+        def text(of: str, form: str) -> pd.Series:
+            """A column of the summary as text, empty where there is no number."""
+            return table[of].map(lambda number: "" if pd.isna(number) else form.format(unit * number, digits))
+
+        change = text("difference", " ({:+.{}f})").str.replace("-", "−")
+        table = table.assign(cell=text("mean", "{:.{}f}") + text("std", " ± {:.{}f}") + change)
         columns = ["dataset", "probe"] if any(table["dataset"] != "") else ["probe"]
-        wide = table.pivot(index="method", columns=columns, values=["cell", "mean"])
+        wide: Any = table.pivot(index="method", columns=columns, values=["cell", "mean"])
         # A pivot orders by name; here all stay in the order in which they came.
         places = [{value: place for place, value in enumerate(self.frame[name].unique())} for name in columns]
         heads = table[columns].drop_duplicates()
-        heads = heads.sort_values(columns, key=lambda values: values.map(places[columns.index(values.name)]))
+        heads = heads.sort_values(columns, key=lambda values: values.map(places[columns.index(str(values.name))]))
         kept = heads["probe"] if len(columns) == 1 else pd.MultiIndex.from_frame(heads)
         cells, means = (wide[of].loc[table["method"].unique(), kept] for of in ("cell", "mean"))
-        return cells.astype(object).fillna(""), means.astype(float) == means.astype(float).max()
+        means = means.astype(float)
+        return cells.fillna(""), means == means.max()
 
 
 def _baselines(methods: list[str], baseline: str | Mapping[str, str] | None) -> dict[str, str]:

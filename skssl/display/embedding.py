@@ -26,7 +26,7 @@ from skssl.errors import pick
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
 
 class EmbeddingDisplay:
@@ -73,7 +73,7 @@ class EmbeddingDisplay:
     """
 
     ax_: Axes
-    figure_: Figure
+    figure_: Figure | SubFigure
 
     def __init__(
         self,
@@ -200,7 +200,8 @@ class EmbeddingDisplay:
         for place, marker in enumerate(MARKERS[: -(-len(classes) // len(COLORS))] if len(classes) <= MOST else "o"):
             some = order[codes[order] // len(COLORS) == place] if len(classes) <= MOST else order
             self.ax_.scatter(
-                *self.embedding[some].T,
+                self.embedding[some, 0],
+                self.embedding[some, 1],
                 c=colors[codes[some]],
                 marker=marker,
                 s=max(5, min(22, 9000 / len(codes))),
@@ -269,6 +270,7 @@ def embed(features: np.ndarray, method: str, random_state: Any) -> tuple[np.ndar
     pick("method", method, {"tsne": None, "pca": None})
     if len(features) < 3:
         raise ValueError(f"A map needs at least three images. Got {len(features)}.")
+    features = features.astype(np.float64)  # else threads that add in another order change digits that are seen
     if method == "pca":
         pca = PCA(2)
         embedding = pca.fit_transform(features)

@@ -12,7 +12,7 @@ from skssl.display._drawing import INK, SMALL, TEXT, classes_of, encoded, hang, 
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
 SAME, OTHER = "#009e73", "#d55e00"  # bluish green and vermilion of Okabe and Ito
 
@@ -60,7 +60,7 @@ class NeighborsDisplay:
     """
 
     ax_: Axes
-    figure_: Figure
+    figure_: Figure | SubFigure
 
     def __init__(
         self,
@@ -168,7 +168,7 @@ class NeighborsDisplay:
         self.figure_ = self.ax_.figure
         hang(self.ax_, wall, left, gap)
         known = self.query_y is not None and self.neighbor_y is not None
-        write = {"ha": "center", "va": "top", "fontsize": SMALL, "color": INK, "parse_math": False}
+        write: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": SMALL, "color": INK, "parse_math": False}
         for row in range(n):
             top = row * (tall + gap)
             if self.query_y is not None:

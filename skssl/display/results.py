@@ -11,7 +11,7 @@ from skssl.display._drawing import COLORS, INK, MARKERS, TEXT, key, new_axes, ti
 from skssl.results import Results
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
 
 class ResultsDisplay:
@@ -48,7 +48,7 @@ class ResultsDisplay:
     """
 
     axes_: np.ndarray
-    figure_: Figure
+    figure_: Figure | SubFigure
 
     def __init__(self, results: Results) -> None:
         self.results = results

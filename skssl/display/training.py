@@ -13,7 +13,7 @@ from skssl.errors import pick
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
 MEASURES = ("embedding_std", "effective_rank")
 REST = ("epoch", "lr", "images_per_second", *MEASURES)  # of a history, what is no loss
@@ -55,7 +55,7 @@ class TrainingDisplay:
     """
 
     axes_: np.ndarray
-    figure_: Figure
+    figure_: Figure | SubFigure
 
     def __init__(self, histories: Any) -> None:
         self.histories: dict[str, pd.DataFrame] = dict(histories) if isinstance(histories, dict) else {"": histories}
@@ -115,7 +115,7 @@ class TrainingDisplay:
         """
         from matplotlib.ticker import MaxNLocator
 
-        columns = {name: None for history in self.histories.values() for name in history}
+        columns = {str(name): None for history in self.histories.values() for name in history}
         chosen = [(given,) if isinstance(given, str) else tuple(given) for given in measures or self._measures()]
         for name in (name for panel in chosen for name in panel):
             pick("measures", name, columns)
@@ -152,7 +152,7 @@ class TrainingDisplay:
 
     def _measures(self) -> list[Any]:
         """The panels that are drawn where none are named."""
-        found = {name: None for history in self.histories.values() for name in history}
+        found = {str(name): None for history in self.histories.values() for name in history}
         accuracies = [name for name in found if name.endswith("_accuracy")]
         losses: list[str] = ["loss"]
         if len(self.histories) == 1:

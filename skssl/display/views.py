@@ -22,7 +22,7 @@ from skssl.methods.rotation_decoupling import RotationDecoupling
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
 OWN = (Pretext, PIRL, RotationDecoupling)  # methods that have a pretext task within them
 
@@ -61,7 +61,7 @@ class ViewsDisplay:
     """
 
     ax_: Axes
-    figure_: Figure
+    figure_: Figure | SubFigure
 
     def __init__(self, columns: dict[str, list[np.ndarray]]) -> None:
         self.columns = columns
