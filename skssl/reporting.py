@@ -10,7 +10,7 @@ import os
 from importlib import resources
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,9 +26,12 @@ from skssl.display.embedding import embed
 from skssl.display.neighbors import nearest
 from skssl.images import Images, subset
 
+<<<<<<< HEAD
 if TYPE_CHECKING:
     pass
 
+=======
+>>>>>>> helper-d
 __all__ = ["report"]
 
 SIDES = (32, 48)  # pixels of a thumbnail on the sheet: of small images and of others

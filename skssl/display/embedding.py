@@ -270,6 +270,7 @@ def embed(features: np.ndarray, method: str, random_state: Any) -> tuple[np.ndar
     pick("method", method, {"tsne": None, "pca": None})
     if len(features) < 3:
         raise ValueError(f"A map needs at least three images. Got {len(features)}.")
+    features = features.astype(np.float64)  # else threads that add in another order change digits that are seen
     if method == "pca":
         pca = PCA(2)
         embedding = pca.fit_transform(features)
