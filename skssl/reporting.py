@@ -26,12 +26,6 @@ from skssl.display.embedding import embed
 from skssl.display.neighbors import nearest
 from skssl.images import Images, subset
 
-<<<<<<< HEAD
-if TYPE_CHECKING:
-    pass
-
-=======
->>>>>>> helper-d
 __all__ = ["report"]
 
 SIDES = (32, 48)  # pixels of a thumbnail on the sheet: of small images and of others

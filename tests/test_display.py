@@ -84,11 +84,7 @@ def test_axes_that_are_given_are_drawn_on_and_others_are_made(draw, encoder, X, 
     display.plot()
     assert len(plt.get_fignums()) == 1, "plot can be called again, and makes a figure"
     assert display.figure_ is not figure
-<<<<<<< HEAD
-    with pytest.raises(ValueError, match=r"as many axes as there are panels: expected .*, got 9"):
-=======
     with pytest.raises(ValueError, match=r"as many axes as there are panels: expected \d, got 9"):
->>>>>>> helper-d
         display.plot([ax] * 9)
 
 
