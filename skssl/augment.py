@@ -933,6 +933,10 @@ class Augmentation(BaseEstimator):
         )
 
 
+# What labels are learned with: torchvision's random resized crop and flip
+CROPS_AND_FLIPS = Augmentation(jitter=0.0, gray=0.0)
+
+
 @dataclass(kw_only=True, eq=False, repr=False)
 class MultiCrop(BaseEstimator):
     """Some views of large crops and some smaller views of small crops, as SwAV and DINO take them.

@@ -21,7 +21,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skssl.augment import Augmentation
+from skssl.augment import CROPS_AND_FLIPS, Augmentation
 from skssl.base import SSLTransformer, add_shared, as_labels, number_classes
 from skssl.devices import resolve_device, resolve_precision
 from skssl.encoders import Encoder, as_encoder
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Distiller", "FineTuner", "label_fraction"]
-
-CROP_AND_FLIP = Augmentation(jitter=0.0, gray=0.0)
 
 
 def label_fraction(y: Any, fraction: float, random_state: Any = None) -> np.ndarray:
@@ -341,7 +339,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         self._read, self.n_features_in_ = encoder.read, math.prod(images.shape)
         device = resolve_device(self.device)
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
-        augment = CROP_AND_FLIP if self.augment is None else self.augment
+        augment = CROPS_AND_FLIPS if self.augment is None else self.augment
         module = copy.deepcopy(encoder.module).requires_grad_(True)
         with torch.no_grad():
             dim = module.eval()(torch.zeros(1, *images.shape, device=encoder.device)).shape[1]

@@ -237,10 +237,10 @@ class LinearProbe(Probe):
         self.best_params_, self.validation_scores_ = candidates[0], np.empty(0)
         if split is not None:
             rows, held = split
-            solve, scores = learn(rows), []
+            solve, unseen, scores = learn(rows), features[held], []
             for candidate in tqdm(candidates, "LinearProbe", unit=" candidates", disable=not self.verbose):
                 coef, intercept = solve(candidate)
-                logits = features[held] @ coef.T + intercept
+                logits = unseen @ coef.T + intercept
                 scores.append((logits.argmax(axis=1) == codes[held]).mean())
             self.validation_scores_ = np.array(scores)
             self.best_params_ = candidates[int(self.validation_scores_.argmax())]

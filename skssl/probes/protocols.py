@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from skssl.augment import Augmentation
+from skssl.augment import CROPS_AND_FLIPS
 
 Protocols = dict[str, dict[str, Any]]
 
-CROPS_AND_FLIPS = Augmentation(jitter=0.0, gray=0.0)  # torchvision's RandomResizedCrop and RandomHorizontalFlip
 
 LINEAR_DEFAULTS: dict[str, Any] = {
     "solver": "lbfgs",
