@@ -27,7 +27,7 @@ from skssl import FineTuner, LinearProbe, label_fraction
 
 NAMES = ["pixels", "untrained", "SimCLR", "SimCLR + rotation", "BYOL", "BYOL + rotation"]
 EPOCHS = {0.01: 100, 0.05: 60, 0.1: 40, 0.2: 30, 1.0: 20}  # by the share of labels: from 300 to 6,000 steps
-TUNING: dict[str, Any] = {"batch_size": 64, "backbone_lr": 0.1, "head_lr": 0.2, "schedule": "cosine"}
+TUNING: dict[str, Any] = {"batch_size": 64, "backbone_lr": 0.2, "head_lr": 0.5, "schedule": "cosine"}
 
 
 def probe(features: np.ndarray, labels: np.ndarray) -> GridSearchCV:

@@ -2,7 +2,7 @@
 
 20,000 images of CIFAR-10 to train the encoders and the rotation probes with, the test set to judge on. All encoders are
 given SimCLR's views for the contrastive accuracy, in batches of 512. RotNet has no projector. On two CPU cores it takes
-about three minutes a method and seed, beside the training of the encoder.
+one to two minutes a method and seed, beside the training of the encoder.
 
     python -m benchmarks.pretext_accuracy [NAME ...] [--seeds 0 1 2] [--epochs 10] [--images 20000] [--again]
 """

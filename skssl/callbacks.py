@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, Self
 
@@ -13,6 +14,7 @@ from sklearn.utils import check_consistent_length
 from skorch.callbacks import Callback
 from torch import Tensor
 
+from skssl.base import as_labels
 from skssl.engine import Trainer, encode
 from skssl.images import Images, as_images
 from skssl.probes import KNNProbe
@@ -33,7 +35,7 @@ class KNNMonitor(Callback):
     X : array-like, sequence of files or PIL images, or torch Dataset
         Labelled images, like the training's.
     y : array-like of shape (n,)
-        Their classes.
+        Their classes. Images whose class is -1 are left out.
     X_test, y_test : default=None
         Images that are classified, and their classes. By default a random fifth of X and y, which then do not vote.
     n_neighbors : int, default=20
@@ -72,19 +74,27 @@ class KNNMonitor(Callback):
 
     def on_train_begin(self, net: Trainer, X: Images, **kwargs: Any) -> None:
         """Read the images as the training's are read."""
-        form = {"image_shape": getattr(net.module_.method, "image_shape", None), "shape": X.shape, "scale": X.scale}
-        bank, y = as_images(self.X, reset=False, **form), np.asarray(self.y)
+        image_shape = getattr(net.module_.method, "image_shape", None)
+        read = partial(as_images, image_shape=image_shape, reset=False, shape=X.shape, scale=X.scale)
+
+        def labelled(X: Any, y: Any) -> tuple[Images, np.ndarray]:
+            y = as_labels(y)
+            known = np.flatnonzero(y != -1)
+            if not len(known):
+                raise ValueError("KNNMonitor needs labelled images, but all labels are -1: unknown.")
+            return read(X).take(torch.from_numpy(known)), np.array(y[known].tolist())
+
+        self.bank_, self.bank_labels_ = images, labels = labelled(self.X, self.y)
         if self.X_test is None:
-            kept, test = train_test_split(np.arange(len(y)), test_size=0.2, random_state=0)
-            some = (bank.take(torch.from_numpy(index)) for index in (kept, test))
-            self.images_, self.labels_ = tuple(some), (y[kept], y[test])
+            kept, test = train_test_split(np.arange(len(labels)), test_size=0.2, random_state=0)
+            self.bank_, self.bank_labels_ = images.take(torch.from_numpy(kept)), labels[kept]
+            self.test_, self.test_labels_ = images.take(torch.from_numpy(test)), labels[test]
         else:
-            self.images_ = bank, as_images(self.X_test, reset=False, **form)
-            self.labels_ = y, np.asarray(self.y_test)
-        if not 1 <= self.n_neighbors <= len(self.images_[0]):
+            self.test_, self.test_labels_ = labelled(self.X_test, self.y_test)
+        if not 1 <= self.n_neighbors <= len(self.bank_):
             raise ValueError(
-                "KNNMonitor's n_neighbors must be from 1 to the number of images to compare with, "
-                f"{len(self.images_[0])}. Got {self.n_neighbors!r}."
+                "KNNMonitor's n_neighbors must be from 1 to the number of labelled images to compare with, "
+                f"{len(self.bank_)}. Got {self.n_neighbors!r}."
             )
 
     def on_epoch_end(self, net: Trainer, **kwargs: Any) -> None:
@@ -94,10 +104,10 @@ class KNNMonitor(Callback):
         augment, device = net.augmentations[0], torch.device(net.device)
         bank, test = (
             torch.cat([part.cpu() for part in encode(net.module_.encoder, images, augment, device)]).numpy()
-            for images in self.images_
+            for images in (self.bank_, self.test_)
         )
-        probe = KNNProbe(n_neighbors=self.n_neighbors, device=device).fit(bank, self.labels_[0])
-        net.history.record("knn", float(probe.score(test, self.labels_[1])))
+        probe = KNNProbe(n_neighbors=self.n_neighbors, device=device).fit(bank, self.bank_labels_)
+        net.history.record("knn", float(probe.score(test, self.test_labels_)))
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is read again when training goes on."""
@@ -150,7 +160,7 @@ class GradientSNR(Callback):
         if not isinstance(self.decay, Real) or not 0 < self.decay < 1:
             raise ValueError(f"GradientSNR's decay must be between 0 and 1. Got {self.decay!r}.")
         self.moments_: list[Tensor] = []
-        self.steps_ = 0
+        self.steps_: int = 0
         return self
 
     def on_epoch_begin(self, net: Trainer, **kwargs: Any) -> None:

@@ -94,6 +94,7 @@ def label_fraction(y: Any, fraction: float, random_state: Any = None) -> np.ndar
 
 def _cross_entropy(net: Objective, batch: Batch) -> dict[str, Tensor]:
     """Compute the cross-entropy of labelled images, and how many are classified correctly."""
+    assert batch.target is not None
     logits = net.head(net.encoder(batch.views[0])).float()
     return {
         "cross_entropy": F.cross_entropy(logits, batch.target),
@@ -146,6 +147,9 @@ class _Step:
 
 class _Renormalized(nn.Module):
     """A network that was trained with its own normalisation, for images that are normalised as for another one."""
+
+    gain: Tensor
+    shift: Tensor
 
     def __init__(self, module: nn.Module, own: Augmentation, other: Augmentation, channels: int) -> None:
         super().__init__()

@@ -263,6 +263,18 @@ def test_knn_monitor_holds_a_fifth_out_and_rests_between(X, y):
     assert (history.dropna() * 8 % 1 == 0).all(), "8 of 40 images are judged"
 
 
+def test_knn_monitor_leaves_out_what_has_no_class(X, y):
+    few = skssl.label_fraction(y, 0.8, random_state=0)
+    known = few != -1
+    columns = [
+        quick(skssl.SimCLR, callbacks=[monitor]).fit(X).history_["knn"]
+        for monitor in (KNNMonitor(X, few, n_neighbors=3), KNNMonitor(X[known], y[known], n_neighbors=3))
+    ]
+    np.testing.assert_array_equal(*columns)
+    with pytest.raises(ValueError, match="needs labelled images, but all labels are -1"):
+        quick(skssl.SimCLR, callbacks=[KNNMonitor(X, np.full(40, -1))]).fit(X)
+
+
 def test_watching_changes_nothing(X, y):
     alone = quick(skssl.SimCLR, epochs=2).fit(X)
     watched = quick(skssl.SimCLR, epochs=2, callbacks=[KNNMonitor(X, y, n_neighbors=3), GradientSNR()]).fit(X)
