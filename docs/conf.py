@@ -128,7 +128,8 @@ def render_tables() -> None:
         scores["method"] = scores["method"].replace(names if paper == "GSG" else {})
         shown = scores["method"][scores["dataset"] == "CIFAR-10"].unique().tolist()
         results = Results(scores.drop_duplicates(["dataset", "method", "seed", "probe"], keep="first"))
-        (generated / f"{title}.inc").write_text(results.to_markdown(shown, digits=digits))
+        table = results.to_html(shown, digits=digits)
+        (generated / f"{title}.html").write_text(f'<div style="overflow-x: auto; font-size: 0.85em">{table}</div>')
 
 
 def render_curves() -> None:

@@ -19,6 +19,8 @@ import joblib
 import numpy as np
 from sklearn.base import clone
 from sklearn.model_selection import train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils._param_validation import Interval, validate_params
 from sklearn.utils.validation import _num_samples, column_or_1d
 from torch import nn
@@ -76,7 +78,8 @@ def compare(
         That share, or how many images.
     probes : dict of str to estimator, or list of these, default=None
         Classifiers or other estimators with ``fit`` and ``score``, by name. They are fitted to the features of the
-        training images. None is ``{"linear": LinearProbe(), "kNN": KNNProbe()}``.
+        training images. None is ``make_pipeline(StandardScaler(), LinearProbe(C=0.01))`` as "linear", and
+        ``KNNProbe()`` as "kNN".
     random_state : int or sequence of int, default=(0,)
         The seeds: each run gives one to every ``random_state`` of the method and of the probes. A method that has none
         is run once, with the first.
@@ -119,9 +122,9 @@ def compare(
     1  untrained     0  KNNProbe
     """
     methods = _named("methods", methods, ("fit", "transform"))
-    probes = _named(
-        "probes", {"linear": LinearProbe(), "kNN": KNNProbe()} if probes is None else probes, ("fit", "score")
-    )
+    if probes is None:
+        probes = {"linear": make_pipeline(StandardScaler(), LinearProbe(C=0.01)), "kNN": KNNProbe()}
+    probes = _named("probes", probes, ("fit", "score"))
     seeds = [random_state] if isinstance(random_state, (int, Integral)) else list(random_state)
     if not seeds or not all(isinstance(seed, Integral) for seed in seeds) or len(set(seeds)) < len(seeds):
         raise ValueError(f"random_state must be one or more different integers. Got {random_state!r}.")

@@ -20,7 +20,8 @@ from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
-from sklearn.preprocessing import FunctionTransformer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 import skssl
 from skssl import KNNProbe, LinearProbe, Results, SimCLR, SupCon, compare
@@ -107,6 +108,14 @@ def test_probes_do_not_see_images_of_an_unknown_class(data):
     encoder = clone(method).set_params(random_state=0).fit(X)
     probe = KNNProbe(n_neighbors=3).fit(encoder.transform(X[:15]), codes[:15])
     assert found.frame["score"].tolist() == [probe.score(encoder.transform(X_test), test_codes)]
+
+
+def test_by_default_a_linear_and_a_nearest_neighbour_probe_judge(data):
+    frame = compare([Counted()], *data[:2], X_test=data[2], y_test=data[3]).frame
+    assert frame["probe"].tolist() == ["linear", "kNN"]
+    features = Counted(random_state=0).fit(data[0])
+    linear = make_pipeline(StandardScaler(), LinearProbe(C=0.01)).fit(features.transform(data[0]), data[1])
+    assert frame["score"][0] == linear.score(features.transform(data[2]), data[3])
 
 
 def test_a_method_without_a_seed_is_run_once(data):

@@ -1,5 +1,7 @@
 """The displays: what they draw is what they were given, on the axes that they were given."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -98,6 +100,13 @@ def test_nothing_is_cut_off_where_a_figure_is_saved(draw, encoder, X, y, results
     assert tight.y0 >= -1
     assert tight.x1 <= whole.x1 + 1
     assert tight.y1 <= whole.y1 + 1
+
+
+def test_every_display_has_a_picture_in_the_gallery():
+    scripts = "".join(path.read_text() for path in (Path(__file__).parents[1] / "examples").glob("plot_*.py"))
+    displays = [name for name in skssl.__all__ if name.endswith("Display")]
+    assert len(displays) == 5
+    assert [name for name in displays if f"\n{name}.from_" not in scripts] == []
 
 
 # Training
