@@ -453,7 +453,9 @@ def test_the_recorded_rows_make_both_tables():
         for name in table.index
     }
     gain = mean["SwAV + rotation"] - mean["SwAV"]
-    assert table.loc["SwAV + rotation", ("CIFAR-10", "knn")] == f"{mean['SwAV + rotation']:.1f} ({gain:+.1f})"
+    cell = table.loc["SwAV + rotation", ("CIFAR-10", "knn")]  # with a deviation as soon as there are several seeds
+    assert cell.startswith(f"{mean['SwAV + rotation']:.1f}")
+    assert cell.endswith(f"({gain:+.1f})")
     names = {"SimSiam": "SimSiam", "SimSiamGSG, shared views": "SimSiam + GSG"}
     assert results.pivot_results(names).index.tolist() == ["SimSiam", "SimSiam + GSG"]
 
