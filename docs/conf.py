@@ -129,7 +129,9 @@ def render_tables() -> None:
         shown = scores["method"][scores["dataset"] == "CIFAR-10"].unique().tolist()
         results = Results(scores.drop_duplicates(["dataset", "method", "seed", "probe"], keep="first"))
         table = results.to_html(shown, digits=digits)
-        (generated / f"{title}.html").write_text(f'<div style="overflow-x: auto; font-size: 0.85em">{table}</div>')
+        (generated / f"{title}.html").write_text(
+            f'<div style="overflow-x: auto; font-size: 0.85em; margin-bottom: 1.5em">{table}</div>'
+        )
 
 
 def render_curves() -> None:

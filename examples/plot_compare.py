@@ -23,7 +23,8 @@ methods = {
     "SimCLR": SimCLR(**settings, epochs=6),
     "SimCLR + rotation": SimCLR(**settings, epochs=6, aux="rotation"),
 }
-probes = {"linear": make_pipeline(StandardScaler(), LinearProbe(C=0.01)), "kNN": KNNProbe(n_neighbors=3)}
+linear = make_pipeline(StandardScaler(), LinearProbe())
+probes = {"linear": linear, "kNN": KNNProbe(n_neighbors=3)}
 test = {"X_test": X[1200:], "y_test": y[1200:]}
 results = compare(methods, X[:1200], few, **test, probes=probes, random_state=[0, 1, 2])
 results

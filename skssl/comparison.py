@@ -78,8 +78,8 @@ def compare(
         That share, or how many images.
     probes : dict of str to estimator, or list of these, default=None
         Classifiers or other estimators with ``fit`` and ``score``, by name. They are fitted to the features of the
-        training images. None is ``make_pipeline(StandardScaler(), LinearProbe(C=0.01))`` as "linear", and
-        ``KNNProbe()`` as "kNN".
+        training images. None is ``make_pipeline(StandardScaler(), LinearProbe())`` as "linear", and ``KNNProbe()`` as
+        "kNN".
     random_state : int or sequence of int, default=(0,)
         The seeds: each run gives one to every ``random_state`` of the method and of the probes. A method that has none
         is run once, with the first.
@@ -123,7 +123,7 @@ def compare(
     """
     methods = _named("methods", methods, ("fit", "transform"))
     if probes is None:
-        probes = {"linear": make_pipeline(StandardScaler(), LinearProbe(C=0.01)), "kNN": KNNProbe()}
+        probes = {"linear": make_pipeline(StandardScaler(), LinearProbe()), "kNN": KNNProbe()}
     probes = _named("probes", probes, ("fit", "score"))
     seeds = [random_state] if isinstance(random_state, (int, Integral)) else list(random_state)
     if not seeds or not all(isinstance(seed, Integral) for seed in seeds) or len(set(seeds)) < len(seeds):

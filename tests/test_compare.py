@@ -114,7 +114,7 @@ def test_by_default_a_linear_and_a_nearest_neighbour_probe_judge(data):
     frame = compare([Counted()], *data[:2], X_test=data[2], y_test=data[3]).frame
     assert frame["probe"].tolist() == ["linear", "kNN"]
     features = Counted(random_state=0).fit(data[0])
-    linear = make_pipeline(StandardScaler(), LinearProbe(C=0.01)).fit(features.transform(data[0]), data[1])
+    linear = make_pipeline(StandardScaler(), LinearProbe()).fit(features.transform(data[0]), data[1])
     assert frame["score"][0] == linear.score(features.transform(data[2]), data[3])
 
 
