@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import accuracy_score, precision_recall_curve, recall_score
+from sklearn.metrics import accuracy_score, precision_recall_curve
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, validate_params
 from torch import nn
@@ -27,14 +27,15 @@ from skssl.dense import read_objects
 from skssl.encoders import MODULE_SHAPE, Encoder, as_trained
 from skssl.errors import pick
 from skssl.images import Images, as_images, read_picture
+from skssl.metrics import mean_per_class_accuracy
 from skssl.probes import LinearProbe
+from skssl.probes.protocols import LINEAR
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["mean_average_precision", "transfer_table"]
 
-WEIGHT_DECAYS = np.logspace(-6, 5, 45)  # on the sum of the losses: C is the inverse
 HELD_OUT = 0.2  # of the training samples, where a data set has no validation split
 
 Pairs = Any  # a sequence of pictures with their labels, read when they are asked for
@@ -187,8 +188,8 @@ def transfer_table(
 def _choose(train: Any, val: Any, score: Callable[[Any, Any], float], learn: Callable, verbose: int) -> float:
     """Find the C with the best score on the validation samples; of equals the largest, as in the paper's code."""
     scores = {}
-    for decay in tqdm(WEIGHT_DECAYS, desc="Regularisation", leave=False, disable=not verbose):
-        scores[float(1 / decay)] = score(val[1], learn(1 / decay, *train, val[0]))
+    for C in tqdm(LINEAR["transfer"]["C"], desc="Regularisation", leave=False, disable=not verbose):
+        scores[C] = score(val[1], learn(C, *train, val[0]))
     return max(scores, key=scores.__getitem__)
 
 
@@ -285,14 +286,9 @@ def mean_average_precision(y_true: np.ndarray, y_score: np.ndarray) -> float:
     return float(np.mean(values))
 
 
-def _mean_per_class(y_true: np.ndarray, y_pred: np.ndarray) -> float:
-    """Mean of the accuracies of the classes that are there."""
-    return float(recall_score(y_true, y_pred, labels=np.unique(y_true), average="macro"))
-
-
 METRICS: dict[str, Callable[[Any, Any], float]] = {
     "accuracy": accuracy_score,
-    "mean per class": _mean_per_class,
+    "mean per class": mean_per_class_accuracy,
     "11-point mAP": mean_average_precision,
 }
 

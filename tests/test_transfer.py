@@ -66,7 +66,7 @@ def test_a_fifth_is_held_out_by_the_seed_alone(encoder, monkeypatch):
         "_learn",
         lambda C, X, y, new, device: sizes.append((len(X), len(new))) or learn(C, X, y, new, device),
     )
-    monkeypatch.setattr(skssl.transfer, "WEIGHT_DECAYS", np.logspace(-2, 2, 3))
+    monkeypatch.setitem(skssl.transfer.LINEAR["transfer"], "C", (100.0, 1.0, 0.01))
     parts = {"a": (X[:104], y[:104], X[150:], y[150:]), "b": (X[50:150], y[50:150], X[:50], y[:50])}
     first = transfer_table(encoder, parts, random_state=1)
     assert sizes[:4] == [(84, 20)] * 3 + [(104, 50)]
@@ -114,7 +114,7 @@ def test_several_labels_an_image(encoder):
 
 
 def test_features_of_a_layer_of_a_module_and_of_what_is_frozen(encoder, monkeypatch):
-    monkeypatch.setattr(skssl.transfer, "WEIGHT_DECAYS", np.array([1.0]))
+    monkeypatch.setitem(skssl.transfer.LINEAR["transfer"], "C", (1.0,))
     parts = {"shapes": (X[:150], y[:150], X[150:], y[150:])}
     assert transfer_table(FrozenEstimator(encoder), parts)["score"][0] == transfer_table(encoder, parts)["score"][0]
     torch.manual_seed(0)
@@ -217,7 +217,7 @@ def test_cifar_is_found_where_load_images_finds_it(tmp_path, monkeypatch, encode
     values = {"X_train": X[:150], "y_train": y[:150], "X_test": X[150:], "y_test": y[150:]}
     np.savez(tmp_path / "cifar10.npz", **values)
     monkeypatch.setenv("SKSSL_DATA", str(tmp_path))
-    monkeypatch.setattr(skssl.transfer, "WEIGHT_DECAYS", np.array([1.0, 10.0]))
+    monkeypatch.setitem(skssl.transfer.LINEAR["transfer"], "C", (1.0, 0.1))
     given = transfer_table(encoder, {"own": (X[:150], y[:150], X[150:], y[150:])}, random_state=0)
     found = transfer_table(encoder, ["cifar10"], random_state=0, download=False)
     assert found["score"][0] == given["score"][0], "pictures of the encoder's own size stay as they are"

@@ -35,9 +35,8 @@ class Probe(ClassifierMixin, BaseEstimator):
         keeps its statistics. An estimator that is not fitted is cloned and fitted to the same images first, which is
         also what becomes of a fitted one in a ``GridSearchCV``, but not in a ``FrozenEstimator``. None: X is features.
     layer : str, default="backbone"
-        Which layer of the encoder to probe: "backbone", "projector", "projector1", …, or an inner layer such as "conv3"
-        or
-        "layer2", pooled as in the papers; see `encoders.at_layer`.
+        Which layer of the encoder to probe: "backbone", "projector", "projector1", …, or an inner layer such as
+        "conv3" or "layer2", pooled as in the papers; see `encoders.at_layer`.
     device : str or torch.device, default="auto"
         Where to compute; "auto" takes CUDA, then MPS, then the CPU. An estimator for an encoder brings its own.
     verbose : int, default=0
