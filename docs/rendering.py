@@ -1,0 +1,157 @@
+"""The pages' tables and figures, made from the rows that the benchmarks recorded: the latest of each run counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from skssl import Results, recipes
+
+HERE = Path(__file__).parent
+RECORDED, GENERATED = HERE.parent / "benchmarks" / "results", HERE / "generated"
+DATA_SETS = ("CIFAR10", "CIFAR100", "TINY_IMAGENET", "IMAGENET100", "IMAGENET")
+
+
+def render() -> None:
+    """Make all of them; where a benchmark has not been run the page says so."""
+    GENERATED.mkdir(exist_ok=True)
+    for name, (keys, page) in BENCHMARKS.items():
+        file = RECORDED / f"{name}.csv"
+        if file.exists():
+            page(name, pd.read_csv(file).fillna({"backbone": ""}).drop_duplicates(keys, keep="last"))
+        else:
+            (GENERATED / f"{name}.md").write_text("*Not recorded yet.*\n")
+    shown = {"data set": 10, "recipe": 20, "estimator": 45, "linear": 6, "kNN": 6, "source": 13}
+    of_papers("recipes", {name: getattr(recipes, name) for name in DATA_SETS}, shown)
+    of_papers("fine_tuning", {"": recipes.FINE_TUNING}, {"recipe": 20, "estimator": 50, "source": 30})
+
+
+def write(name: str, table: pd.DataFrame, figure: Figure | None = None, widths: str = "auto") -> None:
+    """Write a table, and a figure above it, in the form that a page includes."""
+    text = f"```{{csv-table}}\n:header-rows: 1\n:widths: {widths}\n\n{table.to_csv(index=False)}```\n"
+    if figure is not None:
+        figure.savefig(GENERATED / f"{name}.png", dpi=150)
+        text = f"![{name.replace('_', ' ')}](generated/{name}.png)\n\n{text}"
+    (GENERATED / f"{name}.md").write_text(text)
+
+
+def means(rows: pd.DataFrame, keys: list[str], measures: list[str]) -> pd.DataFrame:
+    """Average over the seeds, with the deviation where there are several, and say what made the rows."""
+    groups = rows.groupby(keys, sort=False)
+    table, deviation = groups[measures].mean().round(3).astype(str), groups[measures].std().round(3)
+    table = table.where(deviation.isna(), table + " ± " + deviation.astype(str)).replace("nan", "")
+    return table.assign(seeds=groups["seed"].nunique(), **groups[["hardware", "commit"]].last()).reset_index()
+
+
+def of_papers(name: str, sets: dict[str, dict[str, Any]], shown: dict[str, int]) -> None:
+    """Render recipes: some columns, and how wide they are."""
+    rows = []
+    for data_set, found in sets.items():
+        for title, recipe in found.items():
+            arguments = ", ".join(f"{key}={value!r}" for key, value in recipe["params"].items())
+            call = f"``{recipe['method']}({arguments})``"
+            rows.append({"data set": f"``{data_set}``", "recipe": title, "estimator": call, **recipe})
+    write(name, pd.DataFrame(rows).rename(columns={"knn": "kNN"})[[*shown]], widths=" ".join(map(str, shown.values())))
+
+
+def throughput(name: str, rows: pd.DataFrame) -> None:
+    """Render the speed of training."""
+    shown = ["backbone", "method", "loop", "images_per_second", "fit_is_faster_by", "rounds", "hardware", "commit"]
+    write(name, rows[shown].round({"images_per_second": 0, "fit_is_faster_by": 2}))
+
+
+def augmentation(name: str, rows: pd.DataFrame) -> None:
+    """Render the speed of the augmentation."""
+    write(name, rows[["preset", "hsv", "yiq", "hardware", "commit"]])
+
+
+def probes(name: str, rows: pd.DataFrame) -> None:
+    """Render the probes' comparison with scikit-learn."""
+    shown = ["job", "seconds", "sklearn_seconds", "ratio", "loss", "sklearn_loss", "accuracy", "sklearn_accuracy"]
+    digits = {"seconds": 2, "sklearn_seconds": 2, "ratio": 3, "loss": 6, "sklearn_loss": 6}
+    write(name, rows[[*shown, "same_prediction", "hardware", "commit"]].round(digits))
+
+
+def methods(name: str, rows: pd.DataFrame) -> None:
+    """Render how good the features are, and two papers' tables with these rows beside what the papers report."""
+    write(name, means(rows, ["method", "epochs"], ["linear", "knn", "knn, two classes", "seconds"]))
+
+    ours = rows[rows["epochs"] == 10].rename(columns={"knn": "kNN"}).assign(dataset="CIFAR-10, here")
+    names = {"SimSiamGSG": "SimSiam + GSG", "BYOLGSG": "BYOL + GSG"}  # what the papers call them
+    names |= {f"{method}, GSG's baseline": method for method in ("SimSiam", "BYOL")}
+    names |= {f"{method}, shared views": names[method] for method in ("SimSiamGSG", "BYOLGSG")}
+    sets = {"CIFAR-10": recipes.CIFAR10, "CIFAR-100": recipes.CIFAR100, "ImageNet": recipes.IMAGENET}
+    for paper, title, digits in (("EffSSL", "effssl_table_5", 2), ("GSG", "gsg_table_1", 1)):
+        published = [
+            {"dataset": data_set, "method": method, "seed": 0}
+            | {"kNN": recipe["knn"] / 100, "linear": recipe["linear"] / 100}
+            for data_set, found in sets.items()
+            for method, recipe in found.items()
+            if recipe["source"].startswith(paper) and "table" in recipe["source"]
+        ]
+        both = pd.concat([ours[["dataset", "method", "seed", "kNN", "linear"]], pd.DataFrame(published)])
+        scores = both.melt(["dataset", "method", "seed"], var_name="probe", value_name="score")
+        scores["method"] = scores["method"].replace(names if paper == "GSG" else {})
+        shown = scores["method"][scores["dataset"] == "CIFAR-10"].unique().tolist()
+        results = Results(scores.drop_duplicates(["dataset", "method", "seed", "probe"], keep="first"))
+        table = results.to_html(shown, digits=digits)
+        (GENERATED / f"{title}.html").write_text(
+            f'<div style="overflow-x: auto; font-size: 0.85em; margin-bottom: 1.5em">{table}</div>'
+        )
+
+
+def few_labels(name: str, rows: pd.DataFrame) -> None:
+    """Render the few-label curves."""
+    rows["share"] = [f"{100 * fraction:g} %" for fraction in rows["fraction"]]
+    shares = rows.sort_values("fraction")["share"].unique().tolist()
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    axes = figure.subplots()
+    colors = {method: f"C{i}" for i, method in enumerate(rows["method"].unique())}
+    for (method, classifier), of in rows.groupby(["method", "classifier"], sort=False):
+        curve = of.groupby("fraction")["accuracy"].mean()
+        style = ":o" if classifier == "probe" else "-o"
+        axes.plot(curve.index, curve, style, color=colors[method], label=f"{method}, {classifier}")
+    axes.set(xscale="log", xlabel="labels", ylabel="accuracy")
+    axes.set_xticks(sorted(rows["fraction"].unique()), shares, minor=False)
+    axes.set_xticks([], minor=True)
+    figure.legend(loc="outside right", fontsize="small")
+    keys = ["method", "classifier", "epochs", "images"]
+    origin = rows.groupby([*keys, "seed"], sort=False)[["hardware", "commit"]].last()
+    wide = rows.pivot_table("accuracy", [*keys, "seed"], "share", sort=False).join(origin).reset_index()
+    write(name, means(wide, keys, shares), figure)
+
+
+def pretext_accuracy(name: str, rows: pd.DataFrame) -> None:
+    """Render what the features know of the pretext tasks."""
+    measures = [f"{kind}, {layer}" for kind in ("rotation", "contrastive") for layer in ("backbone", "projector")]
+    write(name, means(rows, ["method", "epochs", "images", "batch_size"], ["linear", *measures]))
+
+
+def gradient_snr(name: str, rows: pd.DataFrame) -> None:
+    """Render how the gradient's signal-to-noise ratio goes, and the table of the last epoch."""
+    labels = {"gradient_snr": "|mean| / variance", "gradient_snr_squared": "mean² / variance"}
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    both = figure.subplots(1, 2)
+    for axes, (measure, label) in zip(both, labels.items(), strict=True):
+        for method, of in rows.groupby("method", sort=False):
+            curve = of.groupby("epoch")[measure].agg(["mean", "min", "max"])
+            axes.plot(curve.index, curve["mean"], "-o", label=method)
+            axes.fill_between(curve.index, curve["min"], curve["max"], alpha=0.2)
+        axes.set(xlabel="epoch", ylabel=label, yscale="log")
+    both[0].legend()
+    write(name, means(rows[rows["epoch"] == rows["epochs"]], ["method", "epochs", "images"], [*labels]), figure)
+
+
+RUN = ["method", "backbone", "seed", "epochs"]
+BENCHMARKS = {  # what tells the runs of each apart, and what makes its page
+    "throughput": (["hardware", "backbone", "method", "loop"], throughput),
+    "augmentation": (["hardware", "preset"], augmentation),
+    "probes": (["hardware", "job"], probes),
+    "methods": (RUN, methods),
+    "few_labels": ([*RUN, "images", "fraction", "classifier"], few_labels),
+    "pretext_accuracy": ([*RUN, "images", "batch_size"], pretext_accuracy),
+    "gradient_snr": ([*RUN, "images", "decay", "epoch"], gradient_snr),
+}
