@@ -354,8 +354,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """
         check_is_fitted(self)
         images = self._read(X, reset=False)
-        features = encode(self.encoder_, images, self.net_.augmentations[0], torch.device(self.net_.device))
-        return torch.cat([part.cpu() for part in features]).numpy()
+        return encode(self.encoder_, images, self.net_.augmentations[0], torch.device(self.net_.device)).numpy()
 
     @property
     def encoder_(self) -> nn.Module:

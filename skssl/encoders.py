@@ -223,8 +223,7 @@ class Encoder:
             Their features.
         """
         images = X if isinstance(X, Images) else self.read(X)
-        parts = [part.cpu() for part in encode(self.module, images, self.augment, self.device)]
-        return torch.cat(parts).numpy()
+        return encode(self.module, images, self.augment, self.device).numpy()
 
     def augmentations(self, augment: Any, side: int) -> list[Augmentation]:
         """Make augmentations whose views are normalised as the network was trained with.

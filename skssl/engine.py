@@ -281,7 +281,9 @@ class ImageLoader:
         return views
 
 
-def encode(module: nn.Module, images: Images, augment: Augmentation, device: torch.device) -> Iterator[Tensor]:
+def encode(
+    module: nn.Module, images: Images, augment: Augmentation, device: torch.device, to: torch.device | str = "cpu"
+) -> Tensor:
     """Run a module over all images, without augmentation, in evaluation mode and in float32.
 
     Parameters
@@ -294,19 +296,23 @@ def encode(module: nn.Module, images: Images, augment: Augmentation, device: tor
         Its normalisation is used.
     device : torch.device
         Where the module is.
+    to : torch.device or str, default="cpu"
+        Where the features are to be.
 
-    Yields
-    ------
-    float32 Tensor of shape (b, d)
-        The features of some images, in their order.
+    Returns
+    -------
+    float32 Tensor of shape (n, d)
+        The features of the images, in their order.
     """
     training = module.training
     module.eval()
+    features = []
     with torch.inference_mode():
         for index in torch.arange(len(images)).split(ENCODED):
             pixels = augment.normalize(images.read(index).to(device))
-            yield module(pixels.contiguous(memory_format=torch.channels_last)).float()
+            features.append(module(pixels.contiguous(memory_format=torch.channels_last)).float().to(to))
     module.train(training)
+    return torch.cat(features)
 
 
 class Trainer(NeuralNet):
@@ -498,7 +504,7 @@ class Trainer(NeuralNet):
         order, draws = self.generators(done)
         started = time.perf_counter()
         chosen = method.before_epoch(
-            self.module_, done, lambda module: torch.cat(list(encode(module, iterator.images, augment, device)))
+            self.module_, done, lambda module: encode(module, iterator.images, augment, device, to=device)
         )
         for name in method.renewed:
             forget(self.optimizer_, self.module_.get_submodule(name))

@@ -283,7 +283,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self, "net_")
         logits = encode(self.classifier_, self._read(X), self.net_.augmentations[0], torch.device(self.net_.device))
-        return torch.cat([part.cpu() for part in logits]).softmax(1).numpy()
+        return logits.softmax(1).numpy()
 
     def predict(self, X: Any) -> np.ndarray:
         """Give the most probable class.
