@@ -601,6 +601,8 @@ class Augmentation(BaseEstimator):
         How crops are resized, always antialiased.
     flip : float, default=0.5
         Probability of mirroring from left to right.
+    quarter_turn : float, default=0.0
+        Probability of turning a square view by 0, 90, 180 or 270 degrees, each as likely: rotation as an augmentation.
     jitter : float, default=0.8
         Probability of changing brightness, contrast, saturation and hue, in a random order.
     brightness, contrast, saturation : float, default=0.4
@@ -653,6 +655,7 @@ class Augmentation(BaseEstimator):
     size: int | tuple[int, int] | None = None
     interpolation: str = "bilinear"
     flip: float = 0.5
+    quarter_turn: float = 0.0
     jitter: float = 0.8
     brightness: float = 0.4
     contrast: float = 0.4
@@ -685,7 +688,7 @@ class Augmentation(BaseEstimator):
         "std": ["array-like"],
         **{
             name: [Interval(Real, 0, 1, closed="both")]
-            for name in ("good_crops", "flip", "jitter", "gray", "blur", "solarize")
+            for name in ("good_crops", "flip", "quarter_turn", "jitter", "gray", "blur", "solarize")
         },
     }
 
@@ -814,7 +817,11 @@ class Augmentation(BaseEstimator):
                     x = self._blur_and_solarize(x, generator).flatten(2)
                 x = torch.bmm(x.mT, last[some].mT)  # with the channels last
                 views.index_copy_(0, order[some], x.view(-1, height * width * c).add_(offset))
-        return views.view(n, height, width, c).movedim(3, 1)
+        views = views.view(n, height, width, c).movedim(3, 1)
+        if self.quarter_turn:
+            turns = _uniform((n,), 0, 4 / self.quarter_turn, generator).long()
+            views = rotate_quarter(views, turns * (turns < 4)).contiguous(memory_format=torch.channels_last)
+        return views
 
     @torch.no_grad()
     @_full_precision
@@ -840,6 +847,30 @@ class Augmentation(BaseEstimator):
         self._ensure_valid()
         gain, offset = self._scaling(images.shape[1], images.device)
         return (_as_float(images).flatten(2) * gain).add_(offset).view(images.shape)
+
+    def still(self, images: Tensor) -> Tensor:
+        """Bring images to the size and the scale of the views, and do nothing else: what a trained network is given.
+
+        Parameters
+        ----------
+        images : Tensor of shape (n, c, h, w)
+            uint8, or float in [0, 1].
+
+        Returns
+        -------
+        Tensor of shape (n, c, height, width), float32
+            Resized where `size` is another one, and normalised; channels last in memory.
+
+        Examples
+        --------
+        >>> Augmentation(size=24).still(torch.zeros(2, 3, 16, 16)).shape
+        torch.Size([2, 3, 24, 24])
+        """
+        size = self._size(*images.shape[2:])
+        if size != images.shape[2:]:
+            images = _as_float(images)
+            images = torch.nn.functional.interpolate(images, size, mode=self.interpolation, antialias=True).clamp_(0, 1)
+        return self.normalize(images).contiguous(memory_format=torch.channels_last)
 
     def denormalize(self, views: Tensor) -> Tensor:
         """Undo `normalize`, to show what a network is given.

@@ -71,6 +71,17 @@ def number_classes(y: Any) -> tuple[np.ndarray, Tensor]:
     return np.array(classes.tolist()), torch.from_numpy(target)
 
 
+def check_scorable(classifier: Any, labels: np.ndarray) -> None:
+    """Refuse labels that a fitted classifier cannot predict, as it has not seen them."""
+    known = classifier.classes_.tolist()
+    unseen = [label for label in dict.fromkeys(labels.tolist()) if label not in known]
+    if unseen:
+        raise ValueError(
+            f"y holds the class {unseen[0]!r}, but {type(classifier).__name__} was trained on {len(known)} others, "
+            f"from {known[0]!r} to {known[-1]!r}: a class that it cannot predict cannot be scored."
+        )
+
+
 @dataclass(kw_only=True, eq=False, repr=False)
 class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """What all estimators share: images in, features out.
@@ -105,8 +116,8 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     aux : str, task or list of these, default=None
         Auxiliary pretext tasks, such as "rotation" or `Rotation(angles=(0, 180))`.
     aux_weight : float or dict of str to float, default=None
-        The tasks' weight, or one for each by name: lambda of EffSSL's equation 1. None is what EffSSL found best on
-        CIFAR-10 with the method.
+        The tasks' weight, or one for each by name: lambda of EffSSL's equation 1. None is the method's own: for SimCLR,
+        BYOL, SwAV and SimSiam what EffSSL found best for rotation on CIFAR-10.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         What the networks train in. "auto" is bfloat16 where the hardware computes in it (on a CPU for images from 16
         pixels on). Losses and `transform` compute in float32.
@@ -457,7 +468,8 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            encoder, dim = build_backbone(self.backbone, images.shape)
+            channels, height, width = augmentations[0].still(torch.zeros(1, *images.shape))[0].shape  # of the views
+            encoder, dim = build_backbone(self.backbone, (channels, height, width))
             method = type(self)(**self.get_params(deep=False))  # parameters only: the net must not hold itself
             objective = Objective(encoder, dim, method, tasks, len(images), images.shape)
         trainer = Trainer(

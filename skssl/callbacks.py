@@ -9,7 +9,6 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from sklearn.model_selection import train_test_split
 from sklearn.utils import check_consistent_length
 from skorch.callbacks import Callback
 from torch import Tensor
@@ -37,7 +36,8 @@ class KNNMonitor(Callback):
     y : array-like of shape (n,)
         Their classes. Images whose class is -1 are left out.
     X_test, y_test : default=None
-        Images that are classified, and their classes. By default a random fifth of X and y, which then do not vote.
+        Images that are classified, and their classes. By default a random fifth of X and y, which then does not vote;
+        one image of each class stays.
     n_neighbors : int, default=20
         How many neighbours vote, see `KNNProbe`.
     every : int, default=1
@@ -74,8 +74,10 @@ class KNNMonitor(Callback):
 
     def on_train_begin(self, net: Trainer, X: Images, **kwargs: Any) -> None:
         """Read the images as the training's are read."""
-        image_shape = getattr(net.module_.method, "image_shape", None)
-        read = partial(as_images, image_shape=image_shape, reset=False, shape=X.shape, scale=X.scale)
+        method = net.module_.method
+        read = getattr(method, "read", None) or partial(
+            as_images, image_shape=method.image_shape, reset=False, shape=X.shape, scale=X.scale
+        )
 
         def labelled(X: Any, y: Any) -> tuple[Images, np.ndarray]:
             y = as_labels(y)
@@ -86,11 +88,21 @@ class KNNMonitor(Callback):
 
         self.bank_, self.bank_labels_ = images, labels = labelled(self.X, self.y)
         if self.X_test is None:
-            kept, test = train_test_split(np.arange(len(labels)), test_size=0.2, random_state=0)
+            draw = np.random.RandomState(0).permutation(len(labels))
+            _, voters = np.unique(labels[draw], return_index=True)  # one of each class is not held out
+            test = np.delete(draw, voters)[: math.ceil(len(labels) / 5)]
+            if not len(test):
+                raise ValueError("KNNMonitor holds images out, but there is only one of each class: give X_test.")
+            kept = np.setdiff1d(draw, test)
             self.bank_, self.bank_labels_ = images.take(torch.from_numpy(kept)), labels[kept]
             self.test_, self.test_labels_ = images.take(torch.from_numpy(test)), labels[test]
         else:
             self.test_, self.test_labels_ = labelled(self.X_test, self.y_test)
+            unseen = sorted(set(self.test_labels_.tolist()) - set(labels.tolist()))
+            if unseen:
+                raise ValueError(f"KNNMonitor's y_test has the class {unseen[0]!r}, which y has not.")
+        if len(np.unique(labels)) < 2:
+            raise ValueError(f"KNNMonitor needs images of two classes or more. Got one only: {labels.tolist()[0]!r}.")
         if not 1 <= self.n_neighbors <= len(self.bank_):
             raise ValueError(
                 "KNNMonitor's n_neighbors must be from 1 to the number of labelled images to compare with, "

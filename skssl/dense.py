@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from skssl.backbones import stages
-from skssl.devices import resolve_device
+from skssl.devices import available, portable, resolve_device
 from skssl.encoders import MODULE_SHAPE, as_trained, last_of, outputs_of
 from skssl.engine import Progress
 from skssl.errors import pick
@@ -471,6 +471,17 @@ class _DenseTransfer(BaseEstimator, ABC):
             self.model_ = self._build(encoder, channels, **transform).to(device)
             self.history_ = self._train(samples, torch.Generator().manual_seed(seed), device)
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Bring the network to where it can be loaded anywhere."""
+        state = super().__getstate__()
+        return {**state, "model_": portable(state["model_"])} if "model_" in state else state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Bring the network to its device, if this machine has such a one."""
+        super().__setstate__(state)
+        if "model_" in state:
+            self.model_.to(available(self.device))
 
     def _train(self, samples: _Samples, order: torch.Generator, device: torch.device) -> pd.DataFrame:
         """Train the network, and give the history."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
+from torch import nn
 
 from skssl.errors import pick
 
@@ -53,6 +56,55 @@ def resolve_device(device: str | torch.device) -> torch.device:
         have = f"{n_devices} device(s)" if n_devices else "no device"
         raise ValueError(f"device={str(device)!r} is not available: torch finds {have} of type {found.type!r}.")
     return found
+
+
+def portable(module: nn.Module) -> nn.Module:
+    """Bring a network to where it can be pickled for any machine: to the CPU, as a copy if it is somewhere else.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The network.
+
+    Returns
+    -------
+    torch.nn.Module
+        The network itself, if it is on the CPU, or a copy.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> layer = nn.Linear(2, 2)
+    >>> portable(layer) is layer
+    True
+    """
+    if all(value.device.type == "cpu" for value in module.state_dict().values()):
+        return module
+    return copy.deepcopy(module).cpu()
+
+
+def available(device: str | torch.device) -> torch.device:
+    """Tell where what was on a device on another machine goes on this one.
+
+    Parameters
+    ----------
+    device : str or torch.device
+        As for `resolve_device`.
+
+    Returns
+    -------
+    torch.device
+        The device, or the CPU where there is no such one.
+
+    Examples
+    --------
+    >>> available("cuda:99")
+    device(type='cpu')
+    """
+    try:
+        return resolve_device(device)
+    except ValueError:
+        return torch.device("cpu")
 
 
 def resolve_precision(precision: str, device: torch.device, side: int) -> torch.dtype:

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from skssl.augment import Augmentation, as_augmentations
 from skssl.backbones import build_backbone, stages
 from skssl.base import SSLTransformer
-from skssl.devices import resolve_device
+from skssl.devices import available, portable, resolve_device
 from skssl.engine import encode
 from skssl.errors import pick
 from skssl.images import Images, as_images
@@ -208,6 +208,15 @@ class Encoder:
     device: torch.device
     shape: tuple[int, int, int]
     read: Callable[[Any], Images]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Bring the network to where it can be loaded anywhere."""
+        return {**vars(self), "module": portable(self.module)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Bring the network to its device, if this machine has such a one."""
+        vars(self).update(state, device=available(state["device"]))
+        self.module.to(self.device)
 
     def transform(self, X: Any) -> np.ndarray:
         """Encode images, in evaluation mode and without augmentation.

@@ -19,7 +19,7 @@ from skssl.augment import Augmentation
 from skssl.devices import autocast_for
 from skssl.errors import CollapseWarning
 from skssl.images import Images
-from skssl.nn import effective_rank, spread
+from skssl.nn import effective_rank, evaluating, spread
 from skssl.optim import forget, make_optimizer, schedule_factor
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Batch:
     target : int64 Tensor of shape (n,), optional
         Their classes, -1 where unknown; None unless the method uses labels.
     generator : torch.Generator, optional
-        Where further augmentation draws from; None is the device's global generator.
+        Where further augmentation draws from, on the device; of tasks that augment by themselves.
     """
 
     images: Tensor
@@ -265,8 +265,8 @@ class ImageLoader:
         """
         permutation = torch.randperm(len(self.images), generator=order) if chosen is None else chosen.cpu()
         for index in permutation[: len(self) * self.batch_size].split(self.batch_size):
+            images = self.images.read(index)  # by numbers on the host, where a data set needs them
             index = index.to(self.device, non_blocking=True)
-            images = self.images.read(index)
             target = None if self.target is None else self.target.index_select(0, index)
             yield Batch(images, self.views(images, draws, index), index, target, draws)
 
@@ -284,7 +284,7 @@ class ImageLoader:
 def encode(
     module: nn.Module, images: Images, augment: Augmentation, device: torch.device, to: torch.device | str = "cpu"
 ) -> Tensor:
-    """Run a module over all images, without augmentation, in evaluation mode and in float32.
+    """Run a module over all images, of the views' size but without augmentation, in evaluation mode and in float32.
 
     Parameters
     ----------
@@ -304,14 +304,11 @@ def encode(
     float32 Tensor of shape (n, d)
         The features of the images, in their order.
     """
-    training = module.training
-    module.eval()
-    features = []
-    with torch.inference_mode():
-        for index in torch.arange(len(images)).split(ENCODED):
-            pixels = augment.normalize(images.read(index).to(device))
-            features.append(module(pixels.contiguous(memory_format=torch.channels_last)).float().to(to))
-    module.train(training)
+    with evaluating(module), torch.inference_mode():
+        features = [
+            module(augment.still(images.read(index).to(device))).float().to(to)
+            for index in torch.arange(len(images)).split(ENCODED)
+        ]
     return torch.cat(features)
 
 
@@ -382,10 +379,14 @@ class Trainer(NeuralNet):
         return module
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the compiled forward pass, which is made anew where it is needed."""
+        """Leave out the compiled forward pass, which is made anew, and what else `module_` is, which skorch keeps."""
         state = super().__getstate__()
-        state.pop("_compiled", None)
-        return state
+        return {name: value for name, value in state.items() if name not in ("_compiled", "module")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the module that was trained, on a device that this machine has, for the one to train."""
+        super().__setstate__(state)
+        self.module = self.module_
 
     def initialize_module(self) -> Trainer:
         """Initialise the module, in the memory layout that convolutions are quickest in."""
@@ -515,7 +516,7 @@ class Trainer(NeuralNet):
             self.set_learning_rate(epoch if epoch >= self.warmup_epochs else epoch + 1 / steps)
             self.notify("on_batch_begin", batch=batch, training=training)
             found = step_fn(batch)
-            method.after_step(self.module_, min((epoch + 1 / steps) / self.max_epochs, 1.0))
+            method.after_step(self.module_, (min(done, self.max_epochs - 1) + (step + 1) / steps) / self.max_epochs)
             self.notify("on_batch_end", batch=batch, training=training, **found)
             numbers = {"loss": found["loss"], **found["y_pred"]}
             sums = {name: value.detach() + sums.get(name, 0.0) for name, value in numbers.items()}

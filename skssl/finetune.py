@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.frozen import FrozenEstimator
+from sklearn.metrics import accuracy_score
 from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.multiclass import check_classification_targets
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skssl.augment import CROPS_AND_FLIPS, Augmentation
-from skssl.base import SSLTransformer, add_shared, as_labels, number_classes
+from skssl.base import SSLTransformer, add_shared, as_labels, check_scorable, number_classes
 from skssl.devices import resolve_device, resolve_precision
 from skssl.encoders import Encoder, as_encoder
 from skssl.engine import Batch, Objective, Trainer, encode
@@ -120,6 +121,7 @@ class _Step:
 
     n_classes: int
     losses: Callable[[Objective, Batch], dict[str, Tensor]]
+    read: Callable[[Any], Images]
     teacher: nn.Module | None = None
 
     renewed: ClassVar[tuple[str, ...]] = ()
@@ -301,6 +303,39 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         probability = self.predict_proba(X)
         return self.classes_[probability.argmax(1)]
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Give the accuracy.
+
+        Parameters
+        ----------
+        X : array-like, sequence of files or PIL images, or torch Dataset
+            Images of the shape that the estimator was fitted to.
+        y : array-like of shape (n,)
+            The true classes; images whose class is -1, unknown, are left out.
+        sample_weight : array-like of shape (n,), default=None
+            What each image counts.
+
+        Returns
+        -------
+        float
+            The share of images whose class is predicted.
+
+        Raises
+        ------
+        ValueError
+            If y holds a class that was not in the training, or nothing but -1.
+        """
+        check_is_fitted(self, "net_")
+        check_consistent_length(X, y, sample_weight)
+        labels = as_labels(y)
+        known = np.asarray(labels != -1)
+        if not known.any():
+            raise ValueError(f"{type(self).__name__} cannot be scored: all of y is -1, which stands for unknown.")
+        check_scorable(self, labels[known])
+        predicted, true = self.predict(X)[known], np.array(labels[known].tolist())
+        weight = None if sample_weight is None else np.asarray(sample_weight)[known]
+        return accuracy_score(true, predicted, sample_weight=weight)
+
     @property
     def classifier_(self) -> nn.Module:
         """The trained network, in evaluation mode."""
@@ -445,7 +480,7 @@ class FineTuner(ImageClassifier):
         encoder = as_encoder(self.encoder, X, y, layer=self.layer, device=self.device)
         known = (target >= 0).nonzero()[:, 0]
         return self._train(
-            encoder, encoder.read(X).take(known), target[known], _Step(len(self.classes_), _cross_entropy)
+            encoder, encoder.read(X).take(known), target[known], _Step(len(self.classes_), _cross_entropy, encoder.read)
         )
 
 
@@ -522,8 +557,9 @@ class Distiller(ImageClassifier):
         Raises
         ------
         ValueError
-            If the labels are of another number than the images or hold a class that the teacher does not know, if
-            teacher and student do not read images alike, or a parameter is out of its range.
+            If the labels are of another number than the images or hold a class that the teacher does not know, if there
+            are none where `alpha` gives them a share, if teacher and student do not read images alike, or a parameter
+            is out of its range.
         TypeError
             If the teacher is none.
         FloatingPointError
@@ -532,6 +568,10 @@ class Distiller(ImageClassifier):
         self._check()
         if y is not None:
             check_consistent_length(X, y)
+        if self.alpha < 1 and (y is None or not len(number_classes(y)[0])):
+            raise ValueError(
+                f"alpha={self.alpha} gives labels a share in the loss, but no image has one: take alpha=1 or give y."
+            )
         teacher, self.classes_ = self._teacher(X, y)
         target = None if y is None else self._places(y)
         encoder = as_encoder(self.student, X, y, layer=self.layer, device=self.device)
@@ -544,7 +584,7 @@ class Distiller(ImageClassifier):
         module = copy.deepcopy(teacher.module).requires_grad_(False)
         module = _Renormalized(module, teacher.augment, encoder.augment, images.shape[0])
         losses = partial(_distillation, temperature=self.temperature, alpha=self.alpha)
-        return self._train(encoder, images, target, _Step(len(self.classes_), losses, module))
+        return self._train(encoder, images, target, _Step(len(self.classes_), losses, encoder.read, module))
 
     def _teacher(self, X: Any, y: Any) -> tuple[Encoder, np.ndarray]:
         """Take whatever the user calls a teacher: how it sees images, and the classes that it knows."""

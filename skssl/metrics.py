@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 
 from skssl import nn as blocks
 from skssl.encoders import as_encoder
+from skssl.nn import evaluating
 
 __all__ = [
     "alignment",
@@ -188,14 +189,11 @@ def contrastive_accuracy(
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     batches = order[: len(order) // batch_size * batch_size].split(int(batch_size))
     right = []
-    training = found.module.training
-    found.module.eval()
-    with torch.inference_mode():
+    with evaluating(found.module), torch.inference_mode():
         for index in tqdm(batches, desc="Batches", disable=not verbose):
             index = index.to(found.device)
             batch = images.read(index)
             right.append(_finds_its_other(*(found.module(a(batch, draws, index)).float() for a in (first, second))))
-    found.module.train(training)
     return float(torch.cat(right).double().mean())
 
 

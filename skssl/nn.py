@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -400,3 +401,36 @@ def in_groups(network: Callable[[Tensor], tuple[Tensor, ...]], images: Tensor, g
     """
     parts = images.tensor_split(max(1, min(groups, len(images) // 2)))
     return tuple(torch.cat(found) for found in zip(*(network(part) for part in parts), strict=True))
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[nn.Module]:
+    """Put a network into evaluation mode for a while; each of its parts goes back into the mode that it was in.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The network, which may hold parts of others.
+
+    Yields
+    ------
+    torch.nn.Module
+        The network.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from skssl.nn import evaluating
+    >>> trained = nn.BatchNorm1d(3).eval()
+    >>> with evaluating(nn.Sequential(trained, nn.Dropout())) as net:
+    ...     net[1].training
+    False
+    >>> trained.training, net[1].training
+    (False, True)
+    """
+    modes = {part: part.training for part in module.modules()}
+    try:
+        yield module.eval()
+    finally:
+        for part, training in modes.items():
+            part.training = training

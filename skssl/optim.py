@@ -307,8 +307,8 @@ def schedule_factor(schedule: str | Sequence[float], epoch: float, epochs: int, 
     epoch : float
         Epochs done so far, with the fraction of the current one.
     epochs : int
-        Epochs planned. From then on the factor stays as at the start of the last planned epoch, so that further
-        epochs do not train at a rate of zero.
+        Epochs planned. From then on the factor stays as at the start of the last planned epoch, or as at the
+        warm-up's end if that comes later, so that further epochs do not train at a rate of zero.
     warmup_epochs : float, default=0
         Epochs during which the factor rises linearly to 1.
 
@@ -332,7 +332,7 @@ def schedule_factor(schedule: str | Sequence[float], epoch: float, epochs: int, 
     """
     course = pick("schedule", schedule, SCHEDULES) if isinstance(schedule, str) else partial(_fall, schedule)
     if epoch >= epochs:
-        epoch = epochs - 1
+        epoch = max(epochs - 1, min(warmup_epochs, epochs))
     if epoch < warmup_epochs:
         return epoch / warmup_epochs
     epoch, epochs_left = epoch - warmup_epochs, max(epochs - warmup_epochs, 1e-9)

@@ -417,6 +417,26 @@ def test_nothing_drawn_is_normalisation():
     torch.testing.assert_close(grey, (images[:, :1] / 255 - 0.449) / 0.226, atol=1e-5, rtol=0)
 
 
+def test_still_images_have_the_views_size():
+    images = pictures(4)
+    augmentation = preset("none", 32)[0].set_params(size=(20, 24))
+    expected = augmentation.normalize(TF.resize(images / 255, [20, 24], antialias=True))
+    torch.testing.assert_close(augmentation.still(images), expected, atol=1e-5, rtol=0)
+    same = augmentation.set_params(size=None)
+    assert torch.equal(same.still(images), same.normalize(images))
+
+
+def test_quarter_turns_as_augmentation():
+    """Each of the four as often as the others, in so many of the views."""
+    images = pictures(1).expand(2000, -1, -1, -1)[..., :4, :4]
+    turned = [torch.rot90(preset("none", 4)[0].normalize(images[:1]), k, (2, 3)) for k in range(4)]
+    for share in (1.0, 0.4):
+        views = preset("none", 4)[0].set_params(quarter_turn=share)(images, gen())
+        counts = [(views == one).flatten(1).all(1).sum().item() for one in turned]
+        assert sum(counts) == 2000
+        assert [count / 2000 for count in counts[1:]] == pytest.approx([share / 4] * 3, abs=0.03)
+
+
 def test_views_carry_no_gradient():
     images = torch.rand(2, 3, 8, 8, generator=gen(), requires_grad=True)
     assert not Augmentation()(images, gen()).requires_grad

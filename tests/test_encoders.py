@@ -1,5 +1,8 @@
 """Encoders as those see them who judge them: any layer of any network, and images of any kind."""
 
+import pickle
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -27,6 +30,13 @@ def test_a_fitted_estimators_features_are_its_own(fitted, X):
     np.testing.assert_array_equal(as_encoder(fitted, X).transform(X), fitted.transform(X))
     np.testing.assert_array_equal(as_encoder(FrozenEstimator(fitted), X).transform(X), fitted.transform(X))
     assert as_encoder(fitted, X).module is fitted.encoder_
+
+
+def test_what_was_on_a_device_that_is_not_here_is_loaded_on_the_cpu(fitted, X):
+    encoder = as_encoder(fitted, X)
+    loaded = pickle.loads(pickle.dumps(replace(encoder, device=torch.device("cuda:99"))))
+    assert loaded.device.type == "cpu"
+    np.testing.assert_array_equal(loaded.transform(X), encoder.transform(X))
 
 
 def test_an_estimator_that_is_not_fitted_is_cloned_and_fitted(fitted, X):

@@ -109,6 +109,7 @@ def test_clone_pickle_joblib(method, X, y, tmp_path):
     joblib.dump(estimator, tmp_path / "estimator.joblib")
     loaded = joblib.load(tmp_path / "estimator.joblib")
     assert np.array_equal(loaded.transform(X), estimator.transform(X))
+    assert loaded.net_.module is loaded.net_.module_, "the network is there once"
     pd.testing.assert_frame_equal(loaded.history_, estimator.history_)
     assert repr(clone(estimator)) == repr(estimator)
 
@@ -279,7 +280,30 @@ def test_rotation_needs_square_images():
     oblong = np.random.default_rng(0).integers(0, 256, (20, 12, 16, 3), dtype=np.uint8)
     with pytest.raises(ValueError, match=r"square"):
         quick(skssl.SimCLR, aux="rotation").fit(oblong)
+    with pytest.raises(ValueError, match=r"square"):
+        quick(skssl.RotNet).fit(oblong)
+    assert quick(skssl.RotNet, angles=(0, 180)).fit(oblong).transform(oblong).shape == (20, 128)
     assert quick(skssl.SimCLR).fit(oblong).transform(oblong).shape == (20, 128)
+
+
+def test_a_single_step_learns(X):
+    """An epoch of one batch, and further epochs, are not spent in the warm-up, at a rate of zero."""
+    estimator = quick(skssl.SimCLR, batch_size=40)
+    for _ in range(3):
+        estimator.partial_fit(X)
+    assert (estimator.history_["lr"] == estimator.net_.optimizer_.param_groups[0]["peak"]).all()
+
+
+def test_images_are_encoded_at_the_size_of_the_views(X):
+    estimator = quick(skssl.SimCLR, augment=Augmentation(size=24)).fit(X)
+    larger = torch.nn.functional.interpolate(
+        torch.from_numpy(X.copy()).permute(0, 3, 1, 2) / 255, (24, 24), mode="bilinear", antialias=True
+    )
+    with torch.no_grad():
+        expected = estimator.encoder_(estimator.net_.augmentations[0].normalize(larger))
+    np.testing.assert_allclose(estimator.transform(X), expected, rtol=1e-4, atol=1e-5)
+    stem = quick(skssl.SimCLR, backbone="resnet18", augment=Augmentation(size=72), epochs=0).fit(X).encoder_.conv1
+    assert stem.kernel_size == (7, 7), "that of large images"
 
 
 def test_transform_refuses_what_fit_did_not_see(X):

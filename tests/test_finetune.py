@@ -266,6 +266,21 @@ def test_clone_pickle_and_search(encoder, X, y):
     assert search.best_estimator_.encoder.estimator is encoder
 
 
+def test_score_leaves_out_what_has_no_class(encoder, X, y):
+    names = np.array(["cat", "dog"])[np.arange(40) % 2]
+    tuner, few = FineTuner(encoder, **QUICK).fit(X, names), label_fraction(names, 0.5, random_state=0)
+    known = few != -1
+    right = tuner.predict(X) == names
+    assert tuner.score(X, names) == right.mean()
+    assert tuner.score(X, few) == tuner.score(X, few.tolist()) == right[known].mean()
+    weight = np.arange(40.0)
+    assert tuner.score(X, few, weight) == pytest.approx(np.average(right[known], weights=weight[known]))
+    with pytest.raises(ValueError, match="y holds the class 'eel', but FineTuner was trained on 2 others"):
+        tuner.score(X, np.where(np.arange(40) == 7, "eel", names))
+    with pytest.raises(ValueError, match="all of y is -1"):
+        tuner.score(X, np.full(40, -1))
+
+
 def test_an_encoder_that_is_not_fitted_learns_from_all_images(X, few):
     unfitted = quick(skssl.SimCLR)
     tuner = FineTuner(unfitted, **QUICK).fit(X, few)
@@ -448,6 +463,9 @@ def test_what_a_distiller_refuses(teacher, encoder, X, y):
         Distiller(teacher, encoder, alpha=0.5).fit(X, np.where(np.arange(40) == 3, "house", y))
     with pytest.raises(ValueError, match=r"inconsistent numbers of samples: \[40, 39\]"):
         Distiller(teacher, encoder).fit(X, y[:39])
+    for unlabelled in (None, np.full(40, -1)):
+        with pytest.raises(ValueError, match=r"alpha=0\.5 gives labels a share in the loss, but no image has one"):
+            Distiller(teacher, encoder, alpha=0.5).fit(X, unlabelled)
     with pytest.raises(ValueError, match="requires y to be passed"):
         Distiller(FineTuner(encoder), encoder).fit(X)
     with pytest.raises(ValueError, match="'temperature' parameter of Distiller"):

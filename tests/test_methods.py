@@ -326,6 +326,41 @@ def test_label_noise_replaces_its_share_by_wrong_labels_only():
     assert mislabel(label, 4, 0.0) is label
 
 
+def test_noisy_labels_enter_the_loss_and_not_the_accuracy(X):
+    task = skssl.Rotation(head="backbone", label_noise=0.5)
+    _, net, batch = built(skssl.SimSiam, X, aux=task)
+    torch.manual_seed(5)
+    found = task.losses(net, batch)
+    torch.manual_seed(5)
+    scores, labels = [], []
+    for view in batch.views:
+        labels.append(torch.randint(4, (12,)))
+        turned = torch.stack([torch.rot90(v, int(k), (1, 2)) for v, k in zip(view, labels[-1], strict=True)])
+        scores.append(net.rotation_head(net.encoder(turned)).float())
+    noisy = [mislabel(label, 4, 0.5) for label in labels]
+    expected = sum(nn.functional.cross_entropy(*pair) for pair in zip(scores, noisy, strict=True))
+    torch.testing.assert_close(found["rotation"], expected)
+    right = torch.cat([s.argmax(1) == k for s, k in zip(scores, labels, strict=True)])
+    assert found["rotation_accuracy"].item() == pytest.approx(right.float().mean().item())
+
+    estimator, net, batch = built(skssl.RotNet, X, label_noise=0.5)
+    torch.manual_seed(5)
+    found = estimator.losses(net, batch)
+    torch.manual_seed(5)
+    label = torch.arange(4).repeat_interleave(12)
+    turned = torch.cat([torch.rot90(batch.views[0], k, (2, 3)) for k in range(4)])
+    scores = net.turn_classifier(net.encoder(turned)).float()
+    torch.testing.assert_close(found["rotation"], nn.functional.cross_entropy(scores, mislabel(label, 4, 0.5)))
+    assert found["rotation_accuracy"].item() == pytest.approx((scores.argmax(1) == label).float().mean().item())
+
+
+def test_copies_follow_in_epochs_beyond_those_planned(X):
+    estimator = quick(skssl.BYOL).fit(X)
+    before = [p.clone() for p in estimator.net_.module_.target.parameters()]
+    estimator.partial_fit(X)
+    assert any(not torch.equal(a, b) for a, b in zip(before, estimator.net_.module_.target.parameters(), strict=True))
+
+
 def test_rotation_is_learnt_on_real_shapes():
     """Behaviour, not only formulas: upright shapes can be told from turned ones after a few epochs."""
     X, _ = skssl.datasets.make_shapes(256, image_size=16, random_state=0)

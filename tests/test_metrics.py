@@ -142,9 +142,12 @@ def test_measuring_leaves_the_encoder_as_it_was(encoder, X):
     before, state = encoder.transform(X), torch.get_rng_state()
     for mode in (True, False):
         net.train(mode)
+        net.encoder.features[0].train(not mode)
+        modes = [part.training for part in net.modules()]
         metrics.contrastive_accuracy(encoder, X, batch_size=20)
         metrics.rotation_accuracy(encoder, X[:20], X[20:], probe=LogisticRegression(max_iter=1000))
-        assert net.projector.training is mode
+        metrics.rotation_accuracy(encoder, X[:20], X[20:], layer="conv1", probe=LogisticRegression(max_iter=1000))
+        assert [part.training for part in net.modules()] == modes
     np.testing.assert_array_equal(encoder.transform(X), before)
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -275,6 +278,21 @@ def test_knn_monitor_leaves_out_what_has_no_class(X, y):
         quick(skssl.SimCLR, callbacks=[KNNMonitor(X, np.full(40, -1))]).fit(X)
 
 
+def test_knn_monitor_keeps_a_voter_of_every_class(X):
+    """A class of one image is not held out: it would be one that no neighbour can vote for."""
+    for rare in range(8):
+        y = np.where(np.arange(40) == 5 * rare, "rare", np.repeat(["a", "b"], 20))
+        history = quick(skssl.SimCLR, callbacks=[KNNMonitor(X, y, n_neighbors=3)]).fit(X).history_
+        assert history["knn"].between(0, 1).all()
+
+
+def test_knn_monitor_reads_as_the_classifier_that_it_watches(X, y):
+    table = X[:, :8].reshape(40, -1)
+    encoder = quick(skssl.SimCLR, image_shape=(8, 16, 3), epochs=0).fit(table)
+    tuner = skssl.FineTuner(encoder, epochs=1, batch_size=16, callbacks=[KNNMonitor(table, y)], random_state=0)
+    assert tuner.fit(table, y).history_["knn"].between(0, 1).all()
+
+
 def test_watching_changes_nothing(X, y):
     alone = quick(skssl.SimCLR, epochs=2).fit(X)
     watched = quick(skssl.SimCLR, epochs=2, callbacks=[KNNMonitor(X, y, n_neighbors=3), GradientSNR()]).fit(X)
@@ -317,6 +335,9 @@ def test_tables_and_gray_images_are_read_as_in_training(y):
         (lambda X, y: KNNMonitor(X, y, every=0), r"every must be a whole number from 1\. Got 0"),
         (lambda X, y: KNNMonitor(X, y, n_neighbors=33), r"n_neighbors must be from 1 to .* 32\. Got 33"),
         (lambda X, y: KNNMonitor(X[:, :8], y), r"\(3, 8, 16\)"),
+        (lambda X, y: KNNMonitor(X, y, X, np.full(40, "cat")), "y_test has the class 'cat', which y has not"),
+        (lambda X, y: KNNMonitor(X, np.full(40, "cat")), "two classes or more. Got one only: 'cat'"),
+        (lambda X, y: KNNMonitor(X[:4], list("abcd")), "only one of each class: give X_test"),
         (lambda X, y: GradientSNR(decay=1.0), r"decay must be between 0 and 1\. Got 1\.0"),
     ],
 )

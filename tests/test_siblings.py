@@ -316,8 +316,10 @@ def test_dino_clips_each_parameter_by_itself(X):
     estimator.after_backward(net)
     for i, (p, g) in enumerate(zip(parameters, before, strict=False)):
         torch.testing.assert_close(p.grad, g * min(1.0, 3 / (1 + i)), rtol=1e-5, atol=0)
-    quick(skssl.DINO, clip_grad=None).after_backward(net)
     assert parameters[-1].grad is None
+    parameters[0].grad.fill_(9.0)
+    quick(skssl.DINO, clip_grad=None).after_backward(net)
+    assert (parameters[0].grad == 9).all()
 
 
 def test_dino_warms_the_teacher_up(X):

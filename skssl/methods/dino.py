@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from skssl.augment import MultiCrop
 from skssl.engine import Batch, Objective
-from skssl.losses import dino
+from skssl.losses import dino, prototype_scores
 from skssl.methods.momentum import Momentum
 from skssl.nn import MLP
 
@@ -153,4 +153,4 @@ class CosinePrototypes(nn.Linear):
 
     def forward(self, z: Tensor) -> Tensor:
         """Score embeddings: (..., d) -> (..., k)."""
-        return F.linear(F.normalize(z, dim=-1), F.normalize(self.weight, dim=1))
+        return prototype_scores(z, F.normalize(self.weight, dim=1))

@@ -57,10 +57,11 @@ class RotNet(Pretext):
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
         (view,) = batch.views
         share = zoom(self.angles)
+        square = view.shape[2] == view.shape[3]
         turned = torch.cat(
             [
                 torch.rot90(view, round(angle / 90), (2, 3))  # which takes oblong images, too
-                if share is None
+                if share is None and (square or angle % 180 == 0)
                 else turn(view, view.new_full((len(view),), angle), share)
                 for angle in self.angles
             ]

@@ -40,8 +40,8 @@ class SimCLR(SSLTransformer):
     Negatives and BatchNorm's statistics are those of the whole batch, on one device. The temperature is what EffSSL
     (ECCV 2022, section 4.1) found on CIFAR-10; learning rate and weight decay, which it does not state in full, are
     ours for momentum SGD. The removal of false negatives is EffSSL's, section 3.1; SimCLRv2: Chen et al., Big
-    Self-Supervised Models are Strong Semi-Supervised Learners, NeurIPS 2020. Its fine-tuning from within the projector,
-    which stays in ``net_.module_.projector``, is not offered: `transform` gives the features below, as in version 1.
+    Self-Supervised Models are Strong Semi-Supervised Learners, NeurIPS 2020. `transform` gives the features
+    below the projector, as in version 1; ``FineTuner(layer="projector1")`` begins within it, as version 2 does.
 
     Examples
     --------

@@ -16,7 +16,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from skssl.augment import SMALL, as_augmentations
-from skssl.base import add_shared
+from skssl.base import add_shared, check_scorable
 from skssl.devices import resolve_device
 from skssl.encoders import as_encoder
 from skssl.errors import pick
@@ -117,13 +117,8 @@ class Probe(ClassifierMixin, BaseEstimator):
             If y holds a class that was not in the training.
         """
         check_is_fitted(self)
-        labels, known = column_or_1d(y), self.classes_.tolist()
-        unseen = [label for label in dict.fromkeys(labels.tolist()) if label not in known]
-        if unseen:
-            raise ValueError(
-                f"y holds the class {unseen[0]!r}, but {type(self).__name__} was trained on {len(known)} others, from "
-                f"{known[0]!r} to {known[-1]!r}: a class that it cannot predict cannot be scored."
-            )
+        labels = column_or_1d(y)
+        check_scorable(self, labels)
         return super().score(X, labels, sample_weight)
 
     def setting(self, name: str) -> Any:
