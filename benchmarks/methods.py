@@ -43,6 +43,7 @@ METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     "RotationDecoupling, NT-Xent": (skssl.RotationDecoupling, {"loss": "nt_xent"}),
     "SimCLR": (skssl.SimCLR, {}),
     "SimCLR, YIQ hue": (skssl.SimCLR, {"augment": skssl.Augmentation(hue_space="yiq")}),
+    "SimCLR, turned views": (skssl.SimCLR, {"augment": skssl.Augmentation(quarter_turn=1.0)}),
     "SimCLR + rotation": (skssl.SimCLR, {"aux": "rotation"}),
     "SimCLR + rotation, label noise 0.3": (skssl.SimCLR, {"aux": skssl.Rotation(label_noise=0.3)}),
     "SimCLR + jigsaw": (skssl.SimCLR, {"aux": "jigsaw"}),
