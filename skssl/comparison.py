@@ -22,10 +22,11 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils._param_validation import Interval, validate_params
-from sklearn.utils.validation import _num_samples, column_or_1d
+from sklearn.utils.validation import _num_samples
 from torch import nn
 from tqdm.auto import tqdm
 
+from skssl.base import as_labels, number_classes
 from skssl.digests import digest, digest_images
 from skssl.encoders import as_encoder
 from skssl.images import subset
@@ -72,8 +73,8 @@ def compare(
     y : array-like of shape (n,), default=None
         Their classes. Images of an unknown class, -1, are learned from, but the probes do not see them.
     X_test, y_test : array-like, default=None
-        The images that the probes are scored on, and their classes. None: a share of `X`, which is drawn by class, and
-        is the same for all methods and seeds.
+        The images that the probes are scored on, and their classes. None: a share of the labelled images of `X`, which
+        is drawn by class, and is the same for all methods and seeds.
     test_size : float in (0, 1) or int, default=0.25
         That share, or how many images.
     probes : dict of str to estimator, or list of these, default=None
@@ -202,25 +203,27 @@ def _split(test_size: float, name: str, X: Any, y: Any, X_test: Any, y_test: Any
         missing = "y" if y is None else "y_test" if y_test is None else "X_test"
         raise ValueError(f"The probes need classes and images to be scored on: {missing}{of} is missing.")
     y = _classes(X, y, "y", "X", of)
+    classes, target = number_classes(y)
+    if len(classes) < 2:
+        raise ValueError(f"y{of} must hold at least two classes. Got {classes.tolist()}.")
     if X_test is None:
-        index = np.arange(len(y))
-        train, test = train_test_split(index, test_size=test_size, stratify=y, random_state=0)
-        test = test[y[test] != -1]
+        codes = target.numpy()
+        known, unknown = np.flatnonzero(codes != -1), np.flatnonzero(codes == -1)
+        train, test = train_test_split(known, test_size=test_size, stratify=codes[known], random_state=0)
+        train = np.concatenate([train, unknown])
         X, y, X_test, y_test = subset(X, train), y[train], subset(X, test), y[test]
     else:
         y_test = _classes(X_test, y_test, "y_test", "X_test", of)
-    known = np.unique(y[y != -1])
-    if len(known) < 2:
-        raise ValueError(f"y{of} must hold at least two classes. Got {known.tolist()}.")
-    unseen = np.setdiff1d(y_test, known)
-    if len(unseen):
-        raise ValueError(f"y_test{of} must hold only classes that y has. Got {unseen.tolist()}, which y has not.")
-    return _Split(name, X, y, X_test, y_test)
+    seen = set(number_classes(y)[0].tolist())
+    unseen = [label for label in dict.fromkeys(y_test.tolist()) if label not in seen]
+    if unseen:
+        raise ValueError(f"y_test{of} must hold only classes that y has. Got {unseen}, which y has not.")
+    return _Split(name, X, y, X_test, np.array(y_test.tolist()))
 
 
 def _classes(X: Any, y: Any, name: str, of_what: str, of: str) -> np.ndarray:
     """One class for each image."""
-    y = column_or_1d(y)
+    y = as_labels(y)
     n_samples = _num_samples(X)
     if len(y) != n_samples:
         raise ValueError(
@@ -260,7 +263,7 @@ def _run(
         made = (_read(stored, _load) or _train(method, data, stored)) if missing else {}
         for title in missing:
             known = data.y != -1
-            judges[title].fit(made["train"][known], data.y[known])
+            judges[title].fit(made["train"][known], np.array(data.y[known].tolist()))
             score = float(judges[title].score(made["test"], data.y_test))
             speed = {of: float(made[of]) for of in ("seconds", "images_per_second")}
             note = {"method": repr(method), "seed": int(seed), **speed, "scores": note["scores"]}

@@ -21,7 +21,7 @@ from sklearn.utils._param_validation import Interval, validate_params
 import skssl
 from skssl.base import SSLTransformer
 from skssl.display import NeighborsDisplay, TrainingDisplay, ViewsDisplay
-from skssl.display._drawing import class_colors, classes_of, encoded, pictures, seen
+from skssl.display._drawing import class_colors, classes_of, encoded, names_of, pictures, seen
 from skssl.display.embedding import embed
 from skssl.display.neighbors import nearest
 from skssl.images import Images, subset
@@ -68,7 +68,7 @@ def report(
     X : array-like, sequence of files or PIL images, or torch Dataset
         Images: those of the training or others.
     y : array-like of shape (n,), default=None
-        Their classes, for colours and frames.
+        Their classes, for colours and frames; -1 where unknown, as `label_fraction` makes it.
     path : str or path, default="report.html"
         Where to write the page.
     layer : str, default="backbone"
@@ -141,10 +141,15 @@ def report(
     if y is not None:
         y = y[index]
         made |= {"query_y": y[some], "neighbor_y": y[near[some]]}
-        classes, codes = np.unique(y, return_inverse=True)
-        data |= {"classes": [str(name) for name in classes], "codes": codes.tolist(), "colors": _hues(len(classes))}
-        share = (y[near[:, 0]] == y).mean()
-        facts["nearest image, same class"] = f"{100 * share:.1f} % (of {len(classes)} classes)"
+        names, codes = names_of(y)
+        n_classes = len(names) - 1
+        used = len(names) if (codes == -1).any() else n_classes
+        data |= {"classes": names[:used], "codes": (codes % len(names)).tolist(), "colors": _hues(n_classes)[:used]}
+        both = (codes != -1) & (codes[near[:, 0]] != -1)
+        if both.any():
+            share = (codes[near[:, 0]] == codes)[both].mean()
+            of = f"{n_classes} classes" + ("" if both.all() else f"; of {both.sum():,} labelled pairs")
+            facts["nearest image, same class"] = f"{100 * share:.1f} % (of {of})"
     return _write(
         Path(path),
         title=title or type(trained).__name__,
@@ -170,7 +175,7 @@ def _write(path: Path, **parts: Any) -> Path:
 
 
 def _hues(n_classes: int) -> list[str]:
-    """A colour for each class, as HTML names them."""
+    """A colour for each class and one for what has none, as HTML names them."""
     from matplotlib.colors import to_hex
 
     return [to_hex(color) for color in class_colors(n_classes)]

@@ -42,12 +42,14 @@ class Results:
     Attributes
     ----------
     frame : pandas.DataFrame
-        The rows, with all of these columns. A data set without a name is "".
+        The rows, with all of these columns. A data set without a name is "", also where it was NaN, as which a CSV file
+        gives it back.
 
     Raises
     ------
     ValueError
-        If a column is missing, a score is no number, or a run has two rows for a probe.
+        If a column is missing, a score is no number, a method or a probe has no name, or a run has two rows for a
+        probe.
 
     Examples
     --------
@@ -79,6 +81,10 @@ class Results:
         for name, value in DEFAULTS.items():
             if name not in frame:
                 frame[name] = value
+        for name in ("method", "probe"):
+            if frame[name].isna().any():
+                raise ValueError(f"The column {name!r} of rows must hold a name in every row. Got NaN.")
+        frame["dataset"] = frame["dataset"].astype(object).where(frame["dataset"].notna(), "")
         twice = frame[frame.duplicated(RUN)]
         if len(twice):
             raise ValueError(

@@ -24,7 +24,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 import skssl
-from skssl import KNNProbe, LinearProbe, Results, SimCLR, SupCon, compare
+from skssl import KNNProbe, LinearProbe, Results, SimCLR, SupCon, compare, label_fraction
 from skssl.backbones import ConvNet
 from skssl.datasets import make_shapes
 from skssl.digests import digest
@@ -108,6 +108,52 @@ def test_probes_do_not_see_images_of_an_unknown_class(data):
     encoder = clone(method).set_params(random_state=0).fit(X)
     probe = KNNProbe(n_neighbors=3).fit(encoder.transform(X[:15]), codes[:15])
     assert found.frame["score"].tolist() == [probe.score(encoder.transform(X_test), test_codes)]
+
+
+class Kept(Counted):
+    """The same, and what it was fitted to."""
+
+    def fit(self, X, y=None):
+        self.trained.append((X, y))
+        return super().fit(X, y)
+
+
+@pytest.mark.parametrize("kind", ["array", "list", "numbers"])
+def test_labels_of_a_fraction_are_split_by_class_and_no_image_is_lost(data, trained, kind):
+    X, y, *_ = data
+    few = label_fraction(y, 0.5, random_state=0)
+    known = few != -1
+    if kind == "numbers":
+        few = np.where(known, np.unique(y, return_inverse=True)[1], -1)
+    labels = few.tolist() if kind == "list" else few
+    frame = compare([Kept()], X, labels, test_size=0.3, probes=PROBES).frame
+    (X_train, y_train), _ = trained
+    # Where each image of the training stands among all: what is missing was tested on.
+    places = [next(i for i, image in enumerate(X) if (image == one).all()) for one in X_train]
+    assert y_train.tolist() == [few[i] for i in places]
+    test = sorted(set(range(40)) - set(places))
+    assert len(test) == np.ceil(0.3 * known.sum())
+    assert known[test].all(), "all unlabelled images are learned from"
+    assert {few[i] for i in test} == set(few[known])
+    features = Counted(random_state=0).fit(X)
+    kept = [i for i in places if known[i]]
+    for probe, judge in PROBES.items():
+        judge = clone(judge).fit(features.transform(X[kept]), y[kept])
+        (score,) = frame.loc[frame["probe"] == probe, "score"]
+        assert score == pytest.approx(judge.score(features.transform(X[test]), y[test]))
+
+
+def test_strings_without_a_class_are_refused_in_the_test(data):
+    X, y, X_test, y_test = data
+    few = label_fraction(y, 0.5, random_state=0)
+    given = {"X_test": X_test, "probes": PROBES}
+    scores = compare([Counted()], X, few.tolist(), y_test=y_test.tolist(), **given).frame["score"]
+    assert scores.tolist() == compare([Counted()], X, few, y_test=y_test, **given).frame["score"].tolist()
+    y_test = [-1, *y_test[1:].tolist()]
+    with pytest.raises(ValueError, match=r"only classes that y has. Got \[-1\]"):
+        compare([Counted()], X, few, y_test=y_test, **given)
+    with pytest.raises(ValueError, match=r"at least two classes. Got \[\]"):
+        compare([Counted()], X, np.full(40, -1), probes=PROBES)
 
 
 def test_by_default_a_linear_and_a_nearest_neighbour_probe_judge(data):
@@ -460,6 +506,39 @@ def test_the_recorded_rows_make_both_tables():
     assert results.pivot_results(names).index.tolist() == ["SimSiam", "SimSiam + GSG"]
 
 
+def test_plus_gsg_is_the_form_with_two_views_in_whatever_order_rows_were_recorded(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "docs")
+    import rendering
+
+    monkeypatch.setattr(rendering, "GENERATED", tmp_path)
+    row = {"backbone": "convnet", "seed": 0, "epochs": 10, "seconds": 1.0, "hardware": "", "commit": ""}
+    knn = {"SimSiamGSG": 0.111, "SimSiamGSG, shared views": 0.222, "SimSiam": 0.333, "BYOL": 0.444}
+    knn |= {"BYOLGSG": 0.555, "BYOLGSG, shared views": 0.666}
+    rows = [row | {"method": m, "knn": k, "linear": k + 0.01, "knn, two classes": k} for m, k in knn.items()]
+    for recorded in (rows, rows[::-1]):
+        rendering.methods("methods", pd.DataFrame(recorded))
+        page = (tmp_path / "gsg_table_1.html").read_text()
+        lines = [re.findall(r"<t[hd][^>]*>([^<]*)<", line) for line in page.split("<tr>")]
+        cells = {line[0]: line[1:] for line in lines if line}
+        assert cells["SimSiam + GSG"][:2] == ["22.2 (−11.1)", "23.2 (−11.1)"]
+        assert cells["BYOL + GSG"][:2] == ["66.6 (+22.2)", "67.6 (+22.2)"]
+        assert cells["SimSiam + GSG"][2].startswith("82.2"), "the paper's own"
+
+
+def test_scores_can_be_read_back_from_a_file(data, tmp_path):
+    results = compare([Counted()], *data[:2], probes=PROBES)
+    results.frame.to_csv(tmp_path / "scores.csv", index=False)
+    again = Results(pd.read_csv(tmp_path / "scores.csv"))
+    pd.testing.assert_frame_equal(results.frame, again.frame)
+    pd.testing.assert_frame_equal(results.summary(), again.summary())
+    pd.testing.assert_frame_equal(results.pivot_results(), again.pivot_results())
+    assert again.pivot_results().index.tolist() == ["Counted"]
+    part = pd.concat([results.frame, results.frame.assign(dataset="shapes")])
+    part.to_csv(tmp_path / "both.csv", index=False)
+    both = Results(pd.read_csv(tmp_path / "both.csv")).pivot_results()
+    assert both.columns.tolist() == [("", "kNN"), ("", "Bayes"), ("shapes", "kNN"), ("shapes", "Bayes")]
+
+
 def test_what_methods_are_compared_with():
     results = effssl()
     assert "(" not in results.pivot_results(baseline=None).to_string()
@@ -537,6 +616,8 @@ def test_summaries_against_a_loop():
         ([{"method": "a", "score": 1.0}], r"Missing: \['probe'\]"),
         ([{"method": "a", "probe": "p", "score": "high"}], "must hold numbers"),
         ([{"method": "a", "probe": "p", "score": 1.0}] * 2, "Got two of"),
+        ([{"method": None, "probe": "p", "score": 1.0}], "'method' of rows must hold a name"),
+        ([{"method": "a", "probe": np.nan, "score": 1.0}], "'probe' of rows must hold a name"),
     ],
 )
 def test_rows_that_make_no_table_are_refused(rows, message):

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import quick
@@ -27,7 +28,8 @@ from skssl import (
     ViewsDisplay,
 )
 from skssl.backbones import ConvNet
-from skssl.display._drawing import mosaic
+from skssl.callbacks import GradientSNR, KNNMonitor
+from skssl.display._drawing import FAINT, mosaic
 from skssl.display.neighbors import OTHER, SAME, nearest
 
 
@@ -131,6 +133,65 @@ def test_several_trainings_share_their_panels(encoder, simsiam):
     assert not any(text.get_parse_math() for text in display.axes_[-1].get_legend().get_texts())
     pair = TrainingDisplay.from_estimator({"A": encoder, "B": simsiam}, measures=[("lr", "loss")])
     assert [line.get_label() for line in pair.axes_[0].get_lines()] == ["A, lr", "A, loss", "B, lr", "B, loss"]
+
+
+def panels_of(display):
+    """The names of the curves in each panel, by what stands at its axis."""
+    return {
+        ax.get_ylabel(): [line.get_label() for line in ax.get_lines() if line.get_label()[0] != "_"]
+        for ax in display.axes_
+    }
+
+
+def test_only_the_terms_of_the_loss_are_drawn_with_it(X, y):
+    callbacks = [KNNMonitor(X, y, n_neighbors=3, every=4), GradientSNR()]
+    few = {"batch_size": 8, "epochs": 24}
+    encoder = quick(skssl.DeepCluster, aux="rotation", callbacks=callbacks, n_clusters=3, **few).fit(X)
+    display = TrainingDisplay.from_estimator(encoder)
+    panels = panels_of(display)
+    assert panels == {
+        "loss": ["loss", "deepcluster", "rotation"],
+        "score": ["cluster_accuracy", "nmi", "rotation_accuracy", "knn"],
+        "gradient snr": ["gradient_snr", "gradient_snr_squared"],
+        "embedding std": ["embedding_std"],
+        "effective rank": ["effective_rank"],
+    }
+    assert [ax.get_yscale() for ax in display.axes_] == ["linear", "linear", "log", "linear", "linear"]
+    knn = display.axes_[1].get_lines()[-1]
+    assert knn.get_xdata().tolist() == [4, 8, 12, 16, 20, 24], "a line, though most epochs were not measured"
+    two = panels_of(TrainingDisplay.from_estimator({"A": encoder, "B": encoder}))
+    assert list(two) == ["loss", "cluster accuracy", "nmi", "rotation accuracy", "knn", "gradient snr",
+                         "gradient snr squared", "embedding std", "effective rank"]  # fmt: skip
+    assert set(map(tuple, two.values())) == {("A", "B")}
+
+
+def test_the_loss_tells_its_terms_from_what_needs_no_gradient(X):
+    """The same name is a term of one loss, and only recorded beside the other."""
+    terms = {"nce": ["turn", "invariance", "nce"], "nt_xent": ["turn", "nt_xent"]}
+    for loss, named in terms.items():
+        history = quick(skssl.RotationDecoupling, loss=loss, epochs=4).fit(X).history_
+        panels = panels_of(TrainingDisplay(history).plot())
+        assert panels["loss"] == ["loss", *named]
+        assert ("invariance" in panels) == (loss == "nt_xent")
+        assert panels["score"] == ["turn_accuracy", "still_turn_accuracy"]
+        plt.close("all")
+
+
+def test_terms_have_any_weights_and_classifiers_scores():
+    rng = np.random.default_rng(0)
+    history = pd.DataFrame(rng.random((6, 4)), columns=["one", "two", "agreement", "mine"])
+    history.insert(0, "loss", history["one"] + 0.05 * history["two"])
+    history = history.assign(epoch=range(1, 7), accuracy=0.5, lr=0.1, late=rng.random(6), nothing=np.nan, saved=True)
+    panels = panels_of(TrainingDisplay(history).plot())
+    assert panels == {
+        "loss": ["loss", "one", "two"],
+        "score": ["agreement", "accuracy"],
+        "mine": ["mine"],
+        "late": ["late"],
+    }
+    short = panels_of(TrainingDisplay(history[:1]).plot())
+    assert short["loss"] == ["loss", "one", "two", "mine"], "one epoch cannot tell"
+    assert panels_of(TrainingDisplay(history[["epoch", "loss"]]).plot()) == {"loss": ["loss"]}
 
 
 def test_trainings_that_cannot_be_drawn(X, encoder):
@@ -270,6 +331,30 @@ def test_as_many_classes_as_can_be_told_apart_are_named(n_classes, n_names, n_ma
     assert sum(len(points.get_offsets()) for points in display.ax_.collections) == 60
 
 
+@pytest.mark.parametrize(("n_classes", "as_list"), [(3, True), (10, False), (20, False), (21, False)])
+def test_unlabelled_points_are_grey_dots_and_come_last_in_the_legend(n_classes, as_list):
+    features = np.random.default_rng(0).random((84, 4))
+    names = np.array([f"class {code:02}" for code in range(n_classes)], dtype=object)
+    y = names[np.arange(84) % n_classes]
+    y[::2] = -1
+    numbers = np.where(np.arange(84) % 2, np.arange(84) % n_classes, -1)
+    for labels in (y.tolist() if as_list else y, numbers):
+        display = EmbeddingDisplay.from_features(features, labels, method="pca")
+        gray, *others = display.ax_.collections
+        np.testing.assert_array_equal(np.sort(gray.get_offsets()[:, 0]), np.sort(display.embedding[::2, 0]))
+        assert {to_hex(color) for color in gray.get_facecolors()} == {FAINT}
+        assert sum(len(points.get_offsets()) for points in others) == 42
+        assert FAINT not in {to_hex(color) for points in others for color in points.get_facecolors()}
+        legend = display.ax_.get_legend()
+        if n_classes > 20:
+            assert legend is None
+            continue
+        shown = [text.get_text() for text in legend.get_texts()]
+        labelled = sorted({str(label) for label in labels if label != -1}, key=lambda name: (len(name), name))
+        assert shown == [*labelled, "unlabelled"]
+        assert to_hex(legend.legend_handles[-1].get_color()) == FAINT
+
+
 def test_thumbnails_do_not_cover_one_another(encoder, X, y):
     display = EmbeddingDisplay.from_estimator(encoder, X, y, method="pca", thumbnails=True)
     display.figure_.canvas.draw()
@@ -334,6 +419,30 @@ def test_neighbours_are_framed_by_their_class(encoder, X, y):
     shown = display.ax_.get_images()
     np.testing.assert_array_equal(shown[7].get_array(), display.queries[1])
     np.testing.assert_array_equal(shown[8].get_array(), display.neighbors[1, 0])
+
+
+def test_frames_of_what_is_unlabelled_are_grey(encoder, X, y):
+    few = skssl.label_fraction(y, 0.5, random_state=0)
+    for labels in (few, few.tolist(), np.where(few == -1, -1, np.unique(y, return_inverse=True)[1])):
+        display = NeighborsDisplay.from_estimator(encoder, X, labels, n_queries=6, n_neighbors=6)
+        unknown = ((display.query_y == -1)[:, None] | (display.neighbor_y == -1)).ravel()
+        same = (display.query_y[:, None] == display.neighbor_y).ravel()
+        assert 0 < unknown.sum() < 36
+        assert (same & unknown).any(), "-1 is no class, though both have it"
+        frames = [patch for patch in display.ax_.patches if isinstance(patch, Rectangle)]
+        wanted = np.where(unknown, FAINT, np.where(same, SAME, OTHER)).tolist()
+        assert [to_hex(frame.get_edgecolor()) for frame in frames] == wanted
+        texts = [text.get_text() for text in display.ax_.texts]
+        assert texts.count("unlabelled") == (display.query_y == -1).sum() > 0
+        assert "-1" not in texts
+
+
+def test_few_images_can_be_looked_among(encoder, X):
+    display = NeighborsDisplay.from_estimator(encoder, X[:3], X_query=X, n_queries=40, n_neighbors=3)
+    assert display.neighbors.shape == (40, 3, 16, 16, 3)
+    shown = np.round(255 * display.neighbors)
+    for row in shown:
+        assert sorted(next(i for i in range(3) if (image == X[i]).all()) for image in row) == [0, 1, 2]
 
 
 def test_other_images_can_be_looked_for(encoder, X, y):

@@ -1,5 +1,6 @@
 """The report: one page that asks for nothing, as Chromium shows it."""
 
+import json
 import re
 import time
 
@@ -12,9 +13,10 @@ from PIL import Image
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 
-from skssl import SimCLR, report
+from skssl import SimCLR, label_fraction, report
 from skssl.backbones import ConvNet
 from skssl.datasets import make_shapes
+from skssl.display._drawing import FAINT
 
 in_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
 NASTY = "</script><script>window.bad = 1</script><img src=x onerror='bad=1'>"
@@ -159,6 +161,38 @@ def test_modules_untrained_and_frozen_estimators_and_images_without_classes(X, t
     assert "<h2>Views</h2>" not in module
     assert "<h2>Network</h2>" in module
     assert '"codes"' not in module
+
+
+def data_of(page):
+    """What the page's script is given."""
+    return json.loads(re.search(r"^const data = (.*);$", page.read_text(), flags=re.MULTILINE)[1])
+
+
+def test_what_is_unlabelled_is_grey_and_no_class(X, y, tmp_path):
+    encoder = quick(SimCLR, epochs=0).fit(X)
+    few = label_fraction(y, 0.5, random_state=0)
+    names = sorted(set(y))
+    codes = [names.index(label) if label != -1 else len(names) for label in few]
+    for labels in (few, few.tolist()):
+        path = report(encoder, X, labels, tmp_path / "few.html", method="pca", n_neighbors=3)
+        data = data_of(path)
+        assert data["classes"] == [*names, "unlabelled"]
+        assert data["codes"] == codes
+        assert data["colors"][-1] == FAINT
+        assert len(data["colors"]) == len(names) + 1
+    both = [(codes[i], codes[near[0]]) for i, near in enumerate(data["near"])]
+    both = [pair for pair in both if len(names) not in pair]
+    share = 100 * np.mean([a == b for a, b in both])
+    assert 0 < len(both) < 40
+    assert f"<dd>{share:.1f} % (of {len(names)} classes; of {len(both)} labelled pairs)</dd>" in path.read_text()
+
+    whole = report(encoder, X, y, tmp_path / "all.html", method="pca", n_neighbors=3)
+    assert data_of(whole)["classes"] == names
+    assert len(data_of(whole)["colors"]) == len(names)
+    none = report(encoder, X, np.full(40, -1), tmp_path / "none.html", method="pca", n_neighbors=3)
+    assert data_of(none)["classes"] == ["unlabelled"]
+    assert set(data_of(none)["codes"]) == {0}
+    assert "nearest image, same class" not in none.read_text()
 
 
 def test_a_thousand_images_are_less_than_five_megabytes(tmp_path):

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils._optional_dependencies import check_matplotlib_support
-from sklearn.utils.validation import _num_samples, check_is_fitted, column_or_1d
+from sklearn.utils.validation import _num_samples, check_is_fitted
 from torch import Tensor
 
+from skssl.base import as_labels, number_classes
 from skssl.encoders import as_encoder
 from skssl.images import Images, subset
 
@@ -26,7 +27,8 @@ COLORS = (
 )
 MOST = 2 * len(COLORS)  # classes that a legend can hold, with two markers for each colour
 MARKERS = "osD^vP"
-INK, FAINT = "#333333", "#cccccc"
+INK, FAINT = "#333333", "#bbbbbb"
+UNLABELLED = "unlabelled"  # what -1 among the classes is called; it is drawn in FAINT
 SMALL, TEXT = 8, 9  # sizes of type, in points
 PIXELATED = 96  # up to this side images are shown pixel by pixel
 
@@ -55,7 +57,7 @@ def tidy(ax: Axes) -> None:
     """Leave out what says nothing: the frame's upper right, dark ticks."""
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["bottom", "left"]].set_color("#888888")
-    ax.tick_params(labelsize=SMALL, color="#888888", labelcolor=INK)
+    ax.tick_params(which="both", labelsize=SMALL, color="#888888", labelcolor=INK)
     ax.set_axisbelow(True)
 
 
@@ -67,13 +69,19 @@ def key(ax: Axes, **where: Any) -> None:
 
 
 def class_colors(n_classes: int) -> np.ndarray:
-    """A colour for each class, (n_classes, 4): these ten in turn, or shades of one scale where there are too many."""
+    """A colour for each class: these ten in turn, or shades of one scale where there are too many; then one for -1."""
     from matplotlib import colormaps
     from matplotlib.colors import to_rgba_array
 
-    if n_classes <= MOST:
-        return to_rgba_array([COLORS[code % len(COLORS)] for code in range(n_classes)])
-    return colormaps["turbo"](np.linspace(0, 1, n_classes))
+    few = [COLORS[code % len(COLORS)] for code in range(n_classes)]
+    colors = to_rgba_array(few) if n_classes <= MOST else colormaps["turbo"](np.linspace(0, 1, n_classes))
+    return np.concatenate([colors, to_rgba_array(FAINT)])
+
+
+def names_of(y: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """The classes' names and, behind them, that of what has none; and each label's place, -1 for the latter."""
+    classes, target = number_classes(y)
+    return [*map(str, classes), UNLABELLED], target.numpy()
 
 
 def pictures(images: Tensor) -> np.ndarray:
@@ -137,7 +145,7 @@ def classes_of(y: Any, X: Any) -> np.ndarray | None:
     n_samples = _num_samples(X)
     if y is None:
         return None
-    y = column_or_1d(y)
+    y = as_labels(y)
     if len(y) != n_samples:
         raise ValueError(f"y must have one class for each image: expected {n_samples}, got {len(y)}.")
     return y

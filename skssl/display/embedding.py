@@ -15,10 +15,12 @@ from skssl.display._drawing import (
     MARKERS,
     MOST,
     TEXT,
+    UNLABELLED,
     class_colors,
     classes_of,
     encoded,
     key,
+    names_of,
     new_axes,
     seen,
 )
@@ -37,7 +39,7 @@ class EmbeddingDisplay:
     embedding : ndarray of shape (n, 2)
         Where each image lies.
     y : ndarray of shape (n,), default=None
-        Their classes.
+        Their classes, -1 where unknown.
     images : ndarray of shape (n, h, w, 3), default=None
         The images in [0, 1], for thumbnails.
     index : int64 ndarray of shape (n,), default=None
@@ -109,7 +111,7 @@ class EmbeddingDisplay:
         X : array-like, sequence of files or PIL images, or torch Dataset
             Images.
         y : array-like of shape (n,), default=None
-            Their classes.
+            Their classes; -1 where unknown, as `label_fraction` makes it.
         layer : str, default="backbone"
             Which layer's output the features are, see `encoders.at_layer`.
         method : {"tsne", "pca"}, default="tsne"
@@ -166,7 +168,7 @@ class EmbeddingDisplay:
         return cls(embedding, y=classes_of(y, embedding), names=names).plot(ax)
 
     def plot(self, ax: Any = None, *, thumbnails: bool = False, legend: bool = True) -> Self:
-        """Draw the map.
+        """Draw the map; images without a class are small grey dots beneath the others.
 
         Parameters
         ----------
@@ -191,14 +193,17 @@ class EmbeddingDisplay:
             raise ValueError("thumbnails=True needs images, which this display was made without.")
         (self.ax_,) = new_axes(ax, 1, size=(4.6, 3.8))
         self.figure_ = self.ax_.figure
-        classes, codes = (np.array([""]), np.zeros(len(self.embedding), int))
+        names, codes = ["", UNLABELLED], np.zeros(len(self.embedding), int)
         if self.y is not None:
-            classes, codes = np.unique(self.y, return_inverse=True)
-        colors = class_colors(len(classes))
+            names, codes = names_of(self.y)
+        n_classes = len(names) - 1
+        colors = class_colors(n_classes)
+        few = n_classes <= MOST
+        markers = np.array([*(MARKERS[code // len(COLORS)] if few else "o" for code in range(n_classes)), "."])
         # Drawn class by class the last would hide the first: one call, in a random order, for each marker.
         order = np.random.default_rng(0).permutation(len(codes))
-        for place, marker in enumerate(MARKERS[: -(-len(classes) // len(COLORS))] if len(classes) <= MOST else "o"):
-            some = order[codes[order] // len(COLORS) == place] if len(classes) <= MOST else order
+        for marker in [each for each in dict.fromkeys(markers[::-1].tolist()) if each in markers[codes]]:
+            some = order[markers[codes[order]] == marker]
             self.ax_.scatter(
                 self.embedding[some, 0],
                 self.embedding[some, 1],
@@ -217,10 +222,9 @@ class EmbeddingDisplay:
         self.ax_.spines[:].set_color("#cccccc")
         self.ax_.set_xlabel(self.names[0], fontsize=TEXT, color=INK)
         self.ax_.set_ylabel(self.names[1], fontsize=TEXT, color=INK)
-        if legend and self.y is not None and len(classes) <= MOST:
-            for code, name in enumerate(classes):
-                marker = MARKERS[code // len(COLORS)]
-                self.ax_.plot([], [], marker, color=colors[code], markersize=5, label=str(name))
+        if legend and self.y is not None and few:
+            for code in [*range(n_classes), *([-1] if (codes == -1).any() else [])]:
+                self.ax_.plot([], [], markers[code], color=colors[code], markersize=5, label=names[code])
             beside = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "handletextpad": 0.2, "labelspacing": 0.4}
             key(self.ax_, **beside)
         return self

@@ -8,13 +8,14 @@ import numpy as np
 from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import check_random_state
 
-from skssl.display._drawing import INK, SMALL, TEXT, classes_of, encoded, hang, new_axes, seen
+from skssl.display._drawing import FAINT, INK, SMALL, TEXT, UNLABELLED, classes_of, encoded, hang, new_axes, seen
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
 SAME, OTHER = "#009e73", "#d55e00"  # bluish green and vermilion of Okabe and Ito
+FRAMES: dict[bool | None, tuple[str, Any]] = {True: (SAME, "-"), False: (OTHER, (0, (2.2, 1.2))), None: (FAINT, ":")}
 
 
 class NeighborsDisplay:
@@ -29,9 +30,9 @@ class NeighborsDisplay:
     similarity : ndarray of shape (n, k)
         Their cosine similarity.
     query_y : ndarray of shape (n,), default=None
-        The queries' classes.
+        The queries' classes, -1 where unknown.
     neighbor_y : ndarray of shape (n, k), default=None
-        The neighbours' classes.
+        The neighbours' classes, -1 where unknown.
 
     Attributes
     ----------
@@ -98,7 +99,7 @@ class NeighborsDisplay:
         X : array-like, sequence of files or PIL images, or torch Dataset
             Images among which the nearest are looked for.
         y : array-like of shape (n,), default=None
-            Their classes.
+            Their classes; -1 where unknown, as `label_fraction` makes it.
         X_query, y_query : array-like, default=None
             Images to look for, and their classes. None: images of X, each of which is not its own neighbour.
         n_queries : int, default=5
@@ -133,9 +134,10 @@ class NeighborsDisplay:
         chosen = check_random_state(random_state).permutation(len(asked_of))[:n_queries]
         asked, asked_images = encoded(estimator, X_query, layer, chosen) if others else (features[chosen], None)
         similarity, index = nearest(features, asked, n_neighbors, None if others else chosen)
+        near = seen(images, index.ravel())
         return cls(
             seen(images, chosen) if asked_images is None else seen(asked_images, np.arange(len(chosen))),
-            seen(images, index.ravel()).reshape(*index.shape, *seen(images, chosen[:1]).shape[1:]),
+            near.reshape(*index.shape, *near.shape[1:]),
             similarity,
             query_y=None if query_y is None else query_y[chosen],
             neighbor_y=None if y is None else y[index],
@@ -145,7 +147,7 @@ class NeighborsDisplay:
         """Draw a row for each query: the query, and its nearest images with their similarity.
 
         Where the classes are known a frame says whether a neighbour's is the query's: green and whole where it is,
-        orange and broken where it is not.
+        orange and broken where it is not, grey and dotted where one of the two is unlabelled.
 
         Parameters
         ----------
@@ -167,19 +169,20 @@ class NeighborsDisplay:
         (self.ax_,) = new_axes(ax, 1, size=(0.85 * (left[-1] + 1), 0.85 * n * (tall + gap) + 0.2))
         self.figure_ = self.ax_.figure
         hang(self.ax_, wall, left, gap)
-        known = self.query_y is not None and self.neighbor_y is not None
         write: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": SMALL, "color": INK, "parse_math": False}
         for row in range(n):
             top = row * (tall + gap)
             if self.query_y is not None:
-                self.ax_.text(0.5, top + tall + 0.05, str(self.query_y[row]), **write)
+                name = UNLABELLED if self.query_y[row] == -1 else str(self.query_y[row])
+                self.ax_.text(0.5, top + tall + 0.05, name, **write)
             for place in range(k):
                 x = left[place + 1]
                 self.ax_.text(x + 0.5, top + tall + 0.05, f"{self.similarity[row, place]:.2f}", **write)
-                if known:
-                    same = self.query_y[row] == self.neighbor_y[row, place]  # type: ignore[index]
+                if self.query_y is not None and self.neighbor_y is not None:
+                    both = self.query_y[row], self.neighbor_y[row, place]
+                    color, line = FRAMES[None if -1 in both else bool(both[0] == both[1])]
                     frame = Rectangle((x, top), 1, tall, fill=False, linewidth=2.2, clip_on=False)
-                    frame.set(edgecolor=SAME if same else OTHER, linestyle="-" if same else (0, (2.2, 1.2)))
+                    frame.set(edgecolor=color, linestyle=line)
                     self.ax_.add_patch(frame)
         self.ax_.text(0.5, -0.06, "query", ha="center", va="bottom", fontsize=TEXT, color=INK)
         self.ax_.text(left[1], -0.06, "nearest, with their similarity", va="bottom", fontsize=TEXT, color=INK)

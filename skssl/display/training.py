@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
 
 MEASURES = ("embedding_std", "effective_rank")
-REST = ("epoch", "lr", "images_per_second", *MEASURES)  # of a history, what is no loss
+REST = ("epoch", "loss", "lr", "images_per_second", *MEASURES)  # of a history, what any training has
+SCORES = ("agreement", "knn", "nmi")  # from 0 to 1, as is what ends in "accuracy"
+RATIO = "gradient_snr"  # which spans decades
 FEW = 20  # epochs of which each is marked
 
 
@@ -101,7 +104,8 @@ class TrainingDisplay:
             One a panel. None makes a figure.
         measures : sequence of str or tuple of str, default=None
             Columns of the history; those of a tuple share a panel. None is the loss (of a single training with its
-            terms), every accuracy, ``embedding_std`` (1 is healthy) and ``effective_rank``.
+            terms), what is from 0 to 1, such as accuracies (of a single training in one panel), whatever else a step
+            or a callback measures, ``embedding_std`` (1 is healthy) and ``effective_rank``.
 
         Returns
         -------
@@ -126,12 +130,13 @@ class TrainingDisplay:
             for place, (title, history) in enumerate(self.histories.items()):
                 for turn, name in enumerate(name for name in panel if name in history):
                     kind = turn if alone else place
+                    measured = history[history[name].notna()]  # not every epoch need be
                     ax.plot(
-                        history["epoch"],
-                        history[name],
+                        measured["epoch"],
+                        measured[name],
                         color=COLORS[kind % len(COLORS)],
                         linestyle="-" if alone else ("-", "--", ":", "-.")[turn % 4],
-                        marker=MARKERS[kind % len(MARKERS)] if len(history) <= FEW else "",
+                        marker=MARKERS[kind % len(MARKERS)] if len(measured) <= FEW else "",
                         markersize=3.5,
                         linewidth=1.6,
                         label=name if alone else title if len(panel) == 1 else f"{title}, {name}",
@@ -139,24 +144,53 @@ class TrainingDisplay:
             if panel[0] == "embedding_std":
                 ax.axhline(1, color=INK, linewidth=0.8, linestyle=(0, (1, 3)))
                 ax.set_ylim(0, max(1.05, ax.get_ylim()[1]))
+            if all(name.startswith(RATIO) for name in panel):
+                ax.set_yscale("log")
             tidy(ax)
             ax.grid(axis="y", color="#e6e6e6", linewidth=0.6)
             ax.set_xlabel("epoch", fontsize=TEXT, color=INK)
-            ax.set_ylabel(panel[0].replace("_", " "), fontsize=TEXT, color=INK)
+            scores = len(panel) > 1 and all(map(_is_score, panel))
+            ax.set_ylabel("score" if scores else panel[0].replace("_", " "), fontsize=TEXT, color=INK)
             ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
             if alone and len(panel) > 1:
-                key(ax, loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, handlelength=1.4, columnspacing=1.2)
+                across = max(1, min(3, 30 // max(map(len, panel))))  # as many as are no wider than the panel
+                above = {"loc": "lower left", "bbox_to_anchor": (-0.02, 1.0), "ncols": across}
+                key(ax, **above, handlelength=1.4, columnspacing=1.2)
         if not alone:
             key(self.axes_[-1], loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.6)
         return self
 
     def _measures(self) -> list[Any]:
         """The panels that are drawn where none are named."""
-        found = {str(name): None for history in self.histories.values() for name in history}
-        accuracies = [name for name in found if name.endswith("_accuracy")]
-        losses: list[str] = ["loss"]
-        if len(self.histories) == 1:
-            (history,) = self.histories.values()
-            terms = [name for name in found if name not in (*REST, "loss", *accuracies)]
-            losses += [name for name in terms if not np.allclose(history[name], history["loss"])]
-        return [tuple(losses), *accuracies, *(name for name in MEASURES if name in found)]
+        histories = self.histories.values()
+        numbers = [history.select_dtypes("number").dropna(axis=1, how="all") for history in histories]
+        found = dict.fromkeys(str(name) for history in numbers for name in history)
+        terms = dict.fromkeys(name for history in histories for name in _terms(history))
+        others = [name for name in found if name not in (*REST, *terms)]
+        scores = [name for name in others if _is_score(name)]
+        ratios = [name for name in others if name.startswith(RATIO)]
+        others = [name for name in others if name not in (*scores, *ratios)]
+        healthy = [name for name in MEASURES if name in found]
+        if len(self.histories) > 1:
+            return ["loss", *scores, *others, *ratios, *healthy]
+        (history,) = histories
+        losses = ["loss", *(name for name in terms if not np.allclose(history[name], history["loss"]))]
+        return [tuple(panel) for panel in (losses, scores, *([name] for name in others), ratios) if panel] + healthy
+
+
+def _is_score(name: str) -> bool:
+    """Whether a measure is from 0 to 1."""
+    return name in SCORES or name.endswith("accuracy")
+
+
+def _terms(history: pd.DataFrame) -> list[str]:
+    """The numbers of a step whose weighted sum is the loss.
+
+    Others needed no gradient. A number has the weight that is nearest to 1 among those that give the loss, so that it
+    is a term, too, where the epochs are too few to tell.
+    """
+    step = itertools.takewhile(lambda name: name != "lr", map(str, history))  # what callbacks record comes later
+    named = [name for name in step if name not in REST and not _is_score(name)]
+    numbers = history[named].fillna(0).to_numpy(float)
+    change, *_ = np.linalg.lstsq(numbers, history["loss"] - numbers.sum(1), rcond=1e-5)
+    return [name for name, weight in zip(named, 1 + change, strict=True) if abs(weight) > 0.01]
