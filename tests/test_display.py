@@ -165,32 +165,17 @@ def test_only_the_terms_of_the_loss_are_drawn_with_it(X, y):
     assert set(map(tuple, two.values())) == {("A", "B")}
 
 
-def test_the_loss_tells_its_terms_from_what_needs_no_gradient(X):
-    """The same name is a term of one loss, and only recorded beside the other."""
-    terms = {"nce": ["turn", "invariance", "nce"], "nt_xent": ["turn", "nt_xent"]}
-    for loss, named in terms.items():
-        history = quick(skssl.RotationDecoupling, loss=loss, epochs=4).fit(X).history_
-        panels = panels_of(TrainingDisplay(history).plot())
-        assert panels["loss"] == ["loss", *named]
-        assert ("invariance" in panels) == (loss == "nt_xent")
-        assert panels["score"] == ["turn_accuracy", "still_turn_accuracy"]
-        plt.close("all")
-
-
-def test_terms_have_any_weights_and_classifiers_scores():
+def test_what_a_step_names_is_drawn_with_the_loss_and_what_comes_later_is_not():
     rng = np.random.default_rng(0)
     history = pd.DataFrame(rng.random((6, 4)), columns=["one", "two", "agreement", "mine"])
     history.insert(0, "loss", history["one"] + 0.05 * history["two"])
     history = history.assign(epoch=range(1, 7), accuracy=0.5, lr=0.1, late=rng.random(6), nothing=np.nan, saved=True)
     panels = panels_of(TrainingDisplay(history).plot())
     assert panels == {
-        "loss": ["loss", "one", "two"],
+        "loss": ["loss", "one", "two", "mine"],
         "score": ["agreement", "accuracy"],
-        "mine": ["mine"],
         "late": ["late"],
     }
-    short = panels_of(TrainingDisplay(history[:1]).plot())
-    assert short["loss"] == ["loss", "one", "two", "mine"], "one epoch cannot tell"
     assert panels_of(TrainingDisplay(history[["epoch", "loss"]]).plot()) == {"loss": ["loss"]}
 
 

@@ -184,13 +184,6 @@ def _is_score(name: str) -> bool:
 
 
 def _terms(history: pd.DataFrame) -> list[str]:
-    """The numbers of a step whose weighted sum is the loss.
-
-    Others needed no gradient. A number has the weight that is nearest to 1 among those that give the loss, so that it
-    is a term, too, where the epochs are too few to tell.
-    """
-    step = itertools.takewhile(lambda name: name != "lr", map(str, history))  # what callbacks record comes later
-    named = [name for name in step if name not in REST and not _is_score(name)]
-    numbers = history[named].fillna(0).to_numpy(float)
-    change, *_ = np.linalg.lstsq(numbers, history["loss"] - numbers.sum(1), rcond=1e-5)
-    return [name for name, weight in zip(named, 1 + change, strict=True) if abs(weight) > 0.01]
+    """The losses of a step by name: what stands before the learning rate and is no score; callbacks' columns follow."""
+    step = itertools.takewhile(lambda name: name != "lr", map(str, history))
+    return [name for name in step if name not in REST and not _is_score(name)]
