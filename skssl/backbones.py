@@ -102,7 +102,7 @@ def _alexnet_bn(side: int) -> nn.Module:
     """Make torchvision's AlexNet with BatchNorm after every layer, and without dropout."""
     net = _alexnet(side)
     layers: list[nn.Module] = []
-    for layer in net.features:
+    for layer in net.get_submodule("features").children():
         layers += [layer, nn.BatchNorm2d(layer.out_channels)] if isinstance(layer, nn.Conv2d) else [layer]
     net.features = nn.Sequential(*layers)
     head = MLP((256 * 6**2, 4096, 4096), output_norm=True, output_affine=True)
