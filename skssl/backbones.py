@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from skssl.augment import SMALL
 from skssl.errors import pick
+from skssl.nn import MLP
 
 
 class ConvNet(nn.Module):
@@ -97,10 +98,23 @@ def _alexnet(side: int) -> nn.Module:
     return torchvision.models.alexnet(weights=None)
 
 
+def _alexnet_bn(side: int) -> nn.Module:
+    """Make torchvision's AlexNet with BatchNorm after every layer, and without dropout."""
+    net = _alexnet(side)
+    layers: list[nn.Module] = []
+    for layer in net.get_submodule("features").children():
+        layers += [layer, nn.BatchNorm2d(layer.out_channels)] if isinstance(layer, nn.Conv2d) else [layer]
+    net.features = nn.Sequential(*layers)
+    head = MLP((256 * 6**2, 4096, 4096), output_norm=True, output_affine=True)
+    net.classifier = head.append(nn.ReLU(inplace=True))  # named so, but it ends in features
+    return net
+
+
 BACKBONES: dict[str, Callable[[int], nn.Module]] = {
     "resnet18": _resnet("resnet18"),
     "resnet50": _resnet("resnet50"),
     "alexnet": _alexnet,
+    "alexnet_bn": _alexnet_bn,
     "convnet": lambda side: ConvNet(),
 }
 
@@ -167,9 +181,10 @@ def build_backbone(
 
     Parameters
     ----------
-    backbone : {"resnet18", "resnet50", "alexnet", "convnet"}, torch.nn.Module or callable
+    backbone : {"resnet18", "resnet50", "alexnet", "alexnet_bn", "convnet"}, torch.nn.Module or callable
         A name; a module, which is copied, weights and all; or a callable that makes one. A linear classifier at its
-        end (``fc``, ``classifier``, ``head`` or ``heads``) is dropped, and a map at its end is pooled.
+        end (``fc``, ``classifier``, ``head`` or ``heads``) is dropped, and a map at its end is pooled. "alexnet_bn" is
+        RotNet's and rotation feature decoupling's AlexNet: BatchNorm follows every layer, and there is no dropout.
     shape : tuple of int
         Channels, height and width of the images. The first convolution is adapted to the channels; ResNets by name
         get a 3x3 stem without max-pooling where the longer side is up to 64 pixels, and blocks that begin as the

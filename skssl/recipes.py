@@ -3,8 +3,9 @@
 A recipe is a dict with "method" (the estimator's name), "params" (its arguments; what is not there is the estimator's
 own default), "linear" and "knn" (the accuracy in per cent that the source reports, or None) and "source". Where a
 source leaves a setting out, so does the recipe; EffSSL's batch size of 512 and warm-up of 10 epochs are inferred. Where
-a source's rate falls in steps of its own (MoCo v1, InstDisc: a tenth at 60 and 80 %), the recipe has our "step". A
-source that ends in "not checked" is known by hearsay: its settings and score were not looked up.
+a source's rate falls in steps of its own (MoCo v1, InstDisc: a tenth at 60 and 80 %; RelativePatch, Colorization), the
+recipe has our "step". A source that ends in "not checked" is known by hearsay: its settings and score were not looked
+up.
 
 ``FINE_TUNING`` has the papers' settings of `FineTuner` by share of labels, for ImageNet where no other set is named.
 Its recipes have no scores, which are the encoders'; `make` needs the ``encoder``, too.
@@ -29,10 +30,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from sklearn.base import clone
 
 import skssl
 from skssl.augment import preset
+from skssl.optim import LARC
 
 __all__ = ["CIFAR10", "CIFAR100", "FINE_TUNING", "IMAGENET", "IMAGENET100", "TINY_IMAGENET", "make"]
 
@@ -129,7 +132,16 @@ CIFAR10: dict[str, Recipe] = {
     "BYOLGSG": _gsg_byol,
     "MoCo": _moco,
     "MoCo, symmetric": _with(_moco, None, 85.3, symmetric=True),
-    "LeOCLR": _recipe("LeOCLR", "LeOCLR, table of CIFAR-10 and STL-10", 79.59, epochs=800, batch_size=256, lr=0.03),
+    "LeOCLR": _recipe(
+        "LeOCLR",
+        "LeOCLR, table of CIFAR-10 and STL-10; rate, decay and momentum are those of ImageNet, inferred",
+        79.59,
+        epochs=800,
+        batch_size=256,
+        lr=0.03,
+        weight_decay=1e-4,
+        ema_momentum=0.999,
+    ),
     "SupCon": _recipe(
         "SupCon",
         "SupCon's code for CIFAR-10",
@@ -188,7 +200,7 @@ CIFAR100: dict[str, Recipe] = {
 
 _report = "NT-Xent report"
 _decoupling: dict[str, Any] = {
-    "backbone": "alexnet",
+    "backbone": "alexnet_bn",
     "batch_size": 192,
     "lr": 0.01,
     "augment": skssl.Augmentation(crop_scale=(0.08, 1.0), size=224, jitter=0.0, gray=0.0),
@@ -220,16 +232,17 @@ IMAGENET100: dict[str, Recipe] = {
     "SimCLR + rotation": _rotated(_simclr_100, 0.1, 73.24),
     "BYOL": _byol_100,
     "BYOL + rotation": _rotated(_byol_100, 6.0, 73.60),
-    "BYOL + jigsaw": _with(_byol_100, 73.60, aux="jigsaw"),
-    "BYOL + jigsaw + rotation": _with(_byol_100, 74.72, aux=["jigsaw", "rotation"], aux_weight={"rotation": 6.0}),
+    "BYOL + jigsaw": _with(_byol_100, 73.60, aux="jigsaw", aux_weight=6.0),  # not stated: rotation's
+    "BYOL + jigsaw + rotation": _with(_byol_100, 74.72, aux=["jigsaw", "rotation"], aux_weight=6.0),
     "SwAV": _swav_100,
     "SwAV + rotation": _rotated(_swav_100, 0.1, 74.40),
 }
 
-# ImageNet: 224x224, ResNet-50
+# ImageNet: 224x224, ResNet-50. The patches of RelativePatch are cut from images of 255 pixels.
 
 _R50: dict[str, Any] = {"backbone": "resnet50"}
 _LARS: dict[str, Any] = {**_R50, "optimizer": "lars", "warmup_epochs": 10}
+_OTHER_LARS = "its LARS is another, with the rate inside the momentum"
 _gsg_in: dict[str, Any] = {**_R50, "epochs": 100, "batch_size": 512, "lr": 0.1, "weight_decay": 1e-4, "proj_layers": 3}
 _moco_in: dict[str, Any] = {
     **_R50,
@@ -242,8 +255,86 @@ _moco_in: dict[str, Any] = {
 _GSG_IN = "GSG, table 1"
 _large = preset("byol", 224)
 _dino_views = [*_large, *[clone(_large[0]).set_params(blur=0.5)] * 8]
+_swav_in = _recipe(
+    "SwAV",
+    "SwAV's code, 2 x 224 + 6 x 96",
+    75.3,
+    epochs=800,
+    batch_size=4096,
+    lr=4.8,
+    weight_decay=1e-6,
+    n_prototypes=3000,
+    epsilon=0.05,
+    augment=skssl.MultiCrop(),
+    **{**_LARS, "optimizer": LARC},
+)
+# EffSSL's code has LARS, which spares biases and norms, and rotation's head on the features.
+_swav_30 = {
+    **_with(
+        _swav_in,
+        54.90,
+        epochs=30,
+        batch_size=256,
+        lr=0.6,
+        optimizer="lars",
+        warmup_epochs=0,
+        queue_length=3840,
+        augment="simclr",
+    ),
+    "source": "EffSSL, 30 epochs; settings are those of SwAV's code for batches of 256, inferred",
+}
+_swav_50 = {
+    **_with(_swav_in, 65.8, epochs=50, batch_size=1024, lr=1.2, optimizer="lars"),
+    "source": "EffSSL and its code, 2 x 224 + 6 x 96",
+}
+_turned: dict[str, Any] = {"aux": skssl.Rotation(head="backbone"), "aux_weight": 0.1}
 
 IMAGENET: dict[str, Recipe] = {
+    "RelativePatch": _recipe(
+        "RelativePatch",
+        "OpenSelfSup's code, where patches are grey with a probability of 0.66",
+        epochs=70,
+        batch_size=512,
+        lr=0.2,
+        weight_decay=1e-4,
+        warmup_epochs=5,
+        hidden_dim=4096,
+        **_R50,
+    ),
+    "Colorization": _recipe(
+        "Colorization",
+        "Colorful Image Colorization's code, AlexNet, all of which is convolutions there; 450,000 steps",
+        backbone="alexnet_bn",
+        epochs=28,
+        batch_size=80,
+        optimizer=torch.optim.Adam,
+        lr=3e-5,
+        weight_decay=1e-3,
+        schedule="step",
+        stride=8,
+    ),
+    "ContextEncoder": _recipe(
+        "ContextEncoder",
+        "Context Encoders' code, whose Adam has 0.5 for the first beta; AlexNet and the form of the holes not checked",
+        backbone="alexnet",
+        batch_size=64,
+        optimizer=torch.optim.Adam,
+        lr=2e-3,
+        weight_decay=0.0,
+        schedule="constant",
+        region="random",
+    ),
+    "DeepCluster": _recipe(
+        "DeepCluster",
+        "DeepCluster's code, whose AlexNet is wider and has dropout",
+        backbone="alexnet_bn",
+        epochs=200,
+        batch_size=256,
+        lr=0.05,
+        weight_decay=1e-5,
+        n_clusters=10000,
+        n_components=256,
+    ),
     "InstDisc": _recipe(
         "InstDisc",
         "InstDisc; not checked",
@@ -259,7 +350,7 @@ IMAGENET: dict[str, Recipe] = {
     "PIRL": _recipe("PIRL", "PIRL, in VISSL", 64.29, epochs=800, batch_size=1024, lr=0.12, n_negatives=32000, **_R50),
     "SimCLR": _recipe(
         "SimCLR",
-        "SimCLR",
+        f"SimCLR; {_OTHER_LARS}",
         69.3,
         epochs=1000,
         batch_size=4096,
@@ -303,21 +394,13 @@ IMAGENET: dict[str, Recipe] = {
         weight_decay=1e-6,
         n_prototypes=3000,
         augment=skssl.MultiCrop(),
-        **_LARS,
+        **{**_LARS, "optimizer": LARC},
     ),
-    "SwAV": _recipe(
-        "SwAV",
-        "SwAV's code, 2 x 224 + 6 x 96",
-        75.3,
-        epochs=800,
-        batch_size=4096,
-        lr=4.8,
-        weight_decay=1e-6,
-        n_prototypes=3000,
-        epsilon=0.05,
-        augment=skssl.MultiCrop(),
-        **_LARS,
-    ),
+    "SwAV": _swav_in,
+    "SwAV, 30 epochs": _swav_30,
+    "SwAV + rotation, 30 epochs": _with(_swav_30, 57.30, **_turned),
+    "SwAV, 50 epochs": _swav_50,
+    "SwAV + rotation, 50 epochs": _with(_swav_50, 68.3, **_turned),
     "BYOL": _recipe(
         "BYOL", "BYOL", 74.3, epochs=1000, batch_size=4096, lr=3.2, weight_decay=1.5e-6, ema_momentum=0.996, **_LARS
     ),
@@ -335,9 +418,10 @@ IMAGENET: dict[str, Recipe] = {
         epochs=1000,
         batch_size=2048,
         lr=1.6,
-        weight_decay=1e-6,
+        # The rate of biases and norms over that of the weights, whose own steps no scale of loss and decay changes.
+        loss_scale=0.024,
+        weight_decay=2.4e-8,
         proj_dim=8192,
-        loss_scale=1.0,
         **_LARS,
     ),
     "VICReg": _recipe(
@@ -364,19 +448,17 @@ IMAGENET: dict[str, Recipe] = {
 # Fine-tuning on few labels: random resized crops and flips, no weight decay but at rotation decoupling
 
 
-def _tuning(source: str, backbone_lr: float, head_lr: float, **params: Any) -> Recipe:
-    return {
-        "method": "FineTuner",
-        "params": {"backbone_lr": backbone_lr, "head_lr": head_lr, **params},
-        "source": source,
-    }
+def _tuning(source: str, /, *rates: float, **params: Any) -> Recipe:
+    rates_by_name = dict(zip(("backbone_lr", "head_lr"), rates, strict=False))  # or neither
+    return {"method": "FineTuner", "params": {**rates_by_name, **params}, "source": source}
 
 
 _SIMCLR_LR = 0.005 * 1024**0.5
 _simclr_tuning: dict[str, Any] = {"batch_size": 1024, "optimizer": "lars", "schedule": "cosine"}
 _epoch_cosine: dict[str, Any] = {"epochs": 20, "batch_size": 256, "schedule": "epoch_cosine"}
 _fifths: dict[str, Any] = {"epochs": 20, "batch_size": 256, "schedule": (0.6, 0.8)}
-_SIMCLR_SOURCE = "SimCLRv2's code; its LARS is another, with the rate inside the momentum"
+_SIMCLR_SOURCE = f"SimCLRv2's code; {_OTHER_LARS}"
+_v2_tuning: dict[str, Any] = {**_simclr_tuning, "layer": "projector1"}
 
 FINE_TUNING: dict[str, Recipe] = {
     "SwAV, PCL and EffSSL, 1 %": _tuning("EffSSL and SwAV's code", 0.02, 5.0, **_fifths),
@@ -385,8 +467,12 @@ FINE_TUNING: dict[str, Recipe] = {
     "SimCLR, 10 %": _tuning(
         f"{_SIMCLR_SOURCE}; epochs not checked", _SIMCLR_LR, _SIMCLR_LR, epochs=30, **_simclr_tuning
     ),
-    "SimCLRv2, 1 %": _tuning(_SIMCLR_SOURCE, _SIMCLR_LR, _SIMCLR_LR, epochs=60, layer="projector1", **_simclr_tuning),
+    "SimCLRv2, 1 %": _tuning(_SIMCLR_SOURCE, _SIMCLR_LR, _SIMCLR_LR, epochs=60, **_v2_tuning),
+    "SimCLRv2, 10 %": _tuning(f"{_SIMCLR_SOURCE}; epochs not checked", _SIMCLR_LR, _SIMCLR_LR, epochs=30, **_v2_tuning),
+    "LeOCLR, 1 %": _tuning("LeOCLR, which states the epochs alone", epochs=60),
+    "LeOCLR, 10 %": _tuning("LeOCLR, which states the epochs alone", epochs=30),
     "Barlow Twins, 1 %": _tuning("Barlow Twins' code", 0.005, 0.5, **_epoch_cosine),
+    "Barlow Twins, 10 %": _tuning("Barlow Twins' code; the head's rate not checked", 0.005, 0.05, **_epoch_cosine),
     "VICReg, 1 %": _tuning("VICReg's code", 0.03, 0.08, **_epoch_cosine),
     "VICReg, 10 %": _tuning("VICReg's code", 0.01, 0.1, **_epoch_cosine),
     "RotationDecoupling, Tiny-ImageNet, 20 %": _tuning(

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from skssl.backbones import build_backbone, feature_map
+from skssl.backbones import build_backbone, feature_map, map_channels, stages
+from skssl.encoders import at_layer
 from skssl.nn import MLP, cosine_ramp, effective_rank, follow, momentum_copy, spread
 from skssl.optim import LARC, LARS, make_optimizer, schedule_factor
 
@@ -82,13 +83,46 @@ def test_resnets_blocks_begin_as_the_identity(name):
     assert all((gain == 0) == (f".{last}." in module) for module, gain in gains.items())
 
 
-@pytest.mark.parametrize("name", ["convnet", "resnet18", "alexnet"])
+@pytest.mark.parametrize("name", ["convnet", "resnet18", "alexnet", "alexnet_bn"])
 def test_features_are_what_a_relu_leaves(name):
     encoder, _ = build_backbone(name, (3, 64, 64))
     with torch.no_grad():
         features = encoder(torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
     assert features.min() >= 0
     assert features.std() > 0
+
+
+def test_alexnet_with_batchnorm_is_that_of_rotnet_and_rotation_decoupling():
+    encoder, dim = build_backbone("alexnet_bn", (3, 224, 224))
+    assert dim == 4096
+    assert map_channels(encoder, (3, 224, 224)) == 256
+    layers = [layer for layer in encoder.modules() if not list(layer.children())]
+    kinds = [type(layer).__name__ for layer in layers]
+    convolution, hidden = ["Conv2d", "BatchNorm2d", "ReLU"], ["Linear", "BatchNorm1d", "ReLU"]
+    pooled = [*convolution, "MaxPool2d"]
+    assert kinds == [*pooled * 2, *convolution * 2, *pooled, "AdaptiveAvgPool2d", *hidden * 2]
+    convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
+    shapes = [(layer.out_channels, layer.kernel_size[0], layer.stride[0], layer.padding[0]) for layer in convolutions]
+    assert shapes == [(64, 11, 4, 2), (192, 5, 1, 2), (384, 3, 1, 1), (256, 3, 1, 1), (256, 3, 1, 1)]
+    assert all(layer.bias is not None and layer.groups == 1 for layer in convolutions)
+    linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
+    assert [(layer.in_features, layer.out_features, layer.bias) for layer in linear] == [
+        (9216, 4096, None),
+        (4096, 4096, None),
+    ]
+    assert all(layer.affine for layer in layers if "BatchNorm" in type(layer).__name__)
+
+    # Inner layers: up to the ReLU, pooled by the maximum to a side of 12, 7, 5, 6 and 6.
+    images = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    found, grid = {}, images
+    with torch.no_grad():
+        for (name, stage), side in zip(stages(encoder.eval()).items(), (12, 7, 5, 6, 6), strict=True):
+            grid = nn.Sequential(*stage[:3])(grid)
+            found[name] = nn.functional.adaptive_max_pool2d(grid, side).flatten(1)
+            grid = nn.Sequential(*stage[3:])(grid)
+        assert list(found) == ["conv1", "conv2", "conv3", "conv4", "conv5"]
+        for name, expected in found.items():
+            torch.testing.assert_close(at_layer(encoder, None, name)(images), expected)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 5])

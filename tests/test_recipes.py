@@ -1,5 +1,7 @@
 """Every recipe makes an estimator whose parameters are in range, and whose scores and source are there."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -8,19 +10,23 @@ from conftest import quick
 import skssl
 from skssl import recipes
 from skssl.augment import sample_crops
+from skssl.optim import LARC, LARS
 
 ALL = [
     pytest.param(recipe, id=f"{name}: {title}")
     for name in ("CIFAR10", "CIFAR100", "TINY_IMAGENET", "IMAGENET100", "IMAGENET")
     for title, recipe in getattr(recipes, name).items()
 ]
+WITHOUT_SCORE = ("RelativePatch", "Colorization", "ContextEncoder", "DeepCluster")  # of IMAGENET
 
 
 @pytest.mark.parametrize("recipe", ALL)
 def test_recipes_make_estimators(recipe):
     assert set(recipe) == {"method", "params", "linear", "knn", "source"}
     assert recipe["source"]
-    assert any(score is not None and 1 < score < 100 for score in (recipe["linear"], recipe["knn"]))
+    scores = [score for score in (recipe["linear"], recipe["knn"]) if score is not None]
+    assert all(1 < score < 100 for score in scores)
+    assert scores or recipe in [recipes.IMAGENET[title] for title in WITHOUT_SCORE]
     estimator = recipes.make(recipe, random_state=0)
     assert type(estimator).__name__ == recipe["method"]
     assert estimator.random_state == 0
@@ -29,11 +35,25 @@ def test_recipes_make_estimators(recipe):
     estimator._tasks()
 
 
-@pytest.mark.parametrize("title", ["SimCLR + rotation, false negatives removed", "SwAV + rotation", "BYOLGSG"])
-def test_a_recipe_trains_when_it_is_made_small(title, X, y):
-    recipe = recipes.CIFAR10[title]
+@pytest.mark.parametrize(
+    ("table", "title"),
+    [
+        ("CIFAR10", "SimCLR + rotation, false negatives removed"),
+        ("CIFAR10", "SwAV + rotation"),
+        ("CIFAR10", "BYOLGSG"),
+        ("IMAGENET", "DeepClusterV2"),
+        ("IMAGENET", "SwAV + rotation, 50 epochs"),
+        ("IMAGENET", "RelativePatch"),
+        ("IMAGENET", "Colorization"),
+        ("IMAGENET", "ContextEncoder"),
+        ("IMAGENET", "DeepCluster"),
+    ],
+)
+def test_a_recipe_trains_when_it_is_made_small(table, title, X, y):
+    recipe = getattr(recipes, table)[title]
     small = quick(getattr(skssl, recipe["method"])).get_params(deep=False)
-    size = {name: small[name] for name in ("backbone", "epochs", "batch_size", "random_state", "proj_dim")}
+    names = ("backbone", "epochs", "batch_size", "random_state", "hidden_dim", "proj_dim", "n_prototypes", "stride")
+    size = {name: small[name] for name in names if name in small}
     estimator = recipes.make(recipe, **size, warmup_epochs=0).fit(X, y)
     assert np.isfinite(estimator.history_["loss"]).all()
 
@@ -44,6 +64,70 @@ def test_rotation_is_added_with_the_papers_weight_and_nothing_else():
         plain, rotated = recipe[title]["params"], recipe[f"{title} + rotation"]["params"]
         assert rotated == {**plain, "aux": "rotation", "aux_weight": weight}
         assert recipe[f"{title} + rotation"]["linear"] > recipe[title]["linear"]
+
+
+def test_effssls_weights_on_imagenet():
+    table = recipes.IMAGENET100
+    for title in ("BYOL + rotation", "BYOL + jigsaw", "BYOL + jigsaw + rotation"):
+        weights = [weight for _, weight in recipes.make(table[title])._tasks().values()]
+        assert weights == [6.0] * title.count("+")
+    for epochs, linear in [(30, (54.90, 57.30)), (50, (65.8, 68.3))]:
+        plain, rotated = (recipes.IMAGENET[f"{title}, {epochs} epochs"] for title in ("SwAV", "SwAV + rotation"))
+        assert (plain["linear"], rotated["linear"]) == linear
+        assert plain["params"].items() < rotated["params"].items()
+        ((task, weight),) = recipes.make(rotated)._tasks().values()
+        assert (task.name, task.head, weight) == ("rotation", "backbone", 0.1)
+        assert plain["params"]["optimizer"] == "lars"
+        assert (plain["params"]["epochs"], plain["params"]["warmup_epochs"]) == (epochs, {30: 0, 50: 10}[epochs])
+
+
+def test_swavs_rule_is_larc_and_simclrs_is_said_to_be_another():
+    assert {recipes.make(recipes.IMAGENET[title]).optimizer for title in ("SwAV", "DeepClusterV2")} == {LARC}
+    assert "LARS is another" in recipes.IMAGENET["SimCLR"]["source"]
+
+
+def test_one_rate_moves_barlow_twins_as_the_papers_two():
+    params = recipes.IMAGENET["BarlowTwins"]["params"]
+    draw = torch.Generator().manual_seed(0)
+    start = [torch.randn(shape, generator=draw, dtype=torch.float64) for shape in ((4, 3), (4,))]
+    x = torch.randn(8, 3, generator=draw, dtype=torch.float64)
+    found = []
+    for two_rates in (True, False):
+        weight, bias = (torch.nn.Parameter(value.clone()) for value in start)
+        if two_rates:  # of ImageNet, per 256 images
+            groups = [{"params": [weight], "lr": 0.2 * 2048 / 256}, {"params": [bias], "lr": 0.0048 * 2048 / 256}]
+            lars, scale = LARS(groups, lr=0.0, weight_decay=1e-6), 1.0
+        else:
+            lars = LARS([weight, bias], lr=params["lr"], weight_decay=params["weight_decay"])
+            scale = params["loss_scale"]
+        for _ in range(20):
+            lars.zero_grad()
+            (scale * (x @ weight.T + bias).sin().square().sum()).backward()
+            lars.step()
+        found.append((weight.detach(), bias.detach()))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-10, atol=0)
+    assert all((value - first).abs().max() > 1e-2 for value, first in zip(found[0], start, strict=True)), "it moved"
+
+
+def test_rotation_decouplings_alexnet_has_batchnorm():
+    assert {recipe["params"]["backbone"] for recipe in recipes.TINY_IMAGENET.values()} == {"alexnet_bn"}
+
+
+def test_leoclr_has_the_papers_decay_and_momentum_on_either_set():
+    for table in (recipes.CIFAR10, recipes.IMAGENET):
+        estimator = recipes.make(table["LeOCLR"])
+        assert (estimator.setting("weight_decay"), estimator.ema_momentum) == (1e-4, 0.999)
+
+
+def test_fine_tuning_on_one_and_on_ten_per_cent():
+    table = recipes.FINE_TUNING
+    shares = {title: table[f"{title}, 10 %"]["params"] for title in re.findall(r"(.+), 1 %", "\n".join(table))}
+    assert set(shares) == {"SwAV, PCL and EffSSL", "SimCLR", "SimCLRv2", "LeOCLR", "Barlow Twins", "VICReg"}
+    assert (shares["Barlow Twins"]["backbone_lr"], shares["Barlow Twins"]["head_lr"]) == (0.005, 0.05)
+    for title in ("SimCLR", "SimCLRv2", "LeOCLR"):
+        assert shares[title] == {**table[f"{title}, 1 %"]["params"], "epochs": 30}
+        assert table[f"{title}, 1 %"]["params"]["epochs"] == 60
+    assert shares["SimCLRv2"]["layer"] == "projector1"
 
 
 def test_byols_momentum_is_that_of_short_trainings():

@@ -189,13 +189,17 @@ def test_the_label_is_where_the_second_patch_is_seen_from_the_first():
     assert {second for first, second, _ in pairs if first == 0} == {1, 3, 4}, "neighbours only"
 
 
-def test_relative_patch_is_its_formula(X, monkeypatch):
-    task = skssl.RelativePatchTask(hidden_dim=16, drop_colors=0.0)
+@pytest.mark.parametrize("size", [None, 7])
+def test_relative_patch_is_its_formula(size, X, monkeypatch):
+    task = skssl.RelativePatchTask(hidden_dim=16, drop_colors=0.0, tile_size=size)
     _, net, batch = net_and_batch(skssl.SimCLR, X, aux=task)
     fixed = cut_tiles(batch.images.float(), 3)
     monkeypatch.setattr("skssl.pretext.relative_patch.cut_tiles", lambda images, grid: fixed)
     found = task.losses(net, batch)
-    features = net.encoder(normalize_tiles(fixed).flatten(0, 1)).view(12, 9, -1)
+    patches = normalize_tiles(fixed).flatten(0, 1)  # of 4x4 pixels
+    if size:
+        patches = F.interpolate(patches, size=(size, size), mode="bilinear", antialias=True)
+    features = net.encoder(patches).view(12, 9, -1)
     joined, label = [], []
     for image in features:
         for a, b in itertools.product(range(9), repeat=2):
@@ -211,6 +215,15 @@ def test_relative_patch_is_its_formula(X, monkeypatch):
     )
     found["relative_patch"].backward()
     assert reached(net) == {"encoder", "relative_patch_head"}
+
+
+def test_patches_are_enlarged_for_encoders_that_cannot_read_small_ones(X):
+    needy = nn.Sequential(nn.Conv2d(3, 4, 11), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(RuntimeError, match="Kernel size can't be greater"):
+        quick(skssl.RelativePatch, backbone=needy).fit(X)
+    assert np.isfinite(quick(skssl.RelativePatch, backbone=needy, tile_size=11).fit(X).history_["loss"]).all()
+    with pytest.raises(ValueError, match="'tile_size' parameter of RelativePatch"):
+        quick(skssl.RelativePatch, tile_size=0).fit(X)
 
 
 def test_one_random_channel_is_left_of_a_patch():

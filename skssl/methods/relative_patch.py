@@ -23,6 +23,8 @@ class RelativePatch(Pretext):
         Width of the head's hidden layer; the papers' are of 4096.
     drop_colors : float, default=1.0
         The probability, for each patch, that all but one of its channels become faint noise.
+    tile_size : int, default=None
+        To how many pixels a side patches are resized. None: not at all.
 
     References
     ----------
@@ -43,6 +45,7 @@ class RelativePatch(Pretext):
     grid: int = 3
     hidden_dim: int = 512
     drop_colors: float = 1.0
+    tile_size: int | None = None
 
     task_class: ClassVar[Any] = RelativePatchTask
     _parameter_constraints: ClassVar[dict] = RelativePatchTask._parameter_constraints

@@ -40,6 +40,9 @@ class RelativePatchTask(Task):
     drop_colors : float, default=1.0
         The probability, for each patch, that one of its channels is kept and the others become faint noise. Chromatic
         aberration, which tells where in a photograph a patch was, then cannot be seen.
+    tile_size : int, default=None
+        To how many pixels a side patches are resized, for encoders that cannot read small ones (AlexNet needs 63).
+        None: not at all.
 
     References
     ----------
@@ -57,12 +60,14 @@ class RelativePatchTask(Task):
     grid: int = 3
     hidden_dim: int = 512
     drop_colors: float = 1.0
+    tile_size: int | None = None
 
     name: ClassVar[str] = "relative_patch"
     _parameter_constraints: ClassVar[dict] = {
         "grid": [Interval(Integral, 2, None, closed="left")],
         "hidden_dim": [Interval(Integral, 1, None, closed="left")],
         "drop_colors": [Interval(Real, 0, 1, closed="both")],
+        "tile_size": [Interval(Integral, 1, None, closed="left"), None],
     }
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102
@@ -71,7 +76,8 @@ class RelativePatchTask(Task):
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
         patches = normalize_tiles(cut_tiles(batch.images.float(), self.grid))
-        features = encode_tiles(net.encoder, keep_one_channel(patches, self.drop_colors))  # (n, patches, d)
+        patches = keep_one_channel(patches, self.drop_colors)
+        features = encode_tiles(net.encoder, patches, self.tile_size)  # (n, patches, d)
         first, second, side = net.relative_patch_pairs
         pairs = torch.cat([features[:, first], features[:, second]], dim=2)  # joined, not added: the order counts
         scores = net.relative_patch_head(pairs.flatten(0, 1)).float()  # (n * pairs, 8)
