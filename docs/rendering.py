@@ -51,7 +51,8 @@ def of_papers(name: str, sets: dict[str, dict[str, Any]], shown: dict[str, int])
     rows = []
     for data_set, found in sets.items():
         for title, recipe in found.items():
-            arguments = ", ".join(f"{key}={value!r}" for key, value in recipe["params"].items())
+            shown_as = {key: getattr(value, "__name__", repr(value)) for key, value in recipe["params"].items()}
+            arguments = ", ".join(f"{key}={value}" for key, value in shown_as.items())
             call = f"``{recipe['method']}({arguments})``"
             rows.append({"data set": f"``{data_set}``", "recipe": title, "estimator": call, **recipe})
     write(name, pd.DataFrame(rows).rename(columns={"knn": "kNN"})[[*shown]], widths=" ".join(map(str, shown.values())))

@@ -88,9 +88,10 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
     Parameters
     ----------
-    backbone : {"resnet18", "resnet50", "alexnet", "convnet"}, torch.nn.Module or callable, default="resnet18"
-        The encoder: a name, a module (copied, its last classifier dropped) or a callable that makes one. ResNets have
-        CIFAR's 3x3 stem up to 64 pixels. "convnet" is a small one for CPUs, with 128 features.
+    backbone : str, torch.nn.Module or callable, default="resnet18"
+        The encoder: "resnet18", "resnet50", "alexnet", "alexnet_bn" or "convnet", a module (copied, its last classifier
+        dropped) or a callable that makes one. ResNets have CIFAR's 3x3 stem up to 64 pixels. "alexnet_bn" is RotNet's,
+        with BatchNorm and without dropout. "convnet" is a small one for CPUs, with 128 features.
     image_shape : tuple of int, default=None
         (h, w), (h, w, c) or (c, h, w): how to read the rows of a 2-D X, where one entry may be -1, and to what size
         to bring image files. By default such rows are square grey images, and files must be of one size.

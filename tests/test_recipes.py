@@ -17,7 +17,7 @@ ALL = [
     for name in ("CIFAR10", "CIFAR100", "TINY_IMAGENET", "IMAGENET100", "IMAGENET")
     for title, recipe in getattr(recipes, name).items()
 ]
-WITHOUT_SCORE = ("RelativePatch", "Colorization", "ContextEncoder", "DeepCluster")  # of IMAGENET
+WITHOUT_SCORE = ("RotNet", "RelativePatch", "Colorization", "ContextEncoder", "DeepCluster")  # of IMAGENET
 
 
 @pytest.mark.parametrize("recipe", ALL)

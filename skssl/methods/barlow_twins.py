@@ -25,7 +25,8 @@ class BarlowTwins(SSLTransformer):
         What the decorrelation weighs against the agreement of the views.
     loss_scale : float, default=0.1
         What the loss, a sum over dimensions, is multiplied with. 1 is the paper's, who moves biases and norms at 1/40
-        of the other weights' rate instead; 0.1 is solo-learn's.
+        of the other weights' rate instead, as 0.024 does with a `weight_decay` of 0.024 times theirs: LARS cancels the
+        scale for the others. 0.1 is solo-learn's.
     proj_dim : int, default=2048
         Width of the projector, hidden and output; 8192 on ImageNet.
     proj_layers : int, default=3
