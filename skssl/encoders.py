@@ -234,23 +234,42 @@ class Encoder:
         images = X if isinstance(X, Images) else self.read(X)
         return encode(self.module, images, self.augment, self.device).numpy()
 
-    def augmentations(self, augment: Any, side: int) -> list[Augmentation]:
+    def augmentations(self, augment: Any, side: int, n_images: int | None = None) -> list[Augmentation]:
         """Make augmentations whose views are normalised as the network was trained with.
 
         Parameters
         ----------
-        augment : str, Augmentation, or sequence of Augmentation
-            As for `as_augmentations`. Mean and deviation are replaced by the encoder's own.
+        augment : str, Augmentation, sequence of Augmentation or None
+            As for `as_augmentations`. Mean and deviation are replaced by the encoder's own, and so is the size where
+            none is given. None is the encoder's `augment` without saliency maps, which are those of the images that it was trained on.
         side : int
             The images' longer side, in pixels.
+        n_images : int, default=None
+            How many images are augmented by their numbers. None: who augments checks that there is a map for each.
 
         Returns
         -------
         list of Augmentation
             Copies of them, one a view.
+
+        Raises
+        ------
+        ValueError
+            If saliency maps are of another number than the images.
         """
-        own = {"mean": self.augment.mean, "std": self.augment.std}
-        return [clone(given).set_params(**own) for given in as_augmentations(augment, side)]
+        own: dict[str, Any] = {"mean": self.augment.mean, "std": self.augment.std}
+        if augment is None:
+            augment, own["saliency"] = self.augment, None
+        views = [clone(given).set_params(**own) for given in as_augmentations(augment, side)]
+        for view in views:
+            view.size = self.augment.size if view.size is None else view.size
+        for maps in (view.saliency for view in views):
+            if n_images is not None and maps is not None and len(maps) != n_images:
+                raise ValueError(
+                    "The 'saliency' parameter of Augmentation must have one map for each image that is augmented: "
+                    f"expected {n_images}, got {len(maps)}."
+                )
+        return views
 
 
 def as_encoder(encoder: Any, X: Any, y: Any = None, *, layer: str = "backbone", device: Any = "auto") -> Encoder:

@@ -144,8 +144,9 @@ def contrastive_accuracy(
     layer : str, default="backbone"
         Which layer's features: "backbone", "projector", or another one of `encoders.at_layer`.
     augment : str, Augmentation or sequence of Augmentation, default=None
-        What makes the views, in the encoder's own normalisation. None is what the encoder was trained with (its first
-        view's, for both; a module has SimCLR's); to compare encoders give them the same.
+        What makes the views, in the encoder's own normalisation; to compare encoders give them the same. None is what
+        the encoder was trained with (its first view's, for both), but for saliency maps, which belong to the images
+        that it was trained on; a module has the preset "simclr". Maps that are given are those of `X`, one an image.
     device : str or torch.device, default="auto"
         Where a module goes. An estimator has its own.
     random_state : int, RandomState or None, default=None
@@ -161,7 +162,7 @@ def contrastive_accuracy(
     Raises
     ------
     ValueError
-        If there are fewer images than a batch has.
+        If there are fewer images than a batch has, or saliency maps are of another number than the images.
 
     References
     ----------
@@ -182,7 +183,9 @@ def contrastive_accuracy(
     images = found.read(X).to(found.device)
     if not isinstance(batch_size, Integral) or not 2 <= batch_size <= len(images):
         raise ValueError(f"batch_size must be from 2 to the number of images, {len(images)}. Got {batch_size!r}.")
-    augmentations = found.augmentations(found.augment if augment is None else augment, max(images.shape[1:]))
+    if augment is None and isinstance(encoder, nn.Module):
+        augment = "simclr"
+    augmentations = found.augmentations(augment, max(images.shape[1:]), len(images))
     first, second = (augmentations * 2)[:2]
     seed = int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
     draws = torch.Generator(found.device).manual_seed(seed)
@@ -194,7 +197,7 @@ def contrastive_accuracy(
             index = index.to(found.device)
             batch = images.read(index)
             right.append(_finds_its_other(*(found.module(a(batch, draws, index)).float() for a in (first, second))))
-    return float(torch.cat(right).double().mean())
+    return float(torch.cat(right).cpu().double().mean())  # MPS has no float64
 
 
 def _finds_its_other(z1: Tensor, z2: Tensor) -> Tensor:

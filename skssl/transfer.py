@@ -82,7 +82,7 @@ def transfer_table(
         Or data of your own by name, as (X_train, y_train, X_test, y_test) or (X_train, y_train, X_val, y_val, X_test,
         y_test), with images of any kind that `fit` takes. Where y holds a class for each image the accuracy is
         measured; where it is a matrix (n, n_classes) of 1, 0 and -1 for present, absent and better ignored, the mean
-        average precision.
+        average precision. Each column of y_train must hold a 1 and a 0.
     layer : str, default="backbone"
         Which layer's output the features are, see `encoders.at_layer`.
     image_size : int, default=None
@@ -114,13 +114,14 @@ def transfer_table(
     NotFittedError
         If the encoder is an estimator that is not fitted.
     ValueError
-        If there is no such data set or layer, labels are of another number than images, or classes of test samples are
-        not among those of the training samples.
+        If there is no such data set or layer, labels are of another number than images, classes of test samples are
+        not among those of the training samples, or a matrix of labels has nothing to learn or to score.
 
     Notes
     -----
     The protocol is that of Ericsson et al. [1]_ and their code. The regression goes to its optimum, where theirs stops
-    after 100 iterations of L-BFGS. Where a data set has no validation split a fifth of the training samples are drawn.
+    after 100 iterations of L-BFGS. Where a data set has no validation split a fifth of the training samples are drawn;
+    of a matrix of labels, a 1 and a 0 of each column stay in what is learned from, and a 1 at least is drawn.
     Two data sets have no splits in torchvision, and they are drawn by `random_state`: 30 training images a class and
     the others for testing for Caltech-101 (101 classes, without the background that the paper counts as one), 50 and 50
     for SUN397, where the paper takes the first of the ten splits of its authors. In VOC2007, if all objects of a class
@@ -209,13 +210,25 @@ def _learn(C: float, X: np.ndarray, y: np.ndarray, X_new: np.ndarray, device: An
 
 
 def _hold_out(X: np.ndarray, y: np.ndarray, rng: np.random.RandomState) -> tuple[Any, Any]:
-    """Draw validation samples."""
+    """Draw validation samples; where y is a matrix, such that all classes can be learned and one can be scored."""
     order, n_out = rng.permutation(len(X)), int(HELD_OUT * len(X))
+    if y.ndim == 2:
+        scored = _spare(y)[order].argmax()
+        order = np.r_[order[scored], np.delete(order, scored)]
+        kept = np.unique([1 + (y[order[1:]] == value).argmax(axis=0) for value in (0, 1)])  # the first of each
+        order, n_out = np.r_[np.delete(order, kept), order[kept]], min(n_out, len(order) - len(kept))
     return (X[order[n_out:]], y[order[n_out:]]), (X[order[:n_out]], y[order[:n_out]])
 
 
+def _spare(y: np.ndarray) -> np.ndarray:
+    """Tell which samples of a matrix of labels show a class and are no column's only 0 or only 1, bool (n,)."""
+    has = np.stack([y == 0, y == 1])  # (2, n, n_classes)
+    only = has & (has.sum(axis=1, keepdims=True) == 1)
+    return has[1].any(axis=1) & ~only.any(axis=(0, 2))
+
+
 def _check(name: str, splits: Mapping[str, tuple[Images, np.ndarray]]) -> None:
-    """Refuse labels that do not go with the images, or test labels that cannot be learned."""
+    """Refuse labels that do not go with the images, that cannot be learned, or that leave nothing to score."""
     y_train = splits["train"][1]
     for split, (images, y) in splits.items():
         if y.ndim == 0 or len(images) != len(y):
@@ -230,8 +243,24 @@ def _check(name: str, splits: Mapping[str, tuple[Images, np.ndarray]]) -> None:
             raise ValueError(
                 f"The {split} split of {name!r} has the class {unseen[0]!r}, which its training split has not."
             )
+        if y.ndim == 2 and not (y == 1).any():
+            raise ValueError(f"The {split} split of {name!r} has no 1 in any column: no class is present.")
     if len(y_train) < 1 / HELD_OUT:
         raise ValueError(f"{name!r} has {len(y_train)} training samples, but at least {1 / HELD_OUT:.0f} are needed.")
+    if y_train.ndim == 1:
+        return
+    for value in (0, 1):
+        missing = np.flatnonzero(~(y_train == value).any(axis=0))
+        if len(missing):
+            raise ValueError(
+                f"The train split of {name!r} must have a 0 and a 1 in each column of its labels, but has no {value} "
+                f"in column {missing[0]}."
+            )
+    if "val" not in splits and not _spare(y_train).any():
+        raise ValueError(
+            f"{name!r} needs a validation split: no training sample with a 1 can be held out such that each column "
+            "keeps a 0 and a 1."
+        )
 
 
 # Measures

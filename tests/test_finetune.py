@@ -243,6 +243,14 @@ def test_views_are_normalised_as_the_encoders(X, y):
     assert default.get_params() == Augmentation(jitter=0.0, gray=0.0, **own).get_params()
 
 
+def test_images_are_fine_tuned_at_the_size_that_the_encoder_learned_from(X, y):
+    encoder = quick(skssl.SimCLR, augment=Augmentation(size=24)).fit(X)
+    sizes = [FineTuner(encoder, augment=a, **QUICK).fit(X, y).net_.augmentations[0].size for a in (None, "rotnet")]
+    assert sizes == [24, 24]
+    own = FineTuner(encoder, augment=Augmentation(size=20), **QUICK).fit(X, y)
+    assert own.net_.augmentations[0].size == 20
+
+
 def test_a_seed_gives_the_same_bits_and_leaves_the_global_state(encoder, X, few):
     before = torch.get_rng_state()
     first, second = (FineTuner(encoder, **QUICK).fit(X, few).predict_proba(X) for _ in range(2))

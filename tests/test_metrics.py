@@ -137,6 +137,50 @@ def test_views_of_its_own_and_of_others(encoder, X):
     assert metrics.contrastive_accuracy(encoder, X, augment="byol", **params) > 0
 
 
+def test_saliency_maps_are_those_of_the_training_images(X):
+    images = make_shapes(60, image_size=16, random_state=1)[0]
+    maps = np.random.default_rng(0).random((40, 4, 4)) ** 8
+    plain, salient = Augmentation(jitter=0.0), Augmentation(jitter=0.0, saliency=maps)
+    encoder = quick(skssl.SimCLR, augment=salient, epochs=0).fit(X)
+    params = {"batch_size": 20, "random_state": 0}
+    for other in (images[:20], images[:40], images):  # fewer than there are maps, as many, more
+        expected = metrics.contrastive_accuracy(encoder, other, augment=plain, **params)
+        assert metrics.contrastive_accuracy(encoder, other, **params) == expected
+        if len(other) != 40:
+            with pytest.raises(ValueError, match=f"one map for each image .* expected {len(other)}, got 40"):
+                metrics.contrastive_accuracy(encoder, other, augment=salient, **params)
+    assert encoder.net_.augmentations[0].saliency is not None, "the encoder's own stays as it is"
+    given, without = (
+        metrics.contrastive_accuracy(encoder, X, augment=augment, **params) for augment in (salient, plain)
+    )
+    assert given != without, "maps of these images are used"
+
+
+def test_a_module_has_simclrs_views_for_the_images_size():
+    images = make_shapes(32, image_size=72, random_state=0)[0]
+    net = nn.Sequential(nn.AdaptiveAvgPool2d(6), nn.Flatten())
+    params = {"batch_size": 32, "random_state": 0, "device": "cpu"}
+    own = metrics.contrastive_accuracy(net, images, **params)
+    assert own == metrics.contrastive_accuracy(net, images, augment="simclr", **params)
+    assert own != metrics.contrastive_accuracy(net, images, augment=Augmentation(), **params)
+
+
+def test_nothing_is_computed_in_float64_on_the_device(encoder, X, monkeypatch):
+    class Elsewhere(torch.Tensor):
+        """What lies on a device that has no float64, as MPS."""
+
+        def cpu(self):
+            return self.as_subclass(torch.Tensor)
+
+        def double(self):
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+
+    params = {"batch_size": 20, "random_state": 0}
+    expected = metrics.contrastive_accuracy(encoder, X, **params)
+    monkeypatch.setattr(metrics, "_finds_its_other", lambda *z: _finds_its_other(*z).as_subclass(Elsewhere))
+    assert metrics.contrastive_accuracy(encoder, X, **params) == expected
+
+
 def test_measuring_leaves_the_encoder_as_it_was(encoder, X):
     net = encoder.net_.module_
     before, state = encoder.transform(X), torch.get_rng_state()

@@ -348,6 +348,21 @@ def test_augmentation_that_cannot_be_is_refused(probe, X, y):
     clone(probe).set_params(augment="none", epochs=1).fit(table, y)
 
 
+@pytest.mark.parametrize("probe", [LinearProbe(solver="sgd", epochs=2), MLPProbe(epochs=2)])
+def test_saliency_maps_are_those_of_the_images(probe, encoder, X, y):
+    maps = np.random.default_rng(0).random((41, 4, 4))
+    probe = clone(probe).set_params(encoder=FrozenEstimator(encoder), random_state=0)
+    for n in (39, 41):
+        with pytest.raises(ValueError, match=f"one map for each image that is augmented: expected 40, got {n}"):
+            probe.set_params(augment=Augmentation(saliency=maps[:n])).fit(X, y)
+    found = [
+        clone(probe).set_params(augment=Augmentation(saliency=saliency)).fit(X, y).predict_proba(X)
+        for saliency in (maps[:40], maps[:0:-1], None)
+    ]
+    assert not np.array_equal(found[0], found[1])
+    assert not np.array_equal(found[0], found[2])
+
+
 @pytest.mark.parametrize("params", [{"augment": "simclr"}, {"protocol": "moco", "solver": "lbfgs"}])
 def test_the_optimum_is_that_of_fixed_features(params, X, y):
     with pytest.raises(ValueError, match="solver='lbfgs' goes to the optimum of fixed features, while augment="):

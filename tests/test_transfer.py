@@ -16,7 +16,8 @@ import skssl
 from skssl import transfer_table
 from skssl.backbones import ConvNet
 from skssl.datasets import make_shapes, make_voc_folder
-from skssl.transfer import _SETS, METRICS, mean_average_precision
+from skssl.encoders import Encoder
+from skssl.transfer import _SETS, METRICS, _hold_out, _spare, mean_average_precision
 
 X, y = make_shapes(200, image_size=16, n_classes=4, random_state=0)
 red = X[..., 0].mean((1, 2))
@@ -111,6 +112,62 @@ def test_several_labels_an_image(encoder):
     row = transfer_table(encoder, {"colours": parts}).iloc[0]
     assert row["metric"] == "11-point mAP"
     assert row["score"] > 0.95
+
+
+def learnable(labels):
+    """Whether each column has a 0 and a 1, by a loop."""
+    return all({0, 1} <= set(column) for column in labels.T.tolist())
+
+
+def test_what_is_held_out_leaves_all_classes_to_learn_and_one_to_score():
+    rng = np.random.default_rng(0)
+    drawn = {True: 0, False: 0}
+    for seed in range(300):
+        n, shares = rng.integers(5, 40), rng.choice([0.05, 0.5, 0.95], rng.integers(1, 5))
+        labels = (rng.random((n, len(shares))) < shares).astype(int)
+        labels[rng.random(labels.shape) < 0.1] = -1
+        if not learnable(labels):
+            continue
+        spare = [1 in labels[i] and learnable(np.delete(labels, i, axis=0)) for i in range(n)]
+        assert _spare(labels).tolist() == spare
+        drawn[any(spare)] += 1
+        if any(spare):
+            (train, y_train), (out, y_out) = _hold_out(np.arange(n), labels, np.random.RandomState(seed))
+            assert sorted([*train, *out]) == list(range(n))
+            np.testing.assert_array_equal(np.concatenate([y_train, y_out]), labels[[*train, *out]])
+            assert learnable(y_train)
+            assert (y_out == 1).any()
+            assert len(out) == n // 5 or len(train) <= 2 * len(shares), "fewer only where those to learn from take all"
+    assert min(drawn.values()) > 5, drawn
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_rare_class_is_learned_and_c_chosen_by_the_others(encoder, seed, monkeypatch):
+    monkeypatch.setitem(skssl.transfer.LINEAR["transfer"], "C", (100.0, 0.01))
+    target = np.stack([np.arange(60) % 2, np.arange(60) == 7, np.arange(60) != 9], axis=1).astype(int)
+    test = np.stack([y[150:] == y[0], y[150:] == y[1], y[150:] != y[2]], axis=1)
+    row = transfer_table(encoder, {"rare": (X[:60], target, X[150:], test)}, random_state=seed).iloc[0]
+    assert (row["metric"], row["n_train"]) == ("11-point mAP", 60)
+    assert 0 < row["score"] <= 1
+
+
+def test_labels_without_anything_to_learn_or_score_are_refused_before_encoding(encoder, monkeypatch):
+    monkeypatch.setattr(Encoder, "transform", lambda self, X: pytest.fail("encoded"))
+    both = np.stack([np.arange(50) % 2, np.arange(50) % 3 > 0], axis=1).astype(int)
+    for column, value, wrong in ((1, 1, 0), (0, 0, 1), (0, 1, -1), (1, 0, -1)):
+        labels = both.copy()
+        labels[labels[:, column] == value, column] = wrong
+        expected = f"train split of 'own' must have .* but has no {value} in column {column}"
+        for val in ((), (X[50:100], both)):
+            with pytest.raises(ValueError, match=expected):
+                transfer_table(encoder, {"own": (X[:50], labels, *val, X[50:100], both)})
+    absent, single = np.minimum(both, 0), np.eye(50, 2, dtype=int)
+    with pytest.raises(ValueError, match="test split of 'own' has no 1 in any column"):
+        transfer_table(encoder, {"own": (X[:50], both, X[50:100], absent)})
+    with pytest.raises(ValueError, match="val split of 'own' has no 1 in any column"):
+        transfer_table(encoder, {"own": (X[:50], both, X[50:100], absent, X[50:100], both)})
+    with pytest.raises(ValueError, match="'own' needs a validation split: no training sample with a 1 can be held out"):
+        transfer_table(encoder, {"own": (X[:50], single, X[50:100], both)})
 
 
 def test_features_of_a_layer_of_a_module_and_of_what_is_frozen(encoder, monkeypatch):

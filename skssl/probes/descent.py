@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import clone
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
@@ -31,12 +30,12 @@ SCHEDULES = {name: optim.SCHEDULES[name] for name in ("constant", "cosine", "epo
 
 
 def augmentation_for(encoder: Encoder | None, augment: Any, shape: tuple[int, int, int]) -> Augmentation | None:
-    """Make the augmentation of a probe's training images.
+    """Tell the augmentation of a probe's training images, if there is one.
 
     Parameters
     ----------
     encoder : Encoder or None
-        The encoder, whose mean and deviation are taken; without one there is nothing to augment.
+        The encoder; without one there is nothing to augment.
     augment : str, Augmentation or None
         What the user or the protocol says; of a preset with several views the first counts.
     shape : tuple of int
@@ -49,8 +48,7 @@ def augmentation_for(encoder: Encoder | None, augment: Any, shape: tuple[int, in
     """
     if encoder is None or augment in (None, "none"):
         return None
-    given = as_augmentations(augment, max(shape[1:]))[0]
-    return clone(given).set_params(mean=encoder.augment.mean, std=encoder.augment.std)
+    return as_augmentations(augment, max(shape[1:]))[0]
 
 
 def as_they_are(features: np.ndarray, device: torch.device) -> Draw:
@@ -82,20 +80,26 @@ def augmented(images: Images, encoder: Encoder, augment: Augmentation) -> Draw:
     encoder : Encoder
         The encoder, which is put in evaluation mode.
     augment : Augmentation
-        The augmentation.
+        The augmentation, of which a copy with the encoder's mean and deviation is taken.
 
     Returns
     -------
     callable
         From int64 numbers (b,) and a generator to float32 features (b, d), all on the encoder's device.
+
+    Raises
+    ------
+    ValueError
+        If saliency maps are of another number than the images.
     """
+    (view,) = encoder.augmentations(augment, max(images.shape[1:]), len(images))
     images = images.to(encoder.device)
 
     @torch.no_grad()
     def draw(rows: Tensor, draws: torch.Generator) -> Tensor:
         encoder.module.eval()
         parts = rows.split(ENCODED)
-        return torch.cat([encoder.module(augment(images.read(part), draws, part)).float() for part in parts])
+        return torch.cat([encoder.module(view(images.read(part), draws, part)).float() for part in parts])
 
     return draw
 
