@@ -241,7 +241,8 @@ class Encoder:
         ----------
         augment : str, Augmentation, sequence of Augmentation or None
             As for `as_augmentations`. Mean and deviation are replaced by the encoder's own, and so is the size where
-            none is given. None is the encoder's `augment` without saliency maps, which are those of the images that it was trained on.
+            none is given. None is the encoder's `augment` without saliency maps, which are those of the images that it
+            was trained on.
         side : int
             The images' longer side, in pixels.
         n_images : int, default=None
