@@ -285,6 +285,11 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         return 2
 
     @property
+    def reads_views(self) -> bool:
+        """Whether the losses are those of views, and not of what is cut from the images themselves."""
+        return True
+
+    @property
     def uses_labels(self) -> bool:
         """Whether y is more than ignored; -1 in it stands for an unknown class."""
         return False

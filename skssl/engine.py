@@ -91,6 +91,7 @@ class Objective(nn.Module):
         super().__init__()
         self.encoder, self.dim, self.n_samples, self.shape = encoder, dim, n_samples, shape
         self.method, self.tasks = method, tasks
+        self.reads_views = any(hooks.reads_views for hooks in (method, *(task for task, _ in tasks.values())))
         for hooks in (method, *(task for task, _ in tasks.values())):
             hooks.build(self, dim, n_samples)
 
@@ -128,7 +129,7 @@ class Objective(nn.Module):
         Returns
         -------
         list of Tensors of shape (n, d)
-            One for each view.
+            One for each view; none where no views are wanted.
         """
         features = []
         for _, group in itertools.groupby(views, key=lambda view: view.shape[2:]):
@@ -201,6 +202,10 @@ def join(views: Sequence[Tensor]) -> Tensor:
 
 class Hooks(Protocol):
     """What a method and an auxiliary task have in common."""
+
+    @property
+    def reads_views(self) -> bool:
+        """Whether the losses are those of views, and not of what is cut from the images themselves."""
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:
         """Put heads, momentum copies and buffers on the net."""
@@ -414,7 +419,8 @@ class Trainer(NeuralNet):
     def get_iterator(self, dataset: tuple[Images, Tensor | None], training: bool = False) -> ImageLoader:
         """Make the loader."""
         images, target = dataset
-        return ImageLoader(images, self.batch_size, self.augmentations, torch.device(self.device), target)
+        augmentations = self.augmentations if self.module_.reads_views else []  # what nobody reads is not made
+        return ImageLoader(images, self.batch_size, augmentations, torch.device(self.device), target)
 
     def fit_loop(self, X: Images, y: Any = None, epochs: int | None = None, **kwargs: Any) -> Trainer:
         """Train, and leave the global random state as it was."""
@@ -528,7 +534,7 @@ class Trainer(NeuralNet):
         self.history.record("lr", self.optimizer_.param_groups[0]["lr"])
         self.history.record("images_per_second", steps * iterator.batch_size / seconds)
         self.history[-1]["batches"].clear()  # a long run would keep every batch otherwise
-        self.judge(batch.views[0], means["loss"])
+        self.judge(batch.views[0] if batch.views else augment.still(batch.images), means["loss"])
 
     def set_learning_rate(self, epoch: float) -> None:
         """Set the learning rate for a point of the training.

@@ -125,6 +125,7 @@ class _Step:
     teacher: nn.Module | None = None
 
     renewed: ClassVar[tuple[str, ...]] = ()
+    reads_views: ClassVar[bool] = True
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:
         """Put a head of zeros on the net, and the teacher where there is one."""

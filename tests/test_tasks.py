@@ -14,7 +14,7 @@ from torch import nn
 import skssl
 from skssl import losses
 from skssl.backbones import build_backbone, stages
-from skssl.engine import Batch
+from skssl.engine import Batch, ImageLoader
 from skssl.images import as_images
 from skssl.pretext import TASKS
 from skssl.pretext.colorization import color_cells, color_weights, rgb_to_lab, soft_encode
@@ -591,3 +591,22 @@ def test_every_task_joins_a_method_by_its_name(X):
     np.testing.assert_allclose(history["loss"], expected, rtol=1e-3)
     with pytest.raises(ValueError, match="Unknown aux 'jigsw', did you mean 'jigsaw'"):
         quick(skssl.BYOL, aux="jigsw").fit(X)
+
+
+@pytest.mark.parametrize(
+    ("method", "aux", "n_views"),
+    [
+        (skssl.Jigsaw, None, 0),
+        (skssl.Colorization, "relative_patch", 0),
+        (skssl.RelativePatch, "rotation", 1),
+        (skssl.ContextEncoder, None, 1),
+        (skssl.SimCLR, "jigsaw", 2),
+    ],
+)
+def test_views_that_nobody_reads_are_not_made(method, aux, n_views, X, monkeypatch):
+    seen = []
+    views = ImageLoader.views
+    monkeypatch.setattr(ImageLoader, "views", lambda *given: seen.append(views(*given)) or seen[-1])
+    history = quick(method, aux=aux).fit(X).history_
+    assert {len(made) for made in seen} == {n_views}
+    assert history["embedding_std"].notna().all()

@@ -34,6 +34,11 @@ class Pretext(SSLTransformer):
         return 1
 
     @property
+    def reads_views(self) -> bool:
+        """As the task."""
+        return self.task_class.reads_views
+
+    @property
     def task(self) -> Any:
         """The task, with those of its parameters that the method has."""
         mine = self.get_params(deep=False)

@@ -71,6 +71,7 @@ class ColorizationTask(Task):
     crop_scale: tuple[float, float] = (0.3, 1.0)
 
     name: ClassVar[str] = "colorization"
+    reads_views: ClassVar[bool] = False
     _parameter_constraints: ClassVar[dict] = {
         "stride": [Interval(Integral, 1, None, closed="left")],
         "hidden_dim": [Interval(Integral, 1, None, closed="left")],

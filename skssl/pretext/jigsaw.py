@@ -74,6 +74,7 @@ class JigsawTask(Task):
     tile_size: int | None = None
 
     name: ClassVar[str] = "jigsaw"
+    reads_views: ClassVar[bool] = False
     _parameter_constraints: ClassVar[dict] = {
         "grid": [Interval(Integral, 2, None, closed="left")],
         "n_permutations": [Interval(Integral, 2, None, closed="left")],

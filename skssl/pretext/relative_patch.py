@@ -63,6 +63,7 @@ class RelativePatchTask(Task):
     tile_size: int | None = None
 
     name: ClassVar[str] = "relative_patch"
+    reads_views: ClassVar[bool] = False
     _parameter_constraints: ClassVar[dict] = {
         "grid": [Interval(Integral, 2, None, closed="left")],
         "hidden_dim": [Interval(Integral, 1, None, closed="left")],

@@ -18,6 +18,8 @@ class Task(BaseEstimator):
 
     #: Under which its loss is recorded.
     name: ClassVar[str]
+    #: Whether the loss is that of views, and not of what is cut from the images themselves.
+    reads_views: ClassVar[bool] = True
 
     def validate(self) -> None:
         """Refuse parameters that are out of range.
