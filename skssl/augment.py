@@ -819,8 +819,8 @@ class Augmentation(BaseEstimator):
                 views.index_copy_(0, order[some], x.view(-1, height * width * c).add_(offset))
         views = views.view(n, height, width, c).movedim(3, 1)
         if self.quarter_turn:
-            turns = _uniform((n,), 0, 4 / self.quarter_turn, generator).long()
-            views = rotate_quarter(views, turns * (turns < 4)).contiguous(memory_format=torch.channels_last)
+            k = _uniform((n,), 0, 4 / self.quarter_turn, generator).long()  # from 4 on an image stays as it is
+            views = rotate_quarter(views, k * (k < 4)).contiguous(memory_format=torch.channels_last)
         return views
 
     @torch.no_grad()
