@@ -196,7 +196,7 @@ def main() -> None:
             record("throughput", rows("SimCLR", backbone, compare(runs, arguments.rounds)))
         for name in arguments.methods:
             method, params = METHODS[name]
-            estimator = method(**{**shared, **params})
+            estimator = method(**{**params, **shared})
             runs = {"fit": skssl_fit(estimator, steps), "own passes": own_passes(estimator, steps, device)}
             record("throughput", rows(name, backbone, compare(runs, arguments.rounds)))
 
