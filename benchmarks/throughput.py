@@ -70,14 +70,17 @@ def seconds_a_step(step: Callable[[Any], None], batches: Iterator[Any], steps: i
 
 
 def own_passes(method: Any, steps: int, device: torch.device) -> Callable[[], float]:
-    """Prepare a method's own passes and optimiser steps, fed the same ready-made batch again and again."""
+    """Prepare a method's own passes and optimiser steps, fed the same ready-made batch again and again.
+
+    It has seen as many images as `fit` does, so that queues and memories are as long.
+    """
 
     class Keep(Callback):
         def on_batch_begin(self, net: Any, batch: Any = None, training: Any = None, **kwargs: Any) -> None:
             self.batch = batch
 
     keep = Keep()
-    net = clone(method).set_params(epochs=1, callbacks=[keep]).fit(*random_images(2)).net_
+    net = clone(method).set_params(epochs=1, callbacks=[keep]).fit(*random_images(steps)).net_
     net.module_.train()
 
     def step(batch: Any) -> None:
