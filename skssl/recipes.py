@@ -211,16 +211,6 @@ _decoupling_nt_xent: dict[str, Any] = {
 }
 
 TINY_IMAGENET: dict[str, Recipe] = {
-    "RotNet": _recipe(
-        "RotNet",
-        "RotNet's code, whose rate falls to a tenth after 15, 30 and 45 epochs",
-        backbone="alexnet_bn",
-        epochs=50,
-        batch_size=192,
-        lr=0.01,
-        weight_decay=5e-4,
-        schedule="step",
-    ),
     "RotationDecoupling": _recipe("RotationDecoupling", _report, 26.58, epochs=245, temperature=0.07, **_decoupling),
     "RotationDecoupling, NT-Xent": _recipe(
         "RotationDecoupling", _report, 27.54, epochs=200, loss="nt_xent", temperature=0.1, **_decoupling_nt_xent
@@ -300,6 +290,16 @@ _swav_50 = {
 _turned: dict[str, Any] = {"aux": skssl.Rotation(head="backbone"), "aux_weight": 0.1}
 
 IMAGENET: dict[str, Recipe] = {
+    "RotNet": _recipe(
+        "RotNet",
+        "RotNet's code, whose rate falls to a tenth after 15, 30 and 45 epochs",
+        backbone="alexnet_bn",
+        epochs=50,
+        batch_size=192,
+        lr=0.01,
+        weight_decay=5e-4,
+        schedule="step",
+    ),
     "RelativePatch": _recipe(
         "RelativePatch",
         "OpenSelfSup's code, where patches are grey with a probability of 0.66",
