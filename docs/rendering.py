@@ -30,8 +30,12 @@ def render() -> None:
 
 
 def write(name: str, table: pd.DataFrame, figure: Figure | None = None, widths: str = "auto") -> None:
-    """Write a table, and a figure above it, in the form that a page includes."""
+    """Write a table, and a figure above it, in the form that a page includes; one machine is named once."""
+    machines = table["hardware"].unique() if "hardware" in table else []
+    if len(machines) == 1:
+        table = table.drop(columns="hardware")
     text = f"```{{csv-table}}\n:header-rows: 1\n:widths: {widths}\n\n{table.to_csv(index=False)}```\n"
+    text += f"\nOn: {machines[0]}.\n" if len(machines) == 1 else ""
     if figure is not None:
         figure.savefig(GENERATED / f"{name}.png", dpi=150)
         text = f"![{name.replace('_', ' ')}](generated/{name}.png)\n\n{text}"
@@ -59,9 +63,12 @@ def of_papers(name: str, sets: dict[str, dict[str, Any]], shown: dict[str, int])
 
 
 def throughput(name: str, rows: pd.DataFrame) -> None:
-    """Render the speed of training."""
-    shown = ["backbone", "method", "loop", "images_per_second", "fit_is_faster_by", "rounds", "hardware", "commit"]
-    write(name, rows[shown].round({"images_per_second": 0, "fit_is_faster_by": 2}))
+    """Render the speed of training: a row a method, a column for each loop that it was compared with."""
+    keys = ["backbone", "method", "hardware"]
+    fit = rows[rows["loop"] == "fit"].set_index(keys)[["images_per_second", "commit"]]
+    ratios = rows[rows["loop"] != "fit"].pivot(index=keys, columns="loop", values="fit_is_faster_by").add_prefix("by ")
+    table = fit[["images_per_second"]].round().astype(int).join(ratios.round(2)).join(fit["commit"])
+    write(name, table.reset_index().fillna(""))
 
 
 def augmentation(name: str, rows: pd.DataFrame) -> None:
