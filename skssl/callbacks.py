@@ -138,6 +138,9 @@ class GradientSNR(Callback):
     ten steps of all are left out: the inverse of a variance of so few has no mean worth the name. An epoch without any
     other has NaN.
 
+    Of noise without any signal "gradient_snr_squared" is about :math:`(1 - \beta) / 2`, 0.005 at 0.99. "gradient_snr"
+    is inversely proportional to the loss's scale: a task that adds to the gradient lowers it.
+
     Parameters
     ----------
     decay : float, default=0.99

@@ -287,6 +287,18 @@ def test_gradients_without_noise_do_not_count(X):
     np.testing.assert_allclose(found[1:], np.array(ratios[10:]).reshape(2, 10, 2).mean(1), rtol=1e-4)
 
 
+def test_noise_alone_has_the_ratio_that_the_docstring_names(X):
+    class Noise(GradientSNR):
+        def on_grad_computed(self, net, **kwargs):
+            for parameter in net.module_.encoder.parameters():
+                parameter.grad = torch.randn_like(parameter)
+            super().on_grad_computed(net, **kwargs)
+
+    params = {"epochs": 12, "batch_size": 4, "lr": 1e-9, "callbacks": [Noise(decay=0.9)]}
+    history = quick(skssl.SimSiam, **params).fit(X).history_
+    assert history["gradient_snr_squared"].iloc[-1] == pytest.approx(0.1 / 2 / 0.9**2, rel=0.15)
+
+
 def test_gradient_snr_of_the_whole_net(X):
     snr = GradientSNR(part="")
     fitted = quick(skssl.SimSiam, callbacks=[snr]).fit(X)
