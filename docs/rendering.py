@@ -42,10 +42,10 @@ def write(name: str, table: pd.DataFrame, figure: Figure | None = None, widths: 
     (GENERATED / f"{name}.md").write_text(text)
 
 
-def means(rows: pd.DataFrame, keys: list[str], measures: list[str]) -> pd.DataFrame:
+def means(rows: pd.DataFrame, keys: list[str], measures: list[str], digits: int = 3) -> pd.DataFrame:
     """Average over the seeds, with the deviation where there are several, and say what made the rows."""
     groups = rows.groupby(keys, sort=False)
-    table, deviation = groups[measures].mean().round(3).astype(str), groups[measures].std().round(3)
+    table, deviation = groups[measures].mean().round(digits).astype(str), groups[measures].std().round(digits)
     table = table.where(deviation.isna(), table + " ± " + deviation.astype(str)).replace("nan", "")
     return table.assign(seeds=groups["seed"].nunique(), **groups[["hardware", "commit"]].last()).reset_index()
 
@@ -153,7 +153,8 @@ def gradient_snr(name: str, rows: pd.DataFrame) -> None:
             axes.fill_between(curve.index, curve["min"], curve["max"], alpha=0.2)
         axes.set(xlabel="epoch", ylabel=label, yscale="log")
     both[0].legend()
-    write(name, means(rows[rows["epoch"] == rows["epochs"]], ["method", "epochs", "images"], [*labels]), figure)
+    last = rows[rows["epoch"] == rows["epochs"]]
+    write(name, means(last, ["method", "epochs", "images"], [*labels], digits=4), figure)
 
 
 RUN = ["method", "backbone", "seed", "epochs"]
