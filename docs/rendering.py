@@ -68,7 +68,7 @@ def throughput(name: str, rows: pd.DataFrame) -> None:
     fit = rows[rows["loop"] == "fit"].set_index(keys)[["images_per_second", "commit"]]
     ratios = rows[rows["loop"] != "fit"].pivot(index=keys, columns="loop", values="fit_is_faster_by").add_prefix("by ")
     table = fit[["images_per_second"]].round().astype(int).join(ratios.round(2)).join(fit["commit"])
-    write(name, table.reset_index().fillna(""))
+    write(name, table.reset_index().rename(columns={"images_per_second": "images/s"}).fillna(""))
 
 
 def augmentation(name: str, rows: pd.DataFrame) -> None:
