@@ -465,16 +465,16 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """Check the parameters and make the net that trains."""
         self._validate_params()
         device = resolve_device(self.device)
-        dtype = resolve_precision(self.precision, device, min(images.shape[1:]))
         pick("schedule", self.setting("schedule"), SCHEDULES)
         if isinstance(self.setting("optimizer"), str):
             pick("optimizer", self.setting("optimizer"), OPTIMIZERS)
         augmentations = self._augmentations(max(images.shape[1:]))
+        channels, height, width = augmentations[0].still(torch.zeros(1, *images.shape))[0].shape  # of the views
+        dtype = resolve_precision(self.precision, device, min(height, width))
         tasks = self._tasks()
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            channels, height, width = augmentations[0].still(torch.zeros(1, *images.shape))[0].shape  # of the views
             encoder, dim = build_backbone(self.backbone, (channels, height, width))
             method = type(self)(**self.get_params(deep=False))  # parameters only: the net must not hold itself
             objective = Objective(encoder, dim, method, tasks, len(images), images.shape)

@@ -298,7 +298,7 @@ def encode(
     images : Images
         The images.
     augment : Augmentation
-        Its normalisation is used.
+        Its views' size and normalisation are used, see `Augmentation.still`.
     device : torch.device
         Where the module is.
     to : torch.device or str, default="cpu"

@@ -134,7 +134,9 @@ class _MemoryImages(Images):
         return len(self._stored)
 
     def read(self, index: Tensor) -> Tensor:
-        return self._unit(self._stored.index_select(0, index.to(self._stored.device)).permute(self._axes))
+        return self._unit(
+            self._stored.index_select(0, index.to(self._stored.device, non_blocking=True)).permute(self._axes)
+        )
 
     def to(self, device: torch.device | str) -> Images:
         moved = copy(self)
@@ -156,7 +158,7 @@ class _SomeImages(Images):
         return self._images.read(self._index.index_select(0, index.to(self._index.device)))
 
     def to(self, device: torch.device | str) -> Images:
-        return _SomeImages(self._images.to(device), self._index.to(device))
+        return _SomeImages(self._images.to(device), self._index)  # numbers stay on the host, for data sets
 
 
 class _DatasetImages(Images):

@@ -20,7 +20,6 @@ from tqdm.auto import tqdm
 
 from skssl import nn as blocks
 from skssl.encoders import as_encoder
-from skssl.nn import evaluating
 
 __all__ = [
     "alignment",
@@ -192,7 +191,7 @@ def contrastive_accuracy(
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     batches = order[: len(order) // batch_size * batch_size].split(int(batch_size))
     right = []
-    with evaluating(found.module), torch.inference_mode():
+    with blocks.evaluating(found.module), torch.inference_mode():
         for index in tqdm(batches, desc="Batches", disable=not verbose):
             index = index.to(found.device)
             batch = images.read(index)

@@ -247,6 +247,8 @@ def test_images_are_fine_tuned_at_the_size_that_the_encoder_learned_from(X, y):
     encoder = quick(skssl.SimCLR, augment=Augmentation(size=24)).fit(X)
     sizes = [FineTuner(encoder, augment=a, **QUICK).fit(X, y).net_.augmentations[0].size for a in (None, "rotnet")]
     assert sizes == [24, 24]
+    large = quick(skssl.SimCLR, backbone="alexnet", augment=Augmentation(size=64), epochs=0).fit(X)
+    assert FineTuner(large, **QUICK).fit(X, y).predict(X).shape == (40,), "16 pixels alone are too few for an AlexNet"
     own = FineTuner(encoder, augment=Augmentation(size=20), **QUICK).fit(X, y)
     assert own.net_.augmentations[0].size == 20
 
