@@ -23,7 +23,7 @@ from torch.utils.data import Dataset, Subset
 from tqdm.auto import tqdm
 
 from skssl.datasets import _impatient, load_images
-from skssl.dense import read_objects
+from skssl.dense.voc import read_objects
 from skssl.encoders import MODULE_SHAPE, Encoder, as_trained
 from skssl.errors import pick
 from skssl.images import Images, as_images, read_picture

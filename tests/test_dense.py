@@ -19,7 +19,9 @@ from torch import nn
 import skssl
 from skssl import Augmentation, DetectionTransfer, SegmentationTransfer
 from skssl.datasets import make_voc_folder
-from skssl.dense import VOID, Pyramid, average_precision, mean_iou, read_mask, read_objects
+from skssl.dense import average_precision, mean_iou
+from skssl.dense.pyramid import Pyramid
+from skssl.dense.voc import VOID, Samples, read_mask, read_objects
 from skssl.methods.deepcluster import sobel_filter
 
 SMALL = {"image_size": 64, "width": 16, "batch_size": 2, "lr": 0.05, "device": "cpu", "random_state": 0}
@@ -395,7 +397,7 @@ def test_mirrored_images_have_mirrored_targets(encoder, few, monkeypatch):
     for method in BOTH:
         transfer = method(encoder, **SMALL, epochs=0).fit(few)
         files = transfer._learn(few, "train")
-        samples = skssl.dense._Samples(files, 3)
+        samples = Samples(files, 3)
         given = []
         monkeypatch.setattr(transfer, "model_", lambda *args, given=given: given.append(args) or {"a": 0})
         for flip in (0.0, 1.0):

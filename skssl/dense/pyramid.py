@@ -1,0 +1,121 @@
+"""A feature pyramid on the maps of any encoder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from skssl.backbones import stages
+from skssl.encoders import MODULE_SHAPE, last_of, outputs_of
+
+MAPS = 4  # of the pyramid, the coarsest ones
+
+
+class Pyramid(nn.Module):
+    """A feature pyramid on the maps of an encoder's stages, one map for each resolution, the coarsest four.
+
+    Parameters
+    ----------
+    encoder : torch.nn.Module
+        The encoder, which becomes a part of the pyramid: it is left in evaluation mode and without gradients if it is
+        frozen.
+    channels : int
+        Channels of the images.
+    width : int
+        Channels of the pyramid's maps.
+    frozen : bool
+        Whether the encoder stays as it is.
+    pooled : bool, default=False
+        Whether the coarsest map is joined by what is seen of it as a whole, in halves, thirds and sixths (PSPNet).
+    beyond : bool, default=False
+        Whether there is another map above the coarsest, of half its resolution.
+
+    Attributes
+    ----------
+    out_channels : int
+        `width`, for torchvision.
+    strides : list of int
+        Pixels of the image by cell of the encoder's maps, in rising order.
+
+    Raises
+    ------
+    ValueError
+        If the encoder has no stages that end in maps.
+
+    References
+    ----------
+    Lin et al., Feature Pyramid Networks for Object Detection, CVPR 2017. BatchNorm follows its convolutions, as in
+    MoCo [He et al., CVPR 2020, section 4.2], since the maps of different encoders differ in scale.
+    """
+
+    def __init__(
+        self, encoder: nn.Module, channels: int, width: int, *, frozen: bool, pooled: bool = False, beyond: bool = False
+    ) -> None:
+        from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
+
+        super().__init__()
+        self.encoder, self.frozen, self.out_channels = encoder.requires_grad_(not frozen), frozen, width
+        ends = [last_of(stage) for stage in stages(encoder).values()]
+        with torch.no_grad():
+            weight = next(encoder.parameters(), torch.zeros(()))
+            side = MODULE_SHAPE[1]
+            grids = outputs_of(ends, encoder.eval(), torch.zeros(1, channels, side, side, device=weight.device))
+        found = {grid.shape[2]: (end, grid.shape[1]) for end, grid in zip(ends, grids, strict=True) if grid.ndim == 4}
+        if not found:
+            raise ValueError(
+                "encoder must have stages that end in maps, as ResNets have (see skssl.backbones.stages). Got "
+                f"{type(encoder).__name__}, which has none."
+            )
+        sides = sorted(found, reverse=True)[-MAPS:]
+        self.ends = [found[side][0] for side in sides]  # in a list, as they are no children of this module, too
+        self.strides = [2 ** round(math.log2(side / cells)) for cells in sides]
+        widths = [found[side][1] for side in sides]
+        self.context = PyramidPooling(widths[-1], width) if pooled else nn.Identity()
+        self.fpn = FeaturePyramidNetwork(
+            [*widths[:-1], width if pooled else widths[-1]],
+            width,
+            extra_blocks=LastLevelMaxPool() if beyond else None,
+            norm_layer=nn.BatchNorm2d,
+        )
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode, but leave a frozen encoder in evaluation mode."""
+        super().train(mode)
+        if self.frozen:
+            self.encoder.eval()
+        return self
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Map images (n, c, h, w) to maps of `width` channels by the names "0", "1", …, the finest first."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            grids = outputs_of(self.ends, self.encoder, images)
+        return self.fpn({str(i): grid for i, grid in enumerate([*grids[:-1], self.context(grids[-1])])})
+
+
+class PyramidPooling(nn.Module):
+    """A map joined by its own means over a grid of 1, 2, 3 and 6 cells a side (Zhao et al., PSPNet, CVPR 2017)."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        from torchvision.ops import Conv2dNormActivation
+
+        super().__init__()
+        cells = (1, 2, 3, 6)
+        self.branches = nn.ModuleList(
+            nn.Sequential(nn.AdaptiveAvgPool2d(n), Conv2dNormActivation(channels, width, 1)) for n in cells
+        )
+        self.join = Conv2dNormActivation(channels + len(cells) * width, width, 3)
+
+    def forward(self, grid: Tensor) -> Tensor:
+        """Map (n, c, h, w) to (n, width, h, w)."""
+        seen = [resize(branch(grid), grid.shape[2:]) for branch in self.branches]
+        return self.join(torch.cat([grid, *seen], dim=1))
+
+
+def resize(grid: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize maps (n, c, h, w) bilinearly."""
+    return F.interpolate(grid, tuple(size), mode="bilinear")

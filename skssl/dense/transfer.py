@@ -1,0 +1,287 @@
+"""What detection and segmentation share: parameters, the training loop, images of any size."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from numbers import Integral, Real
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from skssl.dense.voc import Samples
+from skssl.devices import available, portable, resolve_device
+from skssl.encoders import as_trained
+from skssl.engine import Progress
+from skssl.images import as_images, read_picture
+from skssl.optim import make_optimizer, schedule_factor
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LONGEST = 5 / 3  # of an image's longer side by `image_size`: 1333 by 800 in Faster R-CNN, 1000 by 600 in UPerNet
+LR, LR_IMAGES = 0.02, 16  # the papers' learning rate, and for how many images a step
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class DenseTransfer(BaseEstimator, ABC):
+    """What detection and segmentation share: a pyramid on an encoder, a folder to learn from, and how it is learned.
+
+    Parameters
+    ----------
+    encoder : fitted estimator of skssl, FrozenEstimator of one, or torch.nn.Module
+        The encoder, of which a copy is used. It needs stages that end in maps (`backbones.stages`), as ResNets, AlexNet
+        and "convnet" have. Images are normalised as those that it was trained on; for a module, by ImageNet's mean and
+        deviation.
+    frozen : bool, default=True
+        Whether the encoder stays as it is, or is trained with the rest, its BatchNorm included.
+    image_size : int or sequence of int, default=800 (detection), 480 (segmentation)
+        To what the shorter side is brought, in pixels, unless the longer side would exceed 5/3 of it. Of several one is
+        drawn for each training image, and the last is for testing. The papers draw from ``range(480, 801, 32)`` to
+        detect, and from (300, 375, 450, 525, 600) to segment.
+    epochs : int, default=24 (detection), 45 (segmentation)
+        How often `fit` goes through the images.
+    width : int, default=256
+        Channels of the pyramid's maps. A detector's layers that classify boxes have four times as many units.
+    batch_size : int, default=16
+        Images a step. An epoch's last, shorter batch is left out, unless it is the only one.
+    lr : float, default=None
+        Learning rate at its highest. None is 0.02 for 16 images a step, and in proportion to them.
+    momentum, weight_decay : float, default=0.9, 1e-4
+        Of SGD.
+    warmup_epochs : float, default=1.0
+        Epochs in which the rate rises from 0. Then it falls along half a cosine.
+    flip : float, default=0.5
+        The share of training images that are mirrored.
+    num_workers : int, default=0
+        Processes that read images while the network trains; 0 reads them in between.
+    device : str or torch.device, default="auto"
+        "auto" is CUDA, else MPS, else the CPU.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the weights, the order, mirroring and all else. The global random state is not used.
+    verbose : int, default=0
+        1 shows a progress bar for every epoch.
+    """
+
+    encoder: Any = field(kw_only=False)
+    frozen: bool = True
+    image_size: Any = 800
+    width: int = 256
+    epochs: int = 24
+    batch_size: int = 16
+    lr: float | None = None
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    warmup_epochs: float = 1.0
+    flip: float = 0.5
+    num_workers: int = 0
+    device: Any = "auto"
+    random_state: Any = None
+    verbose: int = 0
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "frozen": ["boolean"],
+        "image_size": [Interval(Integral, 32, None, closed="left"), "array-like", range],
+        "width": [Interval(Integral, 1, None, closed="left")],
+        "epochs": [Interval(Integral, 0, None, closed="left")],
+        "batch_size": [Interval(Integral, 2, None, closed="left")],
+        "lr": [Interval(Real, 0, None, closed="neither"), None],
+        "momentum": [Interval(Real, 0, 1, closed="left")],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "warmup_epochs": [Interval(Real, 0, None, closed="left")],
+        "flip": [Interval(Real, 0, 1, closed="both")],
+        "num_workers": [Interval(Integral, 0, None, closed="left")],
+        "device": [str, torch.device],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Add the parameters to the docstring."""
+        super().__init_subclass__(**kwargs)
+        shared = inspect.getdoc(DenseTransfer) or ""
+        shared = shared[shared.index("Parameters\n") :]
+        cls.__doc__ = inspect.cleandoc(cls.__doc__ or "").replace("Attributes\n", f"{shared}\n\nAttributes\n", 1)
+
+    @abstractmethod
+    def _learn(self, folder: Any, split: str) -> list[tuple[Path, Any]]:
+        """Find the training images with their targets, and set `classes_`."""
+
+    @abstractmethod
+    def _build(self, encoder: nn.Module, channels: int, **transform: Any) -> nn.Module:
+        """Make the network, whose images are brought to size and normalised as `transform` says."""
+
+    @abstractmethod
+    def _target(self, target: Any, device: torch.device, mirrored: int) -> Any:
+        """Make what the network takes for a target; of a mirrored image of that width, if it is not 0."""
+
+    def fit(self, folder: str | os.PathLike[str], split: str = "train") -> Self:
+        """Learn from a folder in PASCAL VOC's format.
+
+        Parameters
+        ----------
+        folder : str or path
+            The folder, such as ``VOCdevkit/VOC2007``.
+        split : str, default="train"
+            Which images, by the name of a list in its ``ImageSets``.
+
+        Returns
+        -------
+        self
+            The fitted estimator.
+
+        Raises
+        ------
+        FileNotFoundError
+            If this is no such folder, or an image or an annotation is missing.
+        NotFittedError
+            If the encoder is an estimator that is not fitted.
+        ValueError
+            If there is no such split, a file cannot be read, a parameter is out of range, or the encoder has no maps.
+        FloatingPointError
+            If the training diverges.
+        """
+        self._validate_params()
+        sizes = [int(size) for size in np.atleast_1d(np.asarray(self.image_size))]
+        if not sizes or min(sizes) < 32:
+            raise ValueError(f"image_size must be an integer from 32 on, or some of them. Got {self.image_size!r}.")
+        device, trained = resolve_device(self.device), as_trained(self.encoder, device=self.device)
+        self._channels = channels = trained.shape[0]
+        samples = Samples(self._learn(folder, split), channels)
+        if len(samples) < 2:
+            raise ValueError(f"{type(self).__name__} needs at least 2 images to learn from. Got {len(samples)}.")
+        gain, offset = (row.flatten() for row in trained.augment._scaling(channels, torch.device("cpu")))
+        transform = {
+            "min_size": tuple(sizes),
+            "max_size": round(LONGEST * max(sizes)),
+            "image_mean": (-offset / gain).tolist(),
+            "image_std": (1 / gain).tolist(),
+        }
+        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
+        devices = [] if device.type == "cpu" else [device.index or 0]
+        with torch.random.fork_rng(devices, device_type="cuda" if device.type == "cpu" else device.type):
+            torch.manual_seed(seed)
+            encoder = copy.deepcopy(trained.module)  # the user's own stays as it is
+            self.model_ = self._build(encoder, channels, **transform).to(device)
+            self.history_ = self._train(samples, torch.Generator().manual_seed(seed), device)
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Bring the network to where it can be loaded anywhere."""
+        state = super().__getstate__()
+        return {**state, "model_": portable(state["model_"])} if "model_" in state else state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Bring the network to its device, if this machine has such a one."""
+        super().__setstate__(state)
+        if "model_" in state:
+            self.model_.to(available(self.device))
+
+    def _train(self, samples: Samples, order: torch.Generator, device: torch.device) -> pd.DataFrame:
+        """Train the network, and give the history."""
+        import pandas as pd
+
+        batch_size = min(self.batch_size, len(samples))
+        loader = DataLoader(
+            samples,
+            batch_size,
+            shuffle=True,
+            drop_last=True,  # BatchNorm cannot learn from one image
+            collate_fn=list,
+            num_workers=self.num_workers,
+            generator=order,
+        )
+        rate = self.lr or LR * self.batch_size / LR_IMAGES
+        optimizer = make_optimizer("sgd", self.model_, lr=rate, momentum=self.momentum, weight_decay=self.weight_decay)
+        rows = []
+        for epoch in range(self.epochs):
+            self.model_.train()
+            progress = Progress(f"Epoch {epoch + 1}/{self.epochs}", self.verbose)
+            started, sums = time.perf_counter(), cast(dict[str, Tensor], {})
+            for step, batch in enumerate(progress(cast(Any, loader), len(loader), batch_size)):
+                done = epoch + step / len(loader)
+                done += (done < self.warmup_epochs) / len(loader)  # the first step is not one of rate 0
+                for group in optimizer.param_groups:
+                    group["lr"] = rate * schedule_factor("cosine", done, self.epochs, self.warmup_epochs)
+                losses = self._losses(cast(Any, batch), device)
+                optimizer.zero_grad()
+                losses["loss"].backward()
+                optimizer.step()
+                sums = {name: value.detach() + sums.get(name, 0.0) for name, value in losses.items()}
+                progress.show(sums["loss"], step + 1)
+            means = {name: float(value) / len(loader) for name, value in sums.items()}
+            if not math.isfinite(means["loss"]):
+                raise FloatingPointError(
+                    f"The training has diverged in epoch {epoch + 1}: the loss is {means['loss']:.4g}. Try a learning "
+                    f"rate below lr={rate:g} or more warmup_epochs."
+                )
+            speed = len(loader) * batch_size / (time.perf_counter() - started)
+            rows.append(
+                {"epoch": epoch + 1, **means, "lr": optimizer.param_groups[0]["lr"], "images_per_second": speed}
+            )
+        return pd.DataFrame(rows)
+
+    def _losses(self, batch: list[tuple[Tensor, Any]], device: torch.device) -> dict[str, Tensor]:
+        """Compute the losses of a batch, some of whose images are mirrored."""
+        images, targets = [], []
+        for (image, target), draw in zip(batch, torch.rand(len(batch)).tolist(), strict=True):
+            pixels = _unit(image.to(device, non_blocking=True))
+            images.append(pixels.flip(-1) if draw < self.flip else pixels)
+            targets.append(self._target(target, device, image.shape[2] if draw < self.flip else 0))
+        losses = self.model_(images, targets)
+        return {"loss": sum(losses.values()), **losses}
+
+    def _progress(self, n_images: int) -> Iterable[int]:
+        """Count images that are gone through, with a bar if one is asked for."""
+        return tqdm(range(n_images), desc="Evaluation", unit=" images", dynamic_ncols=True, disable=not self.verbose)
+
+    def _run(self, image: Tensor) -> Any:
+        """Run the network on an image (c, h, w), alone, so that it does not depend on others."""
+        device = next(self.model_.parameters()).device
+        with torch.no_grad():
+            return self.model_.eval()([_unit(image.to(device))])[0]
+
+
+def each_image(X: Any, channels: int) -> Iterator[Tensor]:
+    """Go through whatever the user calls images, each of its own size: float32 (c, h, w) in [0, 1]."""
+    if isinstance(X, (str, os.PathLike)) or hasattr(X, "getbands") or getattr(X, "ndim", 4) == 2:
+        raise TypeError("X must be a sequence of images, which one image alone is not: put it into a list.")
+    for i, x in enumerate(X):
+        if isinstance(x, (str, os.PathLike)) or hasattr(x, "getbands"):
+            name = f"Sample {i} of X" + (f", the file {str(x)!r}," if isinstance(x, (str, os.PathLike)) else "")
+            image = torch.from_numpy(read_picture(x, name, channels)).permute(2, 0, 1)
+        else:
+            x = x if isinstance(x, Tensor) else np.asarray(x)
+            image = as_images(x[None], reset=False, scale=(0.0, 1.0)).read(torch.tensor([0]))[0]
+        if len(image) not in (1, channels):
+            raise ValueError(f"Sample {i} of X has {len(image)} channels, but the encoder reads {channels}.")
+        yield _unit(image).expand(channels, -1, -1)
+
+
+def _unit(image: Tensor) -> Tensor:
+    """Bring uint8 to float32 in [0, 1]."""
+    return image.float() / 255 if image.dtype == torch.uint8 else image
+
+
+def check_known(names: set[Any], classes: np.ndarray, split: str) -> None:
+    """Refuse classes that were not learned."""
+    unknown = sorted(names - set(classes.tolist()))
+    if unknown:
+        raise ValueError(
+            f"The split {split!r} has the class {unknown[0]!r}, which the training images do not hold: their classes "
+            f"are {classes.tolist()}."
+        )

@@ -1,0 +1,126 @@
+"""Folders in PASCAL VOC's format: the images of a split, and the objects or the mask that each has."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+from xml.etree import ElementTree
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from skssl.errors import pick
+from skssl.images import read_picture
+
+VOID = 255  # a mask's value where no class is given, or any would do
+
+
+class VOCObject(NamedTuple):
+    """An object in an annotation: its class, its box (left, top, right, bottom) and whether it is marked difficult."""
+
+    name: str
+    box: tuple[float, float, float, float]
+    difficult: bool
+
+
+def read_objects(path: str | os.PathLike[str]) -> list[VOCObject]:
+    """Read the objects of an annotation in PASCAL VOC's format.
+
+    Parameters
+    ----------
+    path : str or path
+        The XML file. Its boxes hold the first and the last pixel, counted from 1.
+
+    Returns
+    -------
+    list of VOCObject
+        The objects; a box goes from edge to edge, (0, 0, width, height) is the whole image.
+
+    Raises
+    ------
+    ValueError
+        If the file is no such annotation, or a box has no area.
+    """
+    found = []
+    try:
+        for node in ElementTree.parse(path).getroot().iter("object"):
+            corners = [float(node.findtext(f"bndbox/{of}", "missing")) for of in ("xmin", "ymin", "xmax", "ymax")]
+            box = (corners[0] - 1, corners[1] - 1, corners[2], corners[3])
+            name = node.findtext("name", "").strip()
+            if not (name and box[0] < box[2] and box[1] < box[3]):
+                raise ValueError(f"an object {name!r} has the corners {corners}")
+            found.append(VOCObject(name, box, node.findtext("difficult", "0").strip() == "1"))
+    except (ElementTree.ParseError, ValueError) as error:
+        raise ValueError(f"{str(path)!r} is no annotation in PASCAL VOC's format: {error}.") from error
+    return found
+
+
+def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
+    """Read a mask, whose values are classes: uint8 (h, w)."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as mask:
+            mode, values = mask.mode, np.asarray(mask)
+    except OSError as error:
+        raise ValueError(f"{str(path)!r} cannot be read as a mask: {error}") from error
+    if mode not in ("P", "L"):
+        raise ValueError(
+            f"{str(path)!r} is of mode {mode}, but a palette or grey image was expected, whose values are the classes."
+        )
+    return values
+
+
+def find_files(
+    folder: str | os.PathLike[str], split: str, lists: str, annotations: str, ending: str
+) -> list[tuple[Path, Path]]:
+    """Find the images of a split of a folder, each with the file that annotates it."""
+    root = Path(folder)
+    parts = ("JPEGImages", f"ImageSets/{lists}", annotations)
+    for part in parts:
+        if not (root / part).is_dir():
+            raise FileNotFoundError(
+                f"{str(root)!r} is no folder in PASCAL VOC's format: it has no {part}, while {', '.join(parts)} were "
+                "expected."
+            )
+    splits = {path.stem: path for path in sorted((root / parts[1]).glob("*.txt"))}
+    names = [line.split()[0] for line in pick("split", split, splits).read_text().splitlines() if line.strip()]
+    if not names:
+        raise ValueError(f"The split {split!r} of {str(root)!r} has no images.")
+    images = {path.stem: path for path in sorted((root / parts[0]).iterdir())}
+    files = []
+    for name in names:
+        annotation = root / annotations / f"{name}{ending}"
+        if name not in images or not annotation.is_file():
+            lacking = f"annotation {str(annotation)!r}" if name in images else f"file in {str(root / parts[0])!r}"
+            raise FileNotFoundError(f"The image {name!r} of the split {split!r} has no {lacking}.")
+        files.append((images[name], annotation))
+    return files
+
+
+class Samples(Dataset):
+    """The images of a split with what is to be found in them."""
+
+    def __init__(self, files: Sequence[tuple[Path, Any]], channels: int) -> None:
+        self.files, self.channels = files, channels
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Any]:
+        """Read an image, uint8 (c, h, w), and its mask; objects have been read."""
+        path, target = self.files[i]
+        image = torch.from_numpy(read_picture(path, f"The file {str(path)!r}", self.channels)).permute(2, 0, 1)
+        if isinstance(target, Path):
+            mask = torch.from_numpy(read_mask(target).copy())
+            if mask.shape != image.shape[1:]:
+                raise ValueError(
+                    f"The mask {str(target)!r} has the height and width {tuple(mask.shape)}, but its image has "
+                    f"{tuple(image.shape[1:])}."
+                )
+            return image, mask
+        return image, target
