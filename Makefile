@@ -19,8 +19,8 @@ lint: install
 	$(RUN) -m mypy
 
 bench: install  ## how fast: training against a bare loop (and against lightly, if it is installed)
-	$(RUN) -m benchmarks.augmentation
-	$(RUN) -m benchmarks.throughput
+	$(RUN) -m benchmarks augmentation
+	$(RUN) -m benchmarks throughput
 
 docs: $(VENV)/installed-docs
 	$(RUN) -m sphinx -W --keep-going -b html docs docs/_build/html

@@ -1,6 +1,6 @@
 """Views a second of each augmentation preset, with the exact hue and with the linear one.
 
-    python -m benchmarks.augmentation
+    python -m benchmarks augmentation
 
 Images are as the loader gives them: 256, uint8, 32x32, the channels last in memory. Two CPU threads; the presets take
 turns ten times, and the best of many calls counts.

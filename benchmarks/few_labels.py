@@ -7,7 +7,7 @@ for SimCLR on 5,000 other training images, and the same for all encoders.
 "untrained" is the same network from the start: supervised learning. On two CPU cores it takes four to five minutes a
 method and seed (half of them to train the encoder, which is kept for the other benchmarks).
 
-    python -m benchmarks.few_labels [NAME ...] [--seeds 0 1 2] [--epochs 10] [--images 20000] [--again]
+    python -m benchmarks few_labels [NAME ...] [--seeds 0 1 2] [--epochs 10] [--images 20000] [--again]
 """
 
 from __future__ import annotations

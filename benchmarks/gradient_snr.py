@@ -3,7 +3,7 @@
 Of the encoder's parameters, on 20,000 images of CIFAR-10; both runs go through the same batches. A row an epoch. On two
 CPU cores it takes about two minutes a method and seed.
 
-    python -m benchmarks.gradient_snr [NAME ...] [--seeds 0 1 2] [--epochs 10] [--images 20000] [--again]
+    python -m benchmarks gradient_snr [NAME ...] [--seeds 0 1 2] [--epochs 10] [--images 20000] [--again]
 """
 
 from __future__ import annotations

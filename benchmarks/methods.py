@@ -5,7 +5,7 @@ linear: standardised logistic regression (C = 0.01) on 500 labels a class; knn: 
 It takes about two minutes a method and seed on two CPU cores. Every run is a row of ``results/methods.csv`` as soon as
 it ends; runs that are there already are left out, so that an interrupted comparison goes on where it stopped.
 
-    python -m benchmarks.methods [NAME ...] [--seeds 0 1 2] [--epochs 10] [--backbone convnet] [--again]
+    python -m benchmarks methods [NAME ...] [--seeds 0 1 2] [--epochs 10] [--backbone convnet] [--again]
 """
 
 from __future__ import annotations

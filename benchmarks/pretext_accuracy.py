@@ -4,7 +4,7 @@
 given SimCLR's views for the contrastive accuracy, in batches of 512. RotNet has no projector. On two CPU cores it takes
 one to two minutes a method and seed, beside the training of the encoder.
 
-    python -m benchmarks.pretext_accuracy [NAME ...] [--seeds 0 1 2] [--epochs 10] [--images 20000] [--again]
+    python -m benchmarks pretext_accuracy [NAME ...] [--seeds 0 1 2] [--epochs 10] [--images 20000] [--again]
 """
 
 from __future__ import annotations

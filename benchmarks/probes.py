@@ -7,7 +7,7 @@ comes close to the optimum. "linear, CIFAR-10" has as many features of an untrai
 2x2, standardised. Both sides get all cores and take turns; the shortest time of each counts. Every job is a row of
 ``results/probes.csv`` as soon as it ends; jobs that are there already are left out.
 
-    python -m benchmarks.probes [JOB ...] [--repeats 3] [--device cpu] [--again]
+    python -m benchmarks probes [JOB ...] [--repeats 3] [--device cpu] [--again]
 """
 
 from __future__ import annotations

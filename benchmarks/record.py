@@ -61,7 +61,7 @@ def record(name: str, rows: list[dict[str, Any]]) -> pd.DataFrame:
     table["date"] = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M")
     table["hardware"] = hardware()
     table["versions"] = f"torch {torch.__version__}, torchvision {torchvision.__version__}"
-    table["command"] = " ".join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]])
+    table["command"] = " ".join(["python", "-m", "benchmarks", name, *sys.argv[1:]])
     file = RESULTS / f"{name}.csv"
     RESULTS.mkdir(exist_ok=True)
     if file.exists():

@@ -3,16 +3,19 @@
 The runs of a comparison take turns in one process, and what counts is the ratio of each pair: these machines are
 shared, so that a figure by itself says little. Random images will do: the time does not depend on what they show.
 
-SimCLR is compared with those two, or instead of it what `--methods` names with their own passes: a method's
-forward and backward passes and optimiser steps on one ready-made batch again and again, so that what `fit` adds is
-left over (views, momentum copies, queues, records).
+SimCLR is compared with what `--against` names, or instead of it what `--methods` names with their own passes: a
+method's forward and backward passes and optimiser steps on one ready-made batch again and again, so that what `fit`
+adds is left over (views, momentum copies, queues, records). `--compile` is `fit` with ``compile=True``, against the
+same loops. `--transform` compares `transform` with the same network's forward pass as one writes it, in float32.
 
-    python -m benchmarks.throughput [--backbones convnet resnet18] [--rounds 5] [--methods BYOL MoCo] [--device auto]
+    python -m benchmarks throughput [--backbones convnet resnet18] [--rounds 5] [--methods BYOL MoCo] [--device auto]
+                                    [--against "bare loop" lightly kornia] [--compile] [--transform]
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import itertools
 import statistics
 import time
@@ -28,6 +31,7 @@ from torch import nn
 from benchmarks.methods import METHODS
 from benchmarks.record import record
 from skssl import SimCLR
+from skssl.augment import IMAGENET_MEAN, IMAGENET_STD
 from skssl.backbones import build_backbone
 from skssl.devices import resolve_device, resolve_precision
 from skssl.losses import nt_xent
@@ -91,16 +95,13 @@ def own_passes(method: Any, steps: int, device: torch.device) -> Callable[[], fl
     return lambda: BATCH / seconds_a_step(step, itertools.repeat(keep.batch), steps, device)
 
 
-def bare_loop(backbone: str, steps: int, device: torch.device) -> Callable[[], float]:
-    """Prepare SimCLR as one writes it by hand, fed the same ready-made views again and again."""
+def written_by_hand(backbone: str, device: torch.device) -> Callable[[Any], None]:
+    """Write SimCLR's step as one does by hand: from views to an optimiser's step."""
     dtype = resolve_precision("auto", device, SIDE)
     encoder, dim = build_backbone(backbone, (3, SIDE, SIDE))
     projector = MLP((dim, max(dim, 256), 128), output_norm=True, output_affine=True)
     net = nn.Sequential(encoder, projector).to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.4, momentum=0.9, weight_decay=5e-4)
-    views = [
-        torch.randn(BATCH, 3, SIDE, SIDE, device=device).contiguous(memory_format=torch.channels_last) for _ in range(2)
-    ]
 
     def step(views: list[torch.Tensor]) -> None:
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
@@ -109,7 +110,39 @@ def bare_loop(backbone: str, steps: int, device: torch.device) -> Callable[[], f
         nt_xent(z1, z2, 0.2).backward()
         optimizer.step()
 
+    return step
+
+
+def bare_loop(backbone: str, steps: int, device: torch.device) -> Callable[[], float]:
+    """Prepare a loop that is fed the same ready-made views again and again."""
+    step = written_by_hand(backbone, device)
+    views = [
+        torch.randn(BATCH, 3, SIDE, SIDE, device=device).contiguous(memory_format=torch.channels_last) for _ in range(2)
+    ]
     return lambda: BATCH / seconds_a_step(step, itertools.repeat(views), steps, device)
+
+
+def kornia_loop(backbone: str, steps: int, device: torch.device) -> Callable[[], float]:
+    """Prepare a loop whose images lie on the device, and whose views Kornia makes there, a batch at a time."""
+    import kornia.augmentation as K
+
+    augment = nn.Sequential(
+        K.RandomResizedCrop((SIDE, SIDE), scale=(0.08, 1.0)),
+        K.RandomHorizontalFlip(),
+        K.ColorJitter(0.4, 0.4, 0.4, 0.1, p=0.8),
+        K.RandomGrayscale(p=0.2),
+        K.Normalize(torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)),
+    ).to(device)
+    step = written_by_hand(backbone, device)
+    images = torch.from_numpy(random_images(steps)[0]).permute(0, 3, 1, 2).to(device)
+
+    def batches() -> Iterator[list[torch.Tensor]]:
+        while True:
+            for index in torch.randperm(len(images)).split(BATCH):
+                batch = images.index_select(0, index.to(device)).float() / 255
+                yield [augment(batch), augment(batch)]
+
+    return lambda: BATCH / seconds_a_step(step, batches(), steps, device)
 
 
 def lightly_loop(backbone: str, steps: int, device: torch.device) -> Callable[[], float]:
@@ -148,6 +181,35 @@ def lightly_loop(backbone: str, steps: int, device: torch.device) -> Callable[[]
     return run
 
 
+def skssl_transform(method: Any, images: np.ndarray) -> Callable[[], float]:
+    """Prepare `transform`."""
+    method.transform(images)
+
+    def run() -> float:
+        start = time.perf_counter()
+        method.transform(images)
+        return len(images) / (time.perf_counter() - start)
+
+    return run
+
+
+def plain_forward(method: Any, images: np.ndarray, device: torch.device) -> Callable[[], float]:
+    """Prepare the network of an estimator as one would run it by hand: float32, batches of 256, ready-made input."""
+    network = copy.deepcopy(method.encoder_).float().to(memory_format=torch.contiguous_format)
+    batch = torch.randn(BATCH, 3, SIDE, SIDE, device=device)
+
+    def run() -> float:
+        start = time.perf_counter()
+        with torch.inference_mode():
+            features = [network(batch).cpu() for _ in range(len(images) // BATCH)]
+        return len(features) * BATCH / (time.perf_counter() - start)
+
+    return run
+
+
+LOOPS = {"bare loop": bare_loop, "lightly": lightly_loop, "kornia": kornia_loop}
+
+
 def compare(runs: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
     """Let the runs take turns."""
     found: dict[str, list[float]] = {name: [] for name in runs}
@@ -158,10 +220,10 @@ def compare(runs: dict[str, Callable[[], float]], rounds: int) -> dict[str, list
 
 
 def rows(method: str, backbone: str, found: dict[str, list[float]]) -> list[dict[str, Any]]:
-    """Make one row a loop, with the ratios of what stands first, `fit`, to it."""
+    """Make one row a loop, with the ratios of what stands first, ours, to it."""
     made = []
     for name, rates in found.items():
-        ratios = [ours / theirs for ours, theirs in zip(found["fit"], rates, strict=True)]
+        ratios = [ours / theirs for ours, theirs in zip(next(iter(found.values())), rates, strict=True)]
         made.append(
             {
                 "method": method,
@@ -182,26 +244,40 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", nargs="*", default=[], choices=METHODS, metavar="NAME")
     parser.add_argument("--backbones", nargs="+", default=["convnet", "resnet18"])
+    parser.add_argument("--against", nargs="+", default=list(LOOPS), choices=LOOPS, metavar="LOOP")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=None, help="steps a run (default: 30 for convnet, 6 for others)")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--transform", action="store_true")
     arguments = parser.parse_args()
     device = resolve_device(arguments.device)
     for backbone in arguments.backbones:
         steps = arguments.steps or (30 if backbone == "convnet" or device.type != "cpu" else 6)
         shared = {"backbone": backbone, "epochs": 3, "batch_size": BATCH, "random_state": 0, "device": str(device)}
-        if not arguments.methods:
-            runs = {"fit": skssl_fit(SimCLR(**shared), steps), "bare loop": bare_loop(backbone, steps, device)}
-            try:
-                runs["lightly"] = lightly_loop(backbone, steps, device)
-            except ImportError:
-                print("lightly is not installed (pip install lightly): compared with the bare loop only")
-            record("throughput", rows("SimCLR", backbone, compare(runs, arguments.rounds)))
+        shared["compile"] = arguments.compile
+        suffix = ", compiled" * arguments.compile
+        if arguments.transform:
+            images, _ = random_images(4 * steps)
+            estimator = SimCLR(**{**shared, "epochs": 1}).fit(images[: 2 * BATCH])
+            runs = {
+                "fit": skssl_transform(estimator, images),
+                "plain forward": plain_forward(estimator, images, device),
+            }
+            record("throughput", rows("SimCLR.transform", backbone, compare(runs, arguments.rounds)))
+        elif not arguments.methods:
+            runs = {"fit": skssl_fit(SimCLR(**shared), steps)}
+            for name in arguments.against:
+                try:
+                    runs[name] = LOOPS[name](backbone, steps, device)
+                except ImportError:
+                    print(f"{name} is not installed (pip install {name}) and left out")
+            record("throughput", rows(f"SimCLR{suffix}", backbone, compare(runs, arguments.rounds)))
         for name in arguments.methods:
             method, params = METHODS[name]
             estimator = method(**{**params, **shared})
             runs = {"fit": skssl_fit(estimator, steps), "own passes": own_passes(estimator, steps, device)}
-            record("throughput", rows(name, backbone, compare(runs, arguments.rounds)))
+            record("throughput", rows(f"{name}{suffix}", backbone, compare(runs, arguments.rounds)))
 
 
 if __name__ == "__main__":

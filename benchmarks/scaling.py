@@ -1,0 +1,127 @@
+"""How the cost of training grows: with the images, how they are kept, their pixels, and the batch.
+
+Every run is a process of its own, which trains for some epochs; the last one's images a second count, and the highest
+resident memory above what the process had before it made the images. The runs of a comparison take turns, and the
+ratio to its first run is taken round by round.
+
+    python -m benchmarks scaling [images source pixels batch] [--backbone convnet] [--rounds 3] [--device auto]
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import statistics
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.record import record
+from skssl import SimCLR
+
+#: What varies, from what it is compared with on. All else stays as in BASE.
+BASE: dict[str, Any] = {"images": 5_000, "source": "array", "pixels": 32, "batch": 256}
+VARIED: dict[str, list[Any]] = {
+    "images": [5_000, 10_000, 20_000, 50_000],
+    "source": ["array", "memmap", "files"],
+    "pixels": [32, 48, 64, 96],
+    "batch": [256, 64, 128, 512, 1024],
+}
+#: What else a comparison needs: sources show from so many images on; large pixels take long.
+ALSO: dict[str, dict[str, Any]] = {"source": {"images": 20_000}, "batch": {"images": 10_000}}
+
+
+def draw(images: int, pixels: int) -> np.ndarray:
+    """Draw smooth random images, which a JPEG holds well."""
+    random = np.random.default_rng(0)
+    coarse = random.integers(0, 256, (images, 4, 4, 3), dtype=np.uint8)
+    return coarse.repeat(pixels // 4, 1).repeat(pixels // 4, 2)
+
+
+def keep(images: int, source: str, pixels: int, folder: Path) -> None:
+    """Put images where a run finds them, unless they are there."""
+    place = folder / f"{source}-{images}-{pixels}"
+    if source == "array" or place.exists():
+        return
+    if source == "memmap":
+        np.save(place.with_suffix(".npy"), draw(images, pixels))
+        place.touch()
+        return
+    from PIL import Image
+
+    place.mkdir()
+    for i, image in enumerate(draw(images, pixels)):
+        Image.fromarray(image).save(place / f"{i:06}.jpg", quality=90)
+
+
+def find(images: int, source: str, pixels: int, folder: Path) -> Any:
+    """Find the images of a run."""
+    place = folder / f"{source}-{images}-{pixels}"
+    if source == "array":
+        return draw(images, pixels)
+    if source == "memmap":
+        return np.load(place.with_suffix(".npy"), mmap_mode="r")
+    return sorted(map(str, place.iterdir()))
+
+
+def highest_memory() -> float:
+    """Return the most memory that this process has had resident so far, in MB; NaN where the system does not tell."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    found = [int(line.split()[1]) / 1000 for line in lines if line.startswith("VmHWM")]
+    return found[0] if found else float("nan")
+
+
+def run(backbone: str, device: str, folder: Path, images: int, source: str, pixels: int, batch: int) -> dict[str, Any]:
+    """Train in this process, and say how fast and in how much memory."""
+    shared = {"backbone": backbone, "batch_size": batch, "device": device, "random_state": 0}
+    SimCLR(**shared, epochs=1).fit(draw(batch, pixels))  # what every training needs, whatever its images
+    before = highest_memory()
+    history = SimCLR(**shared, epochs=3).fit(find(images, source, pixels, folder)).history_
+    return {"images_per_second": history["images_per_second"].iloc[1:].max(), "memory": highest_memory() - before}
+
+
+def main() -> None:
+    """Let the runs of each comparison take turns, and record them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("varied", nargs="*", default=list(VARIED), help=f"of: {', '.join(VARIED)}")
+    parser.add_argument("--backbone", default="convnet")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="auto")
+    arguments = parser.parse_args()
+    fresh = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder:
+        for varied in arguments.varied:
+            settings = [{**BASE, **ALSO.get(varied, {}), varied: value} for value in VARIED[varied]]
+            found: list[list[dict[str, Any]]] = [[] for _ in settings]
+            for setting in settings:
+                keep(setting["images"], setting["source"], setting["pixels"], Path(folder))
+            for _ in range(arguments.rounds):
+                for setting, of in zip(settings, found, strict=True):
+                    with ProcessPoolExecutor(1, mp_context=fresh) as process:
+                        task = process.submit(run, arguments.backbone, arguments.device, Path(folder), **setting)
+                        of.append(task.result())
+            rows = []
+            for setting, of in zip(settings, found, strict=True):
+                pairs = zip(of, found[0], strict=True)
+                ratios = [first["images_per_second"] / one["images_per_second"] for one, first in pairs]
+                rows.append(
+                    {
+                        "varied": varied,
+                        "backbone": arguments.backbone,
+                        **setting,
+                        "images_per_second": statistics.median(one["images_per_second"] for one in of),
+                        "time_an_image": statistics.median(ratios),
+                        "memory": statistics.median(one["memory"] for one in of),
+                        "of_images": setting["images"] * setting["pixels"] ** 2 * 3 / 1e6,
+                        "rounds": len(of),
+                    }
+                )
+            record("scaling", rows)
+
+
+if __name__ == "__main__":
+    main()
