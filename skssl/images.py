@@ -10,13 +10,10 @@ import math
 import operator
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
 from copy import copy
-from threading import Lock
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,18 +23,13 @@ from sklearn.utils.validation import check_array, validate_data
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Subset
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from skssl.pictures import Size, channels_of, is_pil, read_picture, read_pictures
 
 __all__ = ["Images", "as_images", "subset"]
 
 Shape = tuple[int, int, int]
-Size = tuple[int, int]
 Scale = tuple[float, float]
 
-_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's mode for a number of channels
-_GRAY_MODES = ("1", "L", "LA", "La", "F", "I", "I;16", "I;16L", "I;16B", "I;16N")
-_loading = Lock()
 _FORMS = (
     "an array or tensor (n, h, w), (n, h, w, c) or (n, c, h, w), a 2-D array with image_shape, "
     "a sequence of file paths or PIL images, or a torch Dataset"
@@ -194,8 +186,8 @@ class _DatasetImages(Images):
         """Bring one item to a tensor (c, h, w) of uint8 or float32."""
         image = item[0] if isinstance(item, (tuple, list)) and len(item) > 0 else item
         name = f"Item {i} of the data set X"
-        if _is_pil(image):
-            image = read_picture(image, name, self._channels or _channels_of([image.mode]), self._size)
+        if is_pil(image):
+            image = read_picture(image, name, self._channels or channels_of([image.mode]), self._size)
         if isinstance(image, np.ndarray) and image.ndim in (2, 3) and image.dtype.kind in "uf":
             image = _from_numpy(np.atleast_3d(image)).permute(2, 0, 1)
         if not isinstance(image, Tensor) or image.ndim not in (2, 3):
@@ -248,7 +240,8 @@ def as_images(
           shape;
         - a 2-D array, list or data frame ``(n, features)`` whose rows `image_shape` unfolds into images;
         - a sequence of file paths or of PIL images of any mode, decoded at once into one uint8 array, upright
-          by their EXIF data, 16-bit grey brought to 8 bits, transparency left out;
+          by their EXIF data, 16-bit grey brought to 8 bits, transparency left out; files that would take much
+          memory are kept decoded on disk, see `pictures.read_pictures`;
         - a torch `Dataset` with a length, read when it is indexed (through ``__getitems__`` where it has it);
           its items are tensors ``(c, h, w)``, PIL images, arrays ``(h, w)`` or ``(h, w, c)``, or tuples that
           begin with one, and floats are in [0, 1].
@@ -322,7 +315,7 @@ def as_images(
         _check_count(_dataset_length(X), minimum, estimator)
         images = _DatasetImages(X, *_wanted(image_shape, shape), scale)
     elif kind == "picture":
-        names = [f"Sample {i} of X" + ("" if _is_pil(x) else f", the file {x!r},") for i, x in enumerate(X)]
+        names = [f"Sample {i} of X" + ("" if is_pil(x) else f", the file {x!r},") for i, x in enumerate(X)]
         data = _from_numpy(read_pictures(X, names, *_wanted(image_shape, shape)))
         images = _MemoryImages(data.permute(0, 3, 1, 2), None)
     else:
@@ -384,20 +377,15 @@ def _describe(value: Any) -> str:
     if isinstance(value, (np.ndarray, Tensor)):
         dtype = str(value.dtype).removeprefix("torch.")
         return f"{type(value).__name__} of {dtype} and shape {tuple(value.shape)}"
-    if _is_pil(value):
+    if is_pil(value):
         return f"PIL image of mode {value.mode} and size {value.size}"
     text = " ".join(repr(value).split())
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
 
 
-def _is_pil(value: Any) -> bool:
-    """Tell a PIL image, without importing Pillow."""
-    return hasattr(value, "getbands") and hasattr(value, "convert")
-
-
 def _kind(item: Any) -> str:
     """Tell by an item what a sequence holds: "picture", "array", or "number" for the rows of a table."""
-    if isinstance(item, (str, os.PathLike)) or _is_pil(item):
+    if isinstance(item, (str, os.PathLike)) or is_pil(item):
         return "picture"
     nested = isinstance(item, (list, tuple)) and len(item) > 0 and isinstance(item[0], (list, tuple, np.ndarray))
     return "array" if nested or getattr(item, "ndim", 0) >= 2 else "number"
@@ -405,7 +393,7 @@ def _kind(item: Any) -> str:
 
 def _plain(X: Any) -> Any:
     """Make every sequence of things other than numbers a list; refuse what is no sequence."""
-    if X is None or isinstance(X, (str, bytes, os.PathLike, dict, set)) or _is_pil(X):
+    if X is None or isinstance(X, (str, bytes, os.PathLike, dict, set)) or is_pil(X):
         raise TypeError(f"X is {_describe(X)}, but {_FORMS} was expected.")
     if isinstance(X, np.ndarray) and X.ndim == 1 and X.dtype.kind in "OU":
         X = X.tolist()
@@ -628,145 +616,3 @@ def _from_numpy(array: np.ndarray) -> Tensor:
         interface = array.__array_interface__ | {"data": (array.__array_interface__["data"][0], False)}
         array = np.asarray(SimpleNamespace(__array_interface__=interface, owner=array))
     return torch.from_numpy(array)
-
-
-# Pictures: files and PIL images
-
-
-def _channels_of(modes: Sequence[str]) -> int:
-    """Choose the channels for pictures of some modes: three, or one if all are grey."""
-    return 1 if all(mode in _GRAY_MODES for mode in modes) else 3
-
-
-def read_pictures(
-    pictures: Sequence[Any], names: Sequence[str], channels: int | None = None, size: Size | None = None
-) -> np.ndarray:
-    """Decode files, file objects or PIL images in a few threads into one array.
-
-    Parameters
-    ----------
-    pictures : sequence of str, path, file object or PIL image
-        What to decode.
-    names : sequence of str
-        How to call each of them in a message.
-    channels : int, default=None
-        1 (grey), 3 (RGB) or 4 (RGBA); by default 3, or 1 if all are grey.
-    size : (int, int), default=None
-        Height and width to bring all to; by default the size of all.
-
-    Returns
-    -------
-    ndarray of uint8, shape (n, h, w, channels)
-        The images.
-
-    Raises
-    ------
-    ValueError
-        If one cannot be read, or has another size than the first although no `size` is given.
-    """
-    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        if channels is None or size is None:
-            modes, sizes = zip(*pool.map(inspect_picture, pictures, names), strict=True)
-            channels = channels or _channels_of(modes)
-            for name, other in zip(names, sizes, strict=True):
-                if size is None and other != sizes[0]:
-                    raise ValueError(
-                        f"{name} has the height and width {other}, but the first picture has {sizes[0]}: "
-                        "without image_shape=(h, w) all must have the same."
-                    )
-            size = size or sizes[0]
-        data = np.empty((len(pictures), *size, channels), np.uint8)
-
-        def fill(indices: np.ndarray) -> None:
-            for i in indices:
-                data[i] = read_picture(pictures[i], names[i], channels, size)
-
-        list(pool.map(fill, np.array_split(np.arange(len(pictures)), len(pictures) // 32 + 1)))
-    return data
-
-
-def inspect_picture(picture: Any, name: str) -> tuple[str, Size]:
-    """Return the mode and, when upright, the height and width of a picture, without decoding it.
-
-    Parameters
-    ----------
-    picture : str, path, file object or PIL image
-        What to look at.
-    name : str
-        How to call it in a message.
-
-    Returns
-    -------
-    mode : str
-        Pillow's name of the kind of pixels.
-    size : (int, int)
-        Height and width.
-
-    Raises
-    ------
-    ValueError
-        If it cannot be read.
-    """
-    with _opened(picture, name) as image:
-        on_its_side = image.getexif().get(0x0112, 1) >= 5
-        return image.mode, (image.width, image.height) if on_its_side else (image.height, image.width)
-
-
-def read_picture(item: Any, name: str, channels: int, size: Size | None = None) -> np.ndarray:
-    """Decode one picture, upright.
-
-    Parameters
-    ----------
-    item : str, path, file object or PIL image
-        What to decode.
-    name : str
-        How to call it in a message.
-    channels : int
-        1 (grey), 3 (RGB) or 4 (RGBA).
-    size : (int, int), default=None
-        Height and width to bring it to, by resizing the shorter side and cropping the centre; by default its own.
-
-    Returns
-    -------
-    ndarray of uint8, shape (h, w, channels)
-        The picture.
-
-    Raises
-    ------
-    ValueError
-        If it cannot be read.
-    """
-    from PIL import Image, ImageOps
-
-    if channels not in _MODES:
-        raise ValueError(f"image_shape has {channels} channels, but pictures can be read with 1, 3 or 4.")
-    with _opened(item, name) as image:
-        if size is not None and not _is_pil(item):
-            image.draft(None, (2 * max(size), 2 * max(size)))  # JPEG: decode no more than is needed
-        image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I"):  # 16 bits
-            levels = (np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8)
-            image = Image.fromarray(levels)
-        if "transparency" in image.info and image.mode == "P":
-            image = image.convert("RGBA")
-        image = image.convert(_MODES[channels])
-        if size is not None:
-            image = ImageOps.fit(image, (size[1], size[0]), Image.Resampling.BICUBIC)
-        return np.atleast_3d(np.array(image))
-
-
-@contextmanager
-def _opened(picture: Any, name: str) -> Iterator[Image]:
-    """Open a picture; whatever is wrong with it is a ValueError that names it."""
-    from PIL import Image
-
-    try:
-        if _is_pil(picture):
-            with _loading:  # the same image may stand in a sequence twice
-                picture.load()
-            yield picture
-        else:
-            with Image.open(picture) as image:
-                yield image
-    except Exception as error:
-        raise ValueError(f"{name} cannot be read as an image: {error}") from error

@@ -26,8 +26,9 @@ from skssl.datasets import _impatient, load_images
 from skssl.dense.voc import read_objects
 from skssl.encoders import MODULE_SHAPE, Encoder, as_trained
 from skssl.errors import pick
-from skssl.images import Images, as_images, read_picture
+from skssl.images import Images, as_images
 from skssl.metrics import mean_per_class_accuracy
+from skssl.pictures import read_picture
 from skssl.probes import LinearProbe
 from skssl.probes.protocols import LINEAR
 

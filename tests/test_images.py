@@ -1,18 +1,23 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import quick
 from PIL import Image
 from sklearn.base import BaseEstimator
 from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
-from skssl.images import as_images, read_pictures
+from skssl import SimCLR, pictures
+from skssl.images import as_images
+from skssl.pictures import read_pictures
 
 RNG = np.random.default_rng(0)
 NHWC = RNG.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
@@ -503,6 +508,60 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
         pytest.raises(ValueError, match="Sample 1 of X cannot be read as an image"),
     ):
         as_images([Image.open(good[0]), cut], (8, 8))
+
+
+@pytest.fixture
+def packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Files that take too much memory, as it seems, and the folder where they are kept decoded."""
+    monkeypatch.setattr(pictures, "IN_MEMORY", 0)
+    monkeypatch.setenv("SKSSL_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "packed"
+
+
+def test_many_files_are_decoded_once_and_mapped_into_memory(
+    tmp_path: Path, packed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = save(tmp_path, NHWC)
+    names = ["a file"] * len(paths)
+    np.testing.assert_array_equal(read(paths), NCHW)
+    (file,) = packed.iterdir()
+    found = read_pictures(paths, names)
+    assert isinstance(found, np.memmap)
+    assert not found.flags.writeable
+    with monkeypatch.context() as patch:
+        patch.setattr(pictures, "read_picture", None)  # nothing is decoded again
+        np.testing.assert_array_equal(read(paths), NCHW)
+        np.testing.assert_array_equal(read(paths[:1] + paths[1:]), NCHW)
+    Image.fromarray(NHWC[1]).save(paths[0])
+    os.utime(paths[0], ns=(0, 0))  # a new file of that name
+    np.testing.assert_array_equal(read(paths)[0], NCHW[1])
+    assert len(list(packed.iterdir())) == 2
+    assert read(paths, (4, 4)).shape == (6, 3, 4, 4), "of another size, they are others"
+    assert file in packed.iterdir()
+
+
+def test_training_on_mapped_images_is_the_same_to_the_bit(tmp_path: Path, packed: Path) -> None:
+    X = RNG.integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
+    trained = [quick(SimCLR).fit(images).transform(X) for images in (X, save(tmp_path, X))]
+    assert len(list(packed.iterdir())) == 1
+    assert np.array_equal(*trained)
+
+
+def test_what_cannot_be_packed_leaves_nothing_behind(
+    tmp_path: Path, packed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = save(tmp_path, NHWC)
+    with monkeypatch.context() as patch:
+        patch.setattr(pictures.shutil, "disk_usage", lambda folder: SimpleNamespace(free=0))
+        with pytest.raises(OSError, match=r"6 images of 8x8 take 0.0 GB, .*room for 0.0: set .* SKSSL_CACHE"):
+            read(paths)
+    with open(paths[3], "r+b") as file:
+        file.truncate(60)
+    with pytest.raises(ValueError, match="Sample 3 of X, the file"):
+        read(paths, (8, 8, 3))
+    assert not list(packed.iterdir())
+    assert len(read([Image.open(paths[0])] * 3)) == 3, "what is no file is not packed"
+    assert not list(packed.iterdir())
 
 
 def test_file_objects_can_be_read_twice() -> None:

@@ -27,8 +27,9 @@ from skssl.dense.voc import Samples
 from skssl.devices import available, portable, resolve_device
 from skssl.encoders import as_trained
 from skssl.engine import Progress
-from skssl.images import as_images, read_picture
+from skssl.images import as_images
 from skssl.optim import make_optimizer, schedule_factor
+from skssl.pictures import read_picture
 
 if TYPE_CHECKING:
     import pandas as pd
