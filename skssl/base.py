@@ -120,8 +120,8 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         The tasks' weight, or one for each by name: lambda of EffSSL's equation 1. None is the method's own: for SimCLR,
         BYOL, SwAV and SimSiam what EffSSL found best for rotation on CIFAR-10.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
-        What the networks train in. "auto" is bfloat16 where the hardware computes in it (on a CPU for images from 16
-        pixels on). Losses and `transform` compute in float32.
+        What the networks train in, and `transform` computes in. "auto" is bfloat16 where the hardware computes in it
+        (on a CPU for images from 16 pixels on). Losses compute in float32.
     compile : bool, default=False
         Whether to compile the step with ``torch.compile``. Where that fails, training says so and goes on without.
     device : str or torch.device, default="auto"
@@ -367,11 +367,13 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         Returns
         -------
         float32 ndarray of shape (n, d)
-            The encoder's pooled output, without the projector, in evaluation mode.
+            The encoder's pooled output, without the projector, in evaluation mode. It is computed in the `precision` of
+            the training: bfloat16 leaves three digits.
         """
         check_is_fitted(self)
         images = self._read(X, reset=False)
-        return encode(self.encoder_, images, self.net_.augmentations[0], torch.device(self.net_.device)).numpy()
+        net = self.net_
+        return encode(self.encoder_, images, net.augmentations[0], torch.device(net.device), net.dtype).numpy()
 
     @property
     def encoder_(self) -> nn.Module:

@@ -115,7 +115,8 @@ class KNNMonitor(Callback):
             return
         augment, device = net.augmentations[0], torch.device(net.device)
         bank, test = (
-            encode(net.module_.encoder, images, augment, device).numpy() for images in (self.bank_, self.test_)
+            encode(net.module_.encoder, images, augment, device, net.dtype).numpy()
+            for images in (self.bank_, self.test_)
         )
         probe = KNNProbe(n_neighbors=self.n_neighbors, device=device).fit(bank, self.bank_labels_)
         net.history.record("knn", float(probe.score(test, self.test_labels_)))

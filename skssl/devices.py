@@ -149,6 +149,30 @@ def resolve_precision(precision: str, device: torch.device, side: int) -> torch.
     return dtype
 
 
+def in_precision(dtype: torch.dtype, device: torch.device) -> torch.autocast:
+    """Compute in a type, where that loses nothing that matters; float32 is as ever.
+
+    Parameters
+    ----------
+    dtype : torch.dtype
+        The type, see `resolve_precision`.
+    device : torch.device
+        Where.
+
+    Returns
+    -------
+    torch.autocast
+        A context.
+
+    Examples
+    --------
+    >>> with in_precision(torch.bfloat16, torch.device("cpu")):
+    ...     (torch.ones(1, 1) @ torch.ones(1, 1)).dtype
+    torch.bfloat16
+    """
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
 def autocast_for(images: torch.Tensor) -> torch.autocast:
     """Keep autocast as it is for a pass through an encoder, but off where bfloat16 is wrong.
 

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from skssl.augment import Augmentation, as_augmentations
 from skssl.backbones import build_backbone, stages
 from skssl.base import SSLTransformer
-from skssl.devices import available, portable, resolve_device
+from skssl.devices import available, portable, resolve_device, resolve_precision
 from skssl.engine import encode
 from skssl.errors import pick
 from skssl.images import Images, as_images
@@ -197,6 +197,8 @@ class Encoder:
         Whose normalisation the network was trained with.
     device : torch.device
         Where the module is.
+    dtype : torch.dtype
+        What it computes in: what it was trained in, or what suits the device.
     shape : tuple of int
         Channels, height and width of the images that the network was trained on.
     read : callable
@@ -206,6 +208,7 @@ class Encoder:
     module: nn.Module
     augment: Augmentation
     device: torch.device
+    dtype: torch.dtype
     shape: tuple[int, int, int]
     read: Callable[[Any], Images]
 
@@ -232,7 +235,7 @@ class Encoder:
             Their features.
         """
         images = X if isinstance(X, Images) else self.read(X)
-        return encode(self.module, images, self.augment, self.device).numpy()
+        return encode(self.module, images, self.augment, self.device, self.dtype).numpy()
 
     def augmentations(self, augment: Any, side: int, n_images: int | None = None) -> list[Augmentation]:
         """Make augmentations whose views are normalised as the network was trained with.
@@ -322,14 +325,15 @@ def as_encoder(encoder: Any, X: Any, y: Any = None, *, layer: str = "backbone", 
         module = at_layer(net.encoder, getattr(net, "projector", None), layer)
         reader = copy.copy(fitted)  # without the net: whoever keeps the encoder may want to pickle how it reads
         del reader.net_
-        home = torch.device(fitted.net_.device)
-        return Encoder(module, fitted.net_.augmentations[0], home, net.shape, partial(reader._read, reset=False))
+        trainer, read = fitted.net_, partial(reader._read, reset=False)
+        return Encoder(module, trainer.augmentations[0], torch.device(trainer.device), trainer.dtype, net.shape, read)
     if isinstance(encoder, nn.Module):
         images = as_images(X)
         home = resolve_device(device)
         module = at_layer(build_backbone(encoder, images.shape)[0].to(home), None, layer)
         read = partial(as_images, reset=False, shape=images.shape, scale=images.scale)
-        return Encoder(module, Augmentation(), home, images.shape, read)
+        dtype = resolve_precision("auto", home, min(images.shape[1:]))
+        return Encoder(module, Augmentation(), home, dtype, images.shape, read)
     raise TypeError(
         "encoder must be an estimator of skssl, fitted or not, a FrozenEstimator of one, or a torch.nn.Module. Got "
         f"{encoder!r}."

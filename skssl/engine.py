@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from skssl.augment import Augmentation
-from skssl.devices import autocast_for
+from skssl.devices import autocast_for, in_precision
 from skssl.errors import CollapseWarning
 from skssl.images import Images
-from skssl.nn import effective_rank, evaluating, spread
+from skssl.nn import effective_rank, evaluating, folded, spread
 from skssl.optim import forget, make_optimizer, schedule_factor
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 # when their effective rank is below this, provided there are images and dimensions enough for a rank of 32. On CIFAR-10
 # the healthy are at 0.48 and 26 or more, SimSiam without its predictor (symmetric) at 0.2 to 0.65 and 1.5 to 4.
 COLLAPSED_SPREAD, COLLAPSED_RANK, ROOM = 0.1, 5, 32
-ENCODED = 512  # images that are encoded at a time
+# Pixels that are encoded at a time: those that a CPU's cache holds the maps of, and enough to keep a GPU busy
+ENCODED = {"cpu": 2**18, "cuda": 2**23}
 
 
 @dataclass
@@ -106,7 +107,7 @@ class Objective(nn.Module):
         Returns
         -------
         dict of str to scalar Tensor
-            "loss", the weighted sum of all that requires a gradient, and every number by its name, detached.
+            "loss", the weighted sum of all that requires a gradient, and every number by its name.
         """
         numbers = self.method.losses(self, batch)
         total: Any = sum(value for value in numbers.values() if value.requires_grad)
@@ -114,7 +115,7 @@ class Objective(nn.Module):
             found = task.losses(self, batch)
             total = total + weight * sum(value for value in found.values() if value.requires_grad)
             numbers = {**numbers, **found}
-        return {"loss": total, **{name: value.detach() for name, value in numbers.items()}}
+        return {"loss": total, **numbers}
 
     def project(self, views: Sequence[Tensor]) -> list[Tensor]:
         """Map views to the projector's output, all in one pass, or one a resolution where they differ in size.
@@ -287,9 +288,14 @@ class ImageLoader:
 
 
 def encode(
-    module: nn.Module, images: Images, augment: Augmentation, device: torch.device, to: torch.device | str = "cpu"
+    module: nn.Module,
+    images: Images,
+    augment: Augmentation,
+    device: torch.device,
+    dtype: torch.dtype,
+    to: torch.device | str = "cpu",
 ) -> Tensor:
-    """Run a module over all images, of the views' size but without augmentation, in evaluation mode and in float32.
+    """Run a module over all images, of the views' size but without augmentation, in evaluation mode.
 
     Parameters
     ----------
@@ -301,6 +307,8 @@ def encode(
         Its views' size and normalisation are used, see `Augmentation.still`.
     device : torch.device
         Where the module is.
+    dtype : torch.dtype
+        What it computes in.
     to : torch.device or str, default="cpu"
         Where the features are to be.
 
@@ -309,12 +317,38 @@ def encode(
     float32 Tensor of shape (n, d)
         The features of the images, in their order.
     """
-    with evaluating(module), torch.inference_mode():
+    with evaluating(module), torch.inference_mode(), in_precision(dtype, device):
+        network = folded(module)
         features = [
-            module(augment.still(images.read(index).to(device))).float().to(to)
-            for index in torch.arange(len(images)).split(ENCODED)
+            network(augment.still(images.read(index).to(device))).float().to(to)
+            for index in torch.arange(len(images)).split(at_a_time(images.shape, device))
         ]
     return torch.cat(features)
+
+
+def at_a_time(shape: tuple[int, int, int], device: torch.device) -> int:
+    """Tell how many images are encoded at a time.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Their channels, height and width.
+    device : torch.device
+        Where.
+
+    Returns
+    -------
+    int
+        At least one.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.engine import at_a_time
+    >>> at_a_time((3, 32, 32), torch.device("cpu")), at_a_time((3, 224, 224), torch.device("cpu"))
+    (256, 5)
+    """
+    return max(1, ENCODED.get(device.type, ENCODED["cpu"]) // (shape[1] * shape[2]))
 
 
 class Trainer(NeuralNet):
@@ -476,7 +510,7 @@ class Trainer(NeuralNet):
 
     def infer(self, batch: Batch, **kwargs: Any) -> dict[str, Tensor]:
         """Run the objective in the trainer's precision, compiled where that was asked for and works."""
-        with torch.autocast(torch.device(self.device).type, self.dtype, enabled=self.dtype != torch.float32):
+        with in_precision(self.dtype, torch.device(self.device)):
             if not self.compile:
                 return self.module_(batch)
             if not hasattr(self, "_compiled"):
@@ -497,7 +531,9 @@ class Trainer(NeuralNet):
         numbers = self.infer(batch)
         numbers["loss"].backward()
         self.module_.method.after_backward(self.module_)
-        return {"loss": numbers["loss"].detach(), "y_pred": numbers}
+        # Not in the objective: torch.compile takes a loss that is its only part for the detached one (torch 2.15).
+        numbers = {name: value.detach() for name, value in numbers.items()}
+        return {"loss": numbers["loss"], "y_pred": numbers}
 
     def run_single_epoch(
         self, iterator: ImageLoader | None, training: bool, prefix: str, step_fn: Any, **fit_params: Any
@@ -511,7 +547,7 @@ class Trainer(NeuralNet):
         order, draws = self.generators(done)
         started = time.perf_counter()
         chosen = method.before_epoch(
-            self.module_, done, lambda module: encode(module, iterator.images, augment, device, to=device)
+            self.module_, done, lambda module: encode(module, iterator.images, augment, device, self.dtype, device)
         )
         for name in method.renewed:
             forget(self.optimizer_, self.module_.get_submodule(name))
@@ -561,7 +597,7 @@ class Trainer(NeuralNet):
             The epoch's mean loss.
         """
         epoch = len(self.history)
-        with torch.autocast(torch.device(self.device).type, self.dtype, enabled=self.dtype != torch.float32):
+        with in_precision(self.dtype, torch.device(self.device)):
             z = self.module_.embed(view)
         if not (np.isfinite(loss) and z.isfinite().all()):
             rates = " or ".join(

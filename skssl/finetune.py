@@ -285,7 +285,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
             The probabilities, in the order of ``classes_``.
         """
         check_is_fitted(self, "net_")
-        logits = encode(self.classifier_, self._read(X), self.net_.augmentations[0], torch.device(self.net_.device))
+        net = self.net_
+        logits = encode(self.classifier_, self._read(X), net.augmentations[0], torch.device(net.device), net.dtype)
         return logits.softmax(1).numpy()
 
     def predict(self, X: Any) -> np.ndarray:
@@ -594,15 +595,15 @@ class Distiller(ImageClassifier):
         if isinstance(teacher, ImageClassifier):
             fitted = teacher if teacher.__sklearn_is_fitted__() else clone(teacher).fit(X, y)
             net = fitted.net_
-            home = torch.device(net.device)
-            seen = Encoder(fitted.classifier_, net.augmentations[0], home, net.module_.shape, fitted._read)
-            return seen, fitted.classes_
+            how = net.augmentations[0], torch.device(net.device), net.dtype, net.module_.shape, fitted._read
+            return Encoder(fitted.classifier_, *how), fitted.classes_
         if isinstance(teacher, nn.Module):
             images, home = as_images(X), resolve_device(self.device)
             module = copy.deepcopy(teacher).to(home).eval()
             with torch.no_grad():
                 n_classes = module(torch.zeros(1, *images.shape, device=home)).shape[1]
-            return Encoder(module, Augmentation(), home, images.shape, as_images), np.arange(n_classes)
+            dtype = resolve_precision(self.precision, home, min(images.shape[1:]))
+            return Encoder(module, Augmentation(), home, dtype, images.shape, as_images), np.arange(n_classes)
         raise TypeError(
             "teacher must be a FineTuner or a Distiller, a FrozenEstimator of one, or a torch.nn.Module. Got "
             f"{self.teacher!r}."

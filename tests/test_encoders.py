@@ -23,7 +23,7 @@ from skssl.methods.deepcluster import sobel_filter
 @pytest.fixture(scope="module")
 def fitted():
     X = np.random.default_rng(0).integers(0, 256, (24, 16, 16, 3), dtype=np.uint8)
-    return quick(skssl.SimCLR, proj_layers=3).fit(X)
+    return quick(skssl.SimCLR, proj_layers=3, precision="float32").fit(X)
 
 
 def test_a_fitted_estimators_features_are_its_own(fitted, X):
@@ -92,7 +92,9 @@ def test_inner_layers_are_pooled_as_in_the_papers(name, sides):
 
 
 def test_what_hooks_an_encoder_holds_for_its_inner_layers_too(X):
-    method = quick(skssl.DeepCluster, epochs=0).fit(X)  # a Sobel filter stands before its first layer
+    method = quick(skssl.DeepCluster, epochs=0, precision="float32").fit(
+        X
+    )  # a Sobel filter stands before its first layer
     pixels = method.net_.augmentations[0].normalize(torch.from_numpy(X.copy()).permute(0, 3, 1, 2))
     with torch.no_grad():
         grid = method.encoder_.features[:6](sobel_filter(method.encoder_, (pixels,)))  # 32 maps of 8x8
@@ -105,7 +107,7 @@ def test_a_module_is_copied_and_reads_images_by_imagenets_mean(X):
     nn.init.ones_(net[1].weight)
     encoder = as_encoder(net, X, device="cpu")
     pixels = (X / 255 - IMAGENET_MEAN) / IMAGENET_STD
-    np.testing.assert_allclose(encoder.transform(X)[:, 0], pixels.sum((1, 2, 3)), rtol=1e-3, atol=1e-2)
+    np.testing.assert_allclose(encoder.transform(X)[:, 0], pixels.sum((1, 2, 3)), rtol=1e-2, atol=3)  # bfloat16
     assert encoder.module is not net
     with pytest.raises(ValueError, match="16, 16"):
         encoder.transform(X[:, :8])

@@ -8,7 +8,7 @@ from torch import nn
 
 from skssl.backbones import build_backbone, feature_map, map_channels, stages
 from skssl.encoders import at_layer
-from skssl.nn import MLP, cosine_ramp, effective_rank, follow, momentum_copy, spread
+from skssl.nn import MLP, cosine_ramp, effective_rank, folded, follow, momentum_copy, spread
 from skssl.optim import LARC, LARS, make_optimizer, schedule_factor
 
 
@@ -240,6 +240,49 @@ def test_larc_is_the_literal_rule():
         p.grad = None
     assert larc.step(lambda: 7) == 7  # what has no gradient stays
     torch.testing.assert_close(params[0].detach().double(), expected[0], rtol=1e-5, atol=1e-6)
+
+
+class Branching(nn.Module):
+    """What torch.fx cannot follow: a question about the values."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+
+    def forward(self, images):
+        return self.layers(images) if images.sum() > 0 else self.layers(-images)
+
+
+@pytest.mark.parametrize("name", ["convnet", "resnet18", "alexnet_bn", "head"])
+def test_folded_networks_compute_the_same_without_batchnorm(name):
+    torch.manual_seed(0)
+    if name == "head":
+        net, x = MLP((6, 8, 4), output_norm=True, output_affine=True), torch.randn(16, 6)
+    else:
+        net, x = build_backbone(name, (3, 64, 64))[0], torch.randn(4, 3, 64, 64)
+    for _ in range(2):
+        net.train()(x)  # moves the running statistics away from 0 and 1
+    for part in net.modules():
+        if isinstance(part, nn.BatchNorm2d) and part.weight is not None:
+            nn.init.uniform_(part.weight, 0.5, 1.5)
+    before = {key: value.clone() for key, value in net.eval().state_dict().items()}
+    with torch.no_grad():
+        torch.testing.assert_close(folded(net)(x), net(x), rtol=1e-4, atol=1e-5)
+    assert not any("BatchNorm" in type(part).__name__ for part in folded(net).modules())
+    for key, value in net.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+def test_networks_that_cannot_be_followed_or_are_watched_are_not_folded():
+    branching = Branching().eval()
+    assert folded(branching) is branching
+    watched = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval()
+    hook = watched[0].register_forward_hook(lambda *args: None)
+    assert folded(watched) is watched
+    hook.remove()
+    assert folded(watched) is not watched
+    by_batch = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)).eval()
+    assert len(list(folded(by_batch).children())) == 2  # statistics of the batch cannot be folded
 
 
 def test_adamw_spares_norms_and_any_torch_optimizer_will_do():

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from skssl import optim
 from skssl.augment import Augmentation, as_augmentations
 from skssl.encoders import Encoder
-from skssl.engine import ENCODED
+from skssl.engine import at_a_time
 from skssl.images import Images
 from skssl.optim import LARC
 
@@ -98,7 +98,7 @@ def augmented(images: Images, encoder: Encoder, augment: Augmentation) -> Draw:
     @torch.no_grad()
     def draw(rows: Tensor, draws: torch.Generator) -> Tensor:
         encoder.module.eval()
-        parts = rows.split(ENCODED)
+        parts = rows.split(at_a_time(images.shape, encoder.device))
         return torch.cat([encoder.module(view(images.read(part), draws, part)).float() for part in parts])
 
     return draw
