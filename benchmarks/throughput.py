@@ -33,7 +33,7 @@ from benchmarks.record import record
 from skssl import SimCLR
 from skssl.augment import IMAGENET_MEAN, IMAGENET_STD
 from skssl.backbones import build_backbone
-from skssl.devices import resolve_device, resolve_precision
+from skssl.devices import keeping_memory, resolve_device, resolve_precision
 from skssl.losses import nt_xent
 from skssl.nn import MLP
 
@@ -92,7 +92,11 @@ def own_passes(method: Any, steps: int, device: torch.device) -> Callable[[], fl
         net.infer(batch)["loss"].backward()
         net.optimizer_.step()
 
-    return lambda: BATCH / seconds_a_step(step, itertools.repeat(keep.batch), steps, device)
+    def run() -> float:
+        with keeping_memory():  # as in `fit`
+            return BATCH / seconds_a_step(step, itertools.repeat(keep.batch), steps, device)
+
+    return run
 
 
 def written_by_hand(backbone: str, device: torch.device) -> Callable[[Any], None]:

@@ -63,17 +63,35 @@ def of_papers(name: str, sets: dict[str, dict[str, Any]], shown: dict[str, int])
 
 
 def throughput(name: str, rows: pd.DataFrame) -> None:
-    """Render the speed of training: a row a method, a column for each loop that it was compared with."""
+    """Render the speed of training and of `transform`: a row a method, a column for each loop beside which it ran."""
     keys = ["backbone", "method", "hardware"]
-    fit = rows[rows["loop"] == "fit"].set_index(keys)[["images_per_second", "commit"]]
-    ratios = rows[rows["loop"] != "fit"].pivot(index=keys, columns="loop", values="fit_is_faster_by").add_prefix("by ")
-    table = fit[["images_per_second"]].round().astype(int).join(ratios.round(2)).join(fit["commit"])
-    write(name, table.reset_index().rename(columns={"images_per_second": "images/s"}).fillna(""))
+    ours = rows[rows["loop"] == "fit"].set_index(keys)[["images_per_second", "commit"]]
+    pages = {"own passes": "own_passes", "plain forward": "transform"}
+    for title, of in rows[rows["loop"] != "fit"].groupby(rows["loop"].map(pages).fillna(name)):
+        ratios = of.pivot(index=keys, columns="loop", values="fit_is_faster_by").add_prefix("by ").round(2)
+        table = ratios.join(ours).reset_index().fillna("")
+        table.insert(2, "images/s", table.pop("images_per_second").round().astype(int))
+        write(title, table)
 
 
 def augmentation(name: str, rows: pd.DataFrame) -> None:
     """Render the speed of the augmentation."""
     write(name, rows[["preset", "hsv", "yiq", "hardware", "commit"]])
+
+
+def scaling(name: str, rows: pd.DataFrame) -> None:
+    """Render how the cost grows with one thing at a time."""
+    titles = {
+        "images_per_second": "images/s",
+        "time_an_image": "time an image",
+        "memory": "MB",
+        "of_images": "MB of images",
+    }
+    rows = rows.round({"images_per_second": 0, "time_an_image": 2, "memory": 0, "of_images": 0})
+    whole = ["images_per_second", "memory", "of_images"]
+    rows[whole] = rows[whole].astype(int)
+    keys = ["varied", "backbone", "images", "source", "pixels", "batch"]
+    write(name, rows[[*keys, *titles, "hardware", "commit"]].rename(columns=titles))
 
 
 def probes(name: str, rows: pd.DataFrame) -> None:
@@ -161,6 +179,7 @@ RUN = ["method", "backbone", "seed", "epochs"]
 BENCHMARKS = {  # what tells the runs of each apart, and what makes its page
     "throughput": (["hardware", "backbone", "method", "loop"], throughput),
     "augmentation": (["hardware", "preset"], augmentation),
+    "scaling": (["hardware", "varied", "backbone", "images", "source", "pixels", "batch"], scaling),
     "probes": (["hardware", "job"], probes),
     "methods": (RUN, methods),
     "few_labels": ([*RUN, "images", "fraction", "classifier"], few_labels),

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import copy
+import ctypes
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -198,6 +203,55 @@ def autocast_for(images: torch.Tensor) -> torch.autocast:
     return torch.autocast(
         kind, dtype=torch.get_autocast_dtype(kind), enabled=torch.is_autocast_enabled(kind) and not wrong
     )
+
+
+@contextmanager
+def keeping_memory() -> Iterator[None]:
+    """Keep memory that is freed for what is allocated next, where glibc allocates.
+
+    By default large blocks go back to the system as soon as they are freed, and each time they come back the system
+    clears them anew, page by page: a quarter of a training step on a CPU. At the end what is free is given back.
+
+    Examples
+    --------
+    >>> with keeping_memory():
+    ...     first = torch.empty(10_000_000)
+    ...     del first
+    ...     second = torch.empty(10_000_000)  # in the same place
+    """
+    global _keeping
+    with _change:
+        _keeping += 1
+        if _keeping == 1:
+            _set_malloc(M_MMAP_MAX=0, M_TRIM_THRESHOLD=-1)
+    try:
+        yield
+    finally:
+        with _change:
+            _keeping -= 1
+            if _keeping == 0:
+                # Where glibc's own thresholds end up when large blocks have been freed; it no longer moves them.
+                _set_malloc(M_MMAP_MAX=2**16, M_MMAP_THRESHOLD=2**25, M_TRIM_THRESHOLD=2**26)
+                _glibc("malloc_trim", 0)
+
+
+_keeping, _change = 0, threading.Lock()  # how many are in `keeping_memory`, here or in other threads
+_MALLOPT = {"M_TRIM_THRESHOLD": -1, "M_MMAP_THRESHOLD": -3, "M_MMAP_MAX": -4}  # numbers in glibc's malloc.h
+
+
+def _set_malloc(**options: int) -> None:
+    """Set options of glibc's malloc."""
+    for name, value in options.items():
+        _glibc("mallopt", _MALLOPT[name], value)
+
+
+def _glibc(name: str, *arguments: int) -> Any:
+    """Call a function of glibc's, or nothing where this is no glibc."""
+    try:
+        function = getattr(ctypes.CDLL(None), name)
+    except (AttributeError, OSError, TypeError):  # other systems' libraries, and Windows, which has none of no name
+        return None
+    return function(*arguments)
 
 
 def _n_devices(kind: str) -> int:

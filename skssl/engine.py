@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from skssl.augment import Augmentation
-from skssl.devices import autocast_for, in_precision
+from skssl.devices import autocast_for, in_precision, keeping_memory
 from skssl.errors import CollapseWarning
 from skssl.images import Images
 from skssl.nn import effective_rank, evaluating, folded, spread
@@ -317,7 +317,7 @@ def encode(
     float32 Tensor of shape (n, d)
         The features of the images, in their order.
     """
-    with evaluating(module), torch.inference_mode(), in_precision(dtype, device):
+    with keeping_memory(), evaluating(module), torch.inference_mode(), in_precision(dtype, device):
         network = folded(module)
         features = [
             network(augment.still(images.read(index).to(device))).float().to(to)
@@ -476,9 +476,10 @@ class Trainer(NeuralNet):
             How many.
         """
         target = None if target is None else target.to(self.device)
-        self.notify("on_train_begin", X=images, y=target)
-        self.fit_loop(images.to(self.device), target, epochs=epochs)
-        self.notify("on_train_end", X=images, y=target)
+        with keeping_memory():
+            self.notify("on_train_begin", X=images, y=target)
+            self.fit_loop(images.to(self.device), target, epochs=epochs)
+            self.notify("on_train_end", X=images, y=target)
 
     def table(self) -> pd.DataFrame:
         """Return the history, a row an epoch."""

@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import ctypes
+import platform
+import resource
+from pathlib import Path
+
 import pytest
 import torch
 
-from skssl.devices import resolve_device, resolve_precision
+from skssl import devices
+from skssl.devices import keeping_memory, resolve_device, resolve_precision
 
 
 def present(monkeypatch, **counts):
@@ -80,3 +86,35 @@ def test_a_cpu_computes_small_images_in_float32(monkeypatch):
     assert resolve_precision("auto", torch.device("cpu"), side=15) is torch.float32
     with pytest.raises(ValueError, match=r"needs images of at least 16 pixels a side\. Got 8"):
         resolve_precision("bfloat16", torch.device("cpu"), side=8)
+
+
+def cleared_pages():
+    """Write to 400 MB that were freed just before, and count the pages that the system had to clear for it."""
+    for _ in range(2):
+        torch.ones(100_000_000)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(100_000_000)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_memory_is_kept_for_the_next_step_and_given_back_in_the_end():
+    before = resident()
+    with keeping_memory():
+        with keeping_memory():
+            assert cleared_pages() < 1000
+        assert cleared_pages() < 1000, "until the outermost ends"
+        assert resident() > before + 300e6
+    assert devices._keeping == 0
+    assert resident() < before + 100e6
+
+
+def test_where_there_is_no_glibc_nothing_is_kept(monkeypatch):
+    for error in (AttributeError("mallopt"), OSError("no library"), TypeError("name must be a string")):
+        monkeypatch.setattr(ctypes, "CDLL", lambda name, error=error: (_ for _ in ()).throw(error))
+        with keeping_memory():
+            torch.ones(10)

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from skssl.dense.voc import Samples
-from skssl.devices import available, portable, resolve_device
+from skssl.devices import available, keeping_memory, portable, resolve_device
 from skssl.encoders import as_trained
 from skssl.engine import Progress
 from skssl.images import as_images
@@ -178,7 +178,8 @@ class DenseTransfer(BaseEstimator, ABC):
             torch.manual_seed(seed)
             encoder = copy.deepcopy(trained.module)  # the user's own stays as it is
             self.model_ = self._build(encoder, channels, **transform).to(device)
-            self.history_ = self._train(samples, torch.Generator().manual_seed(seed), device)
+            with keeping_memory():
+                self.history_ = self._train(samples, torch.Generator().manual_seed(seed), device)
         return self
 
     def __getstate__(self) -> dict[str, Any]:
