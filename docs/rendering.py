@@ -12,18 +12,19 @@ from skssl import Results, recipes
 
 HERE = Path(__file__).parent
 RECORDED, GENERATED = HERE.parent / "benchmarks" / "results", HERE / "generated"
+PAGES = {"own passes": "own_passes", "plain forward": "transform"}  # of the loops that `fit` is not compared with
 DATA_SETS = ("CIFAR10", "CIFAR100", "TINY_IMAGENET", "IMAGENET100", "IMAGENET")
 
 
 def render() -> None:
     """Make all of them; where a benchmark has not been run the page says so."""
     GENERATED.mkdir(exist_ok=True)
+    for name in [*BENCHMARKS, *PAGES.values()]:
+        (GENERATED / f"{name}.md").write_text("*Not recorded yet.*\n")
     for name, (keys, page) in BENCHMARKS.items():
         file = RECORDED / f"{name}.csv"
         if file.exists():
             page(name, pd.read_csv(file).fillna({"backbone": ""}).drop_duplicates(keys, keep="last"))
-        else:
-            (GENERATED / f"{name}.md").write_text("*Not recorded yet.*\n")
     shown = {"data set": 10, "recipe": 20, "estimator": 45, "linear": 6, "kNN": 6, "source": 13}
     of_papers("recipes", {name: getattr(recipes, name) for name in DATA_SETS}, shown)
     of_papers("fine_tuning", {"": recipes.FINE_TUNING}, {"recipe": 20, "estimator": 50, "source": 30})
@@ -66,8 +67,7 @@ def throughput(name: str, rows: pd.DataFrame) -> None:
     """Render the speed of training and of `transform`: a row a method, a column for each loop beside which it ran."""
     keys = ["backbone", "method", "hardware"]
     ours = rows[rows["loop"] == "fit"].set_index(keys)[["images_per_second", "commit"]]
-    pages = {"own passes": "own_passes", "plain forward": "transform"}
-    for title, of in rows[rows["loop"] != "fit"].groupby(rows["loop"].map(pages).fillna(name)):
+    for title, of in rows[rows["loop"] != "fit"].groupby(rows["loop"].map(PAGES).fillna(name)):
         ratios = of.pivot(index=keys, columns="loop", values="fit_is_faster_by").add_prefix("by ").round(2)
         table = ratios.join(ours).reset_index().fillna("")
         table.insert(2, "images/s", table.pop("images_per_second").round().astype(int))
@@ -77,6 +77,12 @@ def throughput(name: str, rows: pd.DataFrame) -> None:
 def augmentation(name: str, rows: pd.DataFrame) -> None:
     """Render the speed of the augmentation."""
     write(name, rows[["preset", "hsv", "yiq", "hardware", "commit"]])
+
+
+def profile(name: str, rows: pd.DataFrame) -> None:
+    """Render where a step's time goes."""
+    shown = rows.drop(columns=["date", "versions", "command"]).round(1)
+    write(name, shown)
 
 
 def scaling(name: str, rows: pd.DataFrame) -> None:
@@ -179,6 +185,7 @@ RUN = ["method", "backbone", "seed", "epochs"]
 BENCHMARKS = {  # what tells the runs of each apart, and what makes its page
     "throughput": (["hardware", "backbone", "method", "loop"], throughput),
     "augmentation": (["hardware", "preset"], augmentation),
+    "profile": (["hardware", "backbone", "step"], profile),
     "scaling": (["hardware", "varied", "backbone", "images", "source", "pixels", "batch"], scaling),
     "probes": (["hardware", "job"], probes),
     "methods": (RUN, methods),

@@ -1,0 +1,93 @@
+"""Where a training step's time goes: what the profiler sees of SimCLR's step on one batch, and the views beside it.
+
+Parts are sums over operations of the time in themselves, in milliseconds a step of 256 images; *memory as ever* is the
+step without `keeping_memory`, *compiled* that of ``compile=True``.
+
+    python -m benchmarks profile [--backbones convnet resnet18] [--steps 10] [--device auto]
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks.record import record
+from benchmarks.throughput import BATCH, random_images
+from skssl import SimCLR
+from skssl.devices import keeping_memory, resolve_device
+from skssl.images import as_images
+
+#: Parts of a step, by what the names of their operations hold; the first that fits.
+PARTS = {
+    "compiled": ("CompiledFxGraph", "triton"),
+    "convolutions": ("conv", "Conv", "gemm", "cutlass"),
+    "BatchNorm": ("batch_norm", "batchnorm", "BatchNorm", "bn_"),
+    "ReLU and sums": ("clamp_min", "threshold", "relu", "Relu", "add_"),
+    "optimiser": ("sgd", "SGD", "multi_tensor"),
+}
+
+
+def shares(step: Callable[[], Any], steps: int, device: torch.device) -> dict[str, float]:
+    """Profile some steps: milliseconds a step, by part."""
+    for _ in range(2):
+        step()
+    kinds = [ProfilerActivity.CUDA if device.type == "cuda" else ProfilerActivity.CPU]
+    with profile(activities=kinds) as seen:
+        for _ in range(steps):
+            step()
+    found = dict.fromkeys([*PARTS, "all else"], 0.0)
+    for event in seen.key_averages():
+        part = next((part for part, names in PARTS.items() if any(name in event.key for name in names)), "all else")
+        spent = event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
+        found[part] += spent / steps / 1000
+    return found
+
+
+def main() -> None:
+    """Profile steps of each kind, and record their parts."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbones", nargs="+", default=["convnet", "resnet18"])
+    parser.add_argument("--steps", type=int, default=None, help="default: 10 for convnet, 2 for others on a CPU")
+    parser.add_argument("--device", default="auto")
+    arguments = parser.parse_args()
+    device = resolve_device(arguments.device)
+    for backbone in arguments.backbones:
+        steps = arguments.steps or (10 if backbone == "convnet" or device.type != "cpu" else 2)
+        pixels, _ = random_images(1)
+        rows = []
+        for name, compiled, keep in (
+            ("memory as ever", False, contextlib.nullcontext),
+            ("eager", False, keeping_memory),
+            ("compiled", True, keeping_memory),
+        ):
+            shared = {"backbone": backbone, "batch_size": BATCH, "device": str(device), "random_state": 0}
+            net = SimCLR(**shared, epochs=1, compile=compiled).fit(pixels).net_
+            loader = net.get_iterator((as_images(pixels).to(device), None), training=True)
+            order, draws = net.generators(0)
+            net.module_.train()
+            with keep():
+                batch = next(iter(loader.epoch(order, draws)))
+                begun = time.perf_counter()
+                for _ in range(10):
+                    loader.views(batch.images, draws, batch.index)
+                if device.type == "cuda":
+                    torch.cuda.synchronize()
+                views = (time.perf_counter() - begun) * 100
+
+                def step(net: Any = net, batch: Any = batch) -> None:
+                    net.optimizer_.zero_grad()
+                    net.infer(batch)["loss"].backward()
+                    net.optimizer_.step()
+
+                rows.append({"backbone": backbone, "step": name, "views": views, **shares(step, steps, device)})
+        record("profile", rows)
+
+
+if __name__ == "__main__":
+    main()
