@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import multiprocessing
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+import skssl.engine
 from benchmarks.record import record
 from benchmarks.throughput import BATCH, random_images
 from skssl import SimCLR
-from skssl.devices import keeping_memory, resolve_device
+from skssl.devices import resolve_device
 from skssl.images import as_images
 
 #: Parts of a step, by what the names of their operations hold; the first that fits.
@@ -31,6 +34,7 @@ PARTS = {
     "ReLU and sums": ("clamp_min", "threshold", "relu", "Relu", "add_"),
     "optimiser": ("sgd", "SGD", "multi_tensor"),
 }
+KINDS = [("memory as ever", False, False), ("eager", False, True), ("compiled", True, True)]  # compiled, memory kept
 
 
 def shares(step: Callable[[], Any], steps: int, device: torch.device) -> dict[str, float]:
@@ -49,6 +53,33 @@ def shares(step: Callable[[], Any], steps: int, device: torch.device) -> dict[st
     return found
 
 
+def run(backbone: str, device: torch.device, steps: int, *, compiled: bool, keep: bool) -> dict[str, float]:
+    """Profile a step in this process, which has trained nothing before: glibc remembers."""
+    if not keep:
+        skssl.engine.keeping_memory = contextlib.nullcontext
+    pixels, _ = random_images(1)
+    shared = {"backbone": backbone, "batch_size": BATCH, "device": str(device), "random_state": 0}
+    net = SimCLR(**shared, epochs=1, compile=compiled).fit(pixels).net_
+    loader = net.get_iterator((as_images(pixels).to(device), None), training=True)
+    order, draws = net.generators(0)
+    net.module_.train()
+    with skssl.engine.keeping_memory():
+        batch = next(iter(loader.epoch(order, draws)))
+        begun = time.perf_counter()
+        for _ in range(10):
+            loader.views(batch.images, draws, batch.index)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        views = (time.perf_counter() - begun) * 100
+
+        def step() -> None:
+            net.optimizer_.zero_grad()
+            net.infer(batch)["loss"].backward()
+            net.optimizer_.step()
+
+        return {"views": views, **shares(step, steps, device)}
+
+
 def main() -> None:
     """Profile steps of each kind, and record their parts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -59,33 +90,11 @@ def main() -> None:
     device = resolve_device(arguments.device)
     for backbone in arguments.backbones:
         steps = arguments.steps or (10 if backbone == "convnet" or device.type != "cpu" else 2)
-        pixels, _ = random_images(1)
         rows = []
-        for name, compiled, keep in (
-            ("memory as ever", False, contextlib.nullcontext),
-            ("eager", False, keeping_memory),
-            ("compiled", True, keeping_memory),
-        ):
-            shared = {"backbone": backbone, "batch_size": BATCH, "device": str(device), "random_state": 0}
-            net = SimCLR(**shared, epochs=1, compile=compiled).fit(pixels).net_
-            loader = net.get_iterator((as_images(pixels).to(device), None), training=True)
-            order, draws = net.generators(0)
-            net.module_.train()
-            with keep():
-                batch = next(iter(loader.epoch(order, draws)))
-                begun = time.perf_counter()
-                for _ in range(10):
-                    loader.views(batch.images, draws, batch.index)
-                if device.type == "cuda":
-                    torch.cuda.synchronize()
-                views = (time.perf_counter() - begun) * 100
-
-                def step(net: Any = net, batch: Any = batch) -> None:
-                    net.optimizer_.zero_grad()
-                    net.infer(batch)["loss"].backward()
-                    net.optimizer_.step()
-
-                rows.append({"backbone": backbone, "step": name, "views": views, **shares(step, steps, device)})
+        for name, compiled, keep in KINDS:
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+                found = process.submit(run, backbone, device, steps, compiled=compiled, keep=keep).result()
+            rows.append({"backbone": backbone, "step": name, **found})
         record("profile", rows)
 
 
