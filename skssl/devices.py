@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import ctypes
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -210,7 +211,8 @@ def keeping_memory() -> Iterator[None]:
     """Keep memory that is freed for what is allocated next, where glibc allocates.
 
     By default large blocks go back to the system as soon as they are freed, and each time they come back the system
-    clears them anew, page by page: a quarter of a training step on a CPU. At the end what is free is given back.
+    clears them anew, page by page: a quarter of a training step on a CPU. At the end of what took long, all that is
+    free is given back.
 
     Examples
     --------
@@ -220,6 +222,7 @@ def keeping_memory() -> Iterator[None]:
     ...     second = torch.empty(10_000_000)  # in the same place
     """
     global _keeping
+    started = time.monotonic()
     with _change:
         _keeping += 1
         if _keeping == 1:
@@ -232,9 +235,11 @@ def keeping_memory() -> Iterator[None]:
             if _keeping == 0:
                 # Where glibc's own thresholds end up when large blocks have been freed; it no longer moves them.
                 _set_malloc(M_MMAP_MAX=2**16, M_MMAP_THRESHOLD=2**25, M_TRIM_THRESHOLD=2**26)
-                _glibc("malloc_trim", 0)
+                if time.monotonic() - started > LONG:
+                    _glibc("malloc_trim", 0)
 
 
+LONG = 1.0  # seconds, after which it is worth the milliseconds to give memory back
 _keeping, _change = 0, threading.Lock()  # how many are in `keeping_memory`, here or in other threads
 _MALLOPT = {"M_TRIM_THRESHOLD": -1, "M_MMAP_THRESHOLD": -3, "M_MMAP_MAX": -4}  # numbers in glibc's malloc.h
 

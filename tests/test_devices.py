@@ -89,12 +89,13 @@ def test_a_cpu_computes_small_images_in_float32(monkeypatch):
 
 
 def cleared_pages():
-    """Write to 400 MB that were freed just before, and count the pages that the system had to clear for it."""
-    for _ in range(2):
+    """Write to 400 MB that were freed just before, some times, and count the pages that the system had to clear."""
+    counts = []
+    for _ in range(6):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         torch.ones(100_000_000)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.ones(100_000_000)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+        counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    return min(counts)  # at first other blocks are in the way
 
 
 def resident():
@@ -102,7 +103,8 @@ def resident():
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
-def test_memory_is_kept_for_the_next_step_and_given_back_in_the_end():
+def test_memory_is_kept_for_the_next_step_and_given_back_in_the_end(monkeypatch):
+    monkeypatch.setattr(devices, "LONG", 0.0)
     before = resident()
     with keeping_memory():
         with keeping_memory():
