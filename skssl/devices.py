@@ -211,8 +211,8 @@ def keeping_memory() -> Iterator[None]:
     """Keep memory that is freed for what is allocated next, where glibc allocates.
 
     By default large blocks go back to the system as soon as they are freed, and each time they come back the system
-    clears them anew, page by page: a quarter of a training step on a CPU. At the end of what took long, all that is
-    free is given back.
+    clears them anew, page by page: a tenth to a quarter of a training step on a CPU. At the end of what took long, all
+    that is free is given back.
 
     Examples
     --------
