@@ -4,6 +4,7 @@ import itertools
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def test_a_run_of_the_papers_tables_goes_on_where_it_stopped(tmp_path, monkeypat
     X = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
     method, place = quick(skssl.SimCLR, epochs=3), tmp_path / "state" / "run.joblib"
     clock = itertools.count()
-    monkeypatch.setattr(tables.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(tables, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
     stopped, spent = tables.train(clone(method), X, None, place, until=3.0, every=100.0)
     assert tables.epochs_left(stopped) == 2
     assert spent == 4.0
