@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import multiprocessing
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 import skssl.engine
+from benchmarks.processes import alone
 from benchmarks.record import record
 from benchmarks.throughput import BATCH, random_images
 from skssl import SimCLR
@@ -92,8 +91,7 @@ def main() -> None:
         steps = arguments.steps or (10 if backbone == "convnet" or device.type != "cpu" else 2)
         rows = []
         for name, compiled, keep in KINDS:
-            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-                found = process.submit(run, backbone, device, steps, compiled=compiled, keep=keep).result()
+            found = alone(run, backbone, device, steps, compiled=compiled, keep=keep)
             rows.append({"backbone": backbone, "step": name, **found})
         record("profile", rows)
 

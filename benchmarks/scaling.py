@@ -10,15 +10,14 @@ ratio to its first run is taken round by round.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import statistics
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.processes import alone
 from benchmarks.record import record
 from skssl import SimCLR
 
@@ -94,7 +93,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
-    fresh = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         for varied in arguments.varied:
             settings = [{**BASE, **ALSO.get(varied, {}), varied: value} for value in VARIED[varied]]
@@ -103,9 +101,7 @@ def main() -> None:
                 keep(setting["images"], setting["source"], setting["pixels"], Path(folder))
             for _ in range(arguments.rounds):
                 for setting, of in zip(settings, found, strict=True):
-                    with ProcessPoolExecutor(1, mp_context=fresh) as process:
-                        task = process.submit(run, arguments.backbone, arguments.device, Path(folder), **setting)
-                        of.append(task.result())
+                    of.append(alone(run, arguments.backbone, arguments.device, Path(folder), **setting))
             rows = []
             for setting, of in zip(settings, found, strict=True):
                 pairs = zip(of, found[0], strict=True)

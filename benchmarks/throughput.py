@@ -6,7 +6,8 @@ shared, so that a figure by itself says little. Random images will do: the time 
 SimCLR is compared with what `--against` names, or instead of it what `--methods` names with their own passes: a
 method's forward and backward passes and optimiser steps on one ready-made batch again and again, so that what `fit`
 adds is left over (views, momentum copies, queues, records). `--compile` is `fit` with ``compile=True``, against the
-same loops. `--transform` compares `transform` with the same network's forward pass as one writes it, in float32.
+same loops. `--transform` compares `transform` with the same network's forward pass as one writes it, in float32, each
+in a process of its own.
 
     python -m benchmarks throughput [--backbones convnet resnet18] [--rounds 5] [--methods BYOL MoCo] [--device auto]
                                     [--against "bare loop" lightly kornia] [--compile] [--transform]
@@ -15,7 +16,7 @@ same loops. `--transform` compares `transform` with the same network's forward p
 from __future__ import annotations
 
 import argparse
-import copy
+import functools
 import itertools
 import statistics
 import time
@@ -29,6 +30,7 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from benchmarks.methods import METHODS
+from benchmarks.processes import alone
 from benchmarks.record import record
 from skssl import SimCLR
 from skssl.augment import IMAGENET_MEAN, IMAGENET_STD
@@ -185,30 +187,25 @@ def lightly_loop(backbone: str, steps: int, device: torch.device) -> Callable[[]
     return run
 
 
-def skssl_transform(method: Any, images: np.ndarray) -> Callable[[], float]:
-    """Prepare `transform`."""
+def skssl_transform(method: Any, steps: int) -> float:
+    """Time `transform`."""
+    images, _ = random_images(4 * steps)
+    method.fit(images[: 2 * BATCH]).transform(images)
+    start = time.perf_counter()
     method.transform(images)
-
-    def run() -> float:
-        start = time.perf_counter()
-        method.transform(images)
-        return len(images) / (time.perf_counter() - start)
-
-    return run
+    return len(images) / (time.perf_counter() - start)
 
 
-def plain_forward(method: Any, images: np.ndarray, device: torch.device) -> Callable[[], float]:
-    """Prepare the network of an estimator as one would run it by hand: float32, batches of 256, ready-made input."""
-    network = copy.deepcopy(method.encoder_).float().to(memory_format=torch.contiguous_format)
+def plain_forward(backbone: str, steps: int, device: torch.device) -> float:
+    """Time a network as one would run it by hand: float32, batches of 256, ready-made input."""
+    network = build_backbone(backbone, (3, SIDE, SIDE))[0].to(device).eval()
     batch = torch.randn(BATCH, 3, SIDE, SIDE, device=device)
 
-    def run() -> float:
-        start = time.perf_counter()
-        with torch.inference_mode():
-            features = [network(batch).cpu() for _ in range(len(images) // BATCH)]
-        return len(features) * BATCH / (time.perf_counter() - start)
+    @torch.inference_mode()
+    def step(batch: torch.Tensor) -> None:
+        network(batch).cpu()
 
-    return run
+    return BATCH / seconds_a_step(step, itertools.repeat(batch), 4 * steps, device)
 
 
 LOOPS = {"bare loop": bare_loop, "lightly": lightly_loop, "kornia": kornia_loop}
@@ -262,11 +259,11 @@ def main() -> None:
         shared["compile"] = arguments.compile
         suffix = ", compiled" * arguments.compile
         if arguments.transform:
-            images, _ = random_images(4 * steps)
-            estimator = SimCLR(**{**shared, "epochs": 1}).fit(images[: 2 * BATCH])
+            # each time in a process of its own: a training leaves malloc's thresholds where they serve both
+            method = SimCLR(**{**shared, "epochs": 1})
             runs = {
-                "fit": skssl_transform(estimator, images),
-                "plain forward": plain_forward(estimator, images, device),
+                "fit": functools.partial(alone, skssl_transform, method, steps),
+                "plain forward": functools.partial(alone, plain_forward, backbone, steps, device),
             }
             record("throughput", rows("SimCLR.transform", backbone, compare(runs, arguments.rounds)))
         elif not arguments.methods:
