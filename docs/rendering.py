@@ -138,6 +138,14 @@ def methods(name: str, rows: pd.DataFrame) -> None:
         )
 
 
+def tables(name: str, rows: pd.DataFrame) -> None:
+    """Render the runs of the papers' length beside the papers' own figures, in per cent."""
+    rows[["linear", "knn"]] *= 100
+    titles = {"linear": "linear", "knn": "kNN", "paper_linear": "the paper's linear", "paper_knn": "the paper's kNN"}
+    keys = ["method", "backbone", "epochs", "images"]
+    write(name, means(rows.rename(columns=titles), keys, [*titles.values(), "seconds"], digits=2))
+
+
 def few_labels(name: str, rows: pd.DataFrame) -> None:
     """Render the few-label curves."""
     rows["share"] = [f"{100 * fraction:g} %" for fraction in rows["fraction"]]
@@ -189,6 +197,7 @@ BENCHMARKS = {  # what tells the runs of each apart, and what makes its page
     "scaling": (["hardware", "varied", "backbone", "images", "source", "pixels", "batch"], scaling),
     "probes": (["hardware", "job"], probes),
     "methods": (RUN, methods),
+    "tables": ([*RUN, "images"], tables),
     "few_labels": ([*RUN, "images", "fraction", "classifier"], few_labels),
     "pretext_accuracy": ([*RUN, "images", "batch_size"], pretext_accuracy),
     "gradient_snr": ([*RUN, "images", "decay", "epoch"], gradient_snr),
