@@ -1,0 +1,229 @@
+"""What lies on disk: one safetensors file with a header of plain values, written whole or not at all.
+
+The header is JSON among the file's own metadata, so that there is no archive and no path in it. Reading runs nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import secrets
+import stat
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import safetensors
+from safetensors.torch import save
+from torch import Tensor
+
+FORMAT = 1  # of the header; a reader refuses a higher one
+LARGEST_HEADER = 2**24  # bytes; names, shapes, parameters and ten thousand epochs of history are a quarter of it
+MARK = "!"  # begins the name of what JSON has no form for
+
+
+def write(path: str | os.PathLike[str], header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Write a file whole, or leave what was there before.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Where to. What is there is replaced.
+    header : mapping of str to object
+        Plain values: None, bools, integers of 64 bits, floats (infinite and NaN, too), strings, and lists, tuples and
+        dicts with string keys of these. NumPy's scalars become Python's.
+    tensors : mapping of str to Tensor
+        Tensors by name, on any device and in any layout. Of those that share memory each gets its own.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the header holds something else, or too much of it.
+    OSError
+        If the file cannot be written: the disk is full, the folder is missing or may not be written to.
+
+    Examples
+    --------
+    >>> import tempfile, torch
+    >>> from skssl.files import read, write
+    >>> path = tempfile.mkdtemp() + "/some.safetensors"
+    >>> write(path, {"epochs": 3, "scale": (0.0, 1.0)}, {"weight": torch.ones(2)})
+    >>> read(path)
+    ({'epochs': 3, 'scale': (0.0, 1.0)}, {'weight': tensor([1., 1.])})
+    """
+    target = os.path.realpath(path)  # a link stays one
+    text = json.dumps({"format": FORMAT, "header": _pack(dict(header), "header")}, allow_nan=False)
+    content = save(_own(tensors), {"skssl": text})
+    if int.from_bytes(content[:8], "little") > LARGEST_HEADER:
+        raise ValueError(f"{os.fspath(path)!r} would have a header of more than {LARGEST_HEADER} bytes.")
+    folder, name = os.path.split(target)
+    temporary = os.path.join(folder, f".{name}.{secrets.token_hex(4)}")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+        _sync_folder(folder)
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # it may be gone or have never been there; the error is what counts
+            os.unlink(temporary)
+        if isinstance(error, OSError):
+            raise OSError(
+                error.errno, f"{os.fspath(path)!r} could not be written, what was there is as before: {error.strerror}"
+            ) from error
+        raise
+
+
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read what `write` has written, to the CPU. A file from anywhere executes nothing and takes about its own size.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+
+    Returns
+    -------
+    header : dict of str to object
+        The plain values.
+    tensors : dict of str to Tensor
+        The tensors, contiguous, in memory of their own.
+
+    Raises
+    ------
+    OSError
+        If there is no such file, or it may not be read.
+    ValueError
+        If it is truncated or too long, damaged, no file of skssl's, or of a newer skssl.
+    """
+    name = repr(os.fspath(path))
+    if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
+        raise ValueError(f"{name} cannot be read: it is no regular file.")
+    with open(path, "rb") as file:
+        claimed = int.from_bytes(file.read(8), "little")
+    if claimed > LARGEST_HEADER:
+        raise ValueError(
+            f"{name} cannot be read: its header would have {claimed} bytes, of at most {LARGEST_HEADER}. It is damaged "
+            "or no safetensors file."
+        )
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get("skssl")
+            # Copies: the file's pages would change, or be gone, with the file.
+            tensors = {} if text is None else {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, RuntimeError, TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{name} cannot be read, it is damaged or no safetensors file: {_line(error)}") from error
+    if text is None:
+        raise ValueError(f"{name} is a safetensors file, but was not written by skssl: its metadata lack 'skssl'.")
+    try:
+        content = json.loads(
+            text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_integer, parse_float=_finite
+        )
+        if not isinstance(content, dict) or type(content.get("format")) is not int:
+            raise ValueError("it lacks the format's number")
+        if content["format"] > FORMAT:
+            raise ValueError(f"it is in format {content['format']} of a newer skssl, this one reads up to {FORMAT}")
+        if content["format"] < 1 or set(content) != {"format", "header"} or not isinstance(content["header"], dict):
+            raise ValueError("it is not in the form that skssl writes")
+        return _unpack(content["header"]), tensors
+    except (ValueError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else _line(error)
+        raise ValueError(f"{name} cannot be read, its header is not skssl's: {reason}") from error
+
+
+def _own(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Bring tensors to the CPU, contiguous and each in memory of its own, as safetensors wants them."""
+    found: dict[str, Tensor] = {}
+    taken = set()
+    for name, tensor in tensors.items():
+        own = tensor.detach().cpu().contiguous()
+        place = own.untyped_storage().data_ptr()
+        found[name] = own.clone() if place in taken else own
+        taken.add(place)
+    return found
+
+
+def _sync_folder(folder: str) -> None:
+    """Make a folder's new entry last, where the system lets a folder be opened."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _pack(value: Any, name: str) -> Any:
+    """Bring a plain value into JSON's forms."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, int):
+        if not -(2**63) <= value < 2**63:
+            raise ValueError(f"{name} must fit into 64 bits to be saved. Got {value:.3g}.")
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else {f"{MARK}float": str(float(value))}
+    if isinstance(value, (list, tuple)):
+        packed = [_pack(of, f"{name}[{i}]") for i, of in enumerate(value)]
+        return packed if isinstance(value, list) else {f"{MARK}tuple": packed}
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {MARK + key if key.startswith(MARK) else key: _pack(of, f"{name}[{key!r}]") for key, of in value.items()}
+    raise TypeError(
+        f"{name} must be a plain value to be saved: None, a bool, number, string, list, tuple or dict with "
+        f"string keys. Got {value!r}."
+    )
+
+
+def _unpack(value: Any) -> Any:
+    """Turn JSON's forms back into what they stand for."""
+    if isinstance(value, list):
+        return [_unpack(of) for of in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {f"{MARK}tuple"} and isinstance(value[f"{MARK}tuple"], list):
+        return tuple(_unpack(of) for of in value[f"{MARK}tuple"])
+    if value.keys() == {f"{MARK}float"} and value[f"{MARK}float"] in ("inf", "-inf", "nan"):
+        return float(value[f"{MARK}float"])
+    for key in value:
+        if key.startswith(MARK) and not key.startswith(2 * MARK):
+            raise ValueError(f"{key[:40]!r} stands for nothing that it knows")
+    return {key.removeprefix(MARK): _unpack(of) for key, of in value.items()}
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a dict of pairs with different keys."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"it has {key[:40]!r} twice")
+        found[key] = value
+    return found
+
+
+def _no_constant(text: str) -> Any:
+    """Refuse what Python's reader takes for a number, but JSON does not."""
+    raise ValueError(f"{text} is not JSON")
+
+
+def _integer(text: str) -> int:
+    """Read an integer of 64 bits."""
+    if len(text) > 20 or not -(2**63) <= int(text) < 2**63:
+        raise ValueError(f"{text[:20]}… does not fit into 64 bits")
+    return int(text)
+
+
+def _finite(text: str) -> float:
+    """Read a number that a float can hold."""
+    if not math.isfinite(float(text)):
+        raise ValueError(f"{text[:40]} is more than a float can hold")
+    return float(text)
+
+
+def _line(error: BaseException) -> str:
+    """The first line of what an error says."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
