@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import inspect
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 
 from skssl.augment import Augmentation, MultiCrop, as_augmentations
 from skssl.backbones import build_backbone
+from skssl.checkpoints import train
 from skssl.devices import resolve_device, resolve_precision
 from skssl.engine import Batch, Objective, Trainer, encode
 from skssl.errors import pick
@@ -130,6 +133,11 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         Called as in any skorch net, with the net as their first argument.
     random_state : int, RandomState instance or None, default=None
         Seed of the weights, the order, the augmentation and all else. The global random state is not used.
+    checkpoint : str or path-like, default=None
+        A folder in which `fit` keeps the training's state. A second `fit` with the same parameters and images goes on
+        from there, bit by bit, as does one that has ended; with others it is refused. SIGTERM and Ctrl-C save first.
+    checkpoint_every : int, str or datetime.timedelta, default="10 min"
+        After how many epochs the state is saved, or after how much time.
     verbose : int, default=0
         1 shows a progress bar for every epoch.
 
@@ -167,6 +175,8 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     device: Any = "auto"
     callbacks: Any = None
     random_state: Any = None
+    checkpoint: Any = None
+    checkpoint_every: Any = "10 min"
     verbose: int = 0
 
     #: What None stands for. ``lr`` is for 256 images a step, ``warmup`` a share of the epochs, ``aux_weight`` by task.
@@ -198,6 +208,8 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         "device": [str, torch.device],
         "callbacks": [list, str, None],
         "random_state": ["random_state"],
+        "checkpoint": [str, os.PathLike, None],
+        "checkpoint_every": [Interval(Integral, 1, None, closed="left"), str, datetime.timedelta],
         "verbose": ["verbose"],
     }
 
@@ -314,19 +326,22 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         Raises
         ------
         ValueError
-            If X cannot be read as images, or a parameter is out of range.
+            If X cannot be read as images, a parameter is out of range, or `checkpoint` holds another training.
         FloatingPointError
             If the training diverges.
+        OSError, RuntimeError
+            If the folder `checkpoint` cannot be written to, or another run is using it.
         """
         images = self._read(X, reset=True)
         self.net_ = self._make_trainer(images)
-        return self._train(images, y, self.epochs)
+        train(self, self.net_, images, self._target(y, images))
+        return self
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:
         """Train for one more epoch.
 
         Called `epochs` times it does what `fit` does; beyond that the learning rate stays at that of the last epoch's
-        beginning.
+        beginning. `checkpoint` is for `fit` alone.
 
         Parameters
         ----------
@@ -354,7 +369,9 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
                 f"{type(self).__name__} keeps something for every training image, so that partial_fit needs the "
                 f"{self.net_.module_.n_samples} images that it began with, in their order. Got {len(images)}."
             )
-        return self._train(images, y, 1)
+        self.net_.set_params(max_epochs=max(self.epochs, 1))
+        self.net_.run(images, self._target(y, images), 1)
+        return self
 
     def transform(self, X: Any) -> np.ndarray:
         """Encode images.
@@ -513,10 +530,3 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
                 f"Found input variables with inconsistent numbers of samples: {[len(images), len(target)]}"
             )
         return target
-
-    def _train(self, images: Images, y: Any, epochs: int) -> Self:
-        """Train for some epochs."""
-        target = self._target(y, images)
-        self.net_.set_params(max_epochs=max(self.epochs, 1))
-        self.net_.run(images, target, epochs)
-        return self

@@ -209,6 +209,30 @@ class GradientSNR(Callback):
         for name, value in zip(("gradient_snr", "gradient_snr_squared"), found, strict=True):
             net.history.record(name, value)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps.
+
+        Returns
+        -------
+        dict of str to Tensor or int
+            The averages, in the middle of an epoch the epoch's, too.
+        """
+        moments = dict(zip(("mean", "variance"), self.moments_, strict=False))
+        ratios = {"ratios": torch.stack(self.ratios_)} if self.ratios_ else {}
+        return {"steps": self.steps_, **moments, **ratios}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what a checkpoint has kept.
+
+        Parameters
+        ----------
+        state : dict of str to Tensor or int
+            What `state_dict` has returned.
+        """
+        self.steps_ = state["steps"]
+        self.moments_ = [state[name] for name in ("mean", "variance") if name in state]
+        self.ratios_ = list(state.get("ratios", []))
+
     def __getstate__(self) -> dict[str, Any]:
         """Move the averages to where they can be loaded anywhere."""
         state = {**vars(self), "ratios_": []}

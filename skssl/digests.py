@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import pickle
 from collections.abc import Mapping
+from numbers import Integral
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -15,10 +17,11 @@ from sklearn.frozen import FrozenEstimator
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from skssl.base import SSLTransformer
-from skssl.images import as_images
+from skssl.images import Images, as_images
 
-IDLE = ("verbose", "n_jobs")  # parameters that change no result
+IDLE = ("verbose", "n_jobs", "checkpoint", "checkpoint_every")  # parameters that change no result
+NOT_COMPARED = (*IDLE, "device", "callbacks", "random_state")  # when a training goes on
+READ = 2**28  # bytes of images, as float32, by which a training's are known
 
 
 def digest(value: Any, what: str) -> str:
@@ -57,8 +60,8 @@ def digest(value: Any, what: str) -> str:
         return joblib.hash(_known_by(value))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise TypeError(
-            f"{what} has a parameter that cannot be pickled, so that its runs cannot be told from others in the "
-            f"cache: {error}"
+            f"{what} has a parameter that cannot be pickled, so that its runs cannot be told from others on "
+            f"disk: {error}"
         ) from error
 
 
@@ -93,11 +96,53 @@ def digest_images(X: Any) -> str:
     return joblib.hash(X)
 
 
+def digest_training(estimator: Any, images: Images, target: Tensor | None, **more: Any) -> dict[str, str]:
+    """Digest what makes a training what it is, apart from where and how it is watched.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Whose parameters count.
+    images : Images
+        The training images. Of many, so many count that lie evenly apart that they make a quarter of a gigabyte.
+    target : Tensor or None
+        Their classes.
+    **more : object
+        What else counts, by name.
+
+    Returns
+    -------
+    dict of str to str
+        The digests by name: of the parameters, "estimator", its class, "X" and "y".
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skssl import SimCLR
+    >>> from skssl.digests import digest_training
+    >>> from skssl.images import as_images
+    >>> images = as_images(np.zeros((5, 8, 8)))
+    >>> one, other = (digest_training(SimCLR(epochs=epochs), images, None) for epochs in (10, 20))
+    >>> [name for name in one if one[name] != other[name]]
+    ['epochs']
+    """
+    known = {name: value for name, value in estimator.get_params(deep=False).items() if name not in NOT_COMPARED}
+    seed = getattr(estimator, "random_state", None)
+    known |= {"random_state": seed} if isinstance(seed, Integral) else {}  # others give another seed each time
+    known |= {"estimator": type(estimator), "y": target, **more}
+    some = torch.linspace(0, len(images) - 1, min(len(images), READ // (4 * math.prod(images.shape)) + 2)).long()
+    pixels = [joblib.hash(images.read(index).cpu().numpy()) for index in some.split(512)]
+    return {
+        "X": joblib.hash([len(images), images.shape, images.scale, pixels]),
+        **{name: digest(value, f"{type(estimator).__name__}: {name}") for name, value in known.items()},
+    }
+
+
 def _known_by(value: Any) -> Any:
     """Turn what a parameter may be into what it is known by."""
     if isinstance(value, FrozenEstimator):
         inner = value.estimator
-        learned = inner.net_.module_ if isinstance(inner, SSLTransformer) else vars(inner)
+        learned = inner.net_.module_ if hasattr(inner, "net_") else vars(inner)
         return ["frozen", _known_by(inner), _known_by(learned)]
     if hasattr(value, "get_params") and not isinstance(value, type):
         params = {name: of for name, of in value.get_params(deep=False).items() if name not in IDLE}

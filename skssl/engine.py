@@ -6,7 +6,7 @@ import itertools
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -24,6 +24,8 @@ from skssl.optim import forget, make_optimizer, schedule_factor
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from skssl.checkpoints import Checkpoint
 
 # Embeddings have collapsed to a point when their spread is below this share of an even one's, and to a few dimensions
 # when their effective rank is below this, provided there are images and dimensions enough for a rank of 32. On CIFAR-10
@@ -252,7 +254,9 @@ class ImageLoader:
     def __len__(self) -> int:
         return len(self.images) // self.batch_size
 
-    def epoch(self, order: torch.Generator, draws: torch.Generator, chosen: Tensor | None = None) -> Iterator[Batch]:
+    def epoch(
+        self, order: torch.Generator, draws: torch.Generator, chosen: Tensor | None = None, done: int = 0
+    ) -> Iterator[Batch]:
         """Go through the images once in a random order, or through those that a method has chosen.
 
         Parameters
@@ -263,6 +267,8 @@ class ImageLoader:
             For the augmentation, on the device.
         chosen : int64 Tensor of shape (n_samples,), optional
             Which images to go through, in this order.
+        done : int, default=0
+            How many batches are left out at the beginning.
 
         Yields
         ------
@@ -270,7 +276,7 @@ class ImageLoader:
             The next batch.
         """
         permutation = torch.randperm(len(self.images), generator=order) if chosen is None else chosen.cpu()
-        for index in permutation[: len(self) * self.batch_size].split(self.batch_size):
+        for index in permutation[: len(self) * self.batch_size].split(self.batch_size)[done:]:
             images = self.images.read(index)  # by numbers on the host, where a data set needs them
             index = index.to(self.device, non_blocking=True)
             target = None if self.target is None else self.target.index_select(0, index)
@@ -351,6 +357,40 @@ def at_a_time(shape: tuple[int, int, int], device: torch.device) -> int:
     return max(1, ENCODED.get(device.type, ENCODED["cpu"]) // (shape[1] * shape[2]))
 
 
+@dataclass
+class Place:
+    """A place in a training, from where it goes on as if it had never stopped.
+
+    Attributes
+    ----------
+    step : int
+        Steps done in the epoch; 0 is before all that it begins with.
+    seconds : float
+        Time that they took.
+    sums : dict of str to scalar Tensor
+        The losses' sums so far, by name.
+    chosen : int64 Tensor of shape (n_samples,) or None
+        Which images the method has chosen for the epoch.
+    random : dict of str to uint8 Tensor
+        The states of the random generators, see `Trainer.random_states`.
+    flags : dict of str to bool, int or float
+        Numbers and flags of the net's modules that are no parameters or buffers, by path.
+    learns : list of str
+        Parameters that require a gradient.
+    callbacks : dict of str to (dict of str to object)
+        The states of callbacks that have a ``state_dict``, by name.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    chosen: Tensor | None = None
+    random: dict[str, Tensor] = field(default_factory=dict)
+    flags: dict[str, Any] = field(default_factory=dict)
+    learns: list[str] = field(default_factory=list)
+    callbacks: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
 class Trainer(NeuralNet):
     """skorch's net, with an `Objective` for a module: its losses, named, are what the history holds.
 
@@ -408,6 +448,8 @@ class Trainer(NeuralNet):
         self.dtype, self.seed = dtype, seed
 
     compile: bool
+    checkpoint: Checkpoint | None = None  # what saves the state while it trains
+    place: Place | None = None  # where it goes on, if it does
 
     @property
     def _default_callbacks(self) -> list[tuple[str, Any]]:
@@ -420,7 +462,7 @@ class Trainer(NeuralNet):
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the compiled forward pass, which is made anew, and what else `module_` is, which skorch keeps."""
         state = super().__getstate__()
-        return {name: value for name, value in state.items() if name not in ("_compiled", "module")}
+        return {name: value for name, value in state.items() if name not in ("_compiled", "module", "checkpoint")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take the module that was trained, on a device that this machine has, for the one to train."""
@@ -463,7 +505,13 @@ class Trainer(NeuralNet):
         with torch.random.fork_rng(devices, device_type="cuda" if device.type == "cpu" else device.type):
             return super().fit_loop(X, y, epochs, **kwargs)
 
-    def run(self, images: Images, target: Tensor | None, epochs: int) -> None:
+    def notify(self, method_name: str, **kwargs: Any) -> None:
+        """Call the callbacks; an epoch has ended when all of them have seen it."""
+        super().notify(method_name, **kwargs)
+        if method_name == "on_epoch_end" and self.checkpoint is not None:
+            self.checkpoint.after_epoch(self)
+
+    def run(self, images: Images, target: Tensor | None, epochs: int, checkpoint: Checkpoint | None = None) -> None:
         """Train for some more epochs, from images wherever they are.
 
         Parameters
@@ -474,12 +522,18 @@ class Trainer(NeuralNet):
             Their classes.
         epochs : int
             How many.
+        checkpoint : Checkpoint, optional
+            What saves the state on the way.
         """
         target = None if target is None else target.to(self.device)
-        with keeping_memory():
-            self.notify("on_train_begin", X=images, y=target)
-            self.fit_loop(images.to(self.device), target, epochs=epochs)
-            self.notify("on_train_end", X=images, y=target)
+        self.checkpoint = checkpoint
+        try:
+            with keeping_memory():
+                self.notify("on_train_begin", X=images, y=target)
+                self.fit_loop(images.to(self.device), target, epochs=epochs)
+                self.notify("on_train_end", X=images, y=target)
+        finally:
+            self.checkpoint = None
 
     def table(self) -> pd.DataFrame:
         """Return the history, a row an epoch."""
@@ -508,6 +562,51 @@ class Trainer(NeuralNet):
             torch.Generator().manual_seed(seeds[1]),
             torch.Generator(torch.device(self.device)).manual_seed(seeds[2]),
         )
+
+    def random_states(self, draws: torch.Generator) -> dict[str, Tensor]:
+        """Tell where all random generators are that a step draws from.
+
+        Parameters
+        ----------
+        draws : torch.Generator
+            The augmentation's.
+
+        Returns
+        -------
+        dict of str to uint8 Tensor
+            Its state, that of the global generator and that of the device's.
+        """
+        states = {"draws": draws.get_state(), "global": torch.get_rng_state()}
+        device = torch.device(self.device)
+        if device.type != "cpu":
+            states["device"] = torch.get_device_module(device).get_rng_state(device)
+        return states
+
+    def go_on(self, place: Place, draws: torch.Generator) -> None:
+        """Bring to a place what the parameters and buffers do not hold.
+
+        Parameters
+        ----------
+        place : Place
+            Where an earlier run has been.
+        draws : torch.Generator
+            The augmentation's.
+        """
+        for name, callback in self.callbacks_:
+            if name in place.callbacks:
+                callback.load_state_dict(place.callbacks[name])
+        if not place.step:
+            return
+        device = torch.device(self.device)
+        draws.set_state(place.random["draws"])
+        torch.set_rng_state(place.random["global"])
+        if "device" in place.random and device.type != "cpu":
+            torch.get_device_module(device).set_rng_state(place.random["device"], device)
+        for path, flag in place.flags.items():
+            part, _, name = path.rpartition(".")
+            setattr(self.module_.get_submodule(part), name, flag)
+        for name, parameter in self.module_.named_parameters():
+            parameter.requires_grad_(name in place.learns)
 
     def infer(self, batch: Batch, **kwargs: Any) -> dict[str, Tensor]:
         """Run the objective in the trainer's precision, compiled where that was asked for and works."""
@@ -546,24 +645,32 @@ class Trainer(NeuralNet):
         done, steps = len(self.history) - 1, len(iterator)
         method, augment, device = self.module_.method, self.augmentations[0], torch.device(self.device)
         order, draws = self.generators(done)
-        started = time.perf_counter()
-        chosen = method.before_epoch(
-            self.module_, done, lambda module: encode(module, iterator.images, augment, device, self.dtype, device)
-        )
-        for name in method.renewed:
-            forget(self.optimizer_, self.module_.get_submodule(name))
+        here, self.place = self.place or Place(), None
+        self.go_on(here, draws)
+        started = time.perf_counter() - here.seconds
+        if not here.step:
+            here.chosen = method.before_epoch(
+                self.module_, done, lambda module: encode(module, iterator.images, augment, device, self.dtype, device)
+            )
+            for name in method.renewed:
+                forget(self.optimizer_, self.module_.get_submodule(name))
         progress = Progress(f"Epoch {done + 1}/{max(self.max_epochs, done + 1)}", self.verbose)
-        sums: dict[str, Tensor] = {}
-        for step, batch in enumerate(progress(iterator.epoch(order, draws, chosen), steps, iterator.batch_size)):
-            epoch = done + step / steps
+        batches = iterator.epoch(order, draws, here.chosen, here.step)
+        for batch in progress(batches, here.step, steps, iterator.batch_size):
+            epoch = done + here.step / steps
             self.set_learning_rate(epoch if epoch >= self.warmup_epochs else epoch + 1 / steps)
             self.notify("on_batch_begin", batch=batch, training=training)
             found = step_fn(batch)
-            method.after_step(self.module_, (min(done, self.max_epochs - 1) + (step + 1) / steps) / self.max_epochs)
+            here.step += 1
+            method.after_step(self.module_, (min(done, self.max_epochs - 1) + here.step / steps) / self.max_epochs)
             self.notify("on_batch_end", batch=batch, training=training, **found)
             numbers = {"loss": found["loss"], **found["y_pred"]}
-            sums = {name: value.detach() + sums.get(name, 0.0) for name, value in numbers.items()}
-            progress.show(sums["loss"], step + 1)
+            here.sums = {name: value.detach() + here.sums.get(name, 0.0) for name, value in numbers.items()}
+            progress.show(here.sums["loss"], here.step)
+            if self.checkpoint is not None and here.step < steps:
+                here.seconds = time.perf_counter() - started
+                self.checkpoint.after_step(self, here, draws)
+        sums = here.sums
         means = dict(zip(sums, (torch.stack([value.float() for value in sums.values()]) / steps).tolist(), strict=True))
         seconds = time.perf_counter() - started
         for name, value in means.items():
@@ -638,15 +745,15 @@ class Progress:
         self.bar: Any = None
         self.steps, self.shown = 0, 0.0
 
-    def __call__(self, batches: Iterable[Batch], steps: int, batch_size: int) -> Iterator[Batch]:
+    def __call__(self, batches: Iterable[Batch], done: int, steps: int, batch_size: int) -> Iterator[Batch]:
         """Pass the batches on and count them.
 
         Parameters
         ----------
         batches : iterable of Batch
-            The batches.
-        steps, batch_size : int
-            How many there are, and images in each.
+            The batches that are left.
+        done, steps, batch_size : int
+            How many went before, how many there are in all, and images in each.
 
         Yields
         ------
@@ -658,7 +765,12 @@ class Progress:
             return
         self.steps = steps
         with tqdm(
-            total=steps * batch_size, desc=self.title, unit=" images", unit_scale=True, dynamic_ncols=True
+            total=steps * batch_size,
+            initial=done * batch_size,
+            desc=self.title,
+            unit=" images",
+            unit_scale=True,
+            dynamic_ncols=True,
         ) as self.bar:
             for batch in batches:
                 yield batch

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from skssl.augment import CROPS_AND_FLIPS, Augmentation
 from skssl.base import SSLTransformer, add_shared, as_labels, check_scorable, number_classes
+from skssl.checkpoints import train
 from skssl.devices import resolve_device, resolve_precision
 from skssl.encoders import Encoder, as_encoder
 from skssl.engine import Batch, Objective, Trainer, encode
@@ -205,6 +206,10 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         Called during training.
     random_state : int, RandomState or None, default=None
         Seed of the order, the augmentation and all else. The global random state is not used.
+    checkpoint : str or path-like, default=None
+        A folder in which `fit` keeps the training's state, and goes on from, as for the methods.
+    checkpoint_every : int, str or datetime.timedelta, default="10 min"
+        After how many epochs the state is saved, or after how much time.
     verbose : int, default=0
         1 shows a progress bar for every epoch.
 
@@ -239,6 +244,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
     device: Any = "auto"
     callbacks: Any = None
     random_state: Any = None
+    checkpoint: Any = None
+    checkpoint_every: Any = "10 min"
     verbose: int = 0
 
     _parameter_constraints: ClassVar[dict] = {
@@ -252,6 +259,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
                 "device",
                 "callbacks",
                 "random_state",
+                "checkpoint",
+                "checkpoint_every",
                 "verbose",
             )
         },
@@ -405,7 +414,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
             verbose=self.verbose,
         )
         self.net_ = trainer.initialize()
-        self.net_.run(images, target, self.epochs)
+        train(self, self.net_, images, target, encoder=encoder.module, teacher=step.teacher)
         return self
 
 

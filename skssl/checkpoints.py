@@ -1,0 +1,334 @@
+"""A training's state in a folder: saved whole every so often, gone on from bit by bit, never taken for another's."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Mapping
+from numbers import Integral
+from pathlib import Path
+from types import FrameType
+from typing import Any, Self
+
+import filelock
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from skssl.digests import digest_training
+from skssl.engine import Place, Trainer
+from skssl.files import read, write
+from skssl.images import Images
+
+STATE, LOCK = "training.safetensors", "lock"  # what lies in the folder
+
+
+class Checkpoint:
+    """What saves a training's state while it trains, and brings it back.
+
+    As a context it locks the folder, and makes SIGTERM and Ctrl-C save before they end the training: after the step
+    that is under way, or at once when they come again.
+
+    Parameters
+    ----------
+    folder : str or path-like
+        Where the state is kept. It is made if it does not exist; a folder is for one training.
+    every : int, str or datetime.timedelta
+        After how many epochs the state is saved, or after how much time, such as "10 min", in the middle of an epoch.
+        It is also saved at the end.
+    known : mapping of str to str
+        Digests of what makes the training what it is, by name: parameters, images, labels.
+
+    Raises
+    ------
+    ValueError
+        If `every` is no such thing, or the folder holds what another training has left.
+    OSError
+        If the folder cannot be made or written to.
+    RuntimeError
+        If another run is using the folder.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from skssl import SimCLR
+    >>> from skssl.datasets import make_shapes
+    >>> X, _ = make_shapes(32, image_size=16, random_state=0)
+    >>> folder = tempfile.mkdtemp()
+    >>> method = SimCLR(backbone="convnet", epochs=2, batch_size=16, random_state=0, checkpoint=folder).fit(X)
+    >>> again = SimCLR(backbone="convnet", epochs=2, batch_size=16, random_state=0, checkpoint=folder).fit(X)
+    >>> (again.transform(X) == method.transform(X)).all()  # the second has nothing left to do
+    np.True_
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike[str], every: int | str | datetime.timedelta, known: Mapping[str, str]
+    ) -> None:
+        self.folder, self.known = Path(folder), dict(known)
+        self.epochs, self.seconds = _parse(every)
+        self.stop: int | None = None  # the signal that asked for the end
+        self._handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        """Lock the folder, and listen to signals."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = filelock.FileLock(self.folder / LOCK)
+            self._lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise RuntimeError(
+                f"checkpoint={str(self.folder)!r} is in use by another run: give each run a folder of its own, or wait."
+            ) from None
+        except OSError as error:
+            raise OSError(
+                error.errno, f"checkpoint={str(self.folder)!r} is no folder that can be written to: {error.strerror}"
+            ) from error
+        for left in self.folder.glob(f".{STATE}.*"):  # of a run that was killed while it saved
+            left.unlink()
+        if threading.current_thread() is threading.main_thread():  # others cannot, and get no signals
+            self._handlers = {kind: signal.signal(kind, self._asked) for kind in (signal.SIGINT, signal.SIGTERM)}
+        self._saved = time.monotonic()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        """Leave signals and the folder to others."""
+        for kind, handler in self._handlers.items():
+            signal.signal(kind, handler)
+        self._lock.release()
+
+    def restore(self, trainer: Trainer) -> None:
+        """Bring a new trainer to where the folder's training was saved; leave it new if there is none.
+
+        Parameters
+        ----------
+        trainer : Trainer
+            One that has been initialised with the same parameters.
+
+        Raises
+        ------
+        ValueError
+            If the training in the folder is another one, or its file cannot be read.
+        """
+        file = self.folder / STATE
+        if not file.exists():
+            return
+        numbers, tensors = read(file)
+        found = numbers["known"]
+        other = [name for name in {**self.known, **found} if self.known.get(name) != found.get(name)]
+        if other:
+            raise ValueError(
+                f"checkpoint={str(self.folder)!r} holds a training that differs in: {', '.join(other)}. Go on with the "
+                "same, take another folder, or delete this one."
+            )
+        unpack(trainer, numbers["training"], tensors)
+        place, epochs = trainer.place, len(trainer.history)
+        tqdm.write(
+            f"{type(trainer.module_.method).__name__}: going on from {str(self.folder)!r}, after {epochs} epoch(s)"
+            + (f" and {place.step} step(s)." if place is not None and place.step else "."),
+            file=sys.stderr,
+        )
+
+    def after_step(self, trainer: Trainer, place: Place, draws: torch.Generator) -> None:
+        """Save in the middle of an epoch, if it is time.
+
+        Parameters
+        ----------
+        trainer : Trainer
+            What trains.
+        place : Place
+            How far the epoch is.
+        draws : torch.Generator
+            The augmentation's.
+        """
+        if self.stop is not None or time.monotonic() - self._saved >= self.seconds:
+            place.random = trainer.random_states(draws)
+            self._save(trainer, place)
+
+    def after_epoch(self, trainer: Trainer) -> None:
+        """Save between two epochs, if it is time.
+
+        Parameters
+        ----------
+        trainer : Trainer
+            What trains.
+        """
+        done = len(trainer.history)
+        due = done % self.epochs == 0 if self.epochs else time.monotonic() - self._saved >= self.seconds
+        if due or self.stop is not None or done == trainer.max_epochs:
+            self._save(trainer, Place())
+
+    def _save(self, trainer: Trainer, place: Place) -> None:
+        """Save, and end the training if that was asked for. What cannot be saved is no reason to stop."""
+        try:
+            numbers, tensors = pack(trainer, place)
+            write(self.folder / STATE, {"known": self.known, "training": numbers}, tensors)
+        except (OSError, TypeError, ValueError) as error:
+            warnings.warn(
+                f"The training goes on, but its state could not be saved; what was saved before stays: {error}",
+                stacklevel=2,
+            )
+        self._saved = time.monotonic()
+        if self.stop == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self.stop is not None:
+            raise SystemExit(128 + self.stop)
+
+    def _asked(self, kind: int, frame: FrameType | None) -> None:
+        """Note a signal, for the end of the step; the second one counts at once."""
+        if self.stop is None:
+            self.stop = kind
+            os.write(2, b"\nThe state is saved after this step; a second signal ends the training at once.\n")
+            return
+        handler = self._handlers[kind]
+        signal.signal(kind, handler)
+        signal.raise_signal(kind)
+
+
+def train(estimator: Any, trainer: Trainer, images: Images, target: Tensor | None, **more: Any) -> None:
+    """Train an estimator's net to its end, from the start or from where its checkpoint is.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Has `epochs`, `checkpoint` and `checkpoint_every`.
+    trainer : Trainer
+        Its net, initialised.
+    images : Images
+        The training images.
+    target : int64 Tensor of shape (n_samples,) or None
+        Their classes.
+    **more : object
+        What else, apart from parameters, images and classes, makes the training what it is.
+    """
+    if estimator.checkpoint is None:
+        trainer.run(images, target, estimator.epochs)
+        return
+    known = digest_training(estimator, images, target, **more)
+    with Checkpoint(estimator.checkpoint, estimator.checkpoint_every, known) as checkpoint:
+        checkpoint.restore(trainer)
+        if left := estimator.epochs - len(trainer.history):
+            trainer.run(images, target, left, checkpoint)
+
+
+def pack(trainer: Trainer, place: Place) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Collect all that a training's future depends on.
+
+    Parameters
+    ----------
+    trainer : Trainer
+        What trains.
+    place : Place
+        How far the epoch is.
+
+    Returns
+    -------
+    numbers : dict of str to object
+        Plain values: the history, and the place's.
+    tensors : dict of str to Tensor
+        The net's parameters and buffers ("net."), the optimiser's state ("optimizer."), the place's and callbacks'.
+    """
+    net = trainer.module_
+    tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
+    tensors |= {f"sums.{name}": value for name, value in place.sums.items()}
+    tensors |= {f"random.{name}": value for name, value in place.random.items()}
+    if place.chosen is not None:
+        tensors["chosen"] = place.chosen
+    rows = [{name: value for name, value in row.items() if name != "batches"} for row in trainer.history]
+    numbers: dict[str, Any] = {
+        "seed": trainer.seed,
+        "history": rows[:-1] if place.step else rows,  # the row of an epoch under way is made anew
+        "step": place.step,
+        "seconds": place.seconds,
+        "learns": [name for name, parameter in net.named_parameters() if parameter.requires_grad],
+        "flags": {
+            f"{path}.{name}": value
+            for path, part in net.named_modules()
+            for name, value in vars(part).items()
+            if type(value) in (bool, int, float)
+        },
+    }
+    states = {f"optimizer.{i}": trainer.optimizer_.state.get(p, {}) for i, p in enumerate(_trained(trainer))}
+    states |= {
+        f"callbacks.{name}": callback.state_dict()
+        for name, callback in trainer.callbacks_
+        if hasattr(callback, "state_dict")
+    }
+    numbers["states"] = {}
+    for owner, state in states.items():
+        tensors |= {f"{owner}.{name}": value for name, value in state.items() if isinstance(value, Tensor)}
+        numbers["states"][owner] = {name: value for name, value in state.items() if not isinstance(value, Tensor)}
+    return numbers, tensors
+
+
+def unpack(trainer: Trainer, numbers: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Bring a trainer to where another one was.
+
+    Parameters
+    ----------
+    trainer : Trainer
+        One that has been initialised with the same parameters, and has not trained.
+    numbers, tensors : mapping of str to object
+        As `pack` has collected them.
+    """
+
+    def under(prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+    trainer.module_.load_state_dict(under("net."))
+    trainer.seed = numbers["seed"]
+    for row in numbers["history"]:
+        trainer.history.new_epoch()
+        for name, value in row.items():
+            trainer.history.record(name, value)
+    states = {owner: {**state, **under(f"{owner}.")} for owner, state in numbers["states"].items()}
+    for i, parameter in enumerate(_trained(trainer)):
+        found = states[f"optimizer.{i}"]
+        trainer.optimizer_.state[parameter] = {name: _like(value, parameter) for name, value in found.items()}
+    device = trainer.device
+    trainer.place = Place(
+        step=numbers["step"],
+        seconds=numbers["seconds"],
+        sums={name: value.to(device) for name, value in under("sums.").items()},
+        chosen=tensors.get("chosen"),
+        random=under("random."),
+        flags=numbers["flags"],
+        learns=numbers["learns"],
+        callbacks={
+            owner.removeprefix("callbacks."): state for owner, state in states.items() if owner.startswith("callbacks.")
+        },
+    )
+
+
+def _trained(trainer: Trainer) -> list[torch.nn.Parameter]:
+    """What the optimiser moves, in its order."""
+    return [parameter for group in trainer.optimizer_.param_groups for parameter in group["params"]]
+
+
+def _like(value: Any, parameter: torch.nn.Parameter) -> Any:
+    """Lay a state's tensor out in memory as its parameter is; counters stay where optimisers keep them."""
+    if not isinstance(value, Tensor) or value.shape != parameter.shape:
+        return value
+    return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+
+
+def _parse(every: Any) -> tuple[int, float]:
+    """Tell epochs (0: time counts) and seconds (infinite: epochs count)."""
+    if isinstance(every, Integral) and not isinstance(every, bool) and every >= 1:
+        return int(every), float("inf")
+    if isinstance(every, (str, datetime.timedelta)):
+        import pandas as pd
+
+        with contextlib.suppress(ValueError):
+            seconds = pd.Timedelta(every).total_seconds()
+            if seconds > 0:
+                return 0, seconds
+    raise ValueError(
+        "The 'checkpoint_every' parameter must be a number of epochs from 1 on, or a time such as '10 min'. "
+        f"Got {every!r}."
+    )

@@ -1,0 +1,341 @@
+"""Trainings that die and go on: wherever that is, they end where the uninterrupted one ends, bit for bit."""
+
+import multiprocessing
+import os
+import random
+import resource
+import shutil
+import signal
+import warnings
+from functools import partial
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from conftest import QUICK, quick
+from skorch.callbacks import Callback
+from torch import nn
+
+import skssl
+from skssl import FineTuner, Rotation
+from skssl.callbacks import GradientSNR, KNNMonitor
+from skssl.checkpoints import STATE
+
+OFTEN = "1 us"  # after every step
+
+
+class Death(Exception):
+    """What ends a training in these tests."""
+
+
+class DiesAt(Callback):
+    """Ends the process' hopes at the beginning of some step of the run."""
+
+    def __init__(self, step, error=Death):
+        self.step, self.error = step, error
+
+    def initialize(self):
+        self.seen = 0
+        return self
+
+    def on_batch_begin(self, net, **kwargs):
+        self.seen += 1
+        if self.seen > self.step:
+            raise self.error
+
+
+def dropping():
+    """A network that draws random numbers itself."""
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(0.5))
+
+
+def ends_as(first, second, X):
+    """Whether two trainings have ended in the same place: parameters, buffers, history, features."""
+    state, other = (of.net_.module_.state_dict() for of in (first, second))
+    assert state.keys() == other.keys()
+    different = [name for name in state if not torch.equal(state[name], other[name])]
+    assert not different
+    ours, theirs = (of.history_.drop(columns="images_per_second") for of in (first, second))
+    assert ours.equals(theirs), (ours, theirs)
+    if hasattr(first, "transform"):
+        assert np.array_equal(first.transform(X), second.transform(X))
+
+
+@pytest.mark.parametrize("step", [2, 3])  # of two an epoch: between both, in the second
+def test_a_training_that_died_ends_where_another_ends(method, step, X, y, tmp_path):
+    estimator = quick(method, epochs=2, checkpoint=tmp_path, checkpoint_every=OFTEN)
+    with pytest.raises(Death):
+        estimator.set_params(callbacks=[DiesAt(step)]).fit(X, y)
+    resumed = quick(method, epochs=2, checkpoint=tmp_path).fit(X, y)
+    ends_as(resumed, quick(method, epochs=2).fit(X, y), X)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"optimizer": "adamw", "lr": 1e-3},
+        {"optimizer": "lars", "lr": 1.0},
+        {"optimizer": torch.optim.RMSprop, "lr": 1e-3},
+        {"precision": "bfloat16", "momentum": 0.0},
+        {"aux": ["jigsaw", Rotation(label_noise=0.3)], "schedule": "epoch_cosine"},
+        {"backbone": dropping, "schedule": "constant"},
+    ],
+    ids=lambda params: ", ".join(map(str, params.values())),
+)
+def test_whatever_is_trained_with_goes_on(params, X, tmp_path):
+    with pytest.raises(Death):
+        quick(skssl.SimCLR, epochs=3, checkpoint=tmp_path, checkpoint_every=OFTEN, **params).set_params(
+            callbacks=[DiesAt(3)]
+        ).fit(X)
+    resumed = quick(skssl.SimCLR, epochs=3, checkpoint=tmp_path, **params).fit(X)
+    ends_as(resumed, quick(skssl.SimCLR, epochs=3, **params).fit(X), X)
+
+
+@pytest.mark.parametrize("step", [13, 14])  # the averages of both are in their second epoch
+def test_what_callbacks_have_seen_goes_on(step, X, y, tmp_path):
+    def watched(*more):
+        watching = [GradientSNR(), KNNMonitor(X, y, n_neighbors=3), *more]
+        return quick(skssl.SimSiam, epochs=2, batch_size=2, callbacks=watching, checkpoint=tmp_path / str(len(more)))
+
+    with pytest.raises(Death):
+        watched(DiesAt(20 + step)).set_params(checkpoint_every=OFTEN).fit(X)
+    os.rename(tmp_path / "1", tmp_path / "0")
+    resumed = watched().fit(X)
+    plain = watched().set_params(checkpoint=None).fit(X)
+    ends_as(resumed, plain, X)
+    assert resumed.history_["gradient_snr"].notna().all()
+
+
+def test_fine_tuning_goes_on(X, y, tmp_path):
+    encoder = quick(skssl.SimCLR).fit(X)
+    tuner = partial(FineTuner, encoder, epochs=2, batch_size=16, random_state=0)
+    with pytest.raises(Death):
+        tuner(checkpoint=tmp_path, checkpoint_every=OFTEN, callbacks=[DiesAt(3)]).fit(X, y)
+    ends_as(tuner(checkpoint=tmp_path).fit(X, y), tuner().fit(X, y), X)
+    other = quick(skssl.SimCLR, random_state=1).fit(X)
+    with pytest.raises(ValueError, match="differs in: encoder"):
+        FineTuner(other, epochs=2, batch_size=16, random_state=0, checkpoint=tmp_path).fit(X, y)
+
+
+def test_the_state_is_saved_when_it_is_due(X, tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr("skssl.checkpoints.write", lambda path, header, tensors: saved.append(header["training"]))
+
+    def places(every):
+        saved.clear()
+        quick(skssl.SimCLR, epochs=5, checkpoint=tmp_path, checkpoint_every=every).fit(X)
+        return [(len(state["history"]), state["step"]) for state in saved]
+
+    assert places(2) == [(2, 0), (4, 0), (5, 0)]
+    assert places("1 h") == [(5, 0)]
+    assert places(OFTEN)[:3] == [(0, 1), (1, 0), (1, 1)]
+
+
+def test_it_says_where_it_goes_on_and_has_nothing_to_do_at_the_end(X, tmp_path, capsys):
+    method = quick(skssl.SimCLR, epochs=2, checkpoint=tmp_path)
+    with pytest.raises(Death):
+        method.set_params(checkpoint_every=OFTEN, callbacks=[DiesAt(3)]).fit(X)
+    assert "going on" not in capsys.readouterr().err
+    first = method.set_params(callbacks=None).fit(X).transform(X)
+    assert f"SimCLR: going on from '{tmp_path}', after 1 epoch(s) and 1 step(s).\n" in capsys.readouterr().err
+    assert np.array_equal(method.set_params(callbacks=[DiesAt(0)]).fit(X).transform(X), first)
+    assert "after 2 epoch(s).\n" in capsys.readouterr().err
+    joblib.dump(method.set_params(callbacks=None).fit(X), tmp_path / "method.joblib")
+    assert len(joblib.load(tmp_path / "method.joblib").partial_fit(X).history_) == 3
+
+
+@pytest.mark.parametrize(
+    ("params", "named"),
+    [
+        ({"lr": 0.3}, "lr"),
+        ({"epochs": 3, "temperature": 0.3}, "epochs, temperature"),
+        ({"random_state": 1}, "random_state"),
+        ({"aux": Rotation(angles=(0, 180))}, "aux"),
+        ({"augment": skssl.Augmentation(hue=0.2)}, "augment"),
+    ],
+    ids=str,
+)
+def test_another_training_is_refused_by_what_differs(params, named, X, tmp_path):
+    quick(skssl.SimCLR, checkpoint=tmp_path, aux="rotation").fit(X)
+    with pytest.raises(ValueError, match=rf"holds a training that differs in: {named}\. Go on with the same"):
+        quick(skssl.SimCLR, **{"checkpoint": tmp_path, "aux": "rotation", **params}).fit(X)
+
+
+def test_other_images_classes_and_methods_are_refused(X, y, tmp_path):
+    quick(skssl.SupCon, checkpoint=tmp_path).fit(X, y)
+    changed = X.copy()
+    changed[7, 3, 2, 1] ^= 1
+    for images in (changed, X[::-1], X[:39]):
+        with pytest.raises(ValueError, match=r"differs in: X"):
+            quick(skssl.SupCon, checkpoint=tmp_path).fit(images, y[: len(images)])
+    with pytest.raises(ValueError, match=r"differs in: y\."):
+        quick(skssl.SupCon, checkpoint=tmp_path).fit(X, y[::-1])
+    with pytest.raises(ValueError, match=r"differs in: .*estimator"):
+        quick(skssl.SimCLR, checkpoint=tmp_path).fit(X)
+
+
+def test_how_a_training_is_watched_and_where_may_change(X, tmp_path):
+    folder = tmp_path / "a" / "b"
+    with pytest.raises(Death):
+        quick(skssl.SimCLR, epochs=2, random_state=None, checkpoint=folder, checkpoint_every=1).set_params(
+            callbacks=[DiesAt(2)]
+        ).fit(X)
+    method = quick(skssl.SimCLR, epochs=2, random_state=None, verbose=1, checkpoint_every="3 h", device="cpu")
+    assert len(method.set_params(checkpoint=str(folder), callbacks=[]).fit(X).history_) == 2
+
+
+class Signals(DiesAt):
+    """Sends this process a signal at the beginning of some step."""
+
+    def on_batch_begin(self, net, **kwargs):
+        self.seen += 1
+        if self.seen == self.step + 1:
+            os.kill(os.getpid(), self.error)
+
+
+@pytest.mark.parametrize("step", [0, 1, 2, 4])  # in an epoch, at its end
+@pytest.mark.parametrize(("kind", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_signals_save_first_and_leave_a_usable_estimator(kind, raised, step, X, tmp_path, capfd):
+    handlers = [signal.getsignal(which) for which in (signal.SIGINT, signal.SIGTERM)]
+    method = quick(skssl.SimSiam, epochs=3, checkpoint=tmp_path, callbacks=[Signals(step, kind)])
+    with pytest.raises(raised) as stopped:
+        method.fit(X)
+    assert raised is KeyboardInterrupt or stopped.value.code == 128 + signal.SIGTERM
+    assert "saved after this step" in capfd.readouterr().err
+    assert [signal.getsignal(which) for which in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert method.transform(X).shape == (40, 128)
+    assert len(method.history_) == (step + 1) // 2
+    resumed = quick(skssl.SimSiam, epochs=3, checkpoint=tmp_path).fit(X)
+    assert f"{step % 2 or (step + 1) // 2}" in capfd.readouterr().err
+    ends_as(resumed, quick(skssl.SimSiam, epochs=3).fit(X), X)
+
+
+def test_a_second_signal_ends_at_once(X, tmp_path):
+    class Twice(Signals):
+        def on_grad_computed(self, net, **kwargs):
+            if self.seen == 1:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        quick(skssl.SimCLR, checkpoint=tmp_path, callbacks=[Twice(0, signal.SIGINT)]).fit(X)
+    assert not (tmp_path / STATE).exists()
+
+
+class At(DiesAt):
+    """Does something at the beginning of a step."""
+
+    def on_batch_begin(self, net, **kwargs):
+        self.seen += 1
+        if self.seen == self.step + 1:
+            self.error()
+
+
+def test_a_full_disk_costs_no_training_and_not_what_was_saved(X, tmp_path):
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
+
+    method = quick(skssl.SimCLR, epochs=2, checkpoint=tmp_path, checkpoint_every=1, callbacks=[At(2, fill)])
+    try:
+        with pytest.warns(UserWarning, match=rf"could not be saved; what was saved before stays: .*{STATE}"):
+            method.fit(X)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    ends_as(method, quick(skssl.SimCLR, epochs=2).fit(X), X)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["lock", STATE]
+    ends_as(quick(skssl.SimCLR, epochs=2, checkpoint=tmp_path).fit(X), method, X)
+
+
+def test_a_folder_that_is_gone_costs_no_training(X, tmp_path):
+    folder = tmp_path / "state"
+    gone = At(1, lambda: shutil.rmtree(folder))
+    with pytest.warns(UserWarning, match="could not be saved"):
+        quick(skssl.SimCLR, checkpoint=folder, callbacks=[gone]).fit(X)
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_before_training(X, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"checkpoint='.*file' is no folder that can be written to: "):
+        quick(skssl.SimCLR, checkpoint=tmp_path / "file", callbacks=[DiesAt(0)]).fit(X)
+    if os.geteuid() == 0:
+        pytest.skip("root may write everywhere")
+    (tmp_path / "closed").mkdir(mode=0o500)
+    with pytest.raises(OSError, match=r"checkpoint='.*closed' is no folder that can be written to: "):
+        quick(skssl.SimCLR, checkpoint=tmp_path / "closed", callbacks=[DiesAt(0)]).fit(X)
+
+
+def test_a_second_run_in_a_folder_is_refused(X, tmp_path):
+    def second():
+        with pytest.raises(RuntimeError, match=r"checkpoint='.*' is in use by another run"):
+            quick(skssl.SimCLR, checkpoint=tmp_path).fit(X)
+
+    method = quick(skssl.SimCLR, checkpoint=tmp_path, callbacks=[At(1, second)]).fit(X)
+    ends_as(quick(skssl.SimCLR, checkpoint=tmp_path).fit(X), method, X)
+
+
+def test_what_a_killed_save_has_left_is_cleared(X, tmp_path):
+    (tmp_path / f".{STATE}.0123").write_bytes(b"half")
+    quick(skssl.SimCLR, checkpoint=tmp_path).fit(X)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["lock", STATE]
+
+
+def test_a_damaged_state_is_refused(X, tmp_path):
+    quick(skssl.SimCLR, checkpoint=tmp_path).fit(X)
+    whole = (tmp_path / STATE).read_bytes()
+    (tmp_path / STATE).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=rf"{STATE}' cannot be read, it is damaged"):
+        quick(skssl.SimCLR, checkpoint=tmp_path).fit(X)
+
+
+@pytest.mark.parametrize("every", [0, -1, 1.5, True, "often", "-3 s", "", None])
+def test_checkpoint_every_is_refused_by_name(every, X, tmp_path):
+    with pytest.raises(ValueError, match="'checkpoint_every' parameter"):
+        quick(skssl.SimCLR, checkpoint=tmp_path, checkpoint_every=every).fit(X)
+
+
+def in_a_process(make, folder, X, y, place):
+    """Train, perhaps with a checkpoint, and leave the estimator."""
+    warnings.simplefilter("ignore", skssl.CollapseWarning)
+    estimator = make(checkpoint=folder, checkpoint_every=OFTEN) if folder else make()
+    joblib.dump(estimator.fit(X, y), f"{place}.part")
+    os.replace(f"{place}.part", place)
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """Processes that start in a blink, since their parent has imported everything."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["conftest", "skssl.checkpoints", "joblib"])
+    return context
+
+
+def killed_and_restarted(processes, make, X, y, folder, times, seed):
+    """Kill a training so many times at random moments, and let it end; how often it was killed, and what it came to."""
+    draw, place = random.Random(seed), folder / "estimator.joblib"
+    kills = 0
+    while not place.exists():
+        process = processes.Process(target=in_a_process, args=(make, folder / "state", X, y, place))
+        process.start()
+        if kills < times:
+            process.join(draw.uniform(0.05, 0.35))
+            process.kill()
+            kills += process.exitcode is None
+        process.join(60)
+        assert process.exitcode in (0, -signal.SIGKILL)
+    assert [file.name for file in (folder / "state").iterdir() if file.name.startswith(".")] == []
+    return kills, joblib.load(place)
+
+
+# All methods, each killed so many times, where SKSSL_KILLS says how many; here it is a sample.
+KILLS = int(os.environ.get("SKSSL_KILLS", "0"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", list(QUICK) if KILLS else [skssl.SimCLR, skssl.SwAV, skssl.DeepCluster])
+def test_killed_at_random_moments_it_ends_where_another_ends(processes, method, X, y, tmp_path):
+    make = partial(quick, method, epochs=6, batch_size=8)
+    kills, estimator = killed_and_restarted(processes, make, X, y, tmp_path, KILLS or 3, method.__name__)
+    assert kills == (KILLS or kills) > 0
+    ends_as(estimator, make().fit(X, y), X)
