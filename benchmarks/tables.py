@@ -13,11 +13,13 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
+import shutil
+import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
 
 from benchmarks import record as recording
@@ -37,36 +39,19 @@ ROWS: dict[str, Any] = {
 }
 
 
-def save(estimator: Any, spent: float, place: Path) -> None:
-    """Save a run, so that what lies at the place is always whole."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    joblib.dump((estimator, spent), place.with_suffix(".part"))
-    os.replace(place.with_suffix(".part"), place)
-
-
-def train(estimator: Any, X: np.ndarray, y: np.ndarray, place: Path, until: float, every: float) -> tuple[Any, float]:
-    """Train until the last epoch or until the time is over; go on from what is saved. The seconds that it took."""
-    spent = 0.0
-    if place.exists():
-        estimator, spent = joblib.load(place)
-        print(f"{place.stem}: goes on after epoch {len(estimator.history_)}")
-    saved = started = time.monotonic()
+def train(estimator: Any, X: np.ndarray, y: np.ndarray, minutes: float) -> bool:
+    """Train from where its checkpoint is until the last epoch, or until the time is over; whether it has ended."""
+    alarm = threading.Timer(60 * min(minutes, 1e6), os.kill, (os.getpid(), signal.SIGINT))  # which saves first
+    alarm.start()
     try:
-        while epochs_left(estimator) and time.monotonic() < until:
-            estimator.partial_fit(X, y)
-            if time.monotonic() - saved > every:
-                saved = time.monotonic()
-                save(estimator, spent + saved - started, place)
+        estimator.fit(X, y)
+    except KeyboardInterrupt:
+        if alarm.is_alive():  # it was the user
+            raise
+        return False
     finally:
-        spent += time.monotonic() - started
-        if estimator.__sklearn_is_fitted__():
-            save(estimator, spent, place)
-    return estimator, spent
-
-
-def epochs_left(estimator: Any) -> int:
-    """Count the epochs that a run has still to go."""
-    return estimator.epochs - (len(estimator.history_) if estimator.__sklearn_is_fitted__() else 0)
+        alarm.cancel()
+    return True
 
 
 def judge(estimator: Any, source: str, X: np.ndarray, y: np.ndarray, X_test: np.ndarray, y_test: np.ndarray) -> dict:
@@ -103,19 +88,19 @@ def main() -> None:
         if time.monotonic() > until:
             break
         recipe = ROWS[name]
+        folder = arguments.state.expanduser() / "-".join(str(value).replace("/", "") for value in row.values())
+        saving = {"checkpoint": folder, "checkpoint_every": f"{arguments.save_every} min"}
         settings = {"backbone": arguments.backbone, "epochs": arguments.epochs, "compile": arguments.compile}
-        estimator = recipes.make(recipe, **settings, random_state=seed, verbose=1)
-        file = "-".join(str(value).replace("/", "") for value in row.values()) + ".joblib"
-        place = arguments.state.expanduser() / file
-        estimator, row["seconds"] = train(estimator, X, y, place, until, 60 * arguments.save_every)
-        if epochs_left(estimator):
-            print(f"{name}, seed {seed}: {epochs_left(estimator)} epochs are left for the next call")
-            continue
+        estimator = recipes.make(recipe, **settings, **saving, random_state=seed, verbose=1)
+        if not train(estimator, X, y, (until - time.monotonic()) / 60):
+            print(f"{name}, seed {seed}: the next call goes on")
+            break
+        speed = estimator.history_["images_per_second"]
         row |= judge(estimator, recipe["source"], X, y, X_test, y_test)
-        row["images_per_second"] = estimator.history_["images_per_second"].median()
+        row |= {"seconds": (len(X) / speed).sum(), "images_per_second": speed.median()}
         row |= {"paper_linear": recipe["linear"], "paper_knn": recipe["knn"]}
         record("tables", [row])
-        place.unlink()
+        shutil.rmtree(folder)
 
 
 if __name__ == "__main__":
