@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+import traceback
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -530,7 +531,12 @@ class Trainer(NeuralNet):
         try:
             with keeping_memory():
                 self.notify("on_train_begin", X=images, y=target)
-                self.fit_loop(images.to(self.device), target, epochs=epochs)
+                try:
+                    self.fit_loop(images.to(self.device), target, epochs=epochs)
+                except KeyboardInterrupt as stop:  # from a user, or from a callback such as skorch's EarlyStopping
+                    *_, (frame, _) = traceback.walk_tb(stop.__traceback__)
+                    if not frame.f_globals["__name__"].startswith("skorch.callbacks"):
+                        raise
                 self.notify("on_train_end", X=images, y=target)
         finally:
             self.checkpoint = None

@@ -13,6 +13,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from skorch.callbacks import Callback, EarlyStopping
 
 import skssl
 from skssl import Augmentation, CollapseWarning, Rotation
@@ -191,8 +192,6 @@ def test_optimizers_and_schedules(X):
 
 
 def test_callbacks_are_skorchs(X):
-    from skorch.callbacks import Callback
-
     class Count(Callback):
         def on_train_begin(self, net, **kwargs):
             self.batches, self.epochs = 0, 0
@@ -207,6 +206,13 @@ def test_callbacks_are_skorchs(X):
 
     history = quick(skssl.SimCLR, epochs=2, callbacks=[Count()]).fit(X).history_
     assert history["batches_seen"].tolist() == [2, 4]
+
+
+def test_a_callback_may_stop_the_training_early(X):
+    stopping = EarlyStopping(monitor="loss", patience=2, threshold=100.0)
+    method = quick(skssl.SimCLR, epochs=5, callbacks=[stopping]).fit(X)
+    assert len(method.history_) == 3
+    assert method.transform(X).shape == (40, 128)
 
 
 def test_verbose_shows_a_bar_an_epoch(X, capsys):
