@@ -662,7 +662,7 @@ class Trainer(NeuralNet):
                 forget(self.optimizer_, self.module_.get_submodule(name))
         progress = Progress(f"Epoch {done + 1}/{max(self.max_epochs, done + 1)}", self.verbose)
         batches = iterator.epoch(order, draws, here.chosen, here.step)
-        for batch in progress(batches, here.step, steps, iterator.batch_size):
+        for batch in progress(batches, steps, iterator.batch_size, here.step):
             epoch = done + here.step / steps
             self.set_learning_rate(epoch if epoch >= self.warmup_epochs else epoch + 1 / steps)
             self.notify("on_batch_begin", batch=batch, training=training)
@@ -751,15 +751,17 @@ class Progress:
         self.bar: Any = None
         self.steps, self.shown = 0, 0.0
 
-    def __call__(self, batches: Iterable[Batch], done: int, steps: int, batch_size: int) -> Iterator[Batch]:
+    def __call__(self, batches: Iterable[Batch], steps: int, batch_size: int, done: int = 0) -> Iterator[Batch]:
         """Pass the batches on and count them.
 
         Parameters
         ----------
         batches : iterable of Batch
             The batches that are left.
-        done, steps, batch_size : int
-            How many went before, how many there are in all, and images in each.
+        steps, batch_size : int
+            How many there are in all, and images in each.
+        done : int, default=0
+            How many went before.
 
         Yields
         ------
