@@ -53,11 +53,29 @@ def write(path: str | os.PathLike[str], header: Mapping[str, Any], tensors: Mapp
     >>> read(path)
     ({'epochs': 3, 'scale': (0.0, 1.0)}, {'weight': tensor([1., 1.])})
     """
-    target = os.path.realpath(path)  # a link stays one
     text = json.dumps({"format": FORMAT, "header": _pack(dict(header), "header")}, allow_nan=False)
-    content = save(_own(tensors), {"skssl": text})
+    content = save(own(tensors), {"skssl": text})
     if int.from_bytes(content[:8], "little") > LARGEST_HEADER:
         raise ValueError(f"{os.fspath(path)!r} would have a header of more than {LARGEST_HEADER} bytes.")
+    write_bytes(path, content)
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file whole, or leave what was there before.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Where to. What is there is replaced; a link stays one.
+    content : bytes
+        What is in it.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    """
+    target = os.path.realpath(path)
     folder, name = os.path.split(target)
     temporary = os.path.join(folder, f".{name}.{secrets.token_hex(4)}")
     try:
@@ -66,7 +84,6 @@ def write(path: str | os.PathLike[str], header: Mapping[str, Any], tensors: Mapp
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
-        _sync_folder(folder)
     except BaseException as error:
         with contextlib.suppress(OSError):  # it may be gone or have never been there; the error is what counts
             os.unlink(temporary)
@@ -75,6 +92,30 @@ def write(path: str | os.PathLike[str], header: Mapping[str, Any], tensors: Mapp
                 error.errno, f"{os.fspath(path)!r} could not be written, what was there is as before: {error.strerror}"
             ) from error
         raise
+    _sync_folder(folder)
+
+
+def own(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Bring tensors to the CPU, contiguous and each in memory of its own, as safetensors wants them.
+
+    Parameters
+    ----------
+    tensors : mapping of str to Tensor
+        Tensors by name.
+
+    Returns
+    -------
+    dict of str to Tensor
+        The same, copied where they must be.
+    """
+    found: dict[str, Tensor] = {}
+    taken = set()
+    for name, tensor in tensors.items():
+        mine = tensor.detach().cpu().contiguous()
+        place = mine.untyped_storage().data_ptr()
+        found[name] = mine.clone() if place in taken else mine
+        taken.add(place)
+    return found
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -115,7 +156,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor
             # Copies: the file's pages would change, or be gone, with the file.
             tensors = {} if text is None else {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, RuntimeError, TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{name} cannot be read, it is damaged or no safetensors file: {_line(error)}") from error
+        raise ValueError(f"{name} cannot be read, it is damaged or no safetensors file: {first_line(error)}") from error
     if text is None:
         raise ValueError(f"{name} is a safetensors file, but was not written by skssl: its metadata lack 'skssl'.")
     try:
@@ -130,20 +171,8 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor
             raise ValueError("it is not in the form that skssl writes")
         return _unpack(content["header"]), tensors
     except (ValueError, RecursionError) as error:
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else _line(error)
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else first_line(error)
         raise ValueError(f"{name} cannot be read, its header is not skssl's: {reason}") from error
-
-
-def _own(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Bring tensors to the CPU, contiguous and each in memory of its own, as safetensors wants them."""
-    found: dict[str, Tensor] = {}
-    taken = set()
-    for name, tensor in tensors.items():
-        own = tensor.detach().cpu().contiguous()
-        place = own.untyped_storage().data_ptr()
-        found[name] = own.clone() if place in taken else own
-        taken.add(place)
-    return found
 
 
 def _sync_folder(folder: str) -> None:
@@ -224,6 +253,22 @@ def _finite(text: str) -> float:
     return float(text)
 
 
-def _line(error: BaseException) -> str:
-    """The first line of what an error says."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def first_line(error: BaseException) -> str:
+    r"""Tell in a line what an error says.
+
+    Parameters
+    ----------
+    error : Exception
+        The error.
+
+    Returns
+    -------
+    str
+        The first line of its message, or its beginning; its class where there is none.
+
+    Examples
+    --------
+    >>> first_line(ValueError("It is too long.\nSee below."))
+    'It is too long.'
+    """
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
