@@ -1021,8 +1021,8 @@ class MultiCrop(BaseEstimator):
     augment: Any = "simclr"
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "n_global": [Interval(Integral, 2, None, closed="left")],
-        "n_local": [Interval(Integral, 0, None, closed="left")],
+        "n_global": [Interval(Integral, 2, 100, closed="both")],
+        "n_local": [Interval(Integral, 0, 100, closed="both")],
         "global_scale": ["array-like"],
         "local_scale": ["array-like"],
         "local_size": [Interval(Integral, 1, None, closed="left"), None],

@@ -6,6 +6,7 @@ The header is JSON among the file's own metadata, so that there is no archive an
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import safetensors
+import torch
 from safetensors.torch import save
 from torch import Tensor
 
@@ -53,8 +55,9 @@ def write(path: str | os.PathLike[str], header: Mapping[str, Any], tensors: Mapp
     >>> read(path)
     ({'epochs': 3, 'scale': (0.0, 1.0)}, {'weight': tensor([1., 1.])})
     """
-    text = json.dumps({"format": FORMAT, "header": _pack(dict(header), "header")}, allow_nan=False)
-    content = save(own(tensors), {"skssl": text})
+    packed, mine = _pack(dict(header), "header"), own(tensors)
+    text = json.dumps({"format": FORMAT, "sha256": digest(packed, mine), "header": packed})
+    content = save(mine, {"skssl": text})
     if int.from_bytes(content[:8], "little") > LARGEST_HEADER:
         raise ValueError(f"{os.fspath(path)!r} would have a header of more than {LARGEST_HEADER} bytes.")
     write_bytes(path, content)
@@ -167,12 +170,37 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor
             raise ValueError("it lacks the format's number")
         if content["format"] > FORMAT:
             raise ValueError(f"it is in format {content['format']} of a newer skssl, this one reads up to {FORMAT}")
-        if content["format"] < 1 or set(content) != {"format", "header"} or not isinstance(content["header"], dict):
+        if content.keys() != {"format", "sha256", "header"} or not isinstance(content["header"], dict):
             raise ValueError("it is not in the form that skssl writes")
+        if content["sha256"] != digest(content["header"], tensors):
+            raise ValueError("its checksum is another one, so that the file is damaged")
         return _unpack(content["header"]), tensors
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RuntimeError) as error:  # a RecursionError is one of the latter
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else first_line(error)
         raise ValueError(f"{name} cannot be read, its header is not skssl's: {reason}") from error
+
+
+def digest(header: Any, tensors: Mapping[str, Tensor]) -> str:
+    """Compute the checksum of what a file holds, which tells damage, but does not keep anyone from making another file.
+
+    Parameters
+    ----------
+    header : object
+        What JSON has forms for.
+    tensors : mapping of str to Tensor
+        Contiguous tensors on the CPU.
+
+    Returns
+    -------
+    str
+        SHA-256 in hexadecimal digits.
+    """
+    found = hashlib.sha256(json.dumps(header, allow_nan=False).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def _sync_folder(folder: str) -> None:

@@ -25,6 +25,7 @@ from skssl.files import first_line, read, write
 from skssl.optim import LARC, LARS
 
 LARGEST_PARAMETERS = 2**16  # characters; arrays do not count
+OUTPUTS = None, "default", "pandas", "polars"  # what set_output takes
 UNSAVED = ("callbacks",)  # parameters that are None in what is loaded
 
 
@@ -57,6 +58,7 @@ def save(estimator: SSLTransformer, path: str | os.PathLike[str]) -> None:
         "shape": estimator._shape,
         "scale": estimator._scale,
         "feature_names": getattr(estimator, "feature_names_in_", np.empty(0)).tolist(),
+        "output": getattr(estimator, "_sklearn_output_config", {}).get("transform"),
         "n_samples": module.n_samples,
         "seed": int(trainer.seed),
         "history": [{key: of for key, of in row.items() if key != "batches"} for row in trainer.history],
@@ -119,7 +121,9 @@ def load(path: str | os.PathLike[str]) -> SSLTransformer:
     try:
         return _rebuild(header, tensors)
     except Exception as error:  # whatever a hostile file makes the checks of parameters trip over
-        raise ValueError(f"{os.fspath(path)!r} cannot be loaded: {first_line(error)}") from error
+        version = header.get("skssl")
+        other = f" (it was saved by skssl {reprlib.repr(version)})" if version != skssl.__version__ else ""
+        raise ValueError(f"{os.fspath(path)!r} cannot be loaded{other}: {first_line(error)}") from error
 
 
 def _rebuild(header: dict[str, Any], tensors: dict[str, Tensor]) -> SSLTransformer:
@@ -155,6 +159,7 @@ def _rebuild(header: dict[str, Any], tensors: dict[str, Tensor]) -> SSLTransform
     _restore(trainer.optimizer_, parts["optimizer."], header["rates"])
     trainer.history.extend({**row, "batches": []} for row in header["history"])
     estimator._shape, estimator._scale, estimator.net_ = shape, header["scale"], trainer
+    estimator.set_output(transform=header["output"])
     estimator.n_features_in_ = math.prod(shape)
     if header["feature_names"]:
         if len(header["feature_names"]) != estimator.n_features_in_:
@@ -194,6 +199,7 @@ FIELDS = {
     "shape": Field(_is_sequence(tuple, _is_int(1), 3), "channels, height and width"),
     "scale": Field(lambda value: value is None or _is_sequence(tuple, _is_float, 2)(value), "two floats or None"),
     "feature_names": Field(_is_sequence(list, lambda value: type(value) is str), "a list of strings"),
+    "output": Field(lambda value: value in OUTPUTS, f"one of {OUTPUTS}"),
     "n_samples": Field(_is_int(1), "a number of images"),
     "seed": Field(_is_int(0), "an integer of at least 0"),
     "history": Field(_is_sequence(list, lambda row: type(row) is dict and "batches" not in row), "a list of rows"),
