@@ -37,6 +37,7 @@ from skssl.pretext import ColorizationTask, ContextEncoderTask, JigsawTask, Rela
 from skssl.probes import KNNProbe, LinearProbe, MLPProbe
 from skssl.reporting import report
 from skssl.results import Results
+from skssl.saving import load
 from skssl.transfer import transfer_table
 
 __version__ = "0.1.0"
@@ -90,6 +91,7 @@ __all__ = [
     "ViewsDisplay",
     "compare",
     "label_fraction",
+    "load",
     "report",
     "transfer_table",
 ]

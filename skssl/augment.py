@@ -789,7 +789,7 @@ class Augmentation(BaseEstimator):
         order = torch.randperm(n, generator=generator, device=device) if jittered else torch.arange(n, device=device)
         bounds = _split(n, [jittered * quarter / 4 for quarter in range(1, 5)], generator) if jittered else [0] * 4
         source = order % len(images)
-        height, width = size = self._size(h, w)
+        height, width = size = self.size_of(h, w)
         filters = self._draw_filters((n, h, w), size, index if index is None else index[source], generator)
         blends, of_mean, matrices, share = self._draw_jitter(n, c, generator)
         to_gray = _graying(_uniform((n,), 0, 1, generator) < self.gray, c)
@@ -869,7 +869,7 @@ class Augmentation(BaseEstimator):
         >>> Augmentation(size=24).still(torch.zeros(2, 3, 16, 16)).shape
         torch.Size([2, 3, 24, 24])
         """
-        size = self._size(*images.shape[2:])
+        size = self.size_of(*images.shape[2:])
         if size != images.shape[2:]:
             images = _as_float(images)
             images = torch.nn.functional.interpolate(images, size, mode=self.interpolation, antialias=True).clamp_(0, 1)
@@ -898,8 +898,24 @@ class Augmentation(BaseEstimator):
         gain, offset = self._scaling(views.shape[1], views.device)
         return ((views.flatten(2) - offset) / gain).view(views.shape)
 
-    def _size(self, h: int, w: int) -> tuple[int, int]:
-        """Height and width of a view of images of a size."""
+    def size_of(self, h: int, w: int) -> tuple[int, int]:
+        """Tell the height and width of a view.
+
+        Parameters
+        ----------
+        h, w : int
+            Height and width of the images.
+
+        Returns
+        -------
+        height, width : int
+            Those of their views.
+
+        Examples
+        --------
+        >>> Augmentation(size=24).size_of(16, 32)
+        (24, 24)
+        """
         height, width = np.broadcast_to((h, w) if self.size is None else self.size, 2).tolist()
         return height, width
 
@@ -1005,8 +1021,8 @@ class MultiCrop(BaseEstimator):
     augment: Any = "simclr"
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "n_global": [Interval(Integral, 2, None, closed="left")],
-        "n_local": [Interval(Integral, 0, None, closed="left")],
+        "n_global": [Interval(Integral, 2, 100, closed="both")],
+        "n_local": [Interval(Integral, 0, 100, closed="both")],
         "global_scale": ["array-like"],
         "local_scale": ["array-like"],
         "local_size": [Interval(Integral, 1, None, closed="left"), None],

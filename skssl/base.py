@@ -392,6 +392,52 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         net = self.net_
         return encode(self.encoder_, images, net.augmentations[0], torch.device(net.device), net.dtype).numpy()
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the trained estimator to one file, which `skssl.load` reads without executing anything in it.
+
+        It holds the parameters, the encoder, heads, momentum copies and queues, the optimiser's state and the history,
+        so that `partial_fit` goes on as if it had not been saved. `callbacks` and `checkpoint` are left out. The file
+        is written whole, or what was there before stays.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file: one in the format of safetensors, whose metadata hold the rest as JSON.
+
+        Raises
+        ------
+        TypeError
+            If a parameter is something that cannot be saved without code, such as a module or a function, or the class
+            is not one of skssl's: ``joblib.dump`` keeps these.
+        OSError
+            If the file cannot be written.
+        """
+        from skssl.saving import save  # which knows all classes
+
+        save(self, path)
+
+    def export(self, path: str | os.PathLike[str]) -> None:
+        """Write the trained encoder for other programs.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file. Its suffix says what is in it: ".safetensors", ".pt" or ".pth" the encoder's ``state_dict``, with
+            the keys of torchvision and timm; ".onnx" a graph from "images", float32 of shape (n, c, h, w) in [0, 1] as
+            `fit` had them, to "features" (n, d), which are what `transform` gives, for any n. The graph needs
+            ``pip install 'skssl[onnx]'``.
+
+        Raises
+        ------
+        ValueError
+            If the suffix is another one.
+        OSError
+            If the file cannot be written.
+        """
+        from skssl.exporting import export  # which is rarely needed
+
+        export(self, path)
+
     @property
     def encoder_(self) -> nn.Module:
         """The trained encoder, in evaluation mode."""
@@ -484,19 +530,38 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """Check the parameters and make the net that trains."""
         self._validate_params()
         device = resolve_device(self.device)
-        pick("schedule", self.setting("schedule"), SCHEDULES)
-        if isinstance(self.setting("optimizer"), str):
-            pick("optimizer", self.setting("optimizer"), OPTIMIZERS)
-        augmentations = self._augmentations(max(images.shape[1:]))
-        channels, height, width = augmentations[0].still(torch.zeros(1, *images.shape))[0].shape  # of the views
-        dtype = resolve_precision(self.precision, device, min(height, width))
-        tasks = self._tasks()
+        augmentations, shape = self._views(images.shape)
+        dtype = resolve_precision(self.precision, device, min(shape[1:]))
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            encoder, dim = build_backbone(self.backbone, (channels, height, width))
-            method = type(self)(**self.get_params(deep=False))  # parameters only: the net must not hold itself
-            objective = Objective(encoder, dim, method, tasks, len(images), images.shape)
+            objective = self._make_objective(images.shape, shape, len(images))
+        return self._wrap(objective, augmentations, device, dtype, seed)
+
+    def _views(self, shape: tuple[int, int, int]) -> tuple[list[Augmentation], tuple[int, int, int]]:
+        """Make the augmentations for images of a shape, and tell the shape of what is encoded."""
+        augmentations = self._augmentations(max(shape[1:]))
+        return augmentations, (shape[0], *augmentations[0].size_of(*shape[1:]))
+
+    def _make_objective(self, shape: tuple[int, int, int], encoded: tuple[int, int, int], n_samples: int) -> Objective:
+        """Check the parameters that are names, and make the network for images of a shape."""
+        pick("schedule", self.setting("schedule"), SCHEDULES)
+        if isinstance(self.setting("optimizer"), str):
+            pick("optimizer", self.setting("optimizer"), OPTIMIZERS)
+        tasks = self._tasks()
+        encoder, dim = build_backbone(self.backbone, encoded)
+        method = type(self)(**self.get_params(deep=False))  # parameters only: the net must not hold itself
+        return Objective(encoder, dim, method, tasks, n_samples, shape)
+
+    def _wrap(
+        self,
+        objective: Objective,
+        augmentations: list[Augmentation],
+        device: torch.device,
+        dtype: torch.dtype,
+        seed: int,
+    ) -> Trainer:
+        """Put a network into the net that trains it."""
         trainer = Trainer(
             objective,
             augmentations=augmentations,

@@ -25,6 +25,7 @@ from skssl.digests import digest_training
 from skssl.engine import Place, Trainer
 from skssl.files import read, write
 from skssl.images import Images
+from skssl.optim import laid_out_as, moved_by
 
 STATE, LOCK = "training.safetensors", "lock"  # what lies in the folder
 
@@ -253,7 +254,7 @@ def pack(trainer: Trainer, place: Place) -> tuple[dict[str, Any], dict[str, Tens
             if type(value) in (bool, int, float)
         },
     }
-    states = {f"optimizer.{i}": trainer.optimizer_.state.get(p, {}) for i, p in enumerate(_trained(trainer))}
+    states = {f"optimizer.{i}": trainer.optimizer_.state.get(p, {}) for i, p in enumerate(moved_by(trainer.optimizer_))}
     states |= {
         f"callbacks.{name}": callback.state_dict()
         for name, callback in trainer.callbacks_
@@ -287,9 +288,11 @@ def unpack(trainer: Trainer, numbers: Mapping[str, Any], tensors: Mapping[str, T
         for name, value in row.items():
             trainer.history.record(name, value)
     states = {owner: {**state, **under(f"{owner}.")} for owner, state in numbers["states"].items()}
-    for i, parameter in enumerate(_trained(trainer)):
+    for i, parameter in enumerate(moved_by(trainer.optimizer_)):
         found = states[f"optimizer.{i}"]
-        trainer.optimizer_.state[parameter] = {name: _like(value, parameter) for name, value in found.items()}
+        trainer.optimizer_.state[parameter] = {
+            name: laid_out_as(parameter, value) if isinstance(value, Tensor) else value for name, value in found.items()
+        }
     device = trainer.device
     trainer.place = Place(
         step=numbers["step"],
@@ -303,18 +306,6 @@ def unpack(trainer: Trainer, numbers: Mapping[str, Any], tensors: Mapping[str, T
             owner.removeprefix("callbacks."): state for owner, state in states.items() if owner.startswith("callbacks.")
         },
     )
-
-
-def _trained(trainer: Trainer) -> list[torch.nn.Parameter]:
-    """What the optimiser moves, in its order."""
-    return [parameter for group in trainer.optimizer_.param_groups for parameter in group["params"]]
-
-
-def _like(value: Any, parameter: torch.nn.Parameter) -> Any:
-    """Lay a state's tensor out in memory as its parameter is; counters stay where optimisers keep them."""
-    if not isinstance(value, Tensor) or value.shape != parameter.shape:
-        return value
-    return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
 def _parse(every: Any) -> tuple[int, float]:

@@ -6,6 +6,7 @@ The header is JSON among the file's own metadata, so that there is no archive an
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import safetensors
+import torch
 from safetensors.torch import save
 from torch import Tensor
 
@@ -53,11 +55,30 @@ def write(path: str | os.PathLike[str], header: Mapping[str, Any], tensors: Mapp
     >>> read(path)
     ({'epochs': 3, 'scale': (0.0, 1.0)}, {'weight': tensor([1., 1.])})
     """
-    target = os.path.realpath(path)  # a link stays one
-    text = json.dumps({"format": FORMAT, "header": _pack(dict(header), "header")}, allow_nan=False)
-    content = save(_own(tensors), {"skssl": text})
+    packed, mine = _pack(dict(header), "header"), own(tensors)
+    text = json.dumps({"format": FORMAT, "sha256": digest(packed, mine), "header": packed})
+    content = save(mine, {"skssl": text})
     if int.from_bytes(content[:8], "little") > LARGEST_HEADER:
         raise ValueError(f"{os.fspath(path)!r} would have a header of more than {LARGEST_HEADER} bytes.")
+    write_bytes(path, content)
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file whole, or leave what was there before.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Where to. What is there is replaced; a link stays one.
+    content : bytes
+        What is in it.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    """
+    target = os.path.realpath(path)
     folder, name = os.path.split(target)
     temporary = os.path.join(folder, f".{name}.{secrets.token_hex(4)}")
     try:
@@ -66,7 +87,6 @@ def write(path: str | os.PathLike[str], header: Mapping[str, Any], tensors: Mapp
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
-        _sync_folder(folder)
     except BaseException as error:
         with contextlib.suppress(OSError):  # it may be gone or have never been there; the error is what counts
             os.unlink(temporary)
@@ -75,6 +95,30 @@ def write(path: str | os.PathLike[str], header: Mapping[str, Any], tensors: Mapp
                 error.errno, f"{os.fspath(path)!r} could not be written, what was there is as before: {error.strerror}"
             ) from error
         raise
+    _sync_folder(folder)
+
+
+def own(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Bring tensors to the CPU, contiguous and each in memory of its own, as safetensors wants them.
+
+    Parameters
+    ----------
+    tensors : mapping of str to Tensor
+        Tensors by name.
+
+    Returns
+    -------
+    dict of str to Tensor
+        The same, copied where they must be.
+    """
+    found: dict[str, Tensor] = {}
+    taken = set()
+    for name, tensor in tensors.items():
+        mine = tensor.detach().cpu().contiguous()
+        place = mine.untyped_storage().data_ptr()
+        found[name] = mine.clone() if place in taken else mine
+        taken.add(place)
+    return found
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -115,7 +159,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor
             # Copies: the file's pages would change, or be gone, with the file.
             tensors = {} if text is None else {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, RuntimeError, TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{name} cannot be read, it is damaged or no safetensors file: {_line(error)}") from error
+        raise ValueError(f"{name} cannot be read, it is damaged or no safetensors file: {first_line(error)}") from error
     if text is None:
         raise ValueError(f"{name} is a safetensors file, but was not written by skssl: its metadata lack 'skssl'.")
     try:
@@ -126,24 +170,37 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor
             raise ValueError("it lacks the format's number")
         if content["format"] > FORMAT:
             raise ValueError(f"it is in format {content['format']} of a newer skssl, this one reads up to {FORMAT}")
-        if content["format"] < 1 or set(content) != {"format", "header"} or not isinstance(content["header"], dict):
+        if content.keys() != {"format", "sha256", "header"} or not isinstance(content["header"], dict):
             raise ValueError("it is not in the form that skssl writes")
+        if content["sha256"] != digest(content["header"], tensors):
+            raise ValueError("its checksum is another one, so that the file is damaged")
         return _unpack(content["header"]), tensors
-    except (ValueError, RecursionError) as error:
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else _line(error)
+    except (ValueError, RuntimeError) as error:  # a RecursionError is one of the latter
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else first_line(error)
         raise ValueError(f"{name} cannot be read, its header is not skssl's: {reason}") from error
 
 
-def _own(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Bring tensors to the CPU, contiguous and each in memory of its own, as safetensors wants them."""
-    found: dict[str, Tensor] = {}
-    taken = set()
-    for name, tensor in tensors.items():
-        own = tensor.detach().cpu().contiguous()
-        place = own.untyped_storage().data_ptr()
-        found[name] = own.clone() if place in taken else own
-        taken.add(place)
-    return found
+def digest(header: Any, tensors: Mapping[str, Tensor]) -> str:
+    """Compute the checksum of what a file holds, which tells damage, but does not keep anyone from making another file.
+
+    Parameters
+    ----------
+    header : object
+        What JSON has forms for.
+    tensors : mapping of str to Tensor
+        Contiguous tensors on the CPU.
+
+    Returns
+    -------
+    str
+        SHA-256 in hexadecimal digits.
+    """
+    found = hashlib.sha256(json.dumps(header, allow_nan=False).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def _sync_folder(folder: str) -> None:
@@ -224,6 +281,22 @@ def _finite(text: str) -> float:
     return float(text)
 
 
-def _line(error: BaseException) -> str:
-    """The first line of what an error says."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def first_line(error: BaseException) -> str:
+    r"""Tell in a line what an error says.
+
+    Parameters
+    ----------
+    error : Exception
+        The error.
+
+    Returns
+    -------
+    str
+        The first line of its message, or its beginning; its class where there is none.
+
+    Examples
+    --------
+    >>> first_line(ValueError("It is too long.\nSee below."))
+    'It is too long.'
+    """
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]

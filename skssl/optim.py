@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from skssl.errors import pick
@@ -265,6 +265,57 @@ def make_optimizer(
         for group in made.param_groups:
             made.state.update({p: {"momentum_buffer": torch.zeros_like(p)} for p in group["params"]})
     return made
+
+
+def moved_by(optimizer: Optimizer) -> list[nn.Parameter]:
+    """List the parameters that an optimiser moves, in its order.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+        The optimiser.
+
+    Returns
+    -------
+    list of torch.nn.Parameter
+        Group by group.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.optim import moved_by
+    >>> len(moved_by(torch.optim.SGD(torch.nn.Linear(2, 2).parameters())))
+    2
+    """
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def laid_out_as(parameter: nn.Parameter, value: Tensor) -> Tensor:
+    """Lay a tensor of an optimiser's state out in memory as its parameter is, which fused steps rely on.
+
+    Parameters
+    ----------
+    parameter : torch.nn.Parameter
+        The parameter.
+    value : Tensor
+        What the optimiser keeps for it.
+
+    Returns
+    -------
+    Tensor
+        A copy on the parameter's device, or the tensor itself, if it is a counter: of another shape.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.optim import laid_out_as
+    >>> weight = torch.nn.Parameter(torch.zeros(2, 3, 4, 4).to(memory_format=torch.channels_last))
+    >>> laid_out_as(weight, torch.ones(2, 3, 4, 4)).is_contiguous(memory_format=torch.channels_last)
+    True
+    """
+    if value.shape != parameter.shape:
+        return value
+    return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
 def _constant(progress: float, epoch: float) -> float:

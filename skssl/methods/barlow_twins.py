@@ -67,7 +67,7 @@ class BarlowTwins(SSLTransformer):
         "lambd": [Interval(Real, 0, None, closed="left")],
         "loss_scale": [Interval(Real, 0, None, closed="neither")],
         "proj_dim": [Interval(Integral, 1, None, closed="left")],
-        "proj_layers": [Interval(Integral, 1, None, closed="left")],
+        "proj_layers": [Interval(Integral, 1, 100, closed="both")],
     }
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102

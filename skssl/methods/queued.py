@@ -39,7 +39,7 @@ class Queued(Momentum):
     }
     _parameter_constraints: ClassVar[dict] = {
         "proj_dim": [Interval(Integral, 1, None, closed="left")],
-        "proj_layers": [Interval(Integral, 1, None, closed="left")],
+        "proj_layers": [Interval(Integral, 1, 100, closed="both")],
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "queue_size": [Interval(Integral, 1, None, closed="left")],
         "bn_splits": [Interval(Integral, 1, None, closed="left")],

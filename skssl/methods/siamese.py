@@ -32,7 +32,7 @@ class Siamese(SSLTransformer):
 
     _parameter_constraints: ClassVar[dict] = {
         "proj_dim": [Interval(Integral, 1, None, closed="left")],
-        "proj_layers": [Interval(Integral, 1, None, closed="left")],
+        "proj_layers": [Interval(Integral, 1, 100, closed="both")],
         "pred_dim": [Interval(Integral, 1, None, closed="left")],
         "predictor": ["boolean"],
         "stop_gradient": [StrOptions({"symmetric", "guided", "random", "reverse"})],

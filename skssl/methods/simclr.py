@@ -72,7 +72,7 @@ class SimCLR(SSLTransformer):
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "proj_dim": [Interval(Integral, 1, None, closed="left")],
         "hidden_dim": [Interval(Integral, 1, None, closed="left"), None],
-        "proj_layers": [Interval(Integral, 1, None, closed="left")],
+        "proj_layers": [Interval(Integral, 1, 100, closed="both")],
         "false_negatives": [StrOptions({"keep", "remove"})],
     }
 

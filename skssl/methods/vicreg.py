@@ -70,7 +70,7 @@ class VICReg(SSLTransformer):
     _parameter_constraints: ClassVar[dict] = {
         **{name: [Interval(Real, 0, None, closed="left")] for name in ("sim", "var", "cov")},
         "proj_dim": [Interval(Integral, 1, None, closed="left")],
-        "proj_layers": [Interval(Integral, 1, None, closed="left")],
+        "proj_layers": [Interval(Integral, 1, 100, closed="both")],
     }
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102

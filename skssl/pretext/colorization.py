@@ -95,7 +95,8 @@ class ColorizationTask(Task):
                 "Colorization learns from the colours of images: expected 3 channels (red, green and blue), got "
                 f"{net.shape[0]}."
             )
-        cells = color_cells()
+        with torch.device("cpu"):  # they are known, also where only the shapes of a network are wanted
+            cells = color_cells()
         net.colorization_decoder = _layers(map_channels(net.encoder, net.shape), self.hidden_dim)
         last = nn.Conv2d(self.hidden_dim, len(cells), 1)
         net.colorization_head = nn.Sequential(_layers(self.hidden_dim, self.hidden_dim), last)

@@ -76,8 +76,8 @@ class JigsawTask(Task):
     name: ClassVar[str] = "jigsaw"
     reads_views: ClassVar[bool] = False
     _parameter_constraints: ClassVar[dict] = {
-        "grid": [Interval(Integral, 2, None, closed="left")],
-        "n_permutations": [Interval(Integral, 2, None, closed="left")],
+        "grid": [Interval(Integral, 2, 8, closed="both")],
+        "n_permutations": [Interval(Integral, 2, 10000, closed="both")],
         "gray": [Interval(Real, 0, 1, closed="both")],
         "flip": [Interval(Real, 0, 1, closed="both")],
         "tile_dim": [Interval(Integral, 1, None, closed="left")],

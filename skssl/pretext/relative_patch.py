@@ -65,7 +65,7 @@ class RelativePatchTask(Task):
     name: ClassVar[str] = "relative_patch"
     reads_views: ClassVar[bool] = False
     _parameter_constraints: ClassVar[dict] = {
-        "grid": [Interval(Integral, 2, None, closed="left")],
+        "grid": [Interval(Integral, 2, 8, closed="both")],
         "hidden_dim": [Interval(Integral, 1, None, closed="left")],
         "drop_colors": [Interval(Real, 0, 1, closed="both")],
         "tile_size": [Interval(Integral, 1, None, closed="left"), None],

@@ -1,0 +1,185 @@
+"""What fuzzing feeds to the library, and what must come out: shared by the tests and by ``tests/fuzz.py``.
+
+Each of `TARGETS` is a function from a folder to a strategy for cases and a check of one case.
+"""
+
+import contextlib
+import copy
+import json
+import os
+import resource
+import struct
+import sys
+import time
+
+import numpy as np
+import safetensors.torch
+import torch
+from hypothesis import strategies as st
+
+import skssl
+from skssl.datasets import make_shapes
+from skssl.files import digest
+
+SECONDS, BYTES = 10.0, 2**29  # that one case may take at most, of time and of further memory
+NUMBERS = [0, 1, -1, 2, 7, 10**6, 10**9, 10**12, 2**31, 2**63 - 1, 2**63, 10**400, 0.5, -0.0, 1e-320, 1e308]
+WORDS = ["", "SimCLR", "os.system", "../../etc/passwd", "!tuple", "!float", "object", "dict", "cuda:99", "bfloat16"]
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.sampled_from(NUMBERS),
+    st.floats(),
+    st.sampled_from([*WORDS, *skssl.__all__]),
+    st.text(max_size=8),
+)
+VALUES = st.recursive(
+    SCALARS, lambda of: st.lists(of, max_size=3) | st.dictionaries(st.sampled_from(WORDS) | st.text(max_size=4), of)
+)
+
+
+class Saved:
+    """A saved estimator, taken to pieces."""
+
+    def __init__(self, content):
+        (length,) = struct.unpack("<Q", content[:8])
+        self.outer = json.loads(content[8 : 8 + length])
+        self.inner = json.loads(self.outer["__metadata__"]["skssl"])
+        self.content, self.data = content, content[8 + length :]
+        self.tensors = safetensors.torch.load(content)
+
+
+def places(value, path=()):
+    """Where in a JSON value something can be changed: the keys that lead there."""
+    yield path
+    if isinstance(value, dict | list):
+        for key in value if isinstance(value, dict) else range(len(value)):
+            yield from places(value[key], (*path, key))
+
+
+def changed(value, path, change, new):
+    """A JSON value with another one, or none, or one more at a place."""
+    value = copy.deepcopy(value)
+    if not path:
+        return new
+    inner = value
+    for key in path[:-1]:
+        inner = inner[key]
+    if change == "remove":
+        del inner[path[-1]]
+    elif change == "add" and isinstance(inner, dict):
+        inner[str(new)[:8]] = new
+    elif change == "add":
+        inner.insert(path[-1], new)
+    else:
+        inner[path[-1]] = new
+    return value
+
+
+CHANGES = st.sampled_from(["replace", "replace", "remove", "add"])
+
+
+@st.composite
+def damaged(draw, saved):
+    """Bytes that are unlike those that were saved, or that no one would have saved."""
+    content = saved.content
+    kind = draw(st.sampled_from(["cut", "flip", "append", "noise", "outer"]))
+    if kind == "cut":
+        return content[: draw(st.integers(0, len(content) - 1) | st.integers(0, 200))]
+    if kind == "append":
+        return content + draw(st.binary(min_size=1, max_size=64))
+    if kind == "noise":
+        return draw(st.binary(max_size=64)) + draw(st.sampled_from([b"", content[:8], content[8:], content[:3000]]))
+    if kind == "flip":
+        flipped = bytearray(content)
+        spots = st.integers(0, len(content) - 1) | st.integers(0, min(len(content), 4000) - 1)
+        for spot in draw(st.lists(spots, min_size=1, max_size=4, unique=True)):
+            flipped[spot] ^= draw(st.integers(1, 255))
+        return bytes(flipped)
+    path = draw(st.sampled_from(list(places(saved.outer))))
+    outer = changed(saved.outer, path, draw(CHANGES), draw(VALUES))
+    text = json.dumps(outer).encode()
+    return struct.pack("<Q", len(text)) + text + saved.data
+
+
+@st.composite
+def forged(draw, saved):
+    """A file with a right checksum, by someone who knows the format and means harm."""
+    tensors, inner = dict(saved.tensors), saved.inner
+    for _ in range(draw(st.integers(0, 2))):
+        path = draw(st.sampled_from(list(places(inner))))
+        inner = changed(inner, path, draw(CHANGES), draw(VALUES))
+        if not (isinstance(inner, dict) and isinstance(inner.get("header"), dict)):
+            break
+    for _ in range(draw(st.integers(0, 2))):
+        name = draw(st.sampled_from(sorted(tensors))) if tensors else "net.none"
+        kind = draw(st.sampled_from(["drop", "rename", "reshape", "retype", "add", "empty"]))
+        old = tensors.pop(name, torch.zeros(1))
+        if kind == "rename":
+            tensors[draw(st.sampled_from(["net.", "optimizer.0.", "parameter.0", name + "x", "optimizer.x.y"]))] = old
+        elif kind == "reshape":
+            tensors[name] = old.reshape(draw(st.sampled_from([(-1,), (1, -1), (*old.shape, 1)])))
+        elif kind == "retype":
+            tensors[name] = old.to(draw(st.sampled_from([torch.float64, torch.bfloat16, torch.int64, torch.bool])))
+        elif kind == "add":
+            tensors |= {name: old, draw(st.text(max_size=5)): old.clone()}
+        elif kind == "empty":
+            tensors[name] = old.new_empty(draw(st.sampled_from([(0,), (0, 10**12), (2, 0, 3)])))
+    if isinstance(inner, dict) and draw(st.booleans() | st.just(True)):
+        with contextlib.suppress(ValueError):  # NaN has no checksum
+            inner = {**inner, "sha256": digest(inner.get("header"), tensors)}
+    text = json.dumps(inner)
+    if draw(st.integers(0, 20)) == 0:
+        deep = draw(st.integers(1, 10**5))
+        text = text.replace("null", "[" * deep + "]" * draw(st.sampled_from([0, deep])), 1)
+    return safetensors.torch.save(tensors, {"skssl": text})
+
+
+def largest():
+    """The most memory, in bytes, that this process has ever had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def loading(folder):
+    """`skssl.load` gives an estimator that transforms, or refuses in a sentence that names the file."""
+    X, _ = make_shapes(8, image_size=16, random_state=0)
+    small = {"backbone": "convnet", "epochs": 1, "batch_size": 4, "precision": "float32", "random_state": 0}
+    path = os.fspath(folder / "fuzzed.safetensors")
+    saved = []
+    for estimator in (
+        skssl.SimCLR(proj_dim=4, hidden_dim=4, momentum=0.0, aux=skssl.Rotation(angles=(0, 180)), **small),
+        skssl.MoCo(proj_dim=4, queue_size=8, bn_splits=1, optimizer="adamw", augment=skssl.Augmentation(), **small),
+        skssl.SwAV(
+            proj_dim=4, hidden_dim=4, n_prototypes=4, augment=skssl.MultiCrop(n_local=1), aux=["jigsaw"], **small
+        ),
+    ):
+        estimator.fit(X).save(path)
+        with open(path, "rb") as file:
+            saved.append(Saved(file.read()))
+    cases = st.sampled_from(saved).flatmap(lambda one: damaged(one) | forged(one))
+
+    def check(content):
+        with open(path, "wb") as file:
+            file.write(content)
+        before, started = largest(), time.perf_counter()
+        try:
+            estimator = skssl.load(path)
+        except ValueError as error:
+            message = str(error)
+            assert path in message, f"does not name the file: {message}"
+            assert len(message) < 1000
+            assert "\n" not in message
+        else:
+            channels, height, width = estimator._shape
+            if max(estimator._shape) <= 64 and channels == 3:
+                dtype = np.uint8 if estimator._scale is None else np.float32
+                features = estimator.transform(np.zeros((2, height, width, channels), dtype))
+                assert features.shape == (2, 128)
+                assert features.dtype == np.float32
+        assert time.perf_counter() - started < SECONDS
+        assert largest() - before < BYTES
+        assert os.listdir(folder) == [os.path.basename(path)]
+
+    return cases, check
+
+
+TARGETS = {"load": loading}

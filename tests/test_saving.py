@@ -1,0 +1,445 @@
+"""Saved estimators: what is loaded goes on as if nothing had happened, and a file from elsewhere can do no harm."""
+
+import errno
+import json
+import os
+import time
+
+import hypothesis
+import numpy as np
+import pandas as pd
+import pytest
+import safetensors.torch
+import torch
+import torchvision
+from conftest import quick
+from sklearn.exceptions import NotFittedError
+from strategies import TARGETS, largest
+
+import skssl
+from skssl import Augmentation, JigsawTask, MultiCrop, Rotation
+from skssl.callbacks import GradientSNR
+from skssl.datasets import make_shapes
+from skssl.files import digest, read, write
+
+
+def small(**params):
+    return quick(skssl.SimCLR, **{"proj_dim": 4, "hidden_dim": 4, **params})
+
+
+def assert_same_net(first, second):
+    for (name, a), (other, b) in zip(
+        first.net_.module_.state_dict().items(), second.net_.module_.state_dict().items(), strict=True
+    ):
+        assert name == other
+        assert torch.equal(a.nan_to_num(), b.nan_to_num()), name
+        assert a.ndim < 4 or a.stride() == b.stride(), f"{name} lies in memory in another way"
+
+
+def goes_on_alike(estimator, path, X, y=None):
+    """Save and load, check that nothing is lost, and train both for one more epoch."""
+    estimator.save(path)
+    before = torch.get_rng_state()
+    loaded = skssl.load(path)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert type(loaded) is type(estimator)
+    for name, value in estimator.get_params(deep=False).items():
+        other = getattr(loaded, name)
+        assert name == "callbacks" or repr(other) == repr(value) or other == value
+    assert loaded.n_features_in_ == estimator.n_features_in_
+    assert np.array_equal(loaded.transform(X), estimator.transform(X))
+    pd.testing.assert_frame_equal(loaded.history_, estimator.history_)
+    estimator.partial_fit(X, y)
+    loaded.partial_fit(X, y)
+    assert_same_net(estimator, loaded)
+    assert estimator.history_["loss"].tolist() == loaded.history_["loss"].tolist()
+    return loaded
+
+
+def test_what_is_loaded_goes_on_as_if_it_had_not_been_saved(method, X, y, tmp_path):
+    aux = {skssl.RotNet: None, skssl.RotationDecoupling: None}.get(method, Rotation(shared="conv2"))
+    goes_on_alike(quick(method, epochs=3, aux=aux).partial_fit(X, y), tmp_path / "a", X, y)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"optimizer": "sgd", "momentum": 0.0},
+        {"optimizer": "lars"},
+        {"optimizer": "adamw"},
+        {"optimizer": torch.optim.NAdam, "lr": 1e-3},
+        {"optimizer": torch.optim.Adafactor, "lr": 1e-3},
+        {"optimizer": skssl.optim.LARC, "lr": 0.01},
+        {"compile": False, "device": torch.device("cpu"), "precision": "float32", "random_state": np.int64(3)},
+        {"lr": np.float32(0.01), "weight_decay": np.float64(1e-4), "schedule": "step", "warmup_epochs": 1},
+        {"augment": [Augmentation(hue=0.0), Augmentation(size=(14, 14))], "image_shape": (16, 16, 3)},
+        {"aux": ["rotation", JigsawTask(n_permutations=4)], "aux_weight": {"rotation": 2, "jigsaw": 0.1}},
+    ],
+    ids=str,
+)
+def test_parameters_of_all_kinds(params, X, tmp_path):
+    loaded = goes_on_alike(small(epochs=3, **params).fit(X), tmp_path / "a", X)
+    for name, value in params.items():
+        assert type(getattr(loaded, name)) is type(value.item() if isinstance(value, np.generic) else value)
+
+
+def test_arrays_among_the_parameters(X, tmp_path):
+    weights = np.random.default_rng(0).random((40, 4))
+    loaded = goes_on_alike(quick(skssl.RotationDecoupling, pu_weights=weights).fit(X), tmp_path / "a", X)
+    assert np.array_equal(loaded.pu_weights, weights)
+    maps = torch.rand(40, 16, 16, generator=torch.Generator().manual_seed(0))
+    loaded = goes_on_alike(small(augment=Augmentation(saliency=maps)).fit(X), tmp_path / "b", X)
+    assert torch.equal(loaded.augment.saliency, maps)
+
+
+def test_views_of_several_sizes(X, tmp_path):
+    goes_on_alike(quick(skssl.SwAV, augment=MultiCrop(n_local=1)).fit(X), tmp_path / "a", X)
+
+
+def test_what_fit_saw_is_kept(X, tmp_path):
+    frame = pd.DataFrame(X.reshape(40, -1) / 7).rename(columns="pixel{}".format)
+    estimator = small(image_shape=(16, 16, 3)).set_output(transform="pandas").fit(frame)
+    loaded = goes_on_alike(estimator, tmp_path / "a", frame)
+    assert loaded.feature_names_in_.tolist() == frame.columns.tolist()
+    assert loaded.transform(frame).columns[0] == "simclr0"
+    with pytest.raises(ValueError, match="feature names"):
+        loaded.transform(frame.rename(columns=str.upper))
+
+
+def test_parameters_that_were_set_after_fit_are_kept_and_change_nothing(X, tmp_path):
+    estimator = small(epochs=2).fit(X).set_params(proj_dim=16, lr=9.0, optimizer="adamw", backbone=None)
+    loaded = goes_on_alike(estimator, tmp_path / "a", X)
+    assert (loaded.proj_dim, loaded.optimizer, loaded.net_.optimizer, loaded.backbone) == (16, "adamw", "sgd", None)
+
+
+def test_callbacks_are_left_out(X, tmp_path):
+    loaded = goes_on_alike(small(callbacks=[GradientSNR()]).fit(X), tmp_path / "a", X)
+    assert loaded.callbacks is None
+
+
+def test_what_was_on_a_device_that_is_not_here_comes_to_the_cpu(X, tmp_path):
+    estimator = small(precision="bfloat16", device="cpu").fit(X)
+    features = estimator.transform(X)
+    estimator.set_params(device="cuda:77").net_.module_.method.device = "cuda:77"  # as if it had been trained there
+    estimator.save(tmp_path / "a")
+    loaded = skssl.load(tmp_path / "a")
+    assert loaded.net_.device == "cpu"
+    assert loaded.device == "cuda:77"
+    assert np.array_equal(loaded.transform(X), features)
+
+    tiny = make_shapes(8, image_size=8, random_state=0)[0]  # in bfloat16 on a GPU only
+    estimator = small(batch_size=4).fit(tiny).set_params(precision="bfloat16", device="cuda:77")
+    estimator.net_.module_.method.set_params(precision="bfloat16", device="cuda:77")
+    estimator.save(tmp_path / "b")
+    assert skssl.load(tmp_path / "b").net_.dtype == torch.float32
+
+
+class Own(skssl.SimCLR):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"backbone": torch.nn.Conv2d(3, 4, 3)}, r"SimCLR\.backbone cannot be saved: .* joblib\.dump"),
+        ({"backbone": lambda: torch.nn.Conv2d(3, 4, 3)}, r"SimCLR\.backbone cannot be saved: .*lambda"),
+        ({"optimizer": type("Mine", (torch.optim.SGD,), {})}, r"SimCLR\.optimizer cannot be saved: .*Mine"),
+        ({"random_state": np.random.RandomState(0)}, r"SimCLR\.random_state cannot be saved: .*RandomState"),
+        ({"aux": [type("Turned", (Rotation,), {})()]}, r"SimCLR\.aux\[0\] cannot be saved: .*Turned"),
+    ],
+)
+def test_what_needs_code_is_refused(params, message, X, tmp_path):
+    estimator = small(**params).fit(X)
+    with pytest.raises(TypeError, match=message):
+        estimator.save(tmp_path / "a")
+    assert not os.listdir(tmp_path)
+
+
+def test_only_fitted_estimators_of_our_own_are_saved(X, tmp_path):
+    with pytest.raises(NotFittedError):
+        small().save(tmp_path / "a")
+    estimator = Own(backbone="convnet", epochs=0).fit(X)
+    with pytest.raises(TypeError, match="Own is no class of skssl's"):
+        estimator.save(tmp_path / "a")
+    assert not os.listdir(tmp_path)
+
+
+# Files
+
+
+def test_tensors_and_plain_values_come_back(tmp_path):
+    path = tmp_path / "a.safetensors"
+    whole = torch.arange(24.0).view(2, 3, 2, 2)
+    tensors = {
+        "last": whole.to(memory_format=torch.channels_last),
+        "part": whole[:, 1],
+        "whole": whole,
+        "inner": whole.flatten()[3:7],
+        "same": whole,
+        "expanded": torch.ones(1).expand(5),
+        "scalar": torch.tensor(3),
+        "flags": torch.tensor([True, False]),
+        "half": torch.ones(2, dtype=torch.bfloat16),
+        "bytes": torch.arange(3, dtype=torch.uint8),
+        "none": torch.zeros(0, 5),
+        "trained": torch.nn.Parameter(torch.ones(2)),
+    }
+    header = {
+        "tuple": (1, [2, (3,)]),
+        "!tuple": {"!float": "inf", "!!": None},
+        "floats": [float("inf"), float("-inf"), 1e-320, 0.1],
+        "numpy": [np.float32(0.5), np.int64(-(2**63)), np.bool_(True)],
+        "text": "\ud800 ü \x00",
+    }
+    write(path, header, tensors)
+    found, loaded = read(path)
+    assert found == header
+    assert type(found["numpy"][0]) is float
+    assert loaded.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert torch.equal(loaded[name], tensor)
+        assert loaded[name].dtype == tensor.dtype
+    first = path.read_bytes()
+    write(path, header, tensors)
+    assert path.read_bytes() == first, "the same is saved as the same"
+    write(path, {"nan": float("nan")}, {})
+    assert np.isnan(read(path)[0]["nan"])
+    with pytest.raises(TypeError, match=r"header\['a'\]\[0\] must be a plain value.*Got <object"):
+        write(path, {"a": [object()]}, {})
+    with pytest.raises(ValueError, match="64 bits"):
+        write(path, {"a": 2**64}, {})
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "a.safetensors"
+    write(path, {"old": True}, {})
+    (tmp_path / "link").symlink_to(path)
+    write(tmp_path / "link", {"old": 1}, {})
+    assert (tmp_path / "link").is_symlink()
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(
+        OSError, match=r"a\.safetensors' could not be written, what was there is as before: No space"
+    ) as of:
+        write(path, {"old": False}, {})
+    assert of.value.errno == errno.ENOSPC
+    assert sorted(os.listdir(tmp_path)) == ["a.safetensors", "link"]
+    assert read(path)[0] == {"old": 1}
+    with pytest.raises(FileNotFoundError, match=r"none/a' could not be written"):
+        write(tmp_path / "none" / "a", {}, {})
+    with pytest.raises(IsADirectoryError, match="could not be written"):
+        write(tmp_path, {}, {})
+    with pytest.raises(FileNotFoundError):
+        read(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "Expecting property name"),
+        ("[]", "lacks the format's number"),
+        ('{"format": 2, "header": {}}', "format 2 of a newer skssl, this one reads up to 1"),
+        ('{"format": 1, "header": {}}', "not in the form that skssl writes"),
+        ('{"format": 1, "sha256": "0", "header": {}}', "checksum"),
+        ('{"format": 1, "header": {"a": 1, "a": 2}}', "'a' twice"),
+        ('{"format": 1, "header": {"a": NaN}}', "NaN is not JSON"),
+        ('{"format": 1, "header": {"a": 1e999}}', "1e999 is more than a float can hold"),
+        (f'{{"format": {"1" * 5000}}}', "does not fit into 64 bits"),
+        (f'{{"format": 1, "header": {"[" * 10**6}', "nested too deeply"),
+        (f'{{"format": 1, "header": {"[" * 10**4}{"]" * 10**4}}}', "nested too deeply|not in the form"),
+    ],
+    ids=range(11),
+)
+def test_headers_that_are_refused(text, message, tmp_path):
+    path = tmp_path / "a"
+    safetensors.torch.save_file({"a": torch.zeros(2)}, path, {"skssl": text})
+    with pytest.raises(ValueError, match=message) as of:
+        read(path)
+    assert str(path) in str(of.value)
+
+
+def test_what_is_no_file_of_ours_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("pipe", ""):
+        with pytest.raises(ValueError, match="no regular file"):
+            skssl.load(tmp_path / name)
+    safetensors.torch.save_file({"a": torch.zeros(2)}, tmp_path / "other")
+    with pytest.raises(ValueError, match=r"other' is a safetensors file, but was not written by skssl"):
+        skssl.load(tmp_path / "other")
+    torch.save({"a": torch.zeros(2)}, tmp_path / "pickle")
+    with pytest.raises(ValueError, match=r"pickle' cannot be read: its header would have \d+ bytes"):
+        skssl.load(tmp_path / "pickle")
+    write(tmp_path / "empty", {}, {})
+    with pytest.raises(ValueError, match="empty' cannot be loaded: 'skssl' must be the version"):
+        skssl.load(tmp_path / "empty")
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """The header and the tensors of a saved estimator."""
+    path = tmp_path_factory.mktemp("saved") / "a"
+    small(aux=Rotation()).fit(make_shapes(16, image_size=16, random_state=0)[0]).save(path)
+    return read(path)
+
+
+def test_damage_is_found(saved, tmp_path):
+    path = tmp_path / "a"
+    write(path, *saved)
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1  # a weight
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="its checksum is another one"):
+        skssl.load(path)
+
+
+def with_parameters(header, **params):
+    return {**header, "parameters": {**header["parameters"], **params}}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda header, tensors: {**header, "class": "FineTuner"}, "Unknown class 'FineTuner'"),
+        (lambda header, tensors: {**header, "class": "SSLTransformer"}, "Unknown class"),
+        (lambda header, tensors: {**header, "code": "1"}, "'code' is unknown"),
+        (
+            lambda header, tensors: {**with_parameters(header, epoch=1), "skssl": "9.9"},
+            r"\(it was saved by skssl '9\.9'\): SimCLR has no parameter 'epoch'",
+        ),
+        (lambda header, tensors: {**header, "shape": (3, 16)}, "'shape' must be channels, height and width"),
+        (lambda header, tensors: with_parameters(header, callbacks=[]), "SimCLR has no parameter 'callbacks'"),
+        (lambda header, tensors: with_parameters(header, momentum=float("nan")), "'momentum' parameter of SimCLR"),
+        (lambda header, tensors: with_parameters(header, backbone="resnet18"), "The tensor 'net.encoder"),
+        (lambda header, tensors: with_parameters(header, proj_dim=10**12), r"must be of shape \(1000000000000, 4\)"),
+        (lambda header, tensors: with_parameters(header, proj_dim=2**62), "cannot be loaded"),
+        (lambda header, tensors: with_parameters(header, proj_layers=10**9), "'proj_layers' parameter of SimCLR"),
+        (
+            lambda header, tensors: with_parameters(
+                header, aux={"object": {"class": "JigsawTask", "parameters": {"n_permutations": 10**9}}}
+            ),
+            "'n_permutations' parameter of JigsawTask",
+        ),
+        (
+            lambda header, tensors: with_parameters(header, augment={"object": {"class": "os", "parameters": {}}}),
+            "Unknown class 'os'",
+        ),
+        (lambda header, tensors: with_parameters(header, optimizer={"optimizer": "system"}), "Unknown optimizer"),
+        (lambda header, tensors: with_parameters(header, optimizer={"call": "system"}), "stands for nothing"),
+        (lambda header, tensors: with_parameters(header, aux=["x" * 10**6]), "take more than"),
+        (lambda header, tensors: tensors.pop("net.encoder.features.0.weight") is None, "0.weight' is missing"),
+        (lambda header, tensors: tensors.update({"net.more": torch.ones(1)}), "'net.more' is unknown"),
+        (lambda header, tensors: tensors.update({"more": torch.ones(1)}), "'more' is unknown"),
+        (lambda header, tensors: tensors.update({"optimizer.0.exp_avg": torch.ones(1)}), "exp_avg' is unknown"),
+        (
+            lambda header, tensors: tensors.update({"optimizer.0.momentum_buffer": torch.ones(1)}),
+            r"momentum_buffer' must be of shape \(16, 3, 3, 3\)",
+        ),
+        (lambda header, tensors: tensors.update({"optimizer.99.x": torch.ones(1)}), "no parameter '99'"),
+        (lambda header, tensors: {**header, "rates": [0.1, 0.1]}, "'rates' must be 1"),
+    ],
+    ids=range(23),
+)
+def test_forged_files_are_refused_at_once(change, message, saved, tmp_path):
+    header, tensors = saved[0], dict(saved[1])
+    found = change(header, tensors)
+    write(tmp_path / "a", found if isinstance(found, dict) else header, tensors)
+    before, started = largest(), time.perf_counter()
+    with pytest.raises(ValueError, match=message) as of:
+        skssl.load(tmp_path / "a")
+    assert str(tmp_path / "a") in str(of.value)
+    assert time.perf_counter() - started < 2
+    assert largest() - before < 2**27
+
+
+def test_images_may_be_claimed_to_be_huge(saved, tmp_path):
+    write(tmp_path / "a", {**saved[0], "shape": (3, 10**5, 10**5), "n_samples": 10**12}, saved[1])
+    before = largest()
+    assert skssl.load(tmp_path / "a").n_features_in_ == 3 * 10**10, "this network reads images of any size"
+    assert largest() - before < 2**27
+
+
+def test_fuzzed_files(tmp_path):
+    cases, check = TARGETS["load"](tmp_path)
+    hypothesis.configuration.set_hypothesis_home_dir(tmp_path.parent / "hypothesis")
+    settings = hypothesis.settings(
+        max_examples=400,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    settings(hypothesis.given(cases)(check))()
+
+
+def test_the_format_stays_readable(saved, tmp_path):
+    """What is written by hand, as the documentation of the format says, is read."""
+    header, tensors = {"a": {"!tuple": [1, {"!float": "inf"}]}}, {"x": torch.ones(2)}
+    text = json.dumps({"format": 1, "sha256": digest(header, tensors), "header": header})
+    safetensors.torch.save_file(tensors, tmp_path / "a", {"skssl": text})
+    assert read(tmp_path / "a")[0] == {"a": (1, float("inf"))}
+
+
+# Export
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    """An untrained ResNet-18 with the stem for large images."""
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 72, 72, 3), dtype=np.uint8)
+    params = {"backbone": "resnet18", "epochs": 0, "precision": "float32", "random_state": 0}
+    return skssl.SimCLR(**params).fit(pixels), pixels
+
+
+def normalized(estimator, X):
+    return estimator.net_.augmentations[0].normalize(torch.from_numpy(X.copy()).permute(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_torchvision_loads_the_weights(suffix, resnet, tmp_path):
+    estimator, X = resnet
+    path = tmp_path / f"encoder{suffix}"
+    estimator.export(path)
+    state = safetensors.torch.load_file(path) if suffix == ".safetensors" else torch.load(path, weights_only=True)
+    net = torchvision.models.resnet18()
+    assert net.load_state_dict(state, strict=False).missing_keys == ["fc.weight", "fc.bias"]
+    net.fc = torch.nn.Identity()
+    with torch.no_grad():
+        features = net.eval()(normalized(estimator, X))
+    np.testing.assert_allclose(features, estimator.transform(X), rtol=1e-4, atol=1e-5)
+
+
+def test_timm_loads_the_weights(resnet, tmp_path):
+    timm = pytest.importorskip("timm", reason="timm is not installed")
+    estimator, X = resnet
+    estimator.export(tmp_path / "encoder.safetensors")
+    net = timm.create_model("resnet18", num_classes=0, checkpoint_path=str(tmp_path / "encoder.safetensors"))
+    with torch.no_grad():
+        features = net.eval()(normalized(estimator, X))
+    np.testing.assert_allclose(features, estimator.transform(X), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "estimator",
+    [small(), small(augment=Augmentation(size=24)), quick(skssl.DeepCluster), small(backbone="resnet18")],
+    ids=["as it is", "resized", "with a hook", "resnet18"],
+)
+def test_onnx_gives_what_transform_gives(estimator, X, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed")
+    estimator.set_params(precision="float32", batch_size=40).fit(X).export(tmp_path / "encoder.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "encoder.onnx")
+    for n in (1, 7):
+        images = (X[:n] / 255).astype(np.float32).transpose(0, 3, 1, 2)
+        (features,) = session.run(["features"], {"images": images})
+        np.testing.assert_allclose(features, estimator.transform(X[:n]), rtol=1e-4, atol=1e-5)
+
+
+def test_other_suffixes_are_refused(resnet, tmp_path):
+    with pytest.raises(ValueError, match=r"Unknown suffix of the exported file '\.onx', did you mean '\.onnx'"):
+        resnet[0].export(tmp_path / "encoder.onx")
+    with pytest.raises(NotFittedError):
+        skssl.SimCLR().export(tmp_path / "encoder.onnx")
