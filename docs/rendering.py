@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ def render() -> None:
         file = RECORDED / f"{name}.csv"
         if file.exists():
             page(name, pd.read_csv(file).fillna({"backbone": ""}).drop_duplicates(keys, keep="last"))
+    cluster()
     shown = {"data set": 10, "recipe": 20, "estimator": 45, "linear": 6, "kNN": 6, "source": 13}
     of_papers("recipes", {name: getattr(recipes, name) for name in DATA_SETS}, shown)
     of_papers("fine_tuning", {"": recipes.FINE_TUNING}, {"recipe": 20, "estimator": 50, "source": 30})
@@ -98,6 +100,30 @@ def scaling(name: str, rows: pd.DataFrame) -> None:
     rows[whole] = rows[whole].astype(int)
     keys = ["varied", "backbone", "images", "source", "pixels", "batch"]
     write(name, rows[[*keys, *titles, "hardware", "commit"]].rename(columns=titles))
+
+
+def cluster() -> None:
+    """Render what the page on scaling computes: the share of several devices' time that is not spent on waiting."""
+    # Multiply-adds a view, weights, passes through BatchNorm, embeddings' width, images a batch; of SimSiam and SimCLR
+    jobs = {
+        "SimSiam, ResNet-18, 32x32, batch 512": (0.56e9, 21e6, 2 * 24, 2048, 512),
+        "SimCLR, ResNet-50, 224x224, batch 4096": (4.1e9, 28e6, 55, 128, 4096),
+    }
+    links = {"one machine": (300e9, 20e-6), "Ethernet": (12.5e9, 60e-6), "InfiniBand": (50e9, 25e-6)}
+    rows = []
+    for job, (multiplied, weights, layers, width, batch) in jobs.items():
+        one = 2 * batch * 6 * multiplied / 200e12
+        for link, (bandwidth, latency) in links.items():
+            row: dict[str, Any] = {"job": job, "link": link, "step of one device, ms": round(1000 * one, 1)}
+            for devices in (2, 4, 8, 16, 64):
+                ring = 2 * (devices - 1) / devices / bandwidth
+                compute = one / devices
+                waiting = max(0.0, ring * 4 * weights - 2 / 3 * compute) + ring * 4 * 2 * batch * width
+                waiting += 4 * layers * latency * math.ceil(math.log2(devices))
+                fits = link != "one machine" or devices <= 8
+                row[f"{devices} devices"] = f"{compute / (compute + waiting):.2f}" if fits else ""
+            rows.append(row)
+    write("cluster", pd.DataFrame(rows))
 
 
 def probes(name: str, rows: pd.DataFrame) -> None:
