@@ -26,6 +26,7 @@ from skssl.optim import LARC, LARS
 
 LARGEST_PARAMETERS = 2**16  # characters; arrays do not count
 OUTPUTS = None, "default", "pandas", "polars"  # what set_output takes
+SCALARS = "bool", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)), "float32", "float64"
 UNSAVED = ("callbacks",)  # parameters that are None in what is loaded
 
 
@@ -122,7 +123,7 @@ def load(path: str | os.PathLike[str]) -> SSLTransformer:
         return _rebuild(header, tensors)
     except Exception as error:  # whatever a hostile file makes the checks of parameters trip over
         version = header.get("skssl")
-        other = f" (it was saved by skssl {reprlib.repr(version)})" if version != skssl.__version__ else ""
+        other = "" if version in (None, skssl.__version__) else f" (it was saved by skssl {reprlib.repr(version)})"
         raise ValueError(f"{os.fspath(path)!r} cannot be loaded{other}: {first_line(error)}") from error
 
 
@@ -243,8 +244,10 @@ def _pack_parameters(estimator: Any, arrays: list[Any]) -> dict[str, Any]:
 
 def _pack(value: Any, name: str, arrays: list[Any]) -> Any:
     """Bring a parameter into plain values."""
-    if value is None or isinstance(value, bool | int | float | str | np.generic):
-        return value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, np.generic) and value.dtype.name in SCALARS:  # they compute in another precision
+        return {"scalar": (value.dtype.name, value.item())}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
     if isinstance(value, list | tuple):
         return type(value)([_pack(of, f"{name}[{i}]", arrays) for i, of in enumerate(value)])
     if isinstance(value, dict):
@@ -288,6 +291,8 @@ def _unpack(value: Any, arrays: dict[int, Any]) -> Any:
             return {name: _unpack(inner, arrays) for name, inner in of.items()}
         case [("device", str(name))]:
             return torch.device(name)
+        case [("scalar", (str(name), bool() | int() | float() as number))] if name in SCALARS:
+            return np.dtype(name).type(number)
         case [("tensor", int(number))] if number in arrays:
             return arrays[number]
         case [("array", int(number))] if number in arrays:
