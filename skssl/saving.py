@@ -187,7 +187,7 @@ def _is_float(value: Any) -> bool:
     return type(value) is float and math.isfinite(value)
 
 
-def _is_sequence(kind: type, of: Callable[[Any], bool], length: int | None = None) -> Callable[[Any], bool]:
+def _is_sequence(kind: Any, of: Callable[[Any], bool], length: int | None = None) -> Callable[[Any], bool]:
     """Whether something is a list or a tuple of such things."""
     return lambda value: type(value) is kind and length in (None, len(value)) and all(map(of, value))
 
@@ -259,7 +259,7 @@ def _pack(value: Any, name: str, arrays: list[Any]) -> Any:
             arrays.append(value)
         number = next(i for i, of in enumerate(arrays) if of is value)
         return {"tensor" if isinstance(value, Tensor) else "array": number}
-    if isinstance(value, type) and _optimizers().get(value.__name__) is value:
+    if isinstance(value, type) and any(of is value for of in _optimizers().values()):
         return {"optimizer": value.__name__}
     if not isinstance(value, type) and _classes(BaseEstimator).get(type(value).__name__) is type(value):
         return {"object": {"class": type(value).__name__, "parameters": _pack_parameters(value, arrays)}}
