@@ -26,6 +26,7 @@ from skssl.optim import LARC, LARS, laid_out_as, moved_by
 
 LARGEST_PARAMETERS = 2**16  # characters; arrays do not count
 OUTPUTS = None, "default", "pandas", "polars"  # what set_output takes
+SCALARS = "bool", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)), "float32", "float64"
 UNSAVED = ("callbacks", "checkpoint")  # parameters that are None in what is loaded
 
 
@@ -123,7 +124,7 @@ def load(path: str | os.PathLike[str]) -> SSLTransformer:
         return _rebuild(header, tensors)
     except Exception as error:  # whatever a hostile file makes the checks of parameters trip over
         version = header.get("skssl")
-        other = f" (it was saved by skssl {reprlib.repr(version)})" if version != skssl.__version__ else ""
+        other = "" if version in (None, skssl.__version__) else f" (it was saved by skssl {reprlib.repr(version)})"
         raise ValueError(f"{os.fspath(path)!r} cannot be loaded{other}: {first_line(error)}") from error
 
 
@@ -187,7 +188,7 @@ def _is_float(value: Any) -> bool:
     return type(value) is float and math.isfinite(value)
 
 
-def _is_sequence(kind: type, of: Callable[[Any], bool], length: int | None = None) -> Callable[[Any], bool]:
+def _is_sequence(kind: Any, of: Callable[[Any], bool], length: int | None = None) -> Callable[[Any], bool]:
     """Whether something is a list or a tuple of such things."""
     return lambda value: type(value) is kind and length in (None, len(value)) and all(map(of, value))
 
@@ -244,8 +245,10 @@ def _pack_parameters(estimator: Any, arrays: list[Any]) -> dict[str, Any]:
 
 def _pack(value: Any, name: str, arrays: list[Any]) -> Any:
     """Bring a parameter into plain values."""
-    if value is None or isinstance(value, bool | int | float | str | np.generic):
-        return value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, np.generic) and value.dtype.name in SCALARS:  # they compute in another precision
+        return {"scalar": (value.dtype.name, value.item())}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
     if isinstance(value, list | tuple):
         return type(value)([_pack(of, f"{name}[{i}]", arrays) for i, of in enumerate(value)])
     if isinstance(value, dict):
@@ -257,7 +260,7 @@ def _pack(value: Any, name: str, arrays: list[Any]) -> Any:
             arrays.append(value)
         number = next(i for i, of in enumerate(arrays) if of is value)
         return {"tensor" if isinstance(value, Tensor) else "array": number}
-    if isinstance(value, type) and _optimizers().get(value.__name__) is value:
+    if isinstance(value, type) and any(of is value for of in _optimizers().values()):
         return {"optimizer": value.__name__}
     if not isinstance(value, type) and _classes(BaseEstimator).get(type(value).__name__) is type(value):
         return {"object": {"class": type(value).__name__, "parameters": _pack_parameters(value, arrays)}}
@@ -289,6 +292,8 @@ def _unpack(value: Any, arrays: dict[int, Any]) -> Any:
             return {name: _unpack(inner, arrays) for name, inner in of.items()}
         case [("device", str(name))]:
             return torch.device(name)
+        case [("scalar", (str(name), bool() | int() | float() as number))] if name in SCALARS:
+            return np.dtype(name).type(number)
         case [("tensor", int(number))] if number in arrays:
             return arrays[number]
         case [("array", int(number))] if number in arrays:

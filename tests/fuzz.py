@@ -4,6 +4,7 @@ import argparse
 import faulthandler
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 import hypothesis
@@ -24,14 +25,13 @@ def main():
         home = Path(folder) / "files"
         home.mkdir()
         cases, check = TARGETS[args.target](home)
-        done, started = 0, time.perf_counter()
-        while done < args.cases and time.perf_counter() - started < args.seconds:
+        outcomes: Counter[str] = Counter()
+        started = time.perf_counter()
+        while (done := outcomes.total()) < args.cases and time.perf_counter() - started < args.seconds:
 
             def one(case):
-                nonlocal done
                 faulthandler.dump_traceback_later(60, exit=True)  # a hang is a failure, too
-                check(case)
-                done += 1
+                outcomes[check(case)] += 1
 
             settings = hypothesis.settings(
                 max_examples=min(BATCH, args.cases - done),
@@ -41,7 +41,11 @@ def main():
             )
             settings(hypothesis.seed(args.seed + done)(hypothesis.given(cases)(one)))()
             seconds = time.perf_counter() - started
-            print(f"{done} cases in {seconds:.0f} s, {done / seconds:.0f}/s", flush=True)
+            print(
+                f"{outcomes.total()} cases in {seconds:.0f} s, {outcomes.total() / seconds:.0f}/s",
+                dict(outcomes),
+                flush=True,
+            )
         faulthandler.cancel_dump_traceback_later()
 
 

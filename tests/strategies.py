@@ -1,6 +1,7 @@
 """What fuzzing feeds to the library, and what must come out: shared by the tests and by ``tests/fuzz.py``.
 
-Each of `TARGETS` is a function from a folder to a strategy for cases and a check of one case.
+Each of `TARGETS` is a function from an empty folder to a strategy for cases and a check, which returns the kind of a
+case's outcome.
 """
 
 import contextlib
@@ -168,7 +169,9 @@ def loading(folder):
             assert path in message, f"does not name the file: {message}"
             assert len(message) < 1000
             assert "\n" not in message
+            outcome = "refused"
         else:
+            outcome = "loaded"
             channels, height, width = estimator._shape
             if max(estimator._shape) <= 64 and channels == 3:
                 dtype = np.uint8 if estimator._scale is None else np.float32
@@ -178,6 +181,7 @@ def loading(folder):
         assert time.perf_counter() - started < SECONDS
         assert largest() - before < BYTES
         assert os.listdir(folder) == [os.path.basename(path)]
+        return outcome
 
     return cases, check
 

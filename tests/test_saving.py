@@ -48,7 +48,7 @@ def goes_on_alike(estimator, path, X, y=None):
         assert name == "callbacks" or repr(other) == repr(value) or other == value
     assert loaded.n_features_in_ == estimator.n_features_in_
     assert np.array_equal(loaded.transform(X), estimator.transform(X))
-    pd.testing.assert_frame_equal(loaded.history_, estimator.history_)
+    pd.testing.assert_frame_equal(loaded.history_, estimator.history_, check_dtype=False)
     estimator.partial_fit(X, y)
     loaded.partial_fit(X, y)
     assert_same_net(estimator, loaded)
@@ -80,7 +80,7 @@ def test_what_is_loaded_goes_on_as_if_it_had_not_been_saved(method, X, y, tmp_pa
 def test_parameters_of_all_kinds(params, X, tmp_path):
     loaded = goes_on_alike(small(epochs=3, **params).fit(X), tmp_path / "a", X)
     for name, value in params.items():
-        assert type(getattr(loaded, name)) is type(value.item() if isinstance(value, np.generic) else value)
+        assert type(getattr(loaded, name)) is type(value)
 
 
 def test_arrays_among_the_parameters(X, tmp_path):
@@ -142,7 +142,7 @@ class Own(skssl.SimCLR):
     ("params", "message"),
     [
         ({"backbone": torch.nn.Conv2d(3, 4, 3)}, r"SimCLR\.backbone cannot be saved: .* joblib\.dump"),
-        ({"backbone": lambda: torch.nn.Conv2d(3, 4, 3)}, r"SimCLR\.backbone cannot be saved: .*lambda"),
+        ({"backbone": lambda: torch.nn.Conv2d(3, 4, 3)}, r"SimCLR\.backbone cannot be saved: .*function"),
         ({"optimizer": type("Mine", (torch.optim.SGD,), {})}, r"SimCLR\.optimizer cannot be saved: .*Mine"),
         ({"random_state": np.random.RandomState(0)}, r"SimCLR\.random_state cannot be saved: .*RandomState"),
         ({"aux": [type("Turned", (Rotation,), {})()]}, r"SimCLR\.aux\[0\] cannot be saved: .*Turned"),
@@ -228,6 +228,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     assert of.value.errno == errno.ENOSPC
     assert sorted(os.listdir(tmp_path)) == ["a.safetensors", "link"]
     assert read(path)[0] == {"old": 1}
+    monkeypatch.undo()
     with pytest.raises(FileNotFoundError, match=r"none/a' could not be written"):
         write(tmp_path / "none" / "a", {}, {})
     with pytest.raises(IsADirectoryError, match="could not be written"):
@@ -313,7 +314,8 @@ def with_parameters(header, **params):
         (lambda header, tensors: with_parameters(header, callbacks=[]), "SimCLR has no parameter 'callbacks'"),
         (lambda header, tensors: with_parameters(header, momentum=float("nan")), "'momentum' parameter of SimCLR"),
         (lambda header, tensors: with_parameters(header, backbone="resnet18"), "The tensor 'net.encoder"),
-        (lambda header, tensors: with_parameters(header, proj_dim=10**12), r"must be of shape \(1000000000000, 4\)"),
+        (lambda header, tensors: with_parameters(header, hidden_dim=10**12), r"must be of shape \(10{12}, 128\)"),
+        (lambda header, tensors: with_parameters(header, proj_dim=10**12), "cannot be loaded"),
         (lambda header, tensors: with_parameters(header, proj_dim=2**62), "cannot be loaded"),
         (lambda header, tensors: with_parameters(header, proj_layers=10**9), "'proj_layers' parameter of SimCLR"),
         (
@@ -340,7 +342,7 @@ def with_parameters(header, **params):
         (lambda header, tensors: tensors.update({"optimizer.99.x": torch.ones(1)}), "no parameter '99'"),
         (lambda header, tensors: {**header, "rates": [0.1, 0.1]}, "'rates' must be 1"),
     ],
-    ids=range(23),
+    ids=range(24),
 )
 def test_forged_files_are_refused_at_once(change, message, saved, tmp_path):
     header, tensors = saved[0], dict(saved[1])
@@ -365,13 +367,15 @@ def test_fuzzed_files(tmp_path):
     cases, check = TARGETS["load"](tmp_path)
     hypothesis.configuration.set_hypothesis_home_dir(tmp_path.parent / "hypothesis")
     settings = hypothesis.settings(
-        max_examples=400,
+        max_examples=300,
         deadline=None,
         database=None,
         derandomize=True,
         suppress_health_check=list(hypothesis.HealthCheck),
     )
-    settings(hypothesis.given(cases)(check))()
+    outcomes = set()
+    settings(hypothesis.given(cases)(lambda case: outcomes.add(check(case))))()
+    assert outcomes == {"loaded", "refused"}
 
 
 def test_the_format_stays_readable(saved, tmp_path):
