@@ -13,10 +13,11 @@ import joblib
 import torch
 from sklearn.frozen import FrozenEstimator
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from skssl.base import SSLTransformer
 from skssl.images import as_images
+from skssl.items import is_data_set
+from skssl.mapped import mapping_of, pieces
 
 IDLE = ("verbose", "n_jobs")  # parameters that change no result
 
@@ -82,7 +83,10 @@ def digest_images(X: Any) -> str:
     >>> digest_images(np.zeros((5, 8, 8))) == digest_images(np.ones((5, 8, 8)))
     False
     """
-    if isinstance(X, Dataset):
+    mapping = mapping_of(X)
+    if mapping is not None:  # a copy in memory has another digest, as joblib.hash says, too
+        return joblib.hash(["mapped", X.shape, [joblib.hash(part) for part in pieces(X, mapping)]])
+    if is_data_set(X):
         images = as_images(X, reset=False)
         batches = torch.arange(len(images)).split(512)
         return joblib.hash([joblib.hash(images.read(index).cpu().numpy()) for index in batches])

@@ -6,6 +6,7 @@ import itertools
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -270,8 +271,8 @@ class ImageLoader:
             The next batch.
         """
         permutation = torch.randperm(len(self.images), generator=order) if chosen is None else chosen.cpu()
-        for index in permutation[: len(self) * self.batch_size].split(self.batch_size):
-            images = self.images.read(index)  # by numbers on the host, where a data set needs them
+        indices = permutation[: len(self) * self.batch_size].split(self.batch_size)
+        for index, images in self.images.batches(indices):  # by numbers on the host, where a data set needs them
             index = index.to(self.device, non_blocking=True)
             target = None if self.target is None else self.target.index_select(0, index)
             yield Batch(images, self.views(images, draws, index), index, target, draws)
@@ -317,11 +318,11 @@ def encode(
     float32 Tensor of shape (n, d)
         The features of the images, in their order.
     """
-    with keeping_memory(), evaluating(module), torch.inference_mode(), in_precision(dtype, device):
+    with closing(images), keeping_memory(), evaluating(module), torch.inference_mode(), in_precision(dtype, device):
         network = folded(module)
         features = [
-            network(augment.still(images.read(index).to(device))).float().to(to)
-            for index in torch.arange(len(images)).split(at_a_time(images.shape, device))
+            network(augment.still(batch.to(device))).float().to(to)
+            for _, batch in images.batches(torch.arange(len(images)).split(at_a_time(images.shape, device)))
         ]
     return torch.cat(features)
 
@@ -476,9 +477,9 @@ class Trainer(NeuralNet):
             How many.
         """
         target = None if target is None else target.to(self.device)
-        with keeping_memory():
+        with keeping_memory(), closing(images.to(self.device)) as there:
             self.notify("on_train_begin", X=images, y=target)
-            self.fit_loop(images.to(self.device), target, epochs=epochs)
+            self.fit_loop(there, target, epochs=epochs)
             self.notify("on_train_end", X=images, y=target)
 
     def table(self) -> pd.DataFrame:
