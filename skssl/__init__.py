@@ -4,7 +4,7 @@ from skssl.augment import Augmentation, MultiCrop
 from skssl.comparison import compare
 from skssl.dense import DetectionTransfer, SegmentationTransfer
 from skssl.display import EmbeddingDisplay, NeighborsDisplay, ResultsDisplay, TrainingDisplay, ViewsDisplay
-from skssl.errors import CollapseWarning
+from skssl.errors import BadImageWarning, CollapseWarning
 from skssl.finetune import Distiller, FineTuner, label_fraction
 from skssl.methods import (
     BYOL,
@@ -49,6 +49,7 @@ __all__ = [
     "PCL",
     "PIRL",
     "Augmentation",
+    "BadImageWarning",
     "BarlowTwins",
     "CollapseWarning",
     "Colorization",

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import assert_all_finite, check_random_state
-from sklearn.utils._param_validation import Interval
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 from torch import Tensor, nn
 
@@ -131,6 +131,14 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         "auto" is CUDA, else MPS, else the CPU.
     callbacks : list of skorch callbacks, default=None
         Called as in any skorch net, with the net as their first argument.
+    on_bad_image : {"raise", "skip"}, default="raise"
+        What `fit` does with files, PIL images and items of data sets that cannot be read. "skip" goes on without them,
+        as long as there are others, and tells their number and the first of them in a `BadImageWarning`. y is as long
+        as X nevertheless. Where a data set is read as the training goes, the next item that can be read stands in for
+        a bad one. `transform` always raises, since its rows are those of X.
+    n_jobs : int, default=None
+        Processes that read a data set's items; the images and their order do not depend on it. None and 1 are this
+        process, -1 is one for each core. Images in memory, and in mapped files, need none.
     random_state : int, RandomState instance or None, default=None
         Seed of the weights, the order, the augmentation and all else. The global random state is not used.
     checkpoint : str or path-like, default=None
@@ -174,6 +182,8 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     compile: bool = False
     device: Any = "auto"
     callbacks: Any = None
+    on_bad_image: str = "raise"
+    n_jobs: int | None = None
     random_state: Any = None
     checkpoint: Any = None
     checkpoint_every: Any = "10 min"
@@ -207,6 +217,12 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         "compile": ["boolean"],
         "device": [str, torch.device],
         "callbacks": [list, str, None],
+        "on_bad_image": [StrOptions({"raise", "skip"})],
+        "n_jobs": [
+            Interval(Integral, None, -1, closed="right"),
+            Interval(Integral, 1, None, closed="left"),
+            None,
+        ],
         "random_state": ["random_state"],
         "checkpoint": [str, os.PathLike, None],
         "checkpoint_every": [Interval(Integral, 1, None, closed="left"), str, datetime.timedelta],
@@ -332,7 +348,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         OSError, RuntimeError
             If the folder `checkpoint` cannot be written to, or another run is using it.
         """
-        images = self._read(X, reset=True)
+        images = self._read(X, reset=True, on_bad_image=self.on_bad_image)
         self.net_ = self._make_trainer(images)
         train(self, self.net_, images, self._target(y, images))
         return self
@@ -361,7 +377,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             As in `fit`, and for another number of images where the method keeps something for every image.
         """
         first = not self.__sklearn_is_fitted__()
-        images = self._read(X, reset=first)
+        images = self._read(X, reset=first, on_bad_image=self.on_bad_image)
         if first:
             self.net_ = self._make_trainer(images)
         elif self.per_image and len(images) != self.net_.module_.n_samples:
@@ -494,13 +510,17 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             return self.paper["warmup"] * self.epochs
         return self.paper[name]
 
-    def _read(self, X: Any, *, reset: bool) -> Images:
+    def _read(self, X: Any, *, reset: bool, on_bad_image: str = "raise") -> Images:
         """Turn X into images of the shape and the range that the estimator was fitted to."""
         if reset:
-            images = as_images(X, self.image_shape, estimator=self)
+            self._validate_params()  # before what may take long
+        like = {} if reset else {"shape": self._shape, "scale": self._scale}
+        images = as_images(
+            X, self.image_shape, estimator=self, reset=reset, on_bad_image=on_bad_image, n_jobs=self.n_jobs, **like
+        )
+        if reset:
             self._shape, self._scale = images.shape, images.scale
-            return images
-        return as_images(X, self.image_shape, estimator=self, reset=False, shape=self._shape, scale=self._scale)
+        return images
 
     def _augmentations(self, side: int) -> list[Augmentation]:
         """One augmentation a view."""
@@ -589,9 +609,8 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             return None
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
-        target = number_classes(y)[1]
-        if len(target) != len(images):
-            raise ValueError(
-                f"Found input variables with inconsistent numbers of samples: {[len(images), len(target)]}"
-            )
-        return target
+        target, kept = number_classes(y)[1], images.kept
+        n_given = len(images) if kept is None else len(kept)
+        if len(target) != n_given:
+            raise ValueError(f"Found input variables with inconsistent numbers of samples: {[n_given, len(target)]}")
+        return target if kept is None else target[torch.from_numpy(kept)]

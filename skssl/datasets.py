@@ -148,7 +148,7 @@ def _from_folder(folder: Path, split: str) -> tuple[np.ndarray | list[str], np.n
     paths = [str(folder / file) for file in chosen]
     names = [f"The file {path!r}" for path in paths]
     sizes = {inspect_picture(path, name)[1] for path, name in zip(paths, names, strict=True)}
-    return (paths, y) if len(sizes) > 1 else (read_pictures(paths, names), y)
+    return (paths, y) if len(sizes) > 1 else (read_pictures(paths, names.__getitem__), y)
 
 
 def _from_archive(archive: Path, split: str, home: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -169,7 +169,7 @@ def _from_archive(archive: Path, split: str, home: Path) -> tuple[np.ndarray, np
     for part in [split, *sorted(others)]:
         chosen, y = _choose(list(files), part, archive)
         names = [f"The file {name!r} in {str(archive)!r}" for name in chosen]
-        arrays |= {f"X_{part}": read_pictures([files[name] for name in chosen], names), f"y_{part}": y}
+        arrays |= {f"X_{part}": read_pictures([files[name] for name in chosen], names.__getitem__), f"y_{part}": y}
     with suppress(OSError):  # where nothing can be written, the archive is decoded every time
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=home) as folder:

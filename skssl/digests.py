@@ -15,13 +15,14 @@ import joblib
 import torch
 from sklearn.frozen import FrozenEstimator
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from skssl.images import Images, as_images
+from skssl.items import is_data_set
+from skssl.mapped import mapping_of, pieces
 
 IDLE = ("verbose", "n_jobs", "checkpoint", "checkpoint_every")  # parameters that change no result
 NOT_COMPARED = (*IDLE, "device", "callbacks", "random_state")  # when a training goes on
-READ = 2**28  # bytes of images, as float32, by which a training's are known
+READ = 2**28  # pixels' values by which a training's images are known
 
 
 def digest(value: Any, what: str) -> str:
@@ -85,7 +86,10 @@ def digest_images(X: Any) -> str:
     >>> digest_images(np.zeros((5, 8, 8))) == digest_images(np.ones((5, 8, 8)))
     False
     """
-    if isinstance(X, Dataset):
+    mapping = mapping_of(X)
+    if mapping is not None:  # a copy in memory has another digest, as joblib.hash says, too
+        return joblib.hash(["mapped", X.shape, [joblib.hash(part) for part in pieces(X, mapping)]])
+    if is_data_set(X):
         images = as_images(X, reset=False)
         batches = torch.arange(len(images)).split(512)
         return joblib.hash([joblib.hash(images.read(index).cpu().numpy()) for index in batches])
@@ -104,7 +108,7 @@ def digest_training(estimator: Any, images: Images, target: Tensor | None, **mor
     estimator : estimator
         Whose parameters count.
     images : Images
-        The training images. Of many, so many count that lie evenly apart that they make a quarter of a gigabyte.
+        The training images. Of more than a quarter of a gigabyte so many count, evenly apart, that they make that.
     target : Tensor or None
         Their classes.
     **more : object
@@ -130,7 +134,7 @@ def digest_training(estimator: Any, images: Images, target: Tensor | None, **mor
     seed = getattr(estimator, "random_state", None)
     known |= {"random_state": seed} if isinstance(seed, Integral) else {}  # others give another seed each time
     known |= {"estimator": type(estimator), "y": target, **more}
-    some = torch.linspace(0, len(images) - 1, min(len(images), READ // (4 * math.prod(images.shape)) + 2)).long()
+    some = torch.linspace(0, len(images) - 1, min(len(images), READ // math.prod(images.shape) + 2)).long()
     pixels = [joblib.hash(images.read(index).cpu().numpy()) for index in some.split(512)]
     return {
         "X": joblib.hash([len(images), images.shape, images.scale, pixels]),

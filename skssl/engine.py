@@ -7,6 +7,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -277,8 +278,8 @@ class ImageLoader:
             The next batch.
         """
         permutation = torch.randperm(len(self.images), generator=order) if chosen is None else chosen.cpu()
-        for index in permutation[: len(self) * self.batch_size].split(self.batch_size)[done:]:
-            images = self.images.read(index)  # by numbers on the host, where a data set needs them
+        indices = permutation[: len(self) * self.batch_size].split(self.batch_size)[done:]
+        for index, images in self.images.batches(indices):  # by numbers on the host, where a data set needs them
             index = index.to(self.device, non_blocking=True)
             target = None if self.target is None else self.target.index_select(0, index)
             yield Batch(images, self.views(images, draws, index), index, target, draws)
@@ -324,11 +325,11 @@ def encode(
     float32 Tensor of shape (n, d)
         The features of the images, in their order.
     """
-    with keeping_memory(), evaluating(module), torch.inference_mode(), in_precision(dtype, device):
+    with closing(images), keeping_memory(), evaluating(module), torch.inference_mode(), in_precision(dtype, device):
         network = folded(module)
         features = [
-            network(augment.still(images.read(index).to(device))).float().to(to)
-            for index in torch.arange(len(images)).split(at_a_time(images.shape, device))
+            network(augment.still(batch.to(device))).float().to(to)
+            for _, batch in images.batches(torch.arange(len(images)).split(at_a_time(images.shape, device)))
         ]
     return torch.cat(features)
 
@@ -529,10 +530,10 @@ class Trainer(NeuralNet):
         target = None if target is None else target.to(self.device)
         self.checkpoint = checkpoint
         try:
-            with keeping_memory():
+            with keeping_memory(), closing(images.to(self.device)) as there:
                 self.notify("on_train_begin", X=images, y=target)
                 try:
-                    self.fit_loop(images.to(self.device), target, epochs=epochs)
+                    self.fit_loop(there, target, epochs=epochs)
                 except KeyboardInterrupt as stop:  # from a user, or from a callback such as skorch's EarlyStopping
                     *_, (frame, _) = traceback.walk_tb(stop.__traceback__)
                     if not frame.f_globals["__name__"].startswith("skorch.callbacks"):

@@ -1,8 +1,9 @@
-"""What the library says when something is wrong: its one warning, and the refusal of an unknown name."""
+"""What the library says when something is wrong: its warnings, and the refusal of an unknown name."""
 
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -20,6 +21,36 @@ class CollapseWarning(UserWarning):
     >>> from skssl import CollapseWarning
     >>> warnings.simplefilter("error", CollapseWarning)  # stop a long run as soon as it collapses
     """
+
+
+class BadImageWarning(UserWarning):
+    """Some of the images could not be read and were left out, as ``on_bad_image="skip"`` asks.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> from skssl import BadImageWarning
+    >>> warnings.simplefilter("ignore", BadImageWarning)  # who knows that some are damaged need not be told
+    """
+
+
+def warn_of_bad(bad: Mapping[int, str], n: int, instead: str = "they were left out") -> None:
+    """Warn of images that cannot be read.
+
+    Parameters
+    ----------
+    bad : mapping of int to str
+        What is wrong with them, by their numbers.
+    n : int
+        How many images there are in all.
+    instead : str, default="they were left out"
+        What became of them.
+    """
+    warnings.warn(
+        f"{len(bad)} of the {n} images in X cannot be read, and {instead}. The first: {bad[min(bad)]}",
+        BadImageWarning,
+        stacklevel=2,
+    )
 
 
 def pick(parameter: str, name: str, options: Mapping[str, T]) -> T:

@@ -9,10 +9,8 @@ from __future__ import annotations
 import math
 import operator
 import os
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from copy import copy
-from types import SimpleNamespace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,203 +19,20 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import check_array, validate_data
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset, Subset
+from torch.utils.data import Subset
 
-from skssl.pictures import Size, channels_of, is_pil, read_picture, read_pictures
+from skssl.errors import warn_of_bad
+from skssl.items import DatasetImages, is_data_set, is_dense, is_stream, length_of, peek, read_stream
+from skssl.mapped import Mapping, mapping_of, pieces
+from skssl.pictures import Size, is_pil, read_pictures
+from skssl.sources import Images, MemoryImages, Scale, Shape, describe, gathered, mapped_tensor
 
 __all__ = ["Images", "as_images", "subset"]
 
-Shape = tuple[int, int, int]
-Scale = tuple[float, float]
-
 _FORMS = (
     "an array or tensor (n, h, w), (n, h, w, c) or (n, c, h, w), a 2-D array with image_shape, "
-    "a sequence of file paths or PIL images, or a torch Dataset"
+    "a sequence of file paths or PIL images, or a data set"
 )
-
-
-class Images(ABC):
-    """Images of one shape that are read a batch at a time; made by `as_images`.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        Channels, height and width of every image.
-    scale : (float, float) or None
-        The values that are mapped to 0 and 1 if the images are floats, None if they are uint8.
-    """
-
-    shape: Shape
-    scale: Scale | None
-
-    @abstractmethod
-    def __len__(self) -> int:
-        """Return the number of images."""
-
-    @abstractmethod
-    def read(self, index: Tensor) -> Tensor:
-        """Read the images at some indices.
-
-        Parameters
-        ----------
-        index : Tensor of int64, shape (b,)
-            Which images, best on the device that the images were moved to; any order, repetitions allowed.
-
-        Returns
-        -------
-        Tensor of uint8 or float32, shape (b, c, h, w)
-            uint8 as it was given; floats with `scale` mapped to [0, 1]. Its memory is the caller's own, and
-            may be laid out in another order than its axes.
-        """
-
-    @abstractmethod
-    def to(self, device: torch.device | str) -> Images:
-        """Return the same images on another device, on which `read` then gives its batches.
-
-        Parameters
-        ----------
-        device : torch.device or str
-            Where to. Images in memory are moved as a whole, those of a data set batch by batch.
-
-        Returns
-        -------
-        Images
-            The same images.
-        """
-
-    def take(self, index: Tensor) -> Images:
-        """Choose some of the images, without reading them.
-
-        Parameters
-        ----------
-        index : Tensor of int64, shape (m,)
-            Which.
-
-        Returns
-        -------
-        Images
-            These m images.
-        """
-        return _SomeImages(self, index)
-
-    def _unit(self, batch: Tensor) -> Tensor:
-        """Map `scale` to [0, 1] in place."""
-        if self.scale is None or self.scale == (0.0, 1.0):
-            return batch
-        low, high = self.scale
-        return batch.sub_(low).div_(high - low if high > low else 1.0)
-
-
-class _MemoryImages(Images):
-    """Images that lie in one tensor; a batch is one gather."""
-
-    def __init__(self, data: Tensor, scale: Scale | None) -> None:
-        strides = [stride for size, stride in zip(data.shape, data.stride(), strict=True) if size > 1]
-        if len(data) > 1 and strides[0] < max(strides):  # every image is strewn over the memory: collect it once
-            data = data.contiguous()
-        # The gather runs along the memory, whatever the order of the axes is.
-        axes = [0, *sorted((1, 2, 3), key=data.stride, reverse=True)]
-        self.shape = (data.shape[1], data.shape[2], data.shape[3])
-        self._stored = data.permute(axes)
-        self._axes = [axes.index(axis) for axis in range(4)]
-        self.scale = None if data.dtype == torch.uint8 else _finite_range(self._stored, scale)
-
-    def __len__(self) -> int:
-        return len(self._stored)
-
-    def read(self, index: Tensor) -> Tensor:
-        return self._unit(
-            self._stored.index_select(0, index.to(self._stored.device, non_blocking=True)).permute(self._axes)
-        )
-
-    def to(self, device: torch.device | str) -> Images:
-        moved = copy(self)
-        moved._stored = self._stored.to(device)
-        return moved
-
-
-class _SomeImages(Images):
-    """Some of the images of others."""
-
-    def __init__(self, images: Images, index: Tensor) -> None:
-        self.shape, self.scale = images.shape, images.scale
-        self._images, self._index = images, index
-
-    def __len__(self) -> int:
-        return len(self._index)
-
-    def read(self, index: Tensor) -> Tensor:
-        return self._images.read(self._index.index_select(0, index.to(self._index.device)))
-
-    def to(self, device: torch.device | str) -> Images:
-        return _SomeImages(self._images.to(device), self._index)  # numbers stay on the host, for data sets
-
-
-class _DatasetImages(Images):
-    """Images of a torch data set, read when they are asked for."""
-
-    def __init__(self, dataset: Any, channels: int | None, size: Size | None, scale: Scale | None) -> None:
-        self._dataset, self._length, self._device = dataset, len(dataset), torch.device("cpu")
-        self._channels, self._size = channels, size
-        first = self._tensor(dataset[0], 0)
-        self._channels, self._dtype = first.shape[0], first.dtype
-        self.shape = (first.shape[0], first.shape[1], first.shape[2])
-        self.scale = scale or (0.0, 1.0) if first.is_floating_point() else None
-        self._stack([first], [0])
-
-    def __len__(self) -> int:
-        return self._length
-
-    def read(self, index: Tensor) -> Tensor:
-        indices = index.tolist()
-        if hasattr(self._dataset, "__getitems__"):
-            items = self._dataset.__getitems__(indices)
-        else:
-            items = [self._dataset[i] for i in indices]
-        tensors = [self._tensor(item, i) for item, i in zip(items, indices, strict=True)]
-        return self._unit(self._stack(tensors, indices).to(self._device, non_blocking=True))
-
-    def to(self, device: torch.device | str) -> Images:
-        moved = copy(self)
-        moved._device = torch.device(device)
-        return moved
-
-    def _tensor(self, item: Any, i: int) -> Tensor:
-        """Bring one item to a tensor (c, h, w) of uint8 or float32."""
-        image = item[0] if isinstance(item, (tuple, list)) and len(item) > 0 else item
-        name = f"Item {i} of the data set X"
-        if is_pil(image):
-            image = read_picture(image, name, self._channels or channels_of([image.mode]), self._size)
-        if isinstance(image, np.ndarray) and image.ndim in (2, 3) and image.dtype.kind in "uf":
-            image = _from_numpy(np.atleast_3d(image)).permute(2, 0, 1)
-        if not isinstance(image, Tensor) or image.ndim not in (2, 3):
-            raise TypeError(
-                f"{name} is {_describe(item)}, but a tensor (c, h, w), a PIL image, an array (h, w) or "
-                "(h, w, c), or a tuple that begins with one of these was expected."
-            )
-        if image.dtype != torch.uint8 and not image.is_floating_point():
-            raise TypeError(f"{name} is {_describe(image)}, but uint8 or floats in [0, 1] were expected.")
-        image = image.detach() if image.dtype == torch.uint8 else image.detach().float()
-        return image if image.ndim == 3 else image[None]
-
-    def _stack(self, tensors: list[Tensor], indices: list[int]) -> Tensor:
-        """Stack the items of a batch; refuse what is unlike the first item, and floats beyond [0, 1]."""
-        for i, tensor in zip(indices, tensors, strict=True):
-            if tensor.shape != self.shape or tensor.dtype != self._dtype:
-                raise ValueError(
-                    f"Item {i} of the data set X is a {_describe(tensor)}, but item 0 has the shape "
-                    f"{self.shape} and is of {self._dtype}; only PIL images are brought to one size, and "
-                    "only where image_shape says to which."
-                )
-        batch = torch.stack(tensors)
-        if batch.is_floating_point():
-            low, high = (float(value) for value in torch.aminmax(batch))
-            if not (low >= -0.1 and high <= 1.1):  # some room for what an interpolation overshoots
-                raise ValueError(
-                    f"The data set X gives floats from {low:.3g} to {high:.3g}, but uint8 or floats in "
-                    "[0, 1] were expected: leave the normalisation to the estimator."
-                )
-        return batch
 
 
 def as_images(
@@ -228,26 +43,31 @@ def as_images(
     reset: bool = True,
     shape: Shape | None = None,
     scale: Scale | None = None,
+    on_bad_image: str = "raise",
+    n_jobs: int | None = None,
 ) -> Images:
     """Read whatever the user calls images.
 
     Parameters
     ----------
-    X : array, tensor, sequence or Dataset
+    X : array, tensor, sequence, data set or iterable
         One of
 
         - an array or tensor ``(n, h, w)``, ``(n, h, w, c)`` or ``(n, c, h, w)``, or a list of arrays of one
           shape;
         - a 2-D array, list or data frame ``(n, features)`` whose rows `image_shape` unfolds into images;
-        - a sequence of file paths or of PIL images of any mode, decoded at once into one uint8 array, upright
-          by their EXIF data, 16-bit grey brought to 8 bits, transparency left out; files that would take much
-          memory are kept decoded on disk, see `pictures.read_pictures`;
-        - a torch `Dataset` with a length, read when it is indexed (through ``__getitems__`` where it has it);
-          its items are tensors ``(c, h, w)``, PIL images, arrays ``(h, w)`` or ``(h, w, c)``, or tuples that
-          begin with one, and floats are in [0, 1].
+        - a sequence of file paths, open files or PIL images of any mode, decoded at once into one uint8 array,
+          upright by their EXIF data, 16-bit grey brought to 8 bits, transparency left out; files that would take
+          much memory are kept decoded on disk, see `pictures.read_pictures`;
+        - a data set with ``__len__`` and ``__getitem__``, torch's, Hugging Face's or any like them, read when it
+          is indexed (through ``__getitems__`` where it has it). Its items are tensors ``(c, h, w)``, PIL images,
+          arrays ``(h, w)`` or ``(h, w, c)``, the bytes of an image file, tuples that begin with one of these, or
+          dicts that hold one, best as "image" or "img"; floats are in [0, 1];
+        - an iterable of such items, such as an iterable data set of torch, Hugging Face or WebDataset, or a
+          generator. It is gone through once, into a temporary file that is mapped into memory.
 
         uint8 stays uint8. All other numbers, bools and integers included, become float32. Arrays and tensors
-        are used in place where they can be.
+        are used in place where they can be. Of arrays in mapped files (`numpy.memmap`) only batches are in memory.
     image_shape : tuple of int, default=None
         ``(h, w)``, ``(h, w, c)`` or ``(c, h, w)``. It unfolds the rows of a 2-D `X`; then one entry may be
         -1, ``(h, w)`` is grey, and None reads a square number of features as a square grey image. Files and
@@ -265,8 +85,14 @@ def as_images(
         refused, as is one of floats if `scale` is None and one of uint8 if it is not.
     scale : (float, float), default=None
         The values that are mapped to 0 and 1 where the images are floats. None takes the smallest and the
-        largest value in `X`, or 0 and 1 for a `Dataset`. Give the training data's `Images.scale` for test
+        largest value in `X`, or 0 and 1 for a data set or an iterable. Give the training data's `Images.scale` for test
         data; values beyond it are not clipped. If the two are equal, they are mapped to 0.
+    on_bad_image : {"raise", "skip"}, default="raise"
+        What becomes of files, PIL images and items that cannot be read. "skip" leaves them out, so that
+        `Images.kept` says which are left, and warns of them (`BadImageWarning`). In a data set, which is not read
+        beforehand, the next item that can be read takes the place of a bad one.
+    n_jobs : int, default=None
+        Processes that read a data set's items in `Images.batches`, as in scikit-learn; None is this one.
 
     Returns
     -------
@@ -280,14 +106,16 @@ def as_images(
         other way round.
     ValueError
         If `X` holds too few images, NaN, infinite values, images of several shapes, of a shape other than
-        `image_shape` or `shape`, or a file that cannot be read; if it cannot be told which axis holds
+        `image_shape` or `shape`, or a file or an item that cannot be read; if it cannot be told which axis holds
         the channels; or if `image_shape` does not go with the number of features.
+    OSError
+        If the disk has no room for what is kept there.
 
     Notes
     -----
     Of three axes the first or the last holds the channels: the one that leaves a square, unless its own size
     is not 1, 3 or 4 and the other's is 3 or 4; if none leaves a square, the one whose size is 1, 3 or 4. What
-    this does not settle is refused. The items of a `Dataset` need no guess.
+    this does not settle is refused. The items of a data set need no guess.
 
     Examples
     --------
@@ -305,28 +133,50 @@ def as_images(
     """
     minimum = 2 if reset else 1
     image_shape = None if image_shape is None else _parse(image_shape)
-    X = _plain(X)
-    if isinstance(X, list):
-        _check_count(len(X), minimum, estimator)
-    kind = _kind(X[0]) if isinstance(X, list) else "number"
+    bad: dict[int, str] | None = {} if on_bad_image == "skip" else None
+    stream = None
+    if is_stream(X):
+        first, stream = peek(X)
+        if isinstance(first, (str, os.PathLike)):
+            X, stream = list(stream), None
     images: Images
     is_table = False
-    if isinstance(X, Dataset):
-        _check_count(_dataset_length(X), minimum, estimator)
-        images = _DatasetImages(X, *_wanted(image_shape, shape), scale)
-    elif kind == "picture":
-        names = [f"Sample {i} of X" + ("" if is_pil(x) else f", the file {x!r},") for i, x in enumerate(X)]
-        data = _from_numpy(read_pictures(X, names, *_wanted(image_shape, shape)))
-        images = _MemoryImages(data.permute(0, 3, 1, 2), None)
+    if is_data_set(X):
+        _check_count(length_of(X), minimum, estimator)
+        images = DatasetImages(X, *_wanted(image_shape, shape), scale, bad is not None, n_jobs)
+    elif stream is not None:
+        array, n_given = read_stream(stream, *_wanted(image_shape, shape), bad)
+        _check_count(len(array), minimum, estimator, bad)
+        data, mapping = mapped_tensor(array)
+        images = MemoryImages(data, None if data.dtype == torch.uint8 else scale or (0.0, 1.0), mapping)
+        images.kept = _kept(n_given, bad)
     else:
-        X = _stack_arrays(X) if kind == "array" else X
-        is_table = getattr(X, "ndim", 2) <= 2
-        if is_table:
-            data = _unfold(_table(X, estimator, reset, minimum), image_shape)
-        else:
+        X = _plain(X)
+        if isinstance(X, list):
             _check_count(len(X), minimum, estimator)
-            data = _channels_first(_array(X, estimator))
-        images = _MemoryImages(data, scale)
+        kind = _kind(X[0]) if isinstance(X, list) else "number"
+        if kind == "picture":
+            name = partial(_name_of_sample, X)
+            array = read_pictures(X, name, *_wanted(image_shape, shape), bad)
+            data, mapping = mapped_tensor(array)
+            images = MemoryImages(data.permute(0, 3, 1, 2), None, mapping)
+            if bad:
+                _check_count(len(X) - len(bad), minimum, estimator, bad)
+                kept = _kept(len(X), bad)
+                images = images.take(torch.from_numpy(np.flatnonzero(kept)))
+                images.kept = kept
+        else:
+            X = _stack_arrays(X) if kind == "array" else X
+            is_table = getattr(X, "ndim", 2) <= 2
+            if is_table:
+                table, mapping = _table(X, estimator, reset, minimum)
+                data = _unfold(table, image_shape)
+            else:
+                _check_count(len(X), minimum, estimator)
+                data, mapping = _array(X, estimator)
+                data = _channels_first(data)
+            data, mapping = gathered(data, mapping)
+            images = MemoryImages(data, _finite_range(data, mapping, scale), mapping)
     if image_shape is not None:
         _check_image_shape(images.shape, image_shape)
     if shape is not None:
@@ -359,7 +209,11 @@ def subset(X: Any, index: np.ndarray) -> Any:
     >>> subset(["a.png", "b.png", "c.png"], np.array([2, 0]))
     ['c.png', 'a.png']
     """
-    if isinstance(X, Dataset):
+    if is_stream(X):
+        raise TypeError(
+            f"X is {describe(X)}, which can be gone through once only: some of its images cannot be chosen."
+        )
+    if is_data_set(X):
         return Subset(X, index.tolist())
     return X[torch.from_numpy(index)] if isinstance(X, Tensor) else _safe_indexing(X, index)
 
@@ -372,20 +226,14 @@ def _name(estimator: BaseEstimator | None) -> str:
     return "the estimator" if estimator is None else type(estimator).__name__
 
 
-def _describe(value: Any) -> str:
-    """Say in a few words what came."""
-    if isinstance(value, (np.ndarray, Tensor)):
-        dtype = str(value.dtype).removeprefix("torch.")
-        return f"{type(value).__name__} of {dtype} and shape {tuple(value.shape)}"
-    if is_pil(value):
-        return f"PIL image of mode {value.mode} and size {value.size}"
-    text = " ".join(repr(value).split())
-    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+def _name_of_sample(X: Sequence[Any], i: int) -> str:
+    """Name a picture, for a message."""
+    return f"Sample {i} of X" + (f", the file {X[i]!r}," if isinstance(X[i], (str, os.PathLike)) else "")
 
 
 def _kind(item: Any) -> str:
     """Tell by an item what a sequence holds: "picture", "array", or "number" for the rows of a table."""
-    if isinstance(item, (str, os.PathLike)) or is_pil(item):
+    if isinstance(item, (str, os.PathLike)) or is_pil(item) or hasattr(item, "read"):
         return "picture"
     nested = isinstance(item, (list, tuple)) and len(item) > 0 and isinstance(item[0], (list, tuple, np.ndarray))
     return "array" if nested or getattr(item, "ndim", 0) >= 2 else "number"
@@ -393,8 +241,8 @@ def _kind(item: Any) -> str:
 
 def _plain(X: Any) -> Any:
     """Make every sequence of things other than numbers a list; refuse what is no sequence."""
-    if X is None or isinstance(X, (str, bytes, os.PathLike, dict, set)) or is_pil(X):
-        raise TypeError(f"X is {_describe(X)}, but {_FORMS} was expected.")
+    if X is None or isinstance(X, (str, bytes, os.PathLike, dict, set)) or is_pil(X) or hasattr(X, "read"):
+        raise TypeError(f"X is {describe(X)}, but {_FORMS} was expected.")
     if isinstance(X, np.ndarray) and X.ndim == 1 and X.dtype.kind in "OU":
         X = X.tolist()
     elif hasattr(X, "to_list") and not hasattr(X, "columns"):  # a Series
@@ -407,37 +255,47 @@ def _plain(X: Any) -> Any:
         kind = _kind(X[0])
         for i, item in enumerate(X):
             if _kind(item) != kind:
-                raise TypeError(f"Sample {i} of X is {_describe(item)}, but sample 0 is {_describe(X[0])}.")
+                raise TypeError(f"Sample {i} of X is {describe(item)}, but sample 0 is {describe(X[0])}.")
     return X
 
 
-def _check_count(n_samples: int, minimum: int, estimator: BaseEstimator | None) -> None:
+def _check_count(
+    n_samples: int, minimum: int, estimator: BaseEstimator | None, bad: dict[int, str] | None = None
+) -> None:
     """Refuse too few images, in scikit-learn's words."""
     if n_samples < minimum:
+        unread = f" that can be read, of {n_samples + len(bad)}" if bad else ""
         raise ValueError(
-            f"X has {n_samples} sample(s), while a minimum of {minimum} is required by {_name(estimator)}."
+            f"X has {n_samples} sample(s){unread}, while a minimum of {minimum} is required by {_name(estimator)}."
+            + (f" The first that cannot: {bad[min(bad)]}" if bad else "")
         )
 
 
-def _dataset_length(dataset: Any) -> int:
-    """Return the length of a data set that can be indexed."""
-    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
-        raise TypeError(
-            f"X is a {type(dataset).__name__}, a data set that cannot be indexed, but a torch Dataset with "
-            "__len__ and __getitem__ was expected."
-        )
-    return len(dataset)
+def _kept(n: int, bad: dict[int, str] | None) -> np.ndarray | None:
+    """Tell which images are kept, and warn of the others."""
+    if not bad:
+        return None
+    warn_of_bad(bad, n)
+    kept = np.ones(n, bool)
+    kept[list(bad)] = False
+    return kept
 
 
-def _finite_range(data: Tensor, scale: Scale | None) -> Scale:
-    """Return `scale`, or the smallest and the largest value; refuse NaN and infinite values."""
-    low, high = (float(value) for value in torch.aminmax(data))  # both are NaN where any value is
-    if not (math.isfinite(low) and math.isfinite(high)):
-        first = int(torch.isfinite(data).flatten(1).all(1).logical_not().nonzero()[0])
-        raise ValueError(
-            f"Input X contains NaN, infinity or a value too large for float32, first in sample {first}, but "
-            "finite numbers were expected."
-        )
+def _finite_range(data: Tensor, mapping: Mapping | None, scale: Scale | None) -> Scale | None:
+    """Return `scale`, or the smallest and the largest value; None for uint8; refuse NaN and infinite values."""
+    if data.dtype == torch.uint8:
+        return None
+    low, high, n = math.inf, -math.inf, 0
+    for part in pieces(data, mapping):
+        part = part.float()
+        ends = [float(value) for value in torch.aminmax(part)]  # both are NaN where any value is
+        if not all(map(math.isfinite, ends)):
+            first = n + int(torch.isfinite(part).flatten(1).all(1).logical_not().nonzero()[0])
+            raise ValueError(
+                f"Input X contains NaN, infinity or a value too large for float32, first in sample {first}, but "
+                "finite numbers were expected."
+            )
+        low, high, n = min(low, ends[0]), max(high, ends[1]), n + len(part)
     return (low, high) if scale is None else scale
 
 
@@ -574,45 +432,38 @@ def _stack_arrays(arrays: list[Any]) -> Any:
     for i, array in enumerate(arrays):
         unlike = str(array.dtype).endswith("uint8") != str(arrays[0].dtype).endswith("uint8")
         if unlike or array.shape != arrays[0].shape:
-            raise ValueError(f"Sample {i} of X is {_describe(array)}, but sample 0 is {_describe(arrays[0])}.")
+            raise ValueError(f"Sample {i} of X is {describe(array)}, but sample 0 is {describe(arrays[0])}.")
     return torch.stack(arrays) if isinstance(arrays[0], Tensor) else np.stack(arrays)
 
 
-def _table(X: Any, estimator: BaseEstimator | None, reset: bool, minimum: int) -> Tensor:
-    """Let scikit-learn check whatever is to be a table of numbers; return it as uint8 or float32."""
+def _table(X: Any, estimator: BaseEstimator | None, reset: bool, minimum: int) -> tuple[Tensor, Mapping | None]:
+    """Let scikit-learn check whatever is to be a table of numbers; return uint8, float32 or what is mapped."""
     if isinstance(X, Tensor):
         X = _tensor_numbers(X).cpu().numpy()
-    how: dict[str, Any] = {
-        "dtype": [np.float32, np.uint8], "ensure_all_finite": False, "ensure_min_samples": minimum,
-    }  # fmt: skip
+    how: dict[str, Any] = {**_dtype_for(X), "ensure_all_finite": False, "ensure_min_samples": minimum}
     with np.errstate(over="ignore"):  # what becomes infinite is refused later
         if estimator is None:
-            return _from_numpy(check_array(X, **how))
-        return _from_numpy(validate_data(estimator, X, reset=reset, **how))
+            return mapped_tensor(check_array(X, **how))
+        return mapped_tensor(validate_data(estimator, X, reset=reset, **how))
 
 
-def _array(X: Any, estimator: BaseEstimator | None) -> Tensor:
-    """Bring an array or tensor of more than two axes to a tensor of uint8 or float32."""
+def _array(X: Any, estimator: BaseEstimator | None) -> tuple[Tensor, Mapping | None]:
+    """Bring an array or tensor of more than two axes to a tensor of uint8 or float32, or leave it as it is mapped."""
     if isinstance(X, Tensor):
-        return _tensor_numbers(X)
+        return _tensor_numbers(X), None
     with np.errstate(over="ignore"):
-        return _from_numpy(
-            check_array(X, allow_nd=True, dtype=[np.float32, np.uint8], ensure_all_finite=False, estimator=estimator)
+        return mapped_tensor(
+            check_array(X, allow_nd=True, **_dtype_for(X), ensure_all_finite=False, estimator=estimator)
         )
+
+
+def _dtype_for(X: Any) -> dict[str, Any]:
+    """Let scikit-learn convert numbers, but not those in a file, which are converted as they are read."""
+    return {"dtype": None if mapping_of(X) and X.dtype.kind in "buif" else [np.float32, np.uint8]}
 
 
 def _tensor_numbers(X: Tensor) -> Tensor:
     """Bring a tensor to uint8 or float32, on its own device."""
-    if X.is_complex() or X.layout != torch.strided:
-        raise ValueError(f"X is a {_describe(X)} and layout {X.layout}, but dense real numbers were expected.")
+    if X.is_complex() or not is_dense(X):
+        raise ValueError(f"X is a {describe(X)} and layout {X.layout}, but dense real numbers were expected.")
     return X.detach() if X.dtype == torch.uint8 else X.detach().float()
-
-
-def _from_numpy(array: np.ndarray) -> Tensor:
-    """View an array as a tensor; torch warns of read-only ones, but nothing here writes to them."""
-    if min(array.strides, default=0) < 0 or not array.dtype.isnative:
-        array = np.array(array, dtype=array.dtype.newbyteorder("="))
-    if not array.flags.writeable:
-        interface = array.__array_interface__ | {"data": (array.__array_interface__["data"][0], False)}
-        array = np.asarray(SimpleNamespace(__array_interface__=interface, owner=array))
-    return torch.from_numpy(array)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import errno
+import hashlib
+import json
 import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-import joblib
 import numpy as np
 from tqdm.auto import tqdm
+
+from skssl.mapped import cache_folder, mapping_of, no_room
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 Size = tuple[int, int]
 
 IN_MEMORY = 2**30  # bytes that decoded files may take there
+WAITING = 2**14  # pictures that wait for a thread
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's mode for a number of channels
 _GRAY_MODES = ("1", "L", "LA", "La", "F", "I", "I;16", "I;16L", "I;16B", "I;16N")
 _loading = Lock()
@@ -45,12 +49,12 @@ def is_pil(value: Any) -> bool:
     return hasattr(value, "getbands") and hasattr(value, "convert")
 
 
-def channels_of(modes: Sequence[str]) -> int:
+def channels_of(modes: Collection[str]) -> int:
     """Choose the channels for pictures of some modes.
 
     Parameters
     ----------
-    modes : sequence of str
+    modes : collection of str
         Pillow's names.
 
     Returns
@@ -62,7 +66,11 @@ def channels_of(modes: Sequence[str]) -> int:
 
 
 def read_pictures(
-    pictures: Sequence[Any], names: Sequence[str], channels: int | None = None, size: Size | None = None
+    pictures: Sequence[Any],
+    name: Callable[[int], str],
+    channels: int | None = None,
+    size: Size | None = None,
+    skipped: dict[int, str] | None = None,
 ) -> np.ndarray:
     """Decode files, file objects or PIL images in a few threads into one array.
 
@@ -75,12 +83,15 @@ def read_pictures(
     ----------
     pictures : sequence of str, path, file object or PIL image
         What to decode.
-    names : sequence of str
-        How to call each of them in a message.
+    name : callable
+        From a picture's number to how to call it in a message.
     channels : int, default=None
         1 (grey), 3 (RGB) or 4 (RGBA); by default 3, or 1 if all are grey.
     size : (int, int), default=None
         Height and width to bring all to; by default the size of all.
+    skipped : dict of int to str, default=None
+        Where the pictures that cannot be read are entered by their numbers, with what is wrong. What stands in their
+        place in the array means nothing. By default they are refused.
 
     Returns
     -------
@@ -92,55 +103,109 @@ def read_pictures(
     OSError
         If the disk has no room for them.
     ValueError
-        If one cannot be read, or has another size than the first although no `size` is given.
+        If one cannot be read, or none, or if one has another size than the first although no `size` is given.
     """
+
+    def unless_skipped(work: Callable[..., Any], i: int, *args: Any) -> Any:
+        try:
+            return work(pictures[i], name(i), *args)
+        except ValueError as error:
+            if skipped is None:
+                raise
+            skipped[i] = str(error)
+
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         if channels is None or size is None:
-            modes, sizes = zip(*pool.map(inspect_picture, pictures, names), strict=True)
-            channels = channels or channels_of(modes)
-            for name, other in zip(names, sizes, strict=True):
-                if size is None and other != sizes[0]:
-                    raise ValueError(
-                        f"{name} has the height and width {other}, but the first picture has {sizes[0]}: "
-                        "without image_shape=(h, w) all must have the same."
-                    )
-            size = size or sizes[0]
-        shape = (len(pictures), *size, channels)
+            modes, first = set(), None
+            for i, found in enumerate(_in_threads(pool, partial(unless_skipped, inspect_picture), len(pictures))):
+                if found is not None:
+                    modes.add(found[0])
+                    first = first or found[1]
+                    if size is None and found[1] != first:
+                        raise ValueError(
+                            f"{name(i)} has the height and width {found[1]}, but the first picture has {first}: "
+                            "without image_shape=(h, w) all must have the same."
+                        )
+            _refuse_if_none(pictures, skipped)
+            channels, size = channels or channels_of(modes), size or first
+        shape = (len(pictures), *size, channels)  # type: ignore[misc]
 
         def decode(into: np.ndarray, delay: float) -> None:
-            def fill(indices: np.ndarray) -> None:
-                for i in indices:
-                    into[i] = read_picture(pictures[i], names[i], channels, size)
-                bar.update(len(indices))
+            mapping = mapping_of(into)
+
+            def fill(i: int) -> None:
+                if not skipped or i not in skipped:
+                    pixels = unless_skipped(read_picture, i, channels, size)
+                    into[i] = 0 if pixels is None else pixels
 
             with tqdm(total=len(pictures), desc="Decoding", unit=" images", unit_scale=True, delay=delay) as bar:
-                list(pool.map(fill, np.array_split(np.arange(len(pictures)), len(pictures) // 32 + 1)))
+                for i, _ in enumerate(_in_threads(pool, fill, len(pictures))):
+                    if i % 32 == 31:
+                        bar.update(32)
+                        if mapping is not None:
+                            mapping.touched(32 * into[0].nbytes)
+                bar.update(len(pictures) % 32)
+            _refuse_if_none(pictures, skipped)
 
         if math.prod(shape) > IN_MEMORY and all(isinstance(picture, (str, os.PathLike)) for picture in pictures):
-            return _packed(pictures, shape, decode)
+            return _packed(pictures, shape, decode, skipped)
         data = np.empty(shape, np.uint8)
         decode(data, 10.0)
     return data
 
 
-def _packed(paths: Sequence[Any], shape: tuple[int, ...], decode: Callable[[np.ndarray, float], None]) -> np.ndarray:
+def _in_threads(pool: ThreadPoolExecutor, work: Callable[[int], Any], n: int) -> Iterator[Any]:
+    """Call a function with 0, 1, ... in threads; what waits takes no more memory for a million than for a thousand."""
+
+    def some(numbers: range) -> list[Any]:
+        return [work(i) for i in numbers]
+
+    for block in range(0, n, WAITING):
+        last = min(block + WAITING, n)
+        for found in pool.map(some, [range(i, min(i + 32, last)) for i in range(block, last, 32)]):
+            yield from found
+
+
+def _refuse_if_none(pictures: Sequence[Any], skipped: dict[int, str] | None) -> None:
+    """Refuse pictures of which none can be read."""
+    if skipped and len(skipped) == len(pictures):
+        raise ValueError(f"None of the {len(pictures)} images in X can be read, the first since: {skipped[0]}")
+
+
+def _packed(
+    paths: Sequence[Any],
+    shape: tuple[int, ...],
+    decode: Callable[[np.ndarray, float], None],
+    skipped: dict[int, str] | None,
+) -> np.ndarray:
     """Map the decoded files that lie in the cache into memory; put them there first if they do not."""
-    known = [(os.path.abspath(path), (status := os.stat(path)).st_size, status.st_mtime_ns) for path in paths]
-    folder = Path(os.environ.get("SKSSL_CACHE") or "~/.cache/skssl").expanduser() / "packed"
-    file = folder / f"{joblib.hash((known, shape))}.npy"
+    known = hashlib.sha256(repr(shape).encode())
+    for path in paths:
+        known.update(os.fsencode(os.path.abspath(path)))
+        with suppress(OSError, ValueError):  # who decodes it names what is missing
+            status = os.stat(path)
+            known.update(f"\0{status.st_size} {status.st_mtime_ns}\0".encode())
+    folder = cache_folder() / "packed"
+    file = folder / f"{known.hexdigest()[:32]}.npy"
+    lacking = file.with_suffix(".json")  # what could not be read, by number
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        needed, free = math.prod(shape), shutil.disk_usage(folder).free
-        if needed > free:
-            raise OSError(
-                errno.ENOSPC,
-                f"{shape[0]} images of {shape[1]}x{shape[2]} take {needed / 1e9:.1f} GB, but {str(folder)!r} has room "
-                f"for {free / 1e9:.1f}: set the environment variable SKSSL_CACHE to a folder with more.",
-            )
+        needed = math.prod(shape)
+        if needed > shutil.disk_usage(folder).free:
+            raise no_room(needed, folder)
         with tempfile.TemporaryDirectory(dir=folder) as unfinished:
             part = Path(unfinished) / file.name
             decode(np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape), 0.0)
+            if skipped:
+                note = part.with_suffix(".json")
+                note.write_text(json.dumps(skipped))
+                note.replace(lacking)
             part.replace(file)  # whole, or not there
+    if lacking.exists():
+        found = {int(i): what for i, what in json.loads(lacking.read_text()).items()}
+        if skipped is None:
+            raise ValueError(found[min(found)])
+        skipped.update(found)
     return np.load(file, mmap_mode="r")
 
 
