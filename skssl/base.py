@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import assert_all_finite, check_random_state
+from sklearn.utils import assert_all_finite
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from skssl.augment import Augmentation, MultiCrop, as_augmentations
 from skssl.backbones import build_backbone
 from skssl.devices import resolve_device, resolve_precision
+from skssl.distributed import draw_seed, join
 from skssl.engine import Batch, Objective, Trainer, encode
 from skssl.errors import pick
 from skssl.images import Images, as_images
@@ -101,7 +102,8 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     epochs : int, default=100
         How often `fit` goes through the images. 0 leaves the encoder untrained, which makes a baseline.
     batch_size : int, default=256
-        Images a step. An epoch's last, shorter batch is left out, unless it is the only one.
+        Images a step, of all processes together. An epoch's last, shorter batch is left out, unless it is the only
+        one.
     optimizer : {"sgd", "lars", "adamw"} or torch.optim.Optimizer subclass, default=None
         None is the method's own.
     lr : float, default=None
@@ -467,6 +469,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """Check the parameters and make the net that trains."""
         self._validate_params()
         device = resolve_device(self.device)
+        join(device)
         pick("schedule", self.setting("schedule"), SCHEDULES)
         if isinstance(self.setting("optimizer"), str):
             pick("optimizer", self.setting("optimizer"), OPTIMIZERS)
@@ -474,7 +477,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         channels, height, width = augmentations[0].still(torch.zeros(1, *images.shape))[0].shape  # of the views
         dtype = resolve_precision(self.precision, device, min(height, width))
         tasks = self._tasks()
-        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
+        seed = draw_seed(self.random_state)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             encoder, dim = build_backbone(self.backbone, (channels, height, width))

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from skssl.augment import Augmentation
 from skssl.devices import autocast_for, in_precision, keeping_memory
+from skssl.distributed import agree, average, gather, is_writer, n_processes, parallel, rank, share, synchronized
 from skssl.errors import CollapseWarning
 from skssl.images import Images
 from skssl.nn import effective_rank, evaluating, folded, spread
@@ -223,7 +224,8 @@ class ImageLoader:
     images : Images
         The training images, on the device.
     batch_size : int
-        Images a batch. The last, shorter batch of an epoch is left out unless it is the only one.
+        Images a batch, of all processes together. The last, shorter batch of an epoch is left out unless it is the
+        only one.
     augmentations : sequence of Augmentation
         One for each view.
     device : torch.device
@@ -241,7 +243,13 @@ class ImageLoader:
         target: Tensor | None = None,
     ) -> None:
         self.images, self.augmentations, self.device, self.target = images, augmentations, device, target
-        self.batch_size = min(batch_size, len(images))
+        n = n_processes()
+        if batch_size % n:
+            raise ValueError(
+                f"batch_size={batch_size} is that of all processes together, and must be a multiple of their number, "
+                f"{n}."
+            )
+        self.batch_size = min(batch_size, len(images) // n * n)
         for augment in augmentations:
             if augment.saliency is not None and len(augment.saliency) != len(images):
                 raise ValueError(
@@ -255,10 +263,12 @@ class ImageLoader:
     def epoch(self, order: torch.Generator, draws: torch.Generator, chosen: Tensor | None = None) -> Iterator[Batch]:
         """Go through the images once in a random order, or through those that a method has chosen.
 
+        Each of several processes has its share of every batch.
+
         Parameters
         ----------
         order : torch.Generator
-            For the order, on the CPU.
+            For the order, on the CPU; in the same state in every process.
         draws : torch.Generator
             For the augmentation, on the device.
         chosen : int64 Tensor of shape (n_samples,), optional
@@ -271,6 +281,7 @@ class ImageLoader:
         """
         permutation = torch.randperm(len(self.images), generator=order) if chosen is None else chosen.cpu()
         for index in permutation[: len(self) * self.batch_size].split(self.batch_size):
+            index = share(index)
             images = self.images.read(index)  # by numbers on the host, where a data set needs them
             index = index.to(self.device, non_blocking=True)
             target = None if self.target is None else self.target.index_select(0, index)
@@ -324,6 +335,26 @@ def encode(
             for index in torch.arange(len(images)).split(at_a_time(images.shape, device))
         ]
     return torch.cat(features)
+
+
+def encode_together(
+    module: nn.Module, images: Images, augment: Augmentation, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """Encode all images for all processes, each of which does its share.
+
+    Parameters
+    ----------
+    module, images, augment, device, dtype
+        As for `encode`.
+
+    Returns
+    -------
+    float32 Tensor of shape (n, d)
+        The features of all images, on the device.
+    """
+    n = len(images)
+    rows = torch.arange(-(-n // n_processes()) * n_processes()) % n  # as many for each
+    return gather(encode(module, images.take(share(rows)), augment, device, dtype, device))[:n]
 
 
 def at_a_time(shape: tuple[int, int, int], device: torch.device) -> int:
@@ -418,9 +449,9 @@ class Trainer(NeuralNet):
         return module
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the compiled forward pass, which is made anew, and what else `module_` is, which skorch keeps."""
+        """Leave out what wraps `module_`, which is made anew, and what else it is, which skorch keeps."""
         state = super().__getstate__()
-        return {name: value for name, value in state.items() if name not in ("_compiled", "module")}
+        return {name: value for name, value in state.items() if name not in ("_compiled", "_parallel", "module")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take the module that was trained, on a device that this machine has, for the one to train."""
@@ -476,6 +507,7 @@ class Trainer(NeuralNet):
             How many.
         """
         target = None if target is None else target.to(self.device)
+        agree(self.module_)
         with keeping_memory():
             self.notify("on_train_begin", X=images, y=target)
             self.fit_loop(images.to(self.device), target, epochs=epochs)
@@ -499,21 +531,21 @@ class Trainer(NeuralNet):
         Returns
         -------
         order, draws : torch.Generator
-            For the order of the images, on the CPU, and for augmentation, on the device. The global generator,
-            which dropout and the methods' own draws use, is seeded, too.
+            For the order of the images, on the CPU, and for augmentation, on the device, of which each process has
+            its own. The global generator, which dropout and the methods' own draws use, is seeded, too.
         """
         seeds = [int(seed) for seed in np.random.SeedSequence((self.seed, epoch)).generate_state(3)]
         torch.manual_seed(seeds[0])
         return (
             torch.Generator().manual_seed(seeds[1]),
-            torch.Generator(torch.device(self.device)).manual_seed(seeds[2]),
+            torch.Generator(torch.device(self.device)).manual_seed(seeds[2] + rank()),
         )
 
     def infer(self, batch: Batch, **kwargs: Any) -> dict[str, Tensor]:
         """Run the objective in the trainer's precision, compiled where that was asked for and works."""
-        with in_precision(self.dtype, torch.device(self.device)):
+        with in_precision(self.dtype, torch.device(self.device)), synchronized(self.module_):
             if not self.compile:
-                return self.module_(batch)
+                return self.__dict__.get("_parallel", self.module_)(batch)
             if not hasattr(self, "_compiled"):
                 self.__dict__["_compiled"] = torch.compile(self.module_)  # skorch refuses modules that come late
             try:
@@ -548,8 +580,11 @@ class Trainer(NeuralNet):
         order, draws = self.generators(done)
         started = time.perf_counter()
         chosen = method.before_epoch(
-            self.module_, done, lambda module: encode(module, iterator.images, augment, device, self.dtype, device)
+            self.module_, done, lambda module: encode_together(module, iterator.images, augment, device, self.dtype)
         )
+        self.__dict__["_parallel"] = parallel(self.module_)  # anew, as layers may have been frozen or thawed
+        if rank():  # from here on processes draw on their own
+            torch.manual_seed(draws.initial_seed())
         for name in method.renewed:
             forget(self.optimizer_, self.module_.get_submodule(name))
         progress = Progress(f"Epoch {done + 1}/{max(self.max_epochs, done + 1)}", self.verbose)
@@ -564,7 +599,8 @@ class Trainer(NeuralNet):
             numbers = {"loss": found["loss"], **found["y_pred"]}
             sums = {name: value.detach() + sums.get(name, 0.0) for name, value in numbers.items()}
             progress.show(sums["loss"], step + 1)
-        means = dict(zip(sums, (torch.stack([value.float() for value in sums.values()]) / steps).tolist(), strict=True))
+        of_all = average(torch.stack([value.float() for value in sums.values()]) / steps)
+        means = dict(zip(sums, of_all.tolist(), strict=True))
         seconds = time.perf_counter() - started
         for name, value in means.items():
             self.history.record(name, value)
@@ -593,13 +629,13 @@ class Trainer(NeuralNet):
         Parameters
         ----------
         view : Tensor of shape (n, c, h, w)
-            Views, of the epoch's last batch.
+            Views, of the epoch's last batch; in each process its share.
         loss : float
             The epoch's mean loss.
         """
         epoch = len(self.history)
-        with in_precision(self.dtype, torch.device(self.device)):
-            z = self.module_.embed(view)
+        with in_precision(self.dtype, torch.device(self.device)), synchronized(self.module_):
+            z = gather(self.module_.embed(view))
         if not (np.isfinite(loss) and z.isfinite().all()):
             rates = " or ".join(
                 f"{rate:g}" for rate in sorted({group["peak"] for group in self.optimizer_.param_groups})
@@ -612,7 +648,7 @@ class Trainer(NeuralNet):
         self.history.record("embedding_std", deviation)
         self.history.record("effective_rank", rank)
         few = rank < COLLAPSED_RANK and min(len(z) - 1, z.shape[1]) >= ROOM
-        if self.collapsible and (deviation < COLLAPSED_SPREAD or few):
+        if self.collapsible and is_writer() and (deviation < COLLAPSED_SPREAD or few):
             warnings.warn(
                 f"The embeddings have collapsed in epoch {epoch}: their standard deviation is {deviation:.2g} of that "
                 f"of evenly spread ones, their effective rank {rank:.1f} of {z.shape[1]}. Try a lower learning rate, "
@@ -634,7 +670,7 @@ class Progress:
     """
 
     def __init__(self, title: str, verbose: int) -> None:
-        self.title, self.verbose = title, verbose
+        self.title, self.verbose = title, verbose and is_writer()
         self.bar: Any = None
         self.steps, self.shown = 0, 0.0
 
