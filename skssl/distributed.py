@@ -20,7 +20,21 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["gather", "is_writer", "n_processes", "same", "share"]
+__all__ = [
+    "agree",
+    "apart",
+    "average",
+    "draw_seed",
+    "gather",
+    "is_writer",
+    "join",
+    "n_processes",
+    "parallel",
+    "rank",
+    "same",
+    "share",
+    "synchronized",
+]
 
 
 def n_processes() -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 from skorch import NeuralNet
+from skorch.callbacks import Checkpoint
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -249,6 +250,8 @@ class ImageLoader:
                 f"batch_size={batch_size} is that of all processes together, and must be a multiple of their number, "
                 f"{n}."
             )
+        if len(images) < n:
+            raise ValueError(f"X must have an image for each of {n} processes at least. Got {len(images)}.")
         self.batch_size = min(batch_size, len(images) // n * n)
         for augment in augmentations:
             if augment.saliency is not None and len(augment.saliency) != len(images):
@@ -458,6 +461,13 @@ class Trainer(NeuralNet):
         super().__setstate__(state)
         self.module = self.module_
 
+    def initialize_callbacks(self) -> Trainer:
+        """Initialise the callbacks; of several processes one has those of skorch's that write files and logs."""
+        super().initialize_callbacks()
+        if not is_writer():
+            self.callbacks_ = [(name, callback) for name, callback in self.callbacks_ if not _writes(callback)]
+        return self
+
     def initialize_module(self) -> Trainer:
         """Initialise the module, in the memory layout that convolutions are quickest in."""
         super().initialize_module()
@@ -508,6 +518,10 @@ class Trainer(NeuralNet):
         """
         target = None if target is None else target.to(self.device)
         agree(self.module_)
+        if self.compile and n_processes() > 1:
+            self.compile = False
+            if is_writer():
+                warnings.warn("compile=True is for one process: several train without it.", stacklevel=3)
         with keeping_memory():
             self.notify("on_train_begin", X=images, y=target)
             self.fit_loop(images.to(self.device), target, epochs=epochs)
@@ -656,6 +670,13 @@ class Trainer(NeuralNet):
                 CollapseWarning,
                 stacklevel=2,
             )
+
+
+def _writes(callback: Any) -> bool:
+    """Whether a callback is one of skorch's that write: checkpoints, and all that log."""
+    return isinstance(callback, Checkpoint) or "skorch.callbacks.logging" in (
+        kind.__module__ for kind in type(callback).__mro__
+    )
 
 
 class Progress:

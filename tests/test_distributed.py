@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import traceback
+import warnings
 from unittest import mock
 
 import numpy as np
@@ -26,6 +27,7 @@ N = 28  # images a batch; a process's half is a number that no other axis has
 def attend(rank, file, calls, answers):
     """Join, and do what is asked for until nothing is."""
     torch.set_num_threads(1)
+    warnings.simplefilter("error")
     dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
     for function, arguments in iter(calls.get, None):
         try:
@@ -82,6 +84,11 @@ def shared_draws(n):
     return mock.patch.multiple(torch, rand_like=rand_like, **patches)
 
 
+def embed_views(self, net, batch):
+    """Stand in for PIRL's tiles, which an augmentation draws for a whole batch at once."""
+    return net.tiles_projector(net.tile_projector(net.encoder(batch.views[0].flip(3))).repeat(1, 9))
+
+
 def step(method, params, aux=None):
     """Take a step in float64 without an optimiser; return the loss, all gradients and all buffers."""
     X, y = make_shapes(40, image_size=16, random_state=0)
@@ -96,9 +103,7 @@ def step(method, params, aux=None):
     views = torch.randn(len(trainer.augmentations), N, 3, 16, 16, generator=draw, dtype=torch.float64)
     target = torch.from_numpy(np.unique(y, return_inverse=True)[1])
     share = distributed.share
-    local = Batch(
-        share(images.read(index)), [share(view) for view in views], share(index), share(target[index]), None
-    )
+    local = Batch(share(images.read(index)), [share(view) for view in views], share(index), share(target[index]), None)
     everything = torch.randn(40, 3, 16, 16, generator=draw, dtype=torch.float64)
     torch.manual_seed(0)
     hooks = net.method
@@ -109,11 +114,12 @@ def step(method, params, aux=None):
 
     hooks.before_epoch(net, 0, encode)
     torch.manual_seed(0)
+    views_for_tiles = mock.patch.object(skssl.PIRL, "_embed_tiles", embed_views)
     network = distributed.parallel(net)
     losses = []
     for _ in range(2):  # the second with what the first has left in queues, banks and centres
         net.zero_grad()
-        with distributed.synchronized(net), shared_draws(N // distributed.n_processes()):
+        with distributed.synchronized(net), shared_draws(N // distributed.n_processes()), views_for_tiles:
             numbers = network(local)
         numbers["loss"].backward()
         hooks.after_backward(net)
@@ -137,7 +143,7 @@ def assert_same(one, two, tolerance=1e-9):
         assert difference < tolerance or value.isnan().all(), f"{name}: {difference:.2g}"
 
 
-CASES = {method.__name__: (method, params) for method, params in QUICK.items() if method is not skssl.PIRL} | {
+CASES = {method.__name__: (method, params) for method, params in QUICK.items()} | {
     "SimCLR without false negatives": (skssl.SimCLR, {"false_negatives": "remove"}),
     "SimSiam, reverse": (skssl.SimSiam, {"stop_gradient": "reverse", **QUICK[skssl.SimSiam]}),
     "MoCo, plain BatchNorm, symmetric": (skssl.MoCo, {"bn_splits": 1, "symmetric": True}),
@@ -159,3 +165,214 @@ def test_two_halves_have_the_gradient_of_the_whole(case, both):
     first, second = both(step, method=method, params=params)
     assert_same(step(method, params), first)
     assert all(torch.equal(value, second[name]) or value.isnan().all() for name, value in first.items())
+
+
+def test_a_difference_is_seen(both):
+    one, (two, _) = step(skssl.SimCLR, {}), both(step, method=skssl.SimCLR, params={"temperature": 0.2 + 1e-7})
+    with pytest.raises(AssertionError):
+        assert_same(one, two)
+
+
+def batch_norm(shape, half, groups, momentum):
+    """Normalise seeded rows, and return the output, the gradients and the running statistics, all in float64."""
+    draw = torch.Generator().manual_seed(0)
+    x, weigh = 5 + torch.randn(2, *shape, generator=draw, dtype=torch.float64)
+    kind = nn.BatchNorm2d if len(shape) == 4 else nn.BatchNorm1d
+    layer = kind(shape[1], momentum=momentum, affine=momentum != 0.3).double()
+    x, weigh = distributed.share(x).requires_grad_(), distributed.share(weigh)
+    with distributed.synchronized(layer):
+        if groups:
+            n = groups // distributed.n_processes()
+            with distributed.apart([layer], n):
+                y = torch.cat([layer(part) for part in x.chunk(n)])
+        else:
+            y = layer(x)
+    (y * weigh).sum().backward()
+    grads = [x.grad, *[p.grad for p in layer.parameters()]]
+    return [y.detach(), *grads, *[b.double() for b in layer.buffers()]]
+
+
+@pytest.mark.parametrize("groups", [0, 4])
+@pytest.mark.parametrize("momentum", [0.1, 0.3, None])
+@pytest.mark.parametrize("shape", [(8, 3, 4, 4), (16, 5)])
+def test_batch_norm_is_that_of_all_rows_or_of_groups(shape, momentum, groups, both):
+    if momentum is None and groups:
+        pytest.skip("cumulative averages take the last process's")
+    arguments = {"shape": shape, "half": False, "groups": groups, "momentum": momentum}
+    whole, (first, second) = batch_norm(**arguments), both(batch_norm, **arguments)
+    affine = momentum != 0.3
+    for i, (a, b, c) in enumerate(zip(whole, first, second, strict=True)):
+        of_both = torch.cat([b, c]) if i < 2 else b + c if affine and i < 4 else b
+        torch.testing.assert_close(of_both, a, rtol=1e-11, atol=1e-11)
+
+
+def precision_of_batch_norm():
+    layer = nn.BatchNorm2d(3)
+    with distributed.synchronized(layer):
+        y = layer(torch.randn(4, 3, 2, 2).bfloat16())
+        z = layer.eval()(torch.randn(1, 3, 2, 2))
+    return y.dtype, layer.running_mean.dtype, z.shape
+
+
+def test_batch_norm_keeps_the_precision_and_evaluates_alone(both):
+    assert both(precision_of_batch_norm) == [(torch.bfloat16, torch.float32, (1, 3, 2, 2))] * 2
+
+
+def shares(n_images, batch_size, chosen=None):
+    images = as_images(np.zeros((n_images, 4, 4, 3), np.uint8))
+    loader = ImageLoader(images, batch_size, [], torch.device("cpu"))
+    order, draws = torch.Generator().manual_seed(3), torch.Generator()
+    return [batch.index for batch in loader.epoch(order, draws, chosen)]
+
+
+def test_shares_of_a_batch_do_not_overlap_and_make_the_batch(both):
+    for arguments in ({"n_images": 50, "batch_size": 16}, {"n_images": 10, "batch_size": 16}):
+        for whole, *halves in zip(shares(**arguments), *both(shares, **arguments), strict=True):
+            assert torch.equal(torch.cat(halves), whole)
+    assert [len(index) for index in both(shares, n_images=11, batch_size=16)[0]] == [5], "as many for each"
+
+
+def refused(function, arguments):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        function(**arguments)
+    return str(caught.value)
+
+
+def fit(method, X, y=None, **params):
+    estimator = quick(method, device="cpu", **params).fit(X, y)
+    estimator.partial_fit(X, y)
+    state = {name: value.clone() for name, value in estimator.net_.module_.state_dict().items()}
+    return state, estimator.history_.drop(columns="images_per_second"), estimator.transform(X)
+
+
+def test_what_cannot_be_shared_evenly_is_refused(both):
+    assert (
+        "batch_size=15 is that of all processes together, and must be a multiple of their number, 2"
+        in both(refused, function=shares, arguments={"n_images": 50, "batch_size": 15})[0]
+    )
+    X = np.zeros((40, 16, 16, 3), np.uint8)
+    message = both(refused, function=fit, arguments={"method": skssl.MoCo, "X": X, "bn_splits": 3})[1]
+    assert "bn_splits=3 groups of the batch must be shared out evenly among the 2 processes" in message
+
+
+@pytest.mark.parametrize("name", ["SimSiamGSG", "DeepCluster", "DeepClusterV2", "PCL", "PIRL", "DINO"])
+def test_processes_end_with_the_same_network_and_history(name, both, X):
+    params = {"DINO": {"freeze_last_layer": 1}, "PCL": {"instance_epochs": 1}}.get(name, {})
+    (state, history, features), (other, others, others_features) = both(
+        fit, method=getattr(skssl, name), X=X, random_state=None, aux="rotation", **params
+    )
+    assert state.keys() == other.keys()
+    assert all(torch.equal(value, other[name]) or value.isnan().all() for name, value in state.items())
+    assert history.equals(others)
+    assert len(history) == 2
+    np.testing.assert_array_equal(features, others_features)
+    alone = quick(getattr(skssl, name), aux="rotation", **params).fit(X).net_.module_.state_dict()
+    assert state.keys() == alone.keys()
+    if name == "DINO":
+        assert not torch.equal(state["prototypes.weight"], alone["prototypes.weight"])
+        assert torch.equal(state["prototypes.weight"], other["prototypes.weight"]), "thawed, and moved alike"
+
+
+def draws_of_a_step(X):
+    seen = []
+
+    class Seeing(skssl.SimCLR):
+        def losses(self, net, batch):
+            seen.append((batch.index, batch.views[0], torch.rand(3)))
+            return super().losses(net, batch)
+
+    Seeing(backbone="convnet", epochs=1, batch_size=16, random_state=0, device="cpu").fit(np.repeat(X[:1], 40, axis=0))
+    return seen
+
+
+def test_processes_draw_on_their_own(both, X):
+    for (index, view, drawn), (other, others_view, others_drawn) in zip(*both(draws_of_a_step, X=X), strict=True):
+        assert not set(index.tolist()) & set(other.tolist())
+        assert not torch.equal(view, others_view), "the images are all the same"
+        assert not torch.equal(drawn, others_drawn)
+
+
+class Recording(skssl.callbacks.GradientSNR):
+    """Stays in every process."""
+
+
+def written(X, folder):
+    from skorch.callbacks import Checkpoint, EarlyStopping, PrintLog
+
+    lines = []
+    callbacks = [Checkpoint(dirname=f"{folder}/{dist.get_rank()}", monitor=None), PrintLog(sink=lines.append)]
+    estimator = quick(skssl.SimCLR, device="cpu", callbacks=[*callbacks, EarlyStopping("loss"), Recording()]).fit(X)
+    return (
+        len(lines) > 0,
+        os.path.exists(f"{folder}/{dist.get_rank()}"),
+        [type(c).__name__ for _, c in estimator.net_.callbacks_],
+    )
+
+
+def test_one_process_writes(both, X, tmp_path):
+    first, second = both(written, X=X, folder=str(tmp_path))
+    assert first == (True, True, ["Checkpoint", "PrintLog", "EarlyStopping", "Recording"])
+    assert second == (False, False, ["EarlyStopping", "Recording"])
+
+
+SCRIPT = """
+import sys, joblib, torch
+from skssl import FineTuner, SimCLR
+from skssl.datasets import make_shapes
+from skssl.distributed import is_writer, n_processes
+
+X, y = make_shapes(64, image_size=16, random_state=0)
+encoder = SimCLR(backbone="convnet", epochs=2, batch_size=32, device="cpu", verbose=1).fit(X)
+tuner = FineTuner(encoder, epochs=1, batch_size=32, device="cpu").fit(X, y)
+assert n_processes() == 2
+parts = [encoder.net_.module_, tuner.net_.module_]
+torch.save([part.state_dict() for part in parts], f"{sys.argv[1]}/{torch.distributed.get_rank()}.pt")
+if is_writer():
+    joblib.dump(encoder, f"{sys.argv[1]}/encoder.joblib")
+"""
+
+
+def test_the_same_script_runs_under_torchrun(tmp_path, X):
+    script = tmp_path / "train.py"
+    script.write_text(SCRIPT)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script, tmp_path]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert "Epoch 2/2: 100%" in done.stderr
+    assert done.stderr.count("Epoch 2/2: 100%") == done.stderr.count("Epoch 1/2: 100%"), "one bar"
+    states = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    for one, other in zip(*states, strict=True):
+        assert all(torch.equal(value, other[name]) for name, value in one.items())
+    import joblib
+
+    encoder = joblib.load(tmp_path / "encoder.joblib")
+    assert encoder.partial_fit(X).transform(X).shape == (40, 128), "one process goes on"
+
+
+def test_workers_of_a_process_do_not_join(monkeypatch):
+    joined = []
+    monkeypatch.setattr(dist, "init_process_group", lambda *args, **kwargs: joined.append(args))
+    monkeypatch.setattr("atexit.register", lambda function: None)
+    distributed.join(torch.device("cpu"))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with mock.patch.object(multiprocessing, "parent_process", return_value=object()):
+        distributed.join(torch.device("cpu"))
+    assert joined == []
+    distributed.join(torch.device("cpu"))
+    assert joined == [("gloo",)]
+
+
+def test_cuda_is_each_processes_own(monkeypatch):
+    monkeypatch.setattr("skssl.devices._n_devices", lambda kind: 2)
+    for rank in ("0", "1"):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        assert (
+            skssl.devices.resolve_device("auto")
+            == skssl.devices.resolve_device("cuda")
+            == torch.device("cuda", int(rank))
+        )
+    assert skssl.devices.resolve_device("cuda:0") == torch.device("cuda", 0)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ValueError, match="'cuda:2' is not available: torch finds 2"):
+        skssl.devices.resolve_device("auto")
