@@ -299,9 +299,9 @@ class SyncBatchNorm(nn.SyncBatchNorm):
             self.num_batches_tracked.add_(1)
             n = n_processes() * x.numel() // x.shape[1]
             rate = self.momentum or 1 / self.num_batches_tracked.item()
-            with torch.no_grad():
-                self.running_mean.lerp_(mean, rate)
-                self.running_var.lerp_(variance * (n / max(n - 1, 1)), rate)
+            # Behind autograd's back, as torch's own layers do: an earlier pass may have kept them for its gradient.
+            self.running_mean.data.lerp_(mean.detach(), rate)
+            self.running_var.data.lerp_(variance.detach() * (n / max(n - 1, 1)), rate)
         gain = (variance + self.eps).rsqrt() * (1 if self.weight is None else self.weight)
         y = wide * gain.view(shape)
         return (y if self.bias is None else y + self.bias.view(shape)).to(x.dtype)
@@ -360,7 +360,7 @@ def apart(modules: Iterable[nn.Module], groups: int) -> Iterator[None]:
         for found in gather(torch.cat(statistics)[None]):  # what one process's groups make of `begin`
             merged = found + kept * (merged - begin)  # and of what the groups before them have left
         for value, after in zip(statistics, merged.split([len(x) for x in before]), strict=True):
-            value.copy_(after)
+            value.data.copy_(after)
         for part in layers:
             if part.num_batches_tracked is not None:
                 part.num_batches_tracked.add_(groups * (n_processes() - 1))

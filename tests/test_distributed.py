@@ -1,5 +1,6 @@
 """Several processes train as one does: gradients, buffers, weights. By gloo, in a pair of processes that stays."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -16,10 +17,12 @@ from torch import multiprocessing, nn
 
 import skssl
 from skssl import distributed
+from skssl.augment import Augmentation
+from skssl.callbacks import GradientSNR
 from skssl.datasets import make_shapes
 from skssl.engine import Batch, ImageLoader
 from skssl.images import as_images
-from skssl.pretext import Rotation
+from skssl.pretext import ColorizationTask, Rotation
 
 N = 28  # images a batch; a process's half is a number that no other axis has
 
@@ -47,7 +50,7 @@ def both(tmp_path_factory):
     for process in processes:
         process.start()
 
-    def call(function, **arguments):
+    def call(function, /, **arguments):
         for calls, _ in queues:
             calls.put((function, arguments))
         found = [answers.get() for _, answers in queues]
@@ -89,6 +92,19 @@ def embed_views(self, net, batch):
     return net.tiles_projector(net.tile_projector(net.encoder(batch.views[0].flip(3))).repeat(1, 9))
 
 
+@contextlib.contextmanager
+def stand_ins():
+    """Leave out what an augmentation draws within a loss, and keep float64 where losses are in float32."""
+    still = Augmentation(crop_scale=None, flip=0.0, jitter=0.0, gray=0.0, mean=(0.0,) * 3, std=(1.0,) * 3)
+    narrow = torch.Tensor.float
+    with (
+        mock.patch.object(skssl.PIRL, "_embed_tiles", embed_views),
+        mock.patch.object(ColorizationTask, "_augment", still),
+        mock.patch.object(torch.Tensor, "float", lambda x: x if x.dtype == torch.float64 else narrow(x)),
+    ):
+        yield
+
+
 def step(method, params, aux=None):
     """Take a step in float64 without an optimiser; return the loss, all gradients and all buffers."""
     X, y = make_shapes(40, image_size=16, random_state=0)
@@ -114,12 +130,11 @@ def step(method, params, aux=None):
 
     hooks.before_epoch(net, 0, encode)
     torch.manual_seed(0)
-    views_for_tiles = mock.patch.object(skssl.PIRL, "_embed_tiles", embed_views)
     network = distributed.parallel(net)
     losses = []
     for _ in range(2):  # the second with what the first has left in queues, banks and centres
         net.zero_grad()
-        with distributed.synchronized(net), shared_draws(N // distributed.n_processes()), views_for_tiles:
+        with distributed.synchronized(net), shared_draws(N // distributed.n_processes()), stand_ins():
             numbers = network(local)
         numbers["loss"].backward()
         hooks.after_backward(net)
@@ -152,7 +167,7 @@ CASES = {method.__name__: (method, params) for method, params in QUICK.items()} 
     "InstDisc, softmax": (skssl.InstDisc, {"loss": "softmax"}),
     "InstDisc, first": (skssl.InstDisc, {"n_negatives": 16, "normalizer": "first"}),
     "RotationDecoupling, nt_xent": (skssl.RotationDecoupling, {"loss": "nt_xent"}),
-    "SimCLR and tasks": (skssl.SimCLR, {"aux": ["rotation", "jigsaw", "relative_patch", "colorization", "inpainting"]}),
+    "SimCLR and tasks": (skssl.SimCLR, {"aux": ["rotation", "jigsaw", "relative_patch", "inpainting", "colorization"]}),
     "SimCLR and rotation, sup_con": (skssl.SimCLR, {"aux": Rotation(loss="sup_con")}),
     "SwAV, frozen": (skssl.SwAV, {**QUICK[skssl.SwAV], "freeze_prototypes": 1}),
     "DINO, frozen": (skssl.DINO, {**QUICK[skssl.DINO], "freeze_last_layer": 1}),
@@ -173,7 +188,7 @@ def test_a_difference_is_seen(both):
         assert_same(one, two)
 
 
-def batch_norm(shape, half, groups, momentum):
+def batch_norm(shape, groups, momentum):
     """Normalise seeded rows, and return the output, the gradients and the running statistics, all in float64."""
     draw = torch.Generator().manual_seed(0)
     x, weigh = 5 + torch.randn(2, *shape, generator=draw, dtype=torch.float64)
@@ -192,13 +207,10 @@ def batch_norm(shape, half, groups, momentum):
     return [y.detach(), *grads, *[b.double() for b in layer.buffers()]]
 
 
-@pytest.mark.parametrize("groups", [0, 4])
-@pytest.mark.parametrize("momentum", [0.1, 0.3, None])
+@pytest.mark.parametrize(("momentum", "groups"), [(0.1, 0), (0.3, 0), (None, 0), (0.1, 4), (0.3, 4)])
 @pytest.mark.parametrize("shape", [(8, 3, 4, 4), (16, 5)])
 def test_batch_norm_is_that_of_all_rows_or_of_groups(shape, momentum, groups, both):
-    if momentum is None and groups:
-        pytest.skip("cumulative averages take the last process's")
-    arguments = {"shape": shape, "half": False, "groups": groups, "momentum": momentum}
+    arguments = {"shape": shape, "groups": groups, "momentum": momentum}
     whole, (first, second) = batch_norm(**arguments), both(batch_norm, **arguments)
     affine = momentum != 0.3
     for i, (a, b, c) in enumerate(zip(whole, first, second, strict=True)):
@@ -292,7 +304,7 @@ def test_processes_draw_on_their_own(both, X):
         assert not torch.equal(drawn, others_drawn)
 
 
-class Recording(skssl.callbacks.GradientSNR):
+class Recording(GradientSNR):
     """Stays in every process."""
 
 
@@ -300,7 +312,8 @@ def written(X, folder):
     from skorch.callbacks import Checkpoint, EarlyStopping, PrintLog
 
     lines = []
-    callbacks = [Checkpoint(dirname=f"{folder}/{dist.get_rank()}", monitor=None), PrintLog(sink=lines.append)]
+    files = dict.fromkeys(("f_params", "f_optimizer", "f_criterion", "f_history"))
+    callbacks = [Checkpoint(dirname=f"{folder}/{dist.get_rank()}", monitor=None, **files), PrintLog(sink=lines.append)]
     estimator = quick(skssl.SimCLR, device="cpu", callbacks=[*callbacks, EarlyStopping("loss"), Recording()]).fit(X)
     return (
         len(lines) > 0,
@@ -332,6 +345,7 @@ if is_writer():
 """
 
 
+@pytest.mark.slow
 def test_the_same_script_runs_under_torchrun(tmp_path, X):
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
@@ -339,8 +353,7 @@ def test_the_same_script_runs_under_torchrun(tmp_path, X):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=100)
     assert done.returncode == 0, done.stderr
-    assert "Epoch 2/2: 100%" in done.stderr
-    assert done.stderr.count("Epoch 2/2: 100%") == done.stderr.count("Epoch 1/2: 100%"), "one bar"
+    assert done.stderr.count("Epoch 2/2:   0%") == 1, "one bar"
     states = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     for one, other in zip(*states, strict=True):
         assert all(torch.equal(value, other[name]) for name, value in one.items())
@@ -356,7 +369,7 @@ def test_workers_of_a_process_do_not_join(monkeypatch):
     monkeypatch.setattr("atexit.register", lambda function: None)
     distributed.join(torch.device("cpu"))
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with mock.patch.object(multiprocessing, "parent_process", return_value=object()):
+    with mock.patch("multiprocessing.parent_process", return_value=object()):
         distributed.join(torch.device("cpu"))
     assert joined == []
     distributed.join(torch.device("cpu"))
