@@ -99,7 +99,13 @@ def join(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.set_device(device)  # where NCCL's own work goes
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
-    atexit.register(lambda: dist.is_initialized() and dist.destroy_process_group())
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    """End the group, unless the user has."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def gather(x: Tensor) -> Tensor:
@@ -138,7 +144,7 @@ class _Gather(torch.autograd.Function):
         return found
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         own = grad.new_empty((len(grad) // n_processes(), *grad.shape[1:]))
         dist.reduce_scatter_tensor(own, grad.contiguous())
         return own

@@ -465,7 +465,7 @@ class Trainer(NeuralNet):
         """Initialise the callbacks; of several processes one has those of skorch's that write files and logs."""
         super().initialize_callbacks()
         if not is_writer():
-            self.callbacks_ = [(name, callback) for name, callback in self.callbacks_ if not _writes(callback)]
+            self.callbacks_: list[Any] = [pair for pair in self.callbacks_ if not _writes(pair[1])]
         return self
 
     def initialize_module(self) -> Trainer:
@@ -559,7 +559,7 @@ class Trainer(NeuralNet):
         """Run the objective in the trainer's precision, compiled where that was asked for and works."""
         with in_precision(self.dtype, torch.device(self.device)), synchronized(self.module_):
             if not self.compile:
-                return self.__dict__.get("_parallel", self.module_)(batch)
+                return self.__dict__.get("_parallel", self.module_)(batch)  # type: ignore[misc]
             if not hasattr(self, "_compiled"):
                 self.__dict__["_compiled"] = torch.compile(self.module_)  # skorch refuses modules that come late
             try:
