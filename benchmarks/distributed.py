@@ -1,6 +1,6 @@
 """Do several processes train what one does, and how fast: the same cores shared out among one, two, ... processes.
 
-Each run is the same script under torchrun, on every tenth image of CIFAR-10, with gloo on a CPU and NCCL on GPUs.
+Each run is the same script under torchrun, on images of CIFAR-10, with gloo on a CPU and NCCL on GPUs.
 knn: cosine, k = 20, of every other test image on the labels of the training images.
 
     python -m benchmarks distributed [NAME ...] [--processes 1 2] [--seeds 0 1 2] [--epochs 3] [--images 5000]
