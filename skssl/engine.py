@@ -613,6 +613,7 @@ class Trainer(NeuralNet):
             numbers = {"loss": found["loss"], **found["y_pred"]}
             sums = {name: value.detach() + sums.get(name, 0.0) for name, value in numbers.items()}
             progress.show(sums["loss"], step + 1)
+        del self.__dict__["_parallel"]
         of_all = average(torch.stack([value.float() for value in sums.values()]) / steps)
         means = dict(zip(sums, of_all.tolist(), strict=True))
         seconds = time.perf_counter() - started

@@ -180,7 +180,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
     epochs : int, default=20
         How often `fit` goes through the images.
     batch_size : int, default=256
-        Images a step. An epoch's last, shorter batch is left out, unless it is the only one.
+        Images a step, of all processes together. An epoch's last, shorter batch is left out, unless it is the only
+        one.
     optimizer : {"sgd", "lars", "adamw"} or torch.optim.Optimizer subclass, default="sgd"
         The optimiser.
     backbone_lr : float, default=0.01

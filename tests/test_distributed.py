@@ -6,6 +6,7 @@ import subprocess
 import sys
 import traceback
 import warnings
+import weakref
 from unittest import mock
 
 import numpy as np
@@ -326,6 +327,32 @@ def test_one_process_writes(both, X, tmp_path):
     first, second = both(written, X=X, folder=str(tmp_path))
     assert first == (True, True, {"Checkpoint", "EarlyStopping", "PrintLog", "Recording"})
     assert second == (False, False, {"EarlyStopping", "Recording"})
+
+
+def dropped():
+    layer = nn.Linear(2, 2)
+    wrapped = distributed.parallel(layer)
+    wrapped(torch.ones(1, 2)).sum().backward()
+    gone = weakref.ref(wrapped)
+    del wrapped
+    return gone() is None
+
+
+def test_a_wrapper_does_not_outlive_its_epoch(both):
+    assert both(dropped) == [True, True], "its hooks would average once more"
+
+
+def compiled(X):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        quick(skssl.SimCLR, compile=True, device="cpu").fit(X)
+    return [str(warning.message) for warning in caught]
+
+
+def test_several_processes_train_without_compiling_and_say_so_once(both, X):
+    first, second = both(compiled, X=X)
+    assert first == ["compile=True is for one process: several train without it."]
+    assert second == []
 
 
 SCRIPT = """
