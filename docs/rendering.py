@@ -126,6 +126,13 @@ def cluster() -> None:
     write("cluster", pd.DataFrame(rows))
 
 
+def distributed(name: str, rows: pd.DataFrame) -> None:
+    """Render what one process and several make of the same training."""
+    rows = rows.rename(columns={"images_per_second": "images/s", "knn": "kNN"})
+    keys = ["method", "backbone", "images", "epochs", "processes"]
+    write(name, means(rows, keys, ["kNN", "loss", "images/s"]))
+
+
 def probes(name: str, rows: pd.DataFrame) -> None:
     """Render the probes' comparison with scikit-learn."""
     shown = ["job", "seconds", "sklearn_seconds", "ratio", "loss", "sklearn_loss", "accuracy", "sklearn_accuracy"]
@@ -221,6 +228,7 @@ BENCHMARKS = {  # what tells the runs of each apart, and what makes its page
     "augmentation": (["hardware", "preset"], augmentation),
     "profile": (["hardware", "backbone", "step"], profile),
     "scaling": (["hardware", "varied", "backbone", "images", "source", "pixels", "batch"], scaling),
+    "distributed": ([*RUN, "images", "processes"], distributed),
     "probes": (["hardware", "job"], probes),
     "methods": (RUN, methods),
     "tables": ([*RUN, "images"], tables),

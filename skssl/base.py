@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import assert_all_finite, check_random_state
+from sklearn.utils import assert_all_finite
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from skssl.augment import Augmentation, MultiCrop, as_augmentations
 from skssl.backbones import build_backbone
 from skssl.checkpoints import train
 from skssl.devices import resolve_device, resolve_precision
+from skssl.distributed import draw_seed, join
 from skssl.engine import Batch, Objective, Trainer, encode
 from skssl.errors import pick
 from skssl.images import Images, as_images
@@ -104,7 +105,8 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     epochs : int, default=100
         How often `fit` goes through the images. 0 leaves the encoder untrained, which makes a baseline.
     batch_size : int, default=256
-        Images a step. An epoch's last, shorter batch is left out, unless it is the only one.
+        Images a step, of all processes together. An epoch's last, shorter batch is left out, unless it is the only
+        one.
     optimizer : {"sgd", "lars", "adamw"} or torch.optim.Optimizer subclass, default=None
         None is the method's own.
     lr : float, default=None
@@ -550,9 +552,10 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """Check the parameters and make the net that trains."""
         self._validate_params()
         device = resolve_device(self.device)
+        join(device)
         augmentations, shape = self._views(images.shape)
         dtype = resolve_precision(self.precision, device, min(shape[1:]))
-        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
+        seed = draw_seed(self.random_state)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             objective = self._make_objective(images.shape, shape, len(images))

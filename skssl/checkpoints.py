@@ -22,6 +22,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from skssl.digests import digest_training
+from skssl.distributed import is_writer, n_processes
 from skssl.engine import Place, Trainer
 from skssl.files import read, write
 from skssl.images import Images
@@ -34,7 +35,8 @@ class Checkpoint:
     """What saves a training's state while it trains, and brings it back.
 
     As a context it locks the folder, and makes SIGTERM and Ctrl-C save before they end the training: after the step
-    that is under way, or at once when they come again.
+    that is under way, or at once when they come again. Of several processes one saves, and between epochs only, as each
+    draws its own views.
 
     Parameters
     ----------
@@ -72,15 +74,24 @@ class Checkpoint:
         self, folder: str | os.PathLike[str], every: int | str | datetime.timedelta, known: Mapping[str, str]
     ) -> None:
         self.folder, self.known = Path(folder), dict(known)
+        self._lock = filelock.FileLock(self.folder / LOCK)
         self.epochs, self.seconds = _parse(every)
         self.stop: int | None = None  # the signal that asked for the end
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
         """Lock the folder, and listen to signals."""
+        if is_writer():
+            self._take()
+        if threading.current_thread() is threading.main_thread():  # others cannot, and get no signals
+            self._handlers = {kind: signal.signal(kind, self._asked) for kind in (signal.SIGINT, signal.SIGTERM)}
+        self._saved = time.monotonic()
+        return self
+
+    def _take(self) -> None:
+        """Make the folder one's own."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = filelock.FileLock(self.folder / LOCK)
             self._lock.acquire(timeout=0)
         except filelock.Timeout:
             raise RuntimeError(
@@ -92,10 +103,6 @@ class Checkpoint:
             ) from error
         for left in self.folder.glob(f".{STATE}.*"):  # of a run that was killed while it saved
             left.unlink()
-        if threading.current_thread() is threading.main_thread():  # others cannot, and get no signals
-            self._handlers = {kind: signal.signal(kind, self._asked) for kind in (signal.SIGINT, signal.SIGTERM)}
-        self._saved = time.monotonic()
-        return self
 
     def __exit__(self, *raised: object) -> None:
         """Leave signals and the folder to others."""
@@ -129,11 +136,12 @@ class Checkpoint:
             )
         unpack(trainer, numbers["training"], tensors)
         place, epochs = trainer.place, len(trainer.history)
-        tqdm.write(
-            f"{type(trainer.module_.method).__name__}: going on from {str(self.folder)!r}, after {epochs} epoch(s)"
-            + (f" and {place.step} step(s)." if place is not None and place.step else "."),
-            file=sys.stderr,
-        )
+        if is_writer():
+            tqdm.write(
+                f"{type(trainer.module_.method).__name__}: going on from {str(self.folder)!r}, after {epochs} epoch(s)"
+                + (f" and {place.step} step(s)." if place is not None and place.step else "."),
+                file=sys.stderr,
+            )
 
     def after_step(self, trainer: Trainer, place: Place, draws: torch.Generator) -> None:
         """Save in the middle of an epoch, if it is time.
@@ -147,7 +155,9 @@ class Checkpoint:
         draws : torch.Generator
             The augmentation's.
         """
-        if self.stop is not None or time.monotonic() - self._saved >= self.seconds:
+        if n_processes() > 1:
+            self._end()
+        elif self.stop is not None or time.monotonic() - self._saved >= self.seconds:
             place.random = trainer.random_states(draws)
             self._save(trainer, place)
 
@@ -167,14 +177,19 @@ class Checkpoint:
     def _save(self, trainer: Trainer, place: Place) -> None:
         """Save, and end the training if that was asked for. What cannot be saved is no reason to stop."""
         try:
-            numbers, tensors = pack(trainer, place)
-            write(self.folder / STATE, {"known": self.known, "training": numbers}, tensors)
+            if is_writer():
+                numbers, tensors = pack(trainer, place)
+                write(self.folder / STATE, {"known": self.known, "training": numbers}, tensors)
         except (OSError, TypeError, ValueError) as error:
             warnings.warn(
                 f"The training goes on, but its state could not be saved; what was saved before stays: {error}",
                 stacklevel=2,
             )
         self._saved = time.monotonic()
+        self._end()
+
+    def _end(self) -> None:
+        """End the training if a signal has asked for it."""
         if self.stop == signal.SIGINT:
             raise KeyboardInterrupt
         if self.stop is not None:

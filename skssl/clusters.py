@@ -8,12 +8,14 @@ import warnings
 import torch
 from torch import Tensor
 
+from skssl.distributed import same
+
 
 def k_means(x: Tensor, n_clusters: int, n_iterations: int) -> tuple[Tensor, Tensor]:
     """Cluster rows by scikit-learn's k-means, once, from randomly chosen rows.
 
     A cluster that loses its members is given the row that is farthest from its centre. It runs on the CPU, in one
-    thread, as with more the same seed does not give the same bits.
+    thread, as with more the same seed does not give the same bits. All processes get what the first has found.
 
     Parameters
     ----------
@@ -49,7 +51,8 @@ def k_means(x: Tensor, n_clusters: int, n_iterations: int) -> tuple[Tensor, Tens
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # of fewer distinct rows than clusters
         found.fit(x.cpu().numpy())
-    return torch.from_numpy(found.cluster_centers_).to(x), torch.from_numpy(found.labels_).long().to(x.device)
+    centers, label = same(torch.from_numpy(found.cluster_centers_)), same(torch.from_numpy(found.labels_))
+    return centers.to(x), label.long().to(x.device)
 
 
 def draw_evenly(label: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import ctypes
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
     ----------
     device : str or torch.device
         A device as torch names it ("cpu", "cuda", "cuda:1", "mps"), or "auto": CUDA where there is one,
-        else Apple's MPS, else the CPU.
+        else Apple's MPS, else the CPU. Under ``torchrun`` CUDA without a number is each process's own GPU.
 
     Returns
     -------
@@ -49,7 +50,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
     Got 'gpu'.
     """
     if isinstance(device, str) and device == "auto":
-        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if _n_devices(kind)))
+        device = next(kind for kind in ("cuda", "mps", "cpu") if _n_devices(kind))
     try:
         found = torch.device(device)
     except (RuntimeError, TypeError, ValueError) as error:
@@ -57,10 +58,12 @@ def resolve_device(device: str | torch.device) -> torch.device:
             "device must be 'auto' or a device that torch knows, such as 'cpu', 'cuda', 'cuda:1' or 'mps'. "
             f"Got {device!r}."
         ) from error
+    if found.type == "cuda" and found.index is None and "LOCAL_RANK" in os.environ:
+        found = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     n_devices = _n_devices(found.type)
     if (found.index or 0) >= n_devices:
         have = f"{n_devices} device(s)" if n_devices else "no device"
-        raise ValueError(f"device={str(device)!r} is not available: torch finds {have} of type {found.type!r}.")
+        raise ValueError(f"device={str(found)!r} is not available: torch finds {have} of type {found.type!r}.")
     return found
 
 

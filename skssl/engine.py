@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 from skorch import NeuralNet
+from skorch.callbacks import Checkpoint as FilesOfParameters
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from skssl.augment import Augmentation
 from skssl.devices import autocast_for, in_precision, keeping_memory
+from skssl.distributed import agree, average, gather, is_writer, n_processes, parallel, rank, share, synchronized
 from skssl.errors import CollapseWarning
 from skssl.images import Images
 from skssl.nn import effective_rank, evaluating, folded, spread
@@ -227,7 +229,8 @@ class ImageLoader:
     images : Images
         The training images, on the device.
     batch_size : int
-        Images a batch. The last, shorter batch of an epoch is left out unless it is the only one.
+        Images a batch, of all processes together. The last, shorter batch of an epoch is left out unless it is the
+        only one.
     augmentations : sequence of Augmentation
         One for each view.
     device : torch.device
@@ -245,7 +248,15 @@ class ImageLoader:
         target: Tensor | None = None,
     ) -> None:
         self.images, self.augmentations, self.device, self.target = images, augmentations, device, target
-        self.batch_size = min(batch_size, len(images))
+        n = n_processes()
+        if batch_size % n:
+            raise ValueError(
+                f"batch_size={batch_size} is that of all processes together, and must be a multiple of their number, "
+                f"{n}."
+            )
+        if len(images) < n:
+            raise ValueError(f"X must have an image for each of {n} processes at least. Got {len(images)}.")
+        self.batch_size = min(batch_size, len(images) // n * n)
         for augment in augmentations:
             if augment.saliency is not None and len(augment.saliency) != len(images):
                 raise ValueError(
@@ -261,10 +272,12 @@ class ImageLoader:
     ) -> Iterator[Batch]:
         """Go through the images once in a random order, or through those that a method has chosen.
 
+        Each of several processes has its share of every batch.
+
         Parameters
         ----------
         order : torch.Generator
-            For the order, on the CPU.
+            For the order, on the CPU; in the same state in every process.
         draws : torch.Generator
             For the augmentation, on the device.
         chosen : int64 Tensor of shape (n_samples,), optional
@@ -279,7 +292,8 @@ class ImageLoader:
         """
         permutation = torch.randperm(len(self.images), generator=order) if chosen is None else chosen.cpu()
         indices = permutation[: len(self) * self.batch_size].split(self.batch_size)[done:]
-        for index, images in self.images.batches(indices):  # by numbers on the host, where a data set needs them
+        shares = [share(index) for index in indices]
+        for index, images in self.images.batches(shares):  # by numbers on the host, where a data set needs them
             index = index.to(self.device, non_blocking=True)
             target = None if self.target is None else self.target.index_select(0, index)
             yield Batch(images, self.views(images, draws, index), index, target, draws)
@@ -332,6 +346,26 @@ def encode(
             for _, batch in images.batches(torch.arange(len(images)).split(at_a_time(images.shape, device)))
         ]
     return torch.cat(features)
+
+
+def encode_together(
+    module: nn.Module, images: Images, augment: Augmentation, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """Encode all images for all processes, each of which does its share.
+
+    Parameters
+    ----------
+    module, images, augment, device, dtype
+        As for `encode`.
+
+    Returns
+    -------
+    float32 Tensor of shape (n, d)
+        The features of all images, on the device.
+    """
+    n = len(images)
+    rows = torch.arange(-(-n // n_processes()) * n_processes()) % n  # as many for each
+    return gather(encode(module, images.take(share(rows)), augment, device, dtype, device))[:n]
 
 
 def at_a_time(shape: tuple[int, int, int], device: torch.device) -> int:
@@ -462,14 +496,22 @@ class Trainer(NeuralNet):
         return module
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the compiled forward pass, which is made anew, and what else `module_` is, which skorch keeps."""
+        """Leave out what wraps `module_`, which is made anew, and what else it is, which skorch keeps."""
         state = super().__getstate__()
-        return {name: value for name, value in state.items() if name not in ("_compiled", "module", "checkpoint")}
+        wraps = "_compiled", "_parallel", "module", "checkpoint"
+        return {name: value for name, value in state.items() if name not in wraps}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take the module that was trained, on a device that this machine has, for the one to train."""
         super().__setstate__(state)
         self.module = self.module_
+
+    def initialize_callbacks(self) -> Trainer:
+        """Initialise the callbacks; of several processes one has those of skorch's that write files and logs."""
+        super().initialize_callbacks()
+        if not is_writer():
+            self.callbacks_: list[Any] = [pair for pair in self.callbacks_ if not _writes(pair[1])]
+        return self
 
     def initialize_module(self) -> Trainer:
         """Initialise the module, in the memory layout that convolutions are quickest in."""
@@ -528,6 +570,11 @@ class Trainer(NeuralNet):
             What saves the state on the way.
         """
         target = None if target is None else target.to(self.device)
+        agree(self.module_)
+        if self.compile and n_processes() > 1:
+            self.compile = False
+            if is_writer():
+                warnings.warn("compile=True is for one process: several train without it.", stacklevel=3)
         self.checkpoint = checkpoint
         try:
             with keeping_memory(), closing(images.to(self.device)) as there:
@@ -560,14 +607,14 @@ class Trainer(NeuralNet):
         Returns
         -------
         order, draws : torch.Generator
-            For the order of the images, on the CPU, and for augmentation, on the device. The global generator,
-            which dropout and the methods' own draws use, is seeded, too.
+            For the order of the images, on the CPU, and for augmentation, on the device, of which each process has
+            its own. The global generator, which dropout and the methods' own draws use, is seeded, too.
         """
         seeds = [int(seed) for seed in np.random.SeedSequence((self.seed, epoch)).generate_state(3)]
         torch.manual_seed(seeds[0])
         return (
             torch.Generator().manual_seed(seeds[1]),
-            torch.Generator(torch.device(self.device)).manual_seed(seeds[2]),
+            torch.Generator(torch.device(self.device)).manual_seed(seeds[2] + rank()),
         )
 
     def random_states(self, draws: torch.Generator) -> dict[str, Tensor]:
@@ -617,9 +664,9 @@ class Trainer(NeuralNet):
 
     def infer(self, batch: Batch, **kwargs: Any) -> dict[str, Tensor]:
         """Run the objective in the trainer's precision, compiled where that was asked for and works."""
-        with in_precision(self.dtype, torch.device(self.device)):
+        with in_precision(self.dtype, torch.device(self.device)), synchronized(self.module_):
             if not self.compile:
-                return self.module_(batch)
+                return self.__dict__.get("_parallel", self.module_)(batch)  # type: ignore[misc]
             if not hasattr(self, "_compiled"):
                 self.__dict__["_compiled"] = torch.compile(self.module_)  # skorch refuses modules that come late
             try:
@@ -657,10 +704,13 @@ class Trainer(NeuralNet):
         started = time.perf_counter() - here.seconds
         if not here.step:
             here.chosen = method.before_epoch(
-                self.module_, done, lambda module: encode(module, iterator.images, augment, device, self.dtype, device)
+                self.module_, done, lambda module: encode_together(module, iterator.images, augment, device, self.dtype)
             )
             for name in method.renewed:
                 forget(self.optimizer_, self.module_.get_submodule(name))
+        self.__dict__["_parallel"] = parallel(self.module_)  # anew, as layers may have been frozen or thawed
+        if rank():  # from here on processes draw on their own
+            torch.manual_seed(draws.initial_seed())
         progress = Progress(f"Epoch {done + 1}/{max(self.max_epochs, done + 1)}", self.verbose)
         batches = iterator.epoch(order, draws, here.chosen, here.step)
         for batch in progress(batches, steps, iterator.batch_size, here.step):
@@ -677,8 +727,10 @@ class Trainer(NeuralNet):
             if self.checkpoint is not None and here.step < steps:
                 here.seconds = time.perf_counter() - started
                 self.checkpoint.after_step(self, here, draws)
+        del self.__dict__["_parallel"]
         sums = here.sums
-        means = dict(zip(sums, (torch.stack([value.float() for value in sums.values()]) / steps).tolist(), strict=True))
+        of_all = average(torch.stack([value.float() for value in sums.values()]) / steps)
+        means = dict(zip(sums, of_all.tolist(), strict=True))
         seconds = time.perf_counter() - started
         for name, value in means.items():
             self.history.record(name, value)
@@ -707,13 +759,13 @@ class Trainer(NeuralNet):
         Parameters
         ----------
         view : Tensor of shape (n, c, h, w)
-            Views, of the epoch's last batch.
+            Views, of the epoch's last batch; in each process its share.
         loss : float
             The epoch's mean loss.
         """
         epoch = len(self.history)
-        with in_precision(self.dtype, torch.device(self.device)):
-            z = self.module_.embed(view)
+        with in_precision(self.dtype, torch.device(self.device)), synchronized(self.module_):
+            z = gather(self.module_.embed(view))
         if not (np.isfinite(loss) and z.isfinite().all()):
             rates = " or ".join(
                 f"{rate:g}" for rate in sorted({group["peak"] for group in self.optimizer_.param_groups})
@@ -726,7 +778,7 @@ class Trainer(NeuralNet):
         self.history.record("embedding_std", deviation)
         self.history.record("effective_rank", rank)
         few = rank < COLLAPSED_RANK and min(len(z) - 1, z.shape[1]) >= ROOM
-        if self.collapsible and (deviation < COLLAPSED_SPREAD or few):
+        if self.collapsible and is_writer() and (deviation < COLLAPSED_SPREAD or few):
             warnings.warn(
                 f"The embeddings have collapsed in epoch {epoch}: their standard deviation is {deviation:.2g} of that "
                 f"of evenly spread ones, their effective rank {rank:.1f} of {z.shape[1]}. Try a lower learning rate, "
@@ -734,6 +786,13 @@ class Trainer(NeuralNet):
                 CollapseWarning,
                 stacklevel=2,
             )
+
+
+def _writes(callback: Any) -> bool:
+    """Whether a callback is one of skorch's that write: checkpoints, and all that log."""
+    return isinstance(callback, FilesOfParameters) or "skorch.callbacks.logging" in (
+        kind.__module__ for kind in type(callback).__mro__
+    )
 
 
 class Progress:
@@ -748,7 +807,7 @@ class Progress:
     """
 
     def __init__(self, title: str, verbose: int) -> None:
-        self.title, self.verbose = title, verbose
+        self.title, self.verbose = title, verbose and is_writer()
         self.bar: Any = None
         self.steps, self.shown = 0, 0.0
 

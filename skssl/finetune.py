@@ -26,6 +26,7 @@ from skssl.augment import CROPS_AND_FLIPS, Augmentation
 from skssl.base import SSLTransformer, add_shared, as_labels, check_scorable, number_classes
 from skssl.checkpoints import train
 from skssl.devices import resolve_device, resolve_precision
+from skssl.distributed import draw_seed, join
 from skssl.encoders import Encoder, as_encoder
 from skssl.engine import Batch, Objective, Trainer, encode
 from skssl.errors import pick
@@ -180,7 +181,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
     epochs : int, default=20
         How often `fit` goes through the images.
     batch_size : int, default=256
-        Images a step. An epoch's last, shorter batch is left out, unless it is the only one.
+        Images a step, of all processes together. An epoch's last, shorter batch is left out, unless it is the only
+        one.
     optimizer : {"sgd", "lars", "adamw"} or torch.optim.Optimizer subclass, default="sgd"
         The optimiser.
     backbone_lr : float, default=0.01
@@ -384,7 +386,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         """Train a copy of an encoder, with a head."""
         self._read, self.n_features_in_ = encoder.read, math.prod(images.shape)
         device = resolve_device(self.device)
-        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
+        join(device)
+        seed = draw_seed(self.random_state)
         augment = CROPS_AND_FLIPS if self.augment is None else self.augment
         module = copy.deepcopy(encoder.module).requires_grad_(True)
         with torch.no_grad():

@@ -12,6 +12,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from skssl.distributed import gather, n_processes
+
 
 class MLP(nn.Sequential):
     """Linear layers with BatchNorm and ReLU, or another activation, between them.
@@ -172,7 +174,7 @@ class Queue(nn.Module):
         Parameters
         ----------
         batch : Tensor of shape (n, dim)
-            What is new; of more than the queue holds, the last.
+            What is new, gathered from all processes; of more than the queue holds, the last.
         """
         batch = batch[-len(self.items) :].to(self.items.dtype)
         index = (self.place + torch.arange(len(batch), device=batch.device)) % len(self.items)
@@ -268,17 +270,18 @@ class MemoryBank(nn.Module):
         -------
         Tensor of shape (n, 1 + n_negatives)
             The logarithm of exp(cos / t) / Z, that of the own image first. Z is the mean of exp(cos / t) here or, if
-            it is fixed, in the first call, times the number of images.
+            it is fixed, in the first call, times the number of images. The mean is over the rows of all processes.
         """
         others = torch.randint(len(self.items), (len(index), n_negatives), device=index.device)
         logits = self.scores(v, torch.cat([index[:, None], others], dim=1)) / temperature
-        estimate = logits.detach().flatten().logsumexp(0) + math.log(len(self.items) / logits.numel())
+        sums = gather(logits.detach().flatten().logsumexp(0, keepdim=True))
+        estimate = sums.logsumexp(0) + math.log(len(self.items) / (n_processes() * logits.numel()))
         self.log_z.copy_(torch.where(self.log_z.isnan(), estimate, self.log_z) if self.fixed_z else estimate)
         return logits - self.log_z
 
     @torch.no_grad()
     def update(self, index: Tensor, v: Tensor) -> None:
-        """Move the images' vectors towards their embeddings, and back to length one.
+        """Move the images' vectors, of all processes, towards their embeddings, and back to length one.
 
         Parameters
         ----------
@@ -287,7 +290,7 @@ class MemoryBank(nn.Module):
         v : Tensor of shape (n, dim)
             Their embeddings, of any length.
         """
-        v = nn.functional.normalize(v.to(self.items.dtype), dim=1)
+        index, v = gather(index), nn.functional.normalize(gather(v).to(self.items.dtype), dim=1)
         moved = self.momentum * self.items[index] + (1 - self.momentum) * v
         self.items.index_copy_(0, index, nn.functional.normalize(moved, dim=1))
 

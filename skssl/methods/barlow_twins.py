@@ -10,6 +10,7 @@ from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
 from skssl.base import SSLTransformer
+from skssl.distributed import gather
 from skssl.engine import Batch, Objective
 from skssl.losses import barlow_twins
 from skssl.nn import MLP
@@ -37,7 +38,7 @@ class BarlowTwins(SSLTransformer):
     Zbontar et al., Barlow Twins: Self-Supervised Learning via Redundancy Reduction, ICML 2021, equations 1 and 2 and
     section 2.2. Width, loss scale and weight decay are those of solo-learn's settings for CIFAR. The learning rate is
     ours: there it is 0.3 for a LARS with a trust coefficient 20 times ours, and 0.2 in the paper's long trainings. The
-    correlation is that of the whole batch, which is on one device.
+    correlation is that of the whole batch, on however many devices.
 
     Examples
     --------
@@ -74,5 +75,5 @@ class BarlowTwins(SSLTransformer):
         net.projector = MLP((dim, *[self.proj_dim] * self.proj_layers), bias=False)
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
-        z1, z2 = (net.projector(net.encoder(view)) for view in batch.views)  # BatchNorm sees one view at a time
+        z1, z2 = (gather(net.projector(net.encoder(view))) for view in batch.views)  # BatchNorm sees one view at a time
         return {"barlow_twins": self.loss_scale * barlow_twins(z1, z2, self.lambd)}

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from skssl.base import SSLTransformer
 from skssl.clusters import k_means
+from skssl.distributed import gather
 from skssl.engine import Batch, Objective
 from skssl.losses import prototype_scores
 from skssl.nn import MLP
@@ -110,8 +111,9 @@ class DeepClusterV2(SSLTransformer):
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
         z = torch.stack(net.project(batch.views))  # (views, n, proj_dim)
+        index = gather(batch.index)
         for embeddings, view in zip(net.embeddings, z.detach(), strict=False):
-            embeddings.index_copy_(0, batch.index, F.normalize(view.float(), dim=1).to(embeddings.dtype))
+            embeddings.index_copy_(0, index, gather(F.normalize(view.float(), dim=1).to(embeddings.dtype)))
         scores = prototype_scores(z, net.prototypes.flatten(0, 1)).unflatten(2, net.prototypes.shape[:2])
         target = net.assignments[:, batch.index].T.expand(
             len(z), -1, -1

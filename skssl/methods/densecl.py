@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skssl.backbones import feature_map, map_channels
+from skssl.distributed import gather
 from skssl.engine import Batch, Objective
 from skssl.losses import dense_info_nce
 from skssl.methods.queued import Queued
@@ -81,7 +82,7 @@ class DenseCL(Queued):
         q, q_cells, q_map = self.queries(net, batch.views[0])
         k, k_cells, k_map = self.keys(net, batch.views[1])
         dense = dense_info_nce(q_cells, k_cells, q_map, k_map, net.dense_queue.items, self.temperature)
-        net.dense_queue.push(F.normalize(k_cells.float().mean((2, 3)), dim=1))
+        net.dense_queue.push(gather(F.normalize(k_cells.float().mean((2, 3)), dim=1)))
         return {
             "info_nce": (1 - self.dense_weight) * self.contrast(net, [q], [k]),
             "dense_info_nce": self.dense_weight * dense,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skssl.augment import MultiCrop
+from skssl.distributed import average
 from skssl.engine import Batch, Objective
 from skssl.losses import dino, prototype_scores
 from skssl.methods.momentum import Momentum
@@ -130,7 +131,8 @@ class DINO(Momentum):
         with torch.no_grad():
             teacher = net.target(torch.cat(batch.views[:n_global])).unflatten(0, (n_global, -1))  # (G, n, k)
         loss = dino(student, teacher, net.center, self.student_temperature, net.teacher_temperature)
-        net.center.lerp_(teacher.to(net.center.dtype).mean((0, 1)), 1 - self.center_momentum)  # for the next step
+        mean = average(teacher.to(net.center.dtype).mean((0, 1)))
+        net.center.lerp_(mean, 1 - self.center_momentum)  # for the next step
         return {"dino": loss}
 
     def before_epoch(self, net: Objective, epoch: int, encode: Callable[[nn.Module], Tensor]) -> None:

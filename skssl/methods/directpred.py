@@ -10,6 +10,7 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
+from skssl.distributed import average
 from skssl.engine import Batch, Objective
 from skssl.losses import byol_loss, full_precision
 from skssl.methods.momentum import Momentum
@@ -97,7 +98,7 @@ class DirectPred(Momentum):
         p1, p2 = (net.predictor(projection) for projection in z)
         with torch.no_grad():
             z1, z2 = (net.target(view) for view in batch.views)
-            now = correlation(torch.cat(z)).to(net.correlation.dtype)
+            now = average(correlation(torch.cat(z)).to(net.correlation.dtype))
             old = torch.where(net.correlation.any(), net.correlation, now)  # the first batch has none before it
             net.correlation.copy_(old.lerp(now, 1 - self.rho))
         return {"byol": byol_loss(p1, p2, z1, z2)}

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from sklearn.utils._param_validation import StrOptions
 from torch import Tensor
 
+from skssl.distributed import gather
 from skssl.engine import Batch, Objective
 from skssl.losses import nt_xent
 from skssl.methods.queued import Queued
@@ -81,7 +82,7 @@ class LeOCLR(Queued):
         if self.encoder == "momentum":
             (u,) = self.queries(net, whole)
             return {"info_nce": self.contrast(net, [u, u], [self.keys(net, crop)[0] for crop in crops])}
-        u, v1, v2 = net.project(batch.views)
+        u, v1, v2 = (gather(z) for z in net.project(batch.views))
         return {"nt_xent": nt_xent(u, v1, self.temperature) + nt_xent(u, v2, self.temperature)}
 
     def after_step(self, net: Objective, progress: float) -> None:  # noqa: D102

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skssl.clusters import concentration, k_means
+from skssl.distributed import gather
 from skssl.engine import Batch, Objective
 from skssl.losses import proto_nce
 from skssl.methods.queued import Queued
@@ -114,8 +115,9 @@ class PCL(Queued):
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
         (q,), (k,) = self.queries(net, batch.views[0]), self.keys(net, batch.views[1])
+        all_q, index = gather(q), gather(batch.index)
         terms = [
-            proto_nce(q, c.centers, c.concentration, c.assignment[batch.index], self.queue_size) for c in net.clusters
+            proto_nce(all_q, c.centers, c.concentration, c.assignment[index], self.queue_size) for c in net.clusters
         ]
         # Without clusters the second is 0, and so is its gradient.
         return {

@@ -12,6 +12,7 @@ from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skssl.distributed import apart, gather, n_processes, same, share
 from skssl.engine import Objective
 from skssl.losses import info_nce
 from skssl.methods.momentum import Momentum
@@ -55,6 +56,11 @@ class Queued(Momentum):
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:
         """Put the projector, the momentum copy and the queue on the net."""
+        if self.bn_splits > 1 and self.bn_splits % n_processes():
+            raise ValueError(
+                f"bn_splits={self.bn_splits} groups of the batch must be shared out evenly among the {n_processes()} "
+                "processes that train: take a multiple of their number, or 1."
+            )
         net.projector = self.head(dim)
         super().build(net, dim, n_samples)
         net.queue = self.queue(n_samples)
@@ -66,18 +72,27 @@ class Queued(Momentum):
 
     def queries(self, net: Objective, images: Tensor) -> tuple[Tensor, ...]:
         """Run the trained networks on groups of the batch."""
-        return in_groups(lambda group: self.outputs(self.parts(net), group), images, self.bn_splits)
+        return self.in_groups(self.parts(net), images)
 
     @torch.no_grad()
     def keys(self, net: Objective, images: Tensor) -> tuple[Tensor, ...]:
         """Run the copy on other groups than the queries', whose statistics else would tell which key is theirs."""
-        order = torch.randperm(len(images), device=images.device)
-        found = in_groups(lambda group: self.outputs(net.target, group), images[order], self.bn_splits)
-        return tuple(output[order.argsort()] for output in found)
+        images = gather(images)
+        order = same(torch.randperm(len(images), device=images.device))
+        found = self.in_groups(net.target, images[share(order)])
+        return tuple(gather(output)[share(order.argsort())] for output in found)
+
+    def in_groups(self, parts: Sequence[nn.Module], images: Tensor) -> tuple[Tensor, ...]:
+        """Run networks on those of the batch's groups that are this process's, or together on a batch in one piece."""
+        if self.bn_splits == 1:
+            return self.outputs(parts, images)
+        groups = max(1, min(self.bn_splits // n_processes(), len(images) // 2))
+        with apart(parts, groups):
+            return in_groups(lambda group: self.outputs(parts, group), images, groups)
 
     def contrast(self, net: Objective, queries: Sequence[Tensor], keys: Sequence[Tensor]) -> Tensor:
         """Sum InfoNCE over pairs of queries and keys, with the queue as it was; then the queue takes the keys."""
         pairs = zip(queries, keys, strict=True)
         loss = torch.stack([info_nce(q, k, net.queue.items, self.temperature) for q, k in pairs]).sum()
-        net.queue.push(F.normalize(torch.cat(list(keys)).float(), dim=1))
+        net.queue.push(F.normalize(torch.cat([gather(k) for k in keys]).float(), dim=1))
         return loss

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skssl.augment import rotate_quarter
+from skssl.distributed import gather
 from skssl.engine import Batch, Objective
 from skssl.losses import nt_xent
 from skssl.methods.bank import Bank
@@ -131,7 +132,7 @@ class RotationDecoupling(Bank):
             loss = self.nce(net, v, index, self.temperature or 0.07)
             net.bank.update(index, v)
             return loss
-        *turns, whole = net.image_head(torch.cat([still, mean])).chunk(5)
+        *turns, whole = (gather(z) for z in net.image_head(torch.cat([still, mean])).chunk(5))
         return torch.stack([nt_xent(z, whole, self.temperature or 0.1) for z in turns]).sum()
 
     def _weights(self, n_samples: int) -> Tensor | None:

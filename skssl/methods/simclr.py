@@ -10,6 +10,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
 from skssl.base import SSLTransformer
+from skssl.distributed import gather
 from skssl.engine import Batch, Objective
 from skssl.losses import nt_xent
 from skssl.nn import MLP
@@ -37,7 +38,7 @@ class SimCLR(SSLTransformer):
     ----------
     Chen et al., A Simple Framework for Contrastive Learning of Visual Representations, ICML 2020. The projector is
     that of the reference code: no biases, BatchNorm after both layers (the last has a shift here, but not there).
-    Negatives and BatchNorm's statistics are those of the whole batch, on one device. The temperature is what EffSSL
+    Negatives and BatchNorm's statistics are those of the whole batch, on all devices. The temperature is what EffSSL
     (ECCV 2022, section 4.1) found on CIFAR-10; learning rate and weight decay, which it does not state in full, are
     ours for momentum SGD. The removal of false negatives is EffSSL's, section 3.1; SimCLRv2: Chen et al., Big
     Self-Supervised Models are Strong Semi-Supervised Learners, NeurIPS 2020. `transform` gives the features
@@ -88,4 +89,5 @@ class SimCLR(SSLTransformer):
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
         z1, z2 = net.project(batch.views)  # BatchNorm sees both views at once
-        return {"nt_xent": nt_xent(z1, z2, self.temperature, batch.target)}
+        y = None if batch.target is None else gather(batch.target)
+        return {"nt_xent": nt_xent(gather(z1), gather(z2), self.temperature, y)}

@@ -82,7 +82,7 @@ class SimSiamGSG(SimSiam):
     ----------
     Lee and Lee, Implicit Contrastive Representation Learning with Guided Stop-gradient, NeurIPS 2023, section 4,
     algorithm 1; settings for CIFAR-10 of its section 5. The text there has no schedule; the code that it follows has
-    the cosine. Pairs are drawn among the whole batch, which is on one device (the reference code's, on each by itself).
+    the cosine. Pairs are drawn among the whole batch, on all devices (the reference code's, on each by itself).
 
     Examples
     --------

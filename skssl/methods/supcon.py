@@ -12,6 +12,7 @@ from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
 from skssl.base import SSLTransformer
+from skssl.distributed import gather
 from skssl.engine import Batch, Objective
 from skssl.images import Images
 from skssl.losses import sup_con
@@ -85,7 +86,8 @@ class SupCon(SSLTransformer):
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
         z = torch.stack(net.project(batch.views), dim=1)  # (n, views, d)
-        return {"sup_con": sup_con(z, batch.target, self.temperature)}
+        assert batch.target is not None  # this method uses labels
+        return {"sup_con": sup_con(gather(z), gather(batch.target), self.temperature)}
 
     def _target(self, y: Any, images: Images) -> Tensor | None:
         """Corrupt the same classes in the same way whenever training goes on."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skssl.base import SSLTransformer
+from skssl.distributed import gather
 from skssl.engine import Batch, Objective
 from skssl.losses import prototype_scores, sinkhorn, swapped_prediction
 from skssl.nn import MLP, Queue
@@ -139,7 +140,7 @@ class SwAV(SSLTransformer):
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
         with torch.no_grad():
             net.prototypes.copy_(F.normalize(net.prototypes, dim=1))  # before, not after, they are used
-        z = net.project(batch.views)
+        z = [gather(view) for view in net.project(batch.views)]
         # Frozen prototypes have no gradient at all: the optimiser passes over them, decay and momentum included.
         prototypes = net.prototypes.detach() if net.frozen else net.prototypes
         scores = prototype_scores(torch.stack(z), prototypes)  # (views, n, n_prototypes)

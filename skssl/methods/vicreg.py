@@ -10,6 +10,7 @@ from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
 from skssl.base import SSLTransformer
+from skssl.distributed import gather
 from skssl.engine import Batch, Objective
 from skssl.losses import vicreg_terms
 from skssl.nn import MLP
@@ -77,7 +78,7 @@ class VICReg(SSLTransformer):
         net.projector = MLP((dim, *[self.proj_dim] * self.proj_layers), bias=False)
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
-        z1, z2 = (net.projector(net.encoder(view)) for view in batch.views)  # BatchNorm sees one view at a time
+        z1, z2 = (gather(net.projector(net.encoder(view))) for view in batch.views)  # BatchNorm sees one view at a time
         invariance, variance, covariance = vicreg_terms(z1, z2)
         return {
             "invariance": self.sim * invariance,

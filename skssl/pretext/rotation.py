@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from skssl.augment import rotate_quarter
 from skssl.backbones import stages
+from skssl.distributed import gather
 from skssl.errors import pick
 from skssl.losses import sup_con
 from skssl.nn import MLP
@@ -141,13 +142,18 @@ class Rotation(Task):
             outputs.append(net.rotation_head(self.embed(net, turned)).float())
         if self.loss == "cosine":
             return {"rotation": F.cosine_similarity(outputs[0], outputs[1]).mean()}
-        compare: Callable[..., Tensor] = F.cross_entropy if self.loss == "cross_entropy" else sup_con
+        compare: Callable[..., Tensor] = F.cross_entropy if self.loss == "cross_entropy" else _sup_con_of_all
         noisy = [mislabel(label, k, self.label_noise) for label in labels]
         found = {"rotation": torch.stack([compare(*pair) for pair in zip(outputs, noisy, strict=True)]).sum()}
         if self.loss == "cross_entropy":
             right = [scores.argmax(1) == label for scores, label in zip(outputs, labels, strict=True)]
             found["rotation_accuracy"] = torch.stack(right).float().mean()
         return found
+
+
+def _sup_con_of_all(outputs: Tensor, label: Tensor) -> Tensor:
+    """Compare the views of all processes."""
+    return sup_con(gather(outputs), gather(label))
 
 
 def zoom(angles: Sequence[float]) -> float | None:

@@ -1,0 +1,372 @@
+"""Several processes that train one network, each on its share of every batch, as ``torchrun`` starts them.
+
+All of it is the identity where there is one process only. Rows of a batch lie on the processes in their order: `share`
+takes a process's own, `gather` brings all of them together.
+"""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils import check_random_state
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn.modules.batchnorm import _BatchNorm
+
+__all__ = [
+    "agree",
+    "apart",
+    "average",
+    "draw_seed",
+    "gather",
+    "is_writer",
+    "join",
+    "n_processes",
+    "parallel",
+    "rank",
+    "same",
+    "share",
+    "synchronized",
+]
+
+
+def n_processes() -> int:
+    """Tell how many processes train together.
+
+    Returns
+    -------
+    int
+        1 unless this process has joined others.
+
+    Examples
+    --------
+    >>> from skssl.distributed import n_processes
+    >>> n_processes()
+    1
+    """
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def is_writer() -> bool:
+    """Tell whether this process is the one to write files and logs, and to warn of what all of them see.
+
+    Returns
+    -------
+    bool
+        True in the first process, and where there are no others.
+
+    Examples
+    --------
+    >>> from skssl.distributed import is_writer
+    >>> is_writer()
+    True
+    """
+    return rank() == 0
+
+
+def rank() -> int:
+    """Tell which of the processes this is.
+
+    Returns
+    -------
+    int
+        From 0 on.
+    """
+    return dist.get_rank() if n_processes() > 1 else 0
+
+
+def join(device: torch.device) -> None:
+    """Join the processes that ``torchrun`` has started with this one, if it has, and once.
+
+    A group that the user has initialised is used as it is. What this process starts itself, such as joblib's workers,
+    inherits torchrun's environment, but is none of its processes.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where this process computes: GPUs talk by NCCL, CPUs by gloo.
+    """
+    wanted = int(os.environ.get("WORLD_SIZE", 1)) > 1 and multiprocessing.parent_process() is None
+    if not wanted or not dist.is_available() or dist.is_initialized():
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # where NCCL's own work goes
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    """End the group, unless the user has."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def gather(x: Tensor) -> Tensor:
+    """Bring the rows of all processes together, with their gradients.
+
+    A loss that is computed from all rows, by every process alike, has the gradient that it would have in one process:
+    what flows back to a row is the sum over the processes, and the gradients of the weights are averaged.
+
+    Parameters
+    ----------
+    x : Tensor of shape (n, ...)
+        This process's rows; as many in each process.
+
+    Returns
+    -------
+    Tensor of shape (n_processes * n, ...)
+        All rows, in the order of the processes; `x` itself where there is one process.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.distributed import gather
+    >>> gather(torch.arange(3))
+    tensor([0, 1, 2])
+    """
+    return x if n_processes() == 1 else _Gather.apply(x)
+
+
+class _Gather(torch.autograd.Function):
+    """All rows forward; backward the sum of what the processes have for one's own rows."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        found = x.new_empty((n_processes() * len(x), *x.shape[1:]))
+        dist.all_gather_into_tensor(found, x.contiguous())
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        own = grad.new_empty((len(grad) // n_processes(), *grad.shape[1:]))
+        dist.reduce_scatter_tensor(own, grad.contiguous())
+        return own
+
+
+def average(x: Tensor) -> Tensor:
+    """Average a tensor over the processes, with its gradient.
+
+    Parameters
+    ----------
+    x : Tensor of any shape
+        The same shape in each process.
+
+    Returns
+    -------
+    Tensor of this shape
+        The mean.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.distributed import average
+    >>> average(torch.tensor(2.0))
+    tensor(2.)
+    """
+    return x if n_processes() == 1 else gather(x[None]).mean(0)
+
+
+def share(x: Tensor) -> Tensor:
+    """Take this process's rows.
+
+    Parameters
+    ----------
+    x : Tensor of shape (n, ...)
+        All rows; n is a multiple of the number of processes.
+
+    Returns
+    -------
+    Tensor of shape (n / n_processes, ...)
+        The process's own.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.distributed import share
+    >>> share(torch.arange(3))
+    tensor([0, 1, 2])
+    """
+    return x if n_processes() == 1 else x.chunk(n_processes())[rank()]
+
+
+def same(x: Tensor) -> Tensor:
+    """Give all processes what the first has drawn or computed.
+
+    Parameters
+    ----------
+    x : Tensor of any shape
+        The same shape and type in each process.
+
+    Returns
+    -------
+    Tensor of this shape
+        The first process's.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.distributed import same
+    >>> same(torch.arange(3))
+    tensor([0, 1, 2])
+    """
+    if n_processes() == 1:
+        return x
+    sent = x.detach().clone(memory_format=torch.contiguous_format)
+    sent = sent.cuda() if dist.get_backend() == "nccl" else sent  # which knows nothing of CPUs
+    dist.broadcast(sent, 0)
+    return sent.to(x.device)
+
+
+def draw_seed(random_state: Any) -> int:
+    """Draw a training's seed, the same in all processes.
+
+    Parameters
+    ----------
+    random_state : int, RandomState instance or None
+        As in scikit-learn's estimators.
+
+    Returns
+    -------
+    int
+        The seed.
+
+    Examples
+    --------
+    >>> from skssl.distributed import draw_seed
+    >>> draw_seed(0) == draw_seed(0)
+    True
+    """
+    return int(same(torch.tensor(check_random_state(random_state).randint(np.iinfo(np.int32).max))))
+
+
+@torch.no_grad()
+def agree(module: nn.Module) -> None:
+    """Give all processes the weights and buffers that the first has.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Of one form in each process.
+    """
+    if n_processes() > 1:
+        for value in (*module.parameters(), *module.buffers()):
+            value.copy_(same(value))
+
+
+def parallel(module: nn.Module) -> nn.Module:
+    """Wrap a module such that its gradients are averaged over the processes as they are computed.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The same in each process. Which of its parameters have a gradient must not change from one step to the next;
+        what is frozen or thawed between epochs needs a new wrapper.
+
+    Returns
+    -------
+    torch.nn.Module
+        torch's ``DistributedDataParallel``, or the module itself where there is one process.
+    """
+    if n_processes() == 1:
+        return module
+    wrapped = nn.parallel.DistributedDataParallel(module, init_sync=False, static_graph=True)
+    wrapped.broadcast_buffers = False  # they are equal, as they follow from all rows
+    return wrapped
+
+
+class SyncBatchNorm(nn.SyncBatchNorm):
+    """BatchNorm by the statistics of all processes' rows: torch's own on GPUs, and on CPUs, which that cannot.
+
+    `synchronized` makes layers of this class, and what they were again.
+    """
+
+    process_group = None
+    alone = False  # whether it normalises this process's rows by themselves
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (n, c, ...)."""
+        if not self.training or self.alone:
+            return _BatchNorm.forward(self, x)
+        if x.is_cuda:
+            return super().forward(x)
+        axes, shape = [0, *range(2, x.ndim)], (-1, *[1] * (x.ndim - 2))
+        wide = x if x.dtype == torch.float64 else x.float()
+        mean = average(wide.mean(axes))
+        wide = wide - mean.view(shape)
+        variance = average(wide.square().mean(axes))
+        if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            n = n_processes() * x.numel() // x.shape[1]
+            rate = self.momentum or 1 / self.num_batches_tracked.item()
+            # Behind autograd's back, as torch's own layers do: an earlier pass may have kept them for its gradient.
+            self.running_mean.data.lerp_(mean.detach(), rate)
+            self.running_var.data.lerp_(variance.detach() * (n / max(n - 1, 1)), rate)
+        gain = (variance + self.eps).rsqrt() * (1 if self.weight is None else self.weight)
+        y = wide * gain.view(shape)
+        return (y if self.bias is None else y + self.bias.view(shape)).to(x.dtype)
+
+
+@contextmanager
+def synchronized(module: nn.Module) -> Iterator[None]:
+    """Let every BatchNorm of a network normalise by all processes' rows for a while.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The network. Its layers are the same objects before, meanwhile and afterwards.
+    """
+    layers = [part for part in module.modules() if isinstance(part, _BatchNorm)] if n_processes() > 1 else []
+    kinds = [(layer, type(layer)) for layer in layers]
+    try:
+        for layer in layers:
+            layer.__class__ = SyncBatchNorm
+        yield
+    finally:
+        for layer, kind in kinds:
+            layer.__class__ = kind
+
+
+@contextmanager
+def apart(modules: Iterable[nn.Module], groups: int) -> Iterator[None]:
+    """Let synchronised BatchNorm normalise this process's rows by themselves for a while.
+
+    Running statistics then are as if one process had seen the groups of all, one after the other.
+
+    Parameters
+    ----------
+    modules : iterable of torch.nn.Module
+        The networks.
+    groups : int
+        How often each normalises meanwhile.
+    """
+    layers = [part for module in modules for part in module.modules() if isinstance(part, SyncBatchNorm)]
+    statistics = [value for part in layers for value in (part.running_mean, part.running_var) if value is not None]
+    rates = [part.momentum or 1.0 for part in layers for _ in range(2) if part.running_mean is not None]
+    before = [value.clone() for value in statistics]
+    for part in layers:
+        part.alone = True
+    try:
+        yield
+    finally:
+        for part in layers:
+            del part.alone
+    if not statistics:
+        return
+    with torch.no_grad():
+        begin = torch.cat(before)
+        kept = torch.cat([torch.full_like(x, (1 - rate) ** groups) for x, rate in zip(before, rates, strict=True)])
+        merged = begin
+        for found in gather(torch.cat(statistics)[None]):  # what one process's groups make of `begin`
+            merged = found + kept * (merged - begin)  # and of what the groups before them have left
+        for value, after in zip(statistics, merged.split([len(x) for x in before]), strict=True):
+            value.data.copy_(after)
+        for part in layers:
+            if part.num_batches_tracked is not None:
+                part.num_batches_tracked.add_(groups * (n_processes() - 1))

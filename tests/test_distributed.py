@@ -1,0 +1,418 @@
+"""Several processes train as one does: gradients, buffers, weights. By gloo, in a pair of processes that stays."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import traceback
+import warnings
+import weakref
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from conftest import QUICK, quick
+from torch import distributed as dist
+from torch import multiprocessing, nn
+
+import skssl
+from skssl import distributed
+from skssl.augment import Augmentation
+from skssl.callbacks import GradientSNR
+from skssl.datasets import make_shapes
+from skssl.engine import Batch, ImageLoader
+from skssl.images import as_images
+from skssl.pretext import ColorizationTask, Rotation
+
+N = 28  # images a batch; a process's half is a number that no other axis has
+
+
+def attend(rank, file, calls, answers):
+    """Join, and do what is asked for until nothing is."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("error")
+    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+    for function, arguments in iter(calls.get, None):
+        try:
+            answers.put((function(**arguments), None))
+        except Exception:
+            answers.put((None, traceback.format_exc()))
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """Call a function in both of two processes."""
+    context = multiprocessing.get_context("spawn")
+    file = tmp_path_factory.mktemp("group") / "store"
+    queues = [(context.SimpleQueue(), context.SimpleQueue()) for _ in range(2)]
+    processes = [context.Process(target=attend, args=(rank, file, *queues[rank]), daemon=True) for rank in range(2)]
+    for process in processes:
+        process.start()
+
+    def call(function, /, **arguments):
+        for calls, _ in queues:
+            calls.put((function, arguments))
+        found = [answers.get() for _, answers in queues]
+        for _, error in found:
+            assert error is None, error
+        return [result for result, _ in found]
+
+    yield call
+    for calls, _ in queues:
+        calls.put(None)
+    for process in processes:
+        process.join(10)
+
+
+def shared_draws(n):
+    """Let a draw for a process's n images be its share of the draw for all of them."""
+
+    def sharing(draw):
+        def drawn(*args, **kwargs):
+            shape = next((a for a in args if isinstance(a, tuple | torch.Size)), args)
+            axis = next((axis for axis, size in enumerate(shape) if size == n), None)
+            if axis is None or distributed.n_processes() == 1:
+                return draw(*args, **kwargs)
+            of_all = tuple(2 * size if i == axis else size for i, size in enumerate(shape))
+            args = of_all if shape is args else tuple(of_all if a is shape else a for a in args)
+            return draw(*args, **kwargs).chunk(2, axis)[dist.get_rank()]
+
+        return drawn
+
+    def rand_like(x):
+        return torch.rand(x.shape, dtype=x.dtype)
+
+    patches = {name: sharing(getattr(torch, name)) for name in ("rand", "randint")}
+    return mock.patch.multiple(torch, rand_like=rand_like, **patches)
+
+
+def embed_views(self, net, batch):
+    """Stand in for PIRL's tiles, which an augmentation draws for a whole batch at once."""
+    return net.tiles_projector(net.tile_projector(net.encoder(batch.views[0].flip(3))).repeat(1, 9))
+
+
+@contextlib.contextmanager
+def stand_ins():
+    """Leave out what an augmentation draws within a loss, and keep float64 where losses are in float32."""
+    still = Augmentation(crop_scale=None, flip=0.0, jitter=0.0, gray=0.0, mean=(0.0,) * 3, std=(1.0,) * 3)
+    narrow = torch.Tensor.float
+    with (
+        mock.patch.object(skssl.PIRL, "_embed_tiles", embed_views),
+        mock.patch.object(ColorizationTask, "_augment", still),
+        mock.patch.object(torch.Tensor, "float", lambda x: x if x.dtype == torch.float64 else narrow(x)),
+    ):
+        yield
+
+
+def step(method, params, aux=None):
+    """Take a step in float64 without an optimiser; return the loss, all gradients and all buffers."""
+    X, y = make_shapes(40, image_size=16, random_state=0)
+    trainer = quick(method, **{"precision": "float32", "device": "cpu", "aux": aux, **params})._make_trainer(
+        images := as_images(X)
+    )
+    net = trainer.module_.double().train()
+    for part in net.modules():  # crops that a task makes itself are in float32
+        part.register_forward_pre_hook(lambda part, args: tuple(x.double() if torch.is_tensor(x) else x for x in args))
+    draw = torch.Generator().manual_seed(0)
+    index = torch.randperm(40, generator=draw)[:N]
+    views = torch.randn(len(trainer.augmentations), N, 3, 16, 16, generator=draw, dtype=torch.float64)
+    target = torch.from_numpy(np.unique(y, return_inverse=True)[1])
+    share = distributed.share
+    local = Batch(share(images.read(index)), [share(view) for view in views], share(index), share(target[index]), None)
+    everything = torch.randn(40, 3, 16, 16, generator=draw, dtype=torch.float64)
+    torch.manual_seed(0)
+    hooks = net.method
+
+    def encode(module):
+        with skssl.nn.evaluating(module), torch.no_grad():
+            return module(everything)
+
+    hooks.before_epoch(net, 0, encode)
+    network = distributed.parallel(net)
+    losses = []
+    for seed in range(2):  # the second with what the first has left in queues, banks and centres
+        torch.manual_seed(seed)
+        net.zero_grad()
+        with distributed.synchronized(net), shared_draws(N // distributed.n_processes()), stand_ins():
+            numbers = network(local)
+        numbers["loss"].backward()
+        hooks.after_backward(net)
+        hooks.after_step(net, 0.5)
+        losses.append(distributed.average(numbers["loss"].detach()))
+    assert not any(isinstance(part, nn.SyncBatchNorm) for part in net.modules())
+    found = {f"gradient of {name}": p.grad for name, p in net.named_parameters() if p.grad is not None}
+    found |= {name: value.clone() for name, value in net.named_buffers()}
+    return {"loss": torch.stack(losses), **found}
+
+
+def assert_same(one, two, tolerance=1e-9):
+    """Compare, norm by norm."""
+    assert one.keys() == two.keys()
+    assert any(name.startswith("gradient") for name in one)
+    # What is zero but for rounding, as a shift's gradient where BatchNorm follows, is compared with what is not.
+    largest = max(value.norm() for name, value in one.items() if name.startswith("gradient"))
+    for name, value in one.items():
+        floor = 1e-3 * largest if name.startswith("gradient") else 1e-3
+        difference = (value.double() - two[name].double()).norm() / value.double().norm().clamp(min=floor)
+        assert difference < tolerance or value.isnan().all(), f"{name}: {difference:.2g}"
+
+
+CASES = {method.__name__: (method, params) for method, params in QUICK.items()} | {
+    "SimCLR without false negatives": (skssl.SimCLR, {"false_negatives": "remove"}),
+    "SimSiam, reverse": (skssl.SimSiam, {"stop_gradient": "reverse", **QUICK[skssl.SimSiam]}),
+    "MoCo, plain BatchNorm, symmetric": (skssl.MoCo, {"bn_splits": 1, "symmetric": True}),
+    "LeOCLR, end to end": (skssl.LeOCLR, {"encoder": "end-to-end"}),
+    "PCL with clusters": (skssl.PCL, {**QUICK[skssl.PCL], "instance_epochs": 0}),
+    "InstDisc, softmax": (skssl.InstDisc, {"loss": "softmax"}),
+    "InstDisc, first": (skssl.InstDisc, {"n_negatives": 16, "normalizer": "first"}),
+    "RotationDecoupling, nt_xent": (skssl.RotationDecoupling, {"loss": "nt_xent"}),
+    "SimCLR and tasks": (skssl.SimCLR, {"aux": ["rotation", "jigsaw", "relative_patch", "inpainting", "colorization"]}),
+    "SimCLR and rotation, sup_con": (skssl.SimCLR, {"aux": Rotation(loss="sup_con")}),
+    "SwAV, frozen": (skssl.SwAV, {**QUICK[skssl.SwAV], "freeze_prototypes": 1}),
+    "DINO, frozen": (skssl.DINO, {**QUICK[skssl.DINO], "freeze_last_layer": 1}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_halves_have_the_gradient_of_the_whole(case, both):
+    method, params = CASES[case]
+    first, second = both(step, method=method, params=params)
+    assert_same(step(method, params), first)
+    assert all(torch.equal(value, second[name]) or value.isnan().all() for name, value in first.items())
+
+
+def test_a_difference_is_seen(both):
+    one, (two, _) = step(skssl.SimCLR, {}), both(step, method=skssl.SimCLR, params={"temperature": 0.2 + 1e-7})
+    with pytest.raises(AssertionError):
+        assert_same(one, two)
+
+
+def batch_norm(shape, groups, momentum):
+    """Normalise seeded rows, and return the output, the gradients and the running statistics, all in float64."""
+    draw = torch.Generator().manual_seed(0)
+    x, weigh = 5 + torch.randn(2, *shape, generator=draw, dtype=torch.float64)
+    kind = nn.BatchNorm2d if len(shape) == 4 else nn.BatchNorm1d
+    layer = kind(shape[1], momentum=momentum, affine=momentum != 0.3).double()
+    x, weigh = distributed.share(x).requires_grad_(), distributed.share(weigh)
+    with distributed.synchronized(layer):
+        if groups:
+            n = groups // distributed.n_processes()
+            with distributed.apart([layer], n):
+                y = torch.cat([layer(part) for part in x.chunk(n)])
+        else:
+            y = layer(x)
+    (y * weigh).sum().backward()
+    grads = [x.grad, *[p.grad for p in layer.parameters()]]
+    return [y.detach(), *grads, *[b.double() for b in layer.buffers()]]
+
+
+@pytest.mark.parametrize(("momentum", "groups"), [(0.1, 0), (0.3, 0), (None, 0), (0.1, 4), (0.3, 4)])
+@pytest.mark.parametrize("shape", [(8, 3, 4, 4), (16, 5)])
+def test_batch_norm_is_that_of_all_rows_or_of_groups(shape, momentum, groups, both):
+    arguments = {"shape": shape, "groups": groups, "momentum": momentum}
+    whole, (first, second) = batch_norm(**arguments), both(batch_norm, **arguments)
+    affine = momentum != 0.3
+    for i, (a, b, c) in enumerate(zip(whole, first, second, strict=True)):
+        of_both = torch.cat([b, c]) if i < 2 else b + c if affine and i < 4 else b
+        torch.testing.assert_close(of_both, a, rtol=1e-11, atol=1e-11)
+
+
+def precision_of_batch_norm():
+    layer = nn.BatchNorm2d(3)
+    with distributed.synchronized(layer):
+        y = layer(torch.randn(4, 3, 2, 2).bfloat16())
+        z = layer.eval()(torch.randn(1, 3, 2, 2))
+    return y.dtype, layer.running_mean.dtype, z.shape
+
+
+def test_batch_norm_keeps_the_precision_and_evaluates_alone(both):
+    assert both(precision_of_batch_norm) == [(torch.bfloat16, torch.float32, (1, 3, 2, 2))] * 2
+
+
+def shares(n_images, batch_size, chosen=None):
+    images = as_images(np.zeros((n_images, 4, 4, 3), np.uint8))
+    loader = ImageLoader(images, batch_size, [], torch.device("cpu"))
+    order, draws = torch.Generator().manual_seed(3), torch.Generator()
+    return [batch.index for batch in loader.epoch(order, draws, chosen)]
+
+
+def test_shares_of_a_batch_do_not_overlap_and_make_the_batch(both):
+    for arguments in ({"n_images": 50, "batch_size": 16}, {"n_images": 10, "batch_size": 16}):
+        for whole, *halves in zip(shares(**arguments), *both(shares, **arguments), strict=True):
+            assert torch.equal(torch.cat(halves), whole)
+    assert [len(index) for index in both(shares, n_images=11, batch_size=16)[0]] == [5], "as many for each"
+
+
+def refused(function, arguments):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        function(**arguments)
+    return str(caught.value)
+
+
+def fit(method, X, y=None, **params):
+    estimator = quick(method, device="cpu", **params).fit(X, y)
+    estimator.partial_fit(X, y)
+    state = {name: value.clone() for name, value in estimator.net_.module_.state_dict().items()}
+    return state, estimator.history_.drop(columns="images_per_second"), estimator.transform(X)
+
+
+def test_what_cannot_be_shared_evenly_is_refused(both):
+    assert (
+        "batch_size=15 is that of all processes together, and must be a multiple of their number, 2"
+        in both(refused, function=shares, arguments={"n_images": 50, "batch_size": 15})[0]
+    )
+    X = np.zeros((40, 16, 16, 3), np.uint8)
+    message = both(refused, function=fit, arguments={"method": skssl.MoCo, "X": X, "bn_splits": 3})[1]
+    assert "bn_splits=3 groups of the batch must be shared out evenly among the 2 processes" in message
+
+
+@pytest.mark.parametrize("name", ["SimSiamGSG", "DeepCluster", "DeepClusterV2", "PCL", "PIRL", "DINO"])
+def test_processes_end_with_the_same_network_and_history(name, both, X):
+    params = {"DINO": {"freeze_last_layer": 1}, "PCL": {"instance_epochs": 1}}.get(name, {})
+    (state, history, features), (other, others, others_features) = both(
+        fit, method=getattr(skssl, name), X=X, random_state=None, aux="rotation", **params
+    )
+    assert state.keys() == other.keys()
+    assert all(torch.equal(value, other[name]) or value.isnan().all() for name, value in state.items())
+    assert history.equals(others)
+    assert len(history) == 2
+    np.testing.assert_array_equal(features, others_features)
+    alone = quick(getattr(skssl, name), aux="rotation", **params).fit(X).net_.module_.state_dict()
+    assert state.keys() == alone.keys()
+    if name == "DINO":
+        assert not torch.equal(state["prototypes.weight"], alone["prototypes.weight"])
+        assert torch.equal(state["prototypes.weight"], other["prototypes.weight"]), "thawed, and moved alike"
+
+
+def draws_of_a_step(X):
+    seen = []
+
+    class Seeing(skssl.SimCLR):
+        def losses(self, net, batch):
+            seen.append((batch.index, batch.views[0], torch.rand(3)))
+            return super().losses(net, batch)
+
+    Seeing(backbone="convnet", epochs=1, batch_size=16, random_state=0, device="cpu").fit(np.repeat(X[:1], 40, axis=0))
+    return seen
+
+
+def test_processes_draw_on_their_own(both, X):
+    for (index, view, drawn), (other, others_view, others_drawn) in zip(*both(draws_of_a_step, X=X), strict=True):
+        assert not set(index.tolist()) & set(other.tolist())
+        assert not torch.equal(view, others_view), "the images are all the same"
+        assert not torch.equal(drawn, others_drawn)
+
+
+class Recording(GradientSNR):
+    """Stays in every process."""
+
+
+def written(X, folder):
+    from skorch.callbacks import Checkpoint, EarlyStopping, PrintLog
+
+    lines = []
+    files = dict.fromkeys(("f_params", "f_optimizer", "f_criterion", "f_history"))
+    callbacks = [Checkpoint(dirname=f"{folder}/{dist.get_rank()}", monitor=None, **files), PrintLog(sink=lines.append)]
+    estimator = quick(skssl.SimCLR, device="cpu", callbacks=[*callbacks, EarlyStopping("loss"), Recording()]).fit(X)
+    return (
+        len(lines) > 0,
+        os.path.exists(f"{folder}/{dist.get_rank()}"),
+        {type(callback).__name__ for _, callback in estimator.net_.callbacks_},
+    )
+
+
+def test_one_process_writes(both, X, tmp_path):
+    first, second = both(written, X=X, folder=str(tmp_path))
+    assert first == (True, True, {"Checkpoint", "EarlyStopping", "PrintLog", "Recording"})
+    assert second == (False, False, {"EarlyStopping", "Recording"})
+
+
+def dropped():
+    layer = nn.Linear(2, 2)
+    wrapped = distributed.parallel(layer)
+    wrapped(torch.ones(1, 2)).sum().backward()
+    gone = weakref.ref(wrapped)
+    del wrapped
+    return gone() is None
+
+
+def test_a_wrapper_does_not_outlive_its_epoch(both):
+    assert both(dropped) == [True, True], "its hooks would average once more"
+
+
+def compiled(X):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        quick(skssl.SimCLR, compile=True, device="cpu").fit(X)
+    return [str(warning.message) for warning in caught]
+
+
+def test_several_processes_train_without_compiling_and_say_so_once(both, X):
+    first, second = both(compiled, X=X)
+    assert first == ["compile=True is for one process: several train without it."]
+    assert second == []
+
+
+SCRIPT = """
+import sys, joblib, torch
+from skssl import FineTuner, SimCLR
+from skssl.datasets import make_shapes
+from skssl.distributed import is_writer, n_processes
+
+X, y = make_shapes(64, image_size=16, random_state=0)
+encoder = SimCLR(backbone="convnet", epochs=2, batch_size=32, device="cpu", verbose=1).fit(X)
+tuner = FineTuner(encoder, epochs=1, batch_size=32, device="cpu").fit(X, y)
+assert n_processes() == 2
+parts = [encoder.net_.module_, tuner.net_.module_]
+torch.save([part.state_dict() for part in parts], f"{sys.argv[1]}/{torch.distributed.get_rank()}.pt")
+if is_writer():
+    joblib.dump(encoder, f"{sys.argv[1]}/encoder.joblib")
+"""
+
+
+@pytest.mark.slow
+def test_the_same_script_runs_under_torchrun(tmp_path, X):
+    script = tmp_path / "train.py"
+    script.write_text(SCRIPT)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script, tmp_path]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("Epoch 2/2:   0%") == 1, "one bar"
+    states = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    for one, other in zip(*states, strict=True):
+        assert all(torch.equal(value, other[name]) for name, value in one.items())
+    import joblib
+
+    encoder = joblib.load(tmp_path / "encoder.joblib")
+    assert encoder.partial_fit(X).transform(X).shape == (40, 128), "one process goes on"
+
+
+def test_workers_of_a_process_do_not_join(monkeypatch):
+    joined = []
+    monkeypatch.setattr(dist, "init_process_group", lambda *args, **kwargs: joined.append(args))
+    monkeypatch.setattr("atexit.register", lambda function: None)
+    distributed.join(torch.device("cpu"))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with mock.patch("multiprocessing.parent_process", return_value=object()):
+        distributed.join(torch.device("cpu"))
+    assert joined == []
+    distributed.join(torch.device("cpu"))
+    assert joined == [("gloo",)]
+
+
+def test_cuda_is_each_processes_own(monkeypatch):
+    monkeypatch.setattr("skssl.devices._n_devices", lambda kind: 2)
+    for rank in ("0", "1"):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        assert (
+            skssl.devices.resolve_device("auto")
+            == skssl.devices.resolve_device("cuda")
+            == torch.device("cuda", int(rank))
+        )
+    assert skssl.devices.resolve_device("cuda:0") == torch.device("cuda", 0)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ValueError, match="'cuda:2' is not available: torch finds 2"):
+        skssl.devices.resolve_device("auto")
