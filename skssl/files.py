@@ -154,8 +154,8 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor
         claimed = int.from_bytes(file.read(8), "little")
     if claimed > LARGEST_HEADER:
         raise ValueError(
-            f"{where} cannot be read, it is damaged or no safetensors file: its header would have {claimed} bytes, of at "
-            f"most {LARGEST_HEADER}."
+            f"{where} cannot be read, it is damaged or no safetensors file: its header would have {claimed} bytes, of "
+            f"at most {LARGEST_HEADER}."
         )
     try:
         with safetensors.safe_open(path, framework="pt") as file:
