@@ -22,7 +22,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 FORMAT = 1  # of the header; a reader refuses a higher one
-LARGEST_HEADER = 2**24  # bytes; names, shapes, parameters and ten thousand epochs of history are a quarter of it
+LARGEST_HEADER = 2**23  # bytes; names, shapes, parameters and ten thousand epochs of history are half of it
+MOST_TENSORS = 2**14
 MARK = "!"  # begins the name of what JSON has no form for
 
 
@@ -58,8 +59,11 @@ def write(path: str | os.PathLike[str], header: Mapping[str, Any], tensors: Mapp
     packed, mine = _pack(dict(header), "header"), own(tensors)
     text = json.dumps({"format": FORMAT, "sha256": digest(packed, mine), "header": packed})
     content = save(mine, {"skssl": text})
-    if int.from_bytes(content[:8], "little") > LARGEST_HEADER:
-        raise ValueError(f"{os.fspath(path)!r} would have a header of more than {LARGEST_HEADER} bytes.")
+    if int.from_bytes(content[:8], "little") > LARGEST_HEADER or len(mine) > MOST_TENSORS:
+        raise ValueError(
+            f"{os.fspath(path)!r} would have a header of more than {LARGEST_HEADER} bytes or more than {MOST_TENSORS} "
+            "tensors."
+        )
     write_bytes(path, content)
 
 
@@ -143,25 +147,29 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor
     ValueError
         If it is truncated or too long, damaged, no file of skssl's, or of a newer skssl.
     """
-    name = repr(os.fspath(path))
+    where = repr(os.fspath(path))
     if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
-        raise ValueError(f"{name} cannot be read: it is no regular file.")
+        raise ValueError(f"{where} cannot be read: it is no regular file.")
     with open(path, "rb") as file:
         claimed = int.from_bytes(file.read(8), "little")
     if claimed > LARGEST_HEADER:
         raise ValueError(
-            f"{name} cannot be read: its header would have {claimed} bytes, of at most {LARGEST_HEADER}. It is damaged "
-            "or no safetensors file."
+            f"{where} cannot be read, it is damaged or no safetensors file: its header would have {claimed} bytes, of "
+            f"at most {LARGEST_HEADER}."
         )
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get("skssl")
+            text, names = (file.metadata() or {}).get("skssl"), file.keys()
+            if len(names) > MOST_TENSORS:
+                raise ValueError(f"it has {len(names)} tensors, of at most {MOST_TENSORS}")
             # Copies: the file's pages would change, or be gone, with the file.
-            tensors = {} if text is None else {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+            tensors = {} if text is None else {name: file.get_tensor(name).clone() for name in names}
     except (safetensors.SafetensorError, RuntimeError, TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{name} cannot be read, it is damaged or no safetensors file: {first_line(error)}") from error
+        raise ValueError(
+            f"{where} cannot be read, it is damaged or no safetensors file: {first_line(error)}"
+        ) from error
     if text is None:
-        raise ValueError(f"{name} is a safetensors file, but was not written by skssl: its metadata lack 'skssl'.")
+        raise ValueError(f"{where} is a safetensors file, but was not written by skssl: its metadata lack 'skssl'.")
     try:
         content = json.loads(
             text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_integer, parse_float=_finite
@@ -177,7 +185,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor
         return _unpack(content["header"]), tensors
     except (ValueError, RuntimeError) as error:  # a RecursionError is one of the latter
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else first_line(error)
-        raise ValueError(f"{name} cannot be read, its header is not skssl's: {reason}") from error
+        raise ValueError(f"{where} cannot be read, its header is not skssl's: {reason}") from error
 
 
 def digest(header: Any, tensors: Mapping[str, Tensor]) -> str:
