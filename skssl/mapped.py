@@ -18,7 +18,7 @@ import numpy as np
 
 KEPT = 2**26  # bytes of pages that may stay resident
 AROUND = 2**21  # bytes that a read of a page may bring in with it, on Linux
-PIECE = 2**24  # bytes that are gone through at a time
+PIECE = 2**22  # bytes that are gone through at a time
 
 
 class Mapping:

@@ -32,6 +32,7 @@ from torch.utils.data import Dataset
 from skssl import BadImageWarning, CollapseWarning, mapped, pictures
 from skssl.images import as_images
 
+os.environ["TQDM_DISABLE"] = "1"  # no progress bars
 REFUSALS = (ValueError, TypeError, OSError)
 SECONDS = 30  # a case that takes longer hangs
 SEEDS = st.integers(0, 2**32 - 1)
@@ -81,7 +82,7 @@ def watched() -> Iterator[Path]:
 def check_refusal(error: Exception, names: str) -> None:
     """See that a refusal is a short sentence which names the culprit."""
     text = str(error)
-    assert 10 < len(text) < 900, f"no sentence: {error!r}"
+    assert 10 < len(text.splitlines()[0]) < 900, f"no sentence: {error!r}"  # scikit-learn adds lines with the numbers
     assert re.search(names, text), f"names no culprit: {error!r}"
 
 
@@ -93,8 +94,8 @@ DTYPES = st.sampled_from(
 LAYOUTS: dict[str, Callable[[np.ndarray], Any]] = {
     "plain": lambda X: X,
     "fortran": np.asfortranarray,
-    "backwards": lambda X: X[::-1],
-    "mirrored": lambda X: X[..., ::-1],
+    "backwards": lambda X: X[::-1] if X.ndim else X,
+    "mirrored": lambda X: X[..., ::-1] if X.ndim else X,
     "every other": lambda X: X.repeat(2, -1)[..., ::2] if X.ndim else X,
     "broadcast": lambda X: np.broadcast_to(X, X.shape),
     "masked": np.ma.asarray,
@@ -173,7 +174,6 @@ def literal(X: np.ndarray, shape: tuple[int, int, int], scale: Any) -> np.ndarra
     return np.array(found)
 
 
-@EASY
 @given(arrays(), st.sampled_from(sorted(HOLDERS)), SHAPES, st.booleans(), st.booleans(), st.booleans())
 def check_images(X: np.ndarray, holder: str, image_shape: Any, reset: bool, mapped_file: bool, skip: bool) -> None:
     """Arrays, and all that holds them, are read as they would be one by one, or refused."""
@@ -242,6 +242,7 @@ def encoded(draw: Any) -> tuple[bytes, np.ndarray | None]:
         image = Image.fromarray(pixels).convert(mode if mode != "I;16" else "I")
         (image.convert("I;16") if mode == "I;16" else image).save(file, form)
     except Exception:  # a mode that the format has not
+        file = io.BytesIO()
         Image.fromarray(pixels).save(file, form := "PNG")
         mode = "RGB"
     data = bytearray(file.getvalue())
@@ -273,7 +274,6 @@ def opened(data: bytes) -> Any:
 PICTURES = ("paths", "open files", "PIL", "items of bytes", "items of PIL", "stream")
 
 
-@EASY
 @given(st.lists(encoded(), min_size=1, max_size=4), st.sampled_from(PICTURES), SHAPES, st.booleans(), st.booleans())
 def check_pictures(files: list[Any], holder: str, image_shape: Any, skip: bool, packed: bool) -> None:
     """Files and PIL images of any mode and format, whole or damaged, are read or refused by name."""
@@ -326,7 +326,6 @@ PARAMETERS = sorted({(method.__name__, name) for method in QUICK for name in met
 BY_NAME = {method.__name__: method for method in QUICK}
 
 
-@EASY
 @given(st.sampled_from(PARAMETERS), st.sampled_from(range(len(VALUES))))
 def check_parameters(parameter: tuple[str, str], number: int) -> None:
     """An estimator with any value for a parameter trains, or names the parameter."""
