@@ -317,8 +317,8 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
         Parameters
         ----------
-        X : array-like, sequence of files or PIL images, or torch Dataset
-            Images: (n, h, w), (n, h, w, c), (n, c, h, w), or (n, features) with `image_shape`.
+        X : array-like, sequence of files or PIL images, data set or iterable
+            Images: (n, h, w), (n, h, w, c), (n, c, h, w), or (n, features) with `image_shape`; see `images.as_images`.
         y : array-like of shape (n,), default=None
             Classes, for the methods that use them; -1 where unknown. All others ignore it.
 
@@ -346,7 +346,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
         Parameters
         ----------
-        X : array-like, sequence of files or PIL images, or torch Dataset
+        X : array-like, sequence of files or PIL images, data set or iterable
             Images, as for `fit`.
         y : array-like of shape (n,), default=None
             As for `fit`.
@@ -377,7 +377,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
         Parameters
         ----------
-        X : array-like, sequence of files or PIL images, or torch Dataset
+        X : array-like, sequence of files or PIL images, data set or iterable
             Images of the shape that the estimator was fitted to.
 
         Returns
