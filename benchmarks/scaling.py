@@ -2,40 +2,50 @@
 
 Every run is a process of its own, which trains for some epochs; the last one's images a second count, and the highest
 resident memory above what the process had before it made the images. The runs of a comparison take turns, and the
-ratio to its first run is taken round by round.
+ratio to its first run is taken round by round. "memory" is half a million images that are not in memory, for an epoch.
 
-    python -m benchmarks scaling [images source pixels batch] [--backbone convnet] [--rounds 3] [--device auto]
+    python -m benchmarks scaling [images source pixels batch memory] [--images 500000] [--backbone convnet]
+        [--rounds 3] [--device auto]
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from benchmarks.processes import alone
 from benchmarks.record import record
 from skssl import SimCLR
 
 #: What varies, from what it is compared with on. All else stays as in BASE.
-BASE: dict[str, Any] = {"images": 5_000, "source": "array", "pixels": 32, "batch": 256}
+BASE: dict[str, Any] = {"images": 5_000, "source": "array", "pixels": 32, "batch": 256, "epochs": 3}
 VARIED: dict[str, list[Any]] = {
     "images": [5_000, 10_000, 20_000, 50_000],
     "source": ["array", "memmap", "files"],
     "pixels": [32, 48, 64, 96],
     "batch": [256, 64, 128, 512, 1024],
+    "memory": ["memmap", "files"],
 }
+VARIES = {"memory": "source"}  # where a comparison is not called as what varies
 #: What else a comparison needs: sources show from so many images on; large pixels take long.
-ALSO: dict[str, dict[str, Any]] = {"source": {"images": 20_000}, "batch": {"images": 10_000}}
+ALSO: dict[str, dict[str, Any]] = {
+    "source": {"images": 20_000},
+    "batch": {"images": 10_000},
+    "memory": {"images": 500_000, "batch": 1024, "epochs": 1},
+}
+AT_A_TIME = 10_000  # images that are made in memory
 
 
-def draw(images: int, pixels: int) -> np.ndarray:
+def draw(images: int, pixels: int, seed: int = 0) -> np.ndarray:
     """Draw smooth random images, which a JPEG holds well."""
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
     drawn, cell = np.empty((images, pixels, pixels, 3), np.uint8), pixels // 4
     coarse = random.integers(0, 256, (images, 4, 1, 4, 1, 3), dtype=np.uint8)
     drawn.reshape(images, 4, cell, 4, cell, 3)[:] = coarse
@@ -43,19 +53,20 @@ def draw(images: int, pixels: int) -> np.ndarray:
 
 
 def keep(images: int, source: str, pixels: int, folder: Path) -> None:
-    """Put images where a run finds them, unless they are there."""
+    """Put images where a run finds them, unless they are there, with few of them in memory."""
     place = folder / f"{source}-{images}-{pixels}"
     if source == "array" or place.exists():
         return
-    if source == "memmap":
-        np.save(place.with_suffix(".npy"), draw(images, pixels))
-        place.touch()
-        return
-    from PIL import Image
-
     place.mkdir()
-    for i, image in enumerate(draw(images, pixels)):
-        Image.fromarray(image).save(place / f"{i:06}.jpg", quality=90)
+    if source == "memmap":
+        stored = np.lib.format.open_memmap(place / "X.npy", "w+", np.uint8, (images, pixels, pixels, 3))
+    for start in range(0, images, AT_A_TIME):
+        drawn = draw(min(AT_A_TIME, images - start), pixels, start)
+        if source == "memmap":
+            stored[start : start + len(drawn)] = drawn
+            continue
+        for i, image in enumerate(drawn, start):
+            Image.fromarray(image).save(place / f"{i:06}.jpg", quality=90)
 
 
 def find(images: int, source: str, pixels: int, folder: Path) -> Any:
@@ -64,8 +75,8 @@ def find(images: int, source: str, pixels: int, folder: Path) -> Any:
     if source == "array":
         return draw(images, pixels)
     if source == "memmap":
-        return np.load(place.with_suffix(".npy"), mmap_mode="r")
-    return sorted(map(str, place.iterdir()))
+        return np.load(place / "X.npy", mmap_mode="r")
+    return sorted(entry.path for entry in os.scandir(place))
 
 
 def highest_memory() -> float:
@@ -76,26 +87,31 @@ def highest_memory() -> float:
     return found[0] if found else float("nan")
 
 
-def run(backbone: str, device: str, folder: Path, images: int, source: str, pixels: int, batch: int) -> dict[str, Any]:
+def run(
+    backbone: str, device: str, folder: Path, images: int, source: str, pixels: int, batch: int, epochs: int
+) -> dict[str, Any]:
     """Train in this process, and say how fast and in how much memory."""
+    os.environ["SKSSL_CACHE"] = str(folder)  # many files are kept decoded
     shared = {"backbone": backbone, "batch_size": batch, "device": device, "random_state": 0}
     SimCLR(**shared, epochs=1).fit(draw(batch, pixels))  # what every training needs, whatever its images
     before = highest_memory()
-    history = SimCLR(**shared, epochs=3).fit(find(images, source, pixels, folder)).history_
-    return {"images_per_second": history["images_per_second"].iloc[1:].max(), "memory": highest_memory() - before}
+    history = SimCLR(**shared, epochs=epochs).fit(find(images, source, pixels, folder)).history_
+    return {"images_per_second": history["images_per_second"].iloc[-2:].max(), "memory": highest_memory() - before}
 
 
 def main() -> None:
     """Let the runs of each comparison take turns, and record them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("varied", nargs="*", default=list(VARIED), help=f"of: {', '.join(VARIED)}")
+    parser.add_argument("--images", type=int, help="instead of what a comparison has, where it does not vary them")
     parser.add_argument("--backbone", default="convnet")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         for varied in arguments.varied:
-            settings = [{**BASE, **ALSO.get(varied, {}), varied: value} for value in VARIED[varied]]
+            fixed = {**BASE, **ALSO.get(varied, {}), **({"images": arguments.images} if arguments.images else {})}
+            settings = [{**fixed, VARIES.get(varied, varied): value} for value in VARIED[varied]]
             found: list[list[dict[str, Any]]] = [[] for _ in settings]
             for setting in settings:
                 keep(setting["images"], setting["source"], setting["pixels"], Path(folder))
@@ -110,7 +126,7 @@ def main() -> None:
                     {
                         "varied": varied,
                         "backbone": arguments.backbone,
-                        **setting,
+                        **{name: value for name, value in setting.items() if name != "epochs"},
                         "images_per_second": statistics.median(one["images_per_second"] for one in of),
                         "time_an_image": statistics.median(ratios),
                         "memory": statistics.median(one["memory"] for one in of),

@@ -1086,6 +1086,8 @@ def as_augmentations(augment: Any, image_size: int) -> list[Augmentation]:
     elif isinstance(augment, str):
         augment = preset(augment, image_size)
     given = list(augment) if isinstance(augment, Sequence) else [augment]
+    if not given:
+        raise ValueError("The 'augment' parameter must have one Augmentation or more, but it is an empty sequence.")
     for augmentation in given:
         if not isinstance(augmentation, Augmentation):
             raise TypeError(

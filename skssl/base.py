@@ -218,7 +218,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         "precision": [str],
         "compile": ["boolean"],
         "device": [str, torch.device],
-        "callbacks": [list, str, None],
+        "callbacks": [list, StrOptions({"disable"}), None],
         "on_bad_image": [StrOptions({"raise", "skip"})],
         "n_jobs": [
             Interval(Integral, None, -1, closed="right"),
@@ -331,8 +331,8 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
         Parameters
         ----------
-        X : array-like, sequence of files or PIL images, or torch Dataset
-            Images: (n, h, w), (n, h, w, c), (n, c, h, w), or (n, features) with `image_shape`.
+        X : array-like, sequence of files or PIL images, data set or iterable
+            Images: (n, h, w), (n, h, w, c), (n, c, h, w), or (n, features) with `image_shape`; see `images.as_images`.
         y : array-like of shape (n,), default=None
             Classes, for the methods that use them; -1 where unknown. All others ignore it.
 
@@ -363,7 +363,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
         Parameters
         ----------
-        X : array-like, sequence of files or PIL images, or torch Dataset
+        X : array-like, sequence of files or PIL images, data set or iterable
             Images, as for `fit`.
         y : array-like of shape (n,), default=None
             As for `fit`.
@@ -396,7 +396,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
         Parameters
         ----------
-        X : array-like, sequence of files or PIL images, or torch Dataset
+        X : array-like, sequence of files or PIL images, data set or iterable
             Images of the shape that the estimator was fitted to.
 
         Returns
@@ -483,6 +483,21 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         return tags
 
     # Between the two.
+
+    def _validate_params(self) -> None:
+        """Check the parameters, and what scikit-learn lets pass: True for a number, and callbacks that are none."""
+        super()._validate_params()
+        for name, rules in self._parameter_constraints.items():
+            value = getattr(self, name, None)
+            if isinstance(value, bool) and any(isinstance(rule, Interval) for rule in rules):
+                raise TypeError(f"The {name!r} parameter of {type(self).__name__} must be a number. Got {value}.")
+        for callback in self.callbacks if isinstance(self.callbacks, list) else ():
+            named = isinstance(callback, tuple) and len(callback) == 2 and isinstance(callback[0], str)
+            if not hasattr(callback[1] if named else callback, "on_train_begin"):
+                raise TypeError(
+                    f"The 'callbacks' parameter of {type(self).__name__} must be a list of skorch's callbacks, or of "
+                    f"(name, callback). It holds {callback!r}."
+                )
 
     def setting(self, name: str) -> Any:
         """Return a parameter, or the paper's value where it is None.

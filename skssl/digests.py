@@ -71,7 +71,7 @@ def digest_images(X: Any) -> str:
 
     Parameters
     ----------
-    X : array, tensor, sequence or Dataset
+    X : array, tensor, sequence or data set
         Images, as `as_images` reads them.
 
     Returns

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import operator
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -441,7 +442,7 @@ def _table(X: Any, estimator: BaseEstimator | None, reset: bool, minimum: int) -
     if isinstance(X, Tensor):
         X = _tensor_numbers(X).cpu().numpy()
     how: dict[str, Any] = {**_dtype_for(X), "ensure_all_finite": False, "ensure_min_samples": minimum}
-    with np.errstate(over="ignore"):  # what becomes infinite is refused later
+    with _reading_numbers():
         if estimator is None:
             return mapped_tensor(check_array(X, **how))
         return mapped_tensor(validate_data(estimator, X, reset=reset, **how))
@@ -451,10 +452,20 @@ def _array(X: Any, estimator: BaseEstimator | None) -> tuple[Tensor, Mapping | N
     """Bring an array or tensor of more than two axes to a tensor of uint8 or float32, or leave it as it is mapped."""
     if isinstance(X, Tensor):
         return _tensor_numbers(X), None
-    with np.errstate(over="ignore"):
+    with _reading_numbers():
         return mapped_tensor(
             check_array(X, allow_nd=True, **_dtype_for(X), ensure_all_finite=False, estimator=estimator)
         )
+
+
+@contextmanager
+def _reading_numbers() -> Iterator[None]:
+    """Name X where Python's words for what is no number do not; what becomes infinite is refused later."""
+    try:
+        with np.errstate(over="ignore"):
+            yield
+    except TypeError as error:
+        raise TypeError(f"X cannot be read as numbers: {error}") from error
 
 
 def _dtype_for(X: Any) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import numpy as np
 
 KEPT = 2**26  # bytes of pages that may stay resident
 AROUND = 2**21  # bytes that a read of a page may bring in with it, on Linux
-PIECE = 2**24  # bytes that are gone through at a time
+PIECE = 2**22  # bytes that are gone through at a time
 
 
 class Mapping:
@@ -47,7 +47,7 @@ class Mapping:
             In how many places of the file.
         """
         self._read += n_bytes + n_places * AROUND
-        if self._read > KEPT:
+        if self._read > KEPT // 2:
             self.release()
 
     def at_a_time(self, n_bytes: int) -> int:
@@ -63,7 +63,7 @@ class Mapping:
         int
             At least one.
         """
-        return max(1, KEPT // (n_bytes + AROUND))
+        return max(1, KEPT // 2 // (n_bytes + AROUND))
 
     def release(self) -> None:
         """Give all pages back, where the system knows how; the next read finds them in the file."""
@@ -95,6 +95,8 @@ def mapping_of(array: Any) -> Mapping | None:
     while isinstance(array, np.ndarray):
         mode = mode or getattr(array, "mode", None)
         array = array.base
+    if isinstance(array, memoryview):
+        array = array.obj
     if not isinstance(array, mmap.mmap):
         return None
     if mode is None:  # no numpy.memmap

@@ -246,21 +246,23 @@ def make_optimizer(
             decayed = kind is not torch.optim.AdamW or parameter.ndim > 1
             groups.setdefault(((rates or {}).get(part, lr), part not in constant, decayed), []).append(parameter)
     options: dict[str, Any] = {"momentum": momentum, "fused": True}
-    options = {key: value for key, value in options.items() if key in inspect.signature(kind).parameters}
-    made = kind(
-        [
-            {
-                "params": params,
-                "lr": rate,
-                "peak": rate,
-                "scheduled": scheduled,
-                "weight_decay": weight_decay if decayed else 0.0,
-            }
-            for (rate, scheduled, decayed), params in groups.items()
-        ],
-        lr=lr,  # type: ignore[call-arg]
-        **options,
-    )
+    params = [
+        {
+            "params": params,
+            "lr": rate,
+            "peak": rate,
+            "scheduled": scheduled,
+            "weight_decay": weight_decay if decayed else 0.0,
+        }
+        for (rate, scheduled, decayed), params in groups.items()
+    ]
+    try:
+        options = {key: value for key, value in options.items() if key in inspect.signature(kind).parameters}
+        made = kind(params, lr=lr, **options)  # type: ignore[call-arg]
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"The optimizer {kind!r} cannot be made with lr={lr}: {error}") from error
+    if not isinstance(made, torch.optim.Optimizer):
+        raise TypeError(f"The optimizer {kind!r} must make a torch.optim.Optimizer. It made {type(made).__name__}.")
     if kind is torch.optim.SGD and momentum:  # fused, it fails where a layer that was frozen at first joins the others
         for group in made.param_groups:
             made.state.update({p: {"momentum_buffer": torch.zeros_like(p)} for p in group["params"]})

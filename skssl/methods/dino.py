@@ -137,7 +137,7 @@ class DINO(Momentum):
 
     def before_epoch(self, net: Objective, epoch: int, encode: Callable[[nn.Module], Tensor]) -> None:
         """Freeze the prototypes at first, so that no gradient is there to move or decay them; warm the teacher up."""
-        net.prototypes.requires_grad_(epoch >= self.freeze_last_layer)
+        net.prototypes.requires_grad_(bool(epoch >= self.freeze_last_layer))  # NumPy's integers, too
         share = min(epoch / self.warmup_teacher_epochs, 1.0) if self.warmup_teacher_epochs else 1.0
         start, end = self.warmup_teacher_temperature, self.teacher_temperature
         net.teacher_temperature.fill_(start + (end - start) * share)

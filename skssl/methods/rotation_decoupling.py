@@ -86,6 +86,7 @@ class RotationDecoupling(Bank):
     }
     _parameter_constraints: ClassVar[dict] = {
         "loss": [StrOptions({"nce", "nt_xent"})],
+        "temperature": [Interval(Real, 0, None, closed="neither"), None],
         "pu_weights": ["array-like", None],
         "pu_start": [Interval(Real, 0, 1, closed="both")],
     }
