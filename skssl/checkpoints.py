@@ -51,7 +51,7 @@ class Checkpoint:
     Raises
     ------
     ValueError
-        If `every` is no such thing, or the folder holds what another training has left.
+        If `folder` or `every` is no such thing, or the folder holds what another training has left.
     OSError
         If the folder cannot be made or written to.
     RuntimeError
@@ -73,6 +73,8 @@ class Checkpoint:
     def __init__(
         self, folder: str | os.PathLike[str], every: int | str | datetime.timedelta, known: Mapping[str, str]
     ) -> None:
+        if not os.fspath(folder):
+            raise ValueError("The 'checkpoint' parameter must be a folder. Got ''.")
         self.folder, self.known = Path(folder), dict(known)
         self._lock = filelock.FileLock(self.folder / LOCK)
         self.epochs, self.seconds = _parse(every)

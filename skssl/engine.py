@@ -256,7 +256,7 @@ class ImageLoader:
             )
         if len(images) < n:
             raise ValueError(f"X must have an image for each of {n} processes at least. Got {len(images)}.")
-        self.batch_size = min(batch_size, len(images) // n * n)
+        self.batch_size = int(min(batch_size, len(images) // n * n))  # NumPy's integers, too
         for augment in augmentations:
             if augment.saliency is not None and len(augment.saliency) != len(images):
                 raise ValueError(

@@ -266,6 +266,11 @@ def test_a_folder_that_cannot_be_written_to_is_refused_before_training(X, tmp_pa
         quick(skssl.SimCLR, checkpoint=tmp_path / "closed", callbacks=[DiesAt(0)]).fit(X)
 
 
+def test_an_empty_name_is_no_folder(X):
+    with pytest.raises(ValueError, match="'checkpoint' parameter must be a folder"):
+        quick(skssl.SimCLR, checkpoint="").fit(X)
+
+
 def test_a_second_run_in_a_folder_is_refused(X, tmp_path):
     def second():
         with pytest.raises(RuntimeError, match=r"checkpoint='.*' is in use by another run"):

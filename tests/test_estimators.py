@@ -174,6 +174,13 @@ def test_compile_is_the_same_training(X):
     pickle.loads(pickle.dumps(compiled)).partial_fit(X)
 
 
+def test_numpys_numbers_are_numbers(X):
+    found = quick(
+        skssl.DINO, batch_size=np.int64(16), epochs=np.int32(2), freeze_last_layer=np.int64(1), lr=np.float32(1e-3)
+    )
+    assert len(found.fit(X).history_) == 2
+
+
 def test_no_epochs_leave_the_encoder_untrained(X):
     untrained = quick(skssl.SimCLR, epochs=0).fit(X)
     assert untrained.history_.empty
