@@ -18,6 +18,7 @@ import torch
 from sklearn.utils import check_random_state
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 __all__ = [
@@ -296,21 +297,49 @@ class SyncBatchNorm(nn.SyncBatchNorm):
             return _BatchNorm.forward(self, x)
         if x.is_cuda:
             return super().forward(x)
-        axes, shape = [0, *range(2, x.ndim)], (-1, *[1] * (x.ndim - 2))
-        wide = x if x.dtype == torch.float64 else x.float()
-        mean = average(wide.mean(axes))
-        wide = wide - mean.view(shape)
-        variance = average(wide.square().mean(axes))
+        with torch.no_grad():
+            blank = torch.zeros(x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
+            own = torch.batch_norm_update_stats(x, blank, blank.clone(), 1.0)
+            means, variances = gather(torch.stack(own)[None]).unbind(1)
+            mean = means.mean(0)
+            variance = variances.mean(0) + (means - mean).square().mean(0)
         if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
             n = n_processes() * x.numel() // x.shape[1]
             rate = self.momentum or 1 / self.num_batches_tracked.item()
             # Behind autograd's back, as torch's own layers do: an earlier pass may have kept them for its gradient.
-            self.running_mean.data.lerp_(mean.detach(), rate)
-            self.running_var.data.lerp_(variance.detach() * (n / max(n - 1, 1)), rate)
-        gain = (variance + self.eps).rsqrt() * (1 if self.weight is None else self.weight)
-        y = wide * gain.view(shape)
-        return (y if self.bias is None else y + self.bias.view(shape)).to(x.dtype)
+            self.running_mean.data.lerp_(mean, rate)
+            self.running_var.data.lerp_(variance * (n / max(n - 1, 1)), rate)
+        return _Normalize.apply(x, self.weight, self.bias, mean, variance, self.eps)
+
+
+class _Normalize(torch.autograd.Function):
+    """BatchNorm by statistics of all processes' rows, whose gradient comes from all rows, too."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, variance: Tensor, eps: float
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, mean, (variance + eps).rsqrt())
+        ctx.eps = eps
+        return F.batch_norm(x, mean, variance, weight, bias, training=False, eps=eps)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, scale = ctx.saved_tensors
+        gain = scale if weight is None else weight * scale
+        # As if all rows were this process's, and then what the others' rows change in the two means over rows.
+        found, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
+            grad, x, gain / scale, None, None, mean, scale, True, ctx.eps, [True, True, True]
+        )
+        own = torch.stack([of_bias, of_weight]) * (
+            x.shape[1] / x.numel()
+        )  # of the gradient, and of it times the output
+        shift, slope = own - average(own)
+        slope = gain * scale * slope
+        shift = gain * shift - mean * slope
+        found += F.batch_norm(x, torch.zeros_like(mean), torch.ones_like(mean), slope, shift, eps=0.0)  # in one pass
+        return found, None if weight is None else of_weight, None if weight is None else of_bias, None, None, None
 
 
 @contextmanager
