@@ -386,6 +386,50 @@ def test_the_same_script_runs_under_torchrun(tmp_path, X):
     assert encoder.partial_fit(X).transform(X).shape == (40, 128), "one process goes on"
 
 
+DYING = """
+import os, signal, sys
+import torch
+from conftest import quick
+import skssl
+from skorch.callbacks import Callback
+from skssl.datasets import make_shapes
+
+class Death(Callback):
+    seen = 0
+
+    def on_batch_begin(self, net, **kwargs):
+        self.seen += 1
+        if self.seen == 6 and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+X, _ = make_shapes(40, image_size=16, random_state=0)
+folder, dies = sys.argv[1], sys.argv[2] == "dies"
+saving = {"checkpoint": folder + "/state", "checkpoint_every": 1} if dies else {}
+callbacks = [Death()] if dies else None
+encoder = quick(skssl.SwAV, epochs=4, device="cpu", callbacks=callbacks, **saving).fit(X)
+torch.save(encoder.net_.module_.state_dict(), f"{folder}/{sys.argv[2]}{os.environ['RANK']}.pt")
+print(os.environ["TORCHELASTIC_RESTART_COUNT"])
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_is_killed_and_all_go_on_from_the_checkpoint(tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(DYING)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    for how, restarts in (("lives", "0"), ("dies", "1")):
+        command = [*torchrun, "--max-restarts", restarts, script, tmp_path, how]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.split()[-1] == restarts
+    assert done.stderr.count("SwAV: going on from") == 1, "one of them says so"
+    assert "after 2 epoch(s)." in done.stderr
+    for rank in range(2):
+        lived, died = (torch.load(tmp_path / f"{how}{rank}.pt") for how in ("lives", "dies"))
+        assert all(torch.equal(value, died[name]) for name, value in lived.items())
+
+
 def test_workers_of_a_process_do_not_join(monkeypatch):
     joined = []
     monkeypatch.setattr(dist, "init_process_group", lambda *args, **kwargs: joined.append(args))
