@@ -29,8 +29,6 @@ from skssl.optim import forget, make_optimizer, schedule_factor
 if TYPE_CHECKING:
     import pandas as pd
 
-    from skssl.checkpoints import Checkpoint
-
 # Embeddings have collapsed to a point when their spread is below this share of an even one's, and to a few dimensions
 # when their effective rank is below this, provided there are images and dimensions enough for a rank of 32. On CIFAR-10
 # the healthy are at 0.48 and 26 or more, SimSiam without its predictor (symmetric) at 0.2 to 0.65 and 1.5 to 4.
@@ -427,6 +425,16 @@ class Place:
     callbacks: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
+class Keeper(Protocol):
+    """What saves a training's state on the way, such as a `checkpoints.Checkpoint`."""
+
+    def after_step(self, trainer: Trainer, place: Place, draws: torch.Generator) -> None:
+        """Take a look in the middle of an epoch."""
+
+    def after_epoch(self, trainer: Trainer) -> None:
+        """Take a look between two epochs."""
+
+
 class Trainer(NeuralNet):
     """skorch's net, with an `Objective` for a module: its losses, named, are what the history holds.
 
@@ -484,7 +492,7 @@ class Trainer(NeuralNet):
         self.dtype, self.seed = dtype, seed
 
     compile: bool
-    checkpoint: Checkpoint | None = None  # what saves the state while it trains
+    checkpoint: Keeper | None = None  # what saves the state while it trains
     place: Place | None = None  # where it goes on, if it does
 
     @property
@@ -555,7 +563,7 @@ class Trainer(NeuralNet):
         if method_name == "on_epoch_end" and self.checkpoint is not None:
             self.checkpoint.after_epoch(self)
 
-    def run(self, images: Images, target: Tensor | None, epochs: int, checkpoint: Checkpoint | None = None) -> None:
+    def run(self, images: Images, target: Tensor | None, epochs: int, checkpoint: Keeper | None = None) -> None:
         """Train for some more epochs, from images wherever they are.
 
         Parameters
@@ -566,7 +574,7 @@ class Trainer(NeuralNet):
             Their classes.
         epochs : int
             How many.
-        checkpoint : Checkpoint, optional
+        checkpoint : Keeper, optional
             What saves the state on the way.
         """
         target = None if target is None else target.to(self.device)
