@@ -531,12 +531,13 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """Turn X into images of the shape and the range that the estimator was fitted to."""
         if reset:
             self._validate_params()  # before what may take long
-        like = {} if reset else {"shape": self._shape, "scale": self._scale}
+        like: dict[str, Any] = {} if reset else {"shape": self._shape, "scale": self._scale}
         images = as_images(
             X, self.image_shape, estimator=self, reset=reset, on_bad_image=on_bad_image, n_jobs=self.n_jobs, **like
         )
         if reset:
-            self._shape, self._scale = images.shape, images.scale
+            self._shape: Any = images.shape
+            self._scale: Any = images.scale
         return images
 
     def _augmentations(self, side: int) -> list[Augmentation]:

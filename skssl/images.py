@@ -163,9 +163,8 @@ def as_images(
             images = MemoryImages(data.permute(0, 3, 1, 2), None, mapping)
             if bad:
                 _check_count(len(X) - len(bad), minimum, estimator, bad)
-                kept = _kept(len(X), bad)
-                images = images.take(torch.from_numpy(np.flatnonzero(kept)))
-                images.kept = kept
+                images = images.take(torch.tensor([i for i in range(len(X)) if i not in bad]))
+                images.kept = _kept(len(X), bad)
         else:
             X = _stack_arrays(X) if kind == "array" else X
             is_table = getattr(X, "ndim", 2) <= 2

@@ -207,7 +207,8 @@ def check_images(X: np.ndarray, holder: str, image_shape: Any, reset: bool, mapp
         assert read.isfinite().all()
         if images.scale is not None:
             assert -0.1001 <= read.min() <= read.max() <= 1.1001
-        if holder in ("array", "list", "tuple", "nested", "tensor", "items", "stream", "dicts") and images.kept is None:
+        numbers = X.dtype.kind in "buif" and images.kept is None
+        if numbers and holder in ("array", "list", "tuple", "nested", "tensor", "items", "stream", "dicts"):
             expected = literal(np.asarray(X), images.shape, images.scale, holder in ("items", "stream", "dicts"))
             if X.ndim == 2 and image_shape is not None and len(image_shape) == 3 and image_shape[0] == images.shape[0]:
                 expected = np.asarray(expected).transpose(0, 2, 3, 1).reshape(read.shape)  # (c, h, w) was meant
