@@ -12,15 +12,14 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import shutil
 import signal
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from skorch.callbacks import Callback
 
 from benchmarks import record as recording
 from benchmarks.methods import cifar10
@@ -39,18 +38,24 @@ ROWS: dict[str, Any] = {
 }
 
 
-def train(estimator: Any, X: np.ndarray, y: np.ndarray, minutes: float) -> bool:
+class Until(Callback):
+    """Asks for the end when the time is over, as a cluster does; the state is saved first."""
+
+    def __init__(self, until: float) -> None:
+        self.until = until
+
+    def on_batch_end(self, net: Any, **kwargs: Any) -> None:
+        """Look at the clock."""
+        if time.monotonic() > self.until:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def train(estimator: Any, X: np.ndarray, y: np.ndarray, until: float) -> bool:
     """Train from where its checkpoint is until the last epoch, or until the time is over; whether it has ended."""
-    alarm = threading.Timer(60 * min(minutes, 1e6), os.kill, (os.getpid(), signal.SIGINT))  # which saves first
-    alarm.start()
     try:
-        estimator.fit(X, y)
-    except KeyboardInterrupt:
-        if alarm.is_alive():  # it was the user
-            raise
+        estimator.set_params(callbacks=[Until(until)]).fit(X, y)
+    except SystemExit:
         return False
-    finally:
-        alarm.cancel()
     return True
 
 
@@ -92,7 +97,7 @@ def main() -> None:
         saving = {"checkpoint": folder, "checkpoint_every": f"{arguments.save_every} min"}
         settings = {"backbone": arguments.backbone, "epochs": arguments.epochs, "compile": arguments.compile}
         estimator = recipes.make(recipe, **settings, **saving, random_state=seed, verbose=1)
-        if not train(estimator, X, y, (until - time.monotonic()) / 60):
+        if not train(estimator, X, y, until):
             print(f"{name}, seed {seed}: the next call goes on")
             break
         speed = estimator.history_["images_per_second"]

@@ -86,7 +86,9 @@ class Checkpoint:
         if is_writer():
             self._take()
         if threading.current_thread() is threading.main_thread():  # others cannot, and get no signals
-            self._handlers = {kind: signal.signal(kind, self._asked) for kind in (signal.SIGINT, signal.SIGTERM)}
+            for kind in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(kind) != signal.SIG_IGN:  # as what runs in the background ignores Ctrl-C
+                    self._handlers[kind] = signal.signal(kind, self._asked)
         self._saved = time.monotonic()
         return self
 

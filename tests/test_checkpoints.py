@@ -185,6 +185,14 @@ def test_how_a_training_is_watched_and_where_may_change(X, tmp_path):
     assert len(method.set_params(checkpoint=str(folder), callbacks=[]).fit(X).history_) == 2
 
 
+@pytest.fixture
+def in_the_foreground():
+    """Ctrl-C as in a terminal: a process in the background may have been started to ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Signals(DiesAt):
     """Sends this process a signal at the beginning of some step."""
 
@@ -194,6 +202,7 @@ class Signals(DiesAt):
             os.kill(os.getpid(), self.error)
 
 
+@pytest.mark.usefixtures("in_the_foreground")
 @pytest.mark.parametrize("step", [0, 1, 2, 4])  # in an epoch, at its end
 @pytest.mark.parametrize(("kind", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
 def test_signals_save_first_and_leave_a_usable_estimator(kind, raised, step, X, tmp_path, capfd):
@@ -211,6 +220,16 @@ def test_signals_save_first_and_leave_a_usable_estimator(kind, raised, step, X, 
     ends_as(resumed, quick(skssl.SimSiam, epochs=3).fit(X), X)
 
 
+def test_what_is_started_to_ignore_ctrl_c_ignores_it(X, tmp_path):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        method = quick(skssl.SimCLR, checkpoint=tmp_path, callbacks=[Signals(0, signal.SIGINT)]).fit(X)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert len(method.history_) == 1
+
+
+@pytest.mark.usefixtures("in_the_foreground")
 def test_a_second_signal_ends_at_once(X, tmp_path):
     class Twice(Signals):
         def on_grad_computed(self, net, **kwargs):
@@ -296,7 +315,7 @@ def test_a_damaged_state_is_refused(X, tmp_path):
 
 @pytest.mark.parametrize("every", [0, -1, 1.5, True, "often", "-3 s", "", None])
 def test_checkpoint_every_is_refused_by_name(every, X, tmp_path):
-    with pytest.raises(ValueError, match="'checkpoint_every' parameter"):
+    with pytest.raises((TypeError, ValueError), match="'checkpoint_every' parameter"):
         quick(skssl.SimCLR, checkpoint=tmp_path, checkpoint_every=every).fit(X)
 
 

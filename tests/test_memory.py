@@ -7,6 +7,7 @@ import mmap
 import multiprocessing
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -457,36 +458,45 @@ class Slow(Items):
         return super().__getitem__(i)
 
 
-def test_the_number_of_processes_changes_nothing() -> None:
+@pytest.fixture
+def workers() -> Callable[[], set[Any]]:
+    """The processes that a test has started and that still run; joblib keeps those of other tests."""
+    others = set(multiprocessing.active_children())
+    return lambda: set(multiprocessing.active_children()) - others
+
+
+def test_the_number_of_processes_changes_nothing(workers: Callable[[], set[Any]]) -> None:
     trained = []
     for n_jobs in (None, 1, 2):
         state = torch.random.get_rng_state()
         trained.append(quick(SimCLR, n_jobs=n_jobs, epochs=2).fit(Items(X16)).transform(Items(X16)))
         assert torch.equal(state, torch.random.get_rng_state())
-        assert not multiprocessing.active_children(), "they end with the training"
+        assert not workers(), "they end with the training"
     assert np.array_equal(trained[0], trained[1])
     assert np.array_equal(trained[0], trained[2])
 
 
-def test_other_processes_read() -> None:
+def test_other_processes_read(workers: Callable[[], set[Any]]) -> None:
     class Who(Items):
         def __getitem__(self, i: int) -> Any:
             return torch.full((1, 2, 2), os.getpid() % 251 / 255)
 
     images = as_images(Who(X16), n_jobs=2)
     read = torch.cat([batch for _, batch in images.batches(torch.arange(24).split(4))])
-    first = multiprocessing.active_children()
+    first = workers()
     again = torch.cat([batch for _, batch in images.batches(torch.arange(24).split(4))])
-    assert multiprocessing.active_children() == first, "they stay between epochs"
+    assert workers() == first, "they stay between epochs"
     images.close()
-    assert not multiprocessing.active_children()
+    assert not workers()
     assert len(read.unique()) == len(again.unique()) == 2
     assert os.getpid() % 251 / 255 not in read.unique().tolist()
     images.close()
 
 
 @pytest.mark.parametrize("error", [OSError("gone"), KeyboardInterrupt()])
-def test_errors_of_other_processes_arrive_as_one_sentence_and_leave_none_of_them(error: BaseException) -> None:
+def test_errors_of_other_processes_arrive_as_one_sentence_and_leave_none_of_them(
+    error: BaseException, workers: Callable[[], set[Any]]
+) -> None:
     items = list(X16)
     if isinstance(error, OSError):
         items[7] = error
@@ -503,7 +513,7 @@ def test_errors_of_other_processes_arrive_as_one_sentence_and_leave_none_of_them
     expected = ValueError if isinstance(error, OSError) else KeyboardInterrupt
     with pytest.raises(expected, match=match):
         Stopping(backbone="convnet", epochs=1, batch_size=8, n_jobs=2, random_state=0).fit(Items(items))
-    assert not multiprocessing.active_children()
+    assert not workers()
 
 
 @pytest.mark.parametrize(
