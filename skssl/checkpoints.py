@@ -329,7 +329,7 @@ def unpack(trainer: Trainer, numbers: Mapping[str, Any], tensors: Mapping[str, T
 
 def _parse(every: Any) -> tuple[int, float]:
     """Tell epochs (0: time counts) and seconds (infinite: epochs count)."""
-    if isinstance(every, Integral) and not isinstance(every, bool) and every >= 1:
+    if isinstance(every, Integral) and not isinstance(every, bool) and int(every) >= 1:
         return int(every), float("inf")
     if isinstance(every, (str, datetime.timedelta)):
         import pandas as pd
