@@ -131,6 +131,8 @@ class Checkpoint:
         if not file.exists():
             return
         numbers, tensors = read(file)
+        if not {"known", "training"} <= numbers.keys():
+            raise ValueError(f"{str(file)!r} holds no training's state: take another folder, or delete this one.")
         found = numbers["known"]
         other = [name for name in {**self.known, **found} if self.known.get(name) != found.get(name)]
         if other:

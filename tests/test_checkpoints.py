@@ -311,6 +311,9 @@ def test_a_damaged_state_is_refused(X, tmp_path):
     (tmp_path / STATE).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match=rf"{STATE}' cannot be read, it is damaged"):
         quick(skssl.SimCLR, checkpoint=tmp_path).fit(X)
+    quick(skssl.SimCLR).fit(X).save(tmp_path / STATE)
+    with pytest.raises(ValueError, match=rf"{STATE}' holds no training's state"):
+        quick(skssl.SimCLR, checkpoint=tmp_path).fit(X)
 
 
 @pytest.mark.parametrize("every", [0, -1, 1.5, True, "often", "-3 s", "", None])
