@@ -1,6 +1,6 @@
 """How the cost of training grows: with the images, how they are kept, their pixels, and the batch.
 
-Every run is a process of its own, which trains for some epochs; the last one's images a second count, and the highest
+Every run is a process of its own, which trains for some epochs; the median of all but the first counts, and the highest
 resident memory above what the process had before it made the images. The runs of a comparison take turns, and the
 ratio to its first run is taken round by round. "memory" is half a million images that are not in memory, for an epoch.
 
@@ -96,7 +96,8 @@ def run(
     SimCLR(**shared, epochs=1).fit(draw(8 * batch, pixels))  # what every training needs, whatever its images
     before = highest_memory()
     history = SimCLR(**shared, epochs=epochs).fit(find(images, source, pixels, folder)).history_
-    return {"images_per_second": history["images_per_second"].iloc[-2:].max(), "memory": highest_memory() - before}
+    rates = history["images_per_second"].iloc[min(1, epochs - 1) :]
+    return {"images_per_second": rates.median(), "memory": highest_memory() - before}
 
 
 def main() -> None:
@@ -113,6 +114,9 @@ def main() -> None:
             fixed = {**BASE, **ALSO.get(varied, {}), **({"images": arguments.images} if arguments.images else {})}
             settings = [{**fixed, VARIES.get(varied, varied): value} for value in VARIED[varied]]
             found: list[list[dict[str, Any]]] = [[] for _ in settings]
+            if varied == "images":  # as many steps for all, with whose number the highest memory grows
+                for setting in settings:
+                    setting["epochs"] = 2 * max(VARIED["images"]) // setting["images"]
             for setting in settings:
                 keep(setting["images"], setting["source"], setting["pixels"], Path(folder))
             for _ in range(arguments.rounds):
