@@ -108,11 +108,13 @@ class Checkpoint:
         for left in self.folder.glob(f".{STATE}.*"):  # of a run that was killed while it saved
             left.unlink()
 
-    def __exit__(self, *raised: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *raised: object) -> None:
         """Leave signals and the folder to others."""
-        for kind, handler in self._handlers.items():
-            signal.signal(kind, handler)
+        for which, handler in self._handlers.items():
+            signal.signal(which, handler)
         self._lock.release()
+        if self.stop is not None and kind is None:  # it came after the last step
+            signal.raise_signal(self.stop)
 
     def restore(self, trainer: Trainer) -> None:
         """Bring a new trainer to where the folder's training was saved; leave it new if there is none.

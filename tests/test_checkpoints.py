@@ -220,6 +220,18 @@ def test_signals_save_first_and_leave_a_usable_estimator(kind, raised, step, X, 
     ends_as(resumed, quick(skssl.SimSiam, epochs=3).fit(X), X)
 
 
+@pytest.mark.usefixtures("in_the_foreground")
+def test_a_signal_after_the_last_step_is_not_lost(X, tmp_path):
+    class Late(Callback):
+        def on_train_end(self, net, **kwargs):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    method = quick(skssl.SimCLR, checkpoint=tmp_path, callbacks=[Late()])
+    with pytest.raises(KeyboardInterrupt):
+        method.fit(X)
+    ends_as(method, quick(skssl.SimCLR).fit(X), X)
+
+
 def test_what_is_started_to_ignore_ctrl_c_ignores_it(X, tmp_path):
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
