@@ -18,6 +18,7 @@ import torch
 from sklearn.utils import check_random_state
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch.distributed.rendezvous import rendezvous
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -99,7 +100,15 @@ def join(device: torch.device) -> None:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)  # where NCCL's own work goes
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    how: dict[str, Any] = {}
+    if os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]:
+        # torchrun keeps one store for all restarts, in which those who start anew find addresses of the dead (PyTorch's
+        # issue 135712). On one machine all count the restarts alike, and can keep apart what they write.
+        store, own_rank, size = next(rendezvous("env://"))
+        store = dist.PrefixStore(f"restart {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        how = {"store": store, "rank": own_rank, "world_size": size}
+    dist.init_process_group(backend, **how)
     atexit.register(_leave)
 
 
