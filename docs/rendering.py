@@ -45,7 +45,7 @@ def write(name: str, table: pd.DataFrame, figure: Figure | None = None, widths: 
     (GENERATED / f"{name}.md").write_text(text)
 
 
-def means(rows: pd.DataFrame, keys: list[str], measures: list[str], digits: int = 3) -> pd.DataFrame:
+def means(rows: pd.DataFrame, keys: list[str], measures: list[str], digits: int | dict[str, int] = 3) -> pd.DataFrame:
     """Average over the seeds, with the deviation where there are several, and say what made the rows."""
     groups = rows.groupby(keys, sort=False)
     table, deviation = groups[measures].mean().round(digits).astype(str), groups[measures].std().round(digits)
@@ -130,7 +130,7 @@ def distributed(name: str, rows: pd.DataFrame) -> None:
     """Render what one process and several make of the same training."""
     rows = rows.rename(columns={"images_per_second": "images/s", "knn": "kNN"})
     keys = ["method", "backbone", "images", "epochs", "processes"]
-    write(name, means(rows, keys, ["kNN", "loss", "images/s"]))
+    write(name, means(rows, keys, ["kNN", "loss", "images/s"], digits={"kNN": 3, "loss": 2, "images/s": 0}))
 
 
 def probes(name: str, rows: pd.DataFrame) -> None:
