@@ -179,7 +179,8 @@ def literal(X: np.ndarray, shape: tuple[int, int, int], scale: Any, are_items: b
             x = x[None]
         elif are_items or x.shape != shape:
             x = np.moveaxis(x, 2, 0)
-        found.append(x if scale is None else (x.astype("f4") - scale[0]) / ((scale[1] - scale[0]) or 1))
+        with np.errstate(over="ignore"):  # of an item for which another stood in
+            found.append(x if scale is None else (x.astype("f4") - scale[0]) / ((scale[1] - scale[0]) or 1))
     return np.array(found)
 
 

@@ -179,6 +179,7 @@ def test_numpys_numbers_are_numbers(X):
         skssl.DINO, batch_size=np.int64(16), epochs=np.int32(2), freeze_last_layer=np.int64(1), lr=np.float32(1e-3)
     )
     assert len(found.fit(X).history_) == 2
+    assert len(quick(skssl.DirectPred, freq=np.int64(2)).fit(X).history_) == 1
 
 
 def test_no_epochs_leave_the_encoder_untrained(X):

@@ -89,7 +89,7 @@ class DirectPred(Momentum):
     def build(self, net: Objective, dim: int, n_samples: int) -> None:
         """Add the predictor, which the optimiser sees only if it is trained between two settings."""
         net.projector = MLP((dim, self.hidden_dim, self.proj_dim))
-        net.predictor = Predictor(self.proj_dim, self.proj_dim, bias=False).requires_grad_(self.freq > 1)
+        net.predictor = Predictor(self.proj_dim, self.proj_dim, bias=False).requires_grad_(bool(self.freq > 1))
         net.register_buffer("correlation", torch.zeros(self.proj_dim, self.proj_dim))
         super().build(net, dim, n_samples)
 

@@ -93,7 +93,9 @@ class RotationDecoupling(Bank):
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102
         if dim % 2:
-            raise ValueError(f"RotationDecoupling needs an even number of features to split in halves. Got {dim}.")
+            raise ValueError(
+                f"RotationDecoupling needs a backbone with an even number of features to split in halves. Got {dim}."
+            )
         half = dim // 2
         hidden = () if self.loss == "nce" else (max(half // 2, 1),)
         net.turn_classifier = MLP((half, *hidden, 4), norm=False)
