@@ -63,7 +63,10 @@ class ContextEncoderTask(Task):
     def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102
         width, side = self.hidden_dim, 4
         end = max(net.shape[1:]) // (2 if self.region == "center" else 1)
-        layers: list[nn.Module] = [nn.Linear(dim, width * side**2, bias=False), nn.Unflatten(1, (width, side, side))]
+        layers: list[nn.Module] = [
+            nn.Linear(dim, width * side**2, bias=False),
+            nn.Unflatten(1, (int(width), side, side)),
+        ]
         layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
         while side < end:
             n_in, width, side = width, max(width // 2, 1), 2 * side
