@@ -341,9 +341,8 @@ class _Normalize(torch.autograd.Function):
         found, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
             grad, x, gain / scale, None, None, mean, scale, True, ctx.eps, [True, True, True]
         )
-        own = torch.stack([of_bias, of_weight]) * (
-            x.shape[1] / x.numel()
-        )  # of the gradient, and of it times the output
+        # Means over this process's rows: of the gradient, and of it times the output.
+        own = torch.stack([of_bias, of_weight]) * (x.shape[1] / x.numel())
         shift, slope = own - average(own)
         slope = gain * scale * slope
         shift = gain * shift - mean * slope

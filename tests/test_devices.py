@@ -120,3 +120,5 @@ def test_where_there_is_no_glibc_nothing_is_kept(monkeypatch):
         monkeypatch.setattr(ctypes, "CDLL", lambda name, error=error: (_ for _ in ()).throw(error))
         with keeping_memory():
             torch.ones(10)
+        assert devices._glibc("mallopt", -1, 0) is None
+        assert devices._keeping == 0
