@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 import multiprocessing
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -150,14 +150,19 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         found = x.new_empty((n_processes() * len(x), *x.shape[1:]))
-        dist.all_gather_into_tensor(found, x.contiguous())
+        _collective("all_gather_single", "all_gather_into_tensor")(found, x.contiguous())
         return found
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         own = grad.new_empty((len(grad) // n_processes(), *grad.shape[1:]))
-        dist.reduce_scatter_tensor(own, grad.contiguous())
+        _collective("reduce_scatter_single", "reduce_scatter_tensor")(own, grad.contiguous())
         return own
+
+
+def _collective(name: str, before: str) -> Callable[[Tensor, Tensor], Any]:
+    """Look up one of torch's collectives by its name, or by the name before torch 2.14, which now warns."""
+    return getattr(dist, name if hasattr(dist, name) else before)
 
 
 def average(x: Tensor) -> Tensor:
