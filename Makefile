@@ -42,7 +42,7 @@ docs: $(VENV)/installed-docs
 $(VENV)/installed-%: pyproject.toml $(VERSIONS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "skssl needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	$(PIP) setuptools
+	$(PIP) --upgrade setuptools
 	$(PIP) --no-build-isolation --editable ".[$*,plot]"
 	touch $@
 

@@ -1,8 +1,8 @@
 """Writes the version files that the Makefile installs from.
 
 ``python requirements/make.py tested`` asks pip for the newest versions that `pyproject.toml` allows and prints them as
-constraints. `make lock` keeps them in `tested.txt`. ``python requirements/make.py oldest`` prints the lowest versions that
-`pyproject.toml` allows for users. What only the tests need stays at its tested version.
+constraints. ``python requirements/make.py oldest`` prints the lowest versions that `pyproject.toml` allows. `make lock`
+keeps both, in `tested.txt` and `oldest.txt`.
 """
 
 import json
@@ -15,7 +15,6 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS = PROJECT["project"]["optional-dependencies"]
-FOR_USERS = ("plot", "detection", "onnx")  # the other extras are for those who change the library
 
 
 def tested() -> list[str]:
@@ -33,13 +32,11 @@ def tested() -> list[str]:
 
 
 def oldest() -> list[str]:
-    """Turn the lower bounds of what users install into exact versions, and keep the tests' own tools as tested."""
-    bounds = [*PROJECT["project"]["dependencies"], *(bound for extra in FOR_USERS for bound in EXTRAS[extra])]
-    lowest = [bound.replace(">=", "==") for bound in (*bounds, *PROJECT["build-system"]["requires"])]
-    names = {bound.split("==")[0] for bound in lowest}
-    tools = {re.split(r"[>\[]", bound)[0] for bound in EXTRAS["test"]} - names
-    kept = (ROOT / "requirements" / "tested.txt").read_text().splitlines()
-    return lowest + [line for line in kept if line.split("==")[0] in tools]
+    """Turn the lower bounds into exact versions: those of what users install, and of the tests' own tools."""
+    extras = [bound for extra in EXTRAS if extra != "docs" for bound in EXTRAS[extra]]
+    bounds = [*PROJECT["project"]["dependencies"], *extras, *PROJECT["build-system"]["requires"]]
+    exact = (re.sub(r"(\[.*\])?>=", "==", bound) for bound in bounds)
+    return sorted({bound for bound in exact if "==" in bound})
 
 
 if __name__ == "__main__":

@@ -351,7 +351,8 @@ class _Normalize(torch.autograd.Function):
         shift, slope = own - average(own)
         slope = gain * scale * slope
         shift = gain * shift - mean * slope
-        found += F.batch_norm(x, torch.zeros_like(mean), torch.ones_like(mean), slope, shift, eps=0.0)  # in one pass
+        # slope * x + shift in one pass, by a variance of one: torch 2.11 wants an eps, and adds it
+        found += F.batch_norm(x, torch.zeros_like(mean), torch.full_like(mean, 1 - ctx.eps), slope, shift, eps=ctx.eps)
         return found, None if weight is None else of_weight, None if weight is None else of_bias, None, None, None
 
 

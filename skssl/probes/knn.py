@@ -123,7 +123,8 @@ class KNNProbe(Probe):
         """
         X, self.codes_ = self._check(X, y)
         features = self._encode(self._read(X, y))
-        features = features.astype(np.float32, copy=False) if self._device.type == "mps" else features  # it has no float64
+        if self._device.type == "mps":  # which has no float64
+            features = features.astype(np.float32, copy=False)
         self.bank_ = normalize(features)
         return self
 
