@@ -220,15 +220,12 @@ def resized_crop(
     >>> resized_crop(images, *box, size=(1, 2), flip=torch.tensor([True]))
     tensor([[[[8.2857, 6.7143]]]])
     """
-    sides, device = tuple(images.shape[2:]), images.device
-    tables = (
-        _all_weights(n_in, n_out, interpolation, padding, device) for n_in, n_out in zip(sides, size, strict=True)
-    )
-    rows, columns = tables
+    how = interpolation, padding
+    rows, columns = (_all_weights(*sides, *how, images.device) for sides in zip(images.shape[2:], size, strict=True))
     return _filter(
         images,
-        _resampling(top, height, sides[0], size[0], None, interpolation, padding, rows),
-        _resampling(left, width, sides[1], size[1], flip, interpolation, padding, columns),
+        _resampling(top, height, images.shape[2], size[0], None, *how, rows),
+        _resampling(left, width, images.shape[3], size[1], flip, *how, columns),
     )
 
 
@@ -257,12 +254,17 @@ def _resampling(
     """Weights (n, n_in, n_out) that take intervals of `n_in` pixels to `n_out`, looked up where there is a table."""
     if table is None:
         return _weights(start, length, n_in, n_out, flip, interpolation, padding)
+    return table.index_select(0, _entry(start, length, n_in, flip, padding))
+
+
+def _entry(start: Tensor, length: Tensor, n_in: int, flip: Tensor | None, padding: int) -> Tensor:
+    """Where the weights of intervals stand in the table."""
     whole = n_in + 2 * padding
     start = start + padding
-    place = start * (2 * whole + 1 - start) / 2 + length - 1  # all lengths from the first pixel on, from the second, …
+    entry = start * (2 * whole + 1 - start) / 2 + length - 1  # all lengths from the first pixel on, from the second, …
     if flip is not None:
-        place = place + whole * (whole + 1) // 2 * flip
-    return table.index_select(0, place.long())
+        entry = entry + whole * (whole + 1) // 2 * flip
+    return entry.long()
 
 
 @functools.lru_cache(maxsize=16)
@@ -645,9 +647,9 @@ class Draws(NamedTuple):
     solarize: Tensor | None = None
     turns: Tensor | None = None
 
-    def of(self, rows: Tensor) -> Draws:
+    def of(self, some: Tensor | slice) -> Draws:
         """The draws of some of the views."""
-        return Draws(*(drawn if drawn is None else drawn.index_select(0, rows) for drawn in self))
+        return Draws(*(drawn if drawn is None else drawn[some] for drawn in self))
 
 
 # How many numbers in [0, 1) each view takes, always and in this order: a crop's, whether it is mirrored, whether it is
@@ -669,6 +671,23 @@ class _Constants(NamedTuple):
     columns: Tensor | None
     blur_rows: Tensor | None  # as `_reflections` gives them
     blur_columns: Tensor | None
+
+
+class _Plan(NamedTuple):
+    """Draws, and what follows from them before any pixel is looked at."""
+
+    draws: Draws
+    rows: Tensor | None  # (n,): entries of the tables of crops
+    columns: Tensor | None
+    blends: Tensor | None  # as `_blends` gives them
+    of_mean: Tensor | None
+    turns: Tensor | None  # as `_hue_turns` gives them
+    share: Tensor | None
+    colors: Tensor  # (n, c, c): grey, and normalisation but for its offset where nothing comes between the two
+
+    def of(self, some: slice) -> _Plan:
+        """The plan of some of the views."""
+        return _Plan(self.draws.of(some), *(tensor if tensor is None else tensor[some] for tensor in self[1:]))
 
 
 def _full_precision(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -1027,63 +1046,88 @@ class Augmentation(BaseEstimator):
 
     def _run(self, images: Tensor, draws: Draws, constants: _Constants) -> Tensor:
         """The work of `apply`: all at once, or in parts on a CPU."""
+        size = images.shape[2:]
         if images.device.type != "cpu" or torch.compiler.is_compiling():
-            return self._views(images, draws, constants)
-        n, (c, *size) = len(draws.boxes), images.shape[1:]
-        height, width = self.size_of(*size)
+            return self._views(images, self._plan(draws, size, constants), constants)
+        n, c, (height, width) = len(draws.boxes), images.shape[1], self.size_of(*size)
+        rows, counts = _by_hue(draws)
+        plan, source = self._plan(draws.of(rows), size, constants), rows % len(images)
         views, images = torch.empty(n, height * width * c), images.movedim(1, 3)
-        for rows, hue_at in _parts(draws, max(1, CACHED_PIXELS // (height * width))):
-            some = images.index_select(0, rows % len(images)).movedim(3, 1)
-            made = self._views(some, draws.of(rows), constants, hue_at)
-            views.index_copy_(0, rows, made.movedim(1, 3).reshape(len(rows), -1))
+        for hue_at, some in _parts(counts, max(1, CACHED_PIXELS // (height * width))):
+            x = images.index_select(0, source[some]).movedim(3, 1)
+            x = self._views(x, plan.of(some), constants, hue_at)
+            views.index_copy_(0, rows[some], x.movedim(1, 3).reshape(len(x), -1))
         return views.view(n, height, width, c).movedim(3, 1)
 
-    def _views(self, images: Tensor, draws: Draws, constants: _Constants, hue_at: int | None = None) -> Tensor:
-        """Views by draws. Told where the hue comes in all of them, see `_parts`, it skips what none of them gets."""
+    def _plan(self, draws: Draws, size: Sequence[int], constants: _Constants) -> _Plan:
+        """Look up crops, and make matrices of the changes of colour."""
+        top, left, rows, columns = draws.boxes.unbind(1)
+        entries = [
+            None if table is None else _entry(start, length, side, flip, self.crop_padding)
+            for table, start, length, side, flip in (
+                (constants.rows, top, rows, size[0], None),
+                (constants.columns, left, columns, size[1], draws.flip),
+            )
+        ]
+        blends = of_mean = turns = share = None
+        if draws.jitter is not None:
+            blends, of_mean = _blends(draws.factors, draws.place, constants.luma)
+        if draws.shift is not None:
+            turns, share = _hue_turns(draws.shift, constants.yiq)
+        colors = torch.eye(len(constants.luma), device=top.device).expand(len(top), -1, -1)
+        if draws.gray is not None:
+            colors = _graying(draws.gray, constants.luma)
+        if draws.blur is None and draws.solarize is None:
+            colors = constants.gain[:, None] * colors
+        return _Plan(draws, *entries, blends, of_mean, turns, share, colors)
+
+    def _views(self, images: Tensor, plan: _Plan, constants: _Constants, hue_at: int | None = None) -> Tensor:
+        """Views by a plan. Told where the hue comes in all of them, see `_by_hue`, it skips what none of them gets."""
+        draws = plan.draws
         n, (c, *size) = len(draws.boxes), images.shape[1:]
         height, width = self.size_of(*size)
         if n != len(images):
             images = images.movedim(1, 3).repeat(n // len(images), 1, 1, 1).movedim(3, 1)
         cropped = self.crop_padding or self.crop_scale or draws.flip is not None or [height, width] != size
-        x = self._crop(images, draws, constants) if cropped else _as_float(images)
+        x = self._crop(images, plan, constants) if cropped else _as_float(images)
         x = x.reshape(n, c, height * width)
         if self.interpolation == "bicubic":
             x = x.clamp(0, 1)
         if draws.jitter is not None and hue_at != UNCHANGED:
-            turns = None if draws.shift is None else _hue_turns(draws.shift, constants.yiq)
-            blends = _blends(draws.factors, draws.place, constants.luma)
-            changed = _jitter(x, blends, draws.place, turns, hue_at)
+            turns = None if plan.turns is None else (plan.turns, plan.share)
+            changed = _jitter(x, (plan.blends, plan.of_mean), draws.place, turns, hue_at)
             x = changed if hue_at is not None else torch.where(draws.jitter[:, None, None], changed, x)
-        last = eye = torch.eye(c, device=x.device).expand(n, c, c)
-        if draws.gray is not None:
-            last = _graying(draws.gray, constants.luma)
-        if draws.blur is not None or draws.solarize is not None:  # between grey and normalisation, which else are one
-            x, last = _product(last, x).view(n, c, height, width), eye
+        colors = plan.colors
+        if draws.blur is not None or draws.solarize is not None:
+            x = _product(colors, x).view(n, c, height, width)
             if draws.blur is not None:
                 x = self._blur(x, draws, constants, hue_at)
             if draws.solarize is not None:
                 x = solarize(x, self.solarize_threshold, draws.solarize)
-            x = x.flatten(2)
-        x = _product(x.mT, (constants.gain[:, None] * last).mT)  # with the channels last
+            x, colors = x.flatten(2), constants.gain.diag().expand(n, c, c)
+        x = _product(x.mT, colors.mT)  # with the channels last
         x = x.view(n, -1).add_(constants.offset.repeat(height * width)).view(n, height, width, c).movedim(3, 1)
         if draws.turns is not None:
             x = rotate_quarter(x, draws.turns).contiguous(memory_format=torch.channels_last)
         return x
 
-    def _crop(self, images: Tensor, draws: Draws, constants: _Constants) -> Tensor:
+    def _crop(self, images: Tensor, plan: _Plan, constants: _Constants) -> Tensor:
         """Cut out the boxes, and mirror."""
-        h, w = images.shape[2:]
+        (h, w), how = images.shape[2:], (self.interpolation, self.crop_padding)
         height, width = self.size_of(h, w)
-        top, left, rows, columns = draws.boxes.unbind(1)
-        how = self.interpolation, self.crop_padding
-        return _filter(
-            images,
-            _resampling(top, rows, h, height, None, *how, constants.rows),
-            _resampling(left, columns, w, width, draws.flip, *how, constants.columns),
-        )
+        top, left, tall, wide = plan.draws.boxes.unbind(1)
+        if constants.rows is None:
+            rows = _weights(top, tall, h, height, None, *how)
+        else:
+            rows = constants.rows.index_select(0, plan.rows)
+        if constants.columns is None:
+            columns = _weights(left, wide, w, width, plan.draws.flip, *how)
+        else:
+            columns = constants.columns.index_select(0, plan.columns)
+        return _filter(images, rows, columns)
 
     def _blur(self, x: Tensor, draws: Draws, constants: _Constants, hue_at: int | None) -> Tensor:
-        """Blur some of the images, and where parts are worked on those alone."""
+        """Blur some of the images, and of a part those alone."""
         tables = constants.blur_rows, constants.blur_columns
         if hue_at is None:
             return torch.where(draws.blur[:, None, None, None], _blur(x, draws.sigma, *tables), x)
@@ -1226,17 +1270,25 @@ class Augmentation(BaseEstimator):
         )
 
 
-def _parts(draws: Draws, most: int) -> Iterator[tuple[Tensor, int]]:
-    """Some views at a time, in all of which the hue comes at one place, or nothing changes the colours (UNCHANGED)."""
-    n = len(draws.boxes)
-    hue_at = torch.full((n,), UNCHANGED)
+def _by_hue(draws: Draws) -> tuple[Tensor, list[int]]:
+    """Put views in an order in which the hue of the first comes first, then second, …, last those that do not change.
+
+    Returns the order, and how many there are of each. Where the hue does not change, all that change count as the fourth.
+    """
+    hue_at = torch.full((len(draws.boxes),), UNCHANGED)
     if draws.jitter is not None:
-        place = 3 if draws.shift is None else draws.place[:, 3]  # after all, where it does not come
-        hue_at = torch.where(draws.jitter, place, hue_at)
-    groups = hue_at.argsort(stable=True).split(hue_at.bincount(minlength=UNCHANGED + 1).tolist())
-    for group, rows in enumerate(groups):
-        for part in rows.split(most) if len(rows) else ():
-            yield part, group
+        hue_at = torch.where(draws.jitter, UNCHANGED - 1 if draws.shift is None else draws.place[:, 3], hue_at)
+    return hue_at.argsort(stable=True), hue_at.bincount(minlength=UNCHANGED + 1).tolist()
+
+
+def _parts(counts: Sequence[int], most: int) -> Iterator[tuple[int, slice]]:
+    """Slices of `most` views at a time, with the group of `_by_hue` that they belong to."""
+    start = 0
+    for group, count in enumerate(counts):
+        stop = start + count
+        for low in range(start, stop, most):
+            yield group, slice(low, min(low + most, stop))
+        start = stop
 
 
 _COMPILED: dict[tuple[Any, ...], Callable[..., Tensor]] = {}  # by settings and shapes
@@ -1246,7 +1298,7 @@ def _compiled(
     augment: Augmentation, images: Tensor, numbers: Tensor, maps: Tensor | None, constants: _Constants
 ) -> Tensor:
     """Make views by what was compiled for their setting and shapes, and compile that the first time."""
-    settings = {
+    settings: dict[str, Any] = {
         field.name: _plain(getattr(augment, field.name)) for field in fields(augment) if field.name != "saliency"
     }
     shapes = (images.shape, images.stride(), images.dtype, images.device, numbers.shape, maps is None)
@@ -1256,8 +1308,9 @@ def _compiled(
     fixed = Augmentation(**settings)
 
     def views(images: Tensor, numbers: Tensor, maps: Tensor | None, constants: _Constants) -> Tensor:
-        draws = fixed._interpret(numbers, tuple(images.shape[2:]), maps, constants)
-        return fixed._views(images, draws, constants)
+        size = tuple(images.shape[2:])
+        plan = fixed._plan(fixed._interpret(numbers, size, maps, constants), size, constants)
+        return fixed._views(images, plan, constants)
 
     # Dynamo counts recompilations by code object, of which each setting and shape has its own.
     own = types.FunctionType(views.__code__.replace(), views.__globals__, "views", None, views.__closure__)
