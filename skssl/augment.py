@@ -481,10 +481,10 @@ def _hue_turns(shift: Tensor, yiq: Tensor | None) -> tuple[Tensor, Tensor | None
     thirds = (shift * 3).round()
     sixths = 6 * shift - 2 * thirds
     of_last, of_next = 2 * sixths.clamp(min=0) - 1, 2 * (-sixths).clamp(min=0) - 1
-    weights = torch.stack((torch.ones_like(shift), of_last, of_next), dim=1)  # of a channel, the last, the next
     place = torch.arange(3, device=shift.device)
-    weights = weights.gather(1, (place - thirds.long()[:, None]) % 3)
-    return weights[:, (place[:, None] - place) % 3], (1 - sixths.abs())[:, None, None]
+    apart = (place[:, None] - place - thirds[:, None, None]) % 3  # (n, 3, 3): a channel from itself, the last, the next
+    of_others = torch.where(apart == 1, of_last[:, None, None], of_next[:, None, None])
+    return torch.where(apart == 0, 1.0, of_others), (1 - sixths.abs())[:, None, None]
 
 
 def _turn_hue(pixels: Tensor, matrices: Tensor, share: Tensor | None) -> Tensor:
@@ -613,8 +613,8 @@ class Draws(NamedTuple):
 
     Attributes
     ----------
-    boxes : Tensor of shape (n, 4), float32
-        The crops' tops, lefts, heights and widths, in whole pixels.
+    top, left, height, width : Tensor of shape (n,), float32
+        The crops, in whole pixels.
     flip : Tensor of shape (n,), bool
         Which views are mirrored.
     jitter : Tensor of shape (n,), bool
@@ -635,7 +635,10 @@ class Draws(NamedTuple):
         Quarter-turns.
     """
 
-    boxes: Tensor
+    top: Tensor
+    left: Tensor
+    height: Tensor
+    width: Tensor
     flip: Tensor | None = None
     jitter: Tensor | None = None
     factors: Tensor | None = None
@@ -960,8 +963,8 @@ class Augmentation(BaseEstimator):
         --------
         >>> augment = Augmentation(flip=0.0, jitter=1.0)
         >>> draws = augment.draw(4, (32, 32), torch.Generator().manual_seed(0))
-        >>> draws.boxes.shape, draws.flip, draws.jitter
-        (torch.Size([4, 4]), None, tensor([True, True, True, True]))
+        >>> draws.top.shape, draws.flip, draws.jitter
+        (torch.Size([4]), None, tensor([True, True, True, True]))
         """
         self._ensure_valid()
         numbers, maps = self._numbers(n, size, generator, index)
@@ -1014,7 +1017,6 @@ class Augmentation(BaseEstimator):
         crop, *others, more = numbers.split([*NUMBERS, numbers.shape[1] - sum(NUMBERS)], 1)
         flip, jitter, amounts, order, gray, blur, sigma, solarize, turns = others
         whole = [torch.full((n,), float(side), device=numbers.device) for side in (0, 0, h, w)]
-        boxes: Sequence[Tensor]
         if reach:
             boxes = [*((crop[:, :2] * (2 * reach + 1)).floor() - reach).unbind(1), *whole[2:]]
         elif self.crop_scale and maps is not None:
@@ -1025,7 +1027,7 @@ class Augmentation(BaseEstimator):
             boxes = [torch.where(by_map, a, b[:, -1]) for a, b in zip(chosen, candidates, strict=True)]
         else:
             boxes = _boxes(crop, size, self.crop_scale, self.crop_ratio) if self.crop_scale else whole
-        drawn: dict[str, Any] = {"boxes": torch.stack(tuple(boxes), 1)}
+        drawn: dict[str, Any] = dict(zip(("top", "left", "height", "width"), boxes, strict=True))
         chances = {"flip": flip, "jitter": jitter, "gray": gray, "blur": blur, "solarize": solarize}
         for name, number in chances.items():
             if getattr(self, name):
@@ -1049,7 +1051,7 @@ class Augmentation(BaseEstimator):
         size = images.shape[2:]
         if images.device.type != "cpu" or torch.compiler.is_compiling():
             return self._views(images, self._plan(draws, size, constants), constants)
-        n, c, (height, width) = len(draws.boxes), images.shape[1], self.size_of(*size)
+        n, c, (height, width) = len(draws.top), images.shape[1], self.size_of(*size)
         rows, counts = _by_hue(draws)
         plan, source = self._plan(draws.of(rows), size, constants), rows % len(images)
         views, images = torch.empty(n, height * width * c), images.movedim(1, 3)
@@ -1061,12 +1063,11 @@ class Augmentation(BaseEstimator):
 
     def _plan(self, draws: Draws, size: Sequence[int], constants: _Constants) -> _Plan:
         """Look up crops, and make matrices of the changes of colour."""
-        top, left, rows, columns = draws.boxes.unbind(1)
         entries = [
             None if table is None else _entry(start, length, side, flip, self.crop_padding)
             for table, start, length, side, flip in (
-                (constants.rows, top, rows, size[0], None),
-                (constants.columns, left, columns, size[1], draws.flip),
+                (constants.rows, draws.top, draws.height, size[0], None),
+                (constants.columns, draws.left, draws.width, size[1], draws.flip),
             )
         ]
         blends = of_mean = turns = share = None
@@ -1074,7 +1075,7 @@ class Augmentation(BaseEstimator):
             blends, of_mean = _blends(draws.factors, draws.place, constants.luma)
         if draws.shift is not None:
             turns, share = _hue_turns(draws.shift, constants.yiq)
-        colors = torch.eye(len(constants.luma), device=top.device).expand(len(top), -1, -1)
+        colors = torch.eye(len(constants.luma), device=draws.top.device).expand(len(draws.top), -1, -1)
         if draws.gray is not None:
             colors = _graying(draws.gray, constants.luma)
         if draws.blur is None and draws.solarize is None:
@@ -1084,7 +1085,7 @@ class Augmentation(BaseEstimator):
     def _views(self, images: Tensor, plan: _Plan, constants: _Constants, hue_at: int | None = None) -> Tensor:
         """Views by a plan. Told where the hue comes in all of them, see `_by_hue`, it skips what none of them gets."""
         draws = plan.draws
-        n, (c, *size) = len(draws.boxes), images.shape[1:]
+        n, (c, *size) = len(draws.top), images.shape[1:]
         height, width = self.size_of(*size)
         if n != len(images):
             images = images.movedim(1, 3).repeat(n // len(images), 1, 1, 1).movedim(3, 1)
@@ -1113,15 +1114,14 @@ class Augmentation(BaseEstimator):
 
     def _crop(self, images: Tensor, plan: _Plan, constants: _Constants) -> Tensor:
         """Cut out the boxes, and mirror."""
-        (h, w), how = images.shape[2:], (self.interpolation, self.crop_padding)
+        (h, w), how, draws = images.shape[2:], (self.interpolation, self.crop_padding), plan.draws
         height, width = self.size_of(h, w)
-        top, left, tall, wide = plan.draws.boxes.unbind(1)
         if constants.rows is None:
-            rows = _weights(top, tall, h, height, None, *how)
+            rows = _weights(draws.top, draws.height, h, height, None, *how)
         else:
             rows = constants.rows.index_select(0, plan.rows)
         if constants.columns is None:
-            columns = _weights(left, wide, w, width, plan.draws.flip, *how)
+            columns = _weights(draws.left, draws.width, w, width, draws.flip, *how)
         else:
             columns = constants.columns.index_select(0, plan.columns)
         return _filter(images, rows, columns)
@@ -1275,7 +1275,7 @@ def _by_hue(draws: Draws) -> tuple[Tensor, list[int]]:
 
     Returns the order, and how many there are of each. Where the hue does not change, all that change count as the fourth.
     """
-    hue_at = torch.full((len(draws.boxes),), UNCHANGED)
+    hue_at = torch.full((len(draws.top),), UNCHANGED)
     if draws.jitter is not None:
         hue_at = torch.where(draws.jitter, UNCHANGED - 1 if draws.shift is None else draws.place[:, 3], hue_at)
     return hue_at.argsort(stable=True), hue_at.bincount(minlength=UNCHANGED + 1).tolist()
