@@ -104,8 +104,13 @@ class ColorizationTask(Task):
         net.register_buffer("colorization_cells", cells)
         net.register_buffer("colorization_counts", torch.zeros(len(cells)))
 
+    def prepare(self, net: Objective, batch: Batch) -> None:  # noqa: D102
+        batch.made[self.name] = self._augment(batch.images, batch.generator or torch.default_generator)
+
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
-        lab = rgb_to_lab(self._augment(batch.images, batch.generator or torch.default_generator))
+        if self.name not in batch.made:
+            self.prepare(net, batch)
+        lab = rgb_to_lab(batch.made[self.name])
         gray = ((lab[:, :1] - 50) / 25).expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
         start = [min(self.stride // 2, side - 1) for side in lab.shape[2:]]
         ab = lab[:, 1:, start[0] :: self.stride, start[1] :: self.stride]  # points, not means: (n, 2, h', w')
