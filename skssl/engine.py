@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 COLLAPSED_SPREAD, COLLAPSED_RANK, ROOM = 0.1, 5, 32
 # Pixels that are encoded at a time: those that a CPU's cache holds the maps of, and enough to keep a GPU busy
 ENCODED = {"cpu": 2**18, "cuda": 2**23}
-# Steps of a training from which on compiling pays on CUDA: it takes about 22 s for a ResNet-18 and saves about 4 ms of a
-# step of 512 images of 32x32 (an H200, bfloat16), and no less of larger ones.
+# Steps of a training from which on compiling pays on CUDA: it takes about 22 s for a ResNet-18 and saves about 4 ms of
+# a step of 512 images of 32x32 (an H200, bfloat16), and no less of larger ones.
 COMPILED_FROM = 5000
 
 
@@ -829,7 +829,9 @@ class Trainer(NeuralNet):
         self.history[-1]["batches"].clear()  # a long run would keep every batch otherwise
         self.judge(batch.views[0] if batch.views else augment.still(batch.images), means["loss"])
 
-    def graphed(self, loader: ImageLoader, step: Callable[[Batch], dict[str, Any]]) -> Callable[[Batch], dict[str, Any]]:
+    def graphed(
+        self, loader: ImageLoader, step: Callable[[Batch], dict[str, Any]]
+    ) -> Callable[[Batch], dict[str, Any]]:
         """Take steps as one CUDA graph each, where that is switched on and nothing in them works on the host."""
         graph = self.__dict__.pop("_graph", None)
         static = loader.compile or not loader.augmentations  # the uncompiled views' sizes vary
@@ -911,9 +913,9 @@ class Trainer(NeuralNet):
 def compiled(module: nn.Module) -> Callable[..., Any]:
     """Compile a module's forward pass, for one shape of its input.
 
-    torch.compile keeps what it has made with a function's code, and after a few makes no more for the same code. As every
-    training has an objective of its own, each gets a copy of the code. What an earlier one has compiled is found in
-    inductor's cache nevertheless.
+    torch.compile keeps what it has made with a function's code, and after a few makes no more for the same code. As
+    every training has an objective of its own, each gets a copy of the code. What an earlier one has compiled is found
+    in inductor's cache nevertheless.
 
     Parameters
     ----------

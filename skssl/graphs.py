@@ -41,7 +41,7 @@ class StepGraph:
 
     @staticmethod
     def takes(trainer: Trainer) -> bool:
-        """Tell whether a trainer's steps can be recorded: on CUDA, without callbacks, with an optimiser that allows it."""
+        """Tell whether a trainer's steps can be recorded: on CUDA, without callbacks, by an optimiser that can."""
         return (
             torch.device(trainer.device).type == "cuda"
             and not trainer.callbacks_
