@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -98,17 +98,18 @@ class StepGraph:
     def _record(self, batch: Batch) -> None:
         """Record a step without taking it."""
         copies = {name: value.clone() for name, value in self._places(batch).items()}
-        self.batch = replace(batch, **copies, views=[], made={})
+        images, index, draws = copies["images"], copies["index"], cast("torch.Generator", batch.generator)
+        self.batch = replace(batch, images=images, views=[], index=index, target=copies.get("target"), made={})
         groups = self.trainer.optimizer_.param_groups
         self.rates = [torch.full((), float(group["lr"]), device=batch.images.device) for group in groups]
         graph = torch.cuda.CUDAGraph()
-        graph.register_generator_state(batch.generator)
+        graph.register_generator_state(draws)
         stream = torch.cuda.current_stream()
         with (
             reading(self.trainer.optimizer_, self.rates),
             torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),
         ):
-            self.batch.views = self.loader.views(self.batch.images, batch.generator, self.batch.index)
+            self.batch.views = self.loader.views(images, draws, index)
             self.found = self.step(self.batch)
         self.graph = graph
 
