@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -274,19 +275,38 @@ def feature_map(encoder: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     >>> features.shape, grid.shape
     (torch.Size([5, 128]), torch.Size([5, 128, 4, 4]))
     """
-    pools = [module for module in encoder.modules() if isinstance(module, nn.AdaptiveAvgPool2d)]
+    pools = [module for module in encoder.modules() if type(module) in (nn.AdaptiveAvgPool2d, _Pool)]
     if not pools:
         raise ValueError(
             "backbone must pool its last map by an nn.AdaptiveAvgPool2d, or return a map (n, d, h, w), for a method "
             f"that looks at the map. Got {type(encoder).__name__}, which has none."
         )
-    grids: list[Tensor] = []
-    handle = pools[-1].register_forward_pre_hook(lambda module, inputs: grids.append(inputs[0]))
+    pool: Any = pools[-1]
+    if type(pool) is not _Pool:  # seen first when a net is built, so not in a compiled step
+        pool.__class__ = _Pool
+    pool.keeps = True
     try:
         features = encoder(images)
     finally:
-        handle.remove()
-    return features, grids[-1]
+        pool.keeps = False
+    grid, pool.kept = pool.kept, None
+    return features, grid
+
+
+class _Pool(nn.AdaptiveAvgPool2d):
+    """A pooling that can keep the map it is given: a hook, which torch.compile cannot follow, without being one."""
+
+    keeps = False
+    kept: Tensor | None = None
+
+    def forward(self, grid: Tensor) -> Tensor:
+        """Pool a map."""
+        if self.keeps:
+            self.kept = grid
+        return super().forward(grid)
+
+    def _get_name(self) -> str:
+        return nn.AdaptiveAvgPool2d.__name__
 
 
 def map_channels(encoder: nn.Module, shape: tuple[int, int, int]) -> int:

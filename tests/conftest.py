@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-with warnings.catch_warnings():  # skorch imports torch_geometric where it is installed, which warns of itself
+with warnings.catch_warnings():  # skorch imports torch_geometric where that is installed, which warns
     warnings.simplefilter("ignore")
     import skorch  # noqa: F401
 
