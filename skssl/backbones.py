@@ -281,11 +281,13 @@ def feature_map(encoder: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
             f"that looks at the map. Got {type(encoder).__name__}, which has none."
         )
     grids: list[Tensor] = []
-    handle = pools[-1].register_forward_pre_hook(lambda module, inputs: grids.append(inputs[0]))
+    pool, hooks = pools[-1], pools[-1]._forward_pre_hooks
+    # Not by `register_forward_pre_hook`, which torch.compile cannot follow.
+    pool._forward_pre_hooks = {**hooks, -1: lambda module, inputs: grids.append(inputs[0])}
     try:
         features = encoder(images)
     finally:
-        handle.remove()
+        pool._forward_pre_hooks = hooks
     return features, grids[-1]
 
 

@@ -672,7 +672,8 @@ class Trainer(NeuralNet):
 
     def infer(self, batch: Batch, **kwargs: Any) -> dict[str, Tensor]:
         """Run the objective in the trainer's precision, compiled where that was asked for and works."""
-        with in_precision(self.dtype, torch.device(self.device)), synchronized(self.module_):
+        groups = bool(self.compile) and getattr(self.module_.method, "bn_splits", 1) > 1
+        with in_precision(self.dtype, torch.device(self.device)), synchronized(self.module_, groups):
             if not self.compile:
                 return self.__dict__.get("_parallel", self.module_)(batch)  # type: ignore[misc]
             if not hasattr(self, "_compiled"):
