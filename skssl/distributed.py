@@ -1,16 +1,18 @@
 """Several processes that train one network, each on its share of every batch, as ``torchrun`` starts them.
 
 All of it is the identity where there is one process only. Rows of a batch lie on the processes in their order: `share`
-takes a process's own, `gather` brings all of them together.
+takes a process's own, `gather` brings all of them together. BatchNorm is here, too: by the rows of all processes, or by
+groups of a process's own.
 """
 
 from __future__ import annotations
 
 import atexit
+import functools
 import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -24,10 +26,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 __all__ = [
     "agree",
-    "apart",
     "average",
     "draw_seed",
     "gather",
+    "grouped",
     "is_writer",
     "join",
     "n_processes",
@@ -296,34 +298,80 @@ def parallel(module: nn.Module) -> nn.Module:
     return wrapped
 
 
-class SyncBatchNorm(nn.SyncBatchNorm):
+class _InGroups(_BatchNorm):
+    """BatchNorm that can normalise groups of its rows by themselves, in one pass; mixed into a layer's own class.
+
+    `synchronized` and `grouped` give layers a class with it, and their own again.
+    """
+
+    groups = 0  # of this process's rows; 0: the layer is what it is otherwise
+    plain = True  # whether its own class only normalises
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (n, c, ...)."""
+        if not self.groups or not (self.training or self.running_mean is None):
+            return super().forward(x)
+        if not self.plain:
+            return torch.cat([super(_InGroups, self).forward(part) for part in x.tensor_split(self.groups)])
+        larger = len(x) % self.groups  # so many groups have a row more, and come first
+        rows = larger * (len(x) // self.groups + 1)
+        parts = [(x[:rows], larger), (x[rows:], self.groups - larger)] if larger else [(x, self.groups)]
+        found, means, variances = zip(*(self._normalize(part, n) for part, n in parts), strict=True)
+        with torch.no_grad():
+            self._follow(gather(torch.cat(means)), gather(torch.cat(variances)))
+        return found[0] if len(found) == 1 else torch.cat(found)
+
+    def _normalize(self, x: Tensor, groups: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Normalise groups of one size as if their channels were side by side; also give means and variances."""
+        wide = x.movedim(1, -1).unflatten(0, (groups, -1)).movedim(0, -2).flatten(-2).movedim(-1, 1)  # (m, g * c, ...)
+        known = torch.promote_types(x.dtype, torch.float32) if self.running_mean is None else self.running_mean.dtype
+        mean, variance = x.new_zeros((2, wide.shape[1]), dtype=known)
+        weight, bias = (None if p is None else p.repeat(groups) for p in (self.weight, self.bias))
+        wide = F.batch_norm(wide, mean, variance, weight, bias, training=True, momentum=1.0, eps=self.eps)
+        found = wide.movedim(1, -1).unflatten(-1, (groups, -1)).movedim(-2, 0).flatten(0, 1).movedim(-1, 1)
+        return found, mean.view(groups, -1), variance.view(groups, -1)
+
+    def _follow(self, means: Tensor, variances: Tensor) -> None:
+        """Move the running statistics as by one batch after the other: (k, c) and (k, c), the variances unbiased."""
+        if self.running_mean is None or self.running_var is None:
+            return
+        k, seen = len(means), self.num_batches_tracked
+        if self.momentum is None and seen is not None:  # the mean over all batches
+            weights = (1 / (seen + k).to(means.dtype)).expand(k)
+        else:
+            rate = self.momentum or 0.0
+            weights = rate * (1 - rate) ** torch.arange(k - 1, -1, -1, dtype=means.dtype, device=means.device)
+        if seen is not None:
+            seen.add_(k)
+        for value, found in ((self.running_mean, means), (self.running_var, variances)):
+            # Behind autograd's back, as torch's own layers do: an earlier pass may have kept them for its gradient.
+            value.data.mul_(1 - weights.sum()).add_((weights[:, None] * found).sum(0))
+
+
+class SyncBatchNorm(_InGroups, nn.SyncBatchNorm):
     """BatchNorm by the statistics of all processes' rows: torch's own on GPUs, and on CPUs, which that cannot.
 
     `synchronized` makes layers of this class, and what they were again.
     """
 
     process_group = None
-    alone = False  # whether it normalises this process's rows by themselves
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (n, c, ...)."""
-        if not self.training or self.alone:
+        if self.groups:
+            return super().forward(x)
+        if not self.training:
             return _BatchNorm.forward(self, x)
         if x.is_cuda:
-            return super().forward(x)
+            return nn.SyncBatchNorm.forward(self, x)
         with torch.no_grad():
             blank = torch.zeros(x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
             own = torch.batch_norm_update_stats(x, blank, blank.clone(), 1.0)
             means, variances = gather(torch.stack(own)[None]).unbind(1)
             mean = means.mean(0)
             variance = variances.mean(0) + (means - mean).square().mean(0)
-        if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
             n = n_processes() * x.numel() // x.shape[1]
-            rate = self.momentum or 1 / self.num_batches_tracked.item()
-            # Behind autograd's back, as torch's own layers do: an earlier pass may have kept them for its gradient.
-            self.running_mean.data.lerp_(mean, rate)
-            self.running_var.data.lerp_(variance * (n / max(n - 1, 1)), rate)
+            self._follow(mean[None], variance[None] * (n / max(n - 1, 1)))
         return _Normalize.apply(x, self.weight, self.bias, mean, variance, self.eps)
 
 
@@ -357,59 +405,68 @@ class _Normalize(torch.autograd.Function):
 
 
 @contextmanager
-def synchronized(module: nn.Module) -> Iterator[None]:
+def synchronized(module: nn.Module, groups: bool = False) -> Iterator[None]:
     """Let every BatchNorm of a network normalise by all processes' rows for a while.
 
     Parameters
     ----------
     module : torch.nn.Module
         The network. Its layers are the same objects before, meanwhile and afterwards.
+    groups : bool, default=False
+        Whether layers are made ready for `grouped` where there is one process, too: torch.compile does not follow
+        that.
     """
-    layers = [part for part in module.modules() if isinstance(part, _BatchNorm)] if n_processes() > 1 else []
-    kinds = [(layer, type(layer)) for layer in layers]
+    layers = [part for part in module.modules() if isinstance(part, _BatchNorm)] if groups or n_processes() > 1 else []
+    kinds: list[tuple[Any, type]] = [(layer, type(layer)) for layer in layers if not isinstance(layer, _InGroups)]
     try:
-        for layer in layers:
-            layer.__class__ = SyncBatchNorm
+        for layer, kind in kinds:
+            layer.__class__ = SyncBatchNorm if n_processes() > 1 else _with_groups(kind)
+            layer.groups = 0
         yield
     finally:
         for layer, kind in kinds:
             layer.__class__ = kind
+            del layer.groups
+
+
+@functools.cache
+def _with_groups(kind: Any) -> type[_BatchNorm]:
+    """Make the class of a layer that is of another, and can do groups."""
+    return type(kind.__name__, (_InGroups, kind), {"plain": kind.forward is _BatchNorm.forward})
 
 
 @contextmanager
-def apart(modules: Iterable[nn.Module], groups: int) -> Iterator[None]:
-    """Let synchronised BatchNorm normalise this process's rows by themselves for a while.
+def grouped(modules: Iterable[nn.Module], groups: int) -> Iterator[None]:
+    """Let BatchNorm normalise groups of this process's rows by themselves for a while, all of them in one pass.
 
-    Running statistics then are as if one process had seen the groups of all, one after the other.
+    Outputs, gradients and running statistics are those of the groups of all processes one after the other, provided
+    that all else in the networks works on each image by itself, as do convolutions, LayerNorm, GroupNorm and dropout.
 
     Parameters
     ----------
     modules : iterable of torch.nn.Module
         The networks.
     groups : int
-        How often each normalises meanwhile.
+        How many, at least 1, of as equal size as can be; of the larger come first. Each has two rows or more.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from skssl.distributed import grouped
+    >>> norm = nn.BatchNorm1d(1)
+    >>> with grouped([norm], groups=2):
+    ...     norm(torch.tensor([[1.0], [3.0], [10.0], [20.0]])).flatten().round().tolist()
+    [-1.0, 1.0, -1.0, 1.0]
     """
-    layers = [part for module in modules for part in module.modules() if isinstance(part, SyncBatchNorm)]
-    statistics = [value for part in layers for value in (part.running_mean, part.running_var) if value is not None]
-    rates = [part.momentum or 1.0 for part in layers for _ in range(2) if part.running_mean is not None]
-    before = [value.clone() for value in statistics]
-    for part in layers:
-        part.alone = True
-    try:
-        yield
-    finally:
-        for part in layers:
-            del part.alone
-    if not statistics:
-        return
-    with torch.no_grad():
-        begin = torch.cat(before)
-        kept = torch.cat([torch.full_like(x, (1 - rate) ** groups) for x, rate in zip(before, rates, strict=True)])
-        merged = begin
-        for found in gather(torch.cat(statistics)[None]):  # what one process's groups make of `begin`
-            merged = found + kept * (merged - begin)  # and of what the groups before them have left
-        for value, after in zip(statistics, merged.split([len(x) for x in before]), strict=True):
-            value.data.copy_(after)
-        for part in layers:
-            if part.num_batches_tracked is not None:
-                part.num_batches_tracked.add_(groups * (n_processes() - 1))
+    with ExitStack() as stack:
+        for module in modules:
+            stack.enter_context(synchronized(module, groups=True))
+        layers = [part for module in modules for part in module.modules() if isinstance(part, _InGroups)]
+        try:
+            for layer in layers:
+                layer.groups = groups
+            yield
+        finally:
+            for layer in layers:
+                layer.groups = 0

@@ -6,7 +6,7 @@ import copy
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from skssl.distributed import gather, n_processes
+from skssl.distributed import gather, grouped, n_processes
 
 
 class MLP(nn.Sequential):
@@ -379,17 +379,23 @@ def effective_rank(z: Tensor) -> Tensor:
     return torch.special.entr(share).sum().exp()
 
 
-def in_groups(network: Callable[[Tensor], tuple[Tensor, ...]], images: Tensor, groups: int) -> tuple[Tensor, ...]:
-    """Run a network on groups of a batch, so that BatchNorm normalises each by itself, as if on a device of its own.
+def in_groups(
+    network: Callable[[Tensor], tuple[Tensor, ...]], parts: Sequence[nn.Module], images: Tensor, groups: int
+) -> tuple[Tensor, ...]:
+    """Run a network such that BatchNorm normalises groups of a batch by themselves, as if on a device of its own each.
 
-    Running statistics move once a group.
+    Running statistics move once a group. All else in the network must work on each image by itself, as do
+    convolutions, LayerNorm, GroupNorm and dropout: it is run once, see `distributed.grouped`. On a CPU, where maps of
+    a group stay in the cache, it is run once a group, unless it is compiled or one of several processes.
 
     Parameters
     ----------
     network : callable
         From images to one or more tensors with a row an image.
+    parts : sequence of torch.nn.Module
+        The modules that it is made of.
     images : Tensor of shape (n, c, h, w)
-        The batch.
+        The batch; of several processes this one's share.
     groups : int
         How many, of as equal size as can be; fewer where they would have less than two images.
 
@@ -401,12 +407,20 @@ def in_groups(network: Callable[[Tensor], tuple[Tensor, ...]], images: Tensor, g
     Examples
     --------
     >>> import torch
+    >>> from torch import nn
     >>> from skssl.nn import in_groups
-    >>> in_groups(lambda part: (part - part.mean(),), torch.tensor([1.0, 3.0, 10.0, 20.0]), groups=2)
-    (tensor([-1.,  1., -5.,  5.]),)
+    >>> norm = nn.BatchNorm1d(1)
+    >>> images = torch.tensor([[1.0], [3.0], [10.0], [20.0]])
+    >>> (found,) = in_groups(lambda images: (norm(images),), [norm], images, groups=2)
+    >>> found.flatten().round().tolist()
+    [-1.0, 1.0, -1.0, 1.0]
     """
-    parts = images.tensor_split(max(1, min(groups, len(images) // 2)))
-    return tuple(torch.cat(found) for found in zip(*(network(part) for part in parts), strict=True))
+    groups = max(1, min(groups, len(images) // 2))
+    if images.device.type != "cpu" or torch.compiler.is_compiling() or n_processes() > 1:
+        with grouped(parts, groups):
+            return network(images)
+    found = [network(part) for part in images.tensor_split(groups)]
+    return tuple(torch.cat(outputs) for outputs in zip(*found, strict=True))
 
 
 @contextmanager
