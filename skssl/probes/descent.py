@@ -190,6 +190,7 @@ def train(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seeds[1])
         head = make(width).to(device).train()
+    n_heads = torch.tensor(float(len(lr)), device=device)
     update = _Update(head, solver, momentum, nesterov, weight_decay)
 
     def steps(part: Tensor, rates: Tensor) -> Tensor:
@@ -198,9 +199,9 @@ def train(
             logits, wanted = head(draw(batch, draws)), target[batch]
             if logits.ndim == 3:  # of several heads
                 wanted = wanted[:, None].expand(logits.shape[:2]).flatten()
-            loss = F.cross_entropy(logits.flatten(0, -2), wanted, reduction="sum") / len(batch)  # the sum over heads
-            update(torch.autograd.grad(loss, update.params), rate)
-        return loss.detach() / len(lr)
+            loss = F.cross_entropy(logits.flatten(0, -2), wanted)  # the mean over heads, of which the sum is minimised
+            update(torch.autograd.grad(loss, update.params, n_heads), rate)
+        return loss.detach()
 
     run = Replayed(steps) if device.type in CAPTURED and isinstance(draw, AsTheyAre) else steps
     course, peaks = SCHEDULES[schedule], torch.tensor(lr)
