@@ -316,36 +316,38 @@ class _InGroups(_BatchNorm):
         larger = len(x) % self.groups  # so many groups have a row more, and come first
         rows = larger * (len(x) // self.groups + 1)
         parts = [(x[:rows], larger), (x[rows:], self.groups - larger)] if larger else [(x, self.groups)]
-        found, means, variances = zip(*(self._normalize(part, n) for part, n in parts), strict=True)
+        outputs, statistics = zip(*(self._normalize(part, n) for part, n in parts), strict=True)
         with torch.no_grad():
-            self._follow(gather(torch.cat(means)), gather(torch.cat(variances)))
-        return found[0] if len(found) == 1 else torch.cat(found)
+            self._follow(gather(statistics[0] if len(parts) == 1 else torch.cat(statistics)))
+        return outputs[0] if len(parts) == 1 else torch.cat(outputs)
 
-    def _normalize(self, x: Tensor, groups: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Normalise groups of one size as if their channels were side by side; also give means and variances."""
+    def _normalize(self, x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+        """Normalise groups of one size as if their channels were side by side; also give (g, 2, c) statistics."""
         wide = x.movedim(1, -1).unflatten(0, (groups, -1)).movedim(0, -2).flatten(-2).movedim(-1, 1)  # (m, g * c, ...)
         known = torch.promote_types(x.dtype, torch.float32) if self.running_mean is None else self.running_mean.dtype
-        mean, variance = x.new_zeros((2, wide.shape[1]), dtype=known)
+        statistics = x.new_zeros((2, wide.shape[1]), dtype=known)
         weight, bias = (None if p is None else p.repeat(groups) for p in (self.weight, self.bias))
+        mean, variance = statistics
         wide = F.batch_norm(wide, mean, variance, weight, bias, training=True, momentum=1.0, eps=self.eps)
         found = wide.movedim(1, -1).unflatten(-1, (groups, -1)).movedim(-2, 0).flatten(0, 1).movedim(-1, 1)
-        return found, mean.view(groups, -1), variance.view(groups, -1)
+        return found, statistics.unflatten(1, (groups, -1)).transpose(0, 1)
 
-    def _follow(self, means: Tensor, variances: Tensor) -> None:
-        """Move the running statistics as by one batch after the other: (k, c) and (k, c), the variances unbiased."""
+    def _follow(self, statistics: Tensor) -> None:
+        """Move the running statistics as by one batch after the other: (k, 2, c), means and unbiased variances."""
         if self.running_mean is None or self.running_var is None:
             return
-        k, seen = len(means), self.num_batches_tracked
+        k, seen = len(statistics), self.num_batches_tracked
         if self.momentum is None and seen is not None:  # the mean over all batches
-            weights = (1 / (seen + k).to(means.dtype)).expand(k)
+            weights = (1 / (seen + k).to(statistics.dtype)).expand(k)
         else:
             rate = self.momentum or 0.0
-            weights = rate * (1 - rate) ** torch.arange(k - 1, -1, -1, dtype=means.dtype, device=means.device)
+            weights = rate * (1 - rate) ** torch.arange(k - 1, -1, -1, dtype=statistics.dtype, device=statistics.device)
         if seen is not None:
             seen.add_(k)
-        for value, found in ((self.running_mean, means), (self.running_var, variances)):
+        kept, moves = 1 - weights.sum(), (weights[:, None, None] * statistics).sum(0)
+        for value, moved in zip((self.running_mean, self.running_var), moves, strict=True):
             # Behind autograd's back, as torch's own layers do: an earlier pass may have kept them for its gradient.
-            value.data.mul_(1 - weights.sum()).add_((weights[:, None] * found).sum(0))
+            value.data.mul_(kept).add_(moved)
 
 
 class SyncBatchNorm(_InGroups, nn.SyncBatchNorm):
@@ -371,7 +373,7 @@ class SyncBatchNorm(_InGroups, nn.SyncBatchNorm):
             mean = means.mean(0)
             variance = variances.mean(0) + (means - mean).square().mean(0)
             n = n_processes() * x.numel() // x.shape[1]
-            self._follow(mean[None], variance[None] * (n / max(n - 1, 1)))
+            self._follow(torch.stack([mean, variance * (n / max(n - 1, 1))])[None])
         return _Normalize.apply(x, self.weight, self.bias, mean, variance, self.eps)
 
 

@@ -416,11 +416,16 @@ def in_groups(
     [-1.0, 1.0, -1.0, 1.0]
     """
     groups = max(1, min(groups, len(images) // 2))
-    if images.device.type != "cpu" or torch.compiler.is_compiling() or n_processes() > 1:
+    if _at_once(images):
         with grouped(parts, groups):
             return network(images)
     found = [network(part) for part in images.tensor_split(groups)]
     return tuple(torch.cat(outputs) for outputs in zip(*found, strict=True))
+
+
+def _at_once(images: Tensor) -> bool:
+    """Whether groups of images go through a network in one pass."""
+    return images.device.type != "cpu" or torch.compiler.is_compiling() or n_processes() > 1
 
 
 @contextmanager

@@ -88,6 +88,7 @@ def seen(monkeypatch):
 def as_on_a_gpu(monkeypatch):
     """What a method does on a GPU only."""
     monkeypatch.setattr(directpred, "_by_eigenvectors", directpred._by_products)
+    monkeypatch.setattr(skssl.nn, "_at_once", lambda images: True)
 
 
 def watch(seen, estimator, X, y=None):
@@ -118,7 +119,7 @@ def test_no_task_waits(X, y, seen):
         (skssl.DirectPred, {"direct": "copy"}),
     ],
 )
-def test_no_variant_waits(method, params, X, y, seen):
+def test_no_variant_waits(method, params, X, y, seen, as_on_a_gpu):
     watch(seen, quick(method, **params), X, y)
 
 
