@@ -386,57 +386,83 @@ def color_jitter(
     >>> color_jitter(images, factors, place, None).flatten()
     tensor([0.5445, 0.5445, 0.5445])
     """
-    c, device = images.shape[1], images.device
-    turns = None if shift is None else _hue_turns(shift, _yiq(hue_space, device))
-    return _jitter(images.flatten(2), _blends(factors, place, _luma(c, device)), place, turns).view(images.shape)
+    luma = _luma(images.shape[1], images.device)
+    turns = None if shift is None else _hue_turns(shift, _yiq(hue_space, images.device))
+    contrast = factors[:, 1, None, None]
+    return _jitter(images.flatten(2), contrast, _around_contrast(factors, place, turns, luma), luma).view(images.shape)
 
 
-def _blends(factors: Tensor, place: Tensor, luma: Tensor) -> tuple[Tensor, Tensor]:
-    """Each step of the jitter as matrices for the pixels and for the mean pixel, both (n, steps, c, c).
+Turns = tuple[Tensor, Tensor | None]  # what `_hue_turns` gives
+Steps = tuple[Tensor, Tensor | None, Tensor | None]  # what `_around_contrast` gives
 
-    The hue's step is the identity.
+
+def _around_contrast(factors: Tensor, place: Tensor, turns: Turns | None, luma: Tensor) -> Steps:
+    """Steps of the jitter, as many for all images: all that may come before contrast, then all that may come after it.
+
+    Each is a matrix (c, c), the identity where an image has no such step. With them come shares (1, 1) of the extremes'
+    sum and which steps are the hue's (1, 1), see `_turn_hue`; None where no clamp depends on an image's colours.
     """
-    c = len(luma)
-    here = place[:, None, :3] == torch.arange(place.shape[1], device=place.device)[:, None]  # (n, steps, 3)
-    change = here * (factors - 1)[:, None]
-    brighter, sharper, purer = change[..., None, None].unbind(2)  # (n, steps, 1, 1)
-    pixel = torch.eye(c, device=place.device) * (1 + brighter + sharper)
-    if c == 3:
-        pixel = pixel + purer * (torch.eye(c, device=place.device) - luma)
-    return pixel, -sharper * luma.expand(c, c)
+    c, most, device = len(luma), place.shape[1] - 1, place.device
+    number = torch.arange(2 * most, device=device)
+    step = torch.where(number < most, number, number - most + 1)  # 0, 1, 2, 1, 2, 3
+    there = torch.where(number < most, step < place[:, 1, None], step > place[:, 1, None])
+    here = (place[:, None] == step[:, None]) & there[..., None]  # (n, 2 * most, which)
+    brighter, _, purer = (here[..., :3] * (factors - 1)[:, None])[..., None, None].unbind(2)
+    eye = torch.eye(c, device=device)
+    matrices = eye * (1 + brighter)
+    if c != 3:
+        return matrices, None, None
+    matrices = matrices + purer * (eye - luma)
+    if turns is None:
+        return matrices, None, None
+    turn, share = turns
+    hue = here[..., 3, None, None]
+    return torch.where(hue, turn[:, None], matrices), *((None, None) if share is None else (hue * share[:, None], hue))
 
 
-def _jitter(
-    pixels: Tensor,
-    blends: tuple[Tensor, Tensor],
-    place: Tensor,
-    turns: tuple[Tensor, Tensor | None] | None,
-    hue_at: int | None = None,
-) -> Tensor:
-    """The work of `color_jitter` on (n, c, pixels); told where the hue comes in all images, it computes that alone."""
-    turns = turns if pixels.shape[1] == 3 else None
-    for step, (matrix, share) in enumerate(zip(*(of.unbind(1) for of in blends), strict=True)):
-        blended = turned = None
-        if step != hue_at:
-            offset = _product(share, pixels.mean(2, keepdim=True))
-            blended = _product(matrix, pixels, offset).clamp_(0, 1)
-        if turns is not None and hue_at in (step, None):
-            turned = _turn_hue(pixels, *turns)
-        if blended is None:
-            pixels = pixels if turned is None else turned
-        elif turned is None:
-            pixels = blended
+def _jitter(pixels: Tensor, contrast: Tensor, steps: Steps, luma: Tensor) -> Tensor:
+    """The work of `color_jitter` on (n, c, pixels), for images with orders of their own."""
+    matrices, shares, hue = steps
+    most = matrices.shape[1] // 2
+    for number in range(2 * most):
+        if number == most:
+            gray = _product(luma.expand(len(pixels), 1, -1), pixels).mean(2, keepdim=True)
+            pixels = (contrast * pixels + (1 - contrast) * gray).clamp(0, 1)
+        mixed = _product(matrices[:, number], pixels)
+        if shares is None or hue is None:
+            pixels = mixed.clamp_(0, 1)
         else:
-            pixels = torch.where((place[:, 3] == step)[:, None, None], turned, blended)
+            least, greatest = pixels.amin(1, keepdim=True), pixels.amax(1, keepdim=True)
+            mixed = mixed.addcmul_(least + greatest, shares[:, number])
+            here = hue[:, number]
+            pixels = mixed.clamp_(torch.where(here, least, 0.0), torch.where(here, greatest, 1.0))
     return pixels
 
 
-def _product(a: Tensor, b: Tensor, offset: Tensor | None = None) -> Tensor:
-    """A product of matrices (n, i, j) and (n, j, k), of which j is small, plus an offset."""
+def _blends(factors: Tensor, place: Tensor, luma: Tensor) -> tuple[Tensor, Tensor]:
+    """Each step of the jitter but the hue as matrices for the pixels and for the mean pixel, both (n, steps, c, c)."""
+    eye = torch.eye(len(luma), device=place.device)
+    here = place[:, None, :3] == torch.arange(place.shape[1], device=place.device)[:, None]  # (n, steps, which)
+    brighter, sharper, purer = (here * (factors - 1)[:, None])[..., None, None].unbind(2)  # (n, steps, 1, 1)
+    return eye * (1 + brighter + sharper) + purer * (len(luma) == 3) * (eye - luma), -sharper * luma.expand_as(eye)
+
+
+def _jitter_alike(pixels: Tensor, blends: tuple[Tensor, Tensor], turns: Turns | None, hue_at: int) -> Tensor:
+    """The same as `_jitter` for images in all of which the hue comes at one place: it is computed there alone."""
+    for step, (matrix, of_mean) in enumerate(zip(*(of.unbind(1) for of in blends), strict=True)):
+        if step != hue_at:
+            offset = torch.bmm(of_mean, pixels.mean(2, keepdim=True))
+            pixels = torch.baddbmm(offset, matrix, pixels).clamp_(0, 1)
+        elif turns is not None and pixels.shape[1] == 3:
+            pixels = _turn_hue(pixels, *turns)
+    return pixels
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """A product of matrices (n, i, j) and (n, j, k), of which j is small."""
     if torch.compiler.is_compiling():  # which makes one kernel of this and of what is done before and after it
-        product = (a[..., None] * b[:, None]).sum(2)
-        return product if offset is None else product + offset
-    return torch.bmm(a, b) if offset is None else torch.baddbmm(offset, a, b)
+        return (a[..., None] * b[:, None]).sum(2)
+    return torch.bmm(a, b)
 
 
 def adjust_hue(images: Tensor, shift: Tensor, space: str = "hsv") -> Tensor:
@@ -592,7 +618,8 @@ def _blur(images: Tensor, sigma: Tensor, rows: Tensor, columns: Tensor) -> Tenso
     """The work of `gaussian_blur`, with what `_reflections` gives for the rows and for the columns."""
     reach = len(rows) // 2
     taps = torch.arange(-reach, reach + 1, device=images.device)
-    kernel = (-0.5 * (taps / sigma[:, None]).square()).softmax(1)  # (n, taps)
+    kernel = (-0.5 * (taps / sigma[:, None]).square()).exp()  # (n, taps)
+    kernel = kernel / kernel.sum(1, keepdim=True)
     return _filter(images, *((kernel @ table.flatten(1)).view(-1, *table.shape[1:]) for table in (rows, columns)))
 
 
@@ -682,10 +709,10 @@ class _Plan(NamedTuple):
     draws: Draws
     rows: Tensor | None  # (n,): entries of the tables of crops
     columns: Tensor | None
-    blends: Tensor | None  # as `_blends` gives them
-    of_mean: Tensor | None
     turns: Tensor | None  # as `_hue_turns` gives them
     share: Tensor | None
+    blends: Tensor | None  # as `_blends` gives them, where images are worked on in parts
+    of_mean: Tensor | None
     colors: Tensor  # (n, c, c): grey, and normalisation but for its offset where nothing comes between the two
 
     def of(self, some: slice) -> _Plan:
@@ -1053,7 +1080,7 @@ class Augmentation(BaseEstimator):
             return self._views(images, self._plan(draws, size, constants), constants)
         n, c, (height, width) = len(draws.top), images.shape[1], self.size_of(*size)
         rows, counts = _by_hue(draws)
-        plan, source = self._plan(draws.of(rows), size, constants), rows % len(images)
+        plan, source = self._plan(draws.of(rows), size, constants, in_parts=True), rows % len(images)
         views, images = torch.empty(n, height * width * c), images.movedim(1, 3)
         for hue_at, some in _parts(counts, max(1, CACHED_PIXELS // (height * width))):
             x = images.index_select(0, source[some]).movedim(3, 1)
@@ -1061,7 +1088,7 @@ class Augmentation(BaseEstimator):
             views.index_copy_(0, rows[some], x.movedim(1, 3).reshape(len(x), -1))
         return views.view(n, height, width, c).movedim(3, 1)
 
-    def _plan(self, draws: Draws, size: Sequence[int], constants: _Constants) -> _Plan:
+    def _plan(self, draws: Draws, size: Sequence[int], constants: _Constants, in_parts: bool = False) -> _Plan:
         """Look up crops, and make matrices of the changes of colour."""
         entries = [
             None if table is None else _entry(start, length, side, flip, self.crop_padding)
@@ -1071,7 +1098,7 @@ class Augmentation(BaseEstimator):
             )
         ]
         blends = of_mean = turns = share = None
-        if draws.jitter is not None:
+        if draws.jitter is not None and in_parts:
             blends, of_mean = _blends(draws.factors, draws.place, constants.luma)
         if draws.shift is not None:
             turns, share = _hue_turns(draws.shift, constants.yiq)
@@ -1080,7 +1107,7 @@ class Augmentation(BaseEstimator):
             colors = _graying(draws.gray, constants.luma)
         if draws.blur is None and draws.solarize is None:
             colors = constants.gain[:, None] * colors
-        return _Plan(draws, *entries, blends, of_mean, turns, share, colors)
+        return _Plan(draws, *entries, turns, share, blends, of_mean, colors)
 
     def _views(self, images: Tensor, plan: _Plan, constants: _Constants, hue_at: int | None = None) -> Tensor:
         """Views by a plan. Told where the hue comes in all of them, see `_by_hue`, it skips what none of them gets."""
@@ -1096,8 +1123,12 @@ class Augmentation(BaseEstimator):
             x = x.clamp(0, 1)
         if draws.jitter is not None and hue_at != UNCHANGED:
             turns = None if plan.turns is None else (plan.turns, plan.share)
-            changed = _jitter(x, (plan.blends, plan.of_mean), draws.place, turns, hue_at)
-            x = changed if hue_at is not None else torch.where(draws.jitter[:, None, None], changed, x)
+            if hue_at is None:
+                steps = _around_contrast(draws.factors, draws.place, turns, constants.luma)
+                changed = _jitter(x, draws.factors[:, 1, None, None], steps, constants.luma)
+                x = torch.where(draws.jitter[:, None, None], changed, x)
+            else:
+                x = _jitter_alike(x, (plan.blends, plan.of_mean), turns, hue_at)
         colors = plan.colors
         if draws.blur is not None or draws.solarize is not None:
             x = _product(colors, x).view(n, c, height, width)
