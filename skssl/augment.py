@@ -388,10 +388,12 @@ def color_jitter(
     """
     luma = _luma(images.shape[1], images.device)
     turns = None if shift is None else _hue_turns(shift, _yiq(hue_space, images.device))
-    contrast = factors[:, 1, None, None]
-    return _jitter(images.flatten(2), contrast, _around_contrast(factors, place, turns, luma), luma).view(images.shape)
+    steps = _around_contrast(factors, place, turns, luma)
+    planes = _jitter(_planes(images.flatten(2)), factors[:, 1, None, None], steps, luma)
+    return torch.cat(planes, 1).view(images.shape)
 
 
+Planes = tuple[Tensor, ...]  # one (n, c, pixels), or the channels one by one, see `_planes`
 Turns = tuple[Tensor, Tensor | None]  # what `_hue_turns` gives
 Steps = tuple[Tensor, Tensor | None, Tensor | None]  # what `_around_contrast` gives
 
@@ -420,23 +422,44 @@ def _around_contrast(factors: Tensor, place: Tensor, turns: Turns | None, luma: 
     return torch.where(hue, turn[:, None], matrices), *((None, None) if share is None else (hue * share[:, None], hue))
 
 
-def _jitter(pixels: Tensor, contrast: Tensor, steps: Steps, luma: Tensor) -> Tensor:
-    """The work of `color_jitter` on (n, c, pixels), for images with orders of their own."""
+def _jitter(planes: Planes, contrast: Tensor, steps: Steps, luma: Tensor) -> Planes:
+    """The work of `color_jitter`, for images with orders of their own."""
     matrices, shares, hue = steps
     most = matrices.shape[1] // 2
     for number in range(2 * most):
         if number == most:
-            gray = _product(luma.expand(len(pixels), 1, -1), pixels).mean(2, keepdim=True)
-            pixels = (contrast * pixels + (1 - contrast) * gray).clamp(0, 1)
-        mixed = _product(matrices[:, number], pixels)
+            (gray,) = _mix(luma.expand(len(contrast), 1, -1), planes)
+            rest = (1 - contrast) * gray.mean(2, keepdim=True)
+            planes = tuple((contrast * plane + rest).clamp(0, 1) for plane in planes)
+        mixed = _mix(matrices[:, number], planes)
         if shares is None or hue is None:
-            pixels = mixed.clamp_(0, 1)
-        else:
-            least, greatest = pixels.amin(1, keepdim=True), pixels.amax(1, keepdim=True)
-            mixed = mixed.addcmul_(least + greatest, shares[:, number])
-            here = hue[:, number]
-            pixels = mixed.clamp_(torch.where(here, least, 0.0), torch.where(here, greatest, 1.0))
-    return pixels
+            planes = tuple(plane.clamp(0, 1) for plane in mixed)
+            continue
+        least, greatest = _extremes(planes)
+        offset, here = (least + greatest) * shares[:, number], hue[:, number]
+        low, high = torch.where(here, least, 0.0), torch.where(here, greatest, 1.0)
+        planes = tuple((plane + offset).clamp(low, high) for plane in mixed)
+    return planes
+
+
+def _planes(pixels: Tensor) -> Planes:
+    """Take (n, c, pixels) apart for a compiler, which then makes one kernel of whatever is done to each pixel."""
+    return pixels.split(1, 1) if torch.compiler.is_compiling() and pixels.shape[1] == 3 else (pixels,)
+
+
+def _mix(matrices: Tensor, planes: Planes) -> Planes:
+    """Multiply the channels by matrices (n, i, c)."""
+    if len(planes) == 1:
+        return (_product(matrices, planes[0]),)
+    rows = (row[..., None].split(1, 1) for row in matrices.unbind(1))  # (n, 1, 1) each
+    return tuple(functools.reduce(torch.add, (w * plane for w, plane in zip(row, planes, strict=True))) for row in rows)
+
+
+def _extremes(planes: Planes) -> tuple[Tensor, Tensor]:
+    """Each pixel's least and greatest channel, (n, 1, pixels)."""
+    if len(planes) == 1:
+        return planes[0].amin(1, keepdim=True), planes[0].amax(1, keepdim=True)
+    return functools.reduce(torch.minimum, planes), functools.reduce(torch.maximum, planes)
 
 
 def _blends(factors: Tensor, place: Tensor, luma: Tensor) -> tuple[Tensor, Tensor]:
@@ -1121,24 +1144,29 @@ class Augmentation(BaseEstimator):
         x = x.reshape(n, c, height * width)
         if self.interpolation == "bicubic":
             x = x.clamp(0, 1)
+        planes = _planes(x)
         if draws.jitter is not None and hue_at != UNCHANGED:
             turns = None if plan.turns is None else (plan.turns, plan.share)
             if hue_at is None:
                 steps = _around_contrast(draws.factors, draws.place, turns, constants.luma)
-                changed = _jitter(x, draws.factors[:, 1, None, None], steps, constants.luma)
-                x = torch.where(draws.jitter[:, None, None], changed, x)
+                changed = _jitter(planes, draws.factors[:, 1, None, None], steps, constants.luma)
+                where = draws.jitter[:, None, None]
+                planes = tuple(torch.where(where, new, old) for new, old in zip(changed, planes, strict=True))
             else:
-                x = _jitter_alike(x, (plan.blends, plan.of_mean), turns, hue_at)
+                planes = (_jitter_alike(x, (plan.blends, plan.of_mean), turns, hue_at),)
         colors = plan.colors
         if draws.blur is not None or draws.solarize is not None:
-            x = _product(colors, x).view(n, c, height, width)
+            x = torch.cat(_mix(colors, planes), 1).view(n, c, height, width)
             if draws.blur is not None:
                 x = self._blur(x, draws, constants, hue_at)
             if draws.solarize is not None:
                 x = solarize(x, self.solarize_threshold, draws.solarize)
-            x, colors = x.flatten(2), constants.gain.diag().expand(n, c, c)
-        x = _product(x.mT, colors.mT)  # with the channels last
-        x = x.view(n, -1).add_(constants.offset.repeat(height * width)).view(n, height, width, c).movedim(3, 1)
+            planes, colors = _planes(x.flatten(2)), constants.gain.diag().expand(n, c, c)
+        if len(planes) > 1:
+            x = torch.cat([plane.mT for plane in _mix(colors, planes)], 2) + constants.offset
+        else:
+            x = _product(planes[0].mT, colors.mT).view(n, -1).add_(constants.offset.repeat(height * width))
+        x = x.view(n, height, width, c).movedim(3, 1)  # with the channels last
         if draws.turns is not None:
             x = rotate_quarter(x, draws.turns).contiguous(memory_format=torch.channels_last)
         return x
