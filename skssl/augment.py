@@ -112,28 +112,33 @@ def sample_crops(
     >>> bool((left + width).max() <= 48)
     True
     """
-    return _boxes(torch.rand(n, 2 * BOXES + 2, generator=generator, device=generator.device), size, scale, ratio)
+    numbers = torch.rand(n, 2 * BOXES + 2, generator=generator, device=generator.device)
+    corner, sides = _boxes(numbers, scale, ratio, _frame(size, ratio, generator.device))
+    return *corner.unbind(1), *sides.unbind(1)
 
 
 def _boxes(
-    numbers: Tensor, size: Sequence[int], scale: tuple[float, float], ratio: tuple[float, float]
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The work of `sample_crops` on numbers (n, 2 * BOXES + 2) in [0, 1)."""
-    h, w = size
-    area = _between(numbers[:, :BOXES], scale[0] * h * w, scale[1] * h * w)
-    aspect = _between(numbers[:, BOXES:-2], math.log(ratio[0]), math.log(ratio[1])).exp()
-    widths, heights = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
-    fits = (widths >= 1) & (widths <= w) & (heights >= 1) & (heights <= h)
+    numbers: Tensor, scale: tuple[float, float], ratio: tuple[float, float], frame: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Corners (n, 2) and sides (n, 2) of `sample_crops` from numbers (n, 2 * BOXES + 2) in [0, 1)."""
+    whole, *centre = frame
+    area, shape, place = numbers.split((BOXES, BOXES, 2), 1)
+    half = _between(shape, math.log(ratio[0]) / 2, math.log(ratio[1]) / 2)  # the logarithm of the aspect ratio's root
+    sign = 2 * torch.arange(2, device=numbers.device) - 1
+    sides = ((half[..., None] * sign).exp() * (_between(area, *scale) * whole.prod()).sqrt()[..., None]).round()
+    fits = ((sides >= 1) & (sides <= whole)).all(2)  # (n, BOXES)
     first = fits.byte().argmax(1, keepdim=True)
-    found, height, width = (of.gather(1, first)[:, 0] for of in (fits, heights, widths))
-    top, left = (numbers[:, -2] * (h - height + 1)).floor(), (numbers[:, -1] * (w - width + 1)).floor()
+    sides = sides.gather(1, first[..., None].expand(-1, -1, 2))[:, 0]
+    corner = (place * (whole - sides + 1)).floor()
+    found = fits.gather(1, first)
+    return torch.where(found, corner, centre[0]), torch.where(found, sides, centre[1])
 
-    centred_h, centred_w = min(h, round(w / ratio[0])), min(w, round(h * ratio[1]))
-    centred = ((h - centred_h) // 2, (w - centred_w) // 2, centred_h, centred_w)
-    return tuple(
-        torch.where(found, drawn, float(centre))
-        for drawn, centre in zip((top, left, height, width), centred, strict=True)
-    )
+
+def _frame(size: Sequence[int], ratio: tuple[float, float], device: torch.device) -> Tensor:
+    """Height and width of images, then the corner and the sides of the largest centred box within a ratio, (3, 2)."""
+    h, w = size
+    height, width = min(h, round(w / ratio[0])), min(w, round(h * ratio[1]))
+    return _constant(((h, w), ((h - height) // 2, (w - width) // 2), (height, width)), device)
 
 
 def salient_crops(candidates: Sequence[Tensor], maps: Tensor) -> tuple[Tensor, ...]:
@@ -220,12 +225,32 @@ def resized_crop(
     >>> resized_crop(images, *box, size=(1, 2), flip=torch.tensor([True]))
     tensor([[[[8.2857, 6.7143]]]])
     """
-    how = interpolation, padding
-    rows, columns = (_all_weights(*sides, *how, images.device) for sides in zip(images.shape[2:], size, strict=True))
-    return _filter(
-        images,
-        _resampling(top, height, images.shape[2], size[0], None, *how, rows),
-        _resampling(left, width, images.shape[3], size[1], flip, *how, columns),
+    pairs, how = zip(images.shape[2:], size, strict=True), (interpolation, padding)
+    tables = [_all_weights(*pair, *how, images.device) for pair in pairs]
+    corner, sides = torch.stack((top, left), 1), torch.stack((height, width), 1)
+    return _filter(images, *_filters(corner, sides, flip, images.shape[2:], size, *how, *tables))
+
+
+def _filters(
+    corner: Tensor,
+    sides: Tensor,
+    flip: Tensor | None,
+    image_size: Sequence[int],
+    size: Sequence[int],
+    interpolation: str,
+    padding: int,
+    rows: Tensor | None,
+    columns: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Weights for the rows and for the columns of every image that cut its box out, resize and mirror it."""
+    (h, w), how = image_size, (interpolation, padding)
+    if h == w and size[0] == size[1]:  # both at once
+        flips = None if flip is None else (flip[:, None] & (torch.arange(2, device=flip.device) == 1)).flatten()
+        both = _resampling(corner.flatten(), sides.flatten(), h, size[0], flips, *how, rows)
+        return both[::2], both[1::2]
+    return (
+        _resampling(corner[:, 0], sides[:, 0], h, size[0], None, *how, rows),
+        _resampling(corner[:, 1], sides[:, 1], w, size[1], flip, *how, columns),
     )
 
 
@@ -254,17 +279,12 @@ def _resampling(
     """Weights (n, n_in, n_out) that take intervals of `n_in` pixels to `n_out`, looked up where there is a table."""
     if table is None:
         return _weights(start, length, n_in, n_out, flip, interpolation, padding)
-    return table.index_select(0, _entry(start, length, n_in, flip, padding))
-
-
-def _entry(start: Tensor, length: Tensor, n_in: int, flip: Tensor | None, padding: int) -> Tensor:
-    """Where the weights of intervals stand in the table."""
     whole = n_in + 2 * padding
     start = start + padding
-    entry = start * (2 * whole + 1 - start) / 2 + length - 1  # all lengths from the first pixel on, from the second, …
+    place = start * (2 * whole + 1 - start) / 2 + length - 1  # all lengths from the first pixel on, from the second, …
     if flip is not None:
-        entry = entry + whole * (whole + 1) // 2 * flip
-    return entry.long()
+        place = place + whole * (whole + 1) // 2 * flip
+    return table.index_select(0, place.long())
 
 
 @functools.lru_cache(maxsize=16)
@@ -445,6 +465,11 @@ def _jitter(planes: Planes, contrast: Tensor, steps: Steps, luma: Tensor) -> Pla
 def _planes(pixels: Tensor) -> Planes:
     """Take (n, c, pixels) apart for a compiler, which then makes one kernel of whatever is done to each pixel."""
     return pixels.split(1, 1) if torch.compiler.is_compiling() and pixels.shape[1] == 3 else (pixels,)
+
+
+def _last(planes: Sequence[Tensor]) -> Tensor:
+    """Put planes together with the channels last: (n, pixels, c)."""
+    return torch.cat([plane.mT for plane in planes], 2)
 
 
 def _mix(matrices: Tensor, planes: Planes) -> Planes:
@@ -652,7 +677,7 @@ def _reflections(side: int, height: int, device: torch.device) -> Tensor:
     reach = max(1, height // 20)
     taps, pixel = torch.arange(-reach, reach + 1, device=device), torch.arange(side, device=device)
     source = (side - 1 - (side - 1 - (pixel[:, None] + taps).abs()).abs()).clamp(min=0)  # (side, taps)
-    return (source.mT[:, None] == pixel[:, None]).float()  # tap, from, to
+    return (source.mT[:, None] == pixel[:, None]).float().contiguous()  # tap, from, to
 
 
 # Augmentation
@@ -663,8 +688,8 @@ class Draws(NamedTuple):
 
     Attributes
     ----------
-    top, left, height, width : Tensor of shape (n,), float32
-        The crops, in whole pixels.
+    corner, sides : Tensor of shape (n, 2), float32
+        The crops' tops and lefts, and their heights and widths, in whole pixels.
     flip : Tensor of shape (n,), bool
         Which views are mirrored.
     jitter : Tensor of shape (n,), bool
@@ -685,10 +710,8 @@ class Draws(NamedTuple):
         Quarter-turns.
     """
 
-    top: Tensor
-    left: Tensor
-    height: Tensor
-    width: Tensor
+    corner: Tensor
+    sides: Tensor
     flip: Tensor | None = None
     jitter: Tensor | None = None
     factors: Tensor | None = None
@@ -714,6 +737,7 @@ NUMBERS = (2 * BOXES + 2, 1, 1, 4, 1, 1, 1, 1, 1, 1)
 class _Constants(NamedTuple):
     """What an augmentation computes with besides images and draws; see `Augmentation._constants`."""
 
+    frame: Tensor  # as `_frame` gives it
     limits: Tensor  # (2, 4): the least and the greatest factors and shift
     places: Tensor  # (orders, 3 or 4): all orders of the jitter
     luma: Tensor  # (c,)
@@ -730,8 +754,6 @@ class _Plan(NamedTuple):
     """Draws, and what follows from them before any pixel is looked at."""
 
     draws: Draws
-    rows: Tensor | None  # (n,): entries of the tables of crops
-    columns: Tensor | None
     turns: Tensor | None  # as `_hue_turns` gives them
     share: Tensor | None
     blends: Tensor | None  # as `_blends` gives them, where images are worked on in parts
@@ -1013,8 +1035,8 @@ class Augmentation(BaseEstimator):
         --------
         >>> augment = Augmentation(flip=0.0, jitter=1.0)
         >>> draws = augment.draw(4, (32, 32), torch.Generator().manual_seed(0))
-        >>> draws.top.shape, draws.flip, draws.jitter
-        (torch.Size([4]), None, tensor([True, True, True, True]))
+        >>> draws.sides.shape, draws.flip, draws.jitter
+        (torch.Size([4, 2]), None, tensor([True, True, True, True]))
         """
         self._ensure_valid()
         numbers, maps = self._numbers(n, size, generator, index)
@@ -1063,21 +1085,23 @@ class Augmentation(BaseEstimator):
 
     def _interpret(self, numbers: Tensor, size: tuple[int, int], maps: Tensor | None, constants: _Constants) -> Draws:
         """Draws that follow from `_numbers`."""
-        n, (h, w), reach = len(numbers), size, self.crop_padding
+        n, reach = len(numbers), self.crop_padding
         crop, *others, more = numbers.split([*NUMBERS, numbers.shape[1] - sum(NUMBERS)], 1)
         flip, jitter, amounts, order, gray, blur, sigma, solarize, turns = others
-        whole = [torch.full((n,), float(side), device=numbers.device) for side in (0, 0, h, w)]
+        corner, sides = crop.new_zeros(n, 2), constants.frame[0].expand(n, 2)
         if reach:
-            boxes = [*((crop[:, :2] * (2 * reach + 1)).floor() - reach).unbind(1), *whole[2:]]
+            corner = (crop[:, -2:] * (2 * reach + 1)).floor() - reach
         elif self.crop_scale and maps is not None:
             crops = torch.cat((crop, more[:, :-1]), 1).view(-1, NUMBERS[0])
-            candidates = [side.view(n, -1) for side in _boxes(crops, size, self.crop_scale, self.crop_ratio)]
+            boxes = _boxes(crops, self.crop_scale, self.crop_ratio, constants.frame)
+            candidates = [side for box in boxes for side in box.view(n, -1, 2).unbind(2)]
             by_map = more[:, -1] < self.good_crops
             chosen = salient_crops(candidates, maps)
-            boxes = [torch.where(by_map, a, b[:, -1]) for a, b in zip(chosen, candidates, strict=True)]
-        else:
-            boxes = _boxes(crop, size, self.crop_scale, self.crop_ratio) if self.crop_scale else whole
-        drawn: dict[str, Any] = dict(zip(("top", "left", "height", "width"), boxes, strict=True))
+            mine = [torch.where(by_map, a, b[:, -1]) for a, b in zip(chosen, candidates, strict=True)]
+            corner, sides = torch.stack(mine[:2], 1), torch.stack(mine[2:], 1)
+        elif self.crop_scale:
+            corner, sides = _boxes(crop, self.crop_scale, self.crop_ratio, constants.frame)
+        drawn: dict[str, Any] = {"corner": corner, "sides": sides}
         chances = {"flip": flip, "jitter": jitter, "gray": gray, "blur": blur, "solarize": solarize}
         for name, number in chances.items():
             if getattr(self, name):
@@ -1101,7 +1125,7 @@ class Augmentation(BaseEstimator):
         size = images.shape[2:]
         if images.device.type != "cpu" or torch.compiler.is_compiling():
             return self._views(images, self._plan(draws, size, constants), constants)
-        n, c, (height, width) = len(draws.top), images.shape[1], self.size_of(*size)
+        n, c, (height, width) = len(draws.corner), images.shape[1], self.size_of(*size)
         rows, counts = _by_hue(draws)
         plan, source = self._plan(draws.of(rows), size, constants, in_parts=True), rows % len(images)
         views, images = torch.empty(n, height * width * c), images.movedim(1, 3)
@@ -1112,35 +1136,28 @@ class Augmentation(BaseEstimator):
         return views.view(n, height, width, c).movedim(3, 1)
 
     def _plan(self, draws: Draws, size: Sequence[int], constants: _Constants, in_parts: bool = False) -> _Plan:
-        """Look up crops, and make matrices of the changes of colour."""
-        entries = [
-            None if table is None else _entry(start, length, side, flip, self.crop_padding)
-            for table, start, length, side, flip in (
-                (constants.rows, draws.top, draws.height, size[0], None),
-                (constants.columns, draws.left, draws.width, size[1], draws.flip),
-            )
-        ]
+        """Make matrices of the changes of colour."""
         blends = of_mean = turns = share = None
         if draws.jitter is not None and in_parts:
             blends, of_mean = _blends(draws.factors, draws.place, constants.luma)
         if draws.shift is not None:
             turns, share = _hue_turns(draws.shift, constants.yiq)
-        colors = torch.eye(len(constants.luma), device=draws.top.device).expand(len(draws.top), -1, -1)
+        colors = torch.eye(len(constants.luma), device=draws.corner.device).expand(len(draws.corner), -1, -1)
         if draws.gray is not None:
             colors = _graying(draws.gray, constants.luma)
         if draws.blur is None and draws.solarize is None:
             colors = constants.gain[:, None] * colors
-        return _Plan(draws, *entries, turns, share, blends, of_mean, colors)
+        return _Plan(draws, turns, share, blends, of_mean, colors)
 
     def _views(self, images: Tensor, plan: _Plan, constants: _Constants, hue_at: int | None = None) -> Tensor:
         """Views by a plan. Told where the hue comes in all of them, see `_by_hue`, it skips what none of them gets."""
         draws = plan.draws
-        n, (c, *size) = len(draws.top), images.shape[1:]
+        n, (c, *size) = len(draws.corner), images.shape[1:]
         height, width = self.size_of(*size)
         if n != len(images):
             images = images.movedim(1, 3).repeat(n // len(images), 1, 1, 1).movedim(3, 1)
         cropped = self.crop_padding or self.crop_scale or draws.flip is not None or [height, width] != size
-        x = self._crop(images, plan, constants) if cropped else _as_float(images)
+        x = self._crop(images, draws, constants) if cropped else _as_float(images)
         x = x.reshape(n, c, height * width)
         if self.interpolation == "bicubic":
             x = x.clamp(0, 1)
@@ -1156,14 +1173,15 @@ class Augmentation(BaseEstimator):
                 planes = (_jitter_alike(x, (plan.blends, plan.of_mean), turns, hue_at),)
         colors = plan.colors
         if draws.blur is not None or draws.solarize is not None:
-            x = torch.cat(_mix(colors, planes), 1).view(n, c, height, width)
+            x = _last(_mix(colors, planes)).view(n, height, width, c).movedim(3, 1)
             if draws.blur is not None:
                 x = self._blur(x, draws, constants, hue_at)
             if draws.solarize is not None:
                 x = solarize(x, self.solarize_threshold, draws.solarize)
             planes, colors = _planes(x.flatten(2)), constants.gain.diag().expand(n, c, c)
         if len(planes) > 1:
-            x = torch.cat([plane.mT for plane in _mix(colors, planes)], 2) + constants.offset
+            offsets = constants.offset.split(1)
+            x = _last([plane + offset for plane, offset in zip(_mix(colors, planes), offsets, strict=True)])
         else:
             x = _product(planes[0].mT, colors.mT).view(n, -1).add_(constants.offset.repeat(height * width))
         x = x.view(n, height, width, c).movedim(3, 1)  # with the channels last
@@ -1171,19 +1189,11 @@ class Augmentation(BaseEstimator):
             x = rotate_quarter(x, draws.turns).contiguous(memory_format=torch.channels_last)
         return x
 
-    def _crop(self, images: Tensor, plan: _Plan, constants: _Constants) -> Tensor:
+    def _crop(self, images: Tensor, draws: Draws, constants: _Constants) -> Tensor:
         """Cut out the boxes, and mirror."""
-        (h, w), how, draws = images.shape[2:], (self.interpolation, self.crop_padding), plan.draws
-        height, width = self.size_of(h, w)
-        if constants.rows is None:
-            rows = _weights(draws.top, draws.height, h, height, None, *how)
-        else:
-            rows = constants.rows.index_select(0, plan.rows)
-        if constants.columns is None:
-            columns = _weights(draws.left, draws.width, w, width, draws.flip, *how)
-        else:
-            columns = constants.columns.index_select(0, plan.columns)
-        return _filter(images, rows, columns)
+        size = images.shape[2:]
+        how = self.interpolation, self.crop_padding, constants.rows, constants.columns
+        return _filter(images, *_filters(draws.corner, draws.sides, draws.flip, size, self.size_of(*size), *how))
 
     def _blur(self, x: Tensor, draws: Draws, constants: _Constants, hue_at: int | None) -> Tensor:
         """Blur some of the images, and of a part those alone."""
@@ -1199,6 +1209,7 @@ class Augmentation(BaseEstimator):
         limits = [(max(0, 1 - reach), 1 + reach) for reach in (self.brightness, self.contrast, self.saturation)]
         gain, offset = self._scaling(c, device)
         return _Constants(
+            _frame(size, self.crop_ratio, device),
             _constant(tuple(zip(*limits, (-self.hue, self.hue), strict=True)), device),
             _places(4 if self.hue else 3, device),
             _luma(c, device),
@@ -1332,9 +1343,9 @@ class Augmentation(BaseEstimator):
 def _by_hue(draws: Draws) -> tuple[Tensor, list[int]]:
     """Put views in an order in which the hue of the first comes first, then second, …, last those that do not change.
 
-    Returns the order, and how many there are of each. Where the hue does not change, all that change count as the fourth.
+    Returns the order, and how many there are of each. Without a hue all that change count as the fourth.
     """
-    hue_at = torch.full((len(draws.top),), UNCHANGED)
+    hue_at = torch.full((len(draws.corner),), UNCHANGED)
     if draws.jitter is not None:
         hue_at = torch.where(draws.jitter, UNCHANGED - 1 if draws.shift is None else draws.place[:, 3], hue_at)
     return hue_at.argsort(stable=True), hue_at.bincount(minlength=UNCHANGED + 1).tolist()
