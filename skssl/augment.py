@@ -113,19 +113,21 @@ def sample_crops(
     True
     """
     numbers = torch.rand(n, 2 * BOXES + 2, generator=generator, device=generator.device)
-    corner, sides = _boxes(numbers, scale, ratio, _frame(size, ratio, generator.device))
+    corner, sides = _boxes(numbers, size, scale, ratio, _frame(size, ratio, generator.device))
     return *corner.unbind(1), *sides.unbind(1)
 
 
 def _boxes(
-    numbers: Tensor, scale: tuple[float, float], ratio: tuple[float, float], frame: Tensor
+    numbers: Tensor, size: Sequence[int], scale: tuple[float, float], ratio: tuple[float, float], frame: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Corners (n, 2) and sides (n, 2) of `sample_crops` from numbers (n, 2 * BOXES + 2) in [0, 1)."""
     whole, *centre = frame
     area, shape, place = numbers.split((BOXES, BOXES, 2), 1)
     half = _between(shape, math.log(ratio[0]) / 2, math.log(ratio[1]) / 2)  # the logarithm of the aspect ratio's root
     sign = 2 * torch.arange(2, device=numbers.device) - 1
-    sides = ((half[..., None] * sign).exp() * (_between(area, *scale) * whole.prod()).sqrt()[..., None]).round()
+    sides = (
+        (half[..., None] * sign).exp() * _between(area, *(of * math.prod(size) for of in scale)).sqrt()[..., None]
+    ).round()
     fits = ((sides >= 1) & (sides <= whole)).all(2)  # (n, BOXES)
     first = fits.byte().argmax(1, keepdim=True)
     sides = sides.gather(1, first[..., None].expand(-1, -1, 2))[:, 0]
@@ -1093,14 +1095,14 @@ class Augmentation(BaseEstimator):
             corner = (crop[:, -2:] * (2 * reach + 1)).floor() - reach
         elif self.crop_scale and maps is not None:
             crops = torch.cat((crop, more[:, :-1]), 1).view(-1, NUMBERS[0])
-            boxes = _boxes(crops, self.crop_scale, self.crop_ratio, constants.frame)
+            boxes = _boxes(crops, size, self.crop_scale, self.crop_ratio, constants.frame)
             candidates = [side for box in boxes for side in box.view(n, -1, 2).unbind(2)]
             by_map = more[:, -1] < self.good_crops
             chosen = salient_crops(candidates, maps)
             mine = [torch.where(by_map, a, b[:, -1]) for a, b in zip(chosen, candidates, strict=True)]
             corner, sides = torch.stack(mine[:2], 1), torch.stack(mine[2:], 1)
         elif self.crop_scale:
-            corner, sides = _boxes(crop, self.crop_scale, self.crop_ratio, constants.frame)
+            corner, sides = _boxes(crop, size, self.crop_scale, self.crop_ratio, constants.frame)
         drawn: dict[str, Any] = {"corner": corner, "sides": sides}
         chances = {"flip": flip, "jitter": jitter, "gray": gray, "blur": blur, "solarize": solarize}
         for name, number in chances.items():
@@ -1154,6 +1156,8 @@ class Augmentation(BaseEstimator):
         draws = plan.draws
         n, (c, *size) = len(draws.corner), images.shape[1:]
         height, width = self.size_of(*size)
+        if torch.compiler.is_compiling():
+            images = _as_float(images)  # in one kernel with what follows
         if n != len(images):
             images = images.movedim(1, 3).repeat(n // len(images), 1, 1, 1).movedim(3, 1)
         cropped = self.crop_padding or self.crop_scale or draws.flip is not None or [height, width] != size
