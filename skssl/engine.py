@@ -235,6 +235,8 @@ class ImageLoader:
         Where views are made.
     target : int64 Tensor of shape (n_samples,), optional
         The images' classes, on the device.
+    compile : bool, default=False
+        Whether ``torch.compile`` makes the views; see `Augmentation`.
     """
 
     def __init__(
@@ -244,8 +246,10 @@ class ImageLoader:
         augmentations: Sequence[Augmentation],
         device: torch.device,
         target: Tensor | None = None,
+        compile: bool = False,
     ) -> None:
         self.images, self.augmentations, self.device, self.target = images, augmentations, device, target
+        self.compile = compile
         n = n_processes()
         if batch_size % n:
             raise ValueError(
@@ -301,7 +305,7 @@ class ImageLoader:
         views = [images] * len(self.augmentations)
         for augment in dict.fromkeys(self.augmentations):
             places = [place for place, other in enumerate(self.augmentations) if other is augment]
-            made = augment(images, draws, index, len(places)).chunk(len(places))
+            made = augment(images, draws, index, len(places), self.compile).chunk(len(places))
             for place, view in zip(places, made, strict=True):
                 views[place] = view
         return views
