@@ -112,28 +112,35 @@ def sample_crops(
     >>> bool((left + width).max() <= 48)
     True
     """
-    return _boxes(torch.rand(n, 2 * BOXES + 2, generator=generator, device=generator.device), size, scale, ratio)
+    numbers = torch.rand(n, 2 * BOXES + 2, generator=generator, device=generator.device)
+    corner, sides = _boxes(numbers, size, scale, ratio, _frame(size, ratio, generator.device))
+    return *corner.unbind(1), *sides.unbind(1)
 
 
 def _boxes(
-    numbers: Tensor, size: Sequence[int], scale: tuple[float, float], ratio: tuple[float, float]
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The work of `sample_crops` on numbers (n, 2 * BOXES + 2) in [0, 1)."""
-    h, w = size
-    area = _between(numbers[:, :BOXES], scale[0] * h * w, scale[1] * h * w)
-    aspect = _between(numbers[:, BOXES:-2], math.log(ratio[0]), math.log(ratio[1])).exp()
-    widths, heights = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
-    fits = (widths >= 1) & (widths <= w) & (heights >= 1) & (heights <= h)
+    numbers: Tensor, size: Sequence[int], scale: tuple[float, float], ratio: tuple[float, float], frame: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Corners (n, 2) and sides (n, 2) of `sample_crops` from numbers (n, 2 * BOXES + 2) in [0, 1)."""
+    whole, *centre = frame
+    area, shape, place = numbers.split((BOXES, BOXES, 2), 1)
+    half = _between(shape, math.log(ratio[0]) / 2, math.log(ratio[1]) / 2)  # the logarithm of the aspect ratio's root
+    sign = 2 * torch.arange(2, device=numbers.device) - 1
+    sides = (
+        (half[..., None] * sign).exp() * _between(area, *(of * math.prod(size) for of in scale)).sqrt()[..., None]
+    ).round()
+    fits = ((sides >= 1) & (sides <= whole)).all(2)  # (n, BOXES)
     first = fits.byte().argmax(1, keepdim=True)
-    found, height, width = (of.gather(1, first)[:, 0] for of in (fits, heights, widths))
-    top, left = (numbers[:, -2] * (h - height + 1)).floor(), (numbers[:, -1] * (w - width + 1)).floor()
+    sides = sides.gather(1, first[..., None].expand(-1, -1, 2))[:, 0]
+    corner = (place * (whole - sides + 1)).floor()
+    found = fits.gather(1, first)
+    return torch.where(found, corner, centre[0]), torch.where(found, sides, centre[1])
 
-    centred_h, centred_w = min(h, round(w / ratio[0])), min(w, round(h * ratio[1]))
-    centred = ((h - centred_h) // 2, (w - centred_w) // 2, centred_h, centred_w)
-    return tuple(
-        torch.where(found, drawn, float(centre))
-        for drawn, centre in zip((top, left, height, width), centred, strict=True)
-    )
+
+def _frame(size: Sequence[int], ratio: tuple[float, float], device: torch.device) -> Tensor:
+    """Height and width of images, then the corner and the sides of the largest centred box within a ratio, (3, 2)."""
+    h, w = size
+    height, width = min(h, round(w / ratio[0])), min(w, round(h * ratio[1]))
+    return _constant(((h, w), ((h - height) // 2, (w - width) // 2), (height, width)), device)
 
 
 def salient_crops(candidates: Sequence[Tensor], maps: Tensor) -> tuple[Tensor, ...]:
@@ -220,12 +227,32 @@ def resized_crop(
     >>> resized_crop(images, *box, size=(1, 2), flip=torch.tensor([True]))
     tensor([[[[8.2857, 6.7143]]]])
     """
-    how = interpolation, padding
-    rows, columns = (_all_weights(*sides, *how, images.device) for sides in zip(images.shape[2:], size, strict=True))
-    return _filter(
-        images,
-        _resampling(top, height, images.shape[2], size[0], None, *how, rows),
-        _resampling(left, width, images.shape[3], size[1], flip, *how, columns),
+    pairs, how = zip(images.shape[2:], size, strict=True), (interpolation, padding)
+    tables = [_all_weights(*pair, *how, images.device) for pair in pairs]
+    corner, sides = torch.stack((top, left), 1), torch.stack((height, width), 1)
+    return _filter(images, *_filters(corner, sides, flip, images.shape[2:], size, *how, *tables))
+
+
+def _filters(
+    corner: Tensor,
+    sides: Tensor,
+    flip: Tensor | None,
+    image_size: Sequence[int],
+    size: Sequence[int],
+    interpolation: str,
+    padding: int,
+    rows: Tensor | None,
+    columns: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Weights for the rows and for the columns of every image that cut its box out, resize and mirror it."""
+    (h, w), how = image_size, (interpolation, padding)
+    if h == w and size[0] == size[1]:  # both at once
+        flips = None if flip is None else (flip[:, None] & (torch.arange(2, device=flip.device) == 1)).flatten()
+        both = _resampling(corner.flatten(), sides.flatten(), h, size[0], flips, *how, rows)
+        return both[::2], both[1::2]
+    return (
+        _resampling(corner[:, 0], sides[:, 0], h, size[0], None, *how, rows),
+        _resampling(corner[:, 1], sides[:, 1], w, size[1], flip, *how, columns),
     )
 
 
@@ -254,17 +281,12 @@ def _resampling(
     """Weights (n, n_in, n_out) that take intervals of `n_in` pixels to `n_out`, looked up where there is a table."""
     if table is None:
         return _weights(start, length, n_in, n_out, flip, interpolation, padding)
-    return table.index_select(0, _entry(start, length, n_in, flip, padding))
-
-
-def _entry(start: Tensor, length: Tensor, n_in: int, flip: Tensor | None, padding: int) -> Tensor:
-    """Where the weights of intervals stand in the table."""
     whole = n_in + 2 * padding
     start = start + padding
-    entry = start * (2 * whole + 1 - start) / 2 + length - 1  # all lengths from the first pixel on, from the second, …
+    place = start * (2 * whole + 1 - start) / 2 + length - 1  # all lengths from the first pixel on, from the second, …
     if flip is not None:
-        entry = entry + whole * (whole + 1) // 2 * flip
-    return entry.long()
+        place = place + whole * (whole + 1) // 2 * flip
+    return table.index_select(0, place.long())
 
 
 @functools.lru_cache(maxsize=16)
@@ -386,57 +408,111 @@ def color_jitter(
     >>> color_jitter(images, factors, place, None).flatten()
     tensor([0.5445, 0.5445, 0.5445])
     """
-    c, device = images.shape[1], images.device
-    turns = None if shift is None else _hue_turns(shift, _yiq(hue_space, device))
-    return _jitter(images.flatten(2), _blends(factors, place, _luma(c, device)), place, turns).view(images.shape)
+    luma = _luma(images.shape[1], images.device)
+    turns = None if shift is None else _hue_turns(shift, _yiq(hue_space, images.device))
+    steps = _around_contrast(factors, place, turns, luma)
+    planes = _jitter(_planes(images.flatten(2)), factors[:, 1, None, None], steps, luma)
+    return torch.cat(planes, 1).view(images.shape)
+
+
+Planes = tuple[Tensor, ...]  # one (n, c, pixels), or the channels one by one, see `_planes`
+Turns = tuple[Tensor, Tensor | None]  # what `_hue_turns` gives
+Steps = tuple[Tensor, Tensor | None, Tensor | None]  # what `_around_contrast` gives
+
+
+def _around_contrast(factors: Tensor, place: Tensor, turns: Turns | None, luma: Tensor) -> Steps:
+    """Steps of the jitter, as many for all images: all that may come before contrast, then all that may come after it.
+
+    Each is a matrix (c, c), the identity where an image has no such step. With them come shares (1, 1) of the extremes'
+    sum and which steps are the hue's (1, 1), see `_turn_hue`; None where no clamp depends on an image's colours.
+    """
+    c, most, device = len(luma), place.shape[1] - 1, place.device
+    number = torch.arange(2 * most, device=device)
+    step = torch.where(number < most, number, number - most + 1)  # 0, 1, 2, 1, 2, 3
+    there = torch.where(number < most, step < place[:, 1, None], step > place[:, 1, None])
+    here = (place[:, None] == step[:, None]) & there[..., None]  # (n, 2 * most, which)
+    brighter, _, purer = (here[..., :3] * (factors - 1)[:, None])[..., None, None].unbind(2)
+    eye = torch.eye(c, device=device)
+    matrices = eye * (1 + brighter)
+    if c != 3:
+        return matrices, None, None
+    matrices = matrices + purer * (eye - luma)
+    if turns is None:
+        return matrices, None, None
+    turn, share = turns
+    hue = here[..., 3, None, None]
+    return torch.where(hue, turn[:, None], matrices), *((None, None) if share is None else (hue * share[:, None], hue))
+
+
+def _jitter(planes: Planes, contrast: Tensor, steps: Steps, luma: Tensor) -> Planes:
+    """The work of `color_jitter`, for images with orders of their own."""
+    matrices, shares, hue = steps
+    most = matrices.shape[1] // 2
+    for number in range(2 * most):
+        if number == most:
+            (gray,) = _mix(luma.expand(len(contrast), 1, -1), planes)
+            rest = (1 - contrast) * gray.mean(2, keepdim=True)
+            planes = tuple((contrast * plane + rest).clamp(0, 1) for plane in planes)
+        mixed = _mix(matrices[:, number], planes)
+        if shares is None or hue is None:
+            planes = tuple(plane.clamp(0, 1) for plane in mixed)
+            continue
+        least, greatest = _extremes(planes)
+        offset, here = (least + greatest) * shares[:, number], hue[:, number]
+        low, high = torch.where(here, least, 0.0), torch.where(here, greatest, 1.0)
+        planes = tuple((plane + offset).clamp(low, high) for plane in mixed)
+    return planes
+
+
+def _planes(pixels: Tensor) -> Planes:
+    """Take (n, c, pixels) apart for a compiler, which then makes one kernel of whatever is done to each pixel."""
+    return pixels.split(1, 1) if torch.compiler.is_compiling() and pixels.shape[1] == 3 else (pixels,)
+
+
+def _last(planes: Sequence[Tensor]) -> Tensor:
+    """Put planes together with the channels last: (n, pixels, c)."""
+    return torch.cat([plane.mT for plane in planes], 2)
+
+
+def _mix(matrices: Tensor, planes: Planes) -> Planes:
+    """Multiply the channels by matrices (n, i, c)."""
+    if len(planes) == 1:
+        return (_product(matrices, planes[0]),)
+    rows = (row[..., None].split(1, 1) for row in matrices.unbind(1))  # (n, 1, 1) each
+    return tuple(functools.reduce(torch.add, (w * plane for w, plane in zip(row, planes, strict=True))) for row in rows)
+
+
+def _extremes(planes: Planes) -> tuple[Tensor, Tensor]:
+    """Each pixel's least and greatest channel, (n, 1, pixels)."""
+    if len(planes) == 1:
+        return planes[0].amin(1, keepdim=True), planes[0].amax(1, keepdim=True)
+    return functools.reduce(torch.minimum, planes), functools.reduce(torch.maximum, planes)
 
 
 def _blends(factors: Tensor, place: Tensor, luma: Tensor) -> tuple[Tensor, Tensor]:
-    """Each step of the jitter as matrices for the pixels and for the mean pixel, both (n, steps, c, c).
-
-    The hue's step is the identity.
-    """
-    c = len(luma)
-    here = place[:, None, :3] == torch.arange(place.shape[1], device=place.device)[:, None]  # (n, steps, 3)
-    change = here * (factors - 1)[:, None]
-    brighter, sharper, purer = change[..., None, None].unbind(2)  # (n, steps, 1, 1)
-    pixel = torch.eye(c, device=place.device) * (1 + brighter + sharper)
-    if c == 3:
-        pixel = pixel + purer * (torch.eye(c, device=place.device) - luma)
-    return pixel, -sharper * luma.expand(c, c)
+    """Each step of the jitter but the hue as matrices for the pixels and for the mean pixel, both (n, steps, c, c)."""
+    eye = torch.eye(len(luma), device=place.device)
+    here = place[:, None, :3] == torch.arange(place.shape[1], device=place.device)[:, None]  # (n, steps, which)
+    brighter, sharper, purer = (here * (factors - 1)[:, None])[..., None, None].unbind(2)  # (n, steps, 1, 1)
+    return eye * (1 + brighter + sharper) + purer * (len(luma) == 3) * (eye - luma), -sharper * luma.expand_as(eye)
 
 
-def _jitter(
-    pixels: Tensor,
-    blends: tuple[Tensor, Tensor],
-    place: Tensor,
-    turns: tuple[Tensor, Tensor | None] | None,
-    hue_at: int | None = None,
-) -> Tensor:
-    """The work of `color_jitter` on (n, c, pixels); told where the hue comes in all images, it computes that alone."""
-    turns = turns if pixels.shape[1] == 3 else None
-    for step, (matrix, share) in enumerate(zip(*(of.unbind(1) for of in blends), strict=True)):
-        blended = turned = None
+def _jitter_alike(pixels: Tensor, blends: tuple[Tensor, Tensor], turns: Turns | None, hue_at: int) -> Tensor:
+    """The same as `_jitter` for images in all of which the hue comes at one place: it is computed there alone."""
+    for step, (matrix, of_mean) in enumerate(zip(*(of.unbind(1) for of in blends), strict=True)):
         if step != hue_at:
-            offset = _product(share, pixels.mean(2, keepdim=True))
-            blended = _product(matrix, pixels, offset).clamp_(0, 1)
-        if turns is not None and hue_at in (step, None):
-            turned = _turn_hue(pixels, *turns)
-        if blended is None:
-            pixels = pixels if turned is None else turned
-        elif turned is None:
-            pixels = blended
-        else:
-            pixels = torch.where((place[:, 3] == step)[:, None, None], turned, blended)
+            offset = torch.bmm(of_mean, pixels.mean(2, keepdim=True))
+            pixels = torch.baddbmm(offset, matrix, pixels).clamp_(0, 1)
+        elif turns is not None and pixels.shape[1] == 3:
+            pixels = _turn_hue(pixels, *turns)
     return pixels
 
 
-def _product(a: Tensor, b: Tensor, offset: Tensor | None = None) -> Tensor:
-    """A product of matrices (n, i, j) and (n, j, k), of which j is small, plus an offset."""
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """A product of matrices (n, i, j) and (n, j, k), of which j is small."""
     if torch.compiler.is_compiling():  # which makes one kernel of this and of what is done before and after it
-        product = (a[..., None] * b[:, None]).sum(2)
-        return product if offset is None else product + offset
-    return torch.bmm(a, b) if offset is None else torch.baddbmm(offset, a, b)
+        return (a[..., None] * b[:, None]).sum(2)
+    return torch.bmm(a, b)
 
 
 def adjust_hue(images: Tensor, shift: Tensor, space: str = "hsv") -> Tensor:
@@ -592,7 +668,8 @@ def _blur(images: Tensor, sigma: Tensor, rows: Tensor, columns: Tensor) -> Tenso
     """The work of `gaussian_blur`, with what `_reflections` gives for the rows and for the columns."""
     reach = len(rows) // 2
     taps = torch.arange(-reach, reach + 1, device=images.device)
-    kernel = (-0.5 * (taps / sigma[:, None]).square()).softmax(1)  # (n, taps)
+    kernel = (-0.5 * (taps / sigma[:, None]).square()).exp()  # (n, taps)
+    kernel = kernel / kernel.sum(1, keepdim=True)
     return _filter(images, *((kernel @ table.flatten(1)).view(-1, *table.shape[1:]) for table in (rows, columns)))
 
 
@@ -602,7 +679,7 @@ def _reflections(side: int, height: int, device: torch.device) -> Tensor:
     reach = max(1, height // 20)
     taps, pixel = torch.arange(-reach, reach + 1, device=device), torch.arange(side, device=device)
     source = (side - 1 - (side - 1 - (pixel[:, None] + taps).abs()).abs()).clamp(min=0)  # (side, taps)
-    return (source.mT[:, None] == pixel[:, None]).float()  # tap, from, to
+    return (source.mT[:, None] == pixel[:, None]).float().contiguous()  # tap, from, to
 
 
 # Augmentation
@@ -613,8 +690,8 @@ class Draws(NamedTuple):
 
     Attributes
     ----------
-    top, left, height, width : Tensor of shape (n,), float32
-        The crops, in whole pixels.
+    corner, sides : Tensor of shape (n, 2), float32
+        The crops' tops and lefts, and their heights and widths, in whole pixels.
     flip : Tensor of shape (n,), bool
         Which views are mirrored.
     jitter : Tensor of shape (n,), bool
@@ -635,10 +712,8 @@ class Draws(NamedTuple):
         Quarter-turns.
     """
 
-    top: Tensor
-    left: Tensor
-    height: Tensor
-    width: Tensor
+    corner: Tensor
+    sides: Tensor
     flip: Tensor | None = None
     jitter: Tensor | None = None
     factors: Tensor | None = None
@@ -664,6 +739,7 @@ NUMBERS = (2 * BOXES + 2, 1, 1, 4, 1, 1, 1, 1, 1, 1)
 class _Constants(NamedTuple):
     """What an augmentation computes with besides images and draws; see `Augmentation._constants`."""
 
+    frame: Tensor  # as `_frame` gives it
     limits: Tensor  # (2, 4): the least and the greatest factors and shift
     places: Tensor  # (orders, 3 or 4): all orders of the jitter
     luma: Tensor  # (c,)
@@ -680,12 +756,10 @@ class _Plan(NamedTuple):
     """Draws, and what follows from them before any pixel is looked at."""
 
     draws: Draws
-    rows: Tensor | None  # (n,): entries of the tables of crops
-    columns: Tensor | None
-    blends: Tensor | None  # as `_blends` gives them
-    of_mean: Tensor | None
     turns: Tensor | None  # as `_hue_turns` gives them
     share: Tensor | None
+    blends: Tensor | None  # as `_blends` gives them, where images are worked on in parts
+    of_mean: Tensor | None
     colors: Tensor  # (n, c, c): grey, and normalisation but for its offset where nothing comes between the two
 
     def of(self, some: slice) -> _Plan:
@@ -963,8 +1037,8 @@ class Augmentation(BaseEstimator):
         --------
         >>> augment = Augmentation(flip=0.0, jitter=1.0)
         >>> draws = augment.draw(4, (32, 32), torch.Generator().manual_seed(0))
-        >>> draws.top.shape, draws.flip, draws.jitter
-        (torch.Size([4]), None, tensor([True, True, True, True]))
+        >>> draws.sides.shape, draws.flip, draws.jitter
+        (torch.Size([4, 2]), None, tensor([True, True, True, True]))
         """
         self._ensure_valid()
         numbers, maps = self._numbers(n, size, generator, index)
@@ -1013,21 +1087,23 @@ class Augmentation(BaseEstimator):
 
     def _interpret(self, numbers: Tensor, size: tuple[int, int], maps: Tensor | None, constants: _Constants) -> Draws:
         """Draws that follow from `_numbers`."""
-        n, (h, w), reach = len(numbers), size, self.crop_padding
+        n, reach = len(numbers), self.crop_padding
         crop, *others, more = numbers.split([*NUMBERS, numbers.shape[1] - sum(NUMBERS)], 1)
         flip, jitter, amounts, order, gray, blur, sigma, solarize, turns = others
-        whole = [torch.full((n,), float(side), device=numbers.device) for side in (0, 0, h, w)]
+        corner, sides = crop.new_zeros(n, 2), constants.frame[0].expand(n, 2)
         if reach:
-            boxes = [*((crop[:, :2] * (2 * reach + 1)).floor() - reach).unbind(1), *whole[2:]]
+            corner = (crop[:, -2:] * (2 * reach + 1)).floor() - reach
         elif self.crop_scale and maps is not None:
             crops = torch.cat((crop, more[:, :-1]), 1).view(-1, NUMBERS[0])
-            candidates = [side.view(n, -1) for side in _boxes(crops, size, self.crop_scale, self.crop_ratio)]
+            boxes = _boxes(crops, size, self.crop_scale, self.crop_ratio, constants.frame)
+            candidates = [side for box in boxes for side in box.view(n, -1, 2).unbind(2)]
             by_map = more[:, -1] < self.good_crops
             chosen = salient_crops(candidates, maps)
-            boxes = [torch.where(by_map, a, b[:, -1]) for a, b in zip(chosen, candidates, strict=True)]
-        else:
-            boxes = _boxes(crop, size, self.crop_scale, self.crop_ratio) if self.crop_scale else whole
-        drawn: dict[str, Any] = dict(zip(("top", "left", "height", "width"), boxes, strict=True))
+            mine = [torch.where(by_map, a, b[:, -1]) for a, b in zip(chosen, candidates, strict=True)]
+            corner, sides = torch.stack(mine[:2], 1), torch.stack(mine[2:], 1)
+        elif self.crop_scale:
+            corner, sides = _boxes(crop, size, self.crop_scale, self.crop_ratio, constants.frame)
+        drawn: dict[str, Any] = {"corner": corner, "sides": sides}
         chances = {"flip": flip, "jitter": jitter, "gray": gray, "blur": blur, "solarize": solarize}
         for name, number in chances.items():
             if getattr(self, name):
@@ -1051,9 +1127,9 @@ class Augmentation(BaseEstimator):
         size = images.shape[2:]
         if images.device.type != "cpu" or torch.compiler.is_compiling():
             return self._views(images, self._plan(draws, size, constants), constants)
-        n, c, (height, width) = len(draws.top), images.shape[1], self.size_of(*size)
+        n, c, (height, width) = len(draws.corner), images.shape[1], self.size_of(*size)
         rows, counts = _by_hue(draws)
-        plan, source = self._plan(draws.of(rows), size, constants), rows % len(images)
+        plan, source = self._plan(draws.of(rows), size, constants, in_parts=True), rows % len(images)
         views, images = torch.empty(n, height * width * c), images.movedim(1, 3)
         for hue_at, some in _parts(counts, max(1, CACHED_PIXELS // (height * width))):
             x = images.index_select(0, source[some]).movedim(3, 1)
@@ -1061,70 +1137,67 @@ class Augmentation(BaseEstimator):
             views.index_copy_(0, rows[some], x.movedim(1, 3).reshape(len(x), -1))
         return views.view(n, height, width, c).movedim(3, 1)
 
-    def _plan(self, draws: Draws, size: Sequence[int], constants: _Constants) -> _Plan:
-        """Look up crops, and make matrices of the changes of colour."""
-        entries = [
-            None if table is None else _entry(start, length, side, flip, self.crop_padding)
-            for table, start, length, side, flip in (
-                (constants.rows, draws.top, draws.height, size[0], None),
-                (constants.columns, draws.left, draws.width, size[1], draws.flip),
-            )
-        ]
+    def _plan(self, draws: Draws, size: Sequence[int], constants: _Constants, in_parts: bool = False) -> _Plan:
+        """Make matrices of the changes of colour."""
         blends = of_mean = turns = share = None
-        if draws.jitter is not None:
+        if draws.jitter is not None and in_parts:
             blends, of_mean = _blends(draws.factors, draws.place, constants.luma)
         if draws.shift is not None:
             turns, share = _hue_turns(draws.shift, constants.yiq)
-        colors = torch.eye(len(constants.luma), device=draws.top.device).expand(len(draws.top), -1, -1)
+        colors = torch.eye(len(constants.luma), device=draws.corner.device).expand(len(draws.corner), -1, -1)
         if draws.gray is not None:
             colors = _graying(draws.gray, constants.luma)
         if draws.blur is None and draws.solarize is None:
             colors = constants.gain[:, None] * colors
-        return _Plan(draws, *entries, blends, of_mean, turns, share, colors)
+        return _Plan(draws, turns, share, blends, of_mean, colors)
 
     def _views(self, images: Tensor, plan: _Plan, constants: _Constants, hue_at: int | None = None) -> Tensor:
         """Views by a plan. Told where the hue comes in all of them, see `_by_hue`, it skips what none of them gets."""
         draws = plan.draws
-        n, (c, *size) = len(draws.top), images.shape[1:]
+        n, (c, *size) = len(draws.corner), images.shape[1:]
         height, width = self.size_of(*size)
+        if torch.compiler.is_compiling():
+            images = _as_float(images)  # in one kernel with what follows
         if n != len(images):
             images = images.movedim(1, 3).repeat(n // len(images), 1, 1, 1).movedim(3, 1)
         cropped = self.crop_padding or self.crop_scale or draws.flip is not None or [height, width] != size
-        x = self._crop(images, plan, constants) if cropped else _as_float(images)
+        x = self._crop(images, draws, constants) if cropped else _as_float(images)
         x = x.reshape(n, c, height * width)
         if self.interpolation == "bicubic":
             x = x.clamp(0, 1)
+        planes = _planes(x)
         if draws.jitter is not None and hue_at != UNCHANGED:
             turns = None if plan.turns is None else (plan.turns, plan.share)
-            changed = _jitter(x, (plan.blends, plan.of_mean), draws.place, turns, hue_at)
-            x = changed if hue_at is not None else torch.where(draws.jitter[:, None, None], changed, x)
+            if hue_at is None:
+                steps = _around_contrast(draws.factors, draws.place, turns, constants.luma)
+                changed = _jitter(planes, draws.factors[:, 1, None, None], steps, constants.luma)
+                where = draws.jitter[:, None, None]
+                planes = tuple(torch.where(where, new, old) for new, old in zip(changed, planes, strict=True))
+            else:
+                planes = (_jitter_alike(x, (plan.blends, plan.of_mean), turns, hue_at),)
         colors = plan.colors
         if draws.blur is not None or draws.solarize is not None:
-            x = _product(colors, x).view(n, c, height, width)
+            x = _last(_mix(colors, planes)).view(n, height, width, c).movedim(3, 1)
             if draws.blur is not None:
                 x = self._blur(x, draws, constants, hue_at)
             if draws.solarize is not None:
                 x = solarize(x, self.solarize_threshold, draws.solarize)
-            x, colors = x.flatten(2), constants.gain.diag().expand(n, c, c)
-        x = _product(x.mT, colors.mT)  # with the channels last
-        x = x.view(n, -1).add_(constants.offset.repeat(height * width)).view(n, height, width, c).movedim(3, 1)
+            planes, colors = _planes(x.flatten(2)), constants.gain.diag().expand(n, c, c)
+        if len(planes) > 1:
+            offsets = constants.offset.split(1)
+            x = _last([plane + offset for plane, offset in zip(_mix(colors, planes), offsets, strict=True)])
+        else:
+            x = _product(planes[0].mT, colors.mT).view(n, -1).add_(constants.offset.repeat(height * width))
+        x = x.view(n, height, width, c).movedim(3, 1)  # with the channels last
         if draws.turns is not None:
             x = rotate_quarter(x, draws.turns).contiguous(memory_format=torch.channels_last)
         return x
 
-    def _crop(self, images: Tensor, plan: _Plan, constants: _Constants) -> Tensor:
+    def _crop(self, images: Tensor, draws: Draws, constants: _Constants) -> Tensor:
         """Cut out the boxes, and mirror."""
-        (h, w), how, draws = images.shape[2:], (self.interpolation, self.crop_padding), plan.draws
-        height, width = self.size_of(h, w)
-        if constants.rows is None:
-            rows = _weights(draws.top, draws.height, h, height, None, *how)
-        else:
-            rows = constants.rows.index_select(0, plan.rows)
-        if constants.columns is None:
-            columns = _weights(draws.left, draws.width, w, width, draws.flip, *how)
-        else:
-            columns = constants.columns.index_select(0, plan.columns)
-        return _filter(images, rows, columns)
+        size = images.shape[2:]
+        how = self.interpolation, self.crop_padding, constants.rows, constants.columns
+        return _filter(images, *_filters(draws.corner, draws.sides, draws.flip, size, self.size_of(*size), *how))
 
     def _blur(self, x: Tensor, draws: Draws, constants: _Constants, hue_at: int | None) -> Tensor:
         """Blur some of the images, and of a part those alone."""
@@ -1140,6 +1213,7 @@ class Augmentation(BaseEstimator):
         limits = [(max(0, 1 - reach), 1 + reach) for reach in (self.brightness, self.contrast, self.saturation)]
         gain, offset = self._scaling(c, device)
         return _Constants(
+            _frame(size, self.crop_ratio, device),
             _constant(tuple(zip(*limits, (-self.hue, self.hue), strict=True)), device),
             _places(4 if self.hue else 3, device),
             _luma(c, device),
@@ -1273,9 +1347,9 @@ class Augmentation(BaseEstimator):
 def _by_hue(draws: Draws) -> tuple[Tensor, list[int]]:
     """Put views in an order in which the hue of the first comes first, then second, …, last those that do not change.
 
-    Returns the order, and how many there are of each. Where the hue does not change, all that change count as the fourth.
+    Returns the order, and how many there are of each. Without a hue all that change count as the fourth.
     """
-    hue_at = torch.full((len(draws.top),), UNCHANGED)
+    hue_at = torch.full((len(draws.corner),), UNCHANGED)
     if draws.jitter is not None:
         hue_at = torch.where(draws.jitter, UNCHANGED - 1 if draws.shift is None else draws.place[:, 3], hue_at)
     return hue_at.argsort(stable=True), hue_at.bincount(minlength=UNCHANGED + 1).tolist()

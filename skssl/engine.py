@@ -258,7 +258,7 @@ class ImageLoader:
     target : int64 Tensor of shape (n_samples,), optional
         The images' classes, on the device.
     compile : bool, default=False
-        Whether the views are made by one compiled function.
+        Whether ``torch.compile`` makes the views; see `Augmentation`.
 
     Attributes
     ----------
@@ -332,7 +332,7 @@ class ImageLoader:
         views = [images] * len(self.augmentations)
         for augment in dict.fromkeys(self.augmentations):
             places = [place for place, other in enumerate(self.augmentations) if other is augment]
-            made = augment(images, draws, index, len(places)).chunk(len(places))
+            made = augment(images, draws, index, len(places), self.compile).chunk(len(places))
             for place, view in zip(places, made, strict=True):
                 views[place] = view
         return views
