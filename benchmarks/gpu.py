@@ -85,9 +85,11 @@ class Size:
     method_steps: int = 30
     epochs: int = 20
     rows: tuple[str, ...] = ("SimSiam, GSG's baseline", "SimSiamGSG", "SimCLR", "BYOL", "MoCo, symmetric")
+    methods: tuple[str, ...] = tuple(METHODS)
+    passes: tuple[str, ...] = ("SimSiam", "BYOL", "MoCo")
 
 
-TINY = Size("convnet", 16, (8, 4), 2, 8, 2, 1, ("SimCLR",))
+TINY = Size("convnet", 16, (8, 4), 2, 8, 2, 1, ("SimCLR",), ("SimCLR", "MoCo"), ("SimSiam",))
 
 
 def measure(row: dict[str, Any], prepare: Callable[[], Callable[[], float]]) -> None:
@@ -163,7 +165,7 @@ def run_throughput(size: Size, device: torch.device, minutes: float) -> None:
 
 def run_methods(size: Size, device: torch.device, minutes: float) -> None:
     """Measure every method, eager: compiling all of them takes too long."""
-    for name in METHODS:
+    for name in size.methods:
         batch = size.method_batch
         method = make(name, size, device, batch)
         row = {"part": "methods", "method": name, "loop": "fit, eager", "batch": batch}
@@ -172,7 +174,7 @@ def run_methods(size: Size, device: torch.device, minutes: float) -> None:
 
 def run_passes(size: Size, device: torch.device, minutes: float) -> None:
     """Compare methods, compiled, with their own compiled passes on a ready-made batch."""
-    for name in ("SimSiam", "BYOL", "MoCo"):
+    for name in size.passes:
         batch = size.batches[0]
         method = make(name, size, device, batch, compile=True)
         row = {"part": "passes", "method": name, "batch": batch}

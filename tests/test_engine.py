@@ -2,6 +2,7 @@
 
 import functools
 import shutil
+import types
 from collections import deque
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,9 +16,10 @@ from torch._dynamo.utils import counters
 from torch.nn import functional as F
 
 import skssl
+from skssl import graphs
 from skssl.augment import MultiCrop
 from skssl.base import SSLTransformer
-from skssl.engine import COMPILED_FROM, Place, join
+from skssl.engine import COMPILED_FROM, Place, Trainer, join
 from skssl.nn import MLP, Queue
 
 
@@ -289,3 +291,33 @@ def test_sums_of_losses_are_sums():
         place.add(number)
     assert place.sums == {"loss": torch.tensor(7.0), "other": torch.tensor(14.0)}
     assert numbers[0]["loss"] == 1, "they are not changed"
+
+
+@pytest.mark.parametrize(
+    ("method", "params"), [(skssl.SimCLR, {}), (skssl.BYOL, {"warmup_epochs": 1}), (skssl.Jigsaw, {}), (skssl.SwAV, {})]
+)
+def test_steps_that_are_replayed_are_the_steps(method, params, X, y, monkeypatch):
+    settings = {"epochs": 3, "batch_size": 8, "augment": "none", "precision": "float32", "compile": True, **params}
+    with_eager_backend(monkeypatch)
+    plain = quick(method, **settings).fit(X, y)
+
+    def capture(work, draws):  # as if a graph, but that a CPU records nothing
+        recorded.append(draws)
+        return types.SimpleNamespace(replay=lambda: (replayed.append(1), work()))
+
+    def static(trainer, *args, **kwargs):
+        loader = get_iterator(trainer, *args, **kwargs)
+        loader.compile = True
+        return loader
+
+    recorded, replayed, get_iterator = [], [], Trainer.get_iterator
+    monkeypatch.setattr(Trainer, "get_iterator", static)
+    monkeypatch.setattr(graphs, "capture", capture)
+    monkeypatch.setattr(graphs.StepGraph, "takes", lambda trainer: True)
+    monkeypatch.setattr(Trainer, "_graphs", True)
+    graphed = quick(method, **settings).fit(X, y)
+    assert len(recorded) == 1
+    assert len(replayed) == 3 * 5 - graphs.WARM_UP
+    ours, theirs = (of.history_.drop(columns="images_per_second") for of in (graphed, plain))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-3)
+    np.testing.assert_allclose(graphed.transform(X), plain.transform(X), rtol=1e-3, atol=1e-4)
