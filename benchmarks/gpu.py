@@ -134,7 +134,7 @@ def make(name: str, size: Size, device: torch.device, batch: int, **params: Any)
 
 def run_tests(size: Size, device: torch.device, minutes: float) -> None:
     """Run the tests marked ``cuda``, by four workers where pytest-xdist is installed."""
-    several = ["-n", "4"] if importlib.util.find_spec("xdist") else []
+    several = ["-n", "4"] if device.type == "cuda" and importlib.util.find_spec("xdist") else []
     command = ["-m", "pytest", "-m", "cuda", "tests/test_cuda.py", *several]
     options = ["-q", "-rfEs", "--tb=short", "-p", "no:cacheprovider", "-o", "addopts=", "--durations=8"]
     threads = {"OMP_NUM_THREADS": "2", "TORCHINDUCTOR_COMPILE_THREADS": "4"}
