@@ -3,6 +3,7 @@ from __future__ import annotations
 import ctypes
 import platform
 import resource
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -122,3 +123,11 @@ def test_where_there_is_no_glibc_nothing_is_kept(monkeypatch):
             torch.ones(10)
         assert devices._glibc("mallopt", -1, 0) is None
         assert devices._keeping == 0
+
+
+def test_tf32_is_for_a_while_on_cuda_and_where_it_is_allowed():
+    for device, allowed, expected in (("cuda", True, "high"), ("cuda", False, "highest"), ("cpu", True, "highest")):
+        with suppress(ZeroDivisionError), devices.in_tf32(torch.device(device), allowed):
+            assert torch.get_float32_matmul_precision() == expected
+            raise ZeroDivisionError
+        assert torch.get_float32_matmul_precision() == "highest"
