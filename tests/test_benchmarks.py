@@ -48,7 +48,8 @@ def test_all_that_needs_a_gpu_runs_on_a_cpu_too(tmp_path):
     missing = table["error"].fillna("").str.startswith("not installed")
     assert table["error"].isna().equals(~missing), table["error"].dropna().tolist()
     assert (table.loc[~missing, "images_per_second"] > 0).all()
-    assert table.groupby("part")["loop"].nunique().to_dict() == {"methods": 1, "passes": 2, "throughput": 7}
+    loops = {"throughput": 4, "graph": 1, "methods": 1, "passes": 2, "others": 2}
+    assert table.groupby("part")["loop"].nunique().to_dict() == loops
     assert table["commit"].nunique() == 1
     assert len(pd.read_csv(tmp_path / "tables.csv")) == 1
     assert "torch finds no CUDA device" in (tmp_path / "tests.log").read_text() or torch.cuda.is_available()
@@ -83,12 +84,16 @@ def test_a_figure_is_recorded_once_and_an_error_in_its_place(tmp_path, monkeypat
             raise RuntimeError("out of\nmemory")
         return lambda: 5.0
 
-    for batch in (1, 2, 2):
+    for batch in (1, 2, 2):  # the second is there already
         gpu.measure({"part": "methods", "method": "SimCLR", "loop": "fit, eager", "batch": batch}, prepare)
     table = pd.read_csv(tmp_path / "gpu.csv")
     assert len(calls) == len(table) == 2
     assert table["error"][0] == "RuntimeError: out of memory"
     assert table["images_per_second"][1] == 5
+    gpu.measure({"part": "methods", "method": "SimCLR", "loop": "fit, eager", "batch": 1}, prepare)
+    table = pd.read_csv(tmp_path / "gpu.csv")
+    assert table["batch"].tolist() == [1, 2, 1], "what failed is tried again"
+    assert "out of memory" not in "".join(gpu.shortfalls(table))
 
 
 def test_goals_are_compared_with_what_was_measured():
@@ -98,9 +103,9 @@ def test_goals_are_compared_with_what_was_measured():
 
     good = [
         *(row("throughput", "SimCLR", "fit, compiled", batch, 40_000) for batch in (512, 256)),
-        *(row("throughput", "SimCLR", "fit, graph", batch, 43_000) for batch in (512, 256)),
+        *(row("graph", "SimCLR", "fit, graph", batch, 43_000) for batch in (512, 256)),
         *(row("throughput", "SimCLR", "bare loop, compiled", batch, 44_000) for batch in (512, 256)),
-        *(row("throughput", "SimCLR", "lightly", batch, 9_600) for batch in (512, 256)),
+        *(row("others", "SimCLR", "lightly", batch, 9_600) for batch in (512, 256)),
         *(row("passes", name, "fit, compiled", 512, 34_000) for name in ("SimSiam", "BYOL")),
         *(row("passes", name, "own passes, compiled", 512, 37_000) for name in ("SimSiam", "BYOL")),
         *(row("methods", name, "fit, eager", 256, rate) for name, rate in (("SimCLR", 20_000), ("MoCo", 11_000))),
