@@ -258,7 +258,7 @@ class ImageLoader:
     target : int64 Tensor of shape (n_samples,), optional
         The images' classes, on the device.
     compile : bool, default=False
-        Whether the views are made by one compiled function.
+        Whether ``torch.compile`` makes the views; see `Augmentation`.
 
     Attributes
     ----------
@@ -276,7 +276,8 @@ class ImageLoader:
         compile: bool = False,
     ) -> None:
         self.images, self.augmentations, self.device, self.target = images, augmentations, device, target
-        self.compile, self.bare = compile, False
+        self.compile = compile
+        self.bare = False
         n = n_processes()
         if batch_size % n:
             raise ValueError(

@@ -194,9 +194,7 @@ def batch_of(estimator, X, y):
     return trainer.module_, batch
 
 
-def test_the_losses_of_every_method_are_one_graph(method, X, y, request):
-    if method is skssl.PIRL:
-        request.applymarker(pytest.mark.xfail(reason="PIRL augments in its losses"))
+def test_the_losses_of_every_method_are_one_graph(method, X, y):
     net, batch = batch_of(quick(method), X, y)
     torch._dynamo.reset()
     found = torch._dynamo.explain(net)(batch)
@@ -220,9 +218,7 @@ def with_eager_backend(monkeypatch):
     counters.clear()
 
 
-def test_nothing_is_compiled_after_the_first_epoch(method, X, y, monkeypatch, request):
-    if method is skssl.PIRL:
-        request.applymarker(pytest.mark.xfail(reason="PIRL augments in its losses"))
+def test_nothing_is_compiled_after_the_first_epoch(method, X, y, monkeypatch):
     with_eager_backend(monkeypatch)
     thawed = {"SwAV": {"freeze_prototypes": 1, "queue_length": 0}, "DINO": {"freeze_last_layer": 1}}
     watch = Compiled()
