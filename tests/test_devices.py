@@ -125,9 +125,13 @@ def test_where_there_is_no_glibc_nothing_is_kept(monkeypatch):
         assert devices._keeping == 0
 
 
-def test_tf32_is_for_a_while_on_cuda_and_where_it_is_allowed():
-    for device, allowed, expected in (("cuda", True, "high"), ("cuda", False, "highest"), ("cpu", True, "highest")):
-        with suppress(ZeroDivisionError), devices.in_tf32(torch.device(device), allowed):
+def test_products_have_another_precision_for_a_while_on_cuda():
+    for device, precision, expected in (
+        ("cuda", "high", "high"),
+        ("cuda", None, "highest"),
+        ("cpu", "high", "highest"),
+    ):
+        with suppress(ZeroDivisionError), devices.matmul_precision(precision, torch.device(device)):
             assert torch.get_float32_matmul_precision() == expected
             raise ZeroDivisionError
         assert torch.get_float32_matmul_precision() == "highest"
