@@ -1,12 +1,13 @@
 """All that needs a GPU, most important first, each part in a process of its own that ends when its time is over.
 
-tests: those marked ``cuda``; throughput: SimCLR's `fit`, eager, compiled and as one CUDA graph, against bare loops,
-lightly on all cores and Kornia; methods: every method's images a second; passes: methods against their own compiled
-passes; tables: rows of ``benchmarks tables`` in the time that is left. Images are random but for the tables. Every
-figure is a row of ``RESULTS/gpu.csv`` as soon as it is there, and left out when the same commit is run again; what the
-parts print is in ``RESULTS/tests.log`` and ``log.txt``. At the end stands what fell short of the goals.
+tests: those marked ``cuda``; throughput: SimCLR's `fit`, eager and compiled, against bare loops; graph: the same with
+a step as one CUDA graph; methods: every method's images a second; passes: methods against their own compiled passes;
+others: Kornia, and lightly on all cores; tables: rows of ``benchmarks tables`` in the time that is left. Images are
+random but for the tables. Every figure is a row of ``RESULTS/gpu.csv`` as soon as it is there, and left out when the
+same commit is run again; what the parts print is in ``RESULTS/tests.log`` and ``log.txt``. At the end stands what fell
+short of the goals.
 
-    python -m benchmarks gpu --minutes 8 --results FOLDER [--parts tests throughput methods passes tables] [--tiny]
+    python -m benchmarks gpu --minutes 8 --results FOLDER [--parts tests throughput ...] [--tiny]
 """
 
 from __future__ import annotations
@@ -38,7 +39,15 @@ from skssl.engine import Trainer
 
 ROOT = Path(__file__).parents[1]
 #: The share of the time that a part may take; the last has all that is left.
-PARTS = {"tests": 0.3, "throughput": 0.35, "methods": 0.3, "passes": 0.3, "tables": 1.0}
+PARTS = {
+    "tests": 0.3,
+    "throughput": 0.3,
+    "graph": 0.15,
+    "methods": 0.3,
+    "passes": 0.3,
+    "others": 0.1,
+    "tables": 1.0,
+}
 SHARED = {"pairing": "shared"}
 METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     "SimCLR": (skssl.SimCLR, {}),
@@ -85,14 +94,16 @@ class Size:
     method_steps: int = 30
     epochs: int = 20
     rows: tuple[str, ...] = ("SimSiam, GSG's baseline", "SimSiamGSG", "SimCLR", "BYOL", "MoCo, symmetric")
+    methods: tuple[str, ...] = tuple(METHODS)
+    passes: tuple[str, ...] = ("SimSiam", "BYOL", "MoCo")
 
 
-TINY = Size("convnet", 16, (8, 4), 2, 8, 2, 1, ("SimCLR",))
+TINY = Size("convnet", 16, (8, 4), 2, 8, 2, 1, ("SimCLR",), ("SimCLR", "MoCo"), ("SimSiam",))
 
 
 def measure(row: dict[str, Any], prepare: Callable[[], Callable[[], float]]) -> None:
     """Record one figure unless it is there, or what kept it from coming, for the others to come nevertheless."""
-    if recorded("gpu", {**row, "commit": COMMIT}):
+    if recorded("gpu", {**row, "error": "", "commit": COMMIT}):
         return
     started = time.perf_counter()
     found: dict[str, Any] = {"images_per_second": float("nan"), "error": ""}
@@ -132,9 +143,10 @@ def make(name: str, size: Size, device: torch.device, batch: int, **params: Any)
 
 def run_tests(size: Size, device: torch.device, minutes: float) -> None:
     """Run the tests marked ``cuda``, by four workers where pytest-xdist is installed."""
-    several = ["-n", "4"] if importlib.util.find_spec("xdist") else []
+    several = ["-n", "4"] if device.type == "cuda" and importlib.util.find_spec("xdist") else []
     command = ["-m", "pytest", "-m", "cuda", "tests/test_cuda.py", *several]
-    options = ["-q", "-rfEs", "--tb=short", "-p", "no:cacheprovider", "-p", "no:benchmark", "-o", "addopts=", "--durations=8"]
+    plugins = ["-p", "no:cacheprovider", "-p", "no:benchmark"]  # pytest-benchmark warns of workers
+    options = ["-v", "-rfEs", "--tb=short", *plugins, "-o", "addopts=", "--durations=8"]
     threads = {"OMP_NUM_THREADS": "2", "TORCHINDUCTOR_COMPILE_THREADS": "4"}
     done = subprocess.run([sys.executable, *command, *options], cwd=ROOT, env={**os.environ, **threads}, check=False)
     print(f"pytest ended with {done.returncode}")
@@ -142,28 +154,40 @@ def run_tests(size: Size, device: torch.device, minutes: float) -> None:
 
 def run_throughput(size: Size, device: torch.device, minutes: float) -> None:
     """Compare SimCLR's training with loops by hand."""
-    steps, workers = size.steps, os.cpu_count() or 1
     for batch in size.batches:
-        same = size.backbone, steps, device, batch, size.side
-        compiled, eager = (make("SimCLR", size, device, batch, compile=compile) for compile in (True, False))
-        runs: dict[str, Callable[[], Callable[[], float]]] = {
-            "fit, compiled": functools.partial(fit, compiled, size, steps),
-            "fit, graph": functools.partial(fit, compiled, size, steps, graph=True),
-            "fit, eager": functools.partial(fit, eager, size, steps),
-            "bare loop": functools.partial(throughput.bare_loop, *same),
-            "bare loop, compiled": functools.partial(throughput.bare_loop, *same, compile=True),
-            "kornia": functools.partial(throughput.kornia_loop, *same),
-            "lightly": functools.partial(
-                throughput.lightly_loop, size.backbone, max(steps // 4, 2), device, batch, size.side, workers
-            ),
-        }
-        for name, prepare in runs.items():
-            measure({"part": "throughput", "method": "SimCLR", "loop": name, "batch": batch}, prepare)
+        same = size.backbone, size.steps, device, batch, size.side
+        row = {"part": "throughput", "method": "SimCLR", "batch": batch}
+        for suffix, compile in ((", compiled", True), ("", False)):
+            method = make("SimCLR", size, device, batch, compile=compile)
+            loop = f"fit{suffix or ', eager'}"
+            measure({**row, "loop": loop}, functools.partial(fit, method, size, size.steps))
+            bare = functools.partial(throughput.bare_loop, *same, compile=compile)
+            measure({**row, "loop": f"bare loop{suffix}"}, bare)
+
+
+def run_graph(size: Size, device: torch.device, minutes: float) -> None:
+    """Measure SimCLR's training with every step one CUDA graph."""
+    for batch in size.batches:
+        method = make("SimCLR", size, device, batch, compile=True)
+        row = {"part": "graph", "method": "SimCLR", "loop": "fit, graph", "batch": batch}
+        measure(row, functools.partial(fit, method, size, size.steps, graph=True))
+
+
+def run_others(size: Size, device: torch.device, minutes: float) -> None:
+    """Measure the loops of other libraries."""
+    for batch in size.batches:
+        row = {"part": "others", "method": "SimCLR", "batch": batch}
+        same = device, batch, size.side
+        kornia = functools.partial(throughput.kornia_loop, size.backbone, size.steps, *same)
+        measure({**row, "loop": "kornia"}, kornia)
+        few, workers = max(size.steps // 4, 2), os.cpu_count() or 1
+        lightly = functools.partial(throughput.lightly_loop, size.backbone, few, *same, workers)
+        measure({**row, "loop": "lightly"}, lightly)
 
 
 def run_methods(size: Size, device: torch.device, minutes: float) -> None:
     """Measure every method, eager: compiling all of them takes too long."""
-    for name in METHODS:
+    for name in size.methods:
         batch = size.method_batch
         method = make(name, size, device, batch)
         row = {"part": "methods", "method": name, "loop": "fit, eager", "batch": batch}
@@ -172,7 +196,7 @@ def run_methods(size: Size, device: torch.device, minutes: float) -> None:
 
 def run_passes(size: Size, device: torch.device, minutes: float) -> None:
     """Compare methods, compiled, with their own compiled passes on a ready-made batch."""
-    for name in ("SimSiam", "BYOL", "MoCo"):
+    for name in size.passes:
         batch = size.batches[0]
         method = make(name, size, device, batch, compile=True)
         row = {"part": "passes", "method": name, "batch": batch}
@@ -192,8 +216,10 @@ def run_tables(size: Size, device: torch.device, minutes: float) -> None:
 RUNS: dict[str, Callable[[Size, torch.device, float], None]] = {
     "tests": run_tests,
     "throughput": run_throughput,
+    "graph": run_graph,
     "methods": run_methods,
     "passes": run_passes,
+    "others": run_others,
     "tables": run_tables,
 }
 
@@ -205,10 +231,11 @@ def shortfalls(table: pd.DataFrame, images: int = 50_000, epochs: int = 200) -> 
     38,000 images/s in batches of 512 and 34,000 in batches of 256; SimSiam and BYOL at 0.9 of their own compiled
     passes; MoCo at half of SimCLR; SimSiam's 200 epochs on CIFAR-10 within 5 minutes.
     """
+    keys = ["part", "method", "loop", "batch"]
+    table = table.drop_duplicates(keys, keep="last")
     found: dict[tuple[Any, ...], float] = {}
     for row in table.to_dict("records"):
-        key = row["part"], row["method"], row["loop"], int(row["batch"])
-        found[key] = float(row["images_per_second"])
+        found[tuple(row[key] for key in keys)] = float(row["images_per_second"])
     said = [
         f"{row['method']}, {row['loop']}, batch {row['batch']}: {row['error']}"
         for row in table.to_dict("records")
@@ -223,13 +250,11 @@ def shortfalls(table: pd.DataFrame, images: int = 50_000, epochs: int = 200) -> 
             said.append(f"{what}: {'not measured' if np.isnan(reached) else f'{reached:,.4g}'}, the goal is {least:,}")
 
     for batch, least in ((512, 38_000), (256, 34_000)):
-        fit, bare, lightly = (
-            ("throughput", "SimCLR", loop, batch) for loop in ("fit, compiled", "bare loop, compiled", "lightly")
-        )
+        fit, bare = (("throughput", "SimCLR", loop, batch) for loop in ("fit, compiled", "bare loop, compiled"))
+        graph, lightly = ("graph", "SimCLR", "fit, graph", batch), ("others", "SimCLR", "lightly", batch)
         goal(f"SimCLR, batch {batch}, images/s", fit, least=least)
         goal(f"SimCLR, batch {batch}, of the bare compiled loop", fit, bare, least=0.9)
         goal(f"SimCLR, batch {batch}, times lightly", fit, lightly, least=4)
-        graph = "throughput", "SimCLR", "fit, graph", batch
         goal(f"SimCLR as a CUDA graph, batch {batch}, of compiled steps", graph, fit, least=1.05)
     for name in ("SimSiam", "BYOL"):
         fit, own = (("passes", name, loop, 512) for loop in ("fit, compiled", "own passes, compiled"))
@@ -303,7 +328,7 @@ def main() -> None:
         print(tail(log_of(name, arguments.results), 40 if name == "tests" else 6), flush=True)
     file = arguments.results / "gpu.csv"
     if file.exists():
-        table = pd.read_csv(file, keep_default_na=False, na_values={"images_per_second": [""]})
+        table = pd.read_csv(file, keep_default_na=False, na_values={"images_per_second": [""], "seconds": [""]})
         table = table[table["commit"].astype(str) == COMMIT]
         columns = ["part", "method", "loop", "batch", "images_per_second", "seconds", "error"]
         print(table[columns].to_string(index=False, float_format=lambda value: f"{value:.4g}"))

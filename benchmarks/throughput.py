@@ -117,7 +117,7 @@ def written_by_hand(
             z1, z2 = net(torch.cat(views)).chunk(2)
         return nt_xent(z1, z2, 0.2)
 
-    loss = torch.compile(loss) if compile else loss
+    loss = torch.compile(loss, dynamic=False) if compile else loss
 
     def step(views: list[torch.Tensor]) -> None:
         optimizer.zero_grad()

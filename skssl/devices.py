@@ -183,27 +183,29 @@ def in_precision(dtype: torch.dtype, device: torch.device) -> torch.autocast:
 
 
 @contextmanager
-def in_tf32(device: torch.device, allowed: bool) -> Iterator[None]:
-    """Compute products of float32 matrices in TF32 for a while, on CUDA: with ten bits of mantissa, many times faster.
+def matmul_precision(precision: str | None, device: torch.device) -> Iterator[None]:
+    """Compute products of float32 matrices on CUDA in a precision for a while.
 
     Parameters
     ----------
+    precision : {"highest", "high"} or None
+        As ``torch.set_float32_matmul_precision`` has it: "highest" is float32, "high" TF32, with ten bits of mantissa and
+        many times faster. None leaves all as it is.
     device : torch.device
-        Where.
-    allowed : bool
-        Whether to; what the user has set stays otherwise.
+        Where. On others than CUDA nothing changes.
 
     Examples
     --------
-    >>> with in_tf32(torch.device("cpu"), allowed=True):
+    >>> with matmul_precision("high", torch.device("cpu")):
     ...     torch.get_float32_matmul_precision()
     'highest'
     """
-    if not allowed or device.type != "cuda":
+    if precision is None or device.type != "cuda":
         yield
         return
+    # Not by ``torch.backends.cuda.matmul.fp32_precision``: where both ways are mixed, torch.compile fails.
     before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high")
+    torch.set_float32_matmul_precision(precision)
     try:
         yield
     finally:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from skssl.augment import Augmentation
-from skssl.devices import autocast_for, in_precision, in_tf32, keeping_memory
+from skssl.devices import autocast_for, in_precision, keeping_memory, matmul_precision
 from skssl.distributed import agree, average, gather, is_writer, n_processes, parallel, rank, share, synchronized
 from skssl.errors import CollapseWarning
 from skssl.graphs import StepGraph, apart_from_others
@@ -276,7 +276,8 @@ class ImageLoader:
         compile: bool = False,
     ) -> None:
         self.images, self.augmentations, self.device, self.target = images, augmentations, device, target
-        self.compile, self.bare = compile, False
+        self.compile = compile
+        self.bare = False
         n = n_processes()
         if batch_size % n:
             raise ValueError(
@@ -648,7 +649,8 @@ class Trainer(NeuralNet):
         self.checkpoint = checkpoint
         device = torch.device(self.device)
         try:
-            with keeping_memory(), in_tf32(device, self.tf32), closing(images.to(device)) as there:
+            products = matmul_precision("high" if self.tf32 else None, device)
+            with keeping_memory(), products, closing(images.to(device)) as there:
                 self.notify("on_train_begin", X=images, y=target)
                 try:
                     self.fit_loop(there, target, epochs=epochs)

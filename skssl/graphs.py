@@ -102,16 +102,35 @@ class StepGraph:
         self.batch = replace(batch, images=images, views=[], index=index, target=copies.get("target"), made={})
         groups = self.trainer.optimizer_.param_groups
         self.rates = [torch.full((), float(group["lr"]), device=batch.images.device) for group in groups]
-        graph = torch.cuda.CUDAGraph()
-        graph.register_generator_state(draws)
-        stream = torch.cuda.current_stream()
-        with (
-            reading(self.trainer.optimizer_, self.rates),
-            torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),
-        ):
+
+        def whole() -> None:
             self.batch.views = self.loader.views(images, draws, index)
-            self.found = self.step(self.batch)
-        self.graph = graph
+            with reading(self.trainer.optimizer_, self.rates):
+                self.found = self.step(self.batch)
+
+        self.graph = capture(whole, draws)
+
+
+def capture(work: Callable[[], None], draws: torch.Generator) -> Any:
+    """Record what a function does on a CUDA device, on the current stream, without doing it.
+
+    Parameters
+    ----------
+    work : callable
+        Of static shapes; it waits for nothing.
+    draws : torch.Generator
+        What it draws from besides the device's own generator. Every replay goes on from where the generator is.
+
+    Returns
+    -------
+    torch.cuda.CUDAGraph
+        What does it, by its ``replay``.
+    """
+    graph = torch.cuda.CUDAGraph()
+    graph.register_generator_state(draws)
+    with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
+        work()
+    return graph
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import functools
 import shutil
+import types
 from collections import deque
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,10 +16,11 @@ from torch._dynamo.utils import counters
 from torch.nn import functional as F
 
 import skssl
+from skssl import graphs
 from skssl.augment import MultiCrop
 from skssl.base import SSLTransformer
 from skssl.distributed import synchronized
-from skssl.engine import COMPILED_FROM, Place, join
+from skssl.engine import COMPILED_FROM, Place, Trainer, join
 from skssl.nn import MLP, Queue
 
 
@@ -193,9 +195,7 @@ def batch_of(estimator, X, y):
     return trainer.module_, batch
 
 
-def test_the_losses_of_every_method_are_one_graph(method, X, y, request):
-    if method is skssl.PIRL:
-        request.applymarker(pytest.mark.xfail(reason="PIRL augments in its losses"))
+def test_the_losses_of_every_method_are_one_graph(method, X, y):
     net, batch = batch_of(quick(method), X, y)
     torch._dynamo.reset()
     with synchronized(net, groups=getattr(net.method, "bn_splits", 1) > 1):
@@ -220,9 +220,7 @@ def with_eager_backend(monkeypatch):
     counters.clear()
 
 
-def test_nothing_is_compiled_after_the_first_epoch(method, X, y, monkeypatch, request):
-    if method is skssl.PIRL:
-        request.applymarker(pytest.mark.xfail(reason="PIRL augments in its losses"))
+def test_nothing_is_compiled_after_the_first_epoch(method, X, y, monkeypatch):
     with_eager_backend(monkeypatch)
     thawed = {"SwAV": {"freeze_prototypes": 1, "queue_length": 0}, "DINO": {"freeze_last_layer": 1}}
     watch = Compiled()
@@ -291,3 +289,39 @@ def test_sums_of_losses_are_sums():
         place.add(number)
     assert place.sums == {"loss": torch.tensor(7.0), "other": torch.tensor(14.0)}
     assert numbers[0]["loss"] == 1, "they are not changed"
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "graphs_made"),
+    [
+        (skssl.SimCLR, {}, 1),
+        (skssl.BYOL, {"warmup_epochs": 1}, 1),
+        (skssl.Jigsaw, {}, 1),
+        (skssl.SwAV, {}, 2),  # whose queue takes part from the second epoch on
+    ],
+)
+def test_steps_that_are_replayed_are_the_steps(method, params, graphs_made, X, y, monkeypatch):
+    settings = {"epochs": 3, "batch_size": 8, "augment": "none", "precision": "float32", "compile": True, **params}
+    with_eager_backend(monkeypatch)
+    plain = quick(method, **settings).fit(X, y)
+
+    def capture(work, draws):  # as if a graph, but that a CPU records nothing
+        recorded.append(draws)
+        return types.SimpleNamespace(replay=lambda: (replayed.append(1), work()))
+
+    def static(trainer, *args, **kwargs):
+        loader = get_iterator(trainer, *args, **kwargs)
+        loader.compile = True
+        return loader
+
+    recorded, replayed, get_iterator = [], [], Trainer.get_iterator
+    monkeypatch.setattr(Trainer, "get_iterator", static)
+    monkeypatch.setattr(graphs, "capture", capture)
+    monkeypatch.setattr(graphs.StepGraph, "takes", lambda trainer: True)
+    monkeypatch.setattr(Trainer, "_graphs", True)
+    graphed = quick(method, **settings).fit(X, y)
+    assert len(recorded) == graphs_made
+    assert len(replayed) == 3 * 5 - graphs_made * graphs.WARM_UP
+    ours, theirs = (of.history_.drop(columns="images_per_second") for of in (graphed, plain))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-3)
+    np.testing.assert_allclose(graphed.transform(X), plain.transform(X), rtol=1e-3, atol=1e-4)

@@ -98,7 +98,7 @@ def test_alexnet_with_batchnorm_is_that_of_rotnet_and_rotation_decoupling():
     assert dim == 4096
     assert map_channels(encoder, (3, 224, 224)) == 256
     layers = [layer for layer in encoder.modules() if not list(layer.children())]
-    kinds = [type(layer).__name__ for layer in layers]
+    kinds = [layer._get_name() for layer in layers]
     convolution, hidden = ["Conv2d", "BatchNorm2d", "ReLU"], ["Linear", "BatchNorm1d", "ReLU"]
     pooled = [*convolution, "MaxPool2d"]
     assert kinds == [*pooled * 2, *convolution * 2, *pooled, "AdaptiveAvgPool2d", *hidden * 2]
