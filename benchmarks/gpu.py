@@ -125,11 +125,11 @@ def fit(method: Any, size: Size, steps: int, *, graph: bool = False) -> Callable
     run = throughput.skssl_fit(method, steps, size.side)
 
     def switched() -> float:
-        Trainer._graphs = graph
+        before, Trainer._graphs = Trainer._graphs, graph
         try:
             return run()
         finally:
-            Trainer._graphs = False
+            Trainer._graphs = before
 
     return switched
 

@@ -547,8 +547,8 @@ class Trainer(NeuralNet):
 
     compile: bool | str
     compiled = False
-    #: Whether steps on CUDA are recorded as one graph, see `StepGraph`; off until a GPU has shown what it gains.
-    _graphs: ClassVar[bool] = False
+    #: Whether compiled steps on CUDA are recorded as one graph, see `StepGraph`.
+    _graphs: ClassVar[bool] = True
     checkpoint: Keeper | None = None  # what saves the state while it trains
     place: Place | None = None  # where it goes on, if it does
 
