@@ -189,8 +189,8 @@ def matmul_precision(precision: str | None, device: torch.device) -> Iterator[No
     Parameters
     ----------
     precision : {"highest", "high"} or None
-        As in ``torch.set_float32_matmul_precision``: "highest" is float32, "high" TF32, with ten bits of mantissa and
-        many times faster. None leaves all as it is.
+        As ``torch.set_float32_matmul_precision`` has it: "highest" is float32, "high" TF32, with ten bits of mantissa
+        and many times faster. None leaves all as it is.
     device : torch.device
         Where. On others than CUDA nothing changes.
 
