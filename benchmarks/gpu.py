@@ -145,7 +145,8 @@ def run_tests(size: Size, device: torch.device, minutes: float) -> None:
     """Run the tests marked ``cuda``, by four workers where pytest-xdist is installed."""
     several = ["-n", "4"] if device.type == "cuda" and importlib.util.find_spec("xdist") else []
     command = ["-m", "pytest", "-m", "cuda", "tests/test_cuda.py", *several]
-    options = "-v -W default -rfEs --tb=short --durations=8 -p no:cacheprovider -o addopts=".split()
+    options = ["-v", "-rfEs", "--tb=short", "--durations=8", "-p", "no:cacheprovider", "-o", "addopts="]
+    options += ["-W", "default"]  # what other packages warn of there is no error
     threads = {"OMP_NUM_THREADS": "2", "TORCHINDUCTOR_COMPILE_THREADS": "4"}
     done = subprocess.run([sys.executable, *command, *options], cwd=ROOT, env={**os.environ, **threads}, check=False)
     print(f"pytest ended with {done.returncode}")
