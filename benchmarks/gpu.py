@@ -125,11 +125,11 @@ def fit(method: Any, size: Size, steps: int, *, graph: bool = False) -> Callable
     run = throughput.skssl_fit(method, steps, size.side)
 
     def switched() -> float:
-        Trainer._graphs = graph
+        before, Trainer._graphs = Trainer._graphs, graph
         try:
             return run()
         finally:
-            Trainer._graphs = False
+            Trainer._graphs = before
 
     return switched
 
@@ -145,7 +145,8 @@ def run_tests(size: Size, device: torch.device, minutes: float) -> None:
     """Run the tests marked ``cuda``, by four workers where pytest-xdist is installed."""
     several = ["-n", "4"] if device.type == "cuda" and importlib.util.find_spec("xdist") else []
     command = ["-m", "pytest", "-m", "cuda", "tests/test_cuda.py", *several]
-    options = ["-v", "-rfEs", "--tb=short", "--durations=8", "-p", "no:cacheprovider", "-o", "addopts="]
+    plugins = ["-p", "no:cacheprovider", "-p", "no:benchmark"]  # pytest-benchmark warns of workers
+    options = ["-v", "-rfEs", "--tb=short", *plugins, "-o", "addopts=", "--durations=8"]
     options += ["-W", "default"]  # what other packages warn of there is no error
     threads = {"OMP_NUM_THREADS": "2", "TORCHINDUCTOR_COMPILE_THREADS": "4"}
     done = subprocess.run([sys.executable, *command, *options], cwd=ROOT, env={**os.environ, **threads}, check=False)

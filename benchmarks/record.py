@@ -32,8 +32,10 @@ def hardware() -> str:
 def commit() -> str:
     """Name the commit, with a plus sign if anything but the recorded results has changed since.
 
-    Where there is no git, the environment variable ``SKSSL_COMMIT`` names it.
+    The environment variable ``SKSSL_COMMIT`` names it where there is no history.
     """
+    if "SKSSL_COMMIT" in os.environ:
+        return os.environ["SKSSL_COMMIT"]
 
     def git(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -45,7 +47,7 @@ def commit() -> str:
     except FileNotFoundError:  # no git
         name = ""
     if not name:
-        return os.environ.get("SKSSL_COMMIT", "unknown")
+        return "unknown"
     changed = git("diff", "--quiet", "HEAD", "--", ".", ":!benchmarks/results").returncode
     return name + "+" * bool(changed)
 

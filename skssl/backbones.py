@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -275,38 +274,21 @@ def feature_map(encoder: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     >>> features.shape, grid.shape
     (torch.Size([5, 128]), torch.Size([5, 128, 4, 4]))
     """
-    pools = [module for module in encoder.modules() if type(module) in (nn.AdaptiveAvgPool2d, _Pool)]
+    pools = [module for module in encoder.modules() if isinstance(module, nn.AdaptiveAvgPool2d)]
     if not pools:
         raise ValueError(
             "backbone must pool its last map by an nn.AdaptiveAvgPool2d, or return a map (n, d, h, w), for a method "
             f"that looks at the map. Got {type(encoder).__name__}, which has none."
         )
-    pool: Any = pools[-1]
-    if type(pool) is not _Pool:  # seen first when a net is built, so not in a compiled step
-        pool.__class__ = _Pool
-    pool.keeps = True
+    grids: list[Tensor] = []
+    pool, hooks = pools[-1], pools[-1]._forward_pre_hooks
+    # Not by `register_forward_pre_hook`, which torch.compile cannot follow.
+    pool._forward_pre_hooks = {**hooks, -1: lambda module, inputs: grids.append(inputs[0])}
     try:
         features = encoder(images)
     finally:
-        pool.keeps = False
-    grid, pool.kept = pool.kept, None
-    return features, grid
-
-
-class _Pool(nn.AdaptiveAvgPool2d):
-    """A pooling that can keep the map it is given: a hook, which torch.compile cannot follow, without being one."""
-
-    keeps = False
-    kept: Tensor | None = None
-
-    def forward(self, grid: Tensor) -> Tensor:
-        """Pool a map."""
-        if self.keeps:
-            self.kept = grid
-        return super().forward(grid)
-
-    def _get_name(self) -> str:
-        return nn.AdaptiveAvgPool2d.__name__
+        pool._forward_pre_hooks = hooks
+    return features, grids[-1]
 
 
 def map_channels(encoder: nn.Module, shape: tuple[int, int, int]) -> int:

@@ -1,17 +1,19 @@
 """Several processes that train one network, each on its share of every batch, as ``torchrun`` starts them.
 
 All of it is the identity where there is one process only. Rows of a batch lie on the processes in their order: `share`
-takes a process's own, `gather` brings all of them together.
+takes a process's own, `gather` brings all of them together. BatchNorm is here, too: by the rows of all processes, or by
+groups of a process's own.
 """
 
 from __future__ import annotations
 
 import atexit
+import functools
 import multiprocessing
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -24,10 +26,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 __all__ = [
     "agree",
-    "apart",
     "average",
     "draw_seed",
     "gather",
+    "grouped",
     "is_writer",
     "join",
     "n_processes",
@@ -150,14 +152,19 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         found = x.new_empty((n_processes() * len(x), *x.shape[1:]))
-        dist.all_gather_into_tensor(found, x.contiguous())
+        _collective("all_gather_single", "all_gather_into_tensor")(found, x.contiguous())
         return found
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         own = grad.new_empty((len(grad) // n_processes(), *grad.shape[1:]))
-        dist.reduce_scatter_tensor(own, grad.contiguous())
+        _collective("reduce_scatter_single", "reduce_scatter_tensor")(own, grad.contiguous())
         return own
+
+
+def _collective(name: str, before: str) -> Callable[[Tensor, Tensor], Any]:
+    """Look up one of torch's collectives by its name, or by the name before torch 2.14, which now warns."""
+    return getattr(dist, name if hasattr(dist, name) else before)
 
 
 def average(x: Tensor) -> Tensor:
@@ -291,34 +298,98 @@ def parallel(module: nn.Module) -> nn.Module:
     return wrapped
 
 
-class SyncBatchNorm(nn.SyncBatchNorm):
+class _InGroups(_BatchNorm):
+    """BatchNorm that can normalise groups of its rows by themselves, in one pass; mixed into a layer's own class.
+
+    `synchronized` and `grouped` give layers a class with it, and their own again.
+    """
+
+    groups = 0  # of this process's rows; 0: the layer is what it is otherwise
+    plain = True  # whether its own class only normalises
+    BY_MOMENTS: ClassVar[tuple[str, ...]] = ("cuda",)  # types of device on which that is the faster way
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (n, c, ...)."""
+        if not self.groups or not (self.training or self.running_mean is None):
+            return super().forward(x)
+        if not self.plain:
+            return torch.cat([super(_InGroups, self).forward(part) for part in x.tensor_split(self.groups)])
+        larger = len(x) % self.groups  # so many groups have a row more, and come first
+        rows = larger * (len(x) // self.groups + 1)
+        parts = [(x[:rows], larger), (x[rows:], self.groups - larger)] if larger else [(x, self.groups)]
+        outputs, statistics = zip(*(self._normalize(part, n) for part, n in parts), strict=True)
+        with torch.no_grad():
+            self._follow(gather(statistics[0] if len(parts) == 1 else torch.cat(statistics)))
+        return outputs[0] if len(parts) == 1 else torch.cat(outputs)
+
+    def _normalize(self, x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+        """Normalise groups of one size as if their channels were side by side; also give (g, 2, c) statistics."""
+        if x.device.type in self.BY_MOMENTS:
+            return self._normalize_by_moments(x, groups)
+        wide = x.movedim(1, -1).unflatten(0, (groups, -1)).movedim(0, -2).flatten(-2).movedim(-1, 1)  # (m, g * c, ...)
+        known = torch.promote_types(x.dtype, torch.float32) if self.running_mean is None else self.running_mean.dtype
+        statistics = x.new_zeros((2, wide.shape[1]), dtype=known)
+        weight, bias = (None if p is None else p.repeat(groups) for p in (self.weight, self.bias))
+        mean, variance = statistics
+        wide = F.batch_norm(wide, mean, variance, weight, bias, training=True, momentum=1.0, eps=self.eps)
+        found = wide.movedim(1, -1).unflatten(-1, (groups, -1)).movedim(-2, 0).flatten(0, 1).movedim(-1, 1)
+        return found, statistics.unflatten(1, (groups, -1)).transpose(0, 1)
+
+    def _normalize_by_moments(self, x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+        """Do the same without moving the pixels: a reduction and a product, where each is one kernel."""
+        rows = x.movedim(1, -1).reshape(groups, -1, x.shape[1])  # (g, m * h * w, c): no copy with the channels last
+        known = torch.promote_types(x.dtype, torch.float32)
+        rows = rows.to(known)
+        variance, mean = torch.var_mean(rows, 1, correction=0)  # (g, c)
+        found = (rows - mean[:, None]) * (variance + self.eps).rsqrt()[:, None]
+        found = found if self.weight is None else found * self.weight
+        found = found if self.bias is None else found + self.bias
+        found = found.to(x.dtype).view(len(x), *x.shape[2:], x.shape[1]).movedim(-1, 1)
+        n = rows.shape[1]
+        return found, torch.stack((mean, variance * (n / max(n - 1, 1))), 1).detach()
+
+    def _follow(self, statistics: Tensor) -> None:
+        """Move the running statistics as by one batch after the other: (k, 2, c), means and unbiased variances."""
+        if self.running_mean is None or self.running_var is None:
+            return
+        k, seen = len(statistics), self.num_batches_tracked
+        if self.momentum is None and seen is not None:  # the mean over all batches
+            weights = (1 / (seen + k).to(statistics.dtype)).expand(k)
+        else:
+            rate = self.momentum or 0.0
+            weights = rate * (1 - rate) ** torch.arange(k - 1, -1, -1, dtype=statistics.dtype, device=statistics.device)
+        if seen is not None:
+            seen.add_(k)
+        kept, moves = 1 - weights.sum(), (weights[:, None, None] * statistics).sum(0)
+        for value, moved in zip((self.running_mean, self.running_var), moves, strict=True):
+            # Behind autograd's back, as torch's own layers do: an earlier pass may have kept them for its gradient.
+            value.data.mul_(kept).add_(moved)
+
+
+class SyncBatchNorm(_InGroups, nn.SyncBatchNorm):
     """BatchNorm by the statistics of all processes' rows: torch's own on GPUs, and on CPUs, which that cannot.
 
     `synchronized` makes layers of this class, and what they were again.
     """
 
     process_group = None
-    alone = False  # whether it normalises this process's rows by themselves
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (n, c, ...)."""
-        if not self.training or self.alone:
+        if self.groups:
+            return super().forward(x)
+        if not self.training:
             return _BatchNorm.forward(self, x)
         if x.is_cuda:
-            return super().forward(x)
+            return nn.SyncBatchNorm.forward(self, x)
         with torch.no_grad():
             blank = torch.zeros(x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
             own = torch.batch_norm_update_stats(x, blank, blank.clone(), 1.0)
             means, variances = gather(torch.stack(own)[None]).unbind(1)
             mean = means.mean(0)
             variance = variances.mean(0) + (means - mean).square().mean(0)
-        if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
             n = n_processes() * x.numel() // x.shape[1]
-            rate = self.momentum or 1 / self.num_batches_tracked.item()
-            # Behind autograd's back, as torch's own layers do: an earlier pass may have kept them for its gradient.
-            self.running_mean.data.lerp_(mean, rate)
-            self.running_var.data.lerp_(variance * (n / max(n - 1, 1)), rate)
+            self._follow(torch.stack([mean, variance * (n / max(n - 1, 1))])[None])
         return _Normalize.apply(x, self.weight, self.bias, mean, variance, self.eps)
 
 
@@ -346,64 +417,74 @@ class _Normalize(torch.autograd.Function):
         shift, slope = own - average(own)
         slope = gain * scale * slope
         shift = gain * shift - mean * slope
-        found += F.batch_norm(x, torch.zeros_like(mean), torch.ones_like(mean), slope, shift, eps=0.0)  # in one pass
+        # slope * x + shift in one pass, by a variance of one: torch 2.11 wants an eps, and adds it
+        found += F.batch_norm(x, torch.zeros_like(mean), torch.full_like(mean, 1 - ctx.eps), slope, shift, eps=ctx.eps)
         return found, None if weight is None else of_weight, None if weight is None else of_bias, None, None, None
 
 
 @contextmanager
-def synchronized(module: nn.Module) -> Iterator[None]:
+def synchronized(module: nn.Module, groups: bool = False) -> Iterator[None]:
     """Let every BatchNorm of a network normalise by all processes' rows for a while.
 
     Parameters
     ----------
     module : torch.nn.Module
         The network. Its layers are the same objects before, meanwhile and afterwards.
+    groups : bool, default=False
+        Whether layers are made ready for `grouped` where there is one process, too: torch.compile does not follow
+        that.
     """
-    layers = [part for part in module.modules() if isinstance(part, _BatchNorm)] if n_processes() > 1 else []
-    kinds = [(layer, type(layer)) for layer in layers]
+    layers = [part for part in module.modules() if isinstance(part, _BatchNorm)] if groups or n_processes() > 1 else []
+    kinds: list[tuple[Any, type]] = [(layer, type(layer)) for layer in layers if not isinstance(layer, _InGroups)]
     try:
-        for layer in layers:
-            layer.__class__ = SyncBatchNorm
+        for layer, kind in kinds:
+            layer.__class__ = SyncBatchNorm if n_processes() > 1 else _with_groups(kind)
+            layer.groups = 0
         yield
     finally:
         for layer, kind in kinds:
             layer.__class__ = kind
+            del layer.groups
+
+
+@functools.cache
+def _with_groups(kind: Any) -> type[_BatchNorm]:
+    """Make the class of a layer that is of another, and can do groups."""
+    return type(kind.__name__, (_InGroups, kind), {"plain": kind.forward is _BatchNorm.forward})
 
 
 @contextmanager
-def apart(modules: Iterable[nn.Module], groups: int) -> Iterator[None]:
-    """Let synchronised BatchNorm normalise this process's rows by themselves for a while.
+def grouped(modules: Iterable[nn.Module], groups: int) -> Iterator[None]:
+    """Let BatchNorm normalise groups of this process's rows by themselves for a while, all of them in one pass.
 
-    Running statistics then are as if one process had seen the groups of all, one after the other.
+    Outputs, gradients and running statistics are those of the groups of all processes one after the other, provided
+    that all else in the networks works on each image by itself, as do convolutions, LayerNorm, GroupNorm and dropout.
 
     Parameters
     ----------
     modules : iterable of torch.nn.Module
         The networks.
     groups : int
-        How often each normalises meanwhile.
+        How many, at least 1, of as equal size as can be; of the larger come first. Each has two rows or more.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from skssl.distributed import grouped
+    >>> norm = nn.BatchNorm1d(1)
+    >>> with grouped([norm], groups=2):
+    ...     norm(torch.tensor([[1.0], [3.0], [10.0], [20.0]])).flatten().round().tolist()
+    [-1.0, 1.0, -1.0, 1.0]
     """
-    layers = [part for module in modules for part in module.modules() if isinstance(part, SyncBatchNorm)]
-    statistics = [value for part in layers for value in (part.running_mean, part.running_var) if value is not None]
-    rates = [part.momentum or 1.0 for part in layers for _ in range(2) if part.running_mean is not None]
-    before = [value.clone() for value in statistics]
-    for part in layers:
-        part.alone = True
-    try:
-        yield
-    finally:
-        for part in layers:
-            del part.alone
-    if not statistics:
-        return
-    with torch.no_grad():
-        begin = torch.cat(before)
-        kept = torch.cat([torch.full_like(x, (1 - rate) ** groups) for x, rate in zip(before, rates, strict=True)])
-        merged = begin
-        for found in gather(torch.cat(statistics)[None]):  # what one process's groups make of `begin`
-            merged = found + kept * (merged - begin)  # and of what the groups before them have left
-        for value, after in zip(statistics, merged.split([len(x) for x in before]), strict=True):
-            value.data.copy_(after)
-        for part in layers:
-            if part.num_batches_tracked is not None:
-                part.num_batches_tracked.add_(groups * (n_processes() - 1))
+    with ExitStack() as stack:
+        for module in modules:
+            stack.enter_context(synchronized(module, groups=True))
+        layers = [part for module in modules for part in module.modules() if isinstance(part, _InGroups)]
+        try:
+            for layer in layers:
+                layer.groups = groups
+            yield
+        finally:
+            for layer in layers:
+                layer.groups = 0

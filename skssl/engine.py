@@ -333,7 +333,7 @@ class ImageLoader:
         views = [images] * len(self.augmentations)
         for augment in dict.fromkeys(self.augmentations):
             places = [place for place, other in enumerate(self.augmentations) if other is augment]
-            made = augment(images, draws, index, len(places)).chunk(len(places))
+            made = augment(images, draws, index, len(places), self.compile).chunk(len(places))
             for place, view in zip(places, made, strict=True):
                 views[place] = view
         return views
@@ -547,8 +547,8 @@ class Trainer(NeuralNet):
 
     compile: bool | str
     compiled = False
-    #: Whether steps on CUDA are recorded as one graph, see `StepGraph`; off until a GPU has shown what it gains.
-    _graphs: ClassVar[bool] = False
+    #: Whether compiled steps on CUDA are recorded as one graph, see `StepGraph`.
+    _graphs: ClassVar[bool] = True
     checkpoint: Keeper | None = None  # what saves the state while it trains
     place: Place | None = None  # where it goes on, if it does
 
@@ -754,7 +754,8 @@ class Trainer(NeuralNet):
 
     def infer(self, batch: Batch, **kwargs: Any) -> dict[str, Tensor]:
         """Run the objective in the trainer's precision, compiled where that was asked for and works."""
-        with in_precision(self.dtype, torch.device(self.device)), synchronized(self.module_):
+        groups = self.compiled and getattr(self.module_.method, "bn_splits", 1) > 1
+        with in_precision(self.dtype, torch.device(self.device)), synchronized(self.module_, groups):
             self.module_.prepare(batch)
             if not self.compiled:
                 return self.__dict__.get("_parallel", self.module_)(batch)  # type: ignore[misc]
@@ -956,6 +957,7 @@ class Progress:
         self.title, self.verbose = title, verbose and is_writer()
         self.bar: Any = None
         self.steps, self.shown = 0, 0.0
+        self.copied: tuple[Tensor, int, Any] | None = None  # a sum on its way to the host, its steps, when it is there
 
     def __call__(self, batches: Iterable[Batch], steps: int, batch_size: int, done: int = 0) -> Iterator[Batch]:
         """Pass the batches on and count them.
@@ -991,7 +993,9 @@ class Progress:
                 self.bar.update(batch_size)
 
     def show(self, total: Tensor, steps: int) -> None:
-        """Show the mean loss so far, at most twice a second and at the end, as reading it waits for the device.
+        """Show the mean loss at most twice a second, as it was half a second before, and at the end.
+
+        Reading it at once would wait for the device.
 
         Parameters
         ----------
@@ -1000,6 +1004,18 @@ class Progress:
         steps : int
             Of how many steps.
         """
-        if self.bar is not None and (time.monotonic() - self.shown > 0.5 or steps == self.steps):
-            self.shown = time.monotonic()
+        if self.bar is None:
+            return
+        if steps == self.steps:
             self.bar.set_postfix(loss=f"{total.item() / steps:.4g}", refresh=False)
+        elif time.monotonic() - self.shown > 0.5:
+            self.shown = time.monotonic()
+            if self.copied is not None:
+                copy, at, arrived = self.copied
+                if arrived is not None and not arrived.query():
+                    return
+                self.bar.set_postfix(loss=f"{float(copy.numpy()) / at:.4g}", refresh=False)
+            event = None if total.device.type == "cpu" else torch.get_device_module(total.device).Event()
+            self.copied = total.to("cpu", non_blocking=True), steps, event
+            if event is not None:
+                event.record()

@@ -182,12 +182,44 @@ class LARC(Optimizer):
                 if p.grad is None:
                     continue
                 buffer = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
-                size, slope = p.norm(), p.grad.norm()
-                trust = group["trust"] * size / (slope + decay * size + 1e-8)
-                scaled = trust * p.grad.add(p, alpha=decay)
-                buffer.mul_(group["momentum"]).add_(torch.where((size > 0) & (slope > 0), scaled, p.grad))
+                buffer.mul_(group["momentum"]).add_(larc_gradient(p, p.grad, decay, group["trust"]))
                 p.sub_(group["lr"] * buffer)
         return loss
+
+
+def larc_gradient(
+    p: Tensor, grad: Tensor, decay: float | Tensor, trust: float = 1e-3, dim: tuple[int, ...] | None = None
+) -> Tensor:
+    """Scale a gradient to the size of its parameter, as `LARC` does.
+
+    Parameters
+    ----------
+    p : Tensor
+        The parameter.
+    grad : Tensor of the same shape
+        Its gradient.
+    decay : float or Tensor
+        The weight decay.
+    trust : float, default=1e-3
+        The trust coefficient.
+    dim : tuple of int, default=None
+        Which axes a norm goes over: those that are left out hold parameters side by side. None: all.
+
+    Returns
+    -------
+    Tensor of the same shape
+        d of `LARC`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.optim import larc_gradient
+    >>> larc_gradient(torch.tensor([3.0, 4.0]), torch.tensor([100.0, 0.0]), decay=0.0, trust=0.1)
+    tensor([0.5000, 0.0000])
+    """
+    size, slope = (torch.linalg.vector_norm(x, dim=dim, keepdim=True) for x in (p, grad))
+    scaled = trust * size / (slope + decay * size + 1e-8) * (grad + decay * p)
+    return torch.where((size > 0) & (slope > 0), scaled, grad)
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": torch.optim.SGD, "lars": LARS, "adamw": torch.optim.AdamW}

@@ -11,8 +11,9 @@ from test_methods import Look, built, drift, reached
 from torch import nn
 
 import skssl
-from skssl import losses
+from skssl import distributed, losses
 from skssl.clusters import concentration
+from skssl.distributed import grouped, synchronized
 from skssl.images import as_images
 from skssl.nn import in_groups
 
@@ -49,14 +50,92 @@ def test_groups_are_normalised_by_themselves_and_never_too_small():
     torch.manual_seed(0)
     norm = nn.BatchNorm2d(2)
     images = torch.randn(7, 2, 3, 3)
-    (found,) = in_groups(lambda part: (norm(part),), images, 2)
+    (found,) = in_groups(lambda part: (norm(part),), [norm], images, 2)
     for part, result in [(images[:4], found[:4]), (images[4:], found[4:])]:
         expected = (part - part.mean((0, 2, 3), keepdim=True)) / part.var((0, 2, 3), keepdim=True, correction=0).sqrt()
         torch.testing.assert_close(result, expected, rtol=1e-3, atol=1e-4)
     sizes = []
     for n, groups in [(7, 8), (13, 6), (256, 8), (1, 8)]:
-        in_groups(lambda part: (sizes.append(len(part)) or part,), torch.zeros(n, 1, 1, 1), groups)
+        in_groups(lambda part: (sizes.append(len(part)) or part,), [norm], torch.zeros(n, 1, 1, 1), groups)
     assert sizes == [3, 2, 2, *[3, 2, 2, 2, 2, 2], *[32] * 8, 1]
+
+
+class Activated(nn.BatchNorm2d):
+    """BatchNorm with a ReLU, as some libraries have."""
+
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+def normalising():
+    """A network with every sort of BatchNorm, on cells and on features."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(inplace=True), nn.Conv2d(6, 5, 3), Activated(5)]
+    layers += [nn.BatchNorm2d(5, momentum=0.3, affine=False), nn.GroupNorm(1, 5), nn.BatchNorm2d(5).eval()]
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 4), nn.BatchNorm1d(4, momentum=None)]
+    layers += [nn.Linear(4, 4), nn.BatchNorm1d(4, momentum=0.0), nn.BatchNorm1d(4, track_running_stats=False)]
+    return nn.Sequential(*layers, nn.BatchNorm1d(4, track_running_stats=False).eval()).double()
+
+
+@pytest.mark.parametrize(("n", "groups"), [(24, 4), (27, 5), (6, 1)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("by_moments", [False, True])
+def test_one_pass_in_groups_is_the_groups_one_after_the_other(n, groups, layout, by_moments, monkeypatch):
+    monkeypatch.setattr(distributed._InGroups, "BY_MOMENTS", ("cpu",) if by_moments else ())
+    one, other = normalising(), normalising()
+    kinds = [type(part) for part in one]
+    for _ in range(3):
+        images = torch.randn(n, 3, 6, 6, dtype=torch.float64).to(memory_format=layout)
+        expected = torch.cat([one(part) for part in images.tensor_split(groups)])
+        with grouped([other], groups):
+            found = other(images)
+        weigh = torch.randn_like(expected)
+        (expected * weigh).sum().backward()
+        (found * weigh).sum().backward()
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    for (name, a), b in zip(one.named_parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(b.grad, a.grad, rtol=1e-9, atol=1e-9, msg=name)
+    assert other[11].num_batches_tracked == 3 * groups
+    for (name, a), b in zip(one.named_buffers(), other.buffers(), strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-9, atol=1e-9, msg=name)
+    assert [type(part) for part in other] == kinds
+    assert not any("groups" in vars(part) for part in other if isinstance(part, nn.BatchNorm2d))
+
+
+@pytest.mark.parametrize("by_moments", [False, True])
+def test_one_pass_in_groups_keeps_layout_and_precision(by_moments, monkeypatch):
+    monkeypatch.setattr(distributed._InGroups, "BY_MOMENTS", ("cpu",) if by_moments else ())
+    norm, images = nn.BatchNorm2d(4), torch.randn(6, 4, 3, 3).bfloat16().to(memory_format=torch.channels_last)
+    with grouped([norm], 3):
+        found = norm(images)
+    expected = torch.cat([nn.BatchNorm2d(4)(part) for part in images.chunk(3)])
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(found, expected, rtol=2**-8, atol=0)  # a rounding of bfloat16
+    assert norm.running_mean.dtype == torch.float32
+
+
+@pytest.mark.parametrize("method", [skssl.MoCo, skssl.DenseCL, skssl.LeOCLR, skssl.PCL])
+def test_compiled_losses_are_one_graph_of_one_pass(method, X):
+    (_, net, batch), (_, eager, _) = (built(method, X, bn_splits=4) for _ in range(2))
+    graphs = []
+
+    def count(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(net, backend=count, fullgraph=True)
+    for _ in range(2):
+        torch.manual_seed(0)
+        with synchronized(net, groups=True):
+            found = compiled(batch)["loss"]
+        torch.manual_seed(0)
+        torch.testing.assert_close(found, eager(batch)["loss"], rtol=1e-9, atol=1e-9)
+    assert len(graphs) == 1
+    layers = sum(isinstance(part, nn.Conv2d) for part in net.encoder.modules())
+    passes = len(batch.views)  # each through the network or through its copy
+    assert sum("conv2d" in str(node.target) for node in graphs[0].graph.nodes) == passes * layers
+    for (name, a), b in zip(eager.named_buffers(), net.buffers(), strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-9, atol=1e-9, msg=name)
 
 
 @pytest.mark.parametrize("symmetric", [False, True])

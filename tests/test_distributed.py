@@ -23,6 +23,7 @@ from skssl.callbacks import GradientSNR
 from skssl.datasets import make_shapes
 from skssl.engine import Batch, ImageLoader
 from skssl.images import as_images
+from skssl.nn import in_groups
 from skssl.pretext import ColorizationTask, Rotation
 
 N = 28  # images a batch; a process's half is a number that no other axis has
@@ -198,9 +199,10 @@ def batch_norm(shape, groups, momentum):
     x, weigh = distributed.share(x).requires_grad_(), distributed.share(weigh)
     with distributed.synchronized(layer):
         if groups:
-            n = groups // distributed.n_processes()
-            with distributed.apart([layer], n):
-                y = torch.cat([layer(part) for part in x.chunk(n)])
+            if distributed.n_processes() == 1:
+                y = torch.cat([layer(part) for half in x.chunk(2) for part in half.tensor_split(groups // 2)])
+            else:
+                (y,) = in_groups(lambda part: (layer(part),), [layer], x, groups // 2)
         else:
             y = layer(x)
     (y * weigh).sum().backward()
@@ -208,8 +210,10 @@ def batch_norm(shape, groups, momentum):
     return [y.detach(), *grads, *[b.double() for b in layer.buffers()]]
 
 
-@pytest.mark.parametrize(("momentum", "groups"), [(0.1, 0), (0.3, 0), (None, 0), (0.1, 4), (0.3, 4)])
-@pytest.mark.parametrize("shape", [(8, 3, 4, 4), (16, 5)])
+@pytest.mark.parametrize(
+    ("momentum", "groups"), [(0.1, 0), (0.3, 0), (None, 0), (0.1, 4), (0.3, 4), (None, 4), (0.1, 6)]
+)
+@pytest.mark.parametrize("shape", [(16, 3, 2, 2), (16, 5)])
 def test_batch_norm_is_that_of_all_rows_or_of_groups(shape, momentum, groups, both):
     arguments = {"shape": shape, "groups": groups, "momentum": momentum}
     whole, (first, second) = batch_norm(**arguments), both(batch_norm, **arguments)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import features
+from sklearn.base import clone
 from sklearn.datasets import load_iris, make_classification
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -13,7 +14,8 @@ from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
 import skssl.probes.lbfgs
-from skssl import LinearProbe
+from skssl import LinearProbe, MLPProbe
+from skssl.probes import descent
 
 SGD = {"solver": "sgd", "epochs": 5, "batch_size": 32, "device": "cpu"}
 
@@ -307,3 +309,78 @@ def test_a_rare_class_is_never_missing_from_what_is_trained_on():
     for seed in range(20):
         probe = LinearProbe(C=[1e-3, 1.0], validation_fraction=0.9, random_state=seed, device="cpu")
         assert probe.fit(rng.normal(size=(100, 3)), y).coef_.shape == (3, 3)
+
+
+def several(solver, **params):
+    """Train heads with several rates and penalties at once, and one by one, and return both."""
+    X, y = features(n=97)
+    lr, decay = [0.1, 0.5, 2.0], [0.0, 0.01, 0.1]
+    draw, target = descent.AsTheyAre(X, torch.device("cpu")), torch.from_numpy(y)
+    how = {"epochs": 4, "batch_size": 32, "momentum": 0.9, "nesterov": False, "schedule": "cosine", "seed": 3}
+    how |= {"solver": solver, "verbose": 0, **params}
+
+    def heads(some):
+        def make(width):
+            return descent.Heads(torch.nn.Linear(width, 3), len(some))
+
+        rates = {"lr": [lr[i] for i in some], "weight_decay": [decay[i] for i in some]}
+        return descent.train(make, draw, torch.arange(97), target, **rates, **how)
+
+    return heads([0, 1, 2]), [heads([i]) for i in range(3)]
+
+
+@pytest.mark.parametrize(("solver", "nesterov"), [("sgd", False), ("sgd", True), ("larc", False)])
+def test_candidates_trained_at_once_are_those_trained_one_by_one(solver, nesterov):
+    together, alone = several(solver, nesterov=nesterov)
+    for i, head in enumerate(alone):
+        torch.testing.assert_close(together.weight[i], head.weight[0], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(together.bias[i], head.bias[0], rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(together.weight[0], together.weight[1])
+
+
+class Graphs:
+    """Stand in for CUDA graphs: nothing is done while one is captured, and then all of it on the same tensors."""
+
+    def __init__(self, monkeypatch, fails=False):
+        self.captured, self.replayed, self.fails = [], 0, fails
+        monkeypatch.setattr(descent, "CAPTURED", {"cpu"})
+        monkeypatch.setattr(descent, "_capture", self.capture)
+
+    def capture(self, function, inputs):
+        if self.fails:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        self.captured.append([len(x) for x in inputs])
+
+        def again():
+            self.replayed += 1
+            return function(*inputs)
+
+        return again
+
+
+@pytest.mark.parametrize("probe", [LinearProbe(**SGD, lr=(0.1, 0.5)), MLPProbe(hidden_layer_sizes=(8,), epochs=5)])
+@pytest.mark.parametrize("n", [400, 385, 449])
+def test_steps_in_graphs_are_the_steps_one_by_one(probe, n, monkeypatch):
+    X, y = features(n=n)
+    probe = clone(probe).set_params(batch_size=32, random_state=0, device="cpu")
+    expected = clone(probe).fit(X, y).predict_proba(X)
+    monkeypatch.setattr(descent, "AT_ONCE", 4)
+    graphs = Graphs(monkeypatch)
+    np.testing.assert_array_equal(clone(probe).fit(X, y).predict_proba(X), expected)
+    assert graphs.captured
+    if isinstance(probe, MLPProbe):  # n / 128 parts in each of five epochs, whose first of each shape warms up
+        rest = {400: [16, 1], 385: [129, 4], 449: [65, 2]}[n]
+        assert sorted(graphs.captured) == sorted([[128, 4], rest])
+        assert graphs.replayed == 5 * {400: 4, 385: 3, 449: 4}[n] - 2
+
+
+def test_where_no_graph_can_be_made_steps_are_taken_one_by_one(monkeypatch):
+    X, y = features()
+    probe = LinearProbe(**SGD, random_state=0)
+    expected = clone(probe).fit(X, y).coef_
+    graphs = Graphs(monkeypatch, fails=True)
+    with pytest.warns(RuntimeWarning, match="not permitted when stream is capturing") as caught:
+        found = clone(probe).fit(X, y).coef_
+    np.testing.assert_array_equal(found, expected)
+    assert len(caught) == 1
+    assert graphs.replayed == 0

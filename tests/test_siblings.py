@@ -12,7 +12,7 @@ from skssl import losses
 from skssl.engine import Batch
 from skssl.images import as_images
 from skssl.methods.dino import CosinePrototypes
-from skssl.methods.directpred import correlation, direct_pred
+from skssl.methods.directpred import _by_eigenvectors, _by_products, correlation, direct_pred
 from skssl.nn import cosine_ramp
 
 
@@ -190,6 +190,27 @@ def test_direct_pred_of_equal_eigenvalues_has_orthogonal_eigenvectors():
     plane = torch.eye(d, dtype=torch.float64) - line
     expected = ((0.3 / 8.3) ** 0.5 + 0.01) * plane + 1.01 * line
     torch.testing.assert_close(direct_pred(0.3 * plane + 8.3 * line, 0.01), expected)
+
+
+@pytest.mark.parametrize(("n", "d"), [(512, 128), (40, 128), (64, 8), (1, 5)])
+def test_direct_pred_by_products_is_that_by_eigenvectors(n, d):
+    draw = torch.Generator().manual_seed(0)
+    z = torch.randn(n, d, generator=draw) * torch.logspace(1, -3, d)
+    found, expected = (by(correlation(z), 0.01) for by in (_by_products, _by_eigenvectors))
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-3)
+    torch.testing.assert_close(found, found.T)
+
+
+def test_direct_pred_by_products_is_finite_where_there_is_nothing():
+    for f in (torch.zeros(3, 3), torch.ones(3, 3), torch.diag(torch.tensor([4.0, 1.0, -1e-7]))):
+        assert _by_products(f, 0.0).isfinite().all()
+    torch.testing.assert_close(
+        _by_products(torch.diag(torch.tensor([4.0, 1.0, 0.0])), 0.01),
+        torch.diag(torch.tensor([1.01, 0.51, 0.01])),
+        rtol=0,
+        atol=2e-3,
+    )
 
 
 def softmax(x):

@@ -12,7 +12,7 @@ from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skssl.distributed import apart, gather, n_processes, same, share
+from skssl.distributed import gather, n_processes, same, share
 from skssl.engine import Objective
 from skssl.losses import info_nce
 from skssl.methods.momentum import Momentum
@@ -86,9 +86,7 @@ class Queued(Momentum):
         """Run networks on those of the batch's groups that are this process's, or together on a batch in one piece."""
         if self.bn_splits == 1:
             return self.outputs(parts, images)
-        groups = max(1, min(self.bn_splits // n_processes(), len(images) // 2))
-        with apart(parts, groups):
-            return in_groups(lambda group: self.outputs(parts, group), images, groups)
+        return in_groups(lambda part: self.outputs(parts, part), parts, images, self.bn_splits // n_processes())
 
     def contrast(self, net: Objective, queries: Sequence[Tensor], keys: Sequence[Tensor]) -> Tensor:
         """Sum InfoNCE over pairs of queries and keys, with the queue as it was; then the queue takes the keys."""

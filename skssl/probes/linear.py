@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from numbers import Integral, Real
@@ -22,10 +22,12 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from skssl.augment import Augmentation
-from skssl.probes.descent import SCHEDULES, Draw, as_they_are, augmentation_for, augmented, train
+from skssl.probes.descent import SCHEDULES, AsTheyAre, Draw, Heads, augmentation_for, augmented, train
 from skssl.probes.lbfgs import SoftmaxRegression
 from skssl.probes.probe import Probe
 from skssl.probes.protocols import LINEAR, LINEAR_DEFAULTS
+
+HEADS = 16  # candidates that are trained at once
 
 Rows = np.ndarray | slice  # the numbers of some samples, or all of them
 Solution = tuple[np.ndarray, np.ndarray]  # (n_classes, n_features) and (n_classes,), both float64
@@ -228,23 +230,25 @@ class LinearProbe(Probe):
         samples = self._read(X, y)
         augment = augmentation_for(self.encoder_, self.setting("augment"), samples.shape)
         features: Any = None if augment and split is None else self._encode(samples)
-        learn: Callable[[Rows], Callable[[dict[str, float]], Solution]]
+        learn: Callable[[Rows, list[dict[str, float]]], Iterator[Solution]]
         if self.setting("solver") == "lbfgs":
             learn = partial(self._optimum, features, codes)
         else:
-            draw = augmented(samples, self.encoder_, augment) if augment else as_they_are(features, self._device)
+            draw = augmented(samples, self.encoder_, augment) if augment else AsTheyAre(features, self._device)
             learn = partial(self._descent, draw, torch.from_numpy(codes).to(self._device), seed)
         self.best_params_, self.validation_scores_ = candidates[0], np.empty(0)
         if split is not None:
             rows, held = split
-            solve, unseen, scores = learn(rows), features[held], []
-            for candidate in tqdm(candidates, "LinearProbe", unit=" candidates", disable=not self.verbose):
-                coef, intercept = solve(candidate)
+            unseen, scores = features[held], []
+            bar = tqdm(
+                learn(rows, candidates), "LinearProbe", len(candidates), unit=" candidates", disable=not self.verbose
+            )
+            for coef, intercept in bar:
                 logits = unseen @ coef.T + intercept
                 scores.append((logits.argmax(axis=1) == codes[held]).mean())
             self.validation_scores_ = np.array(scores)
             self.best_params_ = candidates[int(self.validation_scores_.argmax())]
-        coef, intercept = learn(slice(None))(self.best_params_)
+        ((coef, intercept),) = learn(slice(None), [self.best_params_])
         if len(self.classes_) == 2:
             coef, intercept = coef[1:] - coef[:1], intercept[1:] - intercept[:1]
         dtype = np.float32 if self.encoder_ else X.dtype
@@ -332,13 +336,13 @@ class LinearProbe(Probe):
         # Two rows of a softmax, ±w / 2, stand for a logistic regression's one, w, and have half its square.
         return decay * 2 if len(self.classes_) == 2 else decay
 
-    def _optimum(self, features: np.ndarray, codes: np.ndarray, rows: Rows) -> Callable[..., Solution]:
-        """Prepare L-BFGS on some samples."""
+    def _optimum(
+        self, features: np.ndarray, codes: np.ndarray, rows: Rows, candidates: list[dict[str, float]]
+    ) -> Iterator[Solution]:
+        """Solve by L-BFGS on some samples, one candidate after the other."""
         problem = SoftmaxRegression(features[rows], codes[rows], self._device)
-        n = len(codes[rows])
-
-        def solve(candidate: dict[str, float]) -> Solution:
-            decay = self._decay(candidate, n)
+        for candidate in candidates:
+            decay = self._decay(candidate, len(codes[rows]))
             coef, intercept, self.n_iter_, converged = problem.minimise(decay, self.tol, self.max_iter)
             if not converged:
                 warnings.warn(
@@ -347,27 +351,33 @@ class LinearProbe(Probe):
                     ConvergenceWarning,
                     stacklevel=3,
                 )
-            return coef, intercept
+            yield coef, intercept
 
-        return solve
+    def _descent(
+        self, draw: Draw, target: torch.Tensor, seed: int, rows: Rows, candidates: list[dict[str, float]]
+    ) -> Iterator[Solution]:
+        """Train by SGD on some samples, `HEADS` candidates at once."""
+        numbers, n_classes = torch.arange(len(target))[rows], len(self.classes_)
+        names = ("solver", "epochs", "batch_size", "momentum", "nesterov", "schedule")
+        settings = {name: self.setting(name) for name in names}
+        self.n_iter_ = settings["epochs"]
 
-    def _descent(self, draw: Draw, target: torch.Tensor, seed: int, rows: Rows) -> Callable[..., Solution]:
-        """Prepare SGD on some samples."""
-        numbers = torch.arange(len(target))[rows]
+        def make(n_heads: int, width: int) -> nn.Module:
+            layer = nn.Linear(width, n_classes)
+            nn.init.normal_(layer.weight, std=self.setting("init_std"))
+            nn.init.zeros_(layer.bias)
+            return Heads(layer, n_heads)
 
-        def make(width: int) -> nn.Module:
-            head = nn.Linear(width, len(self.classes_))
-            nn.init.normal_(head.weight, std=self.setting("init_std"))
-            nn.init.zeros_(head.bias)
-            return head
-
-        def solve(candidate: dict[str, float]) -> Solution:
-            names = ("solver", "epochs", "batch_size", "lr", "momentum", "nesterov", "schedule")
-            settings = {name: candidate.get(name, self.setting(name)) for name in names}
-            decay = self._decay(candidate, len(numbers))
-            head = train(make, draw, numbers, target, weight_decay=decay, seed=seed, verbose=self.verbose, **settings)
-            self.n_iter_ = settings["epochs"]
-            coef, intercept = (param.detach().numpy().astype(np.float64) for param in head.parameters())
-            return coef, intercept
-
-        return solve
+        for some in (candidates[i : i + HEADS] for i in range(0, len(candidates), HEADS)):
+            heads = train(
+                partial(make, len(some)),
+                draw,
+                numbers,
+                target,
+                lr=[candidate.get("lr", self.setting("lr")) for candidate in some],
+                weight_decay=[self._decay(candidate, len(numbers)) for candidate in some],
+                seed=seed,
+                verbose=self.verbose,
+                **settings,
+            )
+            yield from zip(*(param.detach().numpy().astype(np.float64) for param in heads.parameters()), strict=True)

@@ -15,7 +15,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from skssl.augment import Augmentation
 from skssl.nn import MLP
-from skssl.probes.descent import SCHEDULES, as_they_are, augmentation_for, augmented, train
+from skssl.probes.descent import SCHEDULES, AsTheyAre, augmentation_for, augmented, train
 from skssl.probes.probe import Probe
 
 PREDICTED = 8192  # samples that are predicted at a time
@@ -128,9 +128,7 @@ class MLPProbe(Probe):
         X, codes = self._check(X, y)
         samples = self._read(X, y)
         augment = augmentation_for(self.encoder_, self.augment, samples.shape)
-        draw = (
-            augmented(samples, self.encoder_, augment) if augment else as_they_are(self._encode(samples), self._device)
-        )
+        draw = augmented(samples, self.encoder_, augment) if augment else AsTheyAre(self._encode(samples), self._device)
         self.network_ = train(
             lambda width: MLP((width, *self.hidden_layer_sizes, len(self.classes_))),
             draw,
@@ -138,11 +136,11 @@ class MLPProbe(Probe):
             torch.from_numpy(codes).to(self._device),
             epochs=self.epochs,
             batch_size=self.batch_size,
-            lr=self.lr,
+            lr=[self.lr],
             momentum=self.momentum,
             nesterov=self.nesterov,
             schedule=self.schedule,
-            weight_decay=self.weight_decay,
+            weight_decay=[self.weight_decay],
             seed=int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max)),
             verbose=self.verbose,
         )

@@ -1,0 +1,138 @@
+"""No step of a training makes the host wait for the device: each operation that would is seen on a CPU, too."""
+
+import itertools
+import time
+import traceback
+from unittest import mock
+
+import pytest
+import torch
+from conftest import quick
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import skssl
+from skssl.callbacks import GradientSNR
+from skssl.engine import ImageLoader
+from skssl.methods import directpred
+
+# What reads the device's memory on the host, has an output whose size the host must know, or is partly done by it.
+WAITING = {"_local_scalar_dense", "equal", "is_nonzero", "nonzero", "masked_select", "_unique", "_unique2", "bincount"}
+WAITING |= {"unique_dim", "unique_consecutive", "repeat_interleave", "_linalg_eigh", "_linalg_svd", "linalg_eig"}
+WAITING |= {"linalg_lstsq", "_linalg_check_errors"}
+# What Python reads, which on a CPU needs no operation; `numpy` is refused elsewhere.
+READING = {"item", "tolist", "cpu", "__bool__", "__int__", "__float__", "__index__", "__contains__"}
+# Tensors of Python's numbers are copied to the device.
+MAKING = {"tensor", "as_tensor", "scalar_tensor", "new_tensor", "asarray"}
+
+
+class Waits(TorchDispatchMode):
+    """Notes the operations that wait, while it watches."""
+
+    def __init__(self):
+        super().__init__()
+        self.watching, self.seen, self.read = False, [], _Reads(self)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name, indices = func._schema.name.removeprefix("aten::"), ()
+        if name in ("index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"):
+            indices = [index for index in args[1] if index is not None]
+        if name.removesuffix("_") in WAITING or any(i.dtype in (torch.bool, torch.uint8) for i in indices):
+            self.note(name)
+        return func(*args, **(kwargs or {}))
+
+    def note(self, name):
+        if self.watching:
+            stack = traceback.extract_stack()
+            place = next((frame for frame in reversed(stack) if "/skssl/" in frame.filename), stack[-3])
+            self.seen.append(f"{name} in {place.filename}:{place.lineno}: {place.line}")
+
+
+class _Reads(TorchFunctionMode):
+    """Sees what Python asks for."""
+
+    def __init__(self, waits):
+        super().__init__()
+        self.waits = waits
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        name, kwargs = getattr(func, "__name__", ""), kwargs or {}
+        to_host = name == "to" and "cpu" in [x for x in args if isinstance(x, str)] and not kwargs.get("non_blocking")
+        if name in READING | MAKING or to_host:
+            self.waits.note(name)
+        return func(*args, **kwargs)
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """Whatever waits from the first step of the second epoch, when constants are there, to its last but one.
+
+    An epoch ends with a look at the losses.
+    """
+    epoch, waits, epochs = ImageLoader.epoch, Waits(), itertools.count()
+
+    def watching(self, *args, **kwargs):
+        first = next(epochs) == 0
+        for step, batch in enumerate(epoch(self, *args, **kwargs), 1):
+            waits.watching = not first and step < len(self)
+            yield batch
+
+    monkeypatch.setattr(ImageLoader, "epoch", watching)
+    # A CPU draws there from its own generator; on a GPU none is drawn from.
+    monkeypatch.setattr(skssl.augment, "_split", lambda n, shares, draws: [int(n * share) for share in shares], False)
+    with waits, waits.read:
+        yield waits.seen
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch):
+    """What a method does on a GPU only."""
+    monkeypatch.setattr(directpred, "_by_eigenvectors", directpred._by_products)
+    monkeypatch.setattr(skssl.nn, "_at_once", lambda images: True)
+
+
+def watch(seen, estimator, X, y=None):
+    """Train for two epochs of four steps, with a progress bar that shows the loss in each."""
+    watched = {"epochs": 2, "batch_size": 10, "verbose": 1, "device": "cpu", "callbacks": [GradientSNR()]}
+    with mock.patch.object(time, "monotonic", itertools.count(1.0).__next__):
+        estimator.set_params(**watched).fit(X, y)
+    assert not seen, "\n".join(sorted(set(seen)))
+
+
+def test_no_step_waits(method, X, y, seen, as_on_a_gpu):
+    watch(seen, quick(method), X, y)
+
+
+def test_no_task_waits(X, y, seen):
+    tasks = ["rotation", "jigsaw", "relative_patch", "inpainting", "colorization"]
+    watch(seen, quick(skssl.SimCLR, aux=tasks), X, y)
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        (skssl.SwAV, {"augment": skssl.MultiCrop(n_local=2), "queue_length": 0}),
+        (skssl.DINO, {"augment": skssl.MultiCrop(n_local=2)}),
+        (skssl.PCL, {"instance_epochs": 0}),
+        (skssl.MoCo, {"symmetric": True, "optimizer": "lars"}),
+        (skssl.SimCLR, {"optimizer": "adamw", "false_negatives": "remove"}),
+        (skssl.DirectPred, {"direct": "copy"}),
+    ],
+)
+def test_no_variant_waits(method, params, X, y, seen, as_on_a_gpu):
+    watch(seen, quick(method, **params), X, y)
+
+
+def test_what_waits_is_seen(X, seen):
+    class Waiting(skssl.SimCLR):
+        def losses(self, net, batch):
+            found = super().losses(net, batch)
+            first = batch.views[0]
+            first[first > 0], first.nonzero(), torch.linalg.eigh(torch.eye(2)), float(first.sum()), first.cpu()
+            torch.tensor([1.0])
+            return found
+
+    with pytest.raises(AssertionError) as caught:
+        watch(seen, Waiting(backbone="convnet", random_state=0), X)
+    for name in ("index", "nonzero", "_linalg_eigh", "_local_scalar_dense", "cpu", "tensor"):
+        assert f"{name} in" in str(caught.value)
