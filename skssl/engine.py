@@ -563,7 +563,7 @@ class Trainer(NeuralNet):
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what wraps `module_`, which is made anew, and what else it is, which skorch keeps."""
         state = super().__getstate__()
-        wraps = "_compiled", "_parallel", "_draws", "module", "checkpoint"
+        wraps = "_compiled", "_parallel", "_draws", "_graph", "module", "checkpoint"
         return {name: value for name, value in state.items() if name not in wraps}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -615,7 +615,7 @@ class Trainer(NeuralNet):
         devices = [] if device.type == "cpu" else [device.index or 0]
         with (
             torch.random.fork_rng(devices, device_type="cuda" if device.type == "cpu" else device.type),
-            apart_from_others(device) if self._graphs else nullcontext(),
+            apart_from_others(device) if self._graphs and self.compiled else nullcontext(),
         ):
             return super().fit_loop(X, y, epochs, **kwargs)
 
@@ -835,10 +835,9 @@ class Trainer(NeuralNet):
     def graphed(
         self, loader: ImageLoader, step: Callable[[Batch], dict[str, Any]]
     ) -> Callable[[Batch], dict[str, Any]]:
-        """Take steps as one CUDA graph each, where that is switched on and nothing in them works on the host."""
+        """Take steps as one CUDA graph each, where nothing in them works on the host."""
         graph = self.__dict__.pop("_graph", None)
-        static = loader.compile or not loader.augmentations  # the uncompiled views' sizes vary
-        if not (self._graphs and self.compiled and static and StepGraph.takes(self)):
+        if not (self._graphs and self.compiled and StepGraph.takes(self)):
             return step
         if graph is None or graph.loader is not loader or graph.state != self.state():
             loader.bare = False
