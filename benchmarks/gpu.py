@@ -228,9 +228,9 @@ RUNS: dict[str, Callable[[Size, torch.device, float], None]] = {
 def shortfalls(table: pd.DataFrame, images: int = 50_000, epochs: int = 200) -> list[str]:
     """Say what falls short of the goals, or could not be measured.
 
-    They are for a ResNet-18 on an H200: SimCLR, compiled and as graphs, at 0.9 of the bare compiled loop, at 4 times lightly, at
-    38,000 images/s in batches of 512 and 34,000 in batches of 256; SimSiam and BYOL at 0.9 of their own compiled
-    passes; MoCo at half of SimCLR; SimSiam's 200 epochs on CIFAR-10 within 5 minutes.
+    They are for a ResNet-18 on an H200: SimCLR, compiled and as graphs, at 0.9 of the bare compiled loop, at 4 times
+    lightly, at 38,000 images/s in batches of 512 and 34,000 in batches of 256; SimSiam and BYOL at 0.9 of their own
+    compiled passes; MoCo at half of SimCLR; SimSiam's 200 epochs on CIFAR-10 within 5 minutes.
     """
     keys = ["part", "method", "loop", "batch"]
     table = table.drop_duplicates(keys, keep="last")
