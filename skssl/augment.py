@@ -28,6 +28,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
+from skssl.devices import matmul_precision
 from skssl.errors import pick
 
 __all__ = [
@@ -773,14 +774,10 @@ def _full_precision(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
     @functools.wraps(call)
     def wrapped(self: Augmentation, images: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         with torch.autocast(images.device.type, enabled=False):
-            if images.device.type != "cuda" or torch.compiler.is_compiling():
+            if torch.compiler.is_compiling():
                 return call(self, images, *args, **kwargs)
-            products = torch.backends.cuda.matmul
-            before, products.fp32_precision = products.fp32_precision, "ieee"
-            try:
+            with matmul_precision("highest", images.device):
                 return call(self, images, *args, **kwargs)
-            finally:
-                products.fp32_precision = before
 
     return wrapped
 

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 COLLAPSED_SPREAD, COLLAPSED_RANK, ROOM = 0.1, 5, 32
 # Pixels that are encoded at a time: those that a CPU's cache holds the maps of, and enough to keep a GPU busy
 ENCODED = {"cpu": 2**18, "cuda": 2**23}
-# Steps of a training from which on compiling pays on CUDA: it takes about 22 s for a ResNet-18 and saves about 4 ms of
-# a step of 512 images of 32x32 (an H200, bfloat16), and no less of larger ones.
+# Steps of a training from which on compiling pays on CUDA: it takes about 22 s for a ResNet-18 and saves about 5 ms of
+# a step of 256 or 512 images of 32x32 (an H200, bfloat16), and no less of larger ones.
 COMPILED_FROM = 5000
 
 
@@ -563,7 +563,7 @@ class Trainer(NeuralNet):
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what wraps `module_`, which is made anew, and what else it is, which skorch keeps."""
         state = super().__getstate__()
-        wraps = "_compiled", "_parallel", "_draws", "module", "checkpoint"
+        wraps = "_compiled", "_parallel", "_draws", "_graph", "module", "checkpoint"
         return {name: value for name, value in state.items() if name not in wraps}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -615,7 +615,7 @@ class Trainer(NeuralNet):
         devices = [] if device.type == "cpu" else [device.index or 0]
         with (
             torch.random.fork_rng(devices, device_type="cuda" if device.type == "cpu" else device.type),
-            apart_from_others(device) if self._graphs else nullcontext(),
+            apart_from_others(device) if self._graphs and self.compiled else nullcontext(),
         ):
             return super().fit_loop(X, y, epochs, **kwargs)
 
@@ -835,10 +835,9 @@ class Trainer(NeuralNet):
     def graphed(
         self, loader: ImageLoader, step: Callable[[Batch], dict[str, Any]]
     ) -> Callable[[Batch], dict[str, Any]]:
-        """Take steps as one CUDA graph each, where that is switched on and nothing in them works on the host."""
+        """Take steps as one CUDA graph each, where nothing in them works on the host."""
         graph = self.__dict__.pop("_graph", None)
-        static = loader.compile or not loader.augmentations  # the uncompiled views' sizes vary
-        if not (self._graphs and self.compiled and static and StepGraph.takes(self)):
+        if not (self._graphs and self.compiled and StepGraph.takes(self)):
             return step
         if graph is None or graph.loader is not loader or graph.state != self.state():
             loader.bare = False

@@ -36,6 +36,8 @@ class StepGraph:
 
     def __init__(self, trainer: Trainer, loader: ImageLoader, step: Callable[[Batch], dict[str, Any]]) -> None:
         self.trainer, self.loader, self.step, self.state = trainer, loader, step, trainer.state()
+        device = torch.device(trainer.device)
+        self.rates = [torch.zeros((), device=device) for _ in trainer.optimizer_.param_groups]
         self.left: int | None = WARM_UP
         self.graph: Any = None
 
@@ -61,19 +63,19 @@ class StepGraph:
         dict
             As the step's own; the next one overwrites the tensors in it.
         """
+        for group, rate in zip(self.trainer.optimizer_.param_groups, self.rates, strict=True):
+            rate.fill_(group["lr"])
         if self.graph is None:
-            found = self.step(batch)
+            with reading(self.trainer.optimizer_, self.rates):  # for the same bits as in a graph
+                found = self.step(batch)
             if self.left is not None:
                 self.left -= 1
                 if not self.left:
                     self.left = None
                     self._try(batch)
             return found
-        with torch.no_grad():
-            for name, place in self._places(self.batch).items():
-                place.copy_(getattr(batch, name), non_blocking=True)
-            for group, rate in zip(self.trainer.optimizer_.param_groups, self.rates, strict=True):
-                rate.fill_(group["lr"])
+        for name, place in self._places(self.batch).items():
+            place.copy_(getattr(batch, name), non_blocking=True)
         self.graph.replay()
         batch.views, batch.made = self.batch.views, self.batch.made
         return self.found
@@ -100,8 +102,6 @@ class StepGraph:
         copies = {name: value.clone() for name, value in self._places(batch).items()}
         images, index, draws = copies["images"], copies["index"], cast("torch.Generator", batch.generator)
         self.batch = replace(batch, images=images, views=[], index=index, target=copies.get("target"), made={})
-        groups = self.trainer.optimizer_.param_groups
-        self.rates = [torch.full((), float(group["lr"]), device=batch.images.device) for group in groups]
 
         def whole() -> None:
             self.batch.views = self.loader.views(images, draws, index)

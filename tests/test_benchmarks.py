@@ -106,12 +106,13 @@ def test_goals_are_compared_with_what_was_measured():
         *(row("graph", "SimCLR", "fit, graph", batch, 43_000) for batch in (512, 256)),
         *(row("throughput", "SimCLR", "bare loop, compiled", batch, 44_000) for batch in (512, 256)),
         *(row("others", "SimCLR", "lightly", batch, 9_600) for batch in (512, 256)),
-        *(row("passes", name, "fit, compiled", 512, 34_000) for name in ("SimSiam", "BYOL")),
+        *(row("passes", name, "fit, graph", 512, 34_000) for name in ("SimSiam", "BYOL")),
         *(row("passes", name, "own passes, compiled", 512, 37_000) for name in ("SimSiam", "BYOL")),
         *(row("methods", name, "fit, eager", 256, rate) for name, rate in (("SimCLR", 20_000), ("MoCo", 11_000))),
     ]
     assert gpu.shortfalls(pd.DataFrame(good)) == []
-    worse = [row if row["method"] != "MoCo" else {**row, "images_per_second": 9_000} for row in good[1:]]
+    slower = [row if row["method"] != "MoCo" else {**row, "images_per_second": 9_000} for row in good]
+    worse = [row for row in slower if (row["part"], row["batch"]) != ("graph", 512)]
     said = gpu.shortfalls(pd.DataFrame([*worse, row("methods", "PIRL", "fit, eager", 256, np.nan, "broke")]))
     assert said[0] == "PIRL, fit, eager, batch 256: broke"
     assert "SimCLR, batch 512, images/s: not measured, the goal is 38,000" in said

@@ -235,6 +235,7 @@ def test_a_step_as_one_graph_is_the_same_step(method, params, X, y, monkeypatch)
     replay = torch.cuda.CUDAGraph.replay
     monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda self: (replays.append(self), replay(self))[1])
     settings = {**CUDA, "compile": True, "epochs": 3, "batch_size": 8, **params}
+    monkeypatch.setattr(Trainer, "_graphs", False)
     plain = quick(method, **settings).fit(X, y)
     assert not replays
     monkeypatch.setattr(Trainer, "_graphs", True)
@@ -261,3 +262,25 @@ def test_long_trainings_are_compiled(X, monkeypatch):
     for from_steps, expected in ((2, True), (3, False)):
         monkeypatch.setattr(skssl.engine, "COMPILED_FROM", from_steps)
         assert quick(skssl.SimCLR, device="cuda", epochs=1).fit(X).net_.compiled is expected
+
+
+@pytest.mark.usefixtures("deterministic")
+@pytest.mark.parametrize("method", [skssl.SimCLR, skssl.BYOL, skssl.DINO], ids=lambda method: method.__name__)
+def test_a_training_of_graphs_that_died_goes_on(method, X, y, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    settings = {**CUDA, "compile": True, "epochs": 3, "batch_size": 8}
+    set_learning_rate, left = Trainer.set_learning_rate, [9]
+
+    def dying(self, epoch):
+        left[0] -= 1
+        if left[0] < 0:
+            raise Death
+        set_learning_rate(self, epoch)
+
+    doomed = quick(method, **settings, checkpoint=tmp_path, checkpoint_every="1 us")
+    with monkeypatch.context() as dangerous:
+        dangerous.setattr(Trainer, "set_learning_rate", dying)
+        with pytest.raises(Death):
+            doomed.fit(X, y)
+    resumed = quick(method, **settings, checkpoint=tmp_path).fit(X, y)
+    assert_same_bits(resumed, quick(method, **settings).fit(X, y), X)
