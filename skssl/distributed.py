@@ -401,7 +401,8 @@ class _Normalize(torch.autograd.Function):
         shift, slope = own - average(own)
         slope = gain * scale * slope
         shift = gain * shift - mean * slope
-        found += F.batch_norm(x, torch.zeros_like(mean), torch.ones_like(mean), slope, shift, eps=0.0)  # in one pass
+        one = torch.ones_like(mean)  # plus eps: some versions refuse an eps of zero
+        found += F.batch_norm(x, torch.zeros_like(mean), one, slope, shift, eps=1e-30)  # in one pass
         return found, None if weight is None else of_weight, None if weight is None else of_bias, None, None, None
 
 
