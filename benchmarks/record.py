@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import platform
 import subprocess
 import sys
@@ -29,16 +30,26 @@ def hardware() -> str:
 
 
 def commit() -> str:
-    """Name the commit, with a plus sign if anything but the recorded results has changed since."""
+    """Name the commit, with a plus sign if anything but the recorded results has changed since.
+
+    The environment variable ``SKSSL_COMMIT`` names it where there is no history.
+    """
+    if "SKSSL_COMMIT" in os.environ:
+        return os.environ["SKSSL_COMMIT"]
 
     def git(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             ["git", *arguments], cwd=RESULTS.parent.parent, capture_output=True, text=True, check=False
         )
 
-    name = git("rev-parse", "--short=10", "HEAD").stdout.strip()
+    try:
+        name = git("rev-parse", "--short=10", "HEAD").stdout.strip()
+    except FileNotFoundError:  # no git
+        name = ""
+    if not name:
+        return "unknown"
     changed = git("diff", "--quiet", "HEAD", "--", ".", ":!benchmarks/results").returncode
-    return (name + "+" * bool(changed)) or "unknown"
+    return name + "+" * bool(changed)
 
 
 def recorded(name: str, row: dict[str, Any]) -> bool:

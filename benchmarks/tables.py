@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--save-every", type=float, default=5.0, help="minutes")
     parser.add_argument("--state", type=Path, default=Path("~/.cache/skssl/benchmarks/tables"))
     parser.add_argument("--results", type=Path, default=recording.RESULTS)
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--compile", action="store_true", help="also where it is not worth it")
     arguments = parser.parse_args()
     recording.RESULTS = arguments.results
     until = time.monotonic() + 60 * arguments.minutes
@@ -95,7 +95,7 @@ def main() -> None:
         recipe = ROWS[name]
         folder = arguments.state.expanduser() / "-".join(str(value).replace("/", "") for value in row.values())
         saving = {"checkpoint": folder, "checkpoint_every": f"{arguments.save_every} min"}
-        settings = {"backbone": arguments.backbone, "epochs": arguments.epochs, "compile": arguments.compile}
+        settings = {"backbone": arguments.backbone, "epochs": arguments.epochs, "compile": arguments.compile or "auto"}
         estimator = recipes.make(recipe, **settings, **saving, random_state=seed, verbose=1)
         if not train(estimator, X, y, until):
             print(f"{name}, seed {seed}: the next call goes on")

@@ -42,15 +42,15 @@ from skssl.nn import MLP
 BATCH, SIDE = 256, 32
 
 
-def random_images(batches: int) -> tuple[np.ndarray, np.ndarray]:
+def random_images(batches: int, batch: int = BATCH, side: int = SIDE) -> tuple[np.ndarray, np.ndarray]:
     """Draw images and classes for some batches."""
-    n = batches * BATCH
-    return np.random.default_rng(0).integers(0, 256, (n, SIDE, SIDE, 3), dtype=np.uint8), np.arange(n) % 10
+    n = batches * batch
+    return np.random.default_rng(0).integers(0, 256, (n, side, side, 3), dtype=np.uint8), np.arange(n) % 10
 
 
-def skssl_fit(method: Any, steps: int) -> Callable[[], float]:
+def skssl_fit(method: Any, steps: int, side: int = SIDE) -> Callable[[], float]:
     """Prepare a fit whose images a second come from its own history, the first epoch left out."""
-    pixels, labels = random_images(steps)
+    pixels, labels = random_images(steps, method.batch_size, side)
 
     def run() -> float:
         return method.fit(pixels, labels).history_["images_per_second"].iloc[1:].max()
@@ -75,7 +75,7 @@ def seconds_a_step(step: Callable[[Any], None], batches: Iterator[Any], steps: i
     return best / steps
 
 
-def own_passes(method: Any, steps: int, device: torch.device) -> Callable[[], float]:
+def own_passes(method: Any, steps: int, device: torch.device, side: int = SIDE) -> Callable[[], float]:
     """Prepare a method's own passes and optimiser steps, fed the same ready-made batch again and again.
 
     It has seen as many images as `fit` does, so that queues and memories are as long.
@@ -86,7 +86,8 @@ def own_passes(method: Any, steps: int, device: torch.device) -> Callable[[], fl
             self.batch = batch
 
     keep = Keep()
-    net = clone(method).set_params(epochs=1, callbacks=[keep]).fit(*random_images(steps)).net_
+    images = random_images(steps, method.batch_size, side)
+    net = clone(method).set_params(epochs=1, callbacks=[keep]).fit(*images).net_
     net.module_.train()
 
     def step(batch: Any) -> None:
@@ -96,63 +97,76 @@ def own_passes(method: Any, steps: int, device: torch.device) -> Callable[[], fl
 
     def run() -> float:
         with keeping_memory():  # as in `fit`
-            return BATCH / seconds_a_step(step, itertools.repeat(keep.batch), steps, device)
+            return method.batch_size / seconds_a_step(step, itertools.repeat(keep.batch), steps, device)
 
     return run
 
 
-def written_by_hand(backbone: str, device: torch.device) -> Callable[[Any], None]:
+def written_by_hand(
+    backbone: str, device: torch.device, side: int = SIDE, *, compile: bool = False
+) -> Callable[[Any], None]:
     """Write SimCLR's step as one does by hand: from views to an optimiser's step."""
-    dtype = resolve_precision("auto", device, SIDE)
-    encoder, dim = build_backbone(backbone, (3, SIDE, SIDE))
+    dtype = resolve_precision("auto", device, side)
+    encoder, dim = build_backbone(backbone, (3, side, side))
     projector = MLP((dim, max(dim, 256), 128), output_norm=True, output_affine=True)
     net = nn.Sequential(encoder, projector).to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.4, momentum=0.9, weight_decay=5e-4)
 
-    def step(views: list[torch.Tensor]) -> None:
+    def loss(views: list[torch.Tensor]) -> torch.Tensor:
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             z1, z2 = net(torch.cat(views)).chunk(2)
+        return nt_xent(z1, z2, 0.2)
+
+    loss = torch.compile(loss, dynamic=False) if compile else loss
+
+    def step(views: list[torch.Tensor]) -> None:
         optimizer.zero_grad()
-        nt_xent(z1, z2, 0.2).backward()
+        loss(views).backward()
         optimizer.step()
 
     return step
 
 
-def bare_loop(backbone: str, steps: int, device: torch.device) -> Callable[[], float]:
+def bare_loop(
+    backbone: str, steps: int, device: torch.device, batch: int = BATCH, side: int = SIDE, *, compile: bool = False
+) -> Callable[[], float]:
     """Prepare a loop that is fed the same ready-made views again and again."""
-    step = written_by_hand(backbone, device)
+    step = written_by_hand(backbone, device, side, compile=compile)
     views = [
-        torch.randn(BATCH, 3, SIDE, SIDE, device=device).contiguous(memory_format=torch.channels_last) for _ in range(2)
+        torch.randn(batch, 3, side, side, device=device).contiguous(memory_format=torch.channels_last) for _ in range(2)
     ]
-    return lambda: BATCH / seconds_a_step(step, itertools.repeat(views), steps, device)
+    return lambda: batch / seconds_a_step(step, itertools.repeat(views), steps, device)
 
 
-def kornia_loop(backbone: str, steps: int, device: torch.device) -> Callable[[], float]:
+def kornia_loop(
+    backbone: str, steps: int, device: torch.device, batch: int = BATCH, side: int = SIDE
+) -> Callable[[], float]:
     """Prepare a loop whose images lie on the device, and whose views Kornia makes there, a batch at a time."""
     import kornia.augmentation as K
 
     augment = nn.Sequential(
-        K.RandomResizedCrop((SIDE, SIDE), scale=(0.08, 1.0)),
+        K.RandomResizedCrop((side, side), scale=(0.08, 1.0)),
         K.RandomHorizontalFlip(),
         K.ColorJitter(0.4, 0.4, 0.4, 0.1, p=0.8),
         K.RandomGrayscale(p=0.2),
         K.Normalize(torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)),
     ).to(device)
-    step = written_by_hand(backbone, device)
-    images = torch.from_numpy(random_images(steps)[0]).permute(0, 3, 1, 2).to(device)
+    step = written_by_hand(backbone, device, side)
+    images = torch.from_numpy(random_images(steps, batch, side)[0]).permute(0, 3, 1, 2).to(device)
 
     def batches() -> Iterator[list[torch.Tensor]]:
         while True:
-            for index in torch.randperm(len(images)).split(BATCH):
-                batch = images.index_select(0, index.to(device)).float() / 255
-                yield [augment(batch), augment(batch)]
+            for index in torch.randperm(len(images)).split(batch):
+                chosen = images.index_select(0, index.to(device)).float() / 255
+                yield [augment(chosen), augment(chosen)]
 
-    return lambda: BATCH / seconds_a_step(step, batches(), steps, device)
+    return lambda: batch / seconds_a_step(step, batches(), steps, device)
 
 
-def lightly_loop(backbone: str, steps: int, device: torch.device) -> Callable[[], float]:
-    """Prepare lightly's loop: its transform, image by image in two workers, its head and loss, float32."""
+def lightly_loop(
+    backbone: str, steps: int, device: torch.device, batch: int = BATCH, side: int = SIDE, workers: int = 2
+) -> Callable[[], float]:
+    """Prepare lightly's loop: its transform, image by image in worker processes, its head and loss, float32."""
     from lightly.loss import NTXentLoss
     from lightly.models.modules import SimCLRProjectionHead
     from lightly.transforms import SimCLRTransform
@@ -160,7 +174,7 @@ def lightly_loop(backbone: str, steps: int, device: torch.device) -> Callable[[]
 
     class Pixels(torch.utils.data.Dataset):
         def __init__(self) -> None:
-            self.images, _ = random_images(2 + 2 * steps)  # as many as a run takes
+            self.images, _ = random_images(2 + 2 * steps, batch, side)  # as many as a run takes
 
         def __len__(self) -> int:
             return len(self.images)
@@ -168,21 +182,21 @@ def lightly_loop(backbone: str, steps: int, device: torch.device) -> Callable[[]
         def __getitem__(self, i: int) -> list[torch.Tensor]:
             return transform(Image.fromarray(self.images[i]))
 
-    transform = SimCLRTransform(input_size=SIDE, gaussian_blur=0.0)
-    loader = torch.utils.data.DataLoader(Pixels(), batch_size=BATCH, shuffle=True, num_workers=2)
-    encoder, dim = build_backbone(backbone, (3, SIDE, SIDE))
+    transform = SimCLRTransform(input_size=side, gaussian_blur=0.0)
+    loader = torch.utils.data.DataLoader(Pixels(), batch_size=batch, shuffle=True, num_workers=workers)
+    encoder, dim = build_backbone(backbone, (3, side, side))
     net = nn.Sequential(encoder, SimCLRProjectionHead(dim, max(dim, 256), 128)).to(device)
     criterion, optimizer = NTXentLoss(temperature=0.2), torch.optim.SGD(net.parameters(), lr=0.06, momentum=0.9)
 
-    def step(batch: Any) -> None:
-        x0, x1 = batch
+    def step(views: Any) -> None:
+        x0, x1 = views
         optimizer.zero_grad()
         criterion(net(x0.to(device)), net(x1.to(device))).backward()
         optimizer.step()
 
     def run() -> float:
         batches = iter(loader)  # whose workers end with it: they would go on in the next run's time
-        return BATCH / seconds_a_step(step, batches, steps, device)
+        return batch / seconds_a_step(step, batches, steps, device)
 
     return run
 

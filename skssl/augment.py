@@ -2,12 +2,12 @@
 
 Each step is a small pure function of images and drawn numbers (`resized_crop`, `color_jitter`,
 `gaussian_blur`, …) that computes for every image what torchvision's function of that name computes for one.
-`Augmentation` draws the numbers and runs the steps in torchvision's order: crop, flip, colour jitter, grey,
-blur, solarise, normalise.
+`Augmentation.draw` draws all numbers of a batch, and `Augmentation.apply` runs the steps on them in
+torchvision's order: crop, flip, colour jitter, grey, blur, solarise, normalise.
 
-Nothing here waits for the device. Two choices keep a CPU fast: what can be is a small matrix product an image
-(crop, flip and antialiasing are two, a step of the jitter, grey and normalisation are 3x3), and as many images
-are worked on at a time as fit in a core's cache.
+Nothing here waits for the device. `apply` has static shapes, so that it can be compiled: an image that does
+not get a step goes through it unchanged. A CPU skips what an image does not get, and works on as many images
+at a time as fit in a core's cache.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-import random
-from collections.abc import Callable, Mapping, Sequence
+import types
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from itertools import pairwise
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from skssl.errors import pick
 
 __all__ = [
     "Augmentation",
+    "Draws",
     "MultiCrop",
     "adjust_hue",
     "as_augmentations",
@@ -60,7 +61,9 @@ YIQ_PLANE = _rows(np.linalg.inv(YIQ) @ np.diag([0, 1, 1]) @ YIQ)
 YIQ_QUARTER = _rows(np.linalg.inv(YIQ) @ [[0, 0, 0], [0, 0, 1], [0, -1, 0]] @ YIQ)
 SMALL = 64  # up to this side, in pixels, the presets are those for CIFAR rather than ImageNet
 TABLE_BYTES = 2**24  # up to this size all weights of a crop's filter are kept
+BOXES = 10  # candidates of a crop, as torchvision draws them
 TRIES = 10  # of a crop by a saliency map
+UNCHANGED = 4  # stands for the place of the hue in images whose colours do not change
 CACHED_PIXELS = 131072  # pixels that are worked on at a time on a CPU, so that they stay in its cache
 
 
@@ -109,19 +112,35 @@ def sample_crops(
     >>> bool((left + width).max() <= 48)
     True
     """
-    h, w = size
-    area = _uniform((n, 10), scale[0] * h * w, scale[1] * h * w, generator)
-    aspect = _uniform((n, 10), math.log(ratio[0]), math.log(ratio[1]), generator).exp_()
-    widths, heights = (area * aspect).sqrt_().round_(), (area / aspect).sqrt_().round_()
-    fits = (widths >= 1) & (widths <= w) & (heights >= 1) & (heights <= h)
-    first = fits.byte().argmax(1, keepdim=True)
-    found, height, width = (of.gather(1, first)[:, 0] for of in (fits, heights, widths))
-    y, x = _uniform((2, n), 0, 1, generator)
-    top, left = (y * (h - height + 1)).floor_(), (x * (w - width + 1)).floor_()
+    numbers = torch.rand(n, 2 * BOXES + 2, generator=generator, device=generator.device)
+    corner, sides = _boxes(numbers, size, scale, ratio, _frame(size, ratio, generator.device))
+    return *corner.unbind(1), *sides.unbind(1)
 
-    centred_h, centred_w = min(h, round(w / ratio[0])), min(w, round(h * ratio[1]))
-    centred = ((h - centred_h) // 2, (w - centred_w) // 2, centred_h, centred_w)
-    return tuple(drawn.where(found, centre) for drawn, centre in zip((top, left, height, width), centred, strict=True))
+
+def _boxes(
+    numbers: Tensor, size: Sequence[int], scale: tuple[float, float], ratio: tuple[float, float], frame: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Corners (n, 2) and sides (n, 2) of `sample_crops` from numbers (n, 2 * BOXES + 2) in [0, 1)."""
+    whole, *centre = frame
+    area, shape, place = numbers.split((BOXES, BOXES, 2), 1)
+    half = _between(shape, math.log(ratio[0]) / 2, math.log(ratio[1]) / 2)  # the logarithm of the aspect ratio's root
+    sign = 2 * torch.arange(2, device=numbers.device) - 1
+    sides = (
+        (half[..., None] * sign).exp() * _between(area, *(of * math.prod(size) for of in scale)).sqrt()[..., None]
+    ).round()
+    fits = ((sides >= 1) & (sides <= whole)).all(2)  # (n, BOXES)
+    first = fits.byte().argmax(1, keepdim=True)
+    sides = sides.gather(1, first[..., None].expand(-1, -1, 2))[:, 0]
+    corner = (place * (whole - sides + 1)).floor()
+    found = fits.gather(1, first)
+    return torch.where(found, corner, centre[0]), torch.where(found, sides, centre[1])
+
+
+def _frame(size: Sequence[int], ratio: tuple[float, float], device: torch.device) -> Tensor:
+    """Height and width of images, then the corner and the sides of the largest centred box within a ratio, (3, 2)."""
+    h, w = size
+    height, width = min(h, round(w / ratio[0])), min(w, round(h * ratio[1]))
+    return _constant(((h, w), ((h - height) // 2, (w - width) // 2), (height, width)), device)
 
 
 def salient_crops(candidates: Sequence[Tensor], maps: Tensor) -> tuple[Tensor, ...]:
@@ -208,22 +227,33 @@ def resized_crop(
     >>> resized_crop(images, *box, size=(1, 2), flip=torch.tensor([True]))
     tensor([[[[8.2857, 6.7143]]]])
     """
-    boxes = (top, left, height, width)
-    return _filter(images, *_filters(boxes, images.shape[2:], size, flip, interpolation, padding))
+    pairs, how = zip(images.shape[2:], size, strict=True), (interpolation, padding)
+    tables = [_all_weights(*pair, *how, images.device) for pair in pairs]
+    corner, sides = torch.stack((top, left), 1), torch.stack((height, width), 1)
+    return _filter(images, *_filters(corner, sides, flip, images.shape[2:], size, *how, *tables))
 
 
 def _filters(
-    boxes: Sequence[Tensor],
+    corner: Tensor,
+    sides: Tensor,
+    flip: Tensor | None,
     image_size: Sequence[int],
     size: Sequence[int],
-    flip: Tensor | None,
     interpolation: str,
     padding: int,
+    rows: Tensor | None,
+    columns: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Weights for the rows and for the columns of every image that cut its box out, resize and mirror it."""
-    top, left, height, width = boxes
-    rows = _resampling(top, height, image_size[0], size[0], None, interpolation, padding)
-    return rows, _resampling(left, width, image_size[1], size[1], flip, interpolation, padding)
+    (h, w), how = image_size, (interpolation, padding)
+    if h == w and size[0] == size[1]:  # both at once
+        flips = None if flip is None else (flip[:, None] & (torch.arange(2, device=flip.device) == 1)).flatten()
+        both = _resampling(corner.flatten(), sides.flatten(), h, size[0], flips, *how, rows)
+        return both[::2], both[1::2]
+    return (
+        _resampling(corner[:, 0], sides[:, 0], h, size[0], None, *how, rows),
+        _resampling(corner[:, 1], sides[:, 1], w, size[1], flip, *how, columns),
+    )
 
 
 def _filter(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -239,24 +269,32 @@ def _filter(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def _resampling(
-    start: Tensor, length: Tensor, n_in: int, n_out: int, flip: Tensor | None, interpolation: str, padding: int
+    start: Tensor,
+    length: Tensor,
+    n_in: int,
+    n_out: int,
+    flip: Tensor | None,
+    interpolation: str,
+    padding: int,
+    table: Tensor | None,
 ) -> Tensor:
-    """Weights (n, n_in, n_out) that take intervals of `n_in` pixels to `n_out`, looked up if few are possible."""
-    whole = n_in + 2 * padding
-    intervals = whole * (whole + 1) // 2
-    if 2 * intervals * n_in * n_out * 4 > TABLE_BYTES:
+    """Weights (n, n_in, n_out) that take intervals of `n_in` pixels to `n_out`, looked up where there is a table."""
+    if table is None:
         return _weights(start, length, n_in, n_out, flip, interpolation, padding)
+    whole = n_in + 2 * padding
     start = start + padding
     place = start * (2 * whole + 1 - start) / 2 + length - 1  # all lengths from the first pixel on, from the second, …
     if flip is not None:
-        place = place + intervals * flip
-    return _weights_of_all(n_in, n_out, interpolation, padding, start.device).index_select(0, place.long())
+        place = place + whole * (whole + 1) // 2 * flip
+    return table.index_select(0, place.long())
 
 
 @functools.lru_cache(maxsize=16)
-def _weights_of_all(n_in: int, n_out: int, interpolation: str, padding: int, device: torch.device) -> Tensor:
-    """Weights for all intervals of whole pixels, by their starts and then their ends; then for all mirrored."""
+def _all_weights(n_in: int, n_out: int, interpolation: str, padding: int, device: torch.device) -> Tensor | None:
+    """Weights for all intervals of whole pixels, by their starts and then their ends, then mirrored; None if many."""
     whole = n_in + 2 * padding
+    if whole * (whole + 1) * n_in * n_out * 4 > TABLE_BYTES:
+        return None
     first, last = torch.triu_indices(whole, whole, device=device).float()
     weights = _weights(first - padding, last - first + 1, n_in, n_out, None, interpolation, padding)
     return torch.cat((weights, weights.flip(2)))
@@ -336,13 +374,12 @@ def rotate_quarter(images: Tensor, k: Tensor) -> Tensor:
 
 
 def color_jitter(
-    images: Tensor, factors: Tensor, order: Tensor, shift: Tensor, place: int, hue_space: str = "hsv"
+    images: Tensor, factors: Tensor, place: Tensor, shift: Tensor | None, hue_space: str = "hsv"
 ) -> Tensor:
     """Change brightness, contrast, saturation and hue, each image by amounts and in an order of its own.
 
     The same as torchvision's ``adjust_brightness`` and so on, one after the other, with a clamp to [0, 1]
-    after each. The first three are each a 3x3 matrix and an offset, so that they may differ from image to
-    image. The hue is not, and has the same `place` in the order for all images of a call.
+    after each.
 
     Parameters
     ----------
@@ -351,12 +388,11 @@ def color_jitter(
         channels.
     factors : Tensor of shape (n, 3)
         Of brightness, contrast and saturation, at least 0; 1 leaves an image as it is.
-    order : Tensor of shape (n, 3), int64
-        Which of the three (0, 1, 2, as in `factors`) comes first, second and third.
-    shift : Tensor of shape (n,)
+    place : Tensor of shape (n, 4), int64
+        Where brightness, contrast, saturation and hue come in the order: a permutation of 0, 1, 2, 3. Of
+        shape (n, 3) without the hue.
+    shift : Tensor of shape (n,) or None
         Of the hue, in turns.
-    place : {0, 1, 2, 3}
-        How many of the three come before the hue.
     hue_space : {"hsv", "yiq"}, default="hsv"
         See `adjust_hue`.
 
@@ -368,41 +404,115 @@ def color_jitter(
     Examples
     --------
     >>> images = torch.tensor([0.2, 0.4, 0.6]).view(1, 3, 1, 1)
-    >>> factors, order = torch.tensor([[1.5, 1.0, 0.0]]), torch.tensor([[0, 1, 2]])  # brighter, then grey
-    >>> color_jitter(images, factors, order, torch.zeros(1), place=0).flatten()
+    >>> factors, place = torch.tensor([[1.5, 1.0, 0.0]]), torch.tensor([[0, 1, 2]])  # brighter, then grey
+    >>> color_jitter(images, factors, place, None).flatten()
     tensor([0.5445, 0.5445, 0.5445])
     """
-    n, c, h, w = images.shape
-    matrices, of_mean = _blends(factors, order, c)
-    pixels = images.reshape(n, c, h * w)
-    return _jitter(pixels, matrices, of_mean, _hue_turns(shift, hue_space), place).view(n, c, h, w)
+    luma = _luma(images.shape[1], images.device)
+    turns = None if shift is None else _hue_turns(shift, _yiq(hue_space, images.device))
+    steps = _around_contrast(factors, place, turns, luma)
+    planes = _jitter(_planes(images.flatten(2)), factors[:, 1, None, None], steps, luma)
+    return torch.cat(planes, 1).view(images.shape)
 
 
-def _blends(factors: Tensor, order: Tensor, c: int) -> tuple[Tensor, Tensor]:
-    """Three steps of the jitter as matrices for the pixels and for the mean pixel, both (n, 3, c, c)."""
-    saturates = order == 2
-    factor = factors.gather(1, order)
+Planes = tuple[Tensor, ...]  # one (n, c, pixels), or the channels one by one, see `_planes`
+Turns = tuple[Tensor, Tensor | None]  # what `_hue_turns` gives
+Steps = tuple[Tensor, Tensor | None, Tensor | None]  # what `_around_contrast` gives
+
+
+def _around_contrast(factors: Tensor, place: Tensor, turns: Turns | None, luma: Tensor) -> Steps:
+    """Steps of the jitter, as many for all images: all that may come before contrast, then all that may come after it.
+
+    Each is a matrix (c, c), the identity where an image has no such step. With them come shares (1, 1) of the extremes'
+    sum and which steps are the hue's (1, 1), see `_turn_hue`; None where no clamp depends on an image's colours.
+    """
+    c, most, device = len(luma), place.shape[1] - 1, place.device
+    number = torch.arange(2 * most, device=device)
+    step = torch.where(number < most, number, number - most + 1)  # 0, 1, 2, 1, 2, 3
+    there = torch.where(number < most, step < place[:, 1, None], step > place[:, 1, None])
+    here = (place[:, None] == step[:, None]) & there[..., None]  # (n, 2 * most, which)
+    brighter, _, purer = (here[..., :3] * (factors - 1)[:, None])[..., None, None].unbind(2)
+    eye = torch.eye(c, device=device)
+    matrices = eye * (1 + brighter)
     if c != 3:
-        factor = factor.masked_fill(saturates, 1.0)
-    rest = 1 - factor  # of grey, or of its mean
-    eye, luma = torch.eye(c, device=factors.device), _luma(c, factors.device).expand(c, c)
-    factor, of_gray, of_mean = torch.stack((factor, rest * saturates, rest * (order == 1)))[..., None, None]
-    return factor * eye + of_gray * luma, of_mean * luma
+        return matrices, None, None
+    matrices = matrices + purer * (eye - luma)
+    if turns is None:
+        return matrices, None, None
+    turn, share = turns
+    hue = here[..., 3, None, None]
+    return torch.where(hue, turn[:, None], matrices), *((None, None) if share is None else (hue * share[:, None], hue))
 
 
-def _jitter(
-    pixels: Tensor, matrices: Tensor, of_mean: Tensor, turns: tuple[Tensor, Tensor | None], place: int | None
-) -> Tensor:
-    """The work of `color_jitter` on (n, c, pixels); without the hue where it has no place."""
-    steps = zip(matrices.unbind(1), of_mean.unbind(1), strict=True)
-    for step in range(4):
-        if step == place and pixels.shape[1] == 3:
-            pixels = _turn_hue(pixels, *turns)
-        if step < 3:
-            matrix, share = next(steps)
-            offset = torch.bmm(share, pixels.mean(2, keepdim=True))
+def _jitter(planes: Planes, contrast: Tensor, steps: Steps, luma: Tensor) -> Planes:
+    """The work of `color_jitter`, for images with orders of their own."""
+    matrices, shares, hue = steps
+    most = matrices.shape[1] // 2
+    for number in range(2 * most):
+        if number == most:
+            (gray,) = _mix(luma.expand(len(contrast), 1, -1), planes)
+            rest = (1 - contrast) * gray.mean(2, keepdim=True)
+            planes = tuple((contrast * plane + rest).clamp(0, 1) for plane in planes)
+        mixed = _mix(matrices[:, number], planes)
+        if shares is None or hue is None:
+            planes = tuple(plane.clamp(0, 1) for plane in mixed)
+            continue
+        least, greatest = _extremes(planes)
+        offset, here = (least + greatest) * shares[:, number], hue[:, number]
+        low, high = torch.where(here, least, 0.0), torch.where(here, greatest, 1.0)
+        planes = tuple((plane + offset).clamp(low, high) for plane in mixed)
+    return planes
+
+
+def _planes(pixels: Tensor) -> Planes:
+    """Take (n, c, pixels) apart for a compiler, which then makes one kernel of whatever is done to each pixel."""
+    return pixels.split(1, 1) if torch.compiler.is_compiling() and pixels.shape[1] == 3 else (pixels,)
+
+
+def _last(planes: Sequence[Tensor]) -> Tensor:
+    """Put planes together with the channels last: (n, pixels, c)."""
+    return torch.cat([plane.mT for plane in planes], 2)
+
+
+def _mix(matrices: Tensor, planes: Planes) -> Planes:
+    """Multiply the channels by matrices (n, i, c)."""
+    if len(planes) == 1:
+        return (_product(matrices, planes[0]),)
+    rows = (row[..., None].split(1, 1) for row in matrices.unbind(1))  # (n, 1, 1) each
+    return tuple(functools.reduce(torch.add, (w * plane for w, plane in zip(row, planes, strict=True))) for row in rows)
+
+
+def _extremes(planes: Planes) -> tuple[Tensor, Tensor]:
+    """Each pixel's least and greatest channel, (n, 1, pixels)."""
+    if len(planes) == 1:
+        return planes[0].amin(1, keepdim=True), planes[0].amax(1, keepdim=True)
+    return functools.reduce(torch.minimum, planes), functools.reduce(torch.maximum, planes)
+
+
+def _blends(factors: Tensor, place: Tensor, luma: Tensor) -> tuple[Tensor, Tensor]:
+    """Each step of the jitter but the hue as matrices for the pixels and for the mean pixel, both (n, steps, c, c)."""
+    eye = torch.eye(len(luma), device=place.device)
+    here = place[:, None, :3] == torch.arange(place.shape[1], device=place.device)[:, None]  # (n, steps, which)
+    brighter, sharper, purer = (here * (factors - 1)[:, None])[..., None, None].unbind(2)  # (n, steps, 1, 1)
+    return eye * (1 + brighter + sharper) + purer * (len(luma) == 3) * (eye - luma), -sharper * luma.expand_as(eye)
+
+
+def _jitter_alike(pixels: Tensor, blends: tuple[Tensor, Tensor], turns: Turns | None, hue_at: int) -> Tensor:
+    """The same as `_jitter` for images in all of which the hue comes at one place: it is computed there alone."""
+    for step, (matrix, of_mean) in enumerate(zip(*(of.unbind(1) for of in blends), strict=True)):
+        if step != hue_at:
+            offset = torch.bmm(of_mean, pixels.mean(2, keepdim=True))
             pixels = torch.baddbmm(offset, matrix, pixels).clamp_(0, 1)
+        elif turns is not None and pixels.shape[1] == 3:
+            pixels = _turn_hue(pixels, *turns)
     return pixels
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """A product of matrices (n, i, j) and (n, j, k), of which j is small."""
+    if torch.compiler.is_compiling():  # which makes one kernel of this and of what is done before and after it
+        return (a[..., None] * b[:, None]).sum(2)
+    return torch.bmm(a, b)
 
 
 def adjust_hue(images: Tensor, shift: Tensor, space: str = "hsv") -> Tensor:
@@ -429,23 +539,28 @@ def adjust_hue(images: Tensor, shift: Tensor, space: str = "hsv") -> Tensor:
     >>> adjust_hue(red, torch.tensor([0.5])).flatten().round(decimals=3)  # cyan
     tensor([0., 1., 1.])
     """
-    return _turn_hue(images.flatten(2), *_hue_turns(shift, space)).view(images.shape)
+    return _turn_hue(images.flatten(2), *_hue_turns(shift, _yiq(space, images.device))).view(images.shape)
 
 
-def _hue_turns(shift: Tensor, space: str) -> tuple[Tensor, Tensor | None]:
+def _yiq(space: str, device: torch.device) -> Tensor | None:
+    """YIQ_PLANE and YIQ_QUARTER, where the hue turns in YIQ."""
+    return _constant((YIQ_PLANE, YIQ_QUARTER), device) if space == "yiq" else None
+
+
+def _hue_turns(shift: Tensor, yiq: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Matrices (n, 3, 3) that turn the hue, and for HSV shares (n, 1, 1) of the extremes' sum, see `_turn_hue`."""
-    if space == "yiq":
+    if yiq is not None:
         angle = (shift * (2 * math.pi))[:, None, None]
-        flat, across = _constant(YIQ_PLANE, shift.device), _constant(YIQ_QUARTER, shift.device)
+        flat, across = yiq
         return torch.eye(3, device=shift.device) + (angle.cos() - 1) * flat + angle.sin() * across, None
     # As many thirds of the circle as come nearest, which exchange the channels, and the rest in sixths, in [-1, 1].
     thirds = (shift * 3).round()
     sixths = 6 * shift - 2 * thirds
     of_last, of_next = 2 * sixths.clamp(min=0) - 1, 2 * (-sixths).clamp(min=0) - 1
-    weights = torch.stack((torch.ones_like(shift), of_last, of_next), dim=1)  # of a channel, the last, the next
     place = torch.arange(3, device=shift.device)
-    weights = weights.gather(1, (place - thirds.long()[:, None]) % 3)
-    return weights[:, (place[:, None] - place) % 3], (1 - sixths.abs())[:, None, None]
+    apart = (place[:, None] - place - thirds[:, None, None]) % 3  # (n, 3, 3): a channel from itself, the last, the next
+    of_others = torch.where(apart == 1, of_last[:, None, None], of_next[:, None, None])
+    return torch.where(apart == 0, 1.0, of_others), (1 - sixths.abs())[:, None, None]
 
 
 def _turn_hue(pixels: Tensor, matrices: Tensor, share: Tensor | None) -> Tensor:
@@ -458,12 +573,11 @@ def _turn_hue(pixels: Tensor, matrices: Tensor, share: Tensor | None) -> Tensor:
     and backwards with the neighbours exchanged. Undoing the scale gives what stands here.
     """
     if share is None:
-        return torch.bmm(matrices, pixels).clamp_(0, 1)
+        return _product(matrices, pixels).clamp_(0, 1)
     r, g, b = pixels.unbind(1)
     low, high = torch.minimum(g, b), torch.maximum(g, b)
-    least, most = torch.minimum(r, low, out=low)[:, None], torch.maximum(r, high, out=high)[:, None]
-    turned = torch.bmm(matrices, pixels).addcmul_(least + most, share)
-    return torch.clamp(turned, least, most, out=turned)
+    least, most = torch.minimum(r, low)[:, None], torch.maximum(r, high)[:, None]
+    return _product(matrices, pixels).addcmul_(least + most, share).clamp_(least, most)
 
 
 def grayscale(images: Tensor, where: Tensor) -> Tensor:
@@ -487,14 +601,14 @@ def grayscale(images: Tensor, where: Tensor) -> Tensor:
     tensor([0.5870, 0.5870, 0.5870])
     """
     n, c, h, w = images.shape
-    return torch.bmm(_graying(where, c), images.reshape(n, c, h * w)).view(n, c, h, w)
+    return _product(_graying(where, _luma(c, images.device)), images.reshape(n, c, h * w)).view(n, c, h, w)
 
 
-def _graying(where: Tensor, c: int) -> Tensor:
+def _graying(where: Tensor, luma: Tensor) -> Tensor:
     """Matrices (n, c, c): the identity, or grey in all channels."""
-    share = where.float()[:, None, None] * (c == 3)
-    eye = torch.eye(c, device=where.device)
-    return eye + share * (_luma(c, where.device) - eye)
+    eye = torch.eye(len(luma), device=where.device)
+    share = where.float()[:, None, None] * (len(luma) == 3)
+    return eye + share * (luma - eye)
 
 
 def solarize(images: Tensor, threshold: float, where: Tensor) -> Tensor:
@@ -546,29 +660,127 @@ def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
     >>> gaussian_blur(torch.tensor([[[[0.0, 0, 4, 0, 0]] * 2]]), torch.tensor([0.5]))[0, 0, 0]
     tensor([0.0000, 0.4260, 3.1479, 0.4260, 0.0000])
     """
-    reach = max(1, images.shape[2] // 20)
+    sides = images.shape[2:]
+    return _blur(images, sigma, *(_reflections(side, sides[0], images.device) for side in sides))
+
+
+def _blur(images: Tensor, sigma: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """The work of `gaussian_blur`, with what `_reflections` gives for the rows and for the columns."""
+    reach = len(rows) // 2
     taps = torch.arange(-reach, reach + 1, device=images.device)
-    kernel = (-0.5 * (taps / sigma[:, None]).square()).softmax(1)  # (n, taps)
+    kernel = (-0.5 * (taps / sigma[:, None]).square()).exp()  # (n, taps)
+    kernel = kernel / kernel.sum(1, keepdim=True)
+    return _filter(images, *((kernel @ table.flatten(1)).view(-1, *table.shape[1:]) for table in (rows, columns)))
 
-    def matrices(side: int) -> Tensor:
-        pixel = torch.arange(side, device=images.device)
-        source = (side - 1 - (side - 1 - (pixel[:, None] + taps).abs()).abs()).clamp(min=0)  # (side, taps)
-        table = (source.mT[:, None] == pixel[:, None]).reshape(len(taps), side * side)  # from, to
-        return (kernel @ table.float()).view(-1, side, side)
 
-    return _filter(images, matrices(images.shape[2]), matrices(images.shape[3]))
+@functools.lru_cache(maxsize=16)
+def _reflections(side: int, height: int, device: torch.device) -> Tensor:
+    """Matrices (taps, side, side) of 0 and 1 that shift a side by each tap of a blur, reflected at the borders."""
+    reach = max(1, height // 20)
+    taps, pixel = torch.arange(-reach, reach + 1, device=device), torch.arange(side, device=device)
+    source = (side - 1 - (side - 1 - (pixel[:, None] + taps).abs()).abs()).clamp(min=0)  # (side, taps)
+    return (source.mT[:, None] == pixel[:, None]).float().contiguous()  # tap, from, to
 
 
 # Augmentation
 
 
+class Draws(NamedTuple):
+    """What `Augmentation.draw` has drawn for n views; None where a setting leaves nothing to draw.
+
+    Attributes
+    ----------
+    corner, sides : Tensor of shape (n, 2), float32
+        The crops' tops and lefts, and their heights and widths, in whole pixels.
+    flip : Tensor of shape (n,), bool
+        Which views are mirrored.
+    jitter : Tensor of shape (n,), bool
+        Which have their colours changed.
+    factors : Tensor of shape (n, 3), float32
+        Of brightness, contrast and saturation.
+    shift : Tensor of shape (n,), float32
+        Of the hue, in turns.
+    place : Tensor of shape (n, 4), int64
+        Where brightness, contrast, saturation and hue come in the order. Of shape (n, 3) without the hue.
+    gray, blur : Tensor of shape (n,), bool
+        Which become grey, and which are blurred.
+    sigma : Tensor of shape (n,), float32
+        The blur's deviations.
+    solarize : Tensor of shape (n,), bool
+        Which are solarised.
+    turns : Tensor of shape (n,), int64
+        Quarter-turns.
+    """
+
+    corner: Tensor
+    sides: Tensor
+    flip: Tensor | None = None
+    jitter: Tensor | None = None
+    factors: Tensor | None = None
+    shift: Tensor | None = None
+    place: Tensor | None = None
+    gray: Tensor | None = None
+    blur: Tensor | None = None
+    sigma: Tensor | None = None
+    solarize: Tensor | None = None
+    turns: Tensor | None = None
+
+    def of(self, some: Tensor | slice) -> Draws:
+        """The draws of some of the views."""
+        return Draws(*(drawn if drawn is None else drawn[some] for drawn in self))
+
+
+# How many numbers in [0, 1) each view takes, always and in this order: a crop's, whether it is mirrored, whether it is
+# jittered, by how much, in which order, whether it becomes grey, whether it is blurred, by how much, whether it is
+# solarised, and how it is turned.
+NUMBERS = (2 * BOXES + 2, 1, 1, 4, 1, 1, 1, 1, 1, 1)
+
+
+class _Constants(NamedTuple):
+    """What an augmentation computes with besides images and draws; see `Augmentation._constants`."""
+
+    frame: Tensor  # as `_frame` gives it
+    limits: Tensor  # (2, 4): the least and the greatest factors and shift
+    places: Tensor  # (orders, 3 or 4): all orders of the jitter
+    luma: Tensor  # (c,)
+    gain: Tensor  # (c,)
+    offset: Tensor  # (c,)
+    yiq: Tensor | None
+    rows: Tensor | None  # as `_all_weights` gives them
+    columns: Tensor | None
+    blur_rows: Tensor | None  # as `_reflections` gives them
+    blur_columns: Tensor | None
+
+
+class _Plan(NamedTuple):
+    """Draws, and what follows from them before any pixel is looked at."""
+
+    draws: Draws
+    turns: Tensor | None  # as `_hue_turns` gives them
+    share: Tensor | None
+    blends: Tensor | None  # as `_blends` gives them, where images are worked on in parts
+    of_mean: Tensor | None
+    colors: Tensor  # (n, c, c): grey, and normalisation but for its offset where nothing comes between the two
+
+    def of(self, some: slice) -> _Plan:
+        """The plan of some of the views."""
+        return _Plan(self.draws.of(some), *(tensor if tensor is None else tensor[some] for tensor in self[1:]))
+
+
 def _full_precision(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Keep mixed precision out, for an augmentation that is called within a step."""
+    """Keep lower precisions out, for an augmentation that is called within a step."""
 
     @functools.wraps(call)
     def wrapped(self: Augmentation, images: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         with torch.autocast(images.device.type, enabled=False):
-            return call(self, images, *args, **kwargs)
+            if images.device.type != "cuda" or torch.compiler.is_compiling():
+                return call(self, images, *args, **kwargs)
+            products = torch.backends.cuda.matmul
+            before, products.fp32_precision = products.fp32_precision, "ieee"
+            try:
+                return call(self, images, *args, **kwargs)
+            finally:
+                products.fp32_precision = before
 
     return wrapped
 
@@ -627,9 +839,8 @@ class Augmentation(BaseEstimator):
 
     Notes
     -----
-    Jitter and blur are done to a drawn subset of the batch, whose size is n times the probability, rounded up
-    or down at random so that each image has exactly that probability. Everything else is drawn image by
-    image.
+    Everything is drawn for each image by itself. A call is `draw` and then `apply`. The numbers that are drawn for a
+    view do not depend on which steps there are, so that two settings with one seed crop alike.
 
     References
     ----------
@@ -754,7 +965,12 @@ class Augmentation(BaseEstimator):
     @torch.no_grad()
     @_full_precision
     def __call__(
-        self, images: Tensor, generator: torch.Generator, index: Tensor | None = None, n_views: int = 1
+        self,
+        images: Tensor,
+        generator: torch.Generator,
+        index: Tensor | None = None,
+        n_views: int = 1,
+        compile: bool = False,
     ) -> Tensor:
         """Draw one view of every image, or several.
 
@@ -768,6 +984,9 @@ class Augmentation(BaseEstimator):
             Which images of the training set they are; for `saliency` only.
         n_views : int, default=1
             How many of each, by draws of their own; quicker than as many calls.
+        compile : bool, default=False
+            Whether the views are made by ``torch.compile``. It takes seconds once for each setting and shape in a
+            process; all augmentations of equal parameters share what was compiled.
 
         Returns
         -------
@@ -781,47 +1000,229 @@ class Augmentation(BaseEstimator):
             If a parameter is of the wrong type or out of its range.
         """
         self._ensure_valid()
-        (_, c, h, w), n, device = images.shape, n_views * len(images), images.device
-        jittered = self.jitter if self.brightness or self.contrast or self.saturation or self.hue else 0.0
-        # Shuffled, a part of the batch has the hue first in the order of the jitter, as large a part second, third
-        # and fourth, and the rest is not jittered. The host knows how large the parts are without knowing which
-        # images they hold.
-        order = torch.randperm(n, generator=generator, device=device) if jittered else torch.arange(n, device=device)
-        bounds = _split(n, [jittered * quarter / 4 for quarter in range(1, 5)], generator) if jittered else [0] * 4
-        source = order % len(images)
-        height, width = size = self.size_of(h, w)
-        filters = self._draw_filters((n, h, w), size, index if index is None else index[source], generator)
-        blends, of_mean, matrices, share = self._draw_jitter(n, c, generator)
-        to_gray = _graying(_uniform((n,), 0, 1, generator) < self.gray, c)
-        gain, offset = self._scaling(c, device)
-        blurs = self.blur or self.solarize  # between grey and normalisation, which else are one
-        last = gain * (torch.eye(c, device=device).expand(n, c, c) if blurs else to_gray)
-        offset = offset.flatten().repeat(height * width)
+        size = tuple(images.shape[2:])
+        index = index if index is None or n_views == 1 else index.repeat(n_views)
+        numbers, maps = self._numbers(n_views * len(images), size, generator, index)
+        constants = self._constants(images.shape[1], size, images.device)
+        if compile and not torch.compiler.is_compiling():
+            return _compiled(self, images, numbers, maps, constants)
+        return self._run(images, self._interpret(numbers, size, maps, constants), constants)
 
-        views = torch.empty(n, height * width * c, device=device)
-        images = images.movedim(1, 3)
-        step = max(1, CACHED_PIXELS // (height * width)) if device.type == "cpu" else n
-        for place, (start, stop) in enumerate(pairwise([0, *bounds, n])):
-            for low in range(start, stop, step):
-                some = slice(low, min(low + step, stop))
-                x = images.index_select(0, source[some]).movedim(3, 1)
-                x = _as_float(x) if filters is None else _filter(x, *(of[some] for of in filters))
-                x = x.reshape(-1, c, height * width)
-                if self.interpolation == "bicubic":
-                    x.clamp_(0, 1)
-                if place < 4:
-                    turns = matrices[some], share if share is None else share[some]
-                    x = _jitter(x, blends[some], of_mean[some], turns, place if self.hue else None)
-                if blurs:
-                    x = torch.bmm(to_gray[some], x).view(-1, c, height, width)
-                    x = self._blur_and_solarize(x, generator).flatten(2)
-                x = torch.bmm(x.mT, last[some].mT)  # with the channels last
-                views.index_copy_(0, order[some], x.view(-1, height * width * c).add_(offset))
-        views = views.view(n, height, width, c).movedim(3, 1)
+    @torch.no_grad()
+    def draw(self, n: int, size: tuple[int, int], generator: torch.Generator, index: Tensor | None = None) -> Draws:
+        """Draw all numbers of n views, in one call of the generator.
+
+        Parameters
+        ----------
+        n : int
+            How many views.
+        size : tuple of int
+            Height and width of the images.
+        generator : torch.Generator
+            What is drawn from; the draws lie on its device.
+        index : int64 Tensor of shape (n,), optional
+            Which images of the training set the views are of; for `saliency` only.
+
+        Returns
+        -------
+        Draws
+            The draws.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is of the wrong type or out of its range.
+
+        Examples
+        --------
+        >>> augment = Augmentation(flip=0.0, jitter=1.0)
+        >>> draws = augment.draw(4, (32, 32), torch.Generator().manual_seed(0))
+        >>> draws.sides.shape, draws.flip, draws.jitter
+        (torch.Size([4, 2]), None, tensor([True, True, True, True]))
+        """
+        self._ensure_valid()
+        numbers, maps = self._numbers(n, size, generator, index)
+        return self._interpret(numbers, size, maps, self._constants(3, size, generator.device))
+
+    @torch.no_grad()
+    @_full_precision
+    def apply(self, images: Tensor, draws: Draws) -> Tensor:
+        """Make the views that draws describe: a pure function, whose shapes depend on those of its arguments alone.
+
+        Parameters
+        ----------
+        images : Tensor of shape (n, c, h, w)
+            uint8, or float in [0, 1], on any device and in any memory format.
+        draws : Draws
+            Of ``n_views * n`` views, by `draw`. View i is one of image i % n.
+
+        Returns
+        -------
+        Tensor of shape (n_views * n, c, height, width), float32
+            The views, as a call returns them.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is of the wrong type or out of its range.
+
+        Examples
+        --------
+        >>> images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
+        >>> augment = Augmentation(jitter=0.0)
+        >>> draws = augment.draw(16, (32, 32), torch.Generator().manual_seed(0))
+        >>> augment.apply(images, draws).shape
+        torch.Size([16, 3, 32, 32])
+        """
+        self._ensure_valid()
+        return self._run(images, draws, self._constants(images.shape[1], tuple(images.shape[2:]), images.device))
+
+    def _numbers(
+        self, n: int, size: tuple[int, int], generator: torch.Generator, index: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Numbers (n, k) in [0, 1) from which the draws of n views follow, and the images' saliency maps (n, h, w)."""
+        maps = self._salient(index, size)
+        k = sum(NUMBERS) + (0 if maps is None else TRIES * NUMBERS[0] + 1)
+        return torch.rand(n, k, generator=generator, device=generator.device), maps
+
+    def _interpret(self, numbers: Tensor, size: tuple[int, int], maps: Tensor | None, constants: _Constants) -> Draws:
+        """Draws that follow from `_numbers`."""
+        n, reach = len(numbers), self.crop_padding
+        crop, *others, more = numbers.split([*NUMBERS, numbers.shape[1] - sum(NUMBERS)], 1)
+        flip, jitter, amounts, order, gray, blur, sigma, solarize, turns = others
+        corner, sides = crop.new_zeros(n, 2), constants.frame[0].expand(n, 2)
+        if reach:
+            corner = (crop[:, -2:] * (2 * reach + 1)).floor() - reach
+        elif self.crop_scale and maps is not None:
+            crops = torch.cat((crop, more[:, :-1]), 1).view(-1, NUMBERS[0])
+            boxes = _boxes(crops, size, self.crop_scale, self.crop_ratio, constants.frame)
+            candidates = [side for box in boxes for side in box.view(n, -1, 2).unbind(2)]
+            by_map = more[:, -1] < self.good_crops
+            chosen = salient_crops(candidates, maps)
+            mine = [torch.where(by_map, a, b[:, -1]) for a, b in zip(chosen, candidates, strict=True)]
+            corner, sides = torch.stack(mine[:2], 1), torch.stack(mine[2:], 1)
+        elif self.crop_scale:
+            corner, sides = _boxes(crop, size, self.crop_scale, self.crop_ratio, constants.frame)
+        drawn: dict[str, Any] = {"corner": corner, "sides": sides}
+        chances = {"flip": flip, "jitter": jitter, "gray": gray, "blur": blur, "solarize": solarize}
+        for name, number in chances.items():
+            if getattr(self, name):
+                drawn[name] = number[:, 0] < getattr(self, name)
+        if "jitter" in drawn:
+            low, high = constants.limits
+            amounts = torch.lerp(low, high, amounts)
+            order = (order[:, 0] * len(constants.places)).long()
+            drawn |= {"factors": amounts[:, :3], "place": constants.places.index_select(0, order)}
+            if self.hue:
+                drawn["shift"] = amounts[:, 3]
+        if self.blur:
+            drawn["sigma"] = _between(sigma[:, 0], *self.blur_sigma)
         if self.quarter_turn:
-            k = _uniform((n,), 0, 4 / self.quarter_turn, generator).long()  # from 4 on an image stays as it is
-            views = rotate_quarter(views, k * (k < 4)).contiguous(memory_format=torch.channels_last)
-        return views
+            k = (turns[:, 0] * (4 / self.quarter_turn)).long()  # from 4 on an image stays as it is
+            drawn["turns"] = k * (k < 4)
+        return Draws(**drawn)
+
+    def _run(self, images: Tensor, draws: Draws, constants: _Constants) -> Tensor:
+        """The work of `apply`: all at once, or in parts on a CPU."""
+        size = images.shape[2:]
+        if images.device.type != "cpu" or torch.compiler.is_compiling():
+            return self._views(images, self._plan(draws, size, constants), constants)
+        n, c, (height, width) = len(draws.corner), images.shape[1], self.size_of(*size)
+        rows, counts = _by_hue(draws)
+        plan, source = self._plan(draws.of(rows), size, constants, in_parts=True), rows % len(images)
+        views, images = torch.empty(n, height * width * c), images.movedim(1, 3)
+        for hue_at, some in _parts(counts, max(1, CACHED_PIXELS // (height * width))):
+            x = images.index_select(0, source[some]).movedim(3, 1)
+            x = self._views(x, plan.of(some), constants, hue_at)
+            views.index_copy_(0, rows[some], x.movedim(1, 3).reshape(len(x), -1))
+        return views.view(n, height, width, c).movedim(3, 1)
+
+    def _plan(self, draws: Draws, size: Sequence[int], constants: _Constants, in_parts: bool = False) -> _Plan:
+        """Make matrices of the changes of colour."""
+        blends = of_mean = turns = share = None
+        if draws.jitter is not None and in_parts:
+            blends, of_mean = _blends(draws.factors, draws.place, constants.luma)
+        if draws.shift is not None:
+            turns, share = _hue_turns(draws.shift, constants.yiq)
+        colors = torch.eye(len(constants.luma), device=draws.corner.device).expand(len(draws.corner), -1, -1)
+        if draws.gray is not None:
+            colors = _graying(draws.gray, constants.luma)
+        if draws.blur is None and draws.solarize is None:
+            colors = constants.gain[:, None] * colors
+        return _Plan(draws, turns, share, blends, of_mean, colors)
+
+    def _views(self, images: Tensor, plan: _Plan, constants: _Constants, hue_at: int | None = None) -> Tensor:
+        """Views by a plan. Told where the hue comes in all of them, see `_by_hue`, it skips what none of them gets."""
+        draws = plan.draws
+        n, (c, *size) = len(draws.corner), images.shape[1:]
+        height, width = self.size_of(*size)
+        if torch.compiler.is_compiling():
+            images = _as_float(images)  # in one kernel with what follows
+        if n != len(images):
+            images = images.movedim(1, 3).repeat(n // len(images), 1, 1, 1).movedim(3, 1)
+        cropped = self.crop_padding or self.crop_scale or draws.flip is not None or [height, width] != size
+        x = self._crop(images, draws, constants) if cropped else _as_float(images)
+        x = x.reshape(n, c, height * width)
+        if self.interpolation == "bicubic":
+            x = x.clamp(0, 1)
+        planes = _planes(x)
+        if draws.jitter is not None and hue_at != UNCHANGED:
+            turns = None if plan.turns is None else (plan.turns, plan.share)
+            if hue_at is None:
+                steps = _around_contrast(draws.factors, draws.place, turns, constants.luma)
+                changed = _jitter(planes, draws.factors[:, 1, None, None], steps, constants.luma)
+                where = draws.jitter[:, None, None]
+                planes = tuple(torch.where(where, new, old) for new, old in zip(changed, planes, strict=True))
+            else:
+                planes = (_jitter_alike(x, (plan.blends, plan.of_mean), turns, hue_at),)
+        colors = plan.colors
+        if draws.blur is not None or draws.solarize is not None:
+            x = _last(_mix(colors, planes)).view(n, height, width, c).movedim(3, 1)
+            if draws.blur is not None:
+                x = self._blur(x, draws, constants, hue_at)
+            if draws.solarize is not None:
+                x = solarize(x, self.solarize_threshold, draws.solarize)
+            planes, colors = _planes(x.flatten(2)), constants.gain.diag().expand(n, c, c)
+        if len(planes) > 1:
+            offsets = constants.offset.split(1)
+            x = _last([plane + offset for plane, offset in zip(_mix(colors, planes), offsets, strict=True)])
+        else:
+            x = _product(planes[0].mT, colors.mT).view(n, -1).add_(constants.offset.repeat(height * width))
+        x = x.view(n, height, width, c).movedim(3, 1)  # with the channels last
+        if draws.turns is not None:
+            x = rotate_quarter(x, draws.turns).contiguous(memory_format=torch.channels_last)
+        return x
+
+    def _crop(self, images: Tensor, draws: Draws, constants: _Constants) -> Tensor:
+        """Cut out the boxes, and mirror."""
+        size = images.shape[2:]
+        how = self.interpolation, self.crop_padding, constants.rows, constants.columns
+        return _filter(images, *_filters(draws.corner, draws.sides, draws.flip, size, self.size_of(*size), *how))
+
+    def _blur(self, x: Tensor, draws: Draws, constants: _Constants, hue_at: int | None) -> Tensor:
+        """Blur some of the images, and of a part those alone."""
+        tables = constants.blur_rows, constants.blur_columns
+        if hue_at is None:
+            return torch.where(draws.blur[:, None, None, None], _blur(x, draws.sigma, *tables), x)
+        some = draws.blur.nonzero()[:, 0]
+        return x.index_copy_(0, some, _blur(x.index_select(0, some), draws.sigma.index_select(0, some), *tables))
+
+    def _constants(self, c: int, size: tuple[int, int], device: torch.device) -> _Constants:
+        """All constants for images of a shape; they move to a device once, since the host waits for each such move."""
+        sides, how = self.size_of(*size), (self.interpolation, self.crop_padding, device)
+        limits = [(max(0, 1 - reach), 1 + reach) for reach in (self.brightness, self.contrast, self.saturation)]
+        gain, offset = self._scaling(c, device)
+        return _Constants(
+            _frame(size, self.crop_ratio, device),
+            _constant(tuple(zip(*limits, (-self.hue, self.hue), strict=True)), device),
+            _places(4 if self.hue else 3, device),
+            _luma(c, device),
+            gain,
+            offset,
+            _yiq(self.hue_space, device),
+            *(_all_weights(n_in, n_out, *how) for n_in, n_out in zip(size, sides, strict=True)),
+            *(_reflections(side, sides[0], device) if self.blur else None for side in sides),
+        )
 
     @torch.no_grad()
     @_full_precision
@@ -846,7 +1247,7 @@ class Augmentation(BaseEstimator):
         """
         self._ensure_valid()
         n, c, h, w = images.shape
-        gain, offset = (of.flatten().repeat(w) for of in self._scaling(c, images.device))
+        gain, offset = (of.repeat(w) for of in self._scaling(c, images.device))
         gain = gain / 255 if images.dtype == torch.uint8 else gain
         rows = images.movedim(1, 3).reshape(n * h, w * c)  # long ones, so that a CPU takes many numbers at a time
         return torch.addcmul(offset, rows.float(), gain).view(n, h, w, c).movedim(3, 1)
@@ -895,7 +1296,7 @@ class Augmentation(BaseEstimator):
         tensor([0.2500, 0.2500, 0.2500])
         """
         self._ensure_valid()
-        gain, offset = self._scaling(views.shape[1], views.device)
+        gain, offset = (of[:, None] for of in self._scaling(views.shape[1], views.device))
         return ((views.flatten(2) - offset) / gain).view(views.shape)
 
     def size_of(self, h: int, w: int) -> tuple[int, int]:
@@ -916,29 +1317,15 @@ class Augmentation(BaseEstimator):
         >>> Augmentation(size=24).size_of(16, 32)
         (24, 24)
         """
-        height, width = np.broadcast_to((h, w) if self.size is None else self.size, 2).tolist()
-        return height, width
+        if self.size is None:
+            return h, w
+        height, width = (self.size, self.size) if isinstance(self.size, Integral) else self.size
+        return int(height), int(width)
 
-    def _draw_filters(
-        self, shape: tuple[int, int, int], size: tuple[int, int], index: Tensor | None, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor] | None:
-        """Draw crops and flips of n images of a size, as weights; None where images stay as they are."""
-        n, h, w = shape
-        flip = _uniform((n,), 0, 1, generator) < self.flip if self.flip else None
-        boxes = (*torch.zeros(2, n, device=generator.device), *_constant((h, w), generator.device).expand(n, 2).T)
-        if self.crop_padding:
-            reach = 2 * self.crop_padding + 1
-            boxes = (*(_uniform((2, n), 0, reach, generator).floor_() - self.crop_padding), *boxes[2:])
-        elif self.crop_scale and self.saliency is not None:
-            boxes = self._salient(index, (h, w), generator)
-        elif self.crop_scale:
-            boxes = sample_crops(n, (h, w), self.crop_scale, self.crop_ratio, generator)
-        elif flip is None and size == (h, w):
+    def _salient(self, index: Tensor | None, size: tuple[int, int]) -> Tensor | None:
+        """Saliency maps of images at their size, (n, h, w)."""
+        if self.saliency is None:
             return None
-        return _filters(boxes, (h, w), size, flip, self.interpolation, self.crop_padding)
-
-    def _salient(self, index: Tensor | None, size: tuple[int, int], generator: torch.Generator) -> tuple[Tensor, ...]:
-        """Draw boxes as `sample_crops` does, and choose by the maps."""
         if index is None:
             raise ValueError("An Augmentation with saliency maps must be told which images it is given: index is None.")
         maps = getattr(self, "_maps", None)
@@ -946,41 +1333,75 @@ class Augmentation(BaseEstimator):
             # They move to the device once, since the host waits for each such move.
             self._maps = maps = self.saliency, torch.as_tensor(self.saliency, dtype=torch.float32).to(index.device)
         own = maps[1].index_select(0, index)[:, None]  # (n, 1, h', w')
-        own = torch.nn.functional.interpolate(own, size, mode="bilinear", antialias=True)[:, 0]
-        n = len(index)
-        drawn = sample_crops(n * (TRIES + 1), size, self.crop_scale or (1, 1), self.crop_ratio, generator)
-        candidates = [side.view(n, TRIES + 1) for side in drawn]
-        by_map = _uniform((n,), 0, 1, generator) < self.good_crops
-        chosen = salient_crops(candidates, own)
-        return tuple(torch.where(by_map, a, b[:, -1]) for a, b in zip(chosen, candidates, strict=True))
-
-    def _draw_jitter(self, n: int, c: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Draw the jitter of n images: matrices for the pixels and for their mean, and the turns of the hue."""
-        limits = [(max(0, 1 - reach), 1 + reach) for reach in (self.brightness, self.contrast, self.saturation)]
-        low, high = _constant((*limits, (-self.hue, self.hue)), generator.device).unbind(1)
-        drawn = torch.lerp(low, high, _uniform((n, 4), 0, 1, generator))
-        order = _uniform((n, 3), 0, 1, generator).argsort(1)
-        return *_blends(drawn[:, :3], order, c), *_hue_turns(drawn[:, 3], self.hue_space)
-
-    def _blur_and_solarize(self, views: Tensor, generator: torch.Generator) -> Tensor:
-        """Blur a drawn subset, and solarise."""
-        n = len(views)
-        if self.blur:
-            chosen = torch.randperm(n, generator=generator, device=views.device)
-            chosen = chosen[: _split(n, [self.blur], generator)[0]]
-            sigma = _uniform((len(chosen),), *self.blur_sigma, generator)
-            views.index_copy_(0, chosen, gaussian_blur(views.index_select(0, chosen), sigma))
-        if self.solarize:
-            views = solarize(views, self.solarize_threshold, _uniform((n,), 0, 1, generator) < self.solarize)
-        return views
+        return torch.nn.functional.interpolate(own, size, mode="bilinear", antialias=True)[:, 0]
 
     def _scaling(self, c: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """What normalisation multiplies the channels (c, 1) by, and then adds."""
+        """What normalisation multiplies c channels by, and then adds."""
         mean, std = ((*map(float, of),) if c == 3 else (sum(of) / 3,) * c for of in (self.mean, self.std))
         return (
-            _constant(tuple((1 / s,) for s in std), device),
-            _constant(tuple((-m / s,) for m, s in zip(mean, std, strict=True)), device),
+            _constant(tuple(1 / s for s in std), device),
+            _constant(tuple(-m / s for m, s in zip(mean, std, strict=True)), device),
         )
+
+
+def _by_hue(draws: Draws) -> tuple[Tensor, list[int]]:
+    """Put views in an order in which the hue of the first comes first, then second, …, last those that do not change.
+
+    Returns the order, and how many there are of each. Without a hue all that change count as the fourth.
+    """
+    hue_at = torch.full((len(draws.corner),), UNCHANGED)
+    if draws.jitter is not None:
+        hue_at = torch.where(draws.jitter, UNCHANGED - 1 if draws.shift is None else draws.place[:, 3], hue_at)
+    return hue_at.argsort(stable=True), hue_at.bincount(minlength=UNCHANGED + 1).tolist()
+
+
+def _parts(counts: Sequence[int], most: int) -> Iterator[tuple[int, slice]]:
+    """Slices of `most` views at a time, with the group of `_by_hue` that they belong to."""
+    start = 0
+    for group, count in enumerate(counts):
+        stop = start + count
+        for low in range(start, stop, most):
+            yield group, slice(low, min(low + most, stop))
+        start = stop
+
+
+_COMPILED: dict[tuple[Any, ...], Callable[..., Tensor]] = {}  # by settings and shapes
+
+
+def _compiled(
+    augment: Augmentation, images: Tensor, numbers: Tensor, maps: Tensor | None, constants: _Constants
+) -> Tensor:
+    """Make views by what was compiled for their setting and shapes, and compile that the first time."""
+    settings: dict[str, Any] = {
+        field.name: _plain(getattr(augment, field.name)) for field in fields(augment) if field.name != "saliency"
+    }
+    shapes = (images.shape, images.stride(), images.dtype, images.device, numbers.shape, maps is None)
+    key = (*settings.values(), *shapes)
+    if key in _COMPILED:
+        return _COMPILED[key](images, numbers, maps, constants)
+    fixed = Augmentation(**settings)
+
+    def views(images: Tensor, numbers: Tensor, maps: Tensor | None, constants: _Constants) -> Tensor:
+        size = tuple(images.shape[2:])
+        plan = fixed._plan(fixed._interpret(numbers, size, maps, constants), size, constants)
+        return fixed._views(images, plan, constants)
+
+    # Dynamo counts recompilations by code object, of which each setting and shape has its own.
+    own = types.FunctionType(views.__code__.replace(), views.__globals__, "views", None, views.__closure__)
+    compiled = torch.compile(own, dynamic=False, fullgraph=True)
+    try:
+        made = compiled(images, numbers, maps, constants)
+    except Exception as error:
+        warnings.warn(f"Views are not compiled, since torch.compile fails: {error!r}", stacklevel=3)
+        compiled, made = views, views(images, numbers, maps, constants)
+    _COMPILED[key] = compiled
+    return made
+
+
+def _plain(value: Any) -> Any:
+    """A parameter as Python's own numbers and tuples."""
+    value = np.asarray(value).tolist()
+    return tuple(value) if isinstance(value, list) else value
 
 
 # What labels are learned with: torchvision's random resized crop and flip
@@ -1195,22 +1616,9 @@ def _as_float(images: Tensor) -> Tensor:
     return images.float() / 255 if images.dtype == torch.uint8 else images.float()
 
 
-def _split(n: int, shares: Sequence[float], generator: torch.Generator) -> list[int]:
-    """Bounds among n that hold each share of them on average, from one draw on the host.
-
-    A draw from a device's generator would have to be waited for, so that there the state of the generator,
-    which the host knows, seeds the draw.
-    """
-    if generator.device.type == "cpu":
-        drawn = torch.rand((), generator=generator).item()
-    else:
-        drawn = random.Random(f"{generator.initial_seed()} {generator.get_offset()}").random()
-    return [int(n * share + drawn) for share in shares]
-
-
-def _uniform(shape: tuple[int, ...], low: float, high: float, generator: torch.Generator) -> Tensor:
-    """Draws from [low, high), on the generator's device."""
-    return torch.empty(shape, device=generator.device).uniform_(low, high, generator=generator)
+def _between(numbers: Tensor, low: float, high: float) -> Tensor:
+    """Numbers in [0, 1) stretched to [low, high)."""
+    return numbers * (high - low) + low
 
 
 def _reals(value: Any, count: int) -> bool:
@@ -1222,6 +1630,12 @@ def _reals(value: Any, count: int) -> bool:
 def _constant(values: tuple[Any, ...], device: torch.device) -> Tensor:
     """A small tensor, which moves to a device once, since the host waits for each such move."""
     return torch.tensor(values, dtype=torch.float32, device=device)
+
+
+@functools.lru_cache(maxsize=8)
+def _places(steps: int, device: torch.device) -> Tensor:
+    """All permutations of 0, 1, … (steps! of them, steps)."""
+    return torch.tensor(list(itertools.permutations(range(steps))), device=device)
 
 
 def _luma(c: int, device: torch.device) -> Tensor:

@@ -126,9 +126,11 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         BYOL, SwAV and SimSiam what EffSSL found best for rotation on CIFAR-10.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         What the networks train in, and `transform` computes in. "auto" is bfloat16 where the hardware computes in it
-        (on a CPU for images from 16 pixels on). Losses compute in float32.
-    compile : bool, default=False
-        Whether to compile the step with ``torch.compile``. Where that fails, training says so and goes on without.
+        (on a CPU for images from 16 pixels on). Losses compute in float32; in a training on CUDA with "auto" their
+        products of matrices are TF32.
+    compile : {"auto"} or bool, default="auto"
+        Whether to compile the step with ``torch.compile``. "auto" does where it pays: on CUDA, in one process, if 5,000
+        steps or more are planned (`epochs` times steps an epoch). Where it fails, training says so and goes on without.
     device : str or torch.device, default="auto"
         "auto" is CUDA, else MPS, else the CPU.
     callbacks : list of skorch callbacks, default=None
@@ -181,7 +183,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     aux: Any = None
     aux_weight: Any = None
     precision: str = "auto"
-    compile: bool = False
+    compile: bool | str = "auto"
     device: Any = "auto"
     callbacks: Any = None
     on_bad_image: str = "raise"
@@ -216,7 +218,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         "warmup_epochs": [Interval(Real, 0, None, closed="left"), None],
         "aux_weight": [Interval(Real, 0, None, closed="left"), dict, None],
         "precision": [str],
-        "compile": ["boolean"],
+        "compile": ["boolean", StrOptions({"auto"})],
         "device": [str, torch.device],
         "callbacks": [list, StrOptions({"disable"}), None],
         "on_bad_image": [StrOptions({"raise", "skip"})],
@@ -251,6 +253,17 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             Number of training images.
         """
         raise NotImplementedError
+
+    def prepare(self, net: Objective, batch: Batch) -> None:
+        """Put on the batch, in ``made``, what a compiled step cannot make: further views, drawn by its generator.
+
+        Parameters
+        ----------
+        net : Objective
+            The network.
+        batch : Batch
+            The batch.
+        """
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:
         """Compute the method's losses by name; what requires no gradient is recorded, but not minimised.
@@ -610,6 +623,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             weight_decay=self.setting("weight_decay"),
             constant=self.constant,
             dtype=dtype,
+            tf32=self.precision == "auto",
             seed=seed,
             optimizer=self.setting("optimizer"),
             lr=self.setting("lr"),

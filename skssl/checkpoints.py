@@ -264,18 +264,14 @@ def pack(trainer: Trainer, place: Place) -> tuple[dict[str, Any], dict[str, Tens
     if place.chosen is not None:
         tensors["chosen"] = place.chosen
     rows = [{name: value for name, value in row.items() if name != "batches"} for row in trainer.history]
+    flags, learns = trainer.state()
     numbers: dict[str, Any] = {
         "seed": trainer.seed,
         "history": rows[:-1] if place.step else rows,  # the row of an epoch under way is made anew
         "step": place.step,
         "seconds": place.seconds,
-        "learns": [name for name, parameter in net.named_parameters() if parameter.requires_grad],
-        "flags": {
-            f"{path}.{name}": value
-            for path, part in net.named_modules()
-            for name, value in vars(part).items()
-            if type(value) in (bool, int, float)
-        },
+        "learns": learns,
+        "flags": flags,
     }
     states = {f"optimizer.{i}": trainer.optimizer_.state.get(p, {}) for i, p in enumerate(moved_by(trainer.optimizer_))}
     states |= {

@@ -182,6 +182,36 @@ def in_precision(dtype: torch.dtype, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
+@contextmanager
+def matmul_precision(precision: str | None, device: torch.device) -> Iterator[None]:
+    """Compute products of float32 matrices on CUDA in a precision for a while.
+
+    Parameters
+    ----------
+    precision : {"highest", "high"} or None
+        As ``torch.set_float32_matmul_precision`` has it: "highest" is float32, "high" TF32, with ten bits of mantissa
+        and many times faster. None leaves all as it is.
+    device : torch.device
+        Where. On others than CUDA nothing changes.
+
+    Examples
+    --------
+    >>> with matmul_precision("high", torch.device("cpu")):
+    ...     torch.get_float32_matmul_precision()
+    'highest'
+    """
+    if precision is None or device.type != "cuda":
+        yield
+        return
+    # Not by ``torch.backends.cuda.matmul.fp32_precision``: where both ways are mixed, torch.compile fails.
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def autocast_for(images: torch.Tensor) -> torch.autocast:
     """Keep autocast as it is for a pass through an encoder, but off where bfloat16 is wrong.
 

@@ -136,6 +136,9 @@ class _Step:
         nn.init.zeros_(net.head.bias)
         net.teacher = self.teacher
 
+    def prepare(self, net: Objective, batch: Batch) -> None:
+        """Make nothing but the views."""
+
     def before_epoch(self, net: Objective, epoch: int, encode: Callable[[nn.Module], Tensor]) -> None:
         """Bring the teacher back to evaluation mode."""
         if net.teacher is not None:
@@ -200,8 +203,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         Epochs in which the rates rise from 0.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         What the network trains in, as for the methods. Predictions are made in float32.
-    compile : bool, default=False
-        Whether to compile the step with ``torch.compile``.
+    compile : {"auto"} or bool, default="auto"
+        Whether to compile the step with ``torch.compile``, as for the methods.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is one, else Apple's MPS, else the CPU.
     callbacks : list of skorch callbacks, default=None
@@ -242,7 +245,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
     schedule: str | Sequence[float] = (0.6, 0.8)
     warmup_epochs: float = 0.0
     precision: str = "auto"
-    compile: bool = False
+    compile: bool | str = "auto"
     device: Any = "auto"
     callbacks: Any = None
     random_state: Any = None
@@ -406,6 +409,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
             rates={"head": self.head_lr},
             collapsible=False,
             dtype=resolve_precision(self.precision, device, min(images.shape[1:])),
+            tf32=self.precision == "auto",
             seed=seed,
             optimizer=self.optimizer,
             lr=self.backbone_lr,

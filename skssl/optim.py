@@ -277,7 +277,9 @@ def make_optimizer(
             part = name.split(".")[0]
             decayed = kind is not torch.optim.AdamW or parameter.ndim > 1
             groups.setdefault(((rates or {}).get(part, lr), part not in constant, decayed), []).append(parameter)
-    options: dict[str, Any] = {"momentum": momentum, "fused": True}
+    options: dict[str, Any] = {"momentum": momentum}
+    if issubclass(kind, (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)):  # others cannot on all devices
+        options["fused"] = True
     params = [
         {
             "params": params,

@@ -1,7 +1,13 @@
 """What several test files share: the estimators in a quick setting, tiny images, and features."""
 
+import warnings
+
 import numpy as np
 import pytest
+
+with warnings.catch_warnings():  # skorch imports torch_geometric where that is installed, which warns
+    warnings.simplefilter("ignore")
+    import skorch  # noqa: F401
 
 import skssl
 from skssl.datasets import make_shapes

@@ -81,7 +81,7 @@ def test_a_training_that_died_ends_where_another_ends(method, step, X, y, tmp_pa
         {"aux": ["jigsaw", Rotation(label_noise=0.3)], "schedule": "epoch_cosine"},
         {"backbone": dropping, "schedule": "constant"},
     ],
-    ids=lambda params: ", ".join(map(str, params.values())),
+    ids=lambda params: ", ".join(getattr(value, "__name__", str(value)) for value in params.values()),
 )
 def test_whatever_is_trained_with_goes_on(params, X, tmp_path):
     with pytest.raises(Death):

@@ -11,7 +11,7 @@ from test_methods import Look, built, drift, reached
 from torch import nn
 
 import skssl
-from skssl import losses
+from skssl import distributed, losses
 from skssl.clusters import concentration
 from skssl.distributed import grouped, synchronized
 from skssl.images import as_images
@@ -79,7 +79,9 @@ def normalising():
 
 @pytest.mark.parametrize(("n", "groups"), [(24, 4), (27, 5), (6, 1)])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_one_pass_in_groups_is_the_groups_one_after_the_other(n, groups, layout):
+@pytest.mark.parametrize("by_moments", [False, True])
+def test_one_pass_in_groups_is_the_groups_one_after_the_other(n, groups, layout, by_moments, monkeypatch):
+    monkeypatch.setattr(distributed._InGroups, "BY_MOMENTS", ("cpu",) if by_moments else ())
     one, other = normalising(), normalising()
     kinds = [type(part) for part in one]
     for _ in range(3):
@@ -100,13 +102,15 @@ def test_one_pass_in_groups_is_the_groups_one_after_the_other(n, groups, layout)
     assert not any("groups" in vars(part) for part in other if isinstance(part, nn.BatchNorm2d))
 
 
-def test_one_pass_in_groups_keeps_layout_and_precision():
+@pytest.mark.parametrize("by_moments", [False, True])
+def test_one_pass_in_groups_keeps_layout_and_precision(by_moments, monkeypatch):
+    monkeypatch.setattr(distributed._InGroups, "BY_MOMENTS", ("cpu",) if by_moments else ())
     norm, images = nn.BatchNorm2d(4), torch.randn(6, 4, 3, 3).bfloat16().to(memory_format=torch.channels_last)
     with grouped([norm], 3):
         found = norm(images)
     expected = torch.cat([nn.BatchNorm2d(4)(part) for part in images.chunk(3)])
     assert found.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(found, expected)
+    torch.testing.assert_close(found, expected, rtol=2**-8, atol=0)  # a rounding of bfloat16
     assert norm.running_mean.dtype == torch.float32
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import ctypes
 import platform
 import resource
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -122,3 +123,15 @@ def test_where_there_is_no_glibc_nothing_is_kept(monkeypatch):
             torch.ones(10)
         assert devices._glibc("mallopt", -1, 0) is None
         assert devices._keeping == 0
+
+
+def test_products_have_another_precision_for_a_while_on_cuda():
+    for device, precision, expected in (
+        ("cuda", "high", "high"),
+        ("cuda", None, "highest"),
+        ("cpu", "high", "highest"),
+    ):
+        with suppress(ZeroDivisionError), devices.matmul_precision(precision, torch.device(device)):
+            assert torch.get_float32_matmul_precision() == expected
+            raise ZeroDivisionError
+        assert torch.get_float32_matmul_precision() == "highest"

@@ -1,5 +1,8 @@
 """What the engine offers to those who write methods: labels, hooks, passes over views of several sizes, queues."""
 
+import functools
+import shutil
+import types
 from collections import deque
 from dataclasses import dataclass
 from typing import ClassVar
@@ -7,12 +10,17 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from conftest import quick
+from skorch.callbacks import Callback
+from torch._dynamo.utils import counters
 from torch.nn import functional as F
 
 import skssl
+from skssl import graphs
 from skssl.augment import MultiCrop
 from skssl.base import SSLTransformer
-from skssl.engine import join
+from skssl.distributed import synchronized
+from skssl.engine import COMPILED_FROM, Place, Trainer, join
 from skssl.nn import MLP, Queue
 
 
@@ -174,3 +182,146 @@ def test_queue_keeps_the_latest_in_the_order_of_a_ring():
         literal.extend(batch)
     found = torch.cat([queue.items[queue.place :], queue.items[: queue.place]])  # from the oldest on
     assert torch.equal(found, torch.stack(list(literal)))
+
+
+def batch_of(estimator, X, y):
+    """A net in training, and a batch that its hooks have prepared."""
+    images = skssl.images.as_images(X)
+    trainer = estimator.fit(X, y).net_
+    loader = trainer.get_iterator((images, estimator._target(y, images)))
+    batch = next(iter(loader.epoch(*trainer.generators(0))))
+    trainer.module_.train()
+    trainer.module_.prepare(batch)
+    return trainer.module_, batch
+
+
+def test_the_losses_of_every_method_are_one_graph(method, X, y):
+    net, batch = batch_of(quick(method), X, y)
+    torch._dynamo.reset()
+    with synchronized(net, groups=getattr(net.method, "bn_splits", 1) > 1):
+        found = torch._dynamo.explain(net)(batch)
+    assert (found.graph_count, found.graph_break_count) == (1, 0), found.break_reasons
+
+
+class Compiled(Callback):
+    """Counts what has been compiled by the end of each epoch, and changes the learning rate on the way."""
+
+    def initialize(self):
+        self.counts = []
+        return self
+
+    def on_epoch_end(self, net, **kwargs):
+        self.counts.append(counters["stats"]["unique_graphs"])
+        net.optimizer_.param_groups[0]["peak"] *= 0.5
+
+
+def with_eager_backend(monkeypatch):
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    counters.clear()
+
+
+def test_nothing_is_compiled_after_the_first_epoch(method, X, y, monkeypatch):
+    with_eager_backend(monkeypatch)
+    thawed = {"SwAV": {"freeze_prototypes": 1, "queue_length": 0}, "DINO": {"freeze_last_layer": 1}}
+    watch = Compiled()
+    settings = {"compile": True, "epochs": 3, "callbacks": [watch], **thawed.get(method.__name__, {})}
+    estimator = quick(method, **settings).fit(X, y).partial_fit(X, y)
+    assert estimator.net_.compiled, "it did not fall back"
+    assert watch.counts == [1] * 4
+
+
+def test_many_trainings_are_all_compiled(X, monkeypatch):
+    with_eager_backend(monkeypatch)
+    for n in range(1, 13):  # torch.compile gives up after 8 for one function
+        quick(skssl.SimSiam, compile=True, backbone=tiny).fit(X)
+        assert counters["stats"]["unique_graphs"] == n
+
+
+def tiny():
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+
+
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler")
+def test_a_second_training_finds_what_the_first_has_compiled(X, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    for misses, hits in ((1, 0), (0, 1)):
+        counters.clear()
+        estimator = quick(skssl.SimSiam, compile=True, backbone=tiny, lr=0.1 / (1 + hits)).fit(X)
+        assert estimator.net_.compiled
+        found = counters["aot_autograd"]
+        assert (found["autograd_cache_miss"], found["autograd_cache_hit"]) == (misses, hits), counters
+
+
+@pytest.mark.parametrize(
+    ("compile", "device", "steps", "expected"),
+    [
+        ("auto", "cuda", COMPILED_FROM, True),
+        ("auto", "cuda", COMPILED_FROM - 1, False),
+        ("auto", "cpu", 10 * COMPILED_FROM, False),
+        (True, "cpu", 1, True),
+        (False, "cuda", 10 * COMPILED_FROM, False),
+    ],
+)
+def test_compiling_is_for_long_trainings_on_cuda(compile, device, steps, expected, X):
+    trainer = quick(skssl.SimCLR, compile=compile)._make_trainer(skssl.images.as_images(X))
+    trainer.device = device
+    assert trainer.compiles(steps) is expected
+
+
+def test_planned_steps_are_those_of_all_epochs(X, monkeypatch):
+    seen = []
+    monkeypatch.setattr(skssl.engine.Trainer, "compiles", lambda self, steps: seen.append(steps))
+    estimator = quick(skssl.SimCLR, epochs=3, backbone=tiny).fit(X)
+    estimator.partial_fit(X)
+    assert seen == [6, 6], "40 images in batches of 16"
+
+
+def test_compile_takes_auto_and_booleans_only(X):
+    assert skssl.SimCLR().get_params()["compile"] == skssl.FineTuner(None).get_params()["compile"] == "auto"
+    with pytest.raises(ValueError, match="'compile' parameter of SimCLR must be"):
+        quick(skssl.SimCLR, compile="always").fit(X)
+
+
+def test_sums_of_losses_are_sums():
+    place = Place()
+    numbers = [{"loss": torch.tensor(x), "other": torch.tensor(2 * x)} for x in (1.0, 2.0, 4.0)]
+    for number in numbers:
+        place.add(number)
+    assert place.sums == {"loss": torch.tensor(7.0), "other": torch.tensor(14.0)}
+    assert numbers[0]["loss"] == 1, "they are not changed"
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "graphs_made"),
+    [
+        (skssl.SimCLR, {}, 1),
+        (skssl.BYOL, {"warmup_epochs": 1}, 1),
+        (skssl.Jigsaw, {}, 1),
+        (skssl.SwAV, {}, 2),  # whose queue takes part from the second epoch on
+    ],
+)
+def test_steps_that_are_replayed_are_the_steps(method, params, graphs_made, X, y, monkeypatch):
+    settings = {"epochs": 3, "batch_size": 8, "augment": "none", "precision": "float32", "compile": True, **params}
+    with_eager_backend(monkeypatch)
+    plain = quick(method, **settings).fit(X, y)
+
+    def capture(work, draws):  # as if a graph, but that a CPU records nothing
+        recorded.append(draws)
+        return types.SimpleNamespace(replay=lambda: (replayed.append(1), work()))
+
+    def static(trainer, *args, **kwargs):
+        loader = get_iterator(trainer, *args, **kwargs)
+        loader.compile = True
+        return loader
+
+    recorded, replayed, get_iterator = [], [], Trainer.get_iterator
+    monkeypatch.setattr(Trainer, "get_iterator", static)
+    monkeypatch.setattr(graphs, "capture", capture)
+    monkeypatch.setattr(graphs.StepGraph, "takes", lambda trainer: True)
+    monkeypatch.setattr(Trainer, "_graphs", True)
+    graphed = quick(method, **settings).fit(X, y)
+    assert len(recorded) == graphs_made
+    assert len(replayed) == 3 * 5 - graphs_made * graphs.WARM_UP
+    ours, theirs = (of.history_.drop(columns="images_per_second") for of in (graphed, plain))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-3)
+    np.testing.assert_allclose(graphed.transform(X), plain.transform(X), rtol=1e-3, atol=1e-4)

@@ -149,7 +149,7 @@ def test_aux_joins_any_method(method, X, y):
 
 
 def test_compile_falls_back_with_a_word(X, monkeypatch):
-    def broken(module):
+    def broken(module, **options):
         def call(batch):
             raise RuntimeError("no compiler found")
 

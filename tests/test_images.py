@@ -342,7 +342,6 @@ def test_numbers_that_are_not_finite_are_refused(bad: float, shape: tuple[int, .
         ["a.png"],
         TensorDataset(torch.zeros(1, 3, 8, 8)),
     ],
-    ids=str,
 )
 def test_two_images_are_needed_to_fit(X: Any) -> None:
     with pytest.raises(ValueError, match=r"[01] sample.* minimum of 2 is required"):
@@ -379,7 +378,6 @@ def test_one_image_is_enough_to_transform_but_none_is_not() -> None:
         ([NHWC[0], "a.png"], TypeError, "Sample 1 of X is str 'a.png', but sample 0 is ndarray"),
         (["a.png", None], TypeError, "Sample 1 of X is NoneType None, but sample 0 is str"),
     ],
-    ids=str,
 )
 def test_what_cannot_be_read_is_refused(X: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):

@@ -1,6 +1,7 @@
 """Heads, momentum copies, encoders, optimisers and schedules."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -97,7 +98,7 @@ def test_alexnet_with_batchnorm_is_that_of_rotnet_and_rotation_decoupling():
     assert dim == 4096
     assert map_channels(encoder, (3, 224, 224)) == 256
     layers = [layer for layer in encoder.modules() if not list(layer.children())]
-    kinds = [type(layer).__name__ for layer in layers]
+    kinds = [layer._get_name() for layer in layers]
     convolution, hidden = ["Conv2d", "BatchNorm2d", "ReLU"], ["Linear", "BatchNorm1d", "ReLU"]
     pooled = [*convolution, "MaxPool2d"]
     assert kinds == [*pooled * 2, *convolution * 2, *pooled, "AdaptiveAvgPool2d", *hidden * 2]
@@ -242,15 +243,15 @@ def test_larc_is_the_literal_rule():
     torch.testing.assert_close(params[0].detach().double(), expected[0], rtol=1e-5, atol=1e-6)
 
 
-class Branching(nn.Module):
-    """What torch.fx cannot follow: a question about the values."""
+class Unknown(nn.Module):
+    """A network of somebody else's, which looks between its layers."""
 
     def __init__(self):
         super().__init__()
         self.layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
 
     def forward(self, images):
-        return self.layers(images) if images.sum() > 0 else self.layers(-images)
+        return self.layers[0](images) + self.layers(images)
 
 
 @pytest.mark.parametrize("name", ["convnet", "resnet18", "alexnet_bn", "head"])
@@ -273,16 +274,33 @@ def test_folded_networks_compute_the_same_without_batchnorm(name):
         assert torch.equal(value, before[key])
 
 
-def test_networks_that_cannot_be_followed_or_are_watched_are_not_folded():
-    branching = Branching().eval()
-    assert folded(branching) is branching
+def test_networks_that_are_unknown_or_watched_are_not_folded():
+    unknown = Unknown().eval()
+    assert folded(unknown) is unknown
+    around = nn.Sequential(unknown, nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)).eval()
+    images = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(folded(around)(images), around(images))
+    assert [type(part).__name__ for part in folded(around)] == ["Unknown", "Conv2d", "Identity"]
     watched = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval()
     hook = watched[0].register_forward_hook(lambda *args: None)
     assert folded(watched) is watched
     hook.remove()
     assert folded(watched) is not watched
     by_batch = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)).eval()
-    assert len(list(folded(by_batch).children())) == 2  # statistics of the batch cannot be folded
+    assert folded(by_batch) is by_batch, "statistics of the batch cannot be folded"
+    twice = nn.Conv2d(3, 3, 1)
+    shared = nn.Sequential(twice, nn.BatchNorm2d(3), twice, nn.BatchNorm2d(3)).eval()
+    assert folded(shared) is shared, "a layer that two norms follow cannot be folded"
+
+
+def test_folding_in_threads_leaves_torch_as_it_is():
+    net = build_backbone("convnet", (3, 16, 16))[0].eval()
+    images = torch.randn(4, 3, 16, 16)
+    with torch.no_grad(), ThreadPoolExecutor(8) as pool:
+        expected = net(images)
+        for found in pool.map(lambda _: folded(net)(images), range(64)):
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_adamw_spares_norms_and_any_torch_optimizer_will_do():

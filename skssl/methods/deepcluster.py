@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral
@@ -117,7 +118,9 @@ class DeepCluster(SSLTransformer):
         white = PCA(n_components, whiten=True, svd_solver="covariance_eigh").fit_transform(features)
         x = F.normalize(torch.from_numpy(white), dim=1)
         _, label = k_means(x, net.top_layer.out_features, self.kmeans_iterations)
-        net.nmi.fill_(normalized_mutual_info_score(net.assignment.cpu().numpy(), label.numpy()))
+        with warnings.catch_warnings():  # scikit-learn before 1.9 wonders at more clusters than half the images
+            warnings.simplefilter("ignore", UserWarning)
+            net.nmi.fill_(normalized_mutual_info_score(net.assignment.cpu().numpy(), label.numpy()))
         net.assignment.copy_(label)
         nn.init.normal_(net.top_layer.weight, std=0.01)
         nn.init.zeros_(net.top_layer.bias)

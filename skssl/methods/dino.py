@@ -121,6 +121,7 @@ class DINO(Momentum):
                 nn.init.trunc_normal_(layer.weight, std=0.02)
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
+        net.frozen = False
         net.register_buffer("center", torch.zeros(self.n_prototypes))
         net.register_buffer("teacher_temperature", torch.tensor(float(self.teacher_temperature)))
         super().build(net, dim, n_samples)
@@ -136,14 +137,16 @@ class DINO(Momentum):
         return {"dino": loss}
 
     def before_epoch(self, net: Objective, epoch: int, encode: Callable[[nn.Module], Tensor]) -> None:
-        """Freeze the prototypes at first, so that no gradient is there to move or decay them; warm the teacher up."""
-        net.prototypes.requires_grad_(bool(epoch >= self.freeze_last_layer))  # NumPy's integers, too
+        """Decide for the epoch whether the prototypes are frozen; warm the teacher up."""
+        net.frozen = bool(epoch < self.freeze_last_layer)  # NumPy's integers, too
         share = min(epoch / self.warmup_teacher_epochs, 1.0) if self.warmup_teacher_epochs else 1.0
         start, end = self.warmup_teacher_temperature, self.teacher_temperature
         net.teacher_temperature.fill_(start + (end - start) * share)
 
     def after_backward(self, net: Objective) -> None:
-        """Shorten the gradient of every parameter that is too long by itself."""
+        """Take it from frozen prototypes, which then neither move nor decay; shorten what is too long by itself."""
+        if net.frozen:  # not by requires_grad, for which a compiled step would be compiled once more
+            net.prototypes.weight.grad = None
         if self.clip_grad is not None:
             gradients = [p.grad for p in net.parameters() if p.grad is not None]
             norms = torch.stack(torch._foreach_norm(gradients))

@@ -95,8 +95,11 @@ class PIRL(Bank):
         net.bank.update(batch.index, image)  # the tiles never enter the bank
         return numbers
 
-    def _embed_tiles(self, net: Objective, batch: Batch) -> Tensor:
-        """Embed each image's tiles, which have colours of their own, in an order of its own, all in one pass."""
+    def prepare(self, net: Objective, batch: Batch) -> None:  # noqa: D102
+        batch.made["tiles"] = self._tiles(batch)
+
+    def _tiles(self, batch: Batch) -> Tensor:
+        """Cut each image into tiles, which have colours of their own, in an order of its own: (n, 9, c, side, side)."""
         n, _, *sides = batch.images.shape
         crop = clone(CROP).set_params(size=max(round(min(sides) * 255 / 224), GRID))
         tiles = cut_tiles(crop(batch.images, batch.generator), GRID)  # (n, 9, c, side, side)
@@ -104,6 +107,10 @@ class PIRL(Bank):
         colour.set_params(crop_scale=None, crop_padding=0, saliency=None, flip=0.0, size=None)
         tiles = colour(tiles.flatten(0, 1), batch.generator).unflatten(0, (n, -1))
         order = torch.rand(n, GRID**2, device=tiles.device).argsort(1)
-        shuffled = tiles[torch.arange(n, device=tiles.device)[:, None], order]
-        features = encode_tiles(net.encoder, shuffled.to(batch.views[0]), self.tile_size)
+        return tiles[torch.arange(n, device=tiles.device)[:, None], order].to(batch.views[0])
+
+    def _embed_tiles(self, net: Objective, batch: Batch) -> Tensor:
+        """Embed each image's tiles, all in one pass."""
+        tiles = batch.made["tiles"] if "tiles" in batch.made else self._tiles(batch)
+        features = encode_tiles(net.encoder, tiles, self.tile_size)
         return net.tiles_projector(net.tile_projector(features).flatten(1))

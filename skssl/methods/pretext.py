@@ -46,9 +46,14 @@ class Pretext(SSLTransformer):
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:
         """Check the task's parameters and put on the net what it needs."""
-        self.task.validate()
-        self.task.build(net, dim, n_samples)
+        net.pretext = self.task
+        net.pretext.validate()
+        net.pretext.build(net, dim, n_samples)
+
+    def prepare(self, net: Objective, batch: Batch) -> None:
+        """Make what the task needs."""
+        net.pretext.prepare(net, batch)
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:
         """Compute the task's losses."""
-        return self.task.losses(net, batch)
+        return net.pretext.losses(net, batch)

@@ -51,7 +51,8 @@ class RotNet(Pretext):
     task_class: ClassVar[Any] = Rotation
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102
-        self.task.validate()
+        net.pretext = self.task
+        net.pretext.validate()
         net.turn_classifier = nn.Linear(dim, len(self.angles))
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102

@@ -141,7 +141,10 @@ class SwAV(SSLTransformer):
         with torch.no_grad():
             net.prototypes.copy_(F.normalize(net.prototypes, dim=1))  # before, not after, they are used
         z = [gather(view) for view in net.project(batch.views)]
-        # Frozen prototypes have no gradient at all: the optimiser passes over them, decay and momentum included.
-        prototypes = net.prototypes.detach() if net.frozen else net.prototypes
-        scores = prototype_scores(torch.stack(z), prototypes)  # (views, n, n_prototypes)
+        scores = prototype_scores(torch.stack(z), net.prototypes)  # (views, n, n_prototypes)
         return {"swav": swapped_prediction(scores, self.assign(net, z, scores), self.temperature)}
+
+    def after_backward(self, net: Objective) -> None:
+        """Take the gradient from frozen prototypes: the optimiser passes over them, decay and momentum included."""
+        if net.frozen:  # not by a detached tensor, for which a compiled step would be compiled once more
+            net.prototypes.grad = None

@@ -86,6 +86,10 @@ class ColorizationTask(Task):
         black, white = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
         return Augmentation(crop_scale=self.crop_scale, jitter=0.0, gray=0.0, mean=black, std=white)
 
+    def _crop(self, batch: Batch) -> Tensor:
+        """Crop and mirror a batch's images."""
+        return self._augment(batch.images, batch.generator or torch.default_generator)
+
     def validate(self) -> None:  # noqa: D102
         super().validate()
         self._augment.validate()
@@ -104,8 +108,11 @@ class ColorizationTask(Task):
         net.register_buffer("colorization_cells", cells)
         net.register_buffer("colorization_counts", torch.zeros(len(cells)))
 
+    def prepare(self, net: Objective, batch: Batch) -> None:  # noqa: D102
+        batch.made[self.name] = self._crop(batch)
+
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
-        lab = rgb_to_lab(self._augment(batch.images, batch.generator or torch.default_generator))
+        lab = rgb_to_lab(batch.made[self.name] if self.name in batch.made else self._crop(batch))
         gray = ((lab[:, :1] - 50) / 25).expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
         start = [min(self.stride // 2, side - 1) for side in lab.shape[2:]]
         ab = lab[:, 1:, start[0] :: self.stride, start[1] :: self.stride]  # points, not means: (n, 2, h', w')

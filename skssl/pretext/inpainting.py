@@ -116,7 +116,7 @@ def blobs(n: int, height: int, width: int, device: torch.device) -> Tensor:
     cells = [min(side, 8) for side in (height, width)]  # the code's: 0.06 numbers a pixel, and images of 128 pixels
     noise = F.interpolate(torch.rand(n, 1, *cells, device=device), (height, width), mode="bicubic").flatten(1)
     count = max(1, noise.shape[1] // 4)
-    least = noise.kthvalue(noise.shape[1] - count + 1, dim=1, keepdim=True).values
+    least = noise.topk(count, dim=1).values[:, -1:]  # kthvalue has no deterministic form on CUDA
     return (noise >= least).view(n, 1, height, width)
 
 

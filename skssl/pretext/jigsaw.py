@@ -14,7 +14,7 @@ from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skssl.augment import grayscale
+from skssl.augment import LUMA
 from skssl.losses import full_precision
 from skssl.pretext.task import Task
 from skssl.pretext.tiles import cut_tiles, encode_tiles, normalize_tiles
@@ -137,7 +137,9 @@ def gray_and_mirror(images: Tensor, gray: float, flip: float) -> Tensor:
     tensor([[[[2., 1.]]]])
     """
     drawn = torch.rand(2, len(images), device=images.device)
-    images = grayscale(images, drawn[0] < gray)
+    if images.shape[1] == 3:
+        grey = sum(share * images[:, i, None] for i, share in enumerate(LUMA))
+        images = torch.where(drawn[0, :, None, None, None] < gray, grey, images)
     return torch.where(drawn[1, :, None, None, None] < flip, images.flip(3), images)
 
 

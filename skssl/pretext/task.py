@@ -50,6 +50,17 @@ class Task(BaseEstimator):
         """
         raise NotImplementedError
 
+    def prepare(self, net: Objective, batch: Batch) -> None:
+        """Put on the batch, in ``made``, what a compiled step cannot make: further views, drawn by its generator.
+
+        Parameters
+        ----------
+        net : Objective
+            The network.
+        batch : Batch
+            The batch.
+        """
+
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:
         """Compute the task's loss.
 

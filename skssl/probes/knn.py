@@ -39,11 +39,11 @@ class KNNProbe(Probe):
         The temperature of the weights; with infinity every neighbour counts the same. None: the protocol's, or
         infinity.
     block_size : int, default=1024
-        The queries compared at a time; 1,024 take 64 MiB.
+        The queries compared at a time; 1,024 take 64 MiB in float32.
 
     Attributes
     ----------
-    bank_ : ndarray of shape (n_samples, n_features), float32
+    bank_ : ndarray of shape (n_samples, n_features), float32 or float64
         The training features, of unit norm.
     codes_ : ndarray of shape (n_samples,), int64
         Their classes, as places in ``classes_``.
@@ -123,7 +123,9 @@ class KNNProbe(Probe):
         """
         X, self.codes_ = self._check(X, y)
         features = self._encode(self._read(X, y))
-        self.bank_ = normalize(features).astype(np.float32, copy=False)
+        if self._device.type == "mps":  # which has no float64
+            features = features.astype(np.float32, copy=False)
+        self.bank_ = normalize(features)
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -147,7 +149,7 @@ class KNNProbe(Probe):
                 f"n_samples_fit = {len(self.bank_)}, n_samples = {len(features)}"
             )
         bank, codes = (torch.from_numpy(array).to(self._device) for array in (self.bank_, self.codes_))
-        blocks = torch.from_numpy(normalize(features).astype(np.float32, copy=False)).split(self.block_size)
+        blocks = torch.from_numpy(normalize(features).astype(self.bank_.dtype, copy=False)).split(self.block_size)
         votes = []
         for queries in tqdm(blocks, "KNNProbe", unit=" blocks", disable=not self.verbose):
             similarity, index = _nearest(queries.to(bank.device), bank, n_neighbors)

@@ -1,0 +1,67 @@
+"""What several trainings on the same cores come to: one alone, then two and four at a time, of SimCLR with "convnet".
+
+Each trains for the same seconds, from the same moment on. by_turns is the time that they take side by side, relative to
+one after the other: 1 where nothing is lost. Variables of the environment are tried as ``--set NAME=VALUE``.
+
+    python -m benchmarks sharing [--fits 2 4] [--seconds 10] [--rounds 3] [--set NAME=VALUE] [--backbone convnet]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+
+STARTS_AT = "SKSSL_BENCHMARK_STARTS_AT"  # where a process that trains finds when to begin
+READY = 15.0  # seconds until all have been imported and warmed up, and more for each process
+
+
+def train(starts_at: float, seconds: float, backbone: str) -> None:
+    """Wait for the moment, train, and print the images a second."""
+    import skssl  # first, as it is to set what it sets before torch is there  # isort: skip
+    import numpy as np
+
+    X = np.random.default_rng(0).integers(0, 256, (2048, 32, 32, 3), dtype=np.uint8)
+    method = skssl.SimCLR(backbone=backbone, epochs=100, random_state=0, device="cpu").partial_fit(X[:512])
+    time.sleep(max(0.0, starts_at - time.time()))
+    begun, done = time.perf_counter(), 0
+    while time.perf_counter() - begun < seconds:
+        method.partial_fit(X)
+        done += len(X)
+    print(done / (time.perf_counter() - begun))
+
+
+def side_by_side(fits: int, seconds: float, backbone: str, variables: dict[str, str]) -> float:
+    """Train in some processes at a time; return the images a second of all of them together."""
+    starts_at = str(time.time() + READY + 5 * fits)
+    command = [sys.executable, "-m", "benchmarks.sharing", str(seconds), backbone]
+    environment = {**os.environ, **variables, STARTS_AT: starts_at}
+    running = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(fits)]
+    return sum(float(process.communicate()[0].splitlines()[-1]) for process in running)
+
+
+def main() -> None:
+    """Let the numbers of trainings take turns, and record each round."""
+    from benchmarks.record import record
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--fits", nargs="+", type=int, default=[2, 4])
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="variables of the environment")
+    parser.add_argument("--backbone", default="convnet")
+    arguments = parser.parse_args()
+    variables = dict(pair.split("=", 1) for pair in arguments.set)
+    for _ in range(arguments.rounds):
+        alone = 0.0
+        for fits in (1, *arguments.fits):
+            rate = side_by_side(fits, arguments.seconds, arguments.backbone, variables)
+            alone = rate if fits == 1 else alone
+            row = {"backbone": arguments.backbone, "variables": " ".join(arguments.set), "fits": fits}
+            record("sharing", [{**row, "images_per_second": rate, "by_turns": alone / rate}])
+
+
+if __name__ == "__main__":
+    train(float(os.environ[STARTS_AT]), float(sys.argv[1]), sys.argv[2])

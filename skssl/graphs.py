@@ -1,0 +1,188 @@
+"""A whole step of training as one CUDA graph: views, forward and backward pass and the optimiser, launched at once."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+if TYPE_CHECKING:
+    from skssl.engine import Batch, ImageLoader, Trainer
+
+WARM_UP = 3  # steps in which kernels are compiled and chosen, and the optimiser's state comes to be
+
+
+class StepGraph:
+    """Takes steps one by one at first, then records one as a CUDA graph, and replays it from then on.
+
+    What a step reads lies at fixed places, into which each batch is copied. The views are part of the step, so that the
+    loader makes none from then on. What the method does after the optimiser's step remains outside.
+
+    Parameters
+    ----------
+    trainer : Trainer
+        What trains.
+    loader : ImageLoader
+        Makes the views; by static shapes.
+    step : callable
+        From a batch with views to what a step of the trainer returns.
+    """
+
+    def __init__(self, trainer: Trainer, loader: ImageLoader, step: Callable[[Batch], dict[str, Any]]) -> None:
+        self.trainer, self.loader, self.step, self.state = trainer, loader, step, trainer.state()
+        self.left: int | None = WARM_UP
+        self.graph: Any = None
+
+    @staticmethod
+    def takes(trainer: Trainer) -> bool:
+        """Tell whether a trainer's steps can be recorded: on CUDA, without callbacks, by an optimiser that can."""
+        return (
+            torch.device(trainer.device).type == "cuda"
+            and not trainer.callbacks_
+            and type(trainer.optimizer_) in (torch.optim.SGD, torch.optim.AdamW)
+        )
+
+    def __call__(self, batch: Batch) -> dict[str, Any]:
+        """Take a step.
+
+        Parameters
+        ----------
+        batch : Batch
+            With views until the step is recorded; without them it is given them.
+
+        Returns
+        -------
+        dict
+            As the step's own; the next one overwrites the tensors in it.
+        """
+        if self.graph is None:
+            found = self.step(batch)
+            if self.left is not None:
+                self.left -= 1
+                if not self.left:
+                    self.left = None
+                    self._try(batch)
+            return found
+        with torch.no_grad():
+            for name, place in self._places(self.batch).items():
+                place.copy_(getattr(batch, name), non_blocking=True)
+            for group, rate in zip(self.trainer.optimizer_.param_groups, self.rates, strict=True):
+                rate.fill_(group["lr"])
+        self.graph.replay()
+        batch.views, batch.made = self.batch.views, self.batch.made
+        return self.found
+
+    @staticmethod
+    def _places(batch: Batch) -> dict[str, Tensor]:
+        """What differs from one batch to the next, by name."""
+        places = {"images": batch.images, "index": batch.index, "target": batch.target}
+        return {name: value for name, value in places.items() if value is not None}
+
+    def _try(self, batch: Batch) -> None:
+        """Record a step, or go on without."""
+        try:
+            self._record(batch)
+        except RuntimeError as error:
+            self.graph = None
+            message = str(error).strip().splitlines()[0]
+            warnings.warn(f"A step cannot be a CUDA graph here, training goes on without: {message}", stacklevel=2)
+        else:
+            self.loader.bare = True
+
+    def _record(self, batch: Batch) -> None:
+        """Record a step without taking it."""
+        copies = {name: value.clone() for name, value in self._places(batch).items()}
+        images, index, draws = copies["images"], copies["index"], cast("torch.Generator", batch.generator)
+        self.batch = replace(batch, images=images, views=[], index=index, target=copies.get("target"), made={})
+        groups = self.trainer.optimizer_.param_groups
+        self.rates = [torch.full((), float(group["lr"]), device=batch.images.device) for group in groups]
+
+        def whole() -> None:
+            self.batch.views = self.loader.views(images, draws, index)
+            with reading(self.trainer.optimizer_, self.rates):
+                self.found = self.step(self.batch)
+
+        self.graph = capture(whole, draws)
+
+
+def capture(work: Callable[[], None], draws: torch.Generator) -> Any:
+    """Record what a function does on a CUDA device, on the current stream, without doing it.
+
+    Parameters
+    ----------
+    work : callable
+        Of static shapes; it waits for nothing.
+    draws : torch.Generator
+        What it draws from besides the device's own generator. Every replay goes on from where the generator is.
+
+    Returns
+    -------
+    torch.cuda.CUDAGraph
+        What does it, by its ``replay``.
+    """
+    graph = torch.cuda.CUDAGraph()
+    graph.register_generator_state(draws)
+    with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
+        work()
+    return graph
+
+
+@contextmanager
+def reading(optimizer: Optimizer, rates: list[Tensor]) -> Iterator[None]:
+    """Let an optimiser read its learning rates from tensors for a while.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+        One that can, fused: SGD or AdamW.
+    rates : list of scalar Tensors
+        On the device, one for each group of parameters.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.graphs import reading
+    >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    >>> with reading(optimizer, [torch.tensor(0.1)]):
+    ...     optimizer.param_groups[0]["lr"]
+    tensor(0.1000)
+    >>> optimizer.param_groups[0]["lr"]
+    0.5
+    """
+    before = [dict(group) for group in optimizer.param_groups]
+    try:
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+            if "capturable" in group:
+                group["capturable"] = True
+        yield
+    finally:
+        for group, values in zip(optimizer.param_groups, before, strict=True):
+            group.update(values)
+
+
+@contextmanager
+def apart_from_others(device: torch.device) -> Iterator[None]:
+    """Work on a stream of one's own, as a CUDA graph is recorded on one; elsewhere nothing changes.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    others, own = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    own.wait_stream(others)
+    try:
+        with torch.cuda.stream(own):
+            yield
+    finally:
+        others.wait_stream(own)
