@@ -34,6 +34,7 @@ __all__ = [
     "join",
     "n_processes",
     "parallel",
+    "permutation",
     "rank",
     "same",
     "share",
@@ -239,6 +240,32 @@ def same(x: Tensor) -> Tensor:
     sent = sent.cuda() if dist.get_backend() == "nccl" else sent  # which knows nothing of CPUs
     dist.broadcast(sent, 0)
     return sent.to(x.device)
+
+
+def permutation(n: int, device: torch.device) -> Tensor:
+    """Draw an order of the rows of all processes, the same in all of them.
+
+    Parameters
+    ----------
+    n : int
+        The number of rows.
+    device : torch.device
+        Where they are.
+
+    Returns
+    -------
+    int64 Tensor of shape (n,)
+        The numbers from 0 to n - 1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.distributed import permutation
+    >>> permutation(3, torch.device("cpu")).sort().values
+    tensor([0, 1, 2])
+    """
+    # The remainder changes nothing, but keeps torch 2.11's compiler from a pattern of indexing that it fails with.
+    return same(torch.randperm(n, device=device) % n)
 
 
 def draw_seed(random_state: Any) -> int:

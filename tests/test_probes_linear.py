@@ -384,3 +384,18 @@ def test_where_no_graph_can_be_made_steps_are_taken_one_by_one(monkeypatch):
     np.testing.assert_array_equal(found, expected)
     assert len(caught) == 1
     assert graphs.replayed == 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("probe", [LinearProbe(**SGD, lr=(0.1, 0.5)), MLPProbe(hidden_layer_sizes=(8,), epochs=5)])
+@pytest.mark.parametrize("solver", ["sgd", "larc"])
+def test_graphs_on_a_gpu_train_as_a_cpu_does(probe, solver, monkeypatch):
+    X, y = features(n=385)
+    probe = clone(probe).set_params(batch_size=32, random_state=0, device="cuda")
+    probe.set_params(**({"solver": solver} if isinstance(probe, LinearProbe) else {}))
+    monkeypatch.setattr(descent, "AT_ONCE", 4)
+    found = clone(probe).fit(X, y).predict_proba(X)  # a graph that cannot be made would warn
+    expected = clone(probe).set_params(device="cpu").fit(X, y).predict_proba(X)
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    monkeypatch.setattr(descent, "CAPTURED", set())
+    np.testing.assert_allclose(clone(probe).fit(X, y).predict_proba(X), found, atol=1e-5)

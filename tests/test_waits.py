@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import skssl
+from skssl import distributed
 from skssl.callbacks import GradientSNR
 from skssl.engine import ImageLoader
 from skssl.methods import directpred
@@ -78,17 +79,18 @@ def seen(monkeypatch):
             yield batch
 
     monkeypatch.setattr(ImageLoader, "epoch", watching)
-    # A CPU draws there from its own generator; on a GPU none is drawn from.
-    monkeypatch.setattr(skssl.augment, "_split", lambda n, shares, draws: [int(n * share) for share in shares], False)
+    # What is done in another way on a GPU: views and groups all at once, DirectPred without eigenvectors.
+    monkeypatch.setattr(skssl.Augmentation, "_run", at_once)
+    monkeypatch.setattr(skssl.nn, "_at_once", lambda images: True)
+    monkeypatch.setattr(distributed._InGroups, "BY_MOMENTS", ("cpu",))
+    monkeypatch.setattr(directpred, "_by_eigenvectors", directpred._by_products)
     with waits, waits.read:
         yield waits.seen
 
 
-@pytest.fixture
-def as_on_a_gpu(monkeypatch):
-    """What a method does on a GPU only."""
-    monkeypatch.setattr(directpred, "_by_eigenvectors", directpred._by_products)
-    monkeypatch.setattr(skssl.nn, "_at_once", lambda images: True)
+def at_once(self, images, draws, constants):
+    """Make views as `Augmentation._run` does where it is not on a CPU."""
+    return self._views(images, self._plan(draws, images.shape[2:], constants), constants)
 
 
 def watch(seen, estimator, X, y=None):
@@ -99,7 +101,7 @@ def watch(seen, estimator, X, y=None):
     assert not seen, "\n".join(sorted(set(seen)))
 
 
-def test_no_step_waits(method, X, y, seen, as_on_a_gpu):
+def test_no_step_waits(method, X, y, seen):
     watch(seen, quick(method), X, y)
 
 
@@ -119,7 +121,7 @@ def test_no_task_waits(X, y, seen):
         (skssl.DirectPred, {"direct": "copy"}),
     ],
 )
-def test_no_variant_waits(method, params, X, y, seen, as_on_a_gpu):
+def test_no_variant_waits(method, params, X, y, seen):
     watch(seen, quick(method, **params), X, y)
 
 

@@ -12,7 +12,7 @@ from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skssl.distributed import gather, n_processes, same, share
+from skssl.distributed import gather, n_processes, permutation, share
 from skssl.engine import Objective
 from skssl.losses import info_nce
 from skssl.methods.momentum import Momentum
@@ -78,7 +78,7 @@ class Queued(Momentum):
     def keys(self, net: Objective, images: Tensor) -> tuple[Tensor, ...]:
         """Run the copy on other groups than the queries', whose statistics else would tell which key is theirs."""
         images = gather(images)
-        order = same(torch.randperm(len(images), device=images.device))
+        order = permutation(len(images), images.device)
         found = self.in_groups(net.target, images[share(order)])
         return tuple(gather(output)[share(order.argsort())] for output in found)
 

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import ClassVar
 
-import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
 from skssl.base import SSLTransformer
-from skssl.distributed import gather, same
+from skssl.distributed import gather, permutation
 from skssl.engine import Batch, Objective
 from skssl.losses import guided_stop_gradient, negative_cosine
 from skssl.nn import MLP
@@ -71,7 +70,7 @@ class Siamese(SSLTransformer):
         if self.stop_gradient == "symmetric":
             return self.symmetric(*p, *z)
         p, z = [gather(prediction) for prediction in p], [gather(target) for target in z]
-        partner = same(torch.randperm(len(p[0]), device=batch.index.device))
+        partner = permutation(len(p[0]), batch.index.device)
         seconds = (p[2], p[3], z[2], z[3]) if self.pairing == "fresh" else None
         loss = guided_stop_gradient(p[0], p[1], z[0], z[1], partner, self.stop_gradient, seconds)
         return {"negative_cosine": loss}
