@@ -798,12 +798,12 @@ def _full_precision(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
         with torch.autocast(images.device.type, enabled=False):
             if images.device.type != "cuda" or torch.compiler.is_compiling():
                 return call(self, images, *args, **kwargs)
-            products = torch.backends.cuda.matmul
-            before, products.fp32_precision = products.fp32_precision, "ieee"
+            before = torch.get_float32_matmul_precision()
+            torch.set_float32_matmul_precision("highest")  # for a training, TF32 may be allowed
             try:
                 return call(self, images, *args, **kwargs)
             finally:
-                products.fp32_precision = before
+                torch.set_float32_matmul_precision(before)
 
     return wrapped
 
@@ -943,15 +943,13 @@ class Augmentation(BaseEstimator):
         and at most 1. Got (1.0, 0.2) instead.
         """
         self._validate_params()
-        for name, greatest in (("crop_scale", 1), ("crop_ratio", math.inf), ("blur_sigma", math.inf)):
-            value = getattr(self, name)
-            if value is not None and not (_reals(value, 2) and 0 < value[0] <= value[1] <= greatest):
-                limit = "" if greatest == math.inf else f" and at most {greatest}"
-                raise self._refusal(name, f"two numbers, the lower first, above 0{limit}")
+        for name, greatest in (("crop_scale", 1.0), ("crop_ratio", math.inf), ("blur_sigma", math.inf)):
+            if getattr(self, name) is not None:
+                _check_range(self, name, greatest)
         for name, positive in (("mean", False), ("std", True)):
             value = getattr(self, name)
             if not (_reals(value, 3) and (min(value) > 0 or not positive)):
-                raise self._refusal(name, f"three numbers{' above 0' if positive else ''}")
+                raise _refusal(self, name, f"three numbers{' above 0' if positive else ''}")
         if self.saliency is not None and (np.ndim(self.saliency) != 3 or not self.crop_scale or self.crop_padding):
             raise ValueError(
                 "The 'saliency' parameter of Augmentation must be an array (n_samples, h, w), and go with a crop_scale "
@@ -962,14 +960,8 @@ class Augmentation(BaseEstimator):
         if not isinstance(size, Integral | None) and not (
             len(size) == 2 and all(isinstance(side, Integral) for side in size) and min(size) >= 1
         ):
-            raise self._refusal("size", "a number of pixels, two of them (height and width) or None")
+            raise _refusal(self, "size", "a number of pixels, two of them (height and width) or None")
         self._checked = self._state()
-
-    def _refusal(self, name: str, expected: str) -> ValueError:
-        """A parameter's refusal in scikit-learn's words."""
-        return ValueError(
-            f"The {name!r} parameter of Augmentation must be {expected}. Got {getattr(self, name)!r} instead."
-        )
 
     def _state(self) -> tuple[Any, ...]:
         """The parameters' values."""
@@ -1440,7 +1432,10 @@ def _compiled(
     try:
         made = compiled(images, numbers, maps, constants)
     except Exception as error:
-        warnings.warn(f"Views are not compiled, since torch.compile fails: {error!r}", stacklevel=3)
+        reason = str(error).strip().split("\n")[0]
+        warnings.warn(
+            f"Views are made without torch.compile, which fails: {type(error).__name__}: {reason}", stacklevel=4
+        )
         compiled, made = views, views(images, numbers, maps, constants)
     _COMPILED[key] = compiled
     return made
@@ -1516,6 +1511,8 @@ class MultiCrop(BaseEstimator):
             If a parameter is out of its range.
         """
         self._validate_params()
+        for name in ("global_scale", "local_scale"):
+            _check_range(self, name, 1.0)
         given = as_augmentations(self.augment, image_size)
         small = {"crop_scale": self.local_scale, "size": self.local_size or round(image_size * 3 / 7)}
         large = {"crop_scale": self.global_scale}
@@ -1662,6 +1659,21 @@ _PRESETS: Mapping[str, Callable[[bool], tuple[dict[str, Any], ...]]] = {
 def _as_float(images: Tensor) -> Tensor:
     """Images as float32 in [0, 1]."""
     return images.float() / 255 if images.dtype == torch.uint8 else images.float()
+
+
+def _check_range(owner: BaseEstimator, name: str, greatest: float) -> None:
+    """Refuse a parameter unless it is two positive numbers, the lower first."""
+    value = getattr(owner, name)
+    if not (_reals(value, 2) and 0 < value[0] <= value[1] <= greatest):
+        limit = "" if greatest == math.inf else f" and at most {greatest:g}"
+        raise _refusal(owner, name, f"two numbers, the lower first, above 0{limit}")
+
+
+def _refusal(owner: BaseEstimator, name: str, expected: str) -> ValueError:
+    """A parameter's refusal in scikit-learn's words."""
+    return ValueError(
+        f"The {name!r} parameter of {type(owner).__name__} must be {expected}. Got {getattr(owner, name)!r} instead."
+    )
 
 
 def _reals(value: Any, count: int) -> bool:
