@@ -500,9 +500,9 @@ def _planes(pixels: Tensor) -> Planes:
     return pixels.split(1, 1) if torch.compiler.is_compiling() and pixels.shape[1] == 3 else (pixels,)
 
 
-def _last(planes: Sequence[Tensor]) -> Tensor:
-    """Put planes together with the channels last: (n, pixels, c)."""
-    return torch.cat([plane.mT for plane in planes], 2)
+def _last(planes: Sequence[Tensor], height: int) -> Tensor:
+    """Put planes together to images (n, c, height, width), with the channels last in memory."""
+    return torch.cat([plane.mT for plane in planes], 2).unflatten(1, (height, -1)).movedim(3, 1)
 
 
 def _mix(matrices: Tensor, planes: Planes) -> Planes:
@@ -779,10 +779,10 @@ class _Plan(NamedTuple):
     """Draws, and what follows from them before any pixel is looked at."""
 
     draws: Draws
-    turns: Tensor | None  # as `_hue_turns` gives them
-    share: Tensor | None
-    blends: Tensor | None  # as `_blends` gives them, where images are worked on in parts
-    of_mean: Tensor | None
+    turns: Any  # as `_hue_turns` gives them
+    share: Any
+    blends: Any  # as `_blends` gives them, where images are worked on in parts
+    of_mean: Any
     colors: Tensor  # (n, c, c): grey, and normalisation but for its offset where nothing comes between the two
 
     def of(self, some: slice) -> _Plan:
@@ -1165,7 +1165,7 @@ class Augmentation(BaseEstimator):
 
     def _views(self, images: Tensor, plan: _Plan, constants: _Constants, hue_at: int | None = None) -> Tensor:
         """Views by a plan. Told where the hue comes in all of them, see `_by_hue`, it skips what none of them gets."""
-        draws = plan.draws
+        draws: Any = plan.draws  # whose fields follow from the parameters
         n, (c, *size) = len(draws.corner), images.shape[1:]
         height, width = self.size_of(*size)
         if torch.compiler.is_compiling():
@@ -1190,7 +1190,8 @@ class Augmentation(BaseEstimator):
                 planes = (_jitter_alike(x, (plan.blends, plan.of_mean), turns, hue_at),)
         colors = plan.colors
         if draws.blur is not None or draws.solarize is not None:
-            x = _last(_mix(colors, planes)).view(n, height, width, c).movedim(3, 1)
+            planes = _mix(colors, planes)
+            x = planes[0].view(n, c, height, width) if len(planes) == 1 else _last(planes, height)
             if draws.blur is not None:
                 x = self._blur(x, draws, constants, hue_at)
             if draws.solarize is not None:
@@ -1198,10 +1199,10 @@ class Augmentation(BaseEstimator):
             planes, colors = _planes(x.flatten(2)), constants.gain.diag().expand(n, c, c)
         if len(planes) > 1:
             offsets = constants.offset.split(1)
-            x = _last([plane + offset for plane, offset in zip(_mix(colors, planes), offsets, strict=True)])
+            x = _last([plane + offset for plane, offset in zip(_mix(colors, planes), offsets, strict=True)], height)
         else:
             x = _product(planes[0].mT, colors.mT).view(n, -1).add_(constants.offset.repeat(height * width))
-        x = x.view(n, height, width, c).movedim(3, 1)  # with the channels last
+            x = x.view(n, height, width, c).movedim(3, 1)
         if draws.turns is not None:
             x = rotate_quarter(x, draws.turns).contiguous(memory_format=torch.channels_last)
         return x
@@ -1212,7 +1213,7 @@ class Augmentation(BaseEstimator):
         how = self.interpolation, self.crop_padding, constants.rows, constants.columns
         return _filter(images, *_filters(draws.corner, draws.sides, draws.flip, size, self.size_of(*size), *how))
 
-    def _blur(self, x: Tensor, draws: Draws, constants: _Constants, hue_at: int | None) -> Tensor:
+    def _blur(self, x: Tensor, draws: Any, constants: Any, hue_at: int | None) -> Tensor:
         """Blur some of the images, and of a part those alone."""
         tables = constants.blur_rows, constants.blur_columns
         if hue_at is None:
@@ -1354,7 +1355,8 @@ class Augmentation(BaseEstimator):
         """
         if self.size is None:
             return h, w
-        height, width = (self.size, self.size) if isinstance(self.size, Integral) else self.size
+        size: Any = self.size
+        height, width = (size, size) if isinstance(size, Integral) else size
         return int(height), int(width)
 
     def _salient(self, index: Tensor | None, size: tuple[int, int]) -> Tensor | None:
@@ -1379,7 +1381,7 @@ class Augmentation(BaseEstimator):
         )
 
 
-def _place(draws: Draws) -> Tensor:
+def _place(draws: Any) -> Tensor:
     """Where each change of colour comes, (n, 4), or (n, 3) without the hue."""
     return _places(3 if draws.shift is None else 4, draws.order.device).index_select(0, draws.order)
 
