@@ -116,7 +116,8 @@ def sample_crops(
     low, high = _limits_of_crops(size, scale, ratio)
     drawn = torch.lerp(_constant(low, generator.device), _constant(high, generator.device), numbers)
     corner, sides = _boxes(drawn, _frame(size, ratio, generator.device))
-    return *corner.unbind(1), *sides.unbind(1)
+    top, left, height, width = *corner.unbind(1), *sides.unbind(1)
+    return top, left, height, width
 
 
 def _limits_of_crops(
@@ -750,7 +751,7 @@ class Draws(NamedTuple):
 
     def of(self, some: Tensor | slice) -> Draws:
         """The draws of some of the views."""
-        return Draws(*(drawn if drawn is None else drawn[some] for drawn in self))
+        return Draws._make(drawn if drawn is None else drawn[some] for drawn in self)
 
 
 # How many numbers in [0, 1) each view takes, always and in this order: a crop's, whether it is mirrored, whether it is
@@ -787,7 +788,8 @@ class _Plan(NamedTuple):
 
     def of(self, some: slice) -> _Plan:
         """The plan of some of the views."""
-        return _Plan(self.draws.of(some), *(tensor if tensor is None else tensor[some] for tensor in self[1:]))
+        parts = (tensor if tensor is None else tensor[some] for tensor in self[1:])
+        return _Plan._make((self.draws.of(some), *parts))
 
 
 def _full_precision(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -1093,14 +1095,14 @@ class Augmentation(BaseEstimator):
         return self._run(images, draws, self._constants(images.shape[1], tuple(images.shape[2:]), images.device))
 
     def _numbers(
-        self, n: int, size: tuple[int, int], generator: torch.Generator, index: Tensor | None
+        self, n: int, size: Sequence[int], generator: torch.Generator, index: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """Numbers (n, k) in [0, 1) from which the draws of n views follow, and the images' saliency maps (n, h, w)."""
         maps = self._salient(index, size)
         k = sum(NUMBERS) + (0 if maps is None else TRIES * NUMBERS[0] + 1)
         return torch.rand(n, k, generator=generator, device=generator.device), maps
 
-    def _interpret(self, numbers: Tensor, size: tuple[int, int], maps: Tensor | None, constants: _Constants) -> Draws:
+    def _interpret(self, numbers: Tensor, size: Sequence[int], maps: Tensor | None, constants: _Constants) -> Draws:
         """Draws that follow from `_numbers`."""
         low, high, chance = constants.limits
         n, hits = len(numbers), (numbers < chance).unbind(1)
@@ -1149,7 +1151,7 @@ class Augmentation(BaseEstimator):
             views.index_copy_(0, rows[some], x.movedim(1, 3).reshape(len(x), -1))
         return views.view(n, height, width, c).movedim(3, 1)
 
-    def _plan(self, draws: Draws, size: Sequence[int], constants: _Constants, in_parts: bool = False) -> _Plan:
+    def _plan(self, draws: Any, size: Sequence[int], constants: _Constants, in_parts: bool = False) -> _Plan:
         """Make matrices of the changes of colour."""
         blends = of_mean = turns = share = None
         if draws.jitter is not None and in_parts:
@@ -1175,8 +1177,6 @@ class Augmentation(BaseEstimator):
         cropped = self.crop_padding or self.crop_scale or draws.flip is not None or [height, width] != size
         x = self._crop(images, draws, constants) if cropped else _as_float(images)
         x = x.reshape(n, c, height * width)
-        if self.interpolation == "bicubic":
-            x = x.clamp(0, 1)
         planes = _planes(x)
         if draws.jitter is not None and hue_at != UNCHANGED:
             turns = None if plan.turns is None else (plan.turns, plan.share)
@@ -1211,7 +1211,8 @@ class Augmentation(BaseEstimator):
         """Cut out the boxes, and mirror."""
         size = images.shape[2:]
         how = self.interpolation, self.crop_padding, constants.rows, constants.columns
-        return _filter(images, *_filters(draws.corner, draws.sides, draws.flip, size, self.size_of(*size), *how))
+        crops = _filter(images, *_filters(draws.corner, draws.sides, draws.flip, size, self.size_of(*size), *how))
+        return crops.clamp_(0, 1) if self.interpolation == "bicubic" else crops
 
     def _blur(self, x: Tensor, draws: Any, constants: Any, hue_at: int | None) -> Tensor:
         """Blur some of the images, and of a part those alone."""
@@ -1221,7 +1222,7 @@ class Augmentation(BaseEstimator):
         some = draws.blur.nonzero()[:, 0]
         return x.index_copy_(0, some, _blur(x.index_select(0, some), draws.sigma.index_select(0, some), *tables))
 
-    def _constants(self, c: int, size: tuple[int, int], device: torch.device) -> _Constants:
+    def _constants(self, c: int, size: Sequence[int], device: torch.device) -> _Constants:
         """All constants for images of a shape; they move to a device once, since the host waits for each such move."""
         sides, how = self.size_of(*size), (self.interpolation, self.crop_padding, device)
         gain, offset = self._scaling(c, device)
@@ -1236,7 +1237,7 @@ class Augmentation(BaseEstimator):
             *(_reflections(side, sides[0], device) if self.blur else None for side in sides),
         )
 
-    def _limits(self, size: tuple[int, int]) -> tuple[tuple[float, ...], ...]:
+    def _limits(self, size: Sequence[int]) -> tuple[tuple[float, ...], ...]:
         """Between what each of the drawn numbers lies, and below what those that are chances hit, see NUMBERS."""
         crop = _limits_of_crops(size, self.crop_scale or (1.0, 1.0), self.crop_ratio)
         if self.crop_padding:
@@ -1359,7 +1360,7 @@ class Augmentation(BaseEstimator):
         height, width = (size, size) if isinstance(size, Integral) else size
         return int(height), int(width)
 
-    def _salient(self, index: Tensor | None, size: tuple[int, int]) -> Tensor | None:
+    def _salient(self, index: Tensor | None, size: Sequence[int]) -> Tensor | None:
         """Saliency maps of images at their size, (n, h, w)."""
         if self.saliency is None:
             return None
