@@ -1120,7 +1120,7 @@ class Augmentation(BaseEstimator):
             corner, sides = _boxes(crop, constants.frame)
         else:
             corner, sides = crop.new_zeros(n, 2), constants.frame[0].expand(n, 2)
-        jitters = bool(self.jitter)
+        jitters = self.jitter and (self.brightness or self.contrast or self.saturation or self.hue)
         return Draws(
             corner,
             sides,
@@ -1133,7 +1133,7 @@ class Augmentation(BaseEstimator):
             blur=hits[BLUR] if self.blur else None,
             sigma=sigma[:, 0] if self.blur else None,
             solarize=hits[SOLARIZE] if self.solarize else None,
-            turns=turns[:, 0].long() * hits[TURN] if self.quarter_turn else None,
+            turns=turns[:, 0].long().clamp(max=3) * hits[TURN] if self.quarter_turn else None,
         )
 
     def _run(self, images: Tensor, draws: Draws, constants: _Constants) -> Tensor:
@@ -1244,7 +1244,7 @@ class Augmentation(BaseEstimator):
             crop = [(of,) * NUMBERS[0] for of in (-self.crop_padding, self.crop_padding + 1)]
         factors = [(max(0, 1 - reach), 1 + reach) for reach in (self.brightness, self.contrast, self.saturation)]
         orders = (0, math.factorial(4 if self.hue else 3))
-        turns = (0, 4 / (self.quarter_turn or 1))  # from 4 on an image stays as it is
+        turns = (0, 4 / (self.quarter_turn or 1))
         each = [(0, 1), (0, 1), *factors, (-self.hue, self.hue), orders, (0, 1), (0, 1), self.blur_sigma, (0, 1), turns]
         low, high = ((*of, *others) for of, others in zip(crop, zip(*each, strict=True), strict=True))
         chances = {

@@ -400,6 +400,12 @@ def test_saliency_in_both_forms():
     assert torch.equal(augmentation(images, gen(), index, 2), views)
 
 
+def test_jitter_of_no_strength_is_none():
+    weak = Augmentation(brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0)
+    assert weak.draw(4, (8, 8), gen()).jitter is None
+    assert weak.set_params(contrast=0.1).draw(4, (8, 8), gen()).jitter is not None
+
+
 def test_settings_share_their_draws():
     """What is drawn for one step does not depend on which others there are."""
     one, other = (Augmentation(**settings).draw(50, (32, 32), gen()) for settings in ({}, EVERYTHING))
