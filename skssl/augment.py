@@ -114,34 +114,42 @@ def sample_crops(
     True
     """
     numbers = torch.rand(n, 2 * BOXES + 2, generator=generator, device=generator.device)
-    corner, sides = _boxes(numbers, size, scale, ratio, _frame(size, ratio, generator.device))
-    return *corner.unbind(1), *sides.unbind(1)
+    low, high = _limits_of_crops(size, scale, ratio)
+    drawn = torch.lerp(_constant(low, generator.device), _constant(high, generator.device), numbers)
+    corner, sides = _boxes(drawn, _frame(size, ratio, generator.device))
+    top, left, height, width = *corner.unbind(1), *sides.unbind(1)
+    return top, left, height, width
 
 
-def _boxes(
-    numbers: Tensor, size: Sequence[int], scale: tuple[float, float], ratio: tuple[float, float], frame: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Corners (n, 2) and sides (n, 2) of `sample_crops` from numbers (n, 2 * BOXES + 2) in [0, 1)."""
-    whole, *centre = frame
-    area, shape, place = numbers.split((BOXES, BOXES, 2), 1)
-    half = _between(shape, math.log(ratio[0]) / 2, math.log(ratio[1]) / 2)  # the logarithm of the aspect ratio's root
-    sign = 2 * torch.arange(2, device=numbers.device) - 1
-    sides = (
-        (half[..., None] * sign).exp() * _between(area, *(of * math.prod(size) for of in scale)).sqrt()[..., None]
-    ).round()
-    fits = ((sides >= 1) & (sides <= whole)).all(2)  # (n, BOXES)
+def _limits_of_crops(
+    size: Sequence[int], scale: tuple[float, float], ratio: tuple[float, float]
+) -> list[tuple[float, ...]]:
+    """The least and the greatest of a crop's numbers: areas, half the logarithms of the ratios, and the place."""
+    pairs = zip(scale, ratio, (0.0, 1.0), strict=True)
+    return [(s * math.prod(size),) * BOXES + (math.log(r) / 2,) * BOXES + (place,) * 2 for s, r, place in pairs]
+
+
+def _boxes(drawn: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
+    """Corners (n, 2) and sides (n, 2) of `sample_crops` from numbers (n, 2 * BOXES + 2) within `_limits_of_crops`."""
+    whole, centred, largest, sign = frame
+    area, half, place = drawn.split((BOXES, BOXES, 2), 1)
+    sides = ((half[..., None] * sign).exp() * area.sqrt()[..., None]).round()  # (n, BOXES, 2)
+    fits = ((sides >= 1) & (sides <= whole)).all(2)
     first = fits.byte().argmax(1, keepdim=True)
     sides = sides.gather(1, first[..., None].expand(-1, -1, 2))[:, 0]
     corner = (place * (whole - sides + 1)).floor()
     found = fits.gather(1, first)
-    return torch.where(found, corner, centre[0]), torch.where(found, sides, centre[1])
+    return torch.where(found, corner, centred), torch.where(found, sides, largest)
 
 
 def _frame(size: Sequence[int], ratio: tuple[float, float], device: torch.device) -> Tensor:
-    """Height and width of images, then the corner and the sides of the largest centred box within a ratio, (3, 2)."""
+    """What `_boxes` needs for rows and columns, (4, 2).
+
+    Height and width of the images, corner and sides of the largest centred box within the ratio, and the ratio's sign.
+    """
     h, w = size
     height, width = min(h, round(w / ratio[0])), min(w, round(h * ratio[1]))
-    return _constant(((h, w), ((h - height) // 2, (w - width) // 2), (height, width)), device)
+    return _constant(((h, w), ((h - height) // 2, (w - width) // 2), (height, width), (-1, 1)), device)
 
 
 def salient_crops(candidates: Sequence[Tensor], maps: Tensor) -> tuple[Tensor, ...]:
@@ -283,10 +291,11 @@ def _resampling(
     if table is None:
         return _weights(start, length, n_in, n_out, flip, interpolation, padding)
     whole = n_in + 2 * padding
-    start = start + padding
-    place = start * (2 * whole + 1 - start) / 2 + length - 1  # all lengths from the first pixel on, from the second, …
+    start = start + padding if padding else start
+    # All lengths from the first pixel on, then from the second, …, then the same mirrored
+    place = torch.addcmul(length - 1, start, torch.rsub(start, whole + 0.5, alpha=0.5))
     if flip is not None:
-        place = place + whole * (whole + 1) // 2 * flip
+        place = torch.add(place, flip, alpha=whole * (whole + 1) // 2)
     return table.index_select(0, place.long())
 
 
@@ -409,11 +418,33 @@ def color_jitter(
     >>> color_jitter(images, factors, place, None).flatten()
     tensor([0.5445, 0.5445, 0.5445])
     """
-    luma = _luma(images.shape[1], images.device)
-    turns = None if shift is None else _hue_turns(shift, _yiq(hue_space, images.device))
-    steps = _around_contrast(factors, place, turns, luma)
-    planes = _jitter(_planes(images.flatten(2)), factors[:, 1, None, None], steps, luma)
-    return torch.cat(planes, 1).view(images.shape)
+    colors = _colors(images.shape[1], hue_space, images.device)
+    turns = None if shift is None else _hue_turns(shift, colors.hue)
+    steps = _around_contrast(factors, _here(place), turns, colors)
+    return torch.cat(_jitter(_planes(images.flatten(2)), factors[:, 1], steps, colors), 1).view(images.shape)
+
+
+class _Colors(NamedTuple):
+    """Constants of colours of c channels."""
+
+    luma: Tensor  # (c,): what each weighs in grey
+    eye: Tensor  # (c, c)
+    tint: Tensor  # (c, c): what a pixel has besides its grey; nothing where grey images stay as they are
+    hue: Tensor  # (3, 3, 3, 3) or (2, 3, 3): see `_hue_turns`
+
+
+@functools.lru_cache(maxsize=32)
+def _colors(c: int, space: str, device: torch.device) -> _Colors:
+    """Make the constants."""
+    luma, eye = torch.tensor(LUMA if c == 3 else (1 / c,) * c), torch.eye(c)
+    if space == "yiq":
+        hue = torch.tensor((YIQ_PLANE, YIQ_QUARTER))
+    else:
+        place = torch.arange(3)
+        # By thirds of a turn: a channel from itself, the last, the next
+        own, last, following = (((place[:, None] - place - place[:, None, None]) % 3 == k).float() for k in range(3))
+        hue = torch.stack((own, last + following, last - following), 1)
+    return _Colors(*(table.to(device) for table in (luma, eye, (eye - luma) * (c == 3), hue)))
 
 
 Planes = tuple[Tensor, ...]  # one (n, c, pixels), or the channels one by one, see `_planes`
@@ -421,47 +452,48 @@ Turns = tuple[Tensor, Tensor | None]  # what `_hue_turns` gives
 Steps = tuple[Tensor, Tensor | None, Tensor | None]  # what `_around_contrast` gives
 
 
-def _around_contrast(factors: Tensor, place: Tensor, turns: Turns | None, luma: Tensor) -> Steps:
-    """Steps of the jitter, as many for all images: all that may come before contrast, then all that may come after it.
-
-    Each is a matrix (c, c), the identity where an image has no such step. With them come shares (1, 1) of the extremes'
-    sum and which steps are the hue's (1, 1), see `_turn_hue`; None where no clamp depends on an image's colours.
-    """
-    c, most, device = len(luma), place.shape[1] - 1, place.device
-    number = torch.arange(2 * most, device=device)
+def _here(place: Tensor) -> Tensor:
+    """Tell which changes (n, 6, 4) come where, as many for all images: first before contrast, and then after it."""
+    most = place.shape[1] - 1
+    number = torch.arange(2 * most, device=place.device)
     step = torch.where(number < most, number, number - most + 1)  # 0, 1, 2, 1, 2, 3
     there = torch.where(number < most, step < place[:, 1, None], step > place[:, 1, None])
-    here = (place[:, None] == step[:, None]) & there[..., None]  # (n, 2 * most, which)
+    return (place[:, None] == step[:, None]) & there[..., None]
+
+
+def _around_contrast(factors: Tensor, here: Tensor, turns: Turns | None, colors: _Colors) -> Steps:
+    """Steps of the jitter around contrast, as `_here` has them, as matrices: the identity where an image has no step.
+
+    With them (n, steps, c, c) come shares (n, steps, 1, 1) of the extremes' sum, and what is 0 in the hue's steps and 1
+    in others, see `_turn_hue`; None where no clamp depends on an image's colours.
+    """
     brighter, _, purer = (here[..., :3] * (factors - 1)[:, None])[..., None, None].unbind(2)
-    eye = torch.eye(c, device=device)
-    matrices = eye * (1 + brighter)
-    if c != 3:
-        return matrices, None, None
-    matrices = matrices + purer * (eye - luma)
-    if turns is None:
+    matrices = torch.addcmul(torch.addcmul(colors.eye, colors.eye, brighter), colors.tint, purer)
+    if turns is None or len(colors.luma) != 3:
         return matrices, None, None
     turn, share = turns
     hue = here[..., 3, None, None]
-    return torch.where(hue, turn[:, None], matrices), *((None, None) if share is None else (hue * share[:, None], hue))
+    matrices = torch.where(hue, turn[:, None], matrices)
+    return (matrices, None, None) if share is None else (matrices, hue * share[:, None], (~hue).float())
 
 
-def _jitter(planes: Planes, contrast: Tensor, steps: Steps, luma: Tensor) -> Planes:
+def _jitter(planes: Planes, contrast: Tensor, steps: Steps, colors: _Colors) -> Planes:
     """The work of `color_jitter`, for images with orders of their own."""
-    matrices, shares, hue = steps
+    matrices, shares, others = steps
     most = matrices.shape[1] // 2
     for number in range(2 * most):
         if number == most:
-            (gray,) = _mix(luma.expand(len(contrast), 1, -1), planes)
-            rest = (1 - contrast) * gray.mean(2, keepdim=True)
-            planes = tuple((contrast * plane + rest).clamp(0, 1) for plane in planes)
+            (gray,) = _mix(colors.luma.expand(len(contrast), 1, -1), planes)
+            mean = gray.mean(2, keepdim=True)
+            planes = tuple(torch.lerp(mean, plane, contrast[:, None, None]).clamp(0, 1) for plane in planes)
         mixed = _mix(matrices[:, number], planes)
-        if shares is None or hue is None:
+        if shares is None or others is None:
             planes = tuple(plane.clamp(0, 1) for plane in mixed)
             continue
         least, greatest = _extremes(planes)
-        offset, here = (least + greatest) * shares[:, number], hue[:, number]
-        low, high = torch.where(here, least, 0.0), torch.where(here, greatest, 1.0)
-        planes = tuple((plane + offset).clamp(low, high) for plane in mixed)
+        total, share, other = least + greatest, shares[:, number], others[:, number]
+        low, high = torch.addcmul(least, least, other, value=-1), torch.maximum(greatest, other)
+        planes = tuple(torch.addcmul(plane, total, share).clamp(low, high) for plane in mixed)
     return planes
 
 
@@ -470,9 +502,9 @@ def _planes(pixels: Tensor) -> Planes:
     return pixels.split(1, 1) if torch.compiler.is_compiling() and pixels.shape[1] == 3 else (pixels,)
 
 
-def _last(planes: Sequence[Tensor]) -> Tensor:
-    """Put planes together with the channels last: (n, pixels, c)."""
-    return torch.cat([plane.mT for plane in planes], 2)
+def _last(planes: Sequence[Tensor], height: int) -> Tensor:
+    """Put planes together to images (n, c, height, width), with the channels last in memory."""
+    return torch.cat([plane.mT for plane in planes], 2).unflatten(1, (height, -1)).movedim(3, 1)
 
 
 def _mix(matrices: Tensor, planes: Planes) -> Planes:
@@ -486,16 +518,15 @@ def _mix(matrices: Tensor, planes: Planes) -> Planes:
 def _extremes(planes: Planes) -> tuple[Tensor, Tensor]:
     """Each pixel's least and greatest channel, (n, 1, pixels)."""
     if len(planes) == 1:
-        return planes[0].amin(1, keepdim=True), planes[0].amax(1, keepdim=True)
+        return torch.aminmax(planes[0], dim=1, keepdim=True)
     return functools.reduce(torch.minimum, planes), functools.reduce(torch.maximum, planes)
 
 
-def _blends(factors: Tensor, place: Tensor, luma: Tensor) -> tuple[Tensor, Tensor]:
+def _blends(factors: Tensor, place: Tensor, colors: _Colors) -> tuple[Tensor, Tensor]:
     """Each step of the jitter but the hue as matrices for the pixels and for the mean pixel, both (n, steps, c, c)."""
-    eye = torch.eye(len(luma), device=place.device)
     here = place[:, None, :3] == torch.arange(place.shape[1], device=place.device)[:, None]  # (n, steps, which)
     brighter, sharper, purer = (here * (factors - 1)[:, None])[..., None, None].unbind(2)  # (n, steps, 1, 1)
-    return eye * (1 + brighter + sharper) + purer * (len(luma) == 3) * (eye - luma), -sharper * luma.expand_as(eye)
+    return colors.eye * (1 + brighter + sharper) + purer * colors.tint, -sharper * colors.luma.expand_as(colors.eye)
 
 
 def _jitter_alike(pixels: Tensor, blends: tuple[Tensor, Tensor], turns: Turns | None, hue_at: int) -> Tensor:
@@ -540,28 +571,22 @@ def adjust_hue(images: Tensor, shift: Tensor, space: str = "hsv") -> Tensor:
     >>> adjust_hue(red, torch.tensor([0.5])).flatten().round(decimals=3)  # cyan
     tensor([0., 1., 1.])
     """
-    return _turn_hue(images.flatten(2), *_hue_turns(shift, _yiq(space, images.device))).view(images.shape)
+    return _turn_hue(images.flatten(2), *_hue_turns(shift, _colors(3, space, images.device).hue)).view(images.shape)
 
 
-def _yiq(space: str, device: torch.device) -> Tensor | None:
-    """YIQ_PLANE and YIQ_QUARTER, where the hue turns in YIQ."""
-    return _constant((YIQ_PLANE, YIQ_QUARTER), device) if space == "yiq" else None
-
-
-def _hue_turns(shift: Tensor, yiq: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def _hue_turns(shift: Tensor, hue: Tensor) -> tuple[Tensor, Tensor | None]:
     """Matrices (n, 3, 3) that turn the hue, and for HSV shares (n, 1, 1) of the extremes' sum, see `_turn_hue`."""
-    if yiq is not None:
-        angle = (shift * (2 * math.pi))[:, None, None]
-        flat, across = yiq
+    if hue.dim() == 3:  # YIQ
+        angle, (flat, across) = (shift * (2 * math.pi))[:, None, None], hue
         return torch.eye(3, device=shift.device) + (angle.cos() - 1) * flat + angle.sin() * across, None
-    # As many thirds of the circle as come nearest, which exchange the channels, and the rest in sixths, in [-1, 1].
-    thirds = (shift * 3).round()
-    sixths = 6 * shift - 2 * thirds
-    of_last, of_next = 2 * sixths.clamp(min=0) - 1, 2 * (-sixths).clamp(min=0) - 1
-    place = torch.arange(3, device=shift.device)
-    apart = (place[:, None] - place - thirds[:, None, None]) % 3  # (n, 3, 3): a channel from itself, the last, the next
-    of_others = torch.where(apart == 1, of_last[:, None, None], of_next[:, None, None])
-    return torch.where(apart == 0, 1.0, of_others), (1 - sixths.abs())[:, None, None]
+    # As many thirds of the circle as come nearest, which exchange the channels, and the rest in sixths, in [-1, 1]. Of
+    # the last channel a pixel gets 2 max(rest, 0) - 1, and of the next 2 max(-rest, 0) - 1.
+    turns = shift * 3
+    thirds = turns.round()
+    rest = ((turns - thirds) * 2)[:, None, None]
+    share = 1 - rest.abs()
+    own, both, apart = hue.index_select(0, thirds.remainder(3).long()).unbind(1)
+    return torch.addcmul(own, rest, apart).addcmul(share, both, value=-1), share
 
 
 def _turn_hue(pixels: Tensor, matrices: Tensor, share: Tensor | None) -> Tensor:
@@ -602,14 +627,12 @@ def grayscale(images: Tensor, where: Tensor) -> Tensor:
     tensor([0.5870, 0.5870, 0.5870])
     """
     n, c, h, w = images.shape
-    return _product(_graying(where, _luma(c, images.device)), images.reshape(n, c, h * w)).view(n, c, h, w)
+    return _product(_graying(where, _colors(c, "hsv", images.device)), images.reshape(n, c, h * w)).view(n, c, h, w)
 
 
-def _graying(where: Tensor, luma: Tensor) -> Tensor:
+def _graying(where: Tensor, colors: _Colors) -> Tensor:
     """Matrices (n, c, c): the identity, or grey in all channels."""
-    eye = torch.eye(len(luma), device=where.device)
-    share = where.float()[:, None, None] * (len(luma) == 3)
-    return eye + share * (luma - eye)
+    return torch.addcmul(colors.eye, where.float()[:, None, None], colors.tint, value=-1)
 
 
 def solarize(images: Tensor, threshold: float, where: Tensor) -> Tensor:
@@ -701,8 +724,9 @@ class Draws(NamedTuple):
         Of brightness, contrast and saturation.
     shift : Tensor of shape (n,), float32
         Of the hue, in turns.
-    place : Tensor of shape (n, 4), int64
-        Where brightness, contrast, saturation and hue come in the order. Of shape (n, 3) without the hue.
+    order : Tensor of shape (n,), int64
+        Where brightness, contrast, saturation and hue come: which of `itertools.permutations` of 0, 1, 2, 3. Of 0, 1, 2
+        without the hue.
     gray, blur : Tensor of shape (n,), bool
         Which become grey, and which are blurred.
     sigma : Tensor of shape (n,), float32
@@ -719,7 +743,7 @@ class Draws(NamedTuple):
     jitter: Tensor | None = None
     factors: Tensor | None = None
     shift: Tensor | None = None
-    place: Tensor | None = None
+    order: Tensor | None = None
     gray: Tensor | None = None
     blur: Tensor | None = None
     sigma: Tensor | None = None
@@ -728,25 +752,25 @@ class Draws(NamedTuple):
 
     def of(self, some: Tensor | slice) -> Draws:
         """The draws of some of the views."""
-        return Draws(*(drawn if drawn is None else drawn[some] for drawn in self))
+        return Draws._make(drawn if drawn is None else drawn[some] for drawn in self)
 
 
 # How many numbers in [0, 1) each view takes, always and in this order: a crop's, whether it is mirrored, whether it is
 # jittered, by how much, in which order, whether it becomes grey, whether it is blurred, by how much, whether it is
 # solarised, and how it is turned.
 NUMBERS = (2 * BOXES + 2, 1, 1, 4, 1, 1, 1, 1, 1, 1)
+FLIP, JITTER, _, _, GRAY, BLUR, _, SOLARIZE, TURN = itertools.accumulate(NUMBERS[:-1])  # where they stand
 
 
 class _Constants(NamedTuple):
     """What an augmentation computes with besides images and draws; see `Augmentation._constants`."""
 
     frame: Tensor  # as `_frame` gives it
-    limits: Tensor  # (2, 4): the least and the greatest factors and shift
-    places: Tensor  # (orders, 3 or 4): all orders of the jitter
-    luma: Tensor  # (c,)
+    limits: Tensor  # (3, numbers): the least and the greatest of each, and where it is a chance, below what it hits
+    here: Tensor  # (orders, steps, changes): `_here` of all orders
+    colors: _Colors
     gain: Tensor  # (c,)
     offset: Tensor  # (c,)
-    yiq: Tensor | None
     rows: Tensor | None  # as `_all_weights` gives them
     columns: Tensor | None
     blur_rows: Tensor | None  # as `_reflections` gives them
@@ -757,15 +781,16 @@ class _Plan(NamedTuple):
     """Draws, and what follows from them before any pixel is looked at."""
 
     draws: Draws
-    turns: Tensor | None  # as `_hue_turns` gives them
-    share: Tensor | None
-    blends: Tensor | None  # as `_blends` gives them, where images are worked on in parts
-    of_mean: Tensor | None
+    turns: Any  # as `_hue_turns` gives them
+    share: Any
+    blends: Any  # as `_blends` gives them, where images are worked on in parts
+    of_mean: Any
     colors: Tensor  # (n, c, c): grey, and normalisation but for its offset where nothing comes between the two
 
     def of(self, some: slice) -> _Plan:
         """The plan of some of the views."""
-        return _Plan(self.draws.of(some), *(tensor if tensor is None else tensor[some] for tensor in self[1:]))
+        parts = (tensor if tensor is None else tensor[some] for tensor in self[1:])
+        return _Plan._make((self.draws.of(some), *parts))
 
 
 def _full_precision(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -917,15 +942,13 @@ class Augmentation(BaseEstimator):
         and at most 1. Got (1.0, 0.2) instead.
         """
         self._validate_params()
-        for name, greatest in (("crop_scale", 1), ("crop_ratio", math.inf), ("blur_sigma", math.inf)):
-            value = getattr(self, name)
-            if value is not None and not (_reals(value, 2) and 0 < value[0] <= value[1] <= greatest):
-                limit = "" if greatest == math.inf else f" and at most {greatest}"
-                raise self._refusal(name, f"two numbers, the lower first, above 0{limit}")
+        for name, greatest in (("crop_scale", 1.0), ("crop_ratio", math.inf), ("blur_sigma", math.inf)):
+            if getattr(self, name) is not None:
+                _check_range(self, name, greatest)
         for name, positive in (("mean", False), ("std", True)):
             value = getattr(self, name)
             if not (_reals(value, 3) and (min(value) > 0 or not positive)):
-                raise self._refusal(name, f"three numbers{' above 0' if positive else ''}")
+                raise _refusal(self, name, f"three numbers{' above 0' if positive else ''}")
         if self.saliency is not None and (np.ndim(self.saliency) != 3 or not self.crop_scale or self.crop_padding):
             raise ValueError(
                 "The 'saliency' parameter of Augmentation must be an array (n_samples, h, w), and go with a crop_scale "
@@ -936,14 +959,8 @@ class Augmentation(BaseEstimator):
         if not isinstance(size, Integral | None) and not (
             len(size) == 2 and all(isinstance(side, Integral) for side in size) and min(size) >= 1
         ):
-            raise self._refusal("size", "a number of pixels, two of them (height and width) or None")
+            raise _refusal(self, "size", "a number of pixels, two of them (height and width) or None")
         self._checked = self._state()
-
-    def _refusal(self, name: str, expected: str) -> ValueError:
-        """A parameter's refusal in scikit-learn's words."""
-        return ValueError(
-            f"The {name!r} parameter of Augmentation must be {expected}. Got {getattr(self, name)!r} instead."
-        )
 
     def _state(self) -> tuple[Any, ...]:
         """The parameters' values."""
@@ -1075,49 +1092,46 @@ class Augmentation(BaseEstimator):
         return self._run(images, draws, self._constants(images.shape[1], tuple(images.shape[2:]), images.device))
 
     def _numbers(
-        self, n: int, size: tuple[int, int], generator: torch.Generator, index: Tensor | None
+        self, n: int, size: Sequence[int], generator: torch.Generator, index: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """Numbers (n, k) in [0, 1) from which the draws of n views follow, and the images' saliency maps (n, h, w)."""
         maps = self._salient(index, size)
         k = sum(NUMBERS) + (0 if maps is None else TRIES * NUMBERS[0] + 1)
         return torch.rand(n, k, generator=generator, device=generator.device), maps
 
-    def _interpret(self, numbers: Tensor, size: tuple[int, int], maps: Tensor | None, constants: _Constants) -> Draws:
+    def _interpret(self, numbers: Tensor, size: Sequence[int], maps: Tensor | None, constants: _Constants) -> Draws:
         """Draws that follow from `_numbers`."""
-        n, reach = len(numbers), self.crop_padding
-        crop, *others, more = numbers.split([*NUMBERS, numbers.shape[1] - sum(NUMBERS)], 1)
-        flip, jitter, amounts, order, gray, blur, sigma, solarize, turns = others
-        corner, sides = crop.new_zeros(n, 2), constants.frame[0].expand(n, 2)
-        if reach:
-            corner = (crop[:, -2:] * (2 * reach + 1)).floor() - reach
+        low, high, chance = constants.limits
+        n, hits = len(numbers), (numbers < chance).unbind(1)
+        parts = torch.lerp(low, high, numbers).split([*NUMBERS, numbers.shape[1] - sum(NUMBERS)], 1)
+        crop, _, _, amounts, order, _, _, sigma, _, turns, more = parts
+        if self.crop_padding:
+            corner, sides = crop[:, -2:].floor(), constants.frame[0].expand(n, 2)
         elif self.crop_scale and maps is not None:
-            crops = torch.cat((crop, more[:, :-1]), 1).view(-1, NUMBERS[0])
-            boxes = _boxes(crops, size, self.crop_scale, self.crop_ratio, constants.frame)
+            boxes = _boxes(torch.cat((crop, more[:, :-1]), 1).view(-1, NUMBERS[0]), constants.frame)
             candidates = [side for box in boxes for side in box.view(n, -1, 2).unbind(2)]
-            by_map = more[:, -1] < self.good_crops
             chosen = salient_crops(candidates, maps)
-            mine = [torch.where(by_map, a, b[:, -1]) for a, b in zip(chosen, candidates, strict=True)]
+            mine = [torch.where(hits[-1], a, b[:, -1]) for a, b in zip(chosen, candidates, strict=True)]
             corner, sides = torch.stack(mine[:2], 1), torch.stack(mine[2:], 1)
         elif self.crop_scale:
-            corner, sides = _boxes(crop, size, self.crop_scale, self.crop_ratio, constants.frame)
-        drawn: dict[str, Any] = {"corner": corner, "sides": sides}
-        chances = {"flip": flip, "jitter": jitter, "gray": gray, "blur": blur, "solarize": solarize}
-        for name, number in chances.items():
-            if getattr(self, name):
-                drawn[name] = number[:, 0] < getattr(self, name)
-        if "jitter" in drawn:
-            low, high = constants.limits
-            amounts = torch.lerp(low, high, amounts)
-            order = (order[:, 0] * len(constants.places)).long()
-            drawn |= {"factors": amounts[:, :3], "place": constants.places.index_select(0, order)}
-            if self.hue:
-                drawn["shift"] = amounts[:, 3]
-        if self.blur:
-            drawn["sigma"] = _between(sigma[:, 0], *self.blur_sigma)
-        if self.quarter_turn:
-            k = (turns[:, 0] * (4 / self.quarter_turn)).long()  # from 4 on an image stays as it is
-            drawn["turns"] = k * (k < 4)
-        return Draws(**drawn)
+            corner, sides = _boxes(crop, constants.frame)
+        else:
+            corner, sides = crop.new_zeros(n, 2), constants.frame[0].expand(n, 2)
+        jitters = self.jitter and (self.brightness or self.contrast or self.saturation or self.hue)
+        return Draws(
+            corner,
+            sides,
+            flip=hits[FLIP] if self.flip else None,
+            jitter=hits[JITTER] if jitters else None,
+            factors=amounts[:, :3] if jitters else None,
+            shift=amounts[:, 3] if jitters and self.hue else None,
+            order=order[:, 0].long() if jitters else None,
+            gray=hits[GRAY] if self.gray else None,
+            blur=hits[BLUR] if self.blur else None,
+            sigma=sigma[:, 0] if self.blur else None,
+            solarize=hits[SOLARIZE] if self.solarize else None,
+            turns=turns[:, 0].long().clamp(max=3) * hits[TURN] if self.quarter_turn else None,
+        )
 
     def _run(self, images: Tensor, draws: Draws, constants: _Constants) -> Tensor:
         """The work of `apply`: all at once, or in parts on a CPU."""
@@ -1134,23 +1148,23 @@ class Augmentation(BaseEstimator):
             views.index_copy_(0, rows[some], x.movedim(1, 3).reshape(len(x), -1))
         return views.view(n, height, width, c).movedim(3, 1)
 
-    def _plan(self, draws: Draws, size: Sequence[int], constants: _Constants, in_parts: bool = False) -> _Plan:
+    def _plan(self, draws: Any, size: Sequence[int], constants: _Constants, in_parts: bool = False) -> _Plan:
         """Make matrices of the changes of colour."""
         blends = of_mean = turns = share = None
         if draws.jitter is not None and in_parts:
-            blends, of_mean = _blends(draws.factors, draws.place, constants.luma)
+            blends, of_mean = _blends(draws.factors, _place(draws), constants.colors)
         if draws.shift is not None:
-            turns, share = _hue_turns(draws.shift, constants.yiq)
-        colors = torch.eye(len(constants.luma), device=draws.corner.device).expand(len(draws.corner), -1, -1)
+            turns, share = _hue_turns(draws.shift, constants.colors.hue)
+        colors = constants.colors.eye.expand(len(draws.corner), -1, -1)
         if draws.gray is not None:
-            colors = _graying(draws.gray, constants.luma)
+            colors = _graying(draws.gray, constants.colors)
         if draws.blur is None and draws.solarize is None:
             colors = constants.gain[:, None] * colors
         return _Plan(draws, turns, share, blends, of_mean, colors)
 
     def _views(self, images: Tensor, plan: _Plan, constants: _Constants, hue_at: int | None = None) -> Tensor:
         """Views by a plan. Told where the hue comes in all of them, see `_by_hue`, it skips what none of them gets."""
-        draws = plan.draws
+        draws: Any = plan.draws  # whose fields follow from the parameters
         n, (c, *size) = len(draws.corner), images.shape[1:]
         height, width = self.size_of(*size)
         if torch.compiler.is_compiling():
@@ -1160,21 +1174,21 @@ class Augmentation(BaseEstimator):
         cropped = self.crop_padding or self.crop_scale or draws.flip is not None or [height, width] != size
         x = self._crop(images, draws, constants) if cropped else _as_float(images)
         x = x.reshape(n, c, height * width)
-        if self.interpolation == "bicubic":
-            x = x.clamp(0, 1)
         planes = _planes(x)
         if draws.jitter is not None and hue_at != UNCHANGED:
             turns = None if plan.turns is None else (plan.turns, plan.share)
             if hue_at is None:
-                steps = _around_contrast(draws.factors, draws.place, turns, constants.luma)
-                changed = _jitter(planes, draws.factors[:, 1, None, None], steps, constants.luma)
+                here = constants.here.index_select(0, draws.order)
+                steps = _around_contrast(draws.factors, here, turns, constants.colors)
+                changed = _jitter(planes, draws.factors[:, 1], steps, constants.colors)
                 where = draws.jitter[:, None, None]
                 planes = tuple(torch.where(where, new, old) for new, old in zip(changed, planes, strict=True))
             else:
                 planes = (_jitter_alike(x, (plan.blends, plan.of_mean), turns, hue_at),)
         colors = plan.colors
         if draws.blur is not None or draws.solarize is not None:
-            x = _last(_mix(colors, planes)).view(n, height, width, c).movedim(3, 1)
+            planes = _mix(colors, planes)
+            x = planes[0].view(n, c, height, width) if len(planes) == 1 else _last(planes, height)
             if draws.blur is not None:
                 x = self._blur(x, draws, constants, hue_at)
             if draws.solarize is not None:
@@ -1182,10 +1196,10 @@ class Augmentation(BaseEstimator):
             planes, colors = _planes(x.flatten(2)), constants.gain.diag().expand(n, c, c)
         if len(planes) > 1:
             offsets = constants.offset.split(1)
-            x = _last([plane + offset for plane, offset in zip(_mix(colors, planes), offsets, strict=True)])
+            x = _last([plane + offset for plane, offset in zip(_mix(colors, planes), offsets, strict=True)], height)
         else:
             x = _product(planes[0].mT, colors.mT).view(n, -1).add_(constants.offset.repeat(height * width))
-        x = x.view(n, height, width, c).movedim(3, 1)  # with the channels last
+            x = x.view(n, height, width, c).movedim(3, 1)
         if draws.turns is not None:
             x = rotate_quarter(x, draws.turns).contiguous(memory_format=torch.channels_last)
         return x
@@ -1194,9 +1208,10 @@ class Augmentation(BaseEstimator):
         """Cut out the boxes, and mirror."""
         size = images.shape[2:]
         how = self.interpolation, self.crop_padding, constants.rows, constants.columns
-        return _filter(images, *_filters(draws.corner, draws.sides, draws.flip, size, self.size_of(*size), *how))
+        crops = _filter(images, *_filters(draws.corner, draws.sides, draws.flip, size, self.size_of(*size), *how))
+        return crops.clamp_(0, 1) if self.interpolation == "bicubic" else crops
 
-    def _blur(self, x: Tensor, draws: Draws, constants: _Constants, hue_at: int | None) -> Tensor:
+    def _blur(self, x: Tensor, draws: Any, constants: Any, hue_at: int | None) -> Tensor:
         """Blur some of the images, and of a part those alone."""
         tables = constants.blur_rows, constants.blur_columns
         if hue_at is None:
@@ -1204,22 +1219,44 @@ class Augmentation(BaseEstimator):
         some = draws.blur.nonzero()[:, 0]
         return x.index_copy_(0, some, _blur(x.index_select(0, some), draws.sigma.index_select(0, some), *tables))
 
-    def _constants(self, c: int, size: tuple[int, int], device: torch.device) -> _Constants:
+    def _constants(self, c: int, size: Sequence[int], device: torch.device) -> _Constants:
         """All constants for images of a shape; they move to a device once, since the host waits for each such move."""
         sides, how = self.size_of(*size), (self.interpolation, self.crop_padding, device)
-        limits = [(max(0, 1 - reach), 1 + reach) for reach in (self.brightness, self.contrast, self.saturation)]
         gain, offset = self._scaling(c, device)
         return _Constants(
             _frame(size, self.crop_ratio, device),
-            _constant(tuple(zip(*limits, (-self.hue, self.hue), strict=True)), device),
-            _places(4 if self.hue else 3, device),
-            _luma(c, device),
+            _constant(self._limits(size), device),
+            _here_of_all(4 if self.hue else 3, device),
+            _colors(c, self.hue_space, device),
             gain,
             offset,
-            _yiq(self.hue_space, device),
             *(_all_weights(n_in, n_out, *how) for n_in, n_out in zip(size, sides, strict=True)),
             *(_reflections(side, sides[0], device) if self.blur else None for side in sides),
         )
+
+    def _limits(self, size: Sequence[int]) -> tuple[tuple[float, ...], ...]:
+        """Between what each of the drawn numbers lies, and below what those that are chances hit, see NUMBERS."""
+        crop = _limits_of_crops(size, self.crop_scale or (1.0, 1.0), self.crop_ratio)
+        if self.crop_padding:
+            crop = [(of,) * NUMBERS[0] for of in (-self.crop_padding, self.crop_padding + 1)]
+        factors = [(max(0, 1 - reach), 1 + reach) for reach in (self.brightness, self.contrast, self.saturation)]
+        orders = (0, math.factorial(4 if self.hue else 3))
+        turns = (0, 4 / (self.quarter_turn or 1))
+        each = [(0, 1), (0, 1), *factors, (-self.hue, self.hue), orders, (0, 1), (0, 1), self.blur_sigma, (0, 1), turns]
+        low, high = ((*of, *others) for of, others in zip(crop, zip(*each, strict=True), strict=True))
+        chances = {
+            FLIP: self.flip,
+            JITTER: self.jitter,
+            GRAY: self.gray,
+            BLUR: self.blur,
+            SOLARIZE: self.solarize,
+            TURN: self.quarter_turn,
+        }
+        chance = tuple(chances.get(k, 1.0) for k in range(sum(NUMBERS)))
+        if self.saliency is not None:
+            low, high = ((*of, *crops * TRIES, k) for k, (of, crops) in enumerate(zip((low, high), crop, strict=True)))
+            chance = (*chance, *(1.0,) * (TRIES * NUMBERS[0]), self.good_crops)
+        return tuple(tuple(map(float, of)) for of in (low, high, chance))
 
     @torch.no_grad()
     @_full_precision
@@ -1316,10 +1353,11 @@ class Augmentation(BaseEstimator):
         """
         if self.size is None:
             return h, w
-        height, width = (self.size, self.size) if isinstance(self.size, Integral) else self.size
+        size: Any = self.size
+        height, width = (size, size) if isinstance(size, Integral) else size
         return int(height), int(width)
 
-    def _salient(self, index: Tensor | None, size: tuple[int, int]) -> Tensor | None:
+    def _salient(self, index: Tensor | None, size: Sequence[int]) -> Tensor | None:
         """Saliency maps of images at their size, (n, h, w)."""
         if self.saliency is None:
             return None
@@ -1341,6 +1379,11 @@ class Augmentation(BaseEstimator):
         )
 
 
+def _place(draws: Any) -> Tensor:
+    """Where each change of colour comes, (n, 4), or (n, 3) without the hue."""
+    return _places(3 if draws.shift is None else 4, draws.order.device).index_select(0, draws.order)
+
+
 def _by_hue(draws: Draws) -> tuple[Tensor, list[int]]:
     """Put views in an order in which the hue of the first comes first, then second, …, last those that do not change.
 
@@ -1348,7 +1391,7 @@ def _by_hue(draws: Draws) -> tuple[Tensor, list[int]]:
     """
     hue_at = torch.full((len(draws.corner),), UNCHANGED)
     if draws.jitter is not None:
-        hue_at = torch.where(draws.jitter, UNCHANGED - 1 if draws.shift is None else draws.place[:, 3], hue_at)
+        hue_at = torch.where(draws.jitter, UNCHANGED - 1 if draws.shift is None else _place(draws)[:, 3], hue_at)
     return hue_at.argsort(stable=True), hue_at.bincount(minlength=UNCHANGED + 1).tolist()
 
 
@@ -1389,7 +1432,10 @@ def _compiled(
     try:
         made = compiled(images, numbers, maps, constants)
     except Exception as error:
-        warnings.warn(f"Views are not compiled, since torch.compile fails: {error!r}", stacklevel=3)
+        reason = str(error).strip().split("\n")[0]
+        warnings.warn(
+            f"Views are made without torch.compile, which fails: {type(error).__name__}: {reason}", stacklevel=4
+        )
         compiled, made = views, views(images, numbers, maps, constants)
     _COMPILED[key] = compiled
     return made
@@ -1465,6 +1511,8 @@ class MultiCrop(BaseEstimator):
             If a parameter is out of its range.
         """
         self._validate_params()
+        for name in ("global_scale", "local_scale"):
+            _check_range(self, name, 1.0)
         given = as_augmentations(self.augment, image_size)
         small = {"crop_scale": self.local_scale, "size": self.local_size or round(image_size * 3 / 7)}
         large = {"crop_scale": self.global_scale}
@@ -1613,9 +1661,19 @@ def _as_float(images: Tensor) -> Tensor:
     return images.float() / 255 if images.dtype == torch.uint8 else images.float()
 
 
-def _between(numbers: Tensor, low: float, high: float) -> Tensor:
-    """Numbers in [0, 1) stretched to [low, high)."""
-    return numbers * (high - low) + low
+def _check_range(owner: BaseEstimator, name: str, greatest: float) -> None:
+    """Refuse a parameter unless it is two positive numbers, the lower first."""
+    value = getattr(owner, name)
+    if not (_reals(value, 2) and 0 < value[0] <= value[1] <= greatest):
+        limit = "" if greatest == math.inf else f" and at most {greatest:g}"
+        raise _refusal(owner, name, f"two numbers, the lower first, above 0{limit}")
+
+
+def _refusal(owner: BaseEstimator, name: str, expected: str) -> ValueError:
+    """A parameter's refusal in scikit-learn's words."""
+    return ValueError(
+        f"The {name!r} parameter of {type(owner).__name__} must be {expected}. Got {getattr(owner, name)!r} instead."
+    )
 
 
 def _reals(value: Any, count: int) -> bool:
@@ -1635,6 +1693,7 @@ def _places(steps: int, device: torch.device) -> Tensor:
     return torch.tensor(list(itertools.permutations(range(steps))), device=device)
 
 
-def _luma(c: int, device: torch.device) -> Tensor:
-    """What each of c channels weighs in grey."""
-    return _constant(LUMA if c == 3 else (1 / c,) * c, device)
+@functools.lru_cache(maxsize=8)
+def _here_of_all(steps: int, device: torch.device) -> Tensor:
+    """`_here` of all orders."""
+    return _here(_places(steps, device))
