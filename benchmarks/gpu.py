@@ -142,8 +142,8 @@ def make(name: str, size: Size, device: torch.device, batch: int, **params: Any)
 
 
 def run_tests(size: Size, device: torch.device, minutes: float) -> None:
-    """Run the tests marked ``cuda``, by four workers where pytest-xdist is installed."""
-    several = ["-n", "4"] if device.type == "cuda" and importlib.util.find_spec("xdist") else []
+    """Run the tests marked ``cuda``, by eight workers where pytest-xdist is installed."""
+    several = ["-n", "8"] if device.type == "cuda" and importlib.util.find_spec("xdist") else []
     command = ["-m", "pytest", "-m", "cuda", "tests/test_cuda.py", *several]
     plugins = ["-p", "no:cacheprovider", "-p", "no:benchmark"]  # pytest-benchmark warns of workers
     options = ["-v", "-rfEs", "--tb=short", *plugins, "-o", "addopts=", "--durations=8"]
