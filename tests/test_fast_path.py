@@ -48,7 +48,7 @@ def test_views_losses_and_steps_are_those_of_the_slow_path(X, precision, lr, tol
     expected = []
     loader = net.get_iterator((as_images(X), None), training=True)
     for epoch in range(3):
-        draws = net.generators(epoch)[1]
+        draws = torch.Generator().manual_seed(net.generators(epoch)[1].initial_seed())  # not the loader's own
         for step, batch in enumerate(loader.epoch(*net.generators(epoch))):
             augment, n = net.augmentations[0], len(batch.index)
             drawn = augment.draw(2 * n, tuple(batch.images.shape[2:]), draws)
