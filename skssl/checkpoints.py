@@ -307,11 +307,13 @@ def unpack(trainer: Trainer, numbers: Mapping[str, Any], tensors: Mapping[str, T
         for name, value in row.items():
             trainer.history.record(name, value)
     states = {owner: {**state, **under(f"{owner}.")} for owner, state in numbers["states"].items()}
+    own = trainer.optimizer_.state_dict()
     for i, parameter in enumerate(moved_by(trainer.optimizer_)):
-        found = states[f"optimizer.{i}"]
-        trainer.optimizer_.state[parameter] = {
-            name: laid_out_as(parameter, value) if isinstance(value, Tensor) else value for name, value in found.items()
+        own["state"][i] = {
+            name: laid_out_as(parameter, value) if isinstance(value, Tensor) else value
+            for name, value in states[f"optimizer.{i}"].items()
         }
+    trainer.optimizer_.load_state_dict(own)  # it knows which of them lie beside the parameters
     device = trainer.device
     trainer.place = Place(
         step=numbers["step"],
