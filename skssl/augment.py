@@ -1430,7 +1430,9 @@ def _compiled(
     own = types.FunctionType(views.__code__.replace(), views.__globals__, "views", None, views.__closure__)
     compiled = torch.compile(own, dynamic=False, fullgraph=True)
     try:
-        made = compiled(images, numbers, maps, constants)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the compiler's advice, such as to allow TF32
+            made = compiled(images, numbers, maps, constants)
     except Exception as error:
         reason = str(error).strip().split("\n")[0]
         warnings.warn(

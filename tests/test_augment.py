@@ -493,22 +493,19 @@ def test_compiled_views_are_few_kernels(name, side, most, monkeypatch):
     monkeypatch.setattr(GraphLowering, "compile_to_module", written)
     monkeypatch.setattr(augment, "_COMPILED", {})
     images = pictures(2, side, side).contiguous(memory_format=torch.channels_last)
-    with config.patch(force_disable_caches=True, cpu_backend="triton", compile_threads=1), warnings.catch_warnings():
-        warnings.filterwarnings("ignore")
-        warnings.filterwarnings("error", message="Views are made without")
+    with config.patch(force_disable_caches=True, cpu_backend="triton", compile_threads=1):
         metrics.reset()
-        with pytest.raises(UserWarning, match="fails: InductorError: RuntimeError: All kernels are written"):
+        with pytest.warns(UserWarning, match="fails: InductorError: RuntimeError: All kernels are written"):
             preset(name, side)[-1](images, gen(), n_views=2, compile=True)
     assert 0 < metrics.generated_kernel_count <= most
 
 
+@pytest.mark.slow
 def test_compiled_views_are_those_of_the_other_forms(monkeypatch):
     torch._dynamo.reset()
     monkeypatch.setattr(augment, "_COMPILED", {})
     images, augmentation = pictures(4), Augmentation(blur=0.5, solarize=0.5)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        views = augmentation(images, gen(), n_views=2, compile=True)
+    views = augmentation(images, gen(), n_views=2, compile=True)
     expected = augmentation(images, gen(), n_views=2)
     torch.testing.assert_close(views, expected, atol=1e-5, rtol=0)
     assert views.stride() == expected.stride()
@@ -580,6 +577,9 @@ def test_dtypes_and_memory_formats_agree(settings):
     expected = augmentation(images, gen())
     last = images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
     torch.testing.assert_close(augmentation(last, gen()), expected)
+    draws = augmentation.draw(9, (12, 10), gen())
+    for given in (last, images / 255):
+        torch.testing.assert_close(static(augmentation, given, draws), expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(augmentation(images / 255, gen()), expected, atol=1e-4, rtol=1e-4)
     cut = torch.zeros(9, 3, 20, 20, dtype=torch.uint8)[:, :, 3:15, 5:15].copy_(images)
     assert torch.equal(augmentation(cut, gen()), expected)
