@@ -657,7 +657,7 @@ def solarize(images: Tensor, threshold: float, where: Tensor) -> Tensor:
     tensor([0.2500, 0.2500])
     """
     limit = torch.where(where, threshold, math.inf)[:, None, None, None]
-    inverted = torch.ge(images, limit, out=torch.empty_like(images))  # as 0 and 1
+    inverted = (images >= limit).to(images.dtype)
     return images.lerp(1 - images, inverted)  # several times faster than `where` on a CPU
 
 
