@@ -142,7 +142,11 @@ def probes(name: str, rows: pd.DataFrame) -> None:
 
 def methods(name: str, rows: pd.DataFrame) -> None:
     """Render how good the features are, and two papers' tables with these rows beside what the papers report."""
-    write(name, means(rows, ["method", "epochs"], ["linear", "knn", "knn, two classes", "seconds"]))
+    measures = ["linear", "knn", "knn, two classes", "seconds"]
+    on_gpu = rows["hardware"].str.startswith("NVIDIA")
+    write(name, means(rows[~on_gpu], ["method", "epochs"], measures))
+    write("methods_gpu", means(rows[on_gpu], ["method", "epochs"], measures))
+    rows = rows[~on_gpu]
 
     ours = rows[rows["epochs"] == 10].rename(columns={"knn": "kNN"}).assign(dataset="CIFAR-10, here")
     names = {"SimSiamGSG": "SimSiam + GSG", "BYOLGSG": "BYOL + GSG"}  # what the papers call them
@@ -179,6 +183,23 @@ def tables(name: str, rows: pd.DataFrame) -> None:
     write(name, means(rows.rename(columns=titles), keys, [*titles.values(), "seconds"], digits=2))
 
 
+def gpu(name: str, rows: pd.DataFrame) -> None:
+    """Render images a second on a GPU: a row a loop."""
+    rows = rows[rows["error"].isna()].sort_values(
+        ["method", "batch", "images_per_second"], ascending=[True, True, False]
+    )
+    rows["images/s"] = rows["images_per_second"].round(-2).astype(int)
+    rows["GiB"] = rows["gib"].round(1)
+    write(name, rows[["method", "batch", "loop", "images/s", "GiB", "hardware", "commit"]])
+
+
+def protocols(name: str, rows: pd.DataFrame) -> None:
+    """Render how long the papers' linear protocols take."""
+    titles = {"eager_seconds": "seconds, step by step"}
+    rows = rows.rename(columns=titles).round({"seconds": 1, titles["eager_seconds"]: 1, "accuracy": 3})
+    write(name, rows[["job", "steps", "seconds", titles["eager_seconds"], "accuracy", "hardware", "commit"]])
+
+
 def few_labels(name: str, rows: pd.DataFrame) -> None:
     """Render the few-label curves."""
     rows["share"] = [f"{100 * fraction:g} %" for fraction in rows["fraction"]]
@@ -198,6 +219,33 @@ def few_labels(name: str, rows: pd.DataFrame) -> None:
     origin = rows.groupby([*keys, "seed"], sort=False)[["hardware", "commit"]].last()
     wide = rows.pivot_table("accuracy", [*keys, "seed"], "share", sort=False).join(origin).reset_index()
     write(name, means(wide, keys, shares), figure)
+
+
+def sharing(name: str, rows: pd.DataFrame) -> None:
+    """Render what trainings side by side come to, the median of the rounds."""
+    keys = ["backbone", "variables", "fits", "hardware", "commit"]
+    rows = (
+        rows.fillna({"variables": ""})
+        .groupby(keys, sort=False)[["images_per_second", "by_turns"]]
+        .median()
+        .reset_index()
+    )
+    rows["images/s, together"] = rows["images_per_second"].round(-1).astype(int)
+    rows["time by that of taking turns"] = rows["by_turns"].round(2)
+    write(
+        name,
+        rows[
+            [
+                "backbone",
+                "variables",
+                "fits",
+                "images/s, together",
+                "time by that of taking turns",
+                "hardware",
+                "commit",
+            ]
+        ],
+    )
 
 
 def pretext_accuracy(name: str, rows: pd.DataFrame) -> None:
@@ -230,8 +278,11 @@ BENCHMARKS = {  # what tells the runs of each apart, and what makes its page
     "scaling": (["hardware", "varied", "backbone", "images", "source", "pixels", "batch"], scaling),
     "distributed": ([*RUN, "images", "processes"], distributed),
     "probes": (["hardware", "job"], probes),
-    "methods": (RUN, methods),
-    "tables": ([*RUN, "images"], tables),
+    "protocols": (["hardware", "job"], protocols),
+    "methods": ([*RUN, "hardware"], methods),
+    "tables": ([*RUN, "images", "hardware"], tables),
+    "gpu": (["hardware", "method", "batch", "loop"], gpu),
+    "sharing": (["hardware", "backbone", "variables", "fits", "date"], sharing),
     "few_labels": ([*RUN, "images", "fraction", "classifier"], few_labels),
     "pretext_accuracy": ([*RUN, "images", "batch_size"], pretext_accuracy),
     "gradient_snr": ([*RUN, "images", "decay", "epoch"], gradient_snr),

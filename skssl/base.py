@@ -129,7 +129,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         (on a CPU for images from 16 pixels on). Losses compute in float32; in a training on CUDA with "auto" their
         products of matrices are TF32.
     compile : {"auto"} or bool, default="auto"
-        Whether to compile the step with ``torch.compile``. "auto" does where it pays: on CUDA, in one process, if 5,000
+        Whether to compile the step with ``torch.compile``. "auto" does where it pays: on CUDA, in one process, if 8,000
         steps or more are planned (`epochs` times steps an epoch). Where it fails, training says so and goes on without.
     device : str or torch.device, default="auto"
         "auto" is CUDA, else MPS, else the CPU.

@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 COLLAPSED_SPREAD, COLLAPSED_RANK, ROOM = 0.1, 5, 32
 # Pixels that are encoded at a time: those that a CPU's cache holds the maps of, and enough to keep a GPU busy
 ENCODED = {"cpu": 2**18, "cuda": 2**23}
-# Steps of a training from which on compiling pays on CUDA: it takes about 22 s for a ResNet-18 and saves about 5 ms of
-# a step of 256 or 512 images of 32x32 (an H200, bfloat16), and no less of larger ones.
-COMPILED_FROM = 5000
+# Steps of a training from which on compiling pays on CUDA: it takes 25 to 45 s for a ResNet-18 and saves 5.6 ms of a
+# step of 256 or 512 images of 32x32 (an H200, bfloat16), and no less of larger ones.
+COMPILED_FROM = 8000
 
 
 @dataclass

@@ -38,12 +38,18 @@ def test_a_run_of_the_papers_tables_goes_on_where_it_stopped(tmp_path):
 
 
 @pytest.mark.slow
-def test_all_that_needs_a_gpu_runs_on_a_cpu_too(tmp_path):
-    command = [sys.executable, "-m", "benchmarks", "gpu", "--tiny", "--device", "cpu", "--minutes", "10"]
-    done = subprocess.run([*command, "--results", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+def test_all_that_needs_a_gpu_runs_on_a_cpu_too(tmp_path, monkeypatch):
+    for owner, name in ((torch, "compile"), (gpu.tables, "cifar10"), (gpu.tables, "judge"), (sys, "argv")):
+        monkeypatch.setattr(owner, name, getattr(owner, name))  # as they are again afterwards
+    monkeypatch.setattr(gpu.recording, "RESULTS", tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))  # where a stopped table would go on
+    gpu.stand_ins()
     for part in gpu.PARTS:
-        assert f"== {part} ended with 0" in done.stdout, done.stdout
+        if part != "tests":
+            gpu.RUNS[part](gpu.TINY, torch.device("cpu"), 1.0)
+    command = [sys.executable, "-m", "benchmarks", "gpu", "--tiny", "--device", "cpu", "--parts", "tests"]
+    done = subprocess.run([*command, "--results", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "== tests ended with 0" in done.stdout, done.stdout + done.stderr
     table = pd.read_csv(tmp_path / "gpu.csv")
     missing = table["error"].fillna("").str.startswith("not installed")
     assert table["error"].isna().equals(~missing), table["error"].dropna().tolist()
@@ -54,7 +60,7 @@ def test_all_that_needs_a_gpu_runs_on_a_cpu_too(tmp_path):
     assert len(pd.read_csv(tmp_path / "tables.csv")) == 1
     assert "torch finds no CUDA device" in (tmp_path / "tests.log").read_text() or torch.cuda.is_available()
     assert "short of the goals" in done.stdout
-    assert len(list(tmp_path.iterdir())) <= 8, "more do not come back from the machine"
+    assert len([file for file in tmp_path.iterdir() if file.is_file()]) <= 8, "more do not come back from the machine"
 
 
 @pytest.mark.parametrize("name", gpu.METHODS)
