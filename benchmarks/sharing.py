@@ -15,7 +15,7 @@ import sys
 import time
 
 STARTS_AT = "SKSSL_BENCHMARK_STARTS_AT"  # where a process that trains finds when to begin
-READY = 15.0  # seconds until all have been imported and warmed up, and more for each process
+READY = 5.0  # seconds until one has been imported and warmed up
 
 
 def train(starts_at: float, seconds: float, backbone: str) -> None:
@@ -35,7 +35,7 @@ def train(starts_at: float, seconds: float, backbone: str) -> None:
 
 def side_by_side(fits: int, seconds: float, backbone: str, variables: dict[str, str]) -> float:
     """Train in some processes at a time; return the images a second of all of them together."""
-    starts_at = str(time.time() + READY + 5 * fits)
+    starts_at = str(time.time() + READY * (1 + fits))
     command = [sys.executable, "-m", "benchmarks.sharing", str(seconds), backbone]
     environment = {**os.environ, **variables, STARTS_AT: starts_at}
     running = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(fits)]

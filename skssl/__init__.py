@@ -1,5 +1,6 @@
 """Self-supervised learning of visual representations, as scikit-learn estimators."""
 
+from skssl import cores  # noqa: F401  first, since torch reads what it sets
 from skssl.augment import Augmentation, MultiCrop
 from skssl.comparison import compare
 from skssl.dense import DetectionTransfer, SegmentationTransfer

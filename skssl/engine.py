@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from skssl.augment import Augmentation
+from skssl.cores import Crowd, limited_threads
 from skssl.devices import autocast_for, in_precision, keeping_memory, matmul_precision
 from skssl.distributed import agree, average, gather, is_writer, n_processes, parallel, rank, share, synchronized
 from skssl.errors import CollapseWarning
@@ -369,7 +370,14 @@ def encode(
     float32 Tensor of shape (n, d)
         The features of the images, in their order.
     """
-    with closing(images), keeping_memory(), evaluating(module), torch.inference_mode(), in_precision(dtype, device):
+    with (
+        closing(images),
+        keeping_memory(),
+        limited_threads(device),
+        evaluating(module),
+        torch.inference_mode(),
+        in_precision(dtype, device),
+    ):
         network = folded(module)
         features = [
             network(augment.still(batch.to(device))).float().to(to)
@@ -549,6 +557,7 @@ class Trainer(NeuralNet):
     compiled = False
     #: Whether compiled steps on CUDA are recorded as one graph, see `StepGraph`.
     _graphs: ClassVar[bool] = True
+    crowd: Crowd | None = None  # what watches the cores while it trains
     checkpoint: Keeper | None = None  # what saves the state while it trains
     place: Place | None = None  # where it goes on, if it does
 
@@ -622,6 +631,8 @@ class Trainer(NeuralNet):
     def notify(self, method_name: str, **kwargs: Any) -> None:
         """Call the callbacks; an epoch has ended when all of them have seen it."""
         super().notify(method_name, **kwargs)
+        if method_name == "on_epoch_end" and self.crowd is not None:
+            self.crowd.look()
         if method_name == "on_epoch_end" and self.checkpoint is not None:
             self.checkpoint.after_epoch(self)
 
@@ -650,7 +661,8 @@ class Trainer(NeuralNet):
         device = torch.device(self.device)
         try:
             products = matmul_precision("high" if self.tf32 else None, device)
-            with keeping_memory(), products, closing(images.to(device)) as there:
+            with keeping_memory(), limited_threads(device), products, closing(images.to(device)) as there:
+                self.crowd = Crowd(device)
                 self.notify("on_train_begin", X=images, y=target)
                 try:
                     self.fit_loop(there, target, epochs=epochs)
@@ -660,7 +672,7 @@ class Trainer(NeuralNet):
                         raise
                 self.notify("on_train_end", X=images, y=target)
         finally:
-            self.checkpoint = None
+            self.checkpoint = self.crowd = None
             self.__dict__.pop("_graph", None)
 
     def compiles(self, steps: int) -> bool:

@@ -477,7 +477,7 @@ def test_where_nothing_compiles_views_come_all_the_same(monkeypatch):
     augmentation(images, gen(), compile=True)  # no second warning
 
 
-@pytest.mark.parametrize(("name", "side", "most"), [("simclr", 32, 10), ("byol", 32, 12), ("simclr", 224, 15)])
+@pytest.mark.parametrize(("name", "side", "most"), [("byol", 32, 12), ("simclr", 224, 15)])
 def test_compiled_views_are_few_kernels(name, side, most, monkeypatch):
     """As the compiler writes them for a GPU, which is not needed as long as they need not run."""
     pytest.importorskip("triton")

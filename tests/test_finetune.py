@@ -50,6 +50,7 @@ def state(module):
             quick(skssl.SimCLR, image_shape=(1, 1, -1), epochs=0),
             backbone_lr=0.1,
             batch_size=32,
+            epochs=12,
             schedule="cosine",
             augment="none",
             random_state=0,

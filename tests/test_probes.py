@@ -222,7 +222,7 @@ def test_inner_layers_of_the_papers_networks(name, side, layers):
     X, y = skssl.datasets.make_shapes(12, image_size=side, random_state=0)
     net = torchvision.models.get_model(name, weights=None)
     for layer, width in layers.items():
-        probe = LinearProbe(encoder=net, layer=layer, device="cpu").fit(X, y)
+        probe = LinearProbe(encoder=net, layer=layer, C=1e-3, device="cpu").fit(X, y)
         assert probe.coef_.shape == (len(set(y)), width)
         assert probe.predict(X).shape == (12,)
     with pytest.raises(ValueError, match="Unknown layer 'layer9'"):

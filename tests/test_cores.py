@@ -1,0 +1,83 @@
+"""The cores of a machine that others use, too."""
+
+import os
+import subprocess
+import sys
+import warnings
+
+import pytest
+import torch
+
+from skssl import cores
+
+
+@pytest.mark.parametrize(
+    ("first", "variables", "expected"),
+    [
+        ("", {}, str(cores.SPIN_COUNT)),
+        ("import torch", {}, "None"),
+        ("", {"GOMP_SPINCOUNT": "7"}, "7"),
+        ("", {"OMP_WAIT_POLICY": "ACTIVE"}, "None"),
+    ],
+)
+def test_threads_spin_briefly_unless_the_user_says_otherwise(first, variables, expected):
+    script = f"{first}\nimport os, runpy\nrunpy.run_path({cores.__file__!r})\nprint(os.environ.get('GOMP_SPINCOUNT'))"
+    kept = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env={**kept, **variables}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == expected
+
+
+def test_nothing_of_the_package_imports_torch_before():
+    code = "import sys, skssl; print(skssl.cores.IN_TIME)"
+    kept = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=kept).stdout == "True\n"
+
+
+def test_no_more_threads_than_cores(monkeypatch):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        monkeypatch.setattr(cores.joblib, "cpu_count", lambda: 2)
+        with cores.limited_threads(torch.device("cpu")):
+            assert torch.get_num_threads() == 2
+        with cores.limited_threads(torch.device("meta")):
+            assert torch.get_num_threads() == 3
+        monkeypatch.setattr(cores.joblib, "cpu_count", lambda: 4)
+        with cores.limited_threads(torch.device("cpu")):
+            assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("wall", "computed", "switches", "crowded"),
+    [(10, 10, 2500, True), (10, 19.9, 340, False), (10, 10, 100, False), (10, 19, 2500, False), (1, 1, 250, False)],
+)
+def test_a_crowd_is_noticed_once(wall, computed, switches, crowded, monkeypatch):
+    cores._warn.cache_clear()
+    monkeypatch.setattr(cores, "IN_TIME", False)
+    monkeypatch.setattr(cores, "CHOSEN", False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    moments = iter([(0, 0, 0), *[(wall, computed, switches)] * 2])
+    monkeypatch.setattr(cores, "_usage", lambda: next(moments))
+    crowd = cores.Crowd(torch.device("cpu"))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        crowd.look()
+        crowd.look()
+    assert len(caught) == crowded
+    if crowded:
+        assert "this training's 2 threads wait for" in str(caught[0].message)
+    cores._warn.cache_clear()
+
+
+def test_where_skssl_came_first_or_one_thread_computes_nothing_is_said(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    monkeypatch.setattr(cores, "IN_TIME", False)
+    assert cores.Crowd(torch.device("cpu")).threads == 1
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(cores, "IN_TIME", True)
+    assert cores.Crowd(torch.device("cpu")).threads == 1
+    assert cores.Crowd(torch.device("cuda")).threads == 1
