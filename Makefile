@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 VERSIONS ?= requirements/tested.txt
 RUN := $(VENV)/bin/python
-PIP := $(RUN) -m pip install --quiet --disable-pip-version-check --constraint $(VERSIONS)
+PIP := PYTHONWARNINGS=ignore $(RUN) -m pip install --quiet --disable-pip-version-check --constraint $(VERSIONS)
 
 .PHONY: demo test test-oldest test-newest install lint lock bench docs clean
 
