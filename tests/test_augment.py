@@ -497,6 +497,8 @@ def test_compiled_views_are_few_kernels(name, side, most, monkeypatch):
         metrics.reset()
         with pytest.warns(UserWarning, match="fails: InductorError: RuntimeError: All kernels are written"):
             preset(name, side)[-1](images, gen(), n_views=2, compile=True)
+    if torch.__version__.startswith("2.11"):
+        most += 1  # it writes one more than later versions
     assert 0 < metrics.generated_kernel_count <= most
 
 
