@@ -429,7 +429,7 @@ def test_in_a_data_set_the_next_item_stands_in_for_a_bad_one(n_jobs: int | None)
     with pytest.warns(BadImageWarning, match="4 of the 24 images in X cannot be read, and the next") as caught:
         read = list(images.batches([torch.tensor([2, 3, 4]), torch.tensor([23, 22, 0])]))
     images.close()
-    assert len(caught) == 1
+    assert len([warning for warning in caught if issubclass(warning.category, BadImageWarning)]) == 1
     assert [index.tolist() for index, _ in read] == [[2, 5, 5], [1, 22, 1]]
     for index, batch in read:
         assert np.array_equal(batch, X16[index].transpose(0, 3, 1, 2))
