@@ -357,11 +357,12 @@ def test_several_processes_train_without_compiling_and_say_so_once(both, X):
 
 
 SCRIPT = """
-import sys, joblib, torch
+import sys, warnings, joblib, torch
 from skssl import FineTuner, SimCLR
 from skssl.datasets import make_shapes
 from skssl.distributed import is_writer, n_processes
 
+warnings.simplefilter("error")
 X, y = make_shapes(64, image_size=16, random_state=0)
 encoder = SimCLR(backbone="convnet", epochs=2, batch_size=32, device="cpu", verbose=1).fit(X)
 tuner = FineTuner(encoder, epochs=1, batch_size=32, device="cpu").fit(X, y)
