@@ -1,0 +1,1032 @@
+"""The one training loop: from images to batches of views, and a skorch net whose step is a method's loss."""
+
+from __future__ import annotations
+
+import itertools
+import time
+import traceback
+import types
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from skorch import NeuralNet
+from skorch.callbacks import Checkpoint as FilesOfParameters
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from skssl.augment import Augmentation
+from skssl.cores import Crowd, limited_threads
+from skssl.devices import autocast_for, in_precision, keeping_memory, matmul_precision
+from skssl.distributed import agree, average, gather, is_writer, n_processes, parallel, rank, share, synchronized
+from skssl.errors import CollapseWarning
+from skssl.graphs import StepGraph, apart_from_others
+from skssl.images import Images
+from skssl.nn import effective_rank, evaluating, folded, spread
+from skssl.optim import forget, make_optimizer, schedule_factor
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Embeddings have collapsed to a point when their spread is below this share of an even one's, and to a few dimensions
+# when their effective rank is below this, provided there are images and dimensions enough for a rank of 32. On CIFAR-10
+# the healthy are at 0.48 and 26 or more, SimSiam without its predictor (symmetric) at 0.2 to 0.65 and 1.5 to 4.
+COLLAPSED_SPREAD, COLLAPSED_RANK, ROOM = 0.1, 5, 32
+# Pixels that are encoded at a time: those that a CPU's cache holds the maps of, and enough to keep a GPU busy
+ENCODED = {"cpu": 2**18, "cuda": 2**23}
+# Steps of a training from which on compiling pays on CUDA: it takes 25 to 45 s for a ResNet-18 and saves 5.6 ms of a
+# step of 256 or 512 images of 32x32 (an H200, bfloat16), and no less of larger ones.
+COMPILED_FROM = 8000
+
+
+@dataclass
+class Batch:
+    """What one step works on.
+
+    Attributes
+    ----------
+    images : Tensor of shape (n, c, h, w)
+        The images themselves, uint8 or float32 in [0, 1].
+    views : list of float32 Tensors of shape (n, c, h', w')
+        Their augmented and normalised views.
+    index : int64 Tensor of shape (n,)
+        Which images of the training set they are.
+    target : int64 Tensor of shape (n,), optional
+        Their classes, -1 where unknown; None unless the method uses labels.
+    generator : torch.Generator, optional
+        Where further augmentation draws from, on the device; of tasks that augment by themselves.
+    made : dict of str to Tensor
+        What hooks have made of it before the step, by their names; see `Hooks.prepare`.
+    """
+
+    images: Tensor
+    views: list[Tensor]
+    index: Tensor
+    target: Tensor | None = None
+    generator: torch.Generator | None = None
+    made: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Objective(nn.Module):
+    """The network and the loss of one step in one forward pass, for autocast and ``torch.compile`` to wrap.
+
+    It is the ``net`` that a method's and a task's hooks are given: they put their heads, momentum copies and
+    buffers on it when it is built and use them in every step.
+
+    Parameters
+    ----------
+    encoder : torch.nn.Module
+        From views to features of width `dim`.
+    dim : int
+        The features' width.
+    method : object with ``build`` and ``losses``
+        The method, holding parameters only.
+    tasks : mapping of str to (object with ``build`` and ``losses``, float)
+        Auxiliary tasks by name, with their weights.
+    n_samples : int
+        The number of training images.
+    shape : tuple of int
+        Their channels, height and width.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        dim: int,
+        method: Hooks,
+        tasks: Mapping[str, tuple[Hooks, float]],
+        n_samples: int,
+        shape: tuple[int, int, int],
+    ) -> None:
+        super().__init__()
+        self.encoder, self.dim, self.n_samples, self.shape = encoder, dim, n_samples, shape
+        self.method, self.tasks = method, tasks
+        self.reads_views = any(hooks.reads_views for hooks in (method, *(task for task, _ in tasks.values())))
+        for hooks in (method, *(task for task, _ in tasks.values())):
+            hooks.build(self, dim, n_samples)
+
+    def prepare(self, batch: Batch) -> None:
+        """Let the hooks make what `forward`, which may be compiled, only reads.
+
+        Parameters
+        ----------
+        batch : Batch
+            The batch.
+        """
+        for hooks in (self.method, *(task for task, _ in self.tasks.values())):
+            hooks.prepare(self, batch)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Compute the losses of a batch.
+
+        Parameters
+        ----------
+        batch : Batch
+            The batch.
+
+        Returns
+        -------
+        dict of str to scalar Tensor
+            "loss", the weighted sum of all that requires a gradient, and every number by its name.
+        """
+        numbers = self.method.losses(self, batch)
+        total: Any = sum(value for value in numbers.values() if value.requires_grad)
+        for task, weight in self.tasks.values():
+            found = task.losses(self, batch)
+            total = total + weight * sum(value for value in found.values() if value.requires_grad)
+            numbers = {**numbers, **found}
+        return {"loss": total, **numbers}
+
+    def project(self, views: Sequence[Tensor]) -> list[Tensor]:
+        """Map views to the projector's output, all in one pass, or one a resolution where they differ in size.
+
+        BatchNorm sees the views of a resolution at once in the encoder, and all of them in the projector.
+
+        Parameters
+        ----------
+        views : sequence of Tensors of shape (n, c, h, w)
+            Views; those of a size stand side by side.
+
+        Returns
+        -------
+        list of Tensors of shape (n, d)
+            One for each view; none where no views are wanted.
+        """
+        features = []
+        for _, group in itertools.groupby(views, key=lambda view: view.shape[2:]):
+            joined = join(list(group))
+            with autocast_for(joined):  # small crops may be too small for a CPU's bfloat16
+                features.append(self.encoder(joined))
+        return list(self.projector(torch.cat(features)).chunk(len(views)))
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Whatever the hooks have put on the net."""
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            """What the hooks put there; numbers and flags, too, though only where they follow from the epoch."""
+
+    def embed(self, view: Tensor) -> Tensor:
+        """Map views to where the loss compares them, normalised by the batch as in training.
+
+        Parameters
+        ----------
+        view : Tensor of shape (n, c, h, w)
+            Views.
+
+        Returns
+        -------
+        Tensor of shape (n, d)
+            The projector's output, or the features where there is no projector. Running statistics stay as they are.
+        """
+        for part in (self.encoder, getattr(self, "projector", None)):
+            if part is not None:
+                buffers = {name: buffer.clone() for name, buffer in part.named_buffers()}
+                view = torch.func.functional_call(part, buffers, (view,))
+        return view
+
+
+def join(views: Sequence[Tensor]) -> Tensor:
+    """Concatenate views of one size, without a copy where they lie side by side in memory, as the loader makes them.
+
+    Parameters
+    ----------
+    views : sequence of Tensors of shape (n, c, h, w)
+        At least one.
+
+    Returns
+    -------
+    Tensor of shape (n_views * n, c, h, w)
+        All of them, one after the other.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.engine import join
+    >>> both = torch.arange(4.0).view(4, 1, 1, 1)
+    >>> join(both.chunk(2)).data_ptr() == both.data_ptr()
+    True
+    """
+    first = views[0]
+    if torch.compiler.is_compiling() or first.requires_grad:
+        return torch.cat(list(views))
+    places = [first.data_ptr() + i * first.nbytes for i in range(len(views))]
+    one = first.untyped_storage().data_ptr()
+    if all(
+        view.data_ptr() == place and view.stride() == first.stride() and view.untyped_storage().data_ptr() == one
+        for view, place in zip(views, places, strict=True)
+    ):
+        return first.as_strided((len(views) * len(first), *first.shape[1:]), first.stride())
+    return torch.cat(list(views))
+
+
+class Hooks(Protocol):
+    """What a method and an auxiliary task have in common."""
+
+    @property
+    def reads_views(self) -> bool:
+        """Whether the losses are those of views, and not of what is cut from the images themselves."""
+
+    def build(self, net: Objective, dim: int, n_samples: int) -> None:
+        """Put heads, momentum copies and buffers on the net."""
+
+    def prepare(self, net: Objective, batch: Batch) -> None:
+        """Put on the batch, in ``made``, what a compiled step cannot make: further views, drawn by its generator."""
+
+    def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:
+        """Compute the named losses of a batch; what needs no gradient is recorded only."""
+
+
+class ImageLoader:
+    """Batches of views: the images are gathered, moved and augmented a whole batch at a time.
+
+    Parameters
+    ----------
+    images : Images
+        The training images, on the device.
+    batch_size : int
+        Images a batch, of all processes together. The last, shorter batch of an epoch is left out unless it is the
+        only one.
+    augmentations : sequence of Augmentation
+        One for each view.
+    device : torch.device
+        Where views are made.
+    target : int64 Tensor of shape (n_samples,), optional
+        The images' classes, on the device.
+    compile : bool, default=False
+        Whether ``torch.compile`` makes the views; see `Augmentation`.
+
+    Attributes
+    ----------
+    bare : bool
+        Whether batches go without views, which the step itself then makes.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        batch_size: int,
+        augmentations: Sequence[Augmentation],
+        device: torch.device,
+        target: Tensor | None = None,
+        compile: bool = False,
+    ) -> None:
+        self.images, self.augmentations, self.device, self.target = images, augmentations, device, target
+        self.compile = compile
+        self.bare = False
+        n = n_processes()
+        if batch_size % n:
+            raise ValueError(
+                f"batch_size={batch_size} is that of all processes together, and must be a multiple of their number, "
+                f"{n}."
+            )
+        if len(images) < n:
+            raise ValueError(f"X must have an image for each of {n} processes at least. Got {len(images)}.")
+        self.batch_size = int(min(batch_size, len(images) // n * n))  # NumPy's integers, too
+        for augment in augmentations:
+            if augment.saliency is not None and len(augment.saliency) != len(images):
+                raise ValueError(
+                    "The 'saliency' parameter of Augmentation must have one map for each training image: expected "
+                    f"{len(images)}, got {len(augment.saliency)}."
+                )
+
+    def __len__(self) -> int:
+        return len(self.images) // self.batch_size
+
+    def epoch(
+        self, order: torch.Generator, draws: torch.Generator, chosen: Tensor | None = None, done: int = 0
+    ) -> Iterator[Batch]:
+        """Go through the images once in a random order, or through those that a method has chosen.
+
+        Each of several processes has its share of every batch.
+
+        Parameters
+        ----------
+        order : torch.Generator
+            For the order, on the CPU; in the same state in every process.
+        draws : torch.Generator
+            For the augmentation, on the device.
+        chosen : int64 Tensor of shape (n_samples,), optional
+            Which images to go through, in this order.
+        done : int, default=0
+            How many batches are left out at the beginning.
+
+        Yields
+        ------
+        Batch
+            The next batch.
+        """
+        permutation = torch.randperm(len(self.images), generator=order) if chosen is None else chosen.cpu()
+        indices = permutation[: len(self) * self.batch_size].split(self.batch_size)[done:]
+        shares = [share(index) for index in indices]
+        for index, images in self.images.batches(shares):  # by numbers on the host, where a data set needs them
+            index = index.to(self.device, non_blocking=True)
+            target = None if self.target is None else self.target.index_select(0, index)
+            yield Batch(images, [] if self.bare else self.views(images, draws, index), index, target, draws)
+
+    def views(self, images: Tensor, draws: torch.Generator, index: Tensor) -> list[Tensor]:
+        """Make the views of some images; those by one and the same augmentation in one go."""
+        views = [images] * len(self.augmentations)
+        for augment in dict.fromkeys(self.augmentations):
+            places = [place for place, other in enumerate(self.augmentations) if other is augment]
+            made = augment(images, draws, index, len(places), self.compile).chunk(len(places))
+            for place, view in zip(places, made, strict=True):
+                views[place] = view
+        return views
+
+
+def encode(
+    module: nn.Module,
+    images: Images,
+    augment: Augmentation,
+    device: torch.device,
+    dtype: torch.dtype,
+    to: torch.device | str = "cpu",
+) -> Tensor:
+    """Run a module over all images, of the views' size but without augmentation, in evaluation mode.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        From normalised images to features.
+    images : Images
+        The images.
+    augment : Augmentation
+        Its views' size and normalisation are used, see `Augmentation.still`.
+    device : torch.device
+        Where the module is.
+    dtype : torch.dtype
+        What it computes in.
+    to : torch.device or str, default="cpu"
+        Where the features are to be.
+
+    Returns
+    -------
+    float32 Tensor of shape (n, d)
+        The features of the images, in their order.
+    """
+    with (
+        closing(images),
+        keeping_memory(),
+        limited_threads(device),
+        evaluating(module),
+        torch.inference_mode(),
+        in_precision(dtype, device),
+    ):
+        network = folded(module)
+        features = [
+            network(augment.still(batch.to(device))).float().to(to)
+            for _, batch in images.batches(torch.arange(len(images)).split(at_a_time(images.shape, device)))
+        ]
+    return torch.cat(features)
+
+
+def encode_together(
+    module: nn.Module, images: Images, augment: Augmentation, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """Encode all images for all processes, each of which does its share.
+
+    Parameters
+    ----------
+    module, images, augment, device, dtype
+        As for `encode`.
+
+    Returns
+    -------
+    float32 Tensor of shape (n, d)
+        The features of all images, on the device.
+    """
+    n = len(images)
+    rows = torch.arange(-(-n // n_processes()) * n_processes()) % n  # as many for each
+    return gather(encode(module, images.take(share(rows)), augment, device, dtype, device))[:n]
+
+
+def at_a_time(shape: tuple[int, int, int], device: torch.device) -> int:
+    """Tell how many images are encoded at a time.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Their channels, height and width.
+    device : torch.device
+        Where.
+
+    Returns
+    -------
+    int
+        At least one.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.engine import at_a_time
+    >>> at_a_time((3, 32, 32), torch.device("cpu")), at_a_time((3, 224, 224), torch.device("cpu"))
+    (256, 5)
+    """
+    return max(1, ENCODED.get(device.type, ENCODED["cpu"]) // (shape[1] * shape[2]))
+
+
+@dataclass
+class Place:
+    """A place in a training, from where it goes on as if it had never stopped.
+
+    Attributes
+    ----------
+    step : int
+        Steps done in the epoch; 0 is before all that it begins with.
+    seconds : float
+        Time that they took.
+    sums : dict of str to scalar Tensor
+        The losses' sums so far, by name.
+    chosen : int64 Tensor of shape (n_samples,) or None
+        Which images the method has chosen for the epoch.
+    random : dict of str to uint8 Tensor
+        The states of the random generators, see `Trainer.random_states`.
+    flags : dict of str to bool, int or float
+        Numbers and flags of the net's modules that are no parameters or buffers, by path.
+    learns : list of str
+        Parameters that require a gradient.
+    callbacks : dict of str to (dict of str to object)
+        The states of callbacks that have a ``state_dict``, by name.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    chosen: Tensor | None = None
+    random: dict[str, Tensor] = field(default_factory=dict)
+    flags: dict[str, Any] = field(default_factory=dict)
+    learns: list[str] = field(default_factory=list)
+    callbacks: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @torch.no_grad()
+    def add(self, numbers: Mapping[str, Tensor]) -> None:
+        """Add a step's losses to the sums, all in one call.
+
+        Parameters
+        ----------
+        numbers : dict of str to scalar Tensor
+            The losses, by name; the same in every step.
+        """
+        if self.sums:
+            torch._foreach_add_(list(self.sums.values()), [numbers[name] for name in self.sums])
+        else:
+            self.sums = {name: value.detach().clone() for name, value in numbers.items()}
+
+
+class Keeper(Protocol):
+    """What saves a training's state on the way, such as a `checkpoints.Checkpoint`."""
+
+    def after_step(self, trainer: Trainer, place: Place, draws: torch.Generator) -> None:
+        """Take a look in the middle of an epoch."""
+
+    def after_epoch(self, trainer: Trainer) -> None:
+        """Take a look between two epochs."""
+
+
+class Trainer(NeuralNet):
+    """skorch's net, with an `Objective` for a module: its losses, named, are what the history holds.
+
+    Nothing in a step waits for the device. All random numbers of an epoch follow from ``seed`` and the epoch's
+    number, so that training goes on from a pickled trainer as if it had never stopped.
+
+    Parameters
+    ----------
+    module : Objective
+        The network and the loss.
+    augmentations : sequence of Augmentation
+        One for each view.
+    schedule : str or sequence of float
+        The learning rate's course, see `schedule_factor`.
+    warmup_epochs : float
+        Epochs in which it rises.
+    momentum, weight_decay : float
+        For the optimiser.
+    constant : sequence of str
+        Submodules whose learning rate is left alone.
+    rates : mapping of str to float
+        Submodules with a learning rate of their own.
+    collapsible : bool
+        Whether embeddings in a few dimensions are a failure worth a warning; a classifier's are none.
+    dtype : torch.dtype
+        What the networks compute in.
+    tf32 : bool
+        Whether products of matrices that stay float32 are computed in TF32, where a GPU does that.
+    seed : int
+        Of all random numbers.
+    **kwargs
+        skorch's own: ``optimizer``, ``lr``, ``max_epochs``, ``batch_size``, ``device``, ``compile`` (which may be
+        "auto", too), ``callbacks``, ``verbose``.
+
+    Attributes
+    ----------
+    compiled : bool
+        Whether the training's steps are compiled, see `compiles`.
+    """
+
+    def __init__(
+        self,
+        module: Objective,
+        *,
+        augmentations: Sequence[Augmentation],
+        schedule: str | Sequence[float],
+        warmup_epochs: float,
+        momentum: float,
+        weight_decay: float,
+        constant: Sequence[str] = (),
+        rates: Mapping[str, float] | None = None,
+        collapsible: bool = True,
+        dtype: torch.dtype = torch.float32,
+        tf32: bool = False,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(module, criterion=nn.Identity, train_split=None, **kwargs)
+        self.augmentations = augmentations
+        self.schedule, self.warmup_epochs = schedule, warmup_epochs
+        self.momentum, self.weight_decay, self.constant, self.rates = momentum, weight_decay, constant, rates
+        self.collapsible = collapsible
+        self.dtype, self.tf32, self.seed = dtype, tf32, seed
+
+    compile: bool | str
+    compiled = False
+    #: Whether compiled steps on CUDA are recorded as one graph, see `StepGraph`.
+    _graphs: ClassVar[bool] = True
+    crowd: Crowd | None = None  # what watches the cores while it trains
+    checkpoint: Keeper | None = None  # what saves the state while it trains
+    place: Place | None = None  # where it goes on, if it does
+
+    @property
+    def _default_callbacks(self) -> list[tuple[str, Any]]:
+        return []  # skorch's own read the loss after every step, which waits for the device
+
+    def torch_compile(self, module: nn.Module, name: str) -> nn.Module:
+        """Leave the module as it is: what is compiled is a step's forward pass, in `infer`."""
+        return module
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what wraps `module_`, which is made anew, and what else it is, which skorch keeps."""
+        state = super().__getstate__()
+        wraps = "_compiled", "_parallel", "_draws", "_graph", "module", "checkpoint"
+        return {name: value for name, value in state.items() if name not in wraps}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the module that was trained, on a device that this machine has, for the one to train."""
+        super().__setstate__(state)
+        self.module = self.module_
+
+    def initialize_callbacks(self) -> Trainer:
+        """Initialise the callbacks; of several processes one has those of skorch's that write files and logs."""
+        super().initialize_callbacks()
+        if not is_writer():
+            self.callbacks_: list[Any] = [pair for pair in self.callbacks_ if not _writes(pair[1])]
+        return self
+
+    def initialize_module(self) -> Trainer:
+        """Initialise the module, in the memory layout that convolutions are quickest in."""
+        super().initialize_module()
+        self.module_.to(memory_format=torch.channels_last)
+        return self
+
+    def initialize_optimizer(self, triggered_directly: bool | None = None) -> Trainer:
+        """Initialise the optimiser with its parameter groups."""
+        self.optimizer_ = make_optimizer(
+            self.optimizer,
+            self.module_,
+            lr=self.lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            constant=self.constant,
+            rates=self.rates,
+        )
+        return self
+
+    def get_dataset(self, X: Images, y: Tensor | None = None) -> tuple[Images, Tensor | None]:
+        """Return the images and their classes as they are."""
+        return X, y
+
+    def get_iterator(self, dataset: tuple[Images, Tensor | None], training: bool = False) -> ImageLoader:
+        """Make the loader."""
+        images, target = dataset
+        augmentations = self.augmentations if self.module_.reads_views else []  # what nobody reads is not made
+        device = torch.device(self.device)
+        compile = self.compiled and device.type == "cuda"  # a CPU's cache is better served in passes
+        return ImageLoader(images, self.batch_size, augmentations, device, target, compile=compile)
+
+    def fit_loop(self, X: Images, y: Any = None, epochs: int | None = None, **kwargs: Any) -> Trainer:
+        """Train, and leave the global random state as it was."""
+        device = torch.device(self.device)
+        devices = [] if device.type == "cpu" else [device.index or 0]
+        with (
+            torch.random.fork_rng(devices, device_type="cuda" if device.type == "cpu" else device.type),
+            apart_from_others(device) if self._graphs and self.compiled else nullcontext(),
+        ):
+            return super().fit_loop(X, y, epochs, **kwargs)
+
+    def notify(self, method_name: str, **kwargs: Any) -> None:
+        """Call the callbacks; an epoch has ended when all of them have seen it."""
+        super().notify(method_name, **kwargs)
+        if method_name == "on_epoch_end" and self.crowd is not None:
+            self.crowd.look()
+        if method_name == "on_epoch_end" and self.checkpoint is not None:
+            self.checkpoint.after_epoch(self)
+
+    def run(self, images: Images, target: Tensor | None, epochs: int, checkpoint: Keeper | None = None) -> None:
+        """Train for some more epochs, from images wherever they are.
+
+        Parameters
+        ----------
+        images : Images
+            The training images.
+        target : int64 Tensor of shape (n_samples,) or None
+            Their classes.
+        epochs : int
+            How many.
+        checkpoint : Keeper, optional
+            What saves the state on the way.
+        """
+        target = None if target is None else target.to(self.device)
+        agree(self.module_)
+        if self.compile is True and n_processes() > 1:
+            self.compile = False
+            if is_writer():
+                warnings.warn("compile=True is for one process: several train without it.", stacklevel=3)
+        self.compiled = self.compiles(max(self.max_epochs, epochs) * (len(images) // min(self.batch_size, len(images))))
+        self.checkpoint = checkpoint
+        device = torch.device(self.device)
+        try:
+            products = matmul_precision("high" if self.tf32 else None, device)
+            with keeping_memory(), limited_threads(device), products, closing(images.to(device)) as there:
+                self.crowd = Crowd(device)
+                self.notify("on_train_begin", X=images, y=target)
+                try:
+                    self.fit_loop(there, target, epochs=epochs)
+                except KeyboardInterrupt as stop:  # from a user, or from a callback such as skorch's EarlyStopping
+                    *_, (frame, _) = traceback.walk_tb(stop.__traceback__)
+                    if not frame.f_globals["__name__"].startswith("skorch.callbacks"):
+                        raise
+                self.notify("on_train_end", X=images, y=target)
+        finally:
+            self.checkpoint = self.crowd = None
+            self.__dict__.pop("_graph", None)
+
+    def compiles(self, steps: int) -> bool:
+        """Tell whether a training's steps are to be compiled.
+
+        Parameters
+        ----------
+        steps : int
+            How many are planned in all, those that are done among them, so that a training that goes on computes as it
+            began.
+
+        Returns
+        -------
+        bool
+            What was asked for. "auto": on CUDA from `COMPILED_FROM` steps on, in one process.
+        """
+        if self.compile != "auto":
+            return bool(self.compile)
+        return torch.device(self.device).type == "cuda" and n_processes() == 1 and steps >= COMPILED_FROM
+
+    def table(self) -> pd.DataFrame:
+        """Return the history, a row an epoch."""
+        import pandas as pd
+
+        rows = [{name: value for name, value in row.items() if name != "batches"} for row in self.history]
+        return pd.DataFrame([row for row in rows if "loss" in row])
+
+    def generators(self, epoch: int) -> tuple[torch.Generator, torch.Generator]:
+        """Seed everything for an epoch.
+
+        Parameters
+        ----------
+        epoch : int
+            Its number.
+
+        Returns
+        -------
+        order, draws : torch.Generator
+            For the order of the images, on the CPU, and for augmentation, on the device, of which each process has
+            its own. The global generator, which dropout and the methods' own draws use, is seeded, too.
+        """
+        seeds = [int(seed) for seed in np.random.SeedSequence((self.seed, epoch)).generate_state(3)]
+        torch.manual_seed(seeds[0])
+        draws = self.__dict__.setdefault("_draws", torch.Generator(torch.device(self.device)))  # one: graphs know it
+        return torch.Generator().manual_seed(seeds[1]), draws.manual_seed(seeds[2] + rank())
+
+    def random_states(self, draws: torch.Generator) -> dict[str, Tensor]:
+        """Tell where all random generators are that a step draws from.
+
+        Parameters
+        ----------
+        draws : torch.Generator
+            The augmentation's.
+
+        Returns
+        -------
+        dict of str to uint8 Tensor
+            Its state, that of the global generator and that of the device's.
+        """
+        states = {"draws": draws.get_state(), "global": torch.get_rng_state()}
+        device = torch.device(self.device)
+        if device.type != "cpu":
+            states["device"] = torch.get_device_module(device).get_rng_state(device)
+        return states
+
+    def go_on(self, place: Place, draws: torch.Generator) -> None:
+        """Bring to a place what the parameters and buffers do not hold.
+
+        Parameters
+        ----------
+        place : Place
+            Where an earlier run has been.
+        draws : torch.Generator
+            The augmentation's.
+        """
+        for name, callback in self.callbacks_:
+            if name in place.callbacks:
+                callback.load_state_dict(place.callbacks[name])
+        if not place.step:
+            return
+        device = torch.device(self.device)
+        draws.set_state(place.random["draws"])
+        torch.set_rng_state(place.random["global"])
+        if "device" in place.random and device.type != "cpu":
+            torch.get_device_module(device).set_rng_state(place.random["device"], device)
+        for path, flag in place.flags.items():
+            part, _, name = path.rpartition(".")
+            setattr(self.module_.get_submodule(part), name, flag)
+        for name, parameter in self.module_.named_parameters():
+            parameter.requires_grad_(name in place.learns)
+
+    def infer(self, batch: Batch, **kwargs: Any) -> dict[str, Tensor]:
+        """Run the objective in the trainer's precision, compiled where that was asked for and works."""
+        groups = self.compiled and getattr(self.module_.method, "bn_splits", 1) > 1
+        with in_precision(self.dtype, torch.device(self.device)), synchronized(self.module_, groups):
+            self.module_.prepare(batch)
+            if not self.compiled:
+                return self.__dict__.get("_parallel", self.module_)(batch)  # type: ignore[misc]
+            try:
+                if "_compiled" not in self.__dict__:
+                    self.__dict__["_compiled"] = compiled(self.module_)
+                return self._compiled(batch)
+            except Exception as error:
+                warnings.warn(
+                    f"compile={self.compile!r} did not work here, training goes on without it: {type(error).__name__}: "
+                    f"{str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}",
+                    stacklevel=2,
+                )
+                self.compile = self.compiled = False
+                return self.module_(batch)
+
+    def train_step_single(self, batch: Batch, **fit_params: Any) -> dict[str, Any]:
+        """Compute the losses of a batch and their gradients."""
+        numbers = self.infer(batch)
+        numbers["loss"].backward()
+        self.module_.method.after_backward(self.module_)
+        # Not in the objective: torch.compile takes a loss that is its only part for the detached one (torch 2.15).
+        numbers = {name: value.detach() for name, value in numbers.items()}
+        return {"loss": numbers["loss"], "y_pred": numbers}
+
+    def run_single_epoch(
+        self, iterator: ImageLoader | None, training: bool, prefix: str, step_fn: Any, **fit_params: Any
+    ) -> None:
+        """Go through the images once and write the epoch's row of the history."""
+        if iterator is None:
+            return
+        self._set_training(True)
+        done, steps = len(self.history) - 1, len(iterator)
+        method, augment, device = self.module_.method, self.augmentations[0], torch.device(self.device)
+        order, draws = self.generators(done)
+        here, self.place = self.place or Place(), None
+        here.sums = {name: value.to(device) for name, value in here.sums.items()}
+        self.go_on(here, draws)
+        started = time.perf_counter() - here.seconds
+        if not here.step:
+            here.chosen = method.before_epoch(
+                self.module_, done, lambda module: encode_together(module, iterator.images, augment, device, self.dtype)
+            )
+            for name in method.renewed:
+                forget(self.optimizer_, self.module_.get_submodule(name))
+        self.__dict__["_parallel"] = parallel(self.module_)  # anew, as layers may have been frozen or thawed
+        if rank():  # from here on processes draw on their own
+            torch.manual_seed(draws.initial_seed())
+        step_fn = self.graphed(iterator, step_fn)
+        progress = Progress(f"Epoch {done + 1}/{max(self.max_epochs, done + 1)}", self.verbose)
+        batches = iterator.epoch(order, draws, here.chosen, here.step)
+        for batch in progress(batches, steps, iterator.batch_size, here.step):
+            epoch = done + here.step / steps
+            self.set_learning_rate(epoch if epoch >= self.warmup_epochs else epoch + 1 / steps)
+            self.notify("on_batch_begin", batch=batch, training=training)
+            found = step_fn(batch)
+            here.step += 1
+            method.after_step(self.module_, (min(done, self.max_epochs - 1) + here.step / steps) / self.max_epochs)
+            self.notify("on_batch_end", batch=batch, training=training, **found)
+            here.add({"loss": found["loss"], **found["y_pred"]})
+            progress.show(here.sums["loss"], here.step)
+            if self.checkpoint is not None and here.step < steps:
+                here.seconds = time.perf_counter() - started
+                self.checkpoint.after_step(self, here, draws)
+        del self.__dict__["_parallel"]
+        sums = here.sums
+        of_all = average(torch.stack([value.float() for value in sums.values()]) / steps)
+        means = dict(zip(sums, of_all.tolist(), strict=True))
+        seconds = time.perf_counter() - started
+        for name, value in means.items():
+            self.history.record(name, value)
+        self.history.record("lr", self.optimizer_.param_groups[0]["lr"])
+        self.history.record("images_per_second", steps * iterator.batch_size / seconds)
+        self.history[-1]["batches"].clear()  # a long run would keep every batch otherwise
+        self.judge(batch.views[0] if batch.views else augment.still(batch.images), means["loss"])
+
+    def graphed(
+        self, loader: ImageLoader, step: Callable[[Batch], dict[str, Any]]
+    ) -> Callable[[Batch], dict[str, Any]]:
+        """Take steps as one CUDA graph each, where nothing in them works on the host."""
+        graph = self.__dict__.pop("_graph", None)
+        if not (self._graphs and self.compiled and StepGraph.takes(self)):
+            return step
+        if graph is None or graph.loader is not loader or graph.state != self.state():
+            loader.bare = False
+            graph = StepGraph(self, loader, step)
+        self.__dict__["_graph"] = graph
+        return graph
+
+    def state(self) -> tuple[dict[str, Any], list[str]]:
+        """Tell what else a step depends on than tensors.
+
+        Returns
+        -------
+        flags : dict of str to bool, int or float
+            Numbers and flags of the net's modules, by path.
+        learns : list of str
+            Parameters that require a gradient.
+        """
+        flags = {
+            f"{path}.{name}": value
+            for path, part in self.module_.named_modules()
+            for name, value in vars(part).items()
+            if type(value) in (bool, int, float)
+        }
+        return flags, [name for name, parameter in self.module_.named_parameters() if parameter.requires_grad]
+
+    def set_learning_rate(self, epoch: float) -> None:
+        """Set the learning rate for a point of the training.
+
+        Parameters
+        ----------
+        epoch : float
+            Epochs done, with the fraction of the current one.
+        """
+        factor = schedule_factor(self.schedule, epoch, self.max_epochs, self.warmup_epochs)
+        for group in self.optimizer_.param_groups:
+            if group["scheduled"]:
+                group["lr"] = group["peak"] * factor
+
+    @torch.no_grad()
+    def judge(self, view: Tensor, loss: float) -> None:
+        """Record how far the embeddings of some views are spread; name a collapse, and stop at a loss that is none.
+
+        Parameters
+        ----------
+        view : Tensor of shape (n, c, h, w)
+            Views, of the epoch's last batch; in each process its share.
+        loss : float
+            The epoch's mean loss.
+        """
+        epoch = len(self.history)
+        with in_precision(self.dtype, torch.device(self.device)), synchronized(self.module_):
+            z = gather(self.module_.embed(view))
+        if not (np.isfinite(loss) and z.isfinite().all()):
+            rates = " or ".join(
+                f"{rate:g}" for rate in sorted({group["peak"] for group in self.optimizer_.param_groups})
+            )
+            raise FloatingPointError(
+                f"The training has diverged in epoch {epoch}: the loss is {loss:.4g}, or embeddings are not finite. "
+                f"Try a learning rate below lr={rates} or more warmup_epochs."
+            )
+        deviation, rank = spread(z).item(), effective_rank(z).item()
+        self.history.record("embedding_std", deviation)
+        self.history.record("effective_rank", rank)
+        few = rank < COLLAPSED_RANK and min(len(z) - 1, z.shape[1]) >= ROOM
+        if self.collapsible and is_writer() and (deviation < COLLAPSED_SPREAD or few):
+            warnings.warn(
+                f"The embeddings have collapsed in epoch {epoch}: their standard deviation is {deviation:.2g} of that "
+                f"of evenly spread ones, their effective rank {rank:.1f} of {z.shape[1]}. Try a lower learning rate, "
+                'stop_gradient="guided" or keep the predictor (SimSiam, BYOL), a larger batch or weaker augmentation.',
+                CollapseWarning,
+                stacklevel=2,
+            )
+
+
+def compiled(module: nn.Module) -> Callable[..., Any]:
+    """Compile a module's forward pass, for one shape of its input.
+
+    torch.compile keeps what it has made with a function's code, and after a few makes no more for the same code. As
+    every training has an objective of its own, each gets a copy of the code. What an earlier one has compiled is found
+    in inductor's cache nevertheless.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The module.
+
+    Returns
+    -------
+    callable
+        As ``module.forward``.
+    """
+    forward = type(module).forward
+    own = types.FunctionType(forward.__code__.replace(), forward.__globals__, closure=forward.__closure__)
+    return torch.compile(types.MethodType(own, module), dynamic=False)
+
+
+def _writes(callback: Any) -> bool:
+    """Whether a callback is one of skorch's that write: checkpoints, and all that log."""
+    return isinstance(callback, FilesOfParameters) or "skorch.callbacks.logging" in (
+        kind.__module__ for kind in type(callback).__mro__
+    )
+
+
+class Progress:
+    """A progress bar for an epoch, with the loss, images a second and the time left.
+
+    Parameters
+    ----------
+    title : str
+        What stands before the bar.
+    verbose : int or bool
+        Whether it is shown.
+    """
+
+    def __init__(self, title: str, verbose: int) -> None:
+        self.title, self.verbose = title, verbose and is_writer()
+        self.bar: Any = None
+        self.steps, self.shown = 0, 0.0
+        self.copied: tuple[Tensor, int, Any] | None = None  # a sum on its way to the host, its steps, when it is there
+
+    def __call__(self, batches: Iterable[Batch], steps: int, batch_size: int, done: int = 0) -> Iterator[Batch]:
+        """Pass the batches on and count them.
+
+        Parameters
+        ----------
+        batches : iterable of Batch
+            The batches that are left.
+        steps, batch_size : int
+            How many there are in all, and images in each.
+        done : int, default=0
+            How many went before.
+
+        Yields
+        ------
+        Batch
+            The batches.
+        """
+        if not self.verbose:
+            yield from batches
+            return
+        self.steps = steps
+        with tqdm(
+            total=steps * batch_size,
+            initial=done * batch_size,
+            desc=self.title,
+            unit=" images",
+            unit_scale=True,
+            dynamic_ncols=True,
+        ) as self.bar:
+            for batch in batches:
+                yield batch
+                self.bar.update(batch_size)
+
+    def show(self, total: Tensor, steps: int) -> None:
+        """Show the mean loss at most twice a second, as it was half a second before, and at the end.
+
+        Reading it at once would wait for the device.
+
+        Parameters
+        ----------
+        total : scalar Tensor
+            The sum of the losses.
+        steps : int
+            Of how many steps.
+        """
+        if self.bar is None:
+            return
+        if steps == self.steps:
+            self.bar.set_postfix(loss=f"{total.item() / steps:.4g}", refresh=False)
+        elif time.monotonic() - self.shown > 0.5:
+            self.shown = time.monotonic()
+            if self.copied is not None:
+                copy, at, arrived = self.copied
+                if arrived is not None and not arrived.query():
+                    return
+                self.bar.set_postfix(loss=f"{float(copy.numpy()) / at:.4g}", refresh=False)
+            event = None if total.device.type == "cpu" else torch.get_device_module(total.device).Event()
+            self.copied = total.to("cpu", non_blocking=True), steps, event
+            if event is not None:
+                event.record()
