@@ -20,7 +20,7 @@ from benchmarks.methods import METHODS
 from benchmarks.record import record
 from skssl import KNNProbe
 from skssl.datasets import load_images
-from skssl.distributed import is_writer
+from skssl.nn.distributed import is_writer
 
 TRAIN = "SKSSL_BENCHMARK_RUN"  # where a process that trains finds what
 

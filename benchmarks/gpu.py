@@ -34,8 +34,8 @@ from benchmarks import record as recording
 from benchmarks import tables, throughput
 from benchmarks.record import COMMIT, record, recorded
 from skssl.augment import MultiCrop
-from skssl.devices import resolve_device
-from skssl.engine import Trainer
+from skssl.training.devices import resolve_device
+from skssl.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
 #: The share of the time that a part may take; the last has all that is left.

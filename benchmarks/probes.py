@@ -34,8 +34,8 @@ from sklearn.preprocessing import StandardScaler
 from benchmarks.record import record, recorded
 from skssl import KNNProbe, LinearProbe, MLPProbe, SimCLR
 from skssl.datasets import load_images
-from skssl.encoders import as_encoder
 from skssl.probes import descent
+from skssl.probes.encoders import as_encoder
 
 LINEAR = {  # the clusters' spread, or None for CIFAR-10, and LogisticRegression's tolerance
     "linear, overlapping": (0.15, 1e-4),

@@ -14,16 +14,16 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import skssl.engine
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-import skssl.engine
 from benchmarks.processes import alone
 from benchmarks.record import record
 from benchmarks.throughput import BATCH, random_images
 from skssl import SimCLR
-from skssl.devices import resolve_device
 from skssl.images import as_images
+from skssl.training.devices import resolve_device
 
 #: Parts of a step, by what the names of their operations hold; the first that fits.
 PARTS = {
@@ -55,14 +55,14 @@ def shares(step: Callable[[], Any], steps: int, device: torch.device) -> dict[st
 def run(backbone: str, device: torch.device, steps: int, *, compiled: bool, keep: bool) -> dict[str, float]:
     """Profile a step in this process, which has trained nothing before: glibc remembers."""
     if not keep:
-        skssl.engine.keeping_memory = contextlib.nullcontext
+        skssl.training.trainer.keeping_memory = contextlib.nullcontext
     pixels, _ = random_images(1)
     shared = {"backbone": backbone, "batch_size": BATCH, "device": str(device), "random_state": 0}
     net = SimCLR(**shared, epochs=1, compile=compiled).fit(pixels).net_
     loader = net.get_iterator((as_images(pixels).to(device), None), training=True)
     order, draws = net.generators(0)
     net.module_.train()
-    with skssl.engine.keeping_memory():
+    with skssl.training.trainer.keeping_memory():
         batch = next(iter(loader.epoch(order, draws)))
         begun = time.perf_counter()
         for _ in range(10):

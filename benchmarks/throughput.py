@@ -33,11 +33,12 @@ from benchmarks.methods import METHODS
 from benchmarks.processes import alone
 from benchmarks.record import record
 from skssl import SimCLR
-from skssl.augment import IMAGENET_MEAN, IMAGENET_STD
+from skssl.augment.augmentation import IMAGENET_MEAN, IMAGENET_STD
 from skssl.backbones import build_backbone
-from skssl.devices import keeping_memory, resolve_device, resolve_precision
 from skssl.losses import nt_xent
-from skssl.nn import MLP
+from skssl.nn.heads import MLP
+from skssl.nn.precision import resolve_precision
+from skssl.training.devices import keeping_memory, resolve_device
 
 BATCH, SIDE = 256, 32
 

@@ -1,12 +1,16 @@
 """Self-supervised learning of visual representations, as scikit-learn estimators."""
 
-from skssl import cores  # noqa: F401  first, since torch reads what it sets
+from skssl.training import cores  # noqa: F401, I001  first, since torch reads what it sets
 from skssl.augment import Augmentation, MultiCrop
-from skssl.comparison import compare
-from skssl.dense import DetectionTransfer, SegmentationTransfer
-from skssl.display import EmbeddingDisplay, NeighborsDisplay, ResultsDisplay, TrainingDisplay, ViewsDisplay
+from skssl.display import (
+    EmbeddingDisplay,
+    NeighborsDisplay,
+    ResultsDisplay,
+    TrainingDisplay,
+    ViewsDisplay,
+    report,
+)
 from skssl.errors import BadImageWarning, CollapseWarning
-from skssl.finetune import Distiller, FineTuner, label_fraction
 from skssl.methods import (
     BYOL,
     BYOLGSG,
@@ -36,10 +40,16 @@ from skssl.methods import (
 )
 from skssl.pretext import ColorizationTask, ContextEncoderTask, JigsawTask, RelativePatchTask, Rotation
 from skssl.probes import KNNProbe, LinearProbe, MLPProbe
-from skssl.reporting import report
-from skssl.results import Results
-from skssl.saving import load
-from skssl.transfer import transfer_table
+from skssl.results import Results, compare
+from skssl.storage.saving import load
+from skssl.transfer import (
+    DetectionTransfer,
+    Distiller,
+    FineTuner,
+    SegmentationTransfer,
+    label_fraction,
+    transfer_table,
+)
 
 __version__ = "0.1.0"
 

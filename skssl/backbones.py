@@ -9,9 +9,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from skssl.augment import SMALL
 from skssl.errors import pick
-from skssl.nn import MLP
+from skssl.nn.heads import MLP
+
+SMALL = 64  # up to this side, in pixels, stems and presets are those for CIFAR rather than ImageNet
 
 
 class ConvNet(nn.Module):

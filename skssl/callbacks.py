@@ -13,10 +13,11 @@ from sklearn.utils import check_consistent_length
 from skorch.callbacks import Callback
 from torch import Tensor
 
-from skssl.base import as_labels
-from skssl.engine import Trainer, encode
 from skssl.images import Images, as_images
+from skssl.images.labels import as_labels
 from skssl.probes import KNNProbe
+from skssl.training.encoding import encode
+from skssl.training.trainer import Trainer
 
 __all__ = ["GradientSNR", "KNNMonitor"]
 

@@ -17,7 +17,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from skssl.errors import pick
-from skssl.pictures import inspect_picture, read_pictures
+from skssl.images.pictures import inspect_picture, read_pictures
 
 __all__ = ["load_images", "make_shapes", "make_voc_folder"]
 

@@ -18,8 +18,8 @@ from sklearn.utils import check_array, check_random_state
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from skssl import nn as blocks
-from skssl.encoders import as_encoder
+from skssl.probes.encoders import as_encoder
+from skssl.training import collapse
 
 __all__ = [
     "alignment",
@@ -191,7 +191,7 @@ def contrastive_accuracy(
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     batches = order[: len(order) // batch_size * batch_size].split(int(batch_size))
     right = []
-    with blocks.evaluating(found.module), torch.inference_mode():
+    with collapse.evaluating(found.module), torch.inference_mode():
         for index in tqdm(batches, desc="Batches", disable=not verbose):
             index = index.to(found.device)
             batch = images.read(index)
@@ -310,7 +310,7 @@ def effective_rank(z: Any) -> float:
     >>> round(effective_rank([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]), 3)
     2.0
     """
-    return blocks.effective_rank(torch.from_numpy(check_array(z, dtype=np.float32))).item()
+    return collapse.effective_rank(torch.from_numpy(check_array(z, dtype=np.float32))).item()
 
 
 def mean_per_class_accuracy(y_true: Any, y_pred: Any) -> float:

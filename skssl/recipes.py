@@ -34,8 +34,8 @@ import torch
 from sklearn.base import clone
 
 import skssl
-from skssl.augment import preset
-from skssl.optim import LARC
+from skssl.augment.presets import preset
+from skssl.training.optim import LARC
 
 __all__ = ["CIFAR10", "CIFAR100", "FINE_TUNING", "IMAGENET", "IMAGENET100", "TINY_IMAGENET", "make"]
 

@@ -32,8 +32,9 @@ from hypothesis import strategies as st
 from PIL import Image, features
 from torch.utils.data import Dataset
 
-from skssl import BadImageWarning, CollapseWarning, mapped, pictures
+from skssl import BadImageWarning, CollapseWarning
 from skssl.images import as_images
+from skssl.images.reading import mapped, pictures
 
 REFUSALS = (ValueError, TypeError, OSError)
 BATCH = 500  # cases that Hypothesis is given at a time, as it remembers them all

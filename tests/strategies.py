@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 import skssl
 from skssl.datasets import make_shapes
-from skssl.files import digest
+from skssl.storage.files import digest
 
 SECONDS, BYTES = 10.0, 2**29  # that one case may take at most, of time and of further memory
 NUMBERS = [0, 1, -1, 2, 7, 10**6, 10**9, 10**12, 2**31, 2**63 - 1, 2**63, 10**400, 0.5, -0.0, 1e-320, 1e308]

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 import skssl
 from skssl.augment import preset
-from skssl.engine import Trainer
+from skssl.training.trainer import Trainer
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA begins; deterministic products need it
 pytestmark = [
@@ -261,7 +261,7 @@ def test_products_are_tf32_in_training_alone(X):
 def test_long_trainings_are_compiled(X, monkeypatch):
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     for from_steps, expected in ((2, True), (3, False)):
-        monkeypatch.setattr(skssl.engine, "COMPILED_FROM", from_steps)
+        monkeypatch.setattr(skssl.training.trainer, "COMPILED_FROM", from_steps)
         assert quick(skssl.SimCLR, device="cuda", epochs=1).fit(X).net_.compiled is expected
 
 

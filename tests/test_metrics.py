@@ -17,9 +17,9 @@ import skssl
 from skssl import Augmentation, metrics
 from skssl.callbacks import GradientSNR, KNNMonitor
 from skssl.datasets import make_shapes
-from skssl.encoders import as_encoder
-from skssl.engine import Trainer
 from skssl.metrics import _finds_its_other
+from skssl.probes.encoders import as_encoder
+from skssl.training.trainer import Trainer
 
 
 @pytest.fixture(scope="module")

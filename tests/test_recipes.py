@@ -10,7 +10,7 @@ from conftest import quick
 import skssl
 from skssl import recipes
 from skssl.augment import sample_crops
-from skssl.optim import LARC, LARS
+from skssl.training.optim import LARC, LARS
 
 ALL = [
     pytest.param(recipe, id=f"{name}: {title}")

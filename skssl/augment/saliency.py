@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skssl.augment import as_augmentations
+from skssl.augment.presets import as_augmentations
 from skssl.images import as_images
 
 __all__ = ["grad_cam"]
@@ -51,7 +51,7 @@ def grad_cam(
     >>> from torch import nn
     >>> from skssl.backbones import ConvNet
     >>> from skssl.datasets import make_shapes
-    >>> from skssl.saliency import grad_cam
+    >>> from skssl.augment.saliency import grad_cam
     >>> X, y = make_shapes(8, image_size=16, random_state=0)
     >>> classifier = ConvNet()
     >>> grad_cam(nn.Sequential(classifier, nn.Linear(128, 4)), X, layer=classifier.features).shape

@@ -2,8 +2,9 @@
 
 from skssl.display.embedding import EmbeddingDisplay
 from skssl.display.neighbors import NeighborsDisplay
+from skssl.display.reporting import report
 from skssl.display.results import ResultsDisplay
 from skssl.display.training import TrainingDisplay
 from skssl.display.views import ViewsDisplay
 
-__all__ = ["EmbeddingDisplay", "NeighborsDisplay", "ResultsDisplay", "TrainingDisplay", "ViewsDisplay"]
+__all__ = ["EmbeddingDisplay", "NeighborsDisplay", "ResultsDisplay", "TrainingDisplay", "ViewsDisplay", "report"]

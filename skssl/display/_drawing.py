@@ -13,9 +13,9 @@ from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import _num_samples, check_is_fitted
 from torch import Tensor
 
-from skssl.base import as_labels, number_classes
-from skssl.encoders import as_encoder
 from skssl.images import Images, subset
+from skssl.images.labels import as_labels, number_classes
+from skssl.probes.encoders import as_encoder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from skssl.display._drawing import COLORS, INK, MARKERS, TEXT, key, new_axes, tidy
-from skssl.results import Results
+from skssl.results.tables import Results
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure

@@ -11,14 +11,14 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state
 from torch import Tensor
 
-from skssl.augment import Augmentation
-from skssl.base import SSLTransformer
+from skssl.augment.augmentation import Augmentation
 from skssl.display._drawing import INK, TEXT, hang, mosaic, new_axes, pictures
-from skssl.engine import Batch, Objective
 from skssl.images import as_images
+from skssl.methods.base import SSLTransformer
 from skssl.methods.pirl import PIRL
 from skssl.methods.pretext import Pretext
 from skssl.methods.rotation_decoupling import RotationDecoupling
+from skssl.training.objective import Batch, Objective
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -19,9 +19,9 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from tqdm.auto import tqdm
 
 from skssl.errors import warn_of_bad
-from skssl.mapped import in_file
-from skssl.pictures import Size, channels_of, inspect_picture, is_pil, read_picture
-from skssl.sources import Images, Scale, Shape, describe
+from skssl.images.mapped import in_file
+from skssl.images.pictures import Size, channels_of, inspect_picture, is_pil, read_picture
+from skssl.images.sources import Images, Scale, Shape, describe
 
 _NAMES = ("image", "img", "jpg", "jpeg", "png", "webp", "ppm", "tif", "tiff", "bmp")  # of images in items with names
 _UNREAD = object()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from skssl.mapped import cache_folder, mapping_of, no_room
+from skssl.images.mapped import cache_folder, mapping_of, no_room
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -23,10 +23,10 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from skssl.errors import warn_of_bad
-from skssl.items import DatasetImages, is_data_set, is_dense, is_stream, length_of, peek, read_stream
-from skssl.mapped import Mapping, mapping_of, pieces
-from skssl.pictures import Size, is_pil, read_pictures
-from skssl.sources import Images, MemoryImages, Scale, Shape, describe, gathered, mapped_tensor
+from skssl.images.items import DatasetImages, is_data_set, is_dense, is_stream, length_of, peek, read_stream
+from skssl.images.mapped import Mapping, mapping_of, pieces
+from skssl.images.pictures import Size, is_pil, read_pictures
+from skssl.images.sources import Images, MemoryImages, Scale, Shape, describe, gathered, mapped_tensor
 
 __all__ = ["Images", "as_images", "subset"]
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skssl.mapped import Mapping, in_file, mapping_of, pieces
-from skssl.pictures import IN_MEMORY, is_pil
+from skssl.images.mapped import Mapping, in_file, mapping_of, pieces
+from skssl.images.pictures import IN_MEMORY, is_pil
 
 Shape = tuple[int, int, int]
 Scale = tuple[float, float]

@@ -9,10 +9,10 @@ from typing import ClassVar
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
-from skssl.base import SSLTransformer
-from skssl.engine import Objective
 from skssl.losses import nce
-from skssl.nn import MemoryBank
+from skssl.methods.base import SSLTransformer
+from skssl.nn.memories import MemoryBank
+from skssl.training.objective import Objective
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

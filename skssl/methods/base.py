@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import inspect
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,77 +12,29 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import assert_all_finite
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, column_or_1d
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from skssl.augment import Augmentation, MultiCrop, as_augmentations
+from skssl.augment.augmentation import Augmentation
+from skssl.augment.presets import MultiCrop, as_augmentations
 from skssl.backbones import build_backbone
-from skssl.checkpoints import train
-from skssl.devices import resolve_device, resolve_precision
-from skssl.distributed import draw_seed, join
-from skssl.engine import Batch, Objective, Trainer, encode
 from skssl.errors import pick
 from skssl.images import Images, as_images
-from skssl.optim import OPTIMIZERS, SCHEDULES
+from skssl.nn.distributed import draw_seed, join
+from skssl.nn.precision import resolve_precision
 from skssl.pretext import as_tasks
+from skssl.training.checkpoints import train
+from skssl.training.devices import resolve_device
+from skssl.training.encoding import encode
+from skssl.training.objective import Batch, Objective
+from skssl.training.optim import OPTIMIZERS, SCHEDULES
+from skssl.training.trainer import Trainer
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_OTHER = "Other Parameters\n----------------"
-
-
-def add_shared(cls: type, base: type) -> None:
-    """Add a base class's parameters to the constraints and to the docstring of a class that inherits them.
-
-    Parameters
-    ----------
-    cls : type
-        The class. Its docstring has references or examples, unless it is abstract, too.
-    base : type
-        Its base. What its docstring has from the parameters on becomes the "Other Parameters".
-    """
-    inherited = [vars(parent).get("_parameter_constraints", {}) for parent in cls.__mro__[::-1]]
-    cls._parameter_constraints = {  # type: ignore[attr-defined]
-        name: rule for rules in inherited for name, rule in rules.items()
-    }
-    shared = inspect.getdoc(base) or ""
-    shared = shared[shared.index("Parameters\n---") :].replace("Parameters\n----------", _OTHER, 1)
-    own = inspect.cleandoc(cls.__doc__ or "")
-    for section in ("References\n---", "Examples\n---"):
-        if section in own:
-            cls.__doc__ = own.replace(section, f"{shared}\n\n{section}", 1)
-            break
-
-
-def as_labels(y: Any) -> np.ndarray:
-    """Read labels; in a list of strings -1 does not become one."""
-    listed = isinstance(y, list | tuple) and any(isinstance(label, str) for label in y)
-    y = column_or_1d(np.array(y, dtype=object) if listed else y, warn=True)
-    assert_all_finite(y, input_name="y")
-    return y
-
-
-def number_classes(y: Any) -> tuple[np.ndarray, Tensor]:
-    """Find the classes in y, and each label's place among them; -1 stays -1: an unknown class."""
-    y = as_labels(y)
-    target = np.full(len(y), -1)
-    known = np.asarray(y != -1)
-    classes, target[known] = np.unique(y[known], return_inverse=True)
-    return np.array(classes.tolist()), torch.from_numpy(target)
-
-
-def check_scorable(classifier: Any, labels: np.ndarray) -> None:
-    """Refuse labels that a fitted classifier cannot predict, as it has not seen them."""
-    known = classifier.classes_.tolist()
-    unseen = [label for label in dict.fromkeys(labels.tolist()) if label not in known]
-    if unseen:
-        raise ValueError(
-            f"y holds the class {unseen[0]!r}, but {type(classifier).__name__} was trained on {len(known)} others, "
-            f"from {known[0]!r} to {known[-1]!r}: a class that it cannot predict cannot be scored."
-        )
+from skssl.images.labels import number_classes
+from skssl.methods.docstrings import add_shared
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -443,7 +394,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         OSError
             If the file cannot be written.
         """
-        from skssl.saving import save  # which knows all classes
+        from skssl.storage.saving import save
 
         save(self, path)
 
@@ -465,7 +416,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         OSError
             If the file cannot be written.
         """
-        from skssl.exporting import export  # which is rarely needed
+        from skssl.storage.exporting import export
 
         export(self, path)
 

@@ -10,12 +10,12 @@ import torch
 from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 
-from skssl.engine import Objective
 from skssl.losses import byol_loss
 from skssl.methods.momentum import Momentum
 from skssl.methods.siamese import Siamese
 from skssl.methods.simsiam import SimSiam
-from skssl.nn import MLP
+from skssl.nn.heads import MLP
+from skssl.training.objective import Objective
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

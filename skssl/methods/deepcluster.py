@@ -13,11 +13,11 @@ from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skssl.augment import Augmentation
+from skssl.augment.augmentation import Augmentation
 from skssl.backbones import adapt_channels
-from skssl.base import SSLTransformer
-from skssl.clusters import draw_evenly, k_means
-from skssl.engine import Batch, Objective
+from skssl.methods.base import SSLTransformer
+from skssl.nn.clusters import draw_evenly, k_means
+from skssl.training.objective import Batch, Objective
 
 
 def sobel_filter(module: nn.Module, args: tuple[Tensor]) -> Tensor:

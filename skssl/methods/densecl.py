@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skssl.backbones import feature_map, map_channels
-from skssl.distributed import gather
-from skssl.engine import Batch, Objective
 from skssl.losses import dense_info_nce
 from skssl.methods.queued import Queued
+from skssl.nn.distributed import gather
+from skssl.training.objective import Batch, Objective
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -12,12 +12,12 @@ from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skssl.augment import MultiCrop
-from skssl.distributed import average
-from skssl.engine import Batch, Objective
+from skssl.augment.presets import MultiCrop
 from skssl.losses import dino, prototype_scores
 from skssl.methods.momentum import Momentum
-from skssl.nn import MLP
+from skssl.nn.distributed import average
+from skssl.nn.heads import MLP
+from skssl.training.objective import Batch, Objective
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

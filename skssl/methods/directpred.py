@@ -10,11 +10,11 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
-from skssl.distributed import average
-from skssl.engine import Batch, Objective
 from skssl.losses import byol_loss, full_precision
 from skssl.methods.momentum import Momentum
-from skssl.nn import MLP
+from skssl.nn.distributed import average
+from skssl.nn.heads import MLP
+from skssl.training.objective import Batch, Objective
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -9,8 +9,8 @@ from sklearn.utils._param_validation import StrOptions
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skssl.engine import Batch, Objective
 from skssl.methods.bank import Bank
+from skssl.training.objective import Batch, Objective
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 from sklearn.utils._param_validation import StrOptions
 from torch import Tensor
 
-from skssl.distributed import gather
-from skssl.engine import Batch, Objective
 from skssl.losses import nt_xent
 from skssl.methods.queued import Queued
+from skssl.nn.distributed import gather
+from skssl.training.objective import Batch, Objective
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

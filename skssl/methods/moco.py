@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from skssl.engine import Batch, Objective
 from skssl.methods.queued import Queued
+from skssl.training.objective import Batch, Objective
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -9,9 +9,9 @@ from typing import ClassVar
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
-from skssl.base import SSLTransformer
-from skssl.engine import Objective
-from skssl.nn import cosine_ramp, follow, momentum_copy
+from skssl.methods.base import SSLTransformer
+from skssl.nn.momentum import cosine_ramp, follow, momentum_copy
+from skssl.training.objective import Objective
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -13,11 +13,11 @@ from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skssl.clusters import concentration, k_means
-from skssl.distributed import gather
-from skssl.engine import Batch, Objective
 from skssl.losses import proto_nce
 from skssl.methods.queued import Queued
+from skssl.nn.clusters import concentration, k_means
+from skssl.nn.distributed import gather
+from skssl.training.objective import Batch, Objective
 
 
 class Clusters(nn.Module):

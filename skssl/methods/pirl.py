@@ -11,10 +11,11 @@ from sklearn.base import clone
 from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 
-from skssl.augment import Augmentation, as_augmentations
-from skssl.engine import Batch, Objective
+from skssl.augment.augmentation import Augmentation
+from skssl.augment.presets import as_augmentations
 from skssl.methods.bank import Bank
 from skssl.pretext.tiles import cut_tiles, encode_tiles
+from skssl.training.objective import Batch, Objective
 
 GRID = 3  # tiles a side
 CROP = Augmentation(crop_scale=(0.6, 1.0), jitter=0.0, gray=0.0, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))

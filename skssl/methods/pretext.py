@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from skssl.base import SSLTransformer
-from skssl.engine import Batch, Objective
+from skssl.methods.base import SSLTransformer
+from skssl.training.objective import Batch, Objective
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -12,11 +12,13 @@ from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skssl.distributed import gather, n_processes, permutation, share
-from skssl.engine import Objective
 from skssl.losses import info_nce
 from skssl.methods.momentum import Momentum
-from skssl.nn import MLP, Queue, in_groups
+from skssl.nn.distributed import gather, n_processes, permutation, share
+from skssl.nn.heads import MLP
+from skssl.nn.memories import Queue
+from skssl.nn.passes import in_groups
+from skssl.training.objective import Objective
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -13,12 +13,12 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skssl.augment import rotate_quarter
-from skssl.distributed import gather
-from skssl.engine import Batch, Objective
+from skssl.augment.geometry import rotate_quarter
 from skssl.losses import nt_xent
 from skssl.methods.bank import Bank
-from skssl.nn import MLP
+from skssl.nn.distributed import gather
+from skssl.nn.heads import MLP
+from skssl.training.objective import Batch, Objective
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skssl.engine import Batch, Objective
 from skssl.methods.pretext import Pretext
 from skssl.pretext.rotation import Rotation, mislabel, turn, zoom
+from skssl.training.objective import Batch, Objective
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -9,11 +9,11 @@ from typing import ClassVar
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
-from skssl.base import SSLTransformer
-from skssl.distributed import gather, permutation
-from skssl.engine import Batch, Objective
 from skssl.losses import guided_stop_gradient, negative_cosine
-from skssl.nn import MLP
+from skssl.methods.base import SSLTransformer
+from skssl.nn.distributed import gather, permutation
+from skssl.nn.heads import MLP
+from skssl.training.objective import Batch, Objective
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -12,11 +12,12 @@ from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skssl.base import SSLTransformer
-from skssl.distributed import gather
-from skssl.engine import Batch, Objective
 from skssl.losses import prototype_scores, sinkhorn, swapped_prediction
-from skssl.nn import MLP, Queue
+from skssl.methods.base import SSLTransformer
+from skssl.nn.distributed import gather
+from skssl.nn.heads import MLP
+from skssl.nn.memories import Queue
+from skssl.training.objective import Batch, Objective
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

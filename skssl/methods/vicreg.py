@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
-from skssl.base import SSLTransformer
-from skssl.distributed import gather
-from skssl.engine import Batch, Objective
 from skssl.losses import vicreg_terms
-from skssl.nn import MLP
+from skssl.methods.base import SSLTransformer
+from skssl.nn.distributed import gather
+from skssl.nn.heads import MLP
+from skssl.training.objective import Batch, Objective
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -8,12 +8,10 @@ groups of a process's own.
 from __future__ import annotations
 
 import atexit
-import functools
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,15 +19,12 @@ from sklearn.utils import check_random_state
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed.rendezvous import rendezvous
-from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 
 __all__ = [
     "agree",
     "average",
     "draw_seed",
     "gather",
-    "grouped",
     "is_writer",
     "join",
     "n_processes",
@@ -38,7 +33,6 @@ __all__ = [
     "rank",
     "same",
     "share",
-    "synchronized",
 ]
 
 
@@ -52,7 +46,7 @@ def n_processes() -> int:
 
     Examples
     --------
-    >>> from skssl.distributed import n_processes
+    >>> from skssl.nn.distributed import n_processes
     >>> n_processes()
     1
     """
@@ -69,7 +63,7 @@ def is_writer() -> bool:
 
     Examples
     --------
-    >>> from skssl.distributed import is_writer
+    >>> from skssl.nn.distributed import is_writer
     >>> is_writer()
     True
     """
@@ -140,7 +134,7 @@ def gather(x: Tensor) -> Tensor:
     Examples
     --------
     >>> import torch
-    >>> from skssl.distributed import gather
+    >>> from skssl.nn.distributed import gather
     >>> gather(torch.arange(3))
     tensor([0, 1, 2])
     """
@@ -184,7 +178,7 @@ def average(x: Tensor) -> Tensor:
     Examples
     --------
     >>> import torch
-    >>> from skssl.distributed import average
+    >>> from skssl.nn.distributed import average
     >>> average(torch.tensor(2.0))
     tensor(2.)
     """
@@ -207,7 +201,7 @@ def share(x: Tensor) -> Tensor:
     Examples
     --------
     >>> import torch
-    >>> from skssl.distributed import share
+    >>> from skssl.nn.distributed import share
     >>> share(torch.arange(3))
     tensor([0, 1, 2])
     """
@@ -230,7 +224,7 @@ def same(x: Tensor) -> Tensor:
     Examples
     --------
     >>> import torch
-    >>> from skssl.distributed import same
+    >>> from skssl.nn.distributed import same
     >>> same(torch.arange(3))
     tensor([0, 1, 2])
     """
@@ -260,7 +254,7 @@ def permutation(n: int, device: torch.device) -> Tensor:
     Examples
     --------
     >>> import torch
-    >>> from skssl.distributed import permutation
+    >>> from skssl.nn.distributed import permutation
     >>> permutation(3, torch.device("cpu")).sort().values
     tensor([0, 1, 2])
     """
@@ -283,7 +277,7 @@ def draw_seed(random_state: Any) -> int:
 
     Examples
     --------
-    >>> from skssl.distributed import draw_seed
+    >>> from skssl.nn.distributed import draw_seed
     >>> draw_seed(0) == draw_seed(0)
     True
     """
@@ -323,195 +317,3 @@ def parallel(module: nn.Module) -> nn.Module:
     wrapped = nn.parallel.DistributedDataParallel(module, init_sync=False, static_graph=True)
     wrapped.broadcast_buffers = False  # they are equal, as they follow from all rows
     return wrapped
-
-
-class _InGroups(_BatchNorm):
-    """BatchNorm that can normalise groups of its rows by themselves, in one pass; mixed into a layer's own class.
-
-    `synchronized` and `grouped` give layers a class with it, and their own again.
-    """
-
-    groups = 0  # of this process's rows; 0: the layer is what it is otherwise
-    plain = True  # whether its own class only normalises
-    BY_MOMENTS: ClassVar[tuple[str, ...]] = ("cuda",)  # types of device on which that is the faster way
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise (n, c, ...)."""
-        if not self.groups or not (self.training or self.running_mean is None):
-            return super().forward(x)
-        if not self.plain:
-            return torch.cat([super(_InGroups, self).forward(part) for part in x.tensor_split(self.groups)])
-        larger = len(x) % self.groups  # so many groups have a row more, and come first
-        rows = larger * (len(x) // self.groups + 1)
-        parts = [(x[:rows], larger), (x[rows:], self.groups - larger)] if larger else [(x, self.groups)]
-        outputs, statistics = zip(*(self._normalize(part, n) for part, n in parts), strict=True)
-        with torch.no_grad():
-            self._follow(gather(statistics[0] if len(parts) == 1 else torch.cat(statistics)))
-        return outputs[0] if len(parts) == 1 else torch.cat(outputs)
-
-    def _normalize(self, x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-        """Normalise groups of one size as if their channels were side by side; also give (g, 2, c) statistics."""
-        if x.device.type in self.BY_MOMENTS:
-            return self._normalize_by_moments(x, groups)
-        wide = x.movedim(1, -1).unflatten(0, (groups, -1)).movedim(0, -2).flatten(-2).movedim(-1, 1)  # (m, g * c, ...)
-        known = torch.promote_types(x.dtype, torch.float32) if self.running_mean is None else self.running_mean.dtype
-        statistics = x.new_zeros((2, wide.shape[1]), dtype=known)
-        weight, bias = (None if p is None else p.repeat(groups) for p in (self.weight, self.bias))
-        mean, variance = statistics
-        wide = F.batch_norm(wide, mean, variance, weight, bias, training=True, momentum=1.0, eps=self.eps)
-        found = wide.movedim(1, -1).unflatten(-1, (groups, -1)).movedim(-2, 0).flatten(0, 1).movedim(-1, 1)
-        return found, statistics.unflatten(1, (groups, -1)).transpose(0, 1)
-
-    def _normalize_by_moments(self, x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-        """Do the same without moving the pixels: a reduction and a product, where each is one kernel."""
-        rows = x.movedim(1, -1).reshape(groups, -1, x.shape[1])  # (g, m * h * w, c): no copy with the channels last
-        known = torch.promote_types(x.dtype, torch.float32)
-        rows = rows.to(known)
-        variance, mean = torch.var_mean(rows, 1, correction=0)  # (g, c)
-        found = (rows - mean[:, None]) * (variance + self.eps).rsqrt()[:, None]
-        found = found if self.weight is None else found * self.weight
-        found = found if self.bias is None else found + self.bias
-        found = found.to(x.dtype).view(len(x), *x.shape[2:], x.shape[1]).movedim(-1, 1)
-        n = rows.shape[1]
-        return found, torch.stack((mean, variance * (n / max(n - 1, 1))), 1).detach()
-
-    def _follow(self, statistics: Tensor) -> None:
-        """Move the running statistics as by one batch after the other: (k, 2, c), means and unbiased variances."""
-        if self.running_mean is None or self.running_var is None:
-            return
-        k, seen = len(statistics), self.num_batches_tracked
-        if self.momentum is None and seen is not None:  # the mean over all batches
-            weights = (1 / (seen + k).to(statistics.dtype)).expand(k)
-        else:
-            rate = self.momentum or 0.0
-            weights = rate * (1 - rate) ** torch.arange(k - 1, -1, -1, dtype=statistics.dtype, device=statistics.device)
-        if seen is not None:
-            seen.add_(k)
-        kept, moves = 1 - weights.sum(), (weights[:, None, None] * statistics).sum(0)
-        for value, moved in zip((self.running_mean, self.running_var), moves, strict=True):
-            # Behind autograd's back, as torch's own layers do: an earlier pass may have kept them for its gradient.
-            value.data.mul_(kept).add_(moved)
-
-
-class SyncBatchNorm(_InGroups, nn.SyncBatchNorm):
-    """BatchNorm by the statistics of all processes' rows: torch's own on GPUs, and on CPUs, which that cannot.
-
-    `synchronized` makes layers of this class, and what they were again.
-    """
-
-    process_group = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise (n, c, ...)."""
-        if self.groups:
-            return super().forward(x)
-        if not self.training:
-            return _BatchNorm.forward(self, x)
-        if x.is_cuda:
-            return nn.SyncBatchNorm.forward(self, x)
-        with torch.no_grad():
-            blank = torch.zeros(x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
-            own = torch.batch_norm_update_stats(x, blank, blank.clone(), 1.0)
-            means, variances = gather(torch.stack(own)[None]).unbind(1)
-            mean = means.mean(0)
-            variance = variances.mean(0) + (means - mean).square().mean(0)
-            n = n_processes() * x.numel() // x.shape[1]
-            self._follow(torch.stack([mean, variance * (n / max(n - 1, 1))])[None])
-        return _Normalize.apply(x, self.weight, self.bias, mean, variance, self.eps)
-
-
-class _Normalize(torch.autograd.Function):
-    """BatchNorm by statistics of all processes' rows, whose gradient comes from all rows, too."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, variance: Tensor, eps: float
-    ) -> Tensor:
-        ctx.save_for_backward(x, weight, mean, (variance + eps).rsqrt())
-        ctx.eps = eps
-        return F.batch_norm(x, mean, variance, weight, bias, training=False, eps=eps)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, mean, scale = ctx.saved_tensors
-        gain = scale if weight is None else weight * scale
-        # As if all rows were this process's, and then what the others' rows change in the two means over rows.
-        found, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
-            grad, x, gain / scale, None, None, mean, scale, True, ctx.eps, [True, True, True]
-        )
-        # Means over this process's rows: of the gradient, and of it times the output.
-        own = torch.stack([of_bias, of_weight]) * (x.shape[1] / x.numel())
-        shift, slope = own - average(own)
-        slope = gain * scale * slope
-        shift = gain * shift - mean * slope
-        # slope * x + shift in one pass, by a variance of one: torch 2.11 wants an eps, and adds it
-        found += F.batch_norm(x, torch.zeros_like(mean), torch.full_like(mean, 1 - ctx.eps), slope, shift, eps=ctx.eps)
-        return found, None if weight is None else of_weight, None if weight is None else of_bias, None, None, None
-
-
-@contextmanager
-def synchronized(module: nn.Module, groups: bool = False) -> Iterator[None]:
-    """Let every BatchNorm of a network normalise by all processes' rows for a while.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        The network. Its layers are the same objects before, meanwhile and afterwards.
-    groups : bool, default=False
-        Whether layers are made ready for `grouped` where there is one process, too: torch.compile does not follow
-        that.
-    """
-    layers = [part for part in module.modules() if isinstance(part, _BatchNorm)] if groups or n_processes() > 1 else []
-    kinds: list[tuple[Any, type]] = [(layer, type(layer)) for layer in layers if not isinstance(layer, _InGroups)]
-    try:
-        for layer, kind in kinds:
-            layer.__class__ = SyncBatchNorm if n_processes() > 1 else _with_groups(kind)
-            layer.groups = 0
-        yield
-    finally:
-        for layer, kind in kinds:
-            layer.__class__ = kind
-            del layer.groups
-
-
-@functools.cache
-def _with_groups(kind: Any) -> type[_BatchNorm]:
-    """Make the class of a layer that is of another, and can do groups."""
-    return type(kind.__name__, (_InGroups, kind), {"plain": kind.forward is _BatchNorm.forward})
-
-
-@contextmanager
-def grouped(modules: Iterable[nn.Module], groups: int) -> Iterator[None]:
-    """Let BatchNorm normalise groups of this process's rows by themselves for a while, all of them in one pass.
-
-    Outputs, gradients and running statistics are those of the groups of all processes one after the other, provided
-    that all else in the networks works on each image by itself, as do convolutions, LayerNorm, GroupNorm and dropout.
-
-    Parameters
-    ----------
-    modules : iterable of torch.nn.Module
-        The networks.
-    groups : int
-        How many, at least 1, of as equal size as can be; of the larger come first. Each has two rows or more.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from torch import nn
-    >>> from skssl.distributed import grouped
-    >>> norm = nn.BatchNorm1d(1)
-    >>> with grouped([norm], groups=2):
-    ...     norm(torch.tensor([[1.0], [3.0], [10.0], [20.0]])).flatten().round().tolist()
-    [-1.0, 1.0, -1.0, 1.0]
-    """
-    with ExitStack() as stack:
-        for module in modules:
-            stack.enter_context(synchronized(module, groups=True))
-        layers = [part for module in modules for part in module.modules() if isinstance(part, _InGroups)]
-        try:
-            for layer in layers:
-                layer.groups = groups
-            yield
-        finally:
-            for layer in layers:
-                layer.groups = 0

@@ -11,14 +11,14 @@ from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skssl.augment import Augmentation
+from skssl.augment.augmentation import Augmentation
 from skssl.backbones import feature_map, map_channels
-from skssl.distributed import average, n_processes
 from skssl.losses import full_precision
+from skssl.nn.distributed import average, n_processes
 from skssl.pretext.task import Task
 
 if TYPE_CHECKING:
-    from skssl.engine import Batch, Objective
+    from skssl.training.objective import Batch, Objective
 
 # sRGB's primaries in XYZ, each row divided by D65's white, and the bend of CIE's cube root.
 XYZ = (

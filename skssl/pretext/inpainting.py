@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from skssl.pretext.task import Task
 
 if TYPE_CHECKING:
-    from skssl.engine import Batch, Objective
+    from skssl.training.objective import Batch, Objective
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -14,13 +14,13 @@ from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skssl.augment import LUMA
+from skssl.augment.color import LUMA
 from skssl.losses import full_precision
 from skssl.pretext.task import Task
 from skssl.pretext.tiles import cut_tiles, encode_tiles, normalize_tiles
 
 if TYPE_CHECKING:
-    from skssl.engine import Batch, Objective
+    from skssl.training.objective import Batch, Objective
 
 SEED = 0  # of the permutations, which are the same in every training: another set would be another task
 

@@ -12,12 +12,12 @@ from sklearn.utils._param_validation import Interval
 from torch import Tensor
 from torch.nn import functional as F
 
-from skssl.nn import MLP
+from skssl.nn.heads import MLP
 from skssl.pretext.task import Task
 from skssl.pretext.tiles import cut_tiles, encode_tiles, normalize_tiles
 
 if TYPE_CHECKING:
-    from skssl.engine import Batch, Objective
+    from skssl.training.objective import Batch, Objective
 
 # The second patch seen from the first, row by row; the label is the place in this list.
 SIDES = [(i, j) for i, j in itertools.product((-1, 0, 1), repeat=2) if (i, j) != (0, 0)]

@@ -14,16 +14,16 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 from torch.nn import functional as F
 
-from skssl.augment import rotate_quarter
+from skssl.augment.geometry import rotate_quarter
 from skssl.backbones import stages
-from skssl.distributed import gather
 from skssl.errors import pick
 from skssl.losses import sup_con
-from skssl.nn import MLP
+from skssl.nn.distributed import gather
+from skssl.nn.heads import MLP
 from skssl.pretext.task import Task
 
 if TYPE_CHECKING:
-    from skssl.engine import Batch, Objective
+    from skssl.training.objective import Batch, Objective
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

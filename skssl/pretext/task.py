@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from skssl.engine import Batch, Objective
+    from skssl.training.objective import Batch, Objective
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skssl.devices import autocast_for
+from skssl.nn.precision import autocast_for
 
 
 def cut_tiles(images: Tensor, grid: int, share: float = 0.75) -> Tensor:

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from skssl import optim
-from skssl.augment import Augmentation, as_augmentations
-from skssl.encoders import Encoder
-from skssl.engine import at_a_time
+from skssl.augment.augmentation import Augmentation
+from skssl.augment.presets import as_augmentations
 from skssl.images import Images
-from skssl.optim import larc_gradient
+from skssl.probes.encoders import Encoder
+from skssl.training import optim
+from skssl.training.encoding import at_a_time
+from skssl.training.optim import larc_gradient
 
 CAPTURED = {"cuda"}  # types of devices that have graphs
 AT_ONCE = 256  # steps that a graph holds at most

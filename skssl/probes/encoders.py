@@ -17,13 +17,15 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skssl.augment import Augmentation, as_augmentations
+from skssl.augment.augmentation import Augmentation
+from skssl.augment.presets import as_augmentations
 from skssl.backbones import build_backbone, stages
-from skssl.base import SSLTransformer
-from skssl.devices import available, portable, resolve_device, resolve_precision
-from skssl.engine import encode
 from skssl.errors import pick
 from skssl.images import Images, as_images
+from skssl.methods.base import SSLTransformer
+from skssl.nn.precision import resolve_precision
+from skssl.training.devices import available, portable, resolve_device
+from skssl.training.encoding import encode
 
 MODULE_SHAPE = (3, 224, 224)  # what a module that comes without images is taken to read
 MAP_NUMBERS = 9600  # what an inner layer's map is pooled to at most: 64x12x12, 192x7x7, 384x5x5, 256x6x6
@@ -117,7 +119,7 @@ class InnerLayer(nn.Module):
     --------
     >>> import torch
     >>> from skssl.backbones import ConvNet
-    >>> from skssl.encoders import InnerLayer
+    >>> from skssl.probes.encoders import InnerLayer
     >>> InnerLayer(ConvNet(), "conv2")(torch.zeros(5, 3, 32, 32)).shape  # 32 maps of 16x16
     torch.Size([5, 8192])
     """
@@ -163,8 +165,8 @@ def at_layer(encoder: nn.Module, projector: nn.Module | None, layer: str) -> nn.
     Examples
     --------
     >>> from skssl.backbones import ConvNet
-    >>> from skssl.encoders import at_layer
-    >>> from skssl.nn import MLP
+    >>> from skssl.probes.encoders import at_layer
+    >>> from skssl.nn.heads import MLP
     >>> at_layer(ConvNet(), MLP((128, 64, 32)), "projector1")[1]
     Sequential(
       (0): Linear(in_features=128, out_features=64, bias=False)
@@ -311,7 +313,7 @@ def as_encoder(encoder: Any, X: Any, y: Any = None, *, layer: str = "backbone", 
     --------
     >>> from skssl import SimCLR
     >>> from skssl.datasets import make_shapes
-    >>> from skssl.encoders import as_encoder
+    >>> from skssl.probes.encoders import as_encoder
     >>> X, y = make_shapes(8, image_size=16, random_state=0)
     >>> untrained = SimCLR(backbone="convnet", epochs=0)
     >>> as_encoder(untrained, X, layer="projector").transform(X).shape
@@ -377,7 +379,7 @@ def as_trained(
     Examples
     --------
     >>> from skssl.backbones import ConvNet
-    >>> from skssl.encoders import as_trained
+    >>> from skssl.probes.encoders import as_trained
     >>> as_trained(ConvNet(), layer="conv4").shape
     (3, 224, 224)
     """

@@ -21,7 +21,7 @@ from sklearn.utils._param_validation import Interval, StrOptions, validate_param
 from torch import nn
 from tqdm.auto import tqdm
 
-from skssl.augment import Augmentation
+from skssl.augment.augmentation import Augmentation
 from skssl.probes.descent import SCHEDULES, AsTheyAre, Draw, Heads, augmentation_for, augmented, train
 from skssl.probes.lbfgs import SoftmaxRegression
 from skssl.probes.probe import Probe

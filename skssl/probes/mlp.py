@@ -13,8 +13,8 @@ import torch
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from skssl.augment import Augmentation
-from skssl.nn import MLP
+from skssl.augment.augmentation import Augmentation
+from skssl.nn.heads import MLP
 from skssl.probes.descent import SCHEDULES, AsTheyAre, augmentation_for, augmented, train
 from skssl.probes.probe import Probe
 
@@ -56,7 +56,7 @@ class MLPProbe(Probe):
 
     Attributes
     ----------
-    network_ : skssl.nn.MLP
+    network_ : skssl.nn.heads.MLP
         From features to logits, in evaluation mode and on the CPU.
     classes_ : ndarray of shape (n_classes,)
         The class labels.

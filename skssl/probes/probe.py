@@ -15,11 +15,13 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
-from skssl.augment import SMALL, as_augmentations
-from skssl.base import add_shared, check_scorable
-from skssl.devices import resolve_device
-from skssl.encoders import as_encoder
+from skssl.augment.presets import as_augmentations
+from skssl.backbones import SMALL
 from skssl.errors import pick
+from skssl.images.labels import check_scorable
+from skssl.methods.docstrings import add_shared
+from skssl.probes.encoders import as_encoder
+from skssl.training.devices import resolve_device
 
 DTYPES = [np.float64, np.float32]
 

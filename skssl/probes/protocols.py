@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from skssl.augment import CROPS_AND_FLIPS
+from skssl.augment.presets import CROPS_AND_FLIPS
 
 Protocols = dict[str, dict[str, Any]]
 

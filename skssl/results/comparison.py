@@ -26,12 +26,12 @@ from sklearn.utils.validation import _num_samples
 from torch import nn
 from tqdm.auto import tqdm
 
-from skssl.base import as_labels, number_classes
-from skssl.digests import digest, digest_images
-from skssl.encoders import as_encoder
 from skssl.images import subset
+from skssl.images.labels import as_labels, number_classes
 from skssl.probes import KNNProbe, LinearProbe
-from skssl.results import Results
+from skssl.probes.encoders import as_encoder
+from skssl.results.tables import Results
+from skssl.training.digests import digest, digest_images
 
 __all__ = ["compare"]
 

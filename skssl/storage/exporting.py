@@ -13,12 +13,12 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from skssl.augment import Augmentation
+from skssl.augment.augmentation import Augmentation
 from skssl.errors import pick
-from skssl.files import own, write_bytes
+from skssl.storage.files import own, write_bytes
 
 if TYPE_CHECKING:
-    from skssl.base import SSLTransformer
+    from skssl.methods.base import SSLTransformer
 
 
 def export(estimator: SSLTransformer, path: str | os.PathLike[str]) -> None:

@@ -50,7 +50,7 @@ def write(path: str | os.PathLike[str], header: Mapping[str, Any], tensors: Mapp
     Examples
     --------
     >>> import tempfile, torch
-    >>> from skssl.files import read, write
+    >>> from skssl.storage.files import read, write
     >>> path = tempfile.mkdtemp() + "/some.safetensors"
     >>> write(path, {"epochs": 3, "scale": (0.0, 1.0)}, {"weight": torch.ones(2)})
     >>> read(path)

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 import skssl
-from skssl.base import SSLTransformer
-from skssl.devices import SMALLEST_BFLOAT16, available, resolve_precision
 from skssl.errors import pick
-from skssl.files import first_line, read, write
-from skssl.optim import LARC, LARS, laid_out_as, moved_by
+from skssl.methods.base import SSLTransformer
+from skssl.nn.precision import SMALLEST_BFLOAT16, resolve_precision
+from skssl.storage.files import first_line, read, write
+from skssl.training.devices import available
+from skssl.training.optim import LARC, LARS, laid_out_as, moved_by
 
 LARGEST_PARAMETERS = 2**16  # characters; arrays do not count
 OUTPUTS = None, "default", "pandas", "polars"  # what set_output takes

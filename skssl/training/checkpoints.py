@@ -21,12 +21,12 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from skssl.digests import digest_training
-from skssl.distributed import is_writer, n_processes
-from skssl.engine import Place, Trainer
-from skssl.files import read, write
 from skssl.images import Images
-from skssl.optim import laid_out_as, moved_by
+from skssl.nn.distributed import is_writer, n_processes
+from skssl.storage.files import read, write
+from skssl.training.digests import digest_training
+from skssl.training.optim import laid_out_as, moved_by
+from skssl.training.trainer import Place, Trainer
 
 STATE, LOCK = "training.safetensors", "lock"  # what lies in the folder
 

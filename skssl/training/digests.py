@@ -17,8 +17,8 @@ from sklearn.frozen import FrozenEstimator
 from torch import Tensor, nn
 
 from skssl.images import Images, as_images
-from skssl.items import is_data_set
-from skssl.mapped import mapping_of, pieces
+from skssl.images.items import is_data_set
+from skssl.images.mapped import mapping_of, pieces
 
 IDLE = ("verbose", "n_jobs", "checkpoint", "checkpoint_every")  # parameters that change no result
 NOT_COMPARED = (*IDLE, "device", "callbacks", "random_state")  # when a training goes on
@@ -52,7 +52,7 @@ def digest(value: Any, what: str) -> str:
     Examples
     --------
     >>> from skssl import SimCLR
-    >>> from skssl.digests import digest
+    >>> from skssl.training.digests import digest
     >>> same = digest(SimCLR(epochs=10), "a"), digest(SimCLR(epochs=10, verbose=1), "b")
     >>> same[0] == same[1], same[0] == digest(SimCLR(epochs=20), "c")
     (True, False)
@@ -82,7 +82,7 @@ def digest_images(X: Any) -> str:
     Examples
     --------
     >>> import numpy as np
-    >>> from skssl.digests import digest_images
+    >>> from skssl.training.digests import digest_images
     >>> digest_images(np.zeros((5, 8, 8))) == digest_images(np.ones((5, 8, 8)))
     False
     """
@@ -123,7 +123,7 @@ def digest_training(estimator: Any, images: Images, target: Tensor | None, **mor
     --------
     >>> import numpy as np
     >>> from skssl import SimCLR
-    >>> from skssl.digests import digest_training
+    >>> from skssl.training.digests import digest_training
     >>> from skssl.images import as_images
     >>> images = as_images(np.zeros((5, 8, 8)))
     >>> one, other = (digest_training(SimCLR(epochs=epochs), images, None) for epochs in (10, 20))

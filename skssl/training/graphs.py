@@ -13,7 +13,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 if TYPE_CHECKING:
-    from skssl.engine import Batch, ImageLoader, Trainer
+    from skssl.training.loader import ImageLoader
+    from skssl.training.objective import Batch
+    from skssl.training.trainer import Trainer
 
 WARM_UP = 3  # steps in which kernels are compiled and chosen, and the optimiser's state comes to be
 
@@ -147,7 +149,7 @@ def reading(optimizer: Optimizer, rates: list[Tensor]) -> Iterator[None]:
     Examples
     --------
     >>> import torch
-    >>> from skssl.graphs import reading
+    >>> from skssl.training.graphs import reading
     >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
     >>> with reading(optimizer, [torch.tensor(0.1)]):
     ...     optimizer.param_groups[0]["lr"]

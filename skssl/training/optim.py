@@ -46,7 +46,7 @@ class LARS(Optimizer):
     Examples
     --------
     >>> import torch
-    >>> from skssl.optim import LARS
+    >>> from skssl.training.optim import LARS
     >>> weight = torch.nn.Parameter(torch.tensor([[3.0, 4.0]]))
     >>> weight.grad = torch.tensor([[100.0, 0.0]])
     >>> LARS([weight], lr=1.0, trust=0.1).step()
@@ -140,7 +140,7 @@ class LARC(Optimizer):
     Examples
     --------
     >>> import torch
-    >>> from skssl.optim import LARC
+    >>> from skssl.training.optim import LARC
     >>> bias = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
     >>> bias.grad = torch.tensor([100.0, 0.0])
     >>> LARC([bias], lr=1.0, trust=0.1).step()
@@ -213,7 +213,7 @@ def larc_gradient(
     Examples
     --------
     >>> import torch
-    >>> from skssl.optim import larc_gradient
+    >>> from skssl.training.optim import larc_gradient
     >>> larc_gradient(torch.tensor([3.0, 4.0]), torch.tensor([100.0, 0.0]), decay=0.0, trust=0.1)
     tensor([0.5000, 0.0000])
     """
@@ -264,7 +264,7 @@ def make_optimizer(
     Examples
     --------
     >>> from torch import nn
-    >>> from skssl.optim import make_optimizer
+    >>> from skssl.training.optim import make_optimizer
     >>> net = nn.ModuleDict({"encoder": nn.Linear(2, 2), "predictor": nn.Linear(2, 2)})
     >>> made = make_optimizer("sgd", net, lr=0.1, momentum=0.9, weight_decay=0.0, constant=["predictor"])
     >>> [(len(group["params"]), group["scheduled"]) for group in made.param_groups]
@@ -319,7 +319,7 @@ def moved_by(optimizer: Optimizer) -> list[nn.Parameter]:
     Examples
     --------
     >>> import torch
-    >>> from skssl.optim import moved_by
+    >>> from skssl.training.optim import moved_by
     >>> len(moved_by(torch.optim.SGD(torch.nn.Linear(2, 2).parameters())))
     2
     """
@@ -344,7 +344,7 @@ def laid_out_as(parameter: nn.Parameter, value: Tensor) -> Tensor:
     Examples
     --------
     >>> import torch
-    >>> from skssl.optim import laid_out_as
+    >>> from skssl.training.optim import laid_out_as
     >>> weight = torch.nn.Parameter(torch.zeros(2, 3, 4, 4).to(memory_format=torch.channels_last))
     >>> laid_out_as(weight, torch.ones(2, 3, 4, 4)).is_contiguous(memory_format=torch.channels_last)
     True
@@ -411,7 +411,7 @@ def schedule_factor(schedule: str | Sequence[float], epoch: float, epochs: int, 
 
     Examples
     --------
-    >>> from skssl.optim import schedule_factor
+    >>> from skssl.training.optim import schedule_factor
     >>> [round(schedule_factor("cosine", epoch, epochs=4), 2) for epoch in (0, 1, 2, 3, 3.5, 4)]
     [1.0, 0.85, 0.5, 0.15, 0.04, 0.15]
     >>> [round(schedule_factor((0.6, 0.8), epoch, epochs=20), 2) for epoch in (11, 12, 16)]
@@ -439,7 +439,7 @@ def forget(optimizer: Optimizer, module: nn.Module) -> None:
     Examples
     --------
     >>> import torch
-    >>> from skssl.optim import forget
+    >>> from skssl.training.optim import forget
     >>> layer = torch.nn.Linear(1, 1)
     >>> optimizer = torch.optim.SGD(layer.parameters(), lr=1.0, momentum=0.9)
     >>> layer(torch.ones(1)).backward()

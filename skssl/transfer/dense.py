@@ -23,13 +23,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from skssl.dense.voc import Samples
-from skssl.devices import available, keeping_memory, portable, resolve_device
-from skssl.encoders import as_trained
-from skssl.engine import Progress
 from skssl.images import as_images
-from skssl.optim import make_optimizer, schedule_factor
-from skssl.pictures import read_picture
+from skssl.images.pictures import read_picture
+from skssl.probes.encoders import as_trained
+from skssl.training.devices import available, keeping_memory, portable, resolve_device
+from skssl.training.optim import make_optimizer, schedule_factor
+from skssl.training.progress import Progress
+from skssl.transfer.voc import Samples
 
 if TYPE_CHECKING:
     import pandas as pd

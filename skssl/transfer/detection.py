@@ -15,9 +15,9 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from skssl.dense.pyramid import Pyramid
-from skssl.dense.transfer import DenseTransfer, check_known, each_image
-from skssl.dense.voc import Samples, VOCObject, find_files, read_objects
+from skssl.transfer.dense import DenseTransfer, check_known, each_image
+from skssl.transfer.pyramid import Pyramid
+from skssl.transfer.voc import Samples, VOCObject, find_files, read_objects
 
 ANCHOR = 8  # an anchor's side by its map's stride: 32 by 4, 64 by 8, …
 
@@ -206,7 +206,7 @@ def average_precision(
     Examples
     --------
     >>> import numpy as np
-    >>> from skssl.dense import average_precision
+    >>> from skssl.transfer.detection import average_precision
     >>> truth = [{"boxes": np.array([[0, 0, 10, 10]]), "labels": np.array(["cat"])}]
     >>> found = [{"boxes": np.array([[0, 0, 10, 8]]), "labels": np.array(["cat"]), "scores": np.array([0.9])}]
     >>> {name: round(value, 2) for name, value in average_precision(truth, found).items()}

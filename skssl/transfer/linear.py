@@ -23,14 +23,14 @@ from torch.utils.data import Dataset, Subset
 from tqdm.auto import tqdm
 
 from skssl.datasets import _impatient, load_images
-from skssl.dense.voc import read_objects
-from skssl.encoders import MODULE_SHAPE, Encoder, as_trained
 from skssl.errors import pick
 from skssl.images import Images, as_images
+from skssl.images.pictures import read_picture
 from skssl.metrics import mean_per_class_accuracy
-from skssl.pictures import read_picture
 from skssl.probes import LinearProbe
+from skssl.probes.encoders import MODULE_SHAPE, Encoder, as_trained
 from skssl.probes.protocols import LINEAR
+from skssl.transfer.voc import read_objects
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -301,7 +301,7 @@ def mean_average_precision(y_true: np.ndarray, y_score: np.ndarray) -> float:
     Examples
     --------
     >>> import numpy as np
-    >>> from skssl.transfer import mean_average_precision
+    >>> from skssl.transfer.linear import mean_average_precision
     >>> mean_average_precision(np.array([[0], [1], [-1]]), np.array([[0.9], [0.8], [0.95]]))
     0.5
     """

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skssl.backbones import stages
-from skssl.encoders import MODULE_SHAPE, last_of, outputs_of
+from skssl.probes.encoders import MODULE_SHAPE, last_of, outputs_of
 
 MAPS = 4  # of the pyramid, the coarsest ones
 

@@ -14,9 +14,9 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skssl.dense.pyramid import Pyramid, resize
-from skssl.dense.transfer import DenseTransfer, check_known, each_image
-from skssl.dense.voc import VOID, Samples, find_files, read_mask
+from skssl.transfer.dense import DenseTransfer, check_known, each_image
+from skssl.transfer.pyramid import Pyramid, resize
+from skssl.transfer.voc import VOID, Samples, find_files, read_mask
 
 _MASKS = ("Segmentation", "SegmentationClass", ".png")
 
@@ -211,7 +211,7 @@ def mean_iou(truth: Iterable[np.ndarray], found: Iterable[np.ndarray]) -> dict[s
     Examples
     --------
     >>> import numpy as np
-    >>> from skssl.dense import mean_iou
+    >>> from skssl.transfer.segmentation import mean_iou
     >>> scores = mean_iou([np.array([[0, 0], [1, 255]])], [np.array([[0, 1], [1, 1]])])
     >>> scores["mean_iou"], round(scores["pixel_accuracy"], 2)
     (0.5, 0.67)

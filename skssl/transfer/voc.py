@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from skssl.errors import pick
-from skssl.pictures import read_picture
+from skssl.images.pictures import read_picture
 
 VOID = 255  # a mask's value where no class is given, or any would do
 

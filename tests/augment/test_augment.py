@@ -19,7 +19,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms import RandomResizedCrop, v2
 from torchvision.transforms.v2 import functional as TF
 
-from skssl import augment
 from skssl.augment import (
     Augmentation,
     MultiCrop,
@@ -33,6 +32,7 @@ from skssl.augment import (
     sample_crops,
     solarize,
 )
+from skssl.augment.augmentation import augmentation as augment
 
 STILL = {"crop_scale": None, "flip": 0.0, "jitter": 0.0, "gray": 0.0}
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
@@ -103,7 +103,7 @@ def test_crops_are_the_same_looked_up_and_computed(interpolation, padding, monke
     flip = torch.rand(32, generator=gen(3)) < 0.5
     given = images, *start, *side, (12, 10), flip, interpolation, padding
     looked_up = resized_crop(*given)
-    monkeypatch.setattr("skssl.augment.TABLE_BYTES", 0)
+    monkeypatch.setattr("skssl.augment.geometry.TABLE_BYTES", 0)
     augment._all_weights.cache_clear()
     computed = resized_crop(*given)
     augment._all_weights.cache_clear()

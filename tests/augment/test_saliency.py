@@ -9,10 +9,11 @@ from conftest import quick
 from torch import nn
 
 import skssl
-from skssl import Augmentation, augment
-from skssl.augment import IMAGENET_MEAN, IMAGENET_STD, salient_crops, sample_crops
+from skssl import Augmentation
+from skssl.augment import grad_cam, salient_crops, sample_crops
+from skssl.augment.augmentation import IMAGENET_MEAN, IMAGENET_STD
+from skssl.augment.augmentation import augmentation as augment
 from skssl.backbones import ConvNet
-from skssl.saliency import grad_cam
 
 
 def test_the_first_box_above_the_mean_is_taken_else_the_last():

@@ -105,7 +105,7 @@ def test_nothing_is_cut_off_where_a_figure_is_saved(draw, encoder, X, y, results
 
 
 def test_every_display_has_a_picture_in_the_gallery():
-    scripts = "".join(path.read_text() for path in (Path(__file__).parents[1] / "examples").glob("plot_*.py"))
+    scripts = "".join(path.read_text() for path in (Path(__file__).parents[2] / "examples").glob("plot_*.py"))
     displays = [name for name in skssl.__all__ if name.endswith("Display")]
     assert len(displays) == 5
     assert [name for name in displays if f"\n{name}.from_" not in scripts] == []

@@ -15,9 +15,10 @@ from PIL import Image
 from sklearn.base import BaseEstimator
 from torch.utils.data import Dataset, Subset, TensorDataset
 
-from skssl import SimCLR, pictures
+from skssl import SimCLR
 from skssl.images import as_images
-from skssl.pictures import read_pictures
+from skssl.images.pictures import read_pictures
+from skssl.images.reading import pictures
 
 RNG = np.random.default_rng(0)
 NHWC = RNG.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)

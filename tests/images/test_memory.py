@@ -19,11 +19,12 @@ from PIL import Image
 from torch.utils.data import Dataset, IterableDataset
 
 import skssl
-from skssl import BadImageWarning, SimCLR, SupCon, mapped, pictures, sources
+from skssl import BadImageWarning, SimCLR, SupCon
 from skssl.datasets import make_shapes
-from skssl.digests import digest_images
 from skssl.images import as_images, subset
-from skssl.mapped import mapping_of, pieces
+from skssl.images.mapped import mapping_of, pieces
+from skssl.images.reading import mapped, pictures, sources
+from skssl.training.digests import digest_images
 
 X16, Y16 = make_shapes(24, image_size=16, random_state=1)
 
@@ -103,7 +104,7 @@ def test_training_goes_through_a_mapped_file_in_a_random_order_and_flat_memory(t
     del X
     X = np.load(tmp_path / "X.npy", mmap_mode="r")
     images = as_images(X)
-    loader = skssl.engine.ImageLoader(images, 512, [], torch.device("cpu"))
+    loader = skssl.training.loader.ImageLoader(images, 512, [], torch.device("cpu"))
     before, most, order = resident(), 0.0, []
     for batch in loader.epoch(torch.Generator().manual_seed(0), torch.Generator()):
         order.append(batch.index)

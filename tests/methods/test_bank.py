@@ -16,11 +16,11 @@ import skssl
 import skssl.datasets
 from skssl import Augmentation, losses
 from skssl.augment import preset
-from skssl.engine import Batch
 from skssl.images import as_images
 from skssl.methods import pirl as pirl_module
 from skssl.methods.supcon import corrupt
-from skssl.nn import MemoryBank
+from skssl.nn.memories import MemoryBank
+from skssl.training.objective import Batch
 
 LABELS = torch.tensor([0, 1, 0, -1, 2, -1])
 

@@ -11,11 +11,11 @@ from test_methods import Look, built, drift, reached
 from torch import nn
 
 import skssl
-from skssl import distributed, losses
-from skssl.clusters import concentration
-from skssl.distributed import grouped, synchronized
+from skssl import losses
 from skssl.images import as_images
-from skssl.nn import in_groups
+from skssl.nn.batchnorm import grouped, synchronized
+from skssl.nn.clusters import concentration
+from skssl.nn.passes import distributed, in_groups
 
 
 def unit(x):

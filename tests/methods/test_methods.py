@@ -12,11 +12,11 @@ from torch import nn
 import skssl
 import skssl.datasets
 from skssl import losses
-from skssl.engine import Batch
 from skssl.images import as_images
 from skssl.methods.momentum import Momentum
-from skssl.nn import cosine_ramp
+from skssl.nn.momentum import cosine_ramp
 from skssl.pretext.rotation import mislabel
+from skssl.training.objective import Batch
 
 
 def built(method, X, **params):

@@ -9,11 +9,11 @@ from test_methods import built, reached
 
 import skssl
 from skssl import losses
-from skssl.engine import Batch
 from skssl.images import as_images
 from skssl.methods.dino import CosinePrototypes
 from skssl.methods.directpred import _by_eigenvectors, _by_products, correlation, direct_pred
-from skssl.nn import cosine_ramp
+from skssl.nn.momentum import cosine_ramp
+from skssl.training.objective import Batch
 
 
 @pytest.mark.parametrize("lambd", [0.0, 0.0051, 1.0])

@@ -13,10 +13,10 @@ from torch.nn import functional as F
 
 import skssl
 from skssl import MultiCrop, losses
-from skssl.clusters import draw_evenly, k_means
 from skssl.images import as_images
 from skssl.methods.deepcluster import sobel_filter
-from skssl.optim import make_optimizer
+from skssl.nn.clusters import draw_evenly, k_means
+from skssl.training.optim import make_optimizer
 
 
 def random(*shape, seed=0):

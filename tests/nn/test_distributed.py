@@ -17,14 +17,14 @@ from torch import distributed as dist
 from torch import multiprocessing, nn
 
 import skssl
-from skssl import distributed
 from skssl.augment import Augmentation
 from skssl.callbacks import GradientSNR
 from skssl.datasets import make_shapes
-from skssl.engine import Batch, ImageLoader
 from skssl.images import as_images
-from skssl.nn import in_groups
+from skssl.nn.passes import distributed, in_groups
 from skssl.pretext import ColorizationTask, Rotation
+from skssl.training.loader import ImageLoader
+from skssl.training.objective import Batch
 
 N = 28  # images a batch; a process's half is a number that no other axis has
 
@@ -127,7 +127,7 @@ def step(method, params, aux=None):
     hooks = net.method
 
     def encode(module):
-        with skssl.nn.evaluating(module), torch.no_grad():
+        with skssl.nn.passes.evaluating(module), torch.no_grad():
             return module(everything)
 
     hooks.before_epoch(net, 0, encode)
@@ -360,7 +360,7 @@ SCRIPT = """
 import sys, warnings, joblib, torch
 from skssl import FineTuner, SimCLR
 from skssl.datasets import make_shapes
-from skssl.distributed import is_writer, n_processes
+from skssl.nn.distributed import is_writer, n_processes
 
 warnings.simplefilter("error")
 X, y = make_shapes(64, image_size=16, random_state=0)
@@ -450,15 +450,15 @@ def test_workers_of_a_process_do_not_join(monkeypatch):
 
 
 def test_cuda_is_each_processes_own(monkeypatch):
-    monkeypatch.setattr("skssl.devices._n_devices", lambda kind: 2)
+    monkeypatch.setattr("skssl.training.devices._n_devices", lambda kind: 2)
     for rank in ("0", "1"):
         monkeypatch.setenv("LOCAL_RANK", rank)
         assert (
-            skssl.devices.resolve_device("auto")
-            == skssl.devices.resolve_device("cuda")
+            skssl.training.devices.resolve_device("auto")
+            == skssl.training.devices.resolve_device("cuda")
             == torch.device("cuda", int(rank))
         )
-    assert skssl.devices.resolve_device("cuda:0") == torch.device("cuda", 0)
+    assert skssl.training.devices.resolve_device("cuda:0") == torch.device("cuda", 0)
     monkeypatch.setenv("LOCAL_RANK", "2")
     with pytest.raises(ValueError, match="'cuda:2' is not available: torch finds 2"):
-        skssl.devices.resolve_device("auto")
+        skssl.training.devices.resolve_device("auto")

@@ -8,9 +8,12 @@ import torch
 from torch import nn
 
 from skssl.backbones import build_backbone, feature_map, map_channels, stages
-from skssl.encoders import at_layer
-from skssl.nn import MLP, cosine_ramp, effective_rank, folded, follow, momentum_copy, spread
-from skssl.optim import LARC, LARS, make_optimizer, schedule_factor
+from skssl.nn.heads import MLP
+from skssl.nn.momentum import cosine_ramp, follow, momentum_copy
+from skssl.nn.passes import folded
+from skssl.probes.encoders import at_layer
+from skssl.training.collapse import effective_rank, spread
+from skssl.training.optim import LARC, LARS, make_optimizer, schedule_factor
 
 
 def test_heads_have_the_papers_layers():

@@ -14,7 +14,6 @@ from torch import nn
 import skssl
 from skssl import losses
 from skssl.backbones import build_backbone, stages
-from skssl.engine import Batch, ImageLoader
 from skssl.images import as_images
 from skssl.pretext import TASKS
 from skssl.pretext.colorization import color_cells, color_weights, rgb_to_lab, soft_encode
@@ -23,6 +22,8 @@ from skssl.pretext.jigsaw import far_permutations
 from skssl.pretext.relative_patch import keep_one_channel, neighbours
 from skssl.pretext.rotation import turn, zoom
 from skssl.pretext.tiles import cut_tiles, encode_tiles, normalize_tiles
+from skssl.training.loader import ImageLoader
+from skssl.training.objective import Batch
 
 F = nn.functional
 

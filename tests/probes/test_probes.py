@@ -25,7 +25,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import skssl
 from skssl import Augmentation, KNNProbe, LinearProbe, MLPProbe
 from skssl.augment import preset
-from skssl.encoders import as_encoder
+from skssl.probes.encoders import as_encoder
 
 SGD = {"solver": "sgd", "epochs": 5, "batch_size": 32, "device": "cpu"}
 SMALL = {"hidden_layer_sizes": (16,), "epochs": 20, "batch_size": 32, "device": "cpu"}

@@ -8,7 +8,7 @@ import torch
 from conftest import features
 
 from skssl import LinearProbe, MLPProbe
-from skssl.nn import MLP
+from skssl.nn.heads import MLP
 
 
 def literal_mlp(X, y, *, hidden, lr, decay, epochs, batch_size, random_state):

@@ -27,8 +27,8 @@ import skssl
 from skssl import KNNProbe, LinearProbe, Results, SimCLR, SupCon, compare, label_fraction
 from skssl.backbones import ConvNet
 from skssl.datasets import make_shapes
-from skssl.digests import digest
-from skssl.encoders import as_encoder
+from skssl.probes.encoders import as_encoder
+from skssl.training.digests import digest
 
 PROBES = {"kNN": KNNProbe(n_neighbors=3), "Bayes": GaussianNB()}
 
@@ -490,7 +490,7 @@ def test_the_layout_of_gsg_s_table_1():
 
 
 def test_the_recorded_rows_make_both_tables():
-    rows = pd.read_csv(Path(__file__).parents[1] / "benchmarks" / "results" / "methods.csv")
+    rows = pd.read_csv(Path(__file__).parents[2] / "benchmarks" / "results" / "methods.csv")
     rows = rows[rows["epochs"] == 10].drop_duplicates(["method", "backbone", "seed"], keep="last")
     results = Results(rows.melt(["method", "seed"], ["knn", "linear"], "probe", "score").assign(dataset="CIFAR-10"))
     table = results.pivot_results(["SimCLR", "SimCLR + rotation", "SwAV", "SwAV + rotation"])
@@ -507,7 +507,7 @@ def test_the_recorded_rows_make_both_tables():
 
 
 def test_plus_gsg_is_the_form_with_two_views_in_whatever_order_rows_were_recorded(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "docs")
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "docs")
     import rendering
 
     monkeypatch.setattr(rendering, "GENERATED", tmp_path)

@@ -20,7 +20,7 @@ import skssl
 from skssl import Augmentation, JigsawTask, MultiCrop, Rotation
 from skssl.callbacks import GradientSNR
 from skssl.datasets import make_shapes
-from skssl.files import digest, read, write
+from skssl.storage.files import digest, read, write
 
 
 def small(**params):
@@ -69,7 +69,7 @@ def test_what_is_loaded_goes_on_as_if_it_had_not_been_saved(method, X, y, tmp_pa
         {"optimizer": "adamw"},
         {"optimizer": torch.optim.NAdam, "lr": 1e-3},
         {"optimizer": torch.optim.Adafactor, "lr": 1e-3},
-        {"optimizer": skssl.optim.LARC, "lr": 0.01},
+        {"optimizer": skssl.training.optim.LARC, "lr": 0.01},
         {"compile": False, "device": torch.device("cpu"), "precision": "float32", "random_state": np.int64(3)},
         {"lr": np.float32(0.01), "weight_decay": np.float64(1e-4), "schedule": "step", "warmup_epochs": 1},
         {"augment": [Augmentation(hue=0.0), Augmentation(size=(14, 14))], "image_shape": (16, 16, 3)},

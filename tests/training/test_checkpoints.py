@@ -20,7 +20,7 @@ from torch import nn
 import skssl
 from skssl import FineTuner, Rotation
 from skssl.callbacks import GradientSNR, KNNMonitor
-from skssl.checkpoints import STATE
+from skssl.training.checkpoints import STATE
 
 OFTEN = "1 us"  # after every step
 
@@ -120,7 +120,9 @@ def test_fine_tuning_goes_on(X, y, tmp_path):
 
 def test_the_state_is_saved_when_it_is_due(X, tmp_path, monkeypatch):
     saved = []
-    monkeypatch.setattr("skssl.checkpoints.write", lambda path, header, tensors: saved.append(header["training"]))
+    monkeypatch.setattr(
+        "skssl.training.checkpoints.write", lambda path, header, tensors: saved.append(header["training"])
+    )
 
     def places(every):
         saved.clear()
@@ -346,7 +348,7 @@ def in_a_process(make, folder, X, y, place):
 def processes():
     """Processes that start in a blink, since their parent has imported everything."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["conftest", "skssl.checkpoints", "joblib"])
+    context.set_forkserver_preload(["conftest", "skssl.training.checkpoints", "joblib"])
     return context
 
 

@@ -8,7 +8,7 @@ import warnings
 import pytest
 import torch
 
-from skssl import cores
+from skssl.training import cores
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_threads_spin_briefly_unless_the_user_says_otherwise(first, variables, e
 
 
 def test_nothing_of_the_package_imports_torch_before():
-    code = "import sys, skssl; print(skssl.cores.IN_TIME)"
+    code = "import sys, skssl; print(skssl.training.cores.IN_TIME)"
     kept = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=kept).stdout == "True\n"
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from skssl import devices
-from skssl.devices import keeping_memory, resolve_device, resolve_precision
+from skssl.nn.precision import resolve_precision
+from skssl.training import devices
+from skssl.training.devices import keeping_memory, resolve_device
 
 
 def present(monkeypatch, **counts):

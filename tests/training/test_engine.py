@@ -17,11 +17,13 @@ from torch._dynamo.utils import counters
 from torch.nn import functional as F
 
 import skssl
-from skssl import graphs
 from skssl.augment import MultiCrop
-from skssl.base import SSLTransformer
-from skssl.engine import COMPILED_FROM, Place, Trainer, join
-from skssl.nn import MLP, Queue
+from skssl.methods.base import SSLTransformer
+from skssl.nn.heads import MLP
+from skssl.nn.memories import Queue
+from skssl.nn.passes import join
+from skssl.training import graphs
+from skssl.training.trainer import COMPILED_FROM, Place, Trainer
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -264,7 +266,7 @@ def test_compiling_is_for_long_trainings_on_cuda(compile, device, steps, expecte
 
 def test_planned_steps_are_those_of_all_epochs(X, monkeypatch):
     seen = []
-    monkeypatch.setattr(skssl.engine.Trainer, "compiles", lambda self, steps: seen.append(steps))
+    monkeypatch.setattr(skssl.training.trainer.Trainer, "compiles", lambda self, steps: seen.append(steps))
     estimator = quick(skssl.SimCLR, epochs=3, backbone=tiny).fit(X)
     estimator.partial_fit(X)
     assert seen == [6, 6], "40 images in batches of 16"

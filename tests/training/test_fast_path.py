@@ -10,9 +10,9 @@ from references import views_one_by_one
 from skorch.callbacks import Callback
 
 import skssl
-from skssl.augment import IMAGENET_STD
+from skssl.augment.augmentation import IMAGENET_STD
 from skssl.images import as_images
-from skssl.optim import schedule_factor
+from skssl.training.optim import schedule_factor
 
 
 def nt_xent_pair_by_pair(z, temperature):

@@ -12,10 +12,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import skssl
-from skssl import distributed
 from skssl.callbacks import GradientSNR
-from skssl.engine import ImageLoader
 from skssl.methods import directpred
+from skssl.nn.passes import distributed
+from skssl.training.loader import ImageLoader
 
 # What reads the device's memory on the host, has an output whose size the host must know, or is partly done by it.
 WAITING = {"_local_scalar_dense", "equal", "is_nonzero", "nonzero", "masked_select", "_unique", "_unique2", "bincount"}
@@ -81,7 +81,7 @@ def seen(monkeypatch):
     monkeypatch.setattr(ImageLoader, "epoch", watching)
     # What is done in another way on a GPU: views and groups all at once, DirectPred without eigenvectors.
     monkeypatch.setattr(skssl.Augmentation, "_run", at_once)
-    monkeypatch.setattr(skssl.nn, "_at_once", lambda images: True)
+    monkeypatch.setattr(skssl.nn.passes, "_at_once", lambda images: True)
     monkeypatch.setattr(distributed._InGroups, "BY_MOMENTS", ("cpu",))
     monkeypatch.setattr(directpred, "_by_eigenvectors", directpred._by_products)
     with waits, waits.read:

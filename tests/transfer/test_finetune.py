@@ -21,8 +21,8 @@ import skssl
 from skssl import Augmentation, Distiller, FineTuner, label_fraction, recipes
 from skssl.backbones import ConvNet
 from skssl.datasets import make_shapes
-from skssl.engine import Trainer
-from skssl.optim import make_optimizer, schedule_factor
+from skssl.training.optim import make_optimizer, schedule_factor
+from skssl.training.trainer import Trainer
 
 QUICK = {"epochs": 2, "batch_size": 16, "random_state": 0}
 STILL = {"augment": "none", "precision": "float32"}
@@ -420,7 +420,7 @@ def test_the_loss_is_equation_3(alpha, teacher, encoder, X, y, few):
     student = Distiller(teacher, encoder, epochs=2, head_lr=1.0, random_state=0, **params, **STILL).fit(X, few)
     net = student.net_.module_
     pixels = encoder.net_.augmentations[0].normalize(torch.from_numpy(X.copy()).permute(0, 3, 1, 2))
-    batch = skssl.engine.Batch(pixels, [pixels], torch.arange(40), student._places(few))
+    batch = skssl.training.objective.Batch(pixels, [pixels], torch.arange(40), student._places(few))
     net.train()
     net.teacher.eval()
     found = {name: value.item() for name, value in net(batch).items()}

@@ -16,8 +16,9 @@ import skssl
 from skssl import transfer_table
 from skssl.backbones import ConvNet
 from skssl.datasets import make_shapes, make_voc_folder
-from skssl.encoders import Encoder
-from skssl.transfer import _SETS, METRICS, _hold_out, _spare, mean_average_precision
+from skssl.probes.encoders import Encoder
+from skssl.transfer import mean_average_precision
+from skssl.transfer.linear import _SETS, METRICS, _hold_out, _spare
 
 X, y = make_shapes(200, image_size=16, n_classes=4, random_state=0)
 red = X[..., 0].mean((1, 2))
@@ -61,13 +62,13 @@ def test_the_table_is_the_papers_protocol(encoder):
 
 def test_a_fifth_is_held_out_by_the_seed_alone(encoder, monkeypatch):
     sizes = []
-    learn = skssl.transfer._learn
+    learn = skssl.transfer.linear._learn
     monkeypatch.setattr(
         skssl.transfer,
         "_learn",
         lambda C, X, y, new, device: sizes.append((len(X), len(new))) or learn(C, X, y, new, device),
     )
-    monkeypatch.setitem(skssl.transfer.LINEAR["transfer"], "C", (100.0, 1.0, 0.01))
+    monkeypatch.setitem(skssl.transfer.linear.LINEAR["transfer"], "C", (100.0, 1.0, 0.01))
     parts = {"a": (X[:104], y[:104], X[150:], y[150:]), "b": (X[50:150], y[50:150], X[:50], y[:50])}
     first = transfer_table(encoder, parts, random_state=1)
     assert sizes[:4] == [(84, 20)] * 3 + [(104, 50)]
@@ -143,7 +144,7 @@ def test_what_is_held_out_leaves_all_classes_to_learn_and_one_to_score():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_rare_class_is_learned_and_c_chosen_by_the_others(encoder, seed, monkeypatch):
-    monkeypatch.setitem(skssl.transfer.LINEAR["transfer"], "C", (100.0, 0.01))
+    monkeypatch.setitem(skssl.transfer.linear.LINEAR["transfer"], "C", (100.0, 0.01))
     target = np.stack([np.arange(60) % 2, np.arange(60) == 7, np.arange(60) != 9], axis=1).astype(int)
     test = np.stack([y[150:] == y[0], y[150:] == y[1], y[150:] != y[2]], axis=1)
     row = transfer_table(encoder, {"rare": (X[:60], target, X[150:], test)}, random_state=seed).iloc[0]
@@ -171,7 +172,7 @@ def test_labels_without_anything_to_learn_or_score_are_refused_before_encoding(e
 
 
 def test_features_of_a_layer_of_a_module_and_of_what_is_frozen(encoder, monkeypatch):
-    monkeypatch.setitem(skssl.transfer.LINEAR["transfer"], "C", (1.0,))
+    monkeypatch.setitem(skssl.transfer.linear.LINEAR["transfer"], "C", (1.0,))
     parts = {"shapes": (X[:150], y[:150], X[150:], y[150:])}
     assert transfer_table(FrozenEstimator(encoder), parts)["score"][0] == transfer_table(encoder, parts)["score"][0]
     torch.manual_seed(0)
@@ -210,7 +211,7 @@ def draw_dtd(home):
 
 def test_pictures_are_resized_by_the_shorter_side_and_cropped(encoder, tmp_path, monkeypatch):
     draw_dtd(tmp_path)
-    seen, encode = [], skssl.transfer._encode
+    seen, encode = [], skssl.transfer.linear._encode
     monkeypatch.setattr(skssl.transfer, "_encode", lambda *args: seen.append(encode(*args)) or seen[-1])
     row = transfer_table(encoder, ["dtd"], data_home=tmp_path).iloc[0]
     assert row[["metric", "score", "n_train", "n_test"]].tolist() == ["accuracy", 1.0, 20, 10]
@@ -274,7 +275,7 @@ def test_cifar_is_found_where_load_images_finds_it(tmp_path, monkeypatch, encode
     values = {"X_train": X[:150], "y_train": y[:150], "X_test": X[150:], "y_test": y[150:]}
     np.savez(tmp_path / "cifar10.npz", **values)
     monkeypatch.setenv("SKSSL_DATA", str(tmp_path))
-    monkeypatch.setitem(skssl.transfer.LINEAR["transfer"], "C", (1.0, 0.1))
+    monkeypatch.setitem(skssl.transfer.linear.LINEAR["transfer"], "C", (1.0, 0.1))
     given = transfer_table(encoder, {"own": (X[:150], y[:150], X[150:], y[150:])}, random_state=0)
     found = transfer_table(encoder, ["cifar10"], random_state=0, download=False)
     assert found["score"][0] == given["score"][0], "pictures of the encoder's own size stay as they are"

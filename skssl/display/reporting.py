@@ -19,12 +19,13 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, validate_params
 
 import skssl
-from skssl.base import SSLTransformer
-from skssl.display import NeighborsDisplay, TrainingDisplay, ViewsDisplay
 from skssl.display._drawing import class_colors, classes_of, encoded, names_of, pictures, seen
 from skssl.display.embedding import embed
-from skssl.display.neighbors import nearest
+from skssl.display.neighbors import NeighborsDisplay, nearest
+from skssl.display.training import TrainingDisplay
+from skssl.display.views import ViewsDisplay
 from skssl.images import Images, subset
+from skssl.methods.base import SSLTransformer
 
 __all__ = ["report"]
 
@@ -168,7 +169,7 @@ def _write(path: Path, **parts: Any) -> Path:
     """Fill in the template, which escapes all that it is given, and write the page."""
     from jinja2 import Environment
 
-    template = resources.files(skssl).joinpath("report.html.jinja").read_text(encoding="utf-8")
+    template = resources.files("skssl.display").joinpath("report.html.jinja").read_text(encoding="utf-8")
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template)
     path.write_text(page.render(version=skssl.__version__, **parts), encoding="utf-8")
     return path

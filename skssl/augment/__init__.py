@@ -1,0 +1,26 @@
+"""Batched augmentation on the device, with draws of its own for every image, and the papers' presets."""
+
+from skssl.augment.augmentation import Augmentation
+from skssl.augment.color import adjust_hue, color_jitter, gaussian_blur, grayscale, solarize
+from skssl.augment.draws import Draws
+from skssl.augment.geometry import resized_crop, rotate_quarter, salient_crops, sample_crops
+from skssl.augment.presets import MultiCrop, as_augmentations, preset
+from skssl.augment.saliency import grad_cam
+
+__all__ = [
+    "Augmentation",
+    "Draws",
+    "MultiCrop",
+    "adjust_hue",
+    "as_augmentations",
+    "color_jitter",
+    "gaussian_blur",
+    "grad_cam",
+    "grayscale",
+    "preset",
+    "resized_crop",
+    "rotate_quarter",
+    "salient_crops",
+    "sample_crops",
+    "solarize",
+]

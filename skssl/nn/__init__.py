@@ -1,0 +1,1 @@
+"""Networks: heads, momentum copies, memories, clusters, BatchNorm, precision and several processes."""

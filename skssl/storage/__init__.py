@@ -1,0 +1,1 @@
+"""Files that execute nothing: tensors and plain values, saved estimators, and exports."""
