@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import skssl.engine
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+import skssl.training.trainer
 from benchmarks.processes import alone
 from benchmarks.record import record
 from benchmarks.throughput import BATCH, random_images

@@ -33,8 +33,7 @@ from PIL import Image, features
 from torch.utils.data import Dataset
 
 from skssl import BadImageWarning, CollapseWarning
-from skssl.images import as_images
-from skssl.images.reading import mapped, pictures
+from skssl.images import as_images, mapped, pictures
 
 REFUSALS = (ValueError, TypeError, OSError)
 BATCH = 500  # cases that Hypothesis is given at a time, as it remembers them all

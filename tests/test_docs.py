@@ -19,7 +19,7 @@ def code_of(page):
 def test_every_public_name_is_in_the_reference():
     listed = set(re.findall(r"^   ([\w.]+)$", (ROOT / "docs" / "api.md").read_text(), flags=re.MULTILINE))
     public = set(skssl.__all__)
-    for room in ("augment", "callbacks", "datasets", "finetune", "images", "losses", "metrics"):
+    for room in ("augment", "callbacks", "datasets", "images", "losses", "metrics", "transfer"):
         names = importlib.import_module(f"skssl.{room}").__all__
         public |= {name if name in skssl.__all__ else f"{room}.{name}" for name in names}
     assert public <= listed, f"docs/api.md lacks {sorted(public - listed)}"

@@ -6,21 +6,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers import cosine, numpy, random_rows
 
 from skssl import losses
-
-
-def random_rows(n_tensors, n=6, d=5, seed=0):
-    draw = torch.Generator().manual_seed(seed)
-    return [torch.randn(n, d, dtype=torch.float64, generator=draw, requires_grad=True) for _ in range(n_tensors)]
-
-
-def cosine(a, b):
-    return float(np.dot(a, b) / np.sqrt(np.dot(a, a) * np.dot(b, b)))
-
-
-def numpy(tensors):
-    return [tensor.detach().numpy() for tensor in tensors]
 
 
 @pytest.mark.parametrize("temperature", [0.1, 0.5, 2.0])

@@ -130,7 +130,7 @@ class Augmentation(BaseEstimator):
         If above 0, then instead of that crop one of the image's own size, of the image surrounded by so many
         black pixels.
     saliency : array of shape (n_samples, h, w) or None, default=None
-        A map for each of the training images, such as `saliency.grad_cam` makes, of any size. The random crop is drawn
+        A map for each of the training images, such as `grad_cam` makes, of any size. The random crop is drawn
         until its map is higher on average than the image's, ten times at most, then once more; see `salient_crops`.
     good_crops : float, default=1.0
         The probability that a crop is chosen so.

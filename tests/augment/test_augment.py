@@ -25,6 +25,7 @@ from skssl.augment import (
     adjust_hue,
     color_jitter,
     gaussian_blur,
+    geometry,
     grayscale,
     preset,
     resized_crop,
@@ -32,7 +33,7 @@ from skssl.augment import (
     sample_crops,
     solarize,
 )
-from skssl.augment.augmentation import augmentation as augment
+from skssl.augment import augmentation as augment
 
 STILL = {"crop_scale": None, "flip": 0.0, "jitter": 0.0, "gray": 0.0}
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
@@ -104,9 +105,9 @@ def test_crops_are_the_same_looked_up_and_computed(interpolation, padding, monke
     given = images, *start, *side, (12, 10), flip, interpolation, padding
     looked_up = resized_crop(*given)
     monkeypatch.setattr("skssl.augment.geometry.TABLE_BYTES", 0)
-    augment._all_weights.cache_clear()
+    geometry._all_weights.cache_clear()
     computed = resized_crop(*given)
-    augment._all_weights.cache_clear()
+    geometry._all_weights.cache_clear()
     torch.testing.assert_close(looked_up, computed, atol=1e-5, rtol=0)
 
 

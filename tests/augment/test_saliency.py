@@ -10,9 +10,9 @@ from torch import nn
 
 import skssl
 from skssl import Augmentation
+from skssl.augment import augmentation as augment
 from skssl.augment import grad_cam, salient_crops, sample_crops
 from skssl.augment.augmentation import IMAGENET_MEAN, IMAGENET_STD
-from skssl.augment.augmentation import augmentation as augment
 from skssl.backbones import ConvNet
 
 

@@ -16,9 +16,8 @@ from sklearn.base import BaseEstimator
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 from skssl import SimCLR
-from skssl.images import as_images
+from skssl.images import as_images, pictures
 from skssl.images.pictures import read_pictures
-from skssl.images.reading import pictures
 
 RNG = np.random.default_rng(0)
 NHWC = RNG.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)

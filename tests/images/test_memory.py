@@ -21,9 +21,8 @@ from torch.utils.data import Dataset, IterableDataset
 import skssl
 from skssl import BadImageWarning, SimCLR, SupCon
 from skssl.datasets import make_shapes
-from skssl.images import as_images, subset
+from skssl.images import as_images, mapped, pictures, sources, subset
 from skssl.images.mapped import mapping_of, pieces
-from skssl.images.reading import mapped, pictures, sources
 from skssl.training.digests import digest_images
 
 X16, Y16 = make_shapes(24, image_size=16, random_state=1)

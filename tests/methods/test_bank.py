@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import quick
+from helpers import built, cosine, numpy, random_rows, reached
 from sklearn.base import clone
-from test_losses import cosine, numpy, random_rows
-from test_methods import built, reached
 from torch import nn
 
 import skssl

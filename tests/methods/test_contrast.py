@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 import torch
 from conftest import quick
-from test_methods import Look, built, drift, reached
+from helpers import Look, built, drift, reached
 from torch import nn
 
 import skssl
 from skssl import losses
 from skssl.images import as_images
+from skssl.nn import batchnorm
 from skssl.nn.batchnorm import grouped, synchronized
 from skssl.nn.clusters import concentration
-from skssl.nn.passes import distributed, in_groups
+from skssl.nn.passes import in_groups
 
 
 def unit(x):
@@ -81,7 +82,7 @@ def normalising():
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("by_moments", [False, True])
 def test_one_pass_in_groups_is_the_groups_one_after_the_other(n, groups, layout, by_moments, monkeypatch):
-    monkeypatch.setattr(distributed._InGroups, "BY_MOMENTS", ("cpu",) if by_moments else ())
+    monkeypatch.setattr(batchnorm._InGroups, "BY_MOMENTS", ("cpu",) if by_moments else ())
     one, other = normalising(), normalising()
     kinds = [type(part) for part in one]
     for _ in range(3):
@@ -104,7 +105,7 @@ def test_one_pass_in_groups_is_the_groups_one_after_the_other(n, groups, layout,
 
 @pytest.mark.parametrize("by_moments", [False, True])
 def test_one_pass_in_groups_keeps_layout_and_precision(by_moments, monkeypatch):
-    monkeypatch.setattr(distributed._InGroups, "BY_MOMENTS", ("cpu",) if by_moments else ())
+    monkeypatch.setattr(batchnorm._InGroups, "BY_MOMENTS", ("cpu",) if by_moments else ())
     norm, images = nn.BatchNorm2d(4), torch.randn(6, 4, 3, 3).bfloat16().to(memory_format=torch.channels_last)
     with grouped([norm], 3):
         found = norm(images)

@@ -6,39 +6,15 @@ import numpy as np
 import pytest
 import torch
 from conftest import QUICK, quick
-from skorch.callbacks import Callback
+from helpers import Look, built, drift, reached
 from torch import nn
 
 import skssl
 import skssl.datasets
 from skssl import losses
-from skssl.images import as_images
 from skssl.methods.momentum import Momentum
 from skssl.nn.momentum import cosine_ramp
 from skssl.pretext.rotation import mislabel
-from skssl.training.objective import Batch
-
-
-def built(method, X, **params):
-    """Make a net in float64 without training it, and a batch of random views for it."""
-    estimator = quick(method, precision="float32", **params)
-    net = estimator._make_trainer(as_images(X)).module_.double().train()
-    draw = torch.Generator().manual_seed(0)
-    views = [torch.randn(12, 3, 16, 16, generator=draw, dtype=torch.float64) for _ in range(estimator.n_views)]
-    return estimator, net, Batch(torch.zeros(12, 3, 16, 16), views, torch.arange(12))
-
-
-def reached(net):
-    """Names of the children of a net that have a gradient other than zero."""
-    return {name.split(".")[0] for name, p in net.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
-
-
-def drift(module):
-    """Move a copy away from its source, so that they cannot be taken for each other."""
-    draw = torch.Generator().manual_seed(9)
-    with torch.no_grad():
-        for p in module.parameters():
-            p.add_(torch.randn(p.shape, generator=draw, dtype=p.dtype), alpha=0.05)
 
 
 def test_simclr_normalises_both_views_as_one_batch(X):
@@ -125,20 +101,6 @@ def test_momentum_copy_follows_by_its_schedule(schedule, X):
     m = cosine_ramp(0.9, 1.0, 0.25) if schedule == "cosine" else 0.9
     for a, b, c in zip(start, net.target.parameters(), fast, strict=True):
         torch.testing.assert_close(b, m * a + (1 - m) * c)
-
-
-class Look(Callback):
-    """Notes what a function makes of the net before the first step and after each."""
-
-    def __init__(self, look):
-        self.look, self.seen = look, []
-
-    def on_batch_begin(self, trainer, **kwargs):
-        if not self.seen:
-            self.seen.append(self.look(trainer.module_))
-
-    def on_batch_end(self, trainer, **kwargs):
-        self.seen.append(self.look(trainer.module_))
 
 
 def both(net):

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import quick
-from test_losses import numpy, random_rows
-from test_methods import built, reached
+from helpers import built, numpy, random_rows, reached
 
 import skssl
 from skssl import losses

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import quick
+from helpers import built, reached
 from skorch.callbacks import Callback
-from test_methods import built, reached
 from torch.nn import functional as F
 
 import skssl

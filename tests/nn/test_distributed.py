@@ -21,7 +21,8 @@ from skssl.augment import Augmentation
 from skssl.callbacks import GradientSNR
 from skssl.datasets import make_shapes
 from skssl.images import as_images
-from skssl.nn.passes import distributed, in_groups
+from skssl.nn import batchnorm, distributed
+from skssl.nn.passes import in_groups
 from skssl.pretext import ColorizationTask, Rotation
 from skssl.training.loader import ImageLoader
 from skssl.training.objective import Batch
@@ -136,7 +137,7 @@ def step(method, params, aux=None):
     for seed in range(2):  # the second with what the first has left in queues, banks and centres
         torch.manual_seed(seed)
         net.zero_grad()
-        with distributed.synchronized(net), shared_draws(N // distributed.n_processes()), stand_ins():
+        with batchnorm.synchronized(net), shared_draws(N // distributed.n_processes()), stand_ins():
             numbers = network(local)
         numbers["loss"].backward()
         hooks.after_backward(net)
@@ -197,7 +198,7 @@ def batch_norm(shape, groups, momentum):
     kind = nn.BatchNorm2d if len(shape) == 4 else nn.BatchNorm1d
     layer = kind(shape[1], momentum=momentum, affine=momentum != 0.3).double()
     x, weigh = distributed.share(x).requires_grad_(), distributed.share(weigh)
-    with distributed.synchronized(layer):
+    with batchnorm.synchronized(layer):
         if groups:
             if distributed.n_processes() == 1:
                 y = torch.cat([layer(part) for half in x.chunk(2) for part in half.tensor_split(groups // 2)])
@@ -225,7 +226,7 @@ def test_batch_norm_is_that_of_all_rows_or_of_groups(shape, momentum, groups, bo
 
 def precision_of_batch_norm():
     layer = nn.BatchNorm2d(3)
-    with distributed.synchronized(layer):
+    with batchnorm.synchronized(layer):
         y = layer(torch.randn(4, 3, 2, 2).bfloat16())
         z = layer.eval()(torch.randn(1, 3, 2, 2))
     return y.dtype, layer.running_mean.dtype, z.shape

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import quick
-from test_methods import built, reached
+from helpers import built, reached
 from torch import nn
 
 import skssl

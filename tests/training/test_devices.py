@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from skssl.nn.precision import resolve_precision
+from skssl.nn.precision import matmul_precision, resolve_precision
 from skssl.training import devices
 from skssl.training.devices import keeping_memory, resolve_device
 
@@ -132,7 +132,7 @@ def test_products_have_another_precision_for_a_while_on_cuda():
         ("cuda", None, "highest"),
         ("cpu", "high", "highest"),
     ):
-        with suppress(ZeroDivisionError), devices.matmul_precision(precision, torch.device(device)):
+        with suppress(ZeroDivisionError), matmul_precision(precision, torch.device(device)):
             assert torch.get_float32_matmul_precision() == expected
             raise ZeroDivisionError
         assert torch.get_float32_matmul_precision() == "highest"

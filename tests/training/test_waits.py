@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import skssl
 from skssl.callbacks import GradientSNR
 from skssl.methods import directpred
-from skssl.nn.passes import distributed
+from skssl.nn import batchnorm
 from skssl.training.loader import ImageLoader
 
 # What reads the device's memory on the host, has an output whose size the host must know, or is partly done by it.
@@ -82,7 +82,7 @@ def seen(monkeypatch):
     # What is done in another way on a GPU: views and groups all at once, DirectPred without eigenvectors.
     monkeypatch.setattr(skssl.Augmentation, "_run", at_once)
     monkeypatch.setattr(skssl.nn.passes, "_at_once", lambda images: True)
-    monkeypatch.setattr(distributed._InGroups, "BY_MOMENTS", ("cpu",))
+    monkeypatch.setattr(batchnorm._InGroups, "BY_MOMENTS", ("cpu",))
     monkeypatch.setattr(directpred, "_by_eigenvectors", directpred._by_products)
     with waits, waits.read:
         yield waits.seen

@@ -64,7 +64,7 @@ def test_a_fifth_is_held_out_by_the_seed_alone(encoder, monkeypatch):
     sizes = []
     learn = skssl.transfer.linear._learn
     monkeypatch.setattr(
-        skssl.transfer,
+        skssl.transfer.linear,
         "_learn",
         lambda C, X, y, new, device: sizes.append((len(X), len(new))) or learn(C, X, y, new, device),
     )
@@ -212,7 +212,7 @@ def draw_dtd(home):
 def test_pictures_are_resized_by_the_shorter_side_and_cropped(encoder, tmp_path, monkeypatch):
     draw_dtd(tmp_path)
     seen, encode = [], skssl.transfer.linear._encode
-    monkeypatch.setattr(skssl.transfer, "_encode", lambda *args: seen.append(encode(*args)) or seen[-1])
+    monkeypatch.setattr(skssl.transfer.linear, "_encode", lambda *args: seen.append(encode(*args)) or seen[-1])
     row = transfer_table(encoder, ["dtd"], data_home=tmp_path).iloc[0]
     assert row[["metric", "score", "n_train", "n_test"]].tolist() == ["accuracy", 1.0, 20, 10]
     images = []

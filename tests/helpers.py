@@ -1,0 +1,58 @@
+"""Small parts that the tests of several rooms share."""
+
+import numpy as np
+import torch
+from conftest import quick
+from skorch.callbacks import Callback
+
+from skssl.images import as_images
+from skssl.training.objective import Batch
+
+
+def built(method, X, **params):
+    """Make a net in float64 without training it, and a batch of random views for it."""
+    estimator = quick(method, precision="float32", **params)
+    net = estimator._make_trainer(as_images(X)).module_.double().train()
+    draw = torch.Generator().manual_seed(0)
+    views = [torch.randn(12, 3, 16, 16, generator=draw, dtype=torch.float64) for _ in range(estimator.n_views)]
+    return estimator, net, Batch(torch.zeros(12, 3, 16, 16), views, torch.arange(12))
+
+
+def reached(net):
+    """Names of the children of a net that have a gradient other than zero."""
+    return {name.split(".")[0] for name, p in net.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+
+
+def drift(module):
+    """Move a copy away from its source, so that they cannot be taken for each other."""
+    draw = torch.Generator().manual_seed(9)
+    with torch.no_grad():
+        for p in module.parameters():
+            p.add_(torch.randn(p.shape, generator=draw, dtype=p.dtype), alpha=0.05)
+
+
+class Look(Callback):
+    """Notes what a function makes of the net before the first step and after each."""
+
+    def __init__(self, look):
+        self.look, self.seen = look, []
+
+    def on_batch_begin(self, trainer, **kwargs):
+        if not self.seen:
+            self.seen.append(self.look(trainer.module_))
+
+    def on_batch_end(self, trainer, **kwargs):
+        self.seen.append(self.look(trainer.module_))
+
+
+def random_rows(n_tensors, n=6, d=5, seed=0):
+    draw = torch.Generator().manual_seed(seed)
+    return [torch.randn(n, d, dtype=torch.float64, generator=draw, requires_grad=True) for _ in range(n_tensors)]
+
+
+def cosine(a, b):
+    return float(np.dot(a, b) / np.sqrt(np.dot(a, a) * np.dot(b, b)))
+
+
+def numpy(tensors):
+    return [tensor.detach().numpy() for tensor in tensors]
