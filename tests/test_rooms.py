@@ -8,6 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))
 import rooms
+import structure
 
 sys.path.pop(0)
 ORDER, IMPORTS = list(rooms.ROOMS), rooms.imports()
@@ -29,3 +30,9 @@ def test_a_file_imports_from_its_own_room_and_those_below(module):
 def test_no_files_import_each_other():
     graph = {module: others for module, others in IMPORTS.items() if module != "skssl"}
     list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
+
+
+def test_a_step_calls_what_the_docs_draw():
+    steps = structure.trace()  # raises where a step calls something else, or in another order
+    assert {room for room, *_ in steps} == {"images", "training", "methods", "pretext", "torch"}
+    assert "2 x float32 (256, 3, 32, 32)" in [found for *_, found in steps]
