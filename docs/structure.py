@@ -15,7 +15,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 import skssl
 from skssl.datasets import make_shapes
-from skssl.images import sources
+from skssl.images.base import MemoryImages
 from skssl.training import loader, objective
 
 INK, FAINT, FILL = "#333333", "#9aa5b1", "#eef3f8"
@@ -114,7 +114,7 @@ def stages() -> list[tuple[Any, str, str]]:
     """Return the functions that a batch passes in a step: the class, the name, and what it does."""
     method, task = skssl.SimCLR, skssl.Rotation
     return [
-        (sources.MemoryImages, "read", "gathers the images of a batch by their numbers"),
+        (MemoryImages, "read", "gathers the images of a batch by their numbers"),
         (loader.ImageLoader, "views", "draws random numbers and makes the views on the device"),
         (objective.Objective, "prepare", "lets hooks add to the batch what a compiled step cannot make"),
         (method, "losses", "the method's losses, by name"),
