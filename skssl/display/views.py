@@ -16,7 +16,7 @@ from skssl.display._drawing import INK, TEXT, hang, mosaic, new_axes, pictures
 from skssl.images import as_images
 from skssl.methods.base import SSLTransformer
 from skssl.methods.pirl import PIRL
-from skssl.methods.pretext import Pretext
+from skssl.methods.pretext_method import Pretext
 from skssl.methods.rotation_decoupling import RotationDecoupling
 from skssl.training.objective import Batch, Objective
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from skssl.backbones import feature_map, map_channels
 from skssl.losses import dense_info_nce
-from skssl.methods.queued import Queued
+from skssl.methods.queue import Queued
 from skssl.nn.distributed import gather
 from skssl.training.objective import Batch, Objective
 

@@ -9,7 +9,7 @@ from sklearn.utils._param_validation import StrOptions
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skssl.methods.bank import Bank
+from skssl.methods.memory_bank import Bank
 from skssl.training.objective import Batch, Objective
 
 

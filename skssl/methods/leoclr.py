@@ -9,7 +9,7 @@ from sklearn.utils._param_validation import StrOptions
 from torch import Tensor
 
 from skssl.losses import nt_xent
-from skssl.methods.queued import Queued
+from skssl.methods.queue import Queued
 from skssl.nn.distributed import gather
 from skssl.training.objective import Batch, Objective
 

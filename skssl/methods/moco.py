@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from skssl.methods.queued import Queued
+from skssl.methods.queue import Queued
 from skssl.training.objective import Batch, Objective
 
 

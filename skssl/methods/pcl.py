@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skssl.losses import proto_nce
-from skssl.methods.queued import Queued
+from skssl.methods.queue import Queued
 from skssl.nn.clusters import concentration, k_means
 from skssl.nn.distributed import gather
 from skssl.training.objective import Batch, Objective

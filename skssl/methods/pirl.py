@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from skssl.augment.augmentation import Augmentation
 from skssl.augment.presets import as_augmentations
-from skssl.methods.bank import Bank
+from skssl.methods.memory_bank import Bank
 from skssl.pretext.tiles import cut_tiles, encode_tiles
 from skssl.training.objective import Batch, Objective
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from skssl.methods.pretext import Pretext
+from skssl.methods.pretext_method import Pretext
 from skssl.pretext.relative_patch import RelativePatchTask
 
 

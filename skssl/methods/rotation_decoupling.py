@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from skssl.augment.geometry import rotate_quarter
 from skssl.losses import nt_xent
-from skssl.methods.bank import Bank
+from skssl.methods.memory_bank import Bank
 from skssl.nn.distributed import gather
 from skssl.nn.heads import MLP
 from skssl.training.objective import Batch, Objective

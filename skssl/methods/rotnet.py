@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skssl.methods.pretext import Pretext
+from skssl.methods.pretext_method import Pretext
 from skssl.pretext.rotation import Rotation, mislabel, turn, zoom
 from skssl.training.objective import Batch, Objective
 
