@@ -139,10 +139,12 @@ def test_label_noise_is_a_fixed_share_of_wrong_classes(share):
 def test_label_noise_is_drawn_once_from_the_seed(X, y):
     estimator = quick(skssl.SupCon, label_noise=0.5, epochs=2).fit(X, y)
     images = as_images(X)
-    first = estimator._target(y, images)
-    assert (first != clone(estimator).set_params(label_noise=0.0).fit(X, y)._target(y, images)).sum() == 20
-    assert torch.equal(first, estimator.partial_fit(X, y)._target(y, images))
-    assert not torch.equal(first, quick(skssl.SupCon, label_noise=0.5, random_state=1).fit(X, y)._target(y, images))
+    first = estimator._encode_labels(y, images)
+    assert (first != clone(estimator).set_params(label_noise=0.0).fit(X, y)._encode_labels(y, images)).sum() == 20
+    assert torch.equal(first, estimator.partial_fit(X, y)._encode_labels(y, images))
+    assert not torch.equal(
+        first, quick(skssl.SupCon, label_noise=0.5, random_state=1).fit(X, y)._encode_labels(y, images)
+    )
 
 
 # The memory bank
