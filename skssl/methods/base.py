@@ -24,6 +24,7 @@ from skssl.images import Images, as_images
 from skssl.nn.distributed import draw_seed, join
 from skssl.nn.precision import resolve_precision
 from skssl.pretext import as_tasks
+from skssl.storage.registry import register
 from skssl.training.checkpoints import train
 from skssl.training.devices import resolve_device
 from skssl.training.encoding import encode
@@ -186,8 +187,9 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     }
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Add the shared parameters to a method's constraints and to its docstring."""
+        """Register the method, and add the shared parameters to its constraints and docstring."""
         super().__init_subclass__(**kwargs)
+        register("estimator")(cls)
         add_shared(cls, SSLTransformer)
 
     # What a method is made of.
