@@ -327,7 +327,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         augment = CROPS_AND_FLIPS if self.augment is None else self.augment
         module = copy.deepcopy(encoder.module).requires_grad_(True)
         with torch.no_grad():
-            blank = encoder.augment.still(torch.zeros(1, *images.shape, device=encoder.device))
+            blank = encoder.augment.eval_transform(torch.zeros(1, *images.shape, device=encoder.device))
             dim = module.eval()(blank).shape[1]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
