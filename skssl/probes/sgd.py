@@ -29,7 +29,7 @@ STEPS_PER_GRAPH = 256  # at most
 FeatureSource = Callable[[Tensor, torch.Generator], Tensor]
 
 #: "multistep" is MoCo's schedule: a tenth at epochs 60 and 80 of 100. "steps" is its name in version 0.1.0.
-SCHEDULES = {
+SCHEDULES: dict[str, Callable[[float, float], float]] = {
     **{name: optim.SCHEDULES[name] for name in ("constant", "cosine", "epoch_cosine")},
     **dict.fromkeys(("multistep", "steps"), partial(step_decay, (0.6, 0.8), 0.1)),
 }
