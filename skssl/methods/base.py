@@ -23,6 +23,7 @@ from skssl.images import Images, as_images
 from skssl.nn.distributed import draw_seed, join
 from skssl.nn.precision import resolve_precision
 from skssl.pretext import as_tasks
+from skssl.storage.registry import register
 from skssl.training.checkpoints import train
 from skssl.training.devices import resolve_device
 from skssl.training.encoding import encode
@@ -182,8 +183,9 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
     }
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Add the shared parameters to a method's constraints and to its docstring."""
+        """Register the method, and add the shared parameters to its constraints and docstring."""
         super().__init_subclass__(**kwargs)
+        register("estimator")(cls)
         add_shared(cls, SSLTransformer)
 
     @property
@@ -224,7 +226,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
         """
         images = self._read(X, reset=True, on_bad_image=self.on_bad_image)
         self.net_ = self._make_trainer(images)
-        train(self, self.net_, images, self._target(y, images))
+        train(self, self.net_, images, self._encode_labels(y, images))
         return self
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:
@@ -260,7 +262,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
                 f"{self.net_.module_.n_samples} images that it began with, in their order. Got {len(images)}."
             )
         self.net_.set_params(max_epochs=max(self.epochs, 1))
-        self.net_.run(images, self._target(y, images), 1)
+        self.net_.run(images, self._encode_labels(y, images), 1)
         return self
 
     def transform(self, X: Any) -> np.ndarray:
@@ -495,7 +497,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
         )
         return trainer.initialize()
 
-    def _target(self, y: Any, images: Images) -> Tensor | None:
+    def _encode_labels(self, y: Any, images: Images) -> Tensor | None:
         """Classes as numbers from 0, -1 where unknown; None unless the method uses labels."""
         if not self.uses_labels:
             return None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from sklearn.base import BaseEstimator
 
+from skssl.storage.registry import register
 from skssl.training.objective import Hooks
 
 
@@ -16,6 +17,11 @@ class Task(Hooks, BaseEstimator):
 
     #: Under which its loss is recorded.
     name: ClassVar[str]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Register the task, so that saved files may name it."""
+        super().__init_subclass__(**kwargs)
+        register("object")(cls)
 
     def validate(self) -> None:
         """Refuse parameters that are out of range.
