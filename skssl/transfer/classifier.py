@@ -66,7 +66,7 @@ class _Step(Hooks):
         nn.init.zeros_(net.head.bias)
         net.teacher = self.teacher
 
-    def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
+    def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:
         return self.compute_losses(net, batch)
 
     def before_epoch(self, net: Objective, epoch: int, encode: Callable[[nn.Module], Tensor]) -> None:
