@@ -1,4 +1,7 @@
-"""Long runs of what a service does: ``python tests/soak.py threads --minutes 60``. The suite runs the same for seconds."""
+"""Long runs of what a service does: ``python tests/soak.py threads --minutes 60``.
+
+The suite runs the same for seconds.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-import contextlib
 
 """Heads, momentum copies, encoders, optimisers and schedules."""
 
+import contextlib
 import math
 from concurrent.futures import ThreadPoolExecutor
 
