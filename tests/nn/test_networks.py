@@ -1,4 +1,3 @@
-
 """Heads, momentum copies, encoders, optimisers and schedules."""
 
 import contextlib
