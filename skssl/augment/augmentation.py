@@ -23,6 +23,7 @@ from skssl.augment.parts import make_views_in_parts
 from skssl.augment.tensors import to_float
 from skssl.augment.views import ViewConstants, make_views, view_constants
 from skssl.nn.precision import matmul_precision
+from skssl.storage.registry import register
 
 
 def _full_precision(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -39,6 +40,7 @@ def _full_precision(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return wrapped
 
 
+@register("object")
 @dataclass(kw_only=True, eq=False, repr=False)
 class Augmentation(Parameters):
     """Random views of a batch of images, with draws of its own for every image.

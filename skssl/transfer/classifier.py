@@ -23,16 +23,16 @@ from skssl.augment.augmentation import Augmentation
 from skssl.augment.presets import CROPS_AND_FLIPS
 from skssl.errors import pick
 from skssl.images import Images
-from skssl.images.labels import as_labels, check_scorable
+from skssl.images.labels import as_labels, check_known_labels
 from skssl.methods.base import SSLTransformer
-from skssl.methods.docstrings import add_shared
+from skssl.methods.docstrings import inherit_parameters
 from skssl.nn.distributed import draw_seed, join
 from skssl.nn.precision import resolve_precision
 from skssl.probes.encoders import Encoder
 from skssl.training.checkpoints import train
 from skssl.training.devices import resolve_device
 from skssl.training.encoding import encode
-from skssl.training.objective import Batch, Objective
+from skssl.training.objective import Batch, Hooks, Objective
 from skssl.training.optim import OPTIMIZERS, SCHEDULES
 from skssl.training.trainer import Trainer
 
@@ -42,25 +42,22 @@ if TYPE_CHECKING:
 
 def _cross_entropy(net: Objective, batch: Batch) -> dict[str, Tensor]:
     """Compute the cross-entropy of labelled images, and how many are classified correctly."""
-    assert batch.target is not None
+    assert batch.labels is not None
     logits = net.head(net.encoder(batch.views[0])).float()
     return {
-        "cross_entropy": F.cross_entropy(logits, batch.target),
-        "accuracy": (logits.argmax(1) == batch.target).float().mean(),
+        "cross_entropy": F.cross_entropy(logits, batch.labels),
+        "accuracy": (logits.argmax(1) == batch.labels).float().mean(),
     }
 
 
 @dataclass
-class _Step:
+class _Step(Hooks):
     """What a classifier's training does in a step, in the form in which the `Trainer` calls a method."""
 
     n_classes: int
-    losses: Callable[[Objective, Batch], dict[str, Tensor]]
+    compute_losses: Callable[[Objective, Batch], dict[str, Tensor]]
     read: Callable[[Any], Images]
     teacher: nn.Module | None = None
-
-    renewed: ClassVar[tuple[str, ...]] = ()
-    reads_views: ClassVar[bool] = True
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:
         """Put a head of zeros on the net, and the teacher where there is one."""
@@ -69,19 +66,13 @@ class _Step:
         nn.init.zeros_(net.head.bias)
         net.teacher = self.teacher
 
-    def prepare(self, net: Objective, batch: Batch) -> None:
-        """Make nothing but the views."""
+    def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:
+        return self.compute_losses(net, batch)
 
     def before_epoch(self, net: Objective, epoch: int, encode: Callable[[nn.Module], Tensor]) -> None:
         """Bring the teacher back to evaluation mode."""
         if net.teacher is not None:
             net.teacher.eval()
-
-    def after_backward(self, net: Objective) -> None:
-        """Leave the gradient as it is."""
-
-    def after_step(self, net: Objective, progress: float) -> None:
-        """Move nothing."""
 
 
 class _Renormalized(nn.Module):
@@ -214,9 +205,9 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
     }
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Add the shared parameters to the class's constraints and to its docstring."""
+        """Document the parameters that a classifier inherits."""
         super().__init_subclass__(**kwargs)
-        add_shared(cls, ImageClassifier)
+        inherit_parameters(cls, ImageClassifier)
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Give the probability of every class.
@@ -280,7 +271,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         known = np.asarray(labels != -1)
         if not known.any():
             raise ValueError(f"{type(self).__name__} cannot be scored: all of y is -1, which stands for unknown.")
-        check_scorable(self, labels[known])
+        check_known_labels(self, labels[known])
         predicted, true = self.predict(X)[known], np.array(labels[known].tolist())
         weight = None if sample_weight is None else np.asarray(sample_weight)[known]
         return accuracy_score(true, predicted, sample_weight=weight)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import math
 import os
 import time
@@ -25,7 +24,8 @@ from tqdm.auto import tqdm
 
 from skssl.augment.normalization import gain_and_offset
 from skssl.images import as_images
-from skssl.images.pictures import read_picture
+from skssl.images.image_files import decode_image
+from skssl.methods.docstrings import inherit_parameters
 from skssl.probes.encoders import as_trained
 from skssl.training.devices import available, keeping_memory, portable, resolve_device
 from skssl.training.optim import make_optimizer, schedule_factor
@@ -51,11 +51,11 @@ class DenseTransfer(BaseEstimator, ABC):
         deviation.
     frozen : bool, default=True
         Whether the encoder stays as it is, or is trained with the rest, its BatchNorm included.
-    image_size : int or sequence of int, default=800 (detection), 480 (segmentation)
+    image_size : int or sequence of int, default=800
         To what the shorter side is brought, in pixels, unless the longer side would exceed 5/3 of it. Of several one is
         drawn for each training image, and the last is for testing. The papers draw from ``range(480, 801, 32)`` to
         detect, and from (300, 375, 450, 525, 600) to segment.
-    epochs : int, default=24 (detection), 45 (segmentation)
+    epochs : int, default=24
         How often `fit` goes through the images.
     width : int, default=256
         Channels of the pyramid's maps. A detector's layers that classify boxes have four times as many units.
@@ -113,11 +113,9 @@ class DenseTransfer(BaseEstimator, ABC):
     }
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Add the parameters to the docstring."""
+        """Document the parameters that a class inherits."""
         super().__init_subclass__(**kwargs)
-        shared = inspect.getdoc(DenseTransfer) or ""
-        shared = shared[shared.index("Parameters\n") :]
-        cls.__doc__ = inspect.cleandoc(cls.__doc__ or "").replace("Attributes\n", f"{shared}\n\nAttributes\n", 1)
+        inherit_parameters(cls, DenseTransfer)
 
     @abstractmethod
     def _learn(self, folder: Any, split: str) -> list[tuple[Path, Any]]:
@@ -266,7 +264,7 @@ def each_image(X: Any, channels: int) -> Iterator[Tensor]:
     for i, x in enumerate(X):
         if isinstance(x, (str, os.PathLike)) or hasattr(x, "getbands"):
             name = f"Sample {i} of X" + (f", the file {str(x)!r}," if isinstance(x, (str, os.PathLike)) else "")
-            image = torch.from_numpy(read_picture(x, name, channels)).permute(2, 0, 1)
+            image = torch.from_numpy(decode_image(x, name, channels)).permute(2, 0, 1)
         else:
             x = x if isinstance(x, Tensor) else np.asarray(x)
             image = as_images(x[None], reset=False, scale=(0.0, 1.0)).read(torch.tensor([0]))[0]
