@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from skssl.augment.augmentation import Augmentation
 from skssl.images import as_images
-from skssl.images.labels import number_classes
+from skssl.images.labels import encode_labels
 from skssl.nn.precision import resolve_precision
 from skssl.probes.encoders import Encoder, as_encoder
 from skssl.training.devices import resolve_device
@@ -35,8 +35,8 @@ def _distillation(net: Objective, batch: Batch, *, temperature: float, alpha: fl
         taught = net.teacher(view).float()
     soft = F.cross_entropy(logits / temperature, (taught / temperature).softmax(1))
     found = {"distillation": alpha * soft, "agreement": (logits.argmax(1) == taught.argmax(1)).float().mean()}
-    if alpha < 1 and batch.target is not None:
-        known = F.cross_entropy(logits, batch.target, ignore_index=-1, reduction="sum") / len(logits)
+    if alpha < 1 and batch.labels is not None:
+        known = F.cross_entropy(logits, batch.labels, ignore_index=-1, reduction="sum") / len(logits)
         found["cross_entropy"] = (1 - alpha) * known
     return found
 
@@ -143,7 +143,7 @@ class Distiller(ImageClassifier):
         """
         self._check()
         X = self._read_once(self.student, X, y)
-        if self.alpha < 1 and (y is None or not len(number_classes(y)[0])):
+        if self.alpha < 1 and (y is None or not len(encode_labels(y)[0])):
             raise ValueError(
                 f"alpha={self.alpha} gives labels a share in the loss, but no image has one: take alpha=1 or give y."
             )
@@ -183,7 +183,7 @@ class Distiller(ImageClassifier):
 
     def _places(self, y: Any) -> Tensor:
         """Each label's place among the classes that the teacher knows, -1 where it is unknown."""
-        classes, target = number_classes(y)
+        classes, target = encode_labels(y)
         unknown = np.setdiff1d(classes, self.classes_)
         if len(unknown):
             raise ValueError(

@@ -13,7 +13,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from torch import Tensor
 from torch.nn import functional as F
 
-from skssl.images.labels import as_labels, number_classes
+from skssl.images.labels import as_labels, encode_labels
 from skssl.probes.encoders import as_encoder
 from skssl.training.objective import Batch, Objective
 from skssl.transfer.classifier import ClassifierSteps, ImageClassifier
@@ -53,7 +53,7 @@ def label_fraction(y: Any, fraction: float, random_state: Any = None) -> np.ndar
     (array(['cat', 'dog'], dtype=object), array([5, 5]))
     """
     y = as_labels(y)
-    classes, target = number_classes(y)
+    classes, target = encode_labels(y)
     sizes = np.bincount(target[target >= 0], minlength=len(classes))
     if not isinstance(fraction, Real) or not 0 < fraction <= 1:
         raise ValueError(f"fraction must be a number above 0 and up to 1. Got {fraction!r}.")
@@ -75,11 +75,11 @@ def label_fraction(y: Any, fraction: float, random_state: Any = None) -> np.ndar
 
 def _cross_entropy(net: Objective, batch: Batch) -> dict[str, Tensor]:
     """Compute the cross-entropy of labelled images, and how many are classified correctly."""
-    assert batch.target is not None
+    assert batch.labels is not None
     logits = net.head(net.encoder(batch.views[0])).float()
     return {
-        "cross_entropy": F.cross_entropy(logits, batch.target),
-        "accuracy": (logits.argmax(1) == batch.target).float().mean(),
+        "cross_entropy": F.cross_entropy(logits, batch.labels),
+        "accuracy": (logits.argmax(1) == batch.labels).float().mean(),
     }
 
 
@@ -145,7 +145,7 @@ class FineTuner(ImageClassifier):
         if y is None:
             raise ValueError("FineTuner requires y to be passed, but the target y is None.")
         X = self._read_once(self.encoder, X, y)
-        self.classes_, target = number_classes(y)
+        self.classes_, target = encode_labels(y)
         if not len(self.classes_):
             raise ValueError("FineTuner needs labelled images, but all of y is -1, which stands for an unknown class.")
         check_classification_targets(self.classes_)

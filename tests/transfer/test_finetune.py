@@ -22,7 +22,7 @@ import skssl
 from skssl import Augmentation, Distiller, FineTuner, label_fraction, recipes
 from skssl.backbones import ConvNet
 from skssl.datasets import make_shapes
-from skssl.images import pictures
+from skssl.images import image_files
 from skssl.training.optim import make_optimizer, schedule_factor
 from skssl.training.trainer import Trainer
 
@@ -173,7 +173,7 @@ def test_only_labelled_images_count(encoder, X, y, few, monkeypatch):
     assert len(seen) == 2, "24 labels, batches of 16"
     for batch in seen:
         images = ((batch.views[0] * std + mean) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
-        assert [known[image.tobytes()] for image in images] == classes[batch.target].tolist()
+        assert [known[image.tobytes()] for image in images] == classes[batch.labels].tolist()
 
 
 def test_labels_of_the_others_do_not_matter_nor_do_the_others(encoder, X, few):
@@ -330,10 +330,10 @@ def files(X, tmp_path):
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """The names of the pictures that are decoded."""
-    names, read = [], pictures.read_picture
+    """The names of the decoded files."""
+    names, decode = [], image_files.decode_image
     monkeypatch.setattr(
-        pictures, "read_picture", lambda file, name, *args: names.append(name) or read(file, name, *args)
+        image_files, "decode_image", lambda file, name, *args: names.append(name) or decode(file, name, *args)
     )
     return names
 
