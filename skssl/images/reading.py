@@ -28,7 +28,7 @@ from skssl.images.dataset_items import DatasetImages, is_dataset, is_dense, is_s
 from skssl.images.image_files import Size, decode_images, is_pil_image
 from skssl.images.memory_maps import Mapping, mapping_of, pieces
 
-__all__ = ["Images", "as_images", "is_decoded", "subset"]
+__all__ = ["Images", "as_images", "subset"]
 
 _FORMS = (
     "an array or tensor (n, h, w), (n, h, w, c) or (n, c, h, w), a 2-D array with image_shape, "

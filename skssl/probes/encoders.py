@@ -21,7 +21,8 @@ from skssl.augment.augmentation import Augmentation
 from skssl.augment.presets import as_augmentations
 from skssl.backbones import build_backbone, stages
 from skssl.errors import pick
-from skssl.images import Images, as_images, is_decoded
+from skssl.images import Images, as_images
+from skssl.images.reading import is_decoded
 from skssl.methods.base import SSLTransformer
 from skssl.nn.precision import resolve_precision
 from skssl.training.devices import available, portable, resolve_device
