@@ -31,7 +31,7 @@ from skssl.probes.encoders import Encoder, read_once
 from skssl.training.checkpoints import train
 from skssl.training.devices import resolve_device
 from skssl.training.encoding import encode
-from skssl.training.objective import Batch, Objective
+from skssl.training.objective import Batch, Hooks, Objective
 from skssl.training.optim import OPTIMIZERS, SCHEDULES
 from skssl.training.trainer import Trainer
 
@@ -40,15 +40,12 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class ClassifierSteps:
+class ClassifierHooks(Hooks):
     """What a classifier's training does in a step, in the form in which the `Trainer` calls a method."""
 
     n_classes: int
-    losses: Callable[[Objective, Batch], dict[str, Tensor]]
+    compute_losses: Callable[[Objective, Batch], dict[str, Tensor]]
     teacher: nn.Module | None = None
-
-    renewed: ClassVar[tuple[str, ...]] = ()
-    reads_views: ClassVar[bool] = True
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:
         """Put a head of zeros on the net, and the teacher where there is one."""
@@ -57,19 +54,13 @@ class ClassifierSteps:
         nn.init.zeros_(net.head.bias)
         net.teacher = self.teacher
 
-    def prepare(self, net: Objective, batch: Batch) -> None:
-        """Make nothing but the views."""
+    def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:
+        return self.compute_losses(net, batch)
 
     def before_epoch(self, net: Objective, epoch: int, encode: Callable[[nn.Module], Tensor]) -> None:
         """Bring the teacher back to evaluation mode."""
         if net.teacher is not None:
             net.teacher.eval()
-
-    def after_backward(self, net: Objective) -> None:
-        """Leave the gradient as it is."""
-
-    def after_step(self, net: Objective, progress: float) -> None:
-        """Move nothing."""
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -294,7 +285,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
             check_consistent_length(range(len(X)) if isinstance(X, Images) else X, y)
         return X
 
-    def _train(self, encoder: Encoder, images: Images, target: Tensor | None, step: ClassifierSteps) -> Self:
+    def _train(self, encoder: Encoder, images: Images, target: Tensor | None, hooks: ClassifierHooks) -> Self:
         """Train a copy of an encoder, with a head."""
         self._read, self.n_features_in_ = encoder.read, math.prod(images.shape)
         device = resolve_device(self.device)
@@ -307,7 +298,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
             dim = module.eval()(blank).shape[1]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            objective = Objective(module, dim, step, {}, len(images), images.shape)
+            objective = Objective(module, dim, hooks, {}, len(images), images.shape)
         trainer = Trainer(
             objective,
             augmentations=encoder.augmentations(augment, max(images.shape[1:]))[:1],
@@ -330,5 +321,5 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
             verbose=self.verbose,
         )
         self.net_ = trainer.initialize()
-        train(self, self.net_, images, target, encoder=encoder.module, teacher=step.teacher)
+        train(self, self.net_, images, target, encoder=encoder.module, teacher=hooks.teacher)
         return self

@@ -24,7 +24,7 @@ from skssl.nn.precision import resolve_precision
 from skssl.probes.encoders import Encoder, as_encoder
 from skssl.training.devices import resolve_device
 from skssl.training.objective import Batch, Objective
-from skssl.transfer.classifier import ClassifierSteps, ImageClassifier
+from skssl.transfer.classifier import ClassifierHooks, ImageClassifier
 
 
 def _distillation(net: Objective, batch: Batch, *, temperature: float, alpha: float) -> dict[str, Tensor]:
@@ -159,7 +159,7 @@ class Distiller(ImageClassifier):
         module = copy.deepcopy(teacher.module).requires_grad_(False)
         module = _Renormalized(module, teacher.augment, encoder.augment, images.shape[0])
         losses = partial(_distillation, temperature=self.temperature, alpha=self.alpha)
-        return self._train(encoder, images, target, ClassifierSteps(len(self.classes_), losses, module))
+        return self._train(encoder, images, target, ClassifierHooks(len(self.classes_), losses, module))
 
     def _teacher(self, X: Any, y: Any) -> tuple[Encoder, np.ndarray]:
         """Take whatever the user calls a teacher: how it sees images, and the classes that it knows."""

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from skssl.images.labels import as_labels, encode_labels
 from skssl.probes.encoders import as_encoder
 from skssl.training.objective import Batch, Objective
-from skssl.transfer.classifier import ClassifierSteps, ImageClassifier
+from skssl.transfer.classifier import ClassifierHooks, ImageClassifier
 
 
 def label_fraction(y: Any, fraction: float, random_state: Any = None) -> np.ndarray:
@@ -156,5 +156,5 @@ class FineTuner(ImageClassifier):
             )
         encoder = as_encoder(self.encoder, X, y, layer=self.layer, device=self.device)
         known = (target >= 0).nonzero()[:, 0]
-        steps = ClassifierSteps(len(self.classes_), _cross_entropy)
-        return self._train(encoder, encoder.read(X).take(known), target[known], steps)
+        hooks = ClassifierHooks(len(self.classes_), _cross_entropy)
+        return self._train(encoder, encoder.read(X).take(known), target[known], hooks)
