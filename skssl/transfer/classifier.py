@@ -55,6 +55,7 @@ class ClassifierHooks(Hooks):
         net.teacher = self.teacher
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:
+        """Compute the losses by name."""
         return self.compute_losses(net, batch)
 
     def before_epoch(self, net: Objective, epoch: int, encode: Callable[[nn.Module], Tensor]) -> None:
