@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from skssl.augment.normalization import gain_and_offset
 from skssl.images import as_images
 from skssl.images.image_files import decode_image
 from skssl.methods.docstrings import inherit_parameters
@@ -163,7 +164,7 @@ class DenseTransfer(BaseEstimator, ABC):
         samples = Samples(self._learn(folder, split), channels)
         if len(samples) < 2:
             raise ValueError(f"{type(self).__name__} needs at least 2 images to learn from. Got {len(samples)}.")
-        gain, offset = (row.flatten() for row in trained.augment._scaling(channels, torch.device("cpu")))
+        gain, offset = gain_and_offset(trained.augment.mean, trained.augment.std, channels, torch.device("cpu"))
         transform = {
             "min_size": tuple(sizes),
             "max_size": round(LONGEST * max(sizes)),
