@@ -265,8 +265,7 @@ def pack(trainer: Trainer, place: Place) -> tuple[dict[str, Any], dict[str, Tens
     values, tensors = training_state(trainer)
     if place.step:
         values["history"].pop()  # the row of the epoch under way is recorded again
-    flags, learns = trainer.state()
-    values |= {"step": place.step, "seconds": place.seconds, "learns": learns, "flags": flags, "callbacks": {}}
+    values |= {"step": place.step, "seconds": place.seconds, "learns": trainer.trainable(), "callbacks": {}}
     tensors |= {f"sums.{name}": value for name, value in place.sums.items()}
     tensors |= {f"random.{name}": value for name, value in place.random.items()}
     if place.chosen is not None:
@@ -296,7 +295,6 @@ def unpack(trainer: Trainer, values: Mapping[str, Any], tensors: Mapping[str, Te
         sums={name: value.to(trainer.device) for name, value in part(tensors, "sums.").items()},
         chosen=tensors.get("chosen"),
         random=part(tensors, "random."),
-        flags=values["flags"],
         learns=values["learns"],
         callbacks={
             name: {**state, **part(tensors, f"callbacks.{name}.")} for name, state in values["callbacks"].items()
