@@ -25,14 +25,14 @@ from skssl.errors import pick
 from skssl.images import Images
 from skssl.images.labels import as_labels, check_known_labels
 from skssl.methods.base import SSLTransformer
-from skssl.methods.docstrings import add_shared
+from skssl.methods.docstrings import inherit_parameters
 from skssl.nn.distributed import draw_seed, join
 from skssl.nn.precision import resolve_precision
 from skssl.probes.encoders import Encoder
 from skssl.training.checkpoints import train
 from skssl.training.devices import resolve_device
 from skssl.training.encoding import encode
-from skssl.training.objective import Batch, Objective
+from skssl.training.objective import Batch, Hooks, Objective
 from skssl.training.optim import OPTIMIZERS, SCHEDULES
 from skssl.training.trainer import Trainer
 
@@ -51,16 +51,13 @@ def _cross_entropy(net: Objective, batch: Batch) -> dict[str, Tensor]:
 
 
 @dataclass
-class _Step:
+class _Step(Hooks):
     """What a classifier's training does in a step, in the form in which the `Trainer` calls a method."""
 
     n_classes: int
-    losses: Callable[[Objective, Batch], dict[str, Tensor]]
+    compute_losses: Callable[[Objective, Batch], dict[str, Tensor]]
     read: Callable[[Any], Images]
     teacher: nn.Module | None = None
-
-    renewed: ClassVar[tuple[str, ...]] = ()
-    reads_views: ClassVar[bool] = True
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:
         """Put a head of zeros on the net, and the teacher where there is one."""
@@ -69,19 +66,13 @@ class _Step:
         nn.init.zeros_(net.head.bias)
         net.teacher = self.teacher
 
-    def prepare(self, net: Objective, batch: Batch) -> None:
-        """Make nothing but the views."""
+    def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:
+        return self.compute_losses(net, batch)
 
     def before_epoch(self, net: Objective, epoch: int, encode: Callable[[nn.Module], Tensor]) -> None:
         """Bring the teacher back to evaluation mode."""
         if net.teacher is not None:
             net.teacher.eval()
-
-    def after_backward(self, net: Objective) -> None:
-        """Leave the gradient as it is."""
-
-    def after_step(self, net: Objective, progress: float) -> None:
-        """Move nothing."""
 
 
 class _Renormalized(nn.Module):
@@ -214,9 +205,9 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
     }
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Add the shared parameters to the class's constraints and to its docstring."""
+        """Document the parameters that a classifier inherits."""
         super().__init_subclass__(**kwargs)
-        add_shared(cls, ImageClassifier)
+        inherit_parameters(cls, ImageClassifier)
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Give the probability of every class.
@@ -327,7 +318,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         augment = CROPS_AND_FLIPS if self.augment is None else self.augment
         module = copy.deepcopy(encoder.module).requires_grad_(True)
         with torch.no_grad():
-            blank = encoder.augment.still(torch.zeros(1, *images.shape, device=encoder.device))
+            blank = encoder.augment.eval_transform(torch.zeros(1, *images.shape, device=encoder.device))
             dim = module.eval()(blank).shape[1]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
