@@ -43,7 +43,7 @@ _MOCO: dict[str, Any] = {
 }
 
 LINEAR: Protocols = {
-    # EffSSL, section 4.1, for CIFAR: the best of five learning rates, no spatial augmentation. The schedule, the data of
+    # EffSSL, section 4.1, for CIFAR: best of five learning rates, no spatial augmentation. The schedule, the data of
     # the choice and the weight decay are not stated; a cosine, a held-out fifth and no decay are our choice.
     "effssl": {
         "solver": "sgd",
