@@ -341,7 +341,7 @@ def test_first_view_of_a_preset_is_used(encoder, X, y):
 @pytest.mark.parametrize("probe", [LinearProbe(solver="sgd"), MLPProbe()])
 def test_invalid_augmentation_raises(probe, X, y):
     table = X.reshape(40, -1)
-    with pytest.raises(ValueError, match="augment='simclr' needs images and an encoder for them, but encoder is None"):
+    with pytest.raises(ValueError, match="augment='simclr' needs images and an encoder, but encoder is None"):
         clone(probe).set_params(augment="simclr").fit(table, y)
     with pytest.raises(ValueError, match="Unknown augment 'simclear', did you mean 'simclr'"):
         clone(probe).set_params(augment="simclear", encoder=quick(skssl.SimCLR)).fit(X, y)
