@@ -11,7 +11,7 @@ from torch import Tensor
 
 from skssl.losses import vicreg_terms
 from skssl.methods.base import SSLTransformer
-from skssl.nn.distributed import gather
+from skssl.nn.distributed import all_gather
 from skssl.nn.heads import MLP
 from skssl.training.objective import Batch, Objective
 
@@ -78,7 +78,9 @@ class VICReg(SSLTransformer):
         net.projector = MLP((dim, *[self.proj_dim] * self.proj_layers), bias=False)
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
-        z1, z2 = (gather(net.projector(net.encoder(view))) for view in batch.views)  # BatchNorm sees one view at a time
+        z1, z2 = (
+            all_gather(net.projector(net.encoder(view))) for view in batch.views
+        )  # BatchNorm sees one view at a time
         invariance, variance, covariance = vicreg_terms(z1, z2)
         return {
             "invariance": self.sim * invariance,

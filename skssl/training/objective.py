@@ -14,7 +14,7 @@ from skssl.nn.precision import autocast_for
 
 if TYPE_CHECKING:
     pass
-from skssl.nn.passes import join
+from skssl.nn.passes import concat_views
 
 
 @dataclass
@@ -132,7 +132,7 @@ class Objective(nn.Module):
         """
         features = []
         for _, group in itertools.groupby(views, key=lambda view: view.shape[2:]):
-            joined = join(list(group))
+            joined = concat_views(list(group))
             with autocast_for(joined):  # small crops may be too small for a CPU's bfloat16
                 features.append(self.encoder(joined))
         return list(self.projector(torch.cat(features)).chunk(len(views)))
