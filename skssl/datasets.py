@@ -17,7 +17,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from skssl.errors import pick
-from skssl.images.pictures import inspect_picture, read_pictures
+from skssl.images.image_files import decode_images, inspect_image
 
 __all__ = ["load_images", "make_shapes", "make_voc_folder"]
 
@@ -147,8 +147,8 @@ def _from_folder(folder: Path, split: str) -> tuple[np.ndarray | list[str], np.n
     chosen, y = _choose(files, split, folder)
     paths = [str(folder / file) for file in chosen]
     names = [f"The file {path!r}" for path in paths]
-    sizes = {inspect_picture(path, name)[1] for path, name in zip(paths, names, strict=True)}
-    return (paths, y) if len(sizes) > 1 else (read_pictures(paths, names.__getitem__), y)
+    sizes = {inspect_image(path, name)[1] for path, name in zip(paths, names, strict=True)}
+    return (paths, y) if len(sizes) > 1 else (decode_images(paths, names.__getitem__), y)
 
 
 def _from_archive(archive: Path, split: str, home: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -169,7 +169,7 @@ def _from_archive(archive: Path, split: str, home: Path) -> tuple[np.ndarray, np
     for part in [split, *sorted(others)]:
         chosen, y = _choose(list(files), part, archive)
         names = [f"The file {name!r} in {str(archive)!r}" for name in chosen]
-        arrays |= {f"X_{part}": read_pictures([files[name] for name in chosen], names.__getitem__), f"y_{part}": y}
+        arrays |= {f"X_{part}": decode_images([files[name] for name in chosen], names.__getitem__), f"y_{part}": y}
     with suppress(OSError):  # where nothing can be written, the archive is decoded every time
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=home) as folder:

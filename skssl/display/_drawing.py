@@ -14,7 +14,7 @@ from sklearn.utils.validation import _num_samples, check_is_fitted
 from torch import Tensor
 
 from skssl.images import Images, subset
-from skssl.images.labels import as_labels, number_classes
+from skssl.images.labels import as_labels, encode_labels
 from skssl.probes.encoders import as_encoder
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def class_colors(n_classes: int) -> np.ndarray:
 
 def names_of(y: np.ndarray) -> tuple[list[str], np.ndarray]:
     """The classes' names and, behind them, that of what has none; and each label's place, -1 for the latter."""
-    classes, target = number_classes(y)
+    classes, target = encode_labels(y)
     return [*map(str, classes), UNLABELLED], target.numpy()
 
 

@@ -1,6 +1,6 @@
 """Whatever the user calls images, read as `Images`."""
 
+from skssl.images.base import Images
 from skssl.images.reading import as_images, subset
-from skssl.images.sources import Images
 
 __all__ = ["Images", "as_images", "subset"]

@@ -22,7 +22,7 @@ def as_labels(y: Any) -> np.ndarray:
     return y
 
 
-def number_classes(y: Any) -> tuple[np.ndarray, Tensor]:
+def encode_labels(y: Any) -> tuple[np.ndarray, Tensor]:
     """Find the classes in y, and each label's place among them; -1 stays -1: an unknown class."""
     y = as_labels(y)
     target = np.full(len(y), -1)
@@ -31,7 +31,7 @@ def number_classes(y: Any) -> tuple[np.ndarray, Tensor]:
     return np.array(classes.tolist()), torch.from_numpy(target)
 
 
-def check_scorable(classifier: Any, labels: np.ndarray) -> None:
+def check_known_labels(classifier: Any, labels: np.ndarray) -> None:
     """Refuse labels that a fitted classifier cannot predict, as it has not seen them."""
     known = classifier.classes_.tolist()
     unseen = [label for label in dict.fromkeys(labels.tolist()) if label not in known]

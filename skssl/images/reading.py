@@ -23,10 +23,10 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from skssl.errors import warn_of_bad
-from skssl.images.items import DatasetImages, is_data_set, is_dense, is_stream, length_of, peek, read_stream
-from skssl.images.mapped import Mapping, mapping_of, pieces
-from skssl.images.pictures import Size, is_pil, read_pictures
-from skssl.images.sources import Images, MemoryImages, Scale, Shape, describe, gathered, mapped_tensor
+from skssl.images.base import Images, MemoryImages, Scale, Shape, describe, gathered, mapped_tensor
+from skssl.images.dataset_items import DatasetImages, is_dataset, is_dense, is_stream, length_of, peek, read_stream
+from skssl.images.image_files import Size, decode_images, is_pil_image
+from skssl.images.memory_maps import Mapping, mapping_of, pieces
 
 __all__ = ["Images", "as_images", "subset"]
 
@@ -59,7 +59,7 @@ def as_images(
         - a 2-D array, list or data frame ``(n, features)`` whose rows `image_shape` unfolds into images;
         - a sequence of file paths, open files or PIL images of any mode, decoded at once into one uint8 array,
           upright by their EXIF data, 16-bit grey brought to 8 bits, transparency left out; files that would take
-          much memory are kept decoded on disk, see `pictures.read_pictures`;
+          much memory are kept decoded on disk, see `image_files.decode_images`;
         - a data set with ``__len__`` and ``__getitem__``, torch's, Hugging Face's or any like them, read when it
           is indexed (through ``__getitems__`` where it has it). Its items are tensors ``(c, h, w)``, PIL images,
           arrays ``(h, w)`` or ``(h, w, c)``, the bytes of an image file, tuples that begin with one of these, or
@@ -142,7 +142,7 @@ def as_images(
             X, stream = list(stream), None
     images: Images
     is_table = False
-    if is_data_set(X):
+    if is_dataset(X):
         _check_count(length_of(X), minimum, estimator)
         images = DatasetImages(X, *_wanted(image_shape, shape), scale, bad is not None, n_jobs)
     elif stream is not None:
@@ -158,7 +158,7 @@ def as_images(
         kind = _kind(X[0]) if isinstance(X, list) else "number"
         if kind == "picture":
             name = partial(_name_of_sample, X)
-            array = read_pictures(X, name, *_wanted(image_shape, shape), bad)
+            array = decode_images(X, name, *_wanted(image_shape, shape), bad)
             data, mapping = mapped_tensor(array)
             images = MemoryImages(data.permute(0, 3, 1, 2), None, mapping)
             if bad:
@@ -213,7 +213,7 @@ def subset(X: Any, index: np.ndarray) -> Any:
         raise TypeError(
             f"X is {describe(X)}, which can be gone through once only: some of its images cannot be chosen."
         )
-    if is_data_set(X):
+    if is_dataset(X):
         return Subset(X, index.tolist())
     return X[torch.from_numpy(index)] if isinstance(X, Tensor) else _safe_indexing(X, index)
 
@@ -233,7 +233,7 @@ def _name_of_sample(X: Sequence[Any], i: int) -> str:
 
 def _kind(item: Any) -> str:
     """Tell by an item what a sequence holds: "picture", "array", or "number" for the rows of a table."""
-    if isinstance(item, (str, os.PathLike)) or is_pil(item) or hasattr(item, "read"):
+    if isinstance(item, (str, os.PathLike)) or is_pil_image(item) or hasattr(item, "read"):
         return "picture"
     nested = isinstance(item, (list, tuple)) and len(item) > 0 and isinstance(item[0], (list, tuple, np.ndarray))
     return "array" if nested or getattr(item, "ndim", 0) >= 2 else "number"
@@ -241,7 +241,7 @@ def _kind(item: Any) -> str:
 
 def _plain(X: Any) -> Any:
     """Make every sequence of things other than numbers a list; refuse what is no sequence."""
-    if X is None or isinstance(X, (str, bytes, os.PathLike, dict, set)) or is_pil(X) or hasattr(X, "read"):
+    if X is None or isinstance(X, (str, bytes, os.PathLike, dict, set)) or is_pil_image(X) or hasattr(X, "read"):
         raise TypeError(f"X is {describe(X)}, but {_FORMS} was expected.")
     if isinstance(X, np.ndarray) and X.ndim == 1 and X.dtype.kind in "OU":
         X = X.tolist()

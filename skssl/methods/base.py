@@ -33,7 +33,7 @@ from skssl.training.trainer import Trainer
 
 if TYPE_CHECKING:
     import pandas as pd
-from skssl.images.labels import number_classes
+from skssl.images.labels import encode_labels
 from skssl.methods.docstrings import add_shared
 
 
@@ -593,7 +593,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             return None
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
-        target, kept = number_classes(y)[1], images.kept
+        target, kept = encode_labels(y)[1], images.kept
         n_given = len(images) if kept is None else len(kept)
         if len(target) != n_given:
             raise ValueError(f"Found input variables with inconsistent numbers of samples: {[n_given, len(target)]}")

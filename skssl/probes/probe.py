@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from skssl.augment.presets import as_augmentations
 from skssl.backbones import SMALL
 from skssl.errors import pick
-from skssl.images.labels import check_scorable
+from skssl.images.labels import check_known_labels
 from skssl.methods.docstrings import add_shared
 from skssl.probes.encoders import as_encoder
 from skssl.training.devices import resolve_device
@@ -120,7 +120,7 @@ class Probe(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         labels = column_or_1d(y)
-        check_scorable(self, labels)
+        check_known_labels(self, labels)
         return super().score(X, labels, sample_weight)
 
     def setting(self, name: str) -> Any:

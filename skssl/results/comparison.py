@@ -27,7 +27,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from skssl.images import subset
-from skssl.images.labels import as_labels, number_classes
+from skssl.images.labels import as_labels, encode_labels
 from skssl.probes import KNNProbe, LinearProbe
 from skssl.probes.encoders import as_encoder
 from skssl.results.tables import Results
@@ -203,7 +203,7 @@ def _split(test_size: float, name: str, X: Any, y: Any, X_test: Any, y_test: Any
         missing = "y" if y is None else "y_test" if y_test is None else "X_test"
         raise ValueError(f"The probes need classes and images to be scored on: {missing}{of} is missing.")
     y = _classes(X, y, "y", "X", of)
-    classes, target = number_classes(y)
+    classes, target = encode_labels(y)
     if len(classes) < 2:
         raise ValueError(f"y{of} must hold at least two classes. Got {classes.tolist()}.")
     if X_test is None:
@@ -214,7 +214,7 @@ def _split(test_size: float, name: str, X: Any, y: Any, X_test: Any, y_test: Any
         X, y, X_test, y_test = subset(X, train), y[train], subset(X, test), y[test]
     else:
         y_test = _classes(X_test, y_test, "y_test", "X_test", of)
-    seen = set(number_classes(y)[0].tolist())
+    seen = set(encode_labels(y)[0].tolist())
     unseen = [label for label in dict.fromkeys(y_test.tolist()) if label not in seen]
     if unseen:
         raise ValueError(f"y_test{of} must hold only classes that y has. Got {unseen}, which y has not.")

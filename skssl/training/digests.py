@@ -17,8 +17,8 @@ from sklearn.frozen import FrozenEstimator
 from torch import Tensor, nn
 
 from skssl.images import Images, as_images
-from skssl.images.items import is_data_set
-from skssl.images.mapped import mapping_of, pieces
+from skssl.images.dataset_items import is_dataset
+from skssl.images.memory_maps import mapping_of, pieces
 
 IDLE = ("verbose", "n_jobs", "checkpoint", "checkpoint_every")  # parameters that change no result
 NOT_COMPARED = (*IDLE, "device", "callbacks", "random_state")  # when a training goes on
@@ -89,7 +89,7 @@ def digest_images(X: Any) -> str:
     mapping = mapping_of(X)
     if mapping is not None:  # a copy in memory has another digest, as joblib.hash says, too
         return joblib.hash(["mapped", X.shape, [joblib.hash(part) for part in pieces(X, mapping)]])
-    if is_data_set(X):
+    if is_dataset(X):
         images = as_images(X, reset=False)
         batches = torch.arange(len(images)).split(512)
         return joblib.hash([joblib.hash(images.read(index).cpu().numpy()) for index in batches])

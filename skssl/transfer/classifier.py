@@ -23,7 +23,7 @@ from skssl.augment.augmentation import Augmentation
 from skssl.augment.presets import CROPS_AND_FLIPS
 from skssl.errors import pick
 from skssl.images import Images
-from skssl.images.labels import as_labels, check_scorable
+from skssl.images.labels import as_labels, check_known_labels
 from skssl.methods.base import SSLTransformer
 from skssl.methods.docstrings import add_shared
 from skssl.nn.distributed import draw_seed, init_process_group
@@ -280,7 +280,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         known = np.asarray(labels != -1)
         if not known.any():
             raise ValueError(f"{type(self).__name__} cannot be scored: all of y is -1, which stands for unknown.")
-        check_scorable(self, labels[known])
+        check_known_labels(self, labels[known])
         predicted, true = self.predict(X)[known], np.array(labels[known].tolist())
         weight = None if sample_weight is None else np.asarray(sample_weight)[known]
         return accuracy_score(true, predicted, sample_weight=weight)

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from skssl.images import as_images
-from skssl.images.pictures import read_picture
+from skssl.images.image_files import decode_image
 from skssl.probes.encoders import as_trained
 from skssl.training.devices import available, keeping_memory, portable, resolve_device
 from skssl.training.optim import make_optimizer, schedule_factor
@@ -265,7 +265,7 @@ def each_image(X: Any, channels: int) -> Iterator[Tensor]:
     for i, x in enumerate(X):
         if isinstance(x, (str, os.PathLike)) or hasattr(x, "getbands"):
             name = f"Sample {i} of X" + (f", the file {str(x)!r}," if isinstance(x, (str, os.PathLike)) else "")
-            image = torch.from_numpy(read_picture(x, name, channels)).permute(2, 0, 1)
+            image = torch.from_numpy(decode_image(x, name, channels)).permute(2, 0, 1)
         else:
             x = x if isinstance(x, Tensor) else np.asarray(x)
             image = as_images(x[None], reset=False, scale=(0.0, 1.0)).read(torch.tensor([0]))[0]

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from skssl.augment.augmentation import Augmentation
 from skssl.images import as_images
-from skssl.images.labels import number_classes
+from skssl.images.labels import encode_labels
 from skssl.nn.precision import resolve_precision
 from skssl.probes.encoders import Encoder, as_encoder
 from skssl.training.devices import resolve_device
@@ -129,7 +129,7 @@ class Distiller(ImageClassifier):
         self._check()
         if y is not None:
             check_consistent_length(X, y)
-        if self.alpha < 1 and (y is None or not len(number_classes(y)[0])):
+        if self.alpha < 1 and (y is None or not len(encode_labels(y)[0])):
             raise ValueError(
                 f"alpha={self.alpha} gives labels a share in the loss, but no image has one: take alpha=1 or give y."
             )
@@ -169,7 +169,7 @@ class Distiller(ImageClassifier):
 
     def _places(self, y: Any) -> Tensor:
         """Each label's place among the classes that the teacher knows, -1 where it is unknown."""
-        classes, target = number_classes(y)
+        classes, target = encode_labels(y)
         unknown = np.setdiff1d(classes, self.classes_)
         if len(unknown):
             raise ValueError(

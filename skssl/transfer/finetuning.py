@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 
-from skssl.images.labels import as_labels, number_classes
+from skssl.images.labels import as_labels, encode_labels
 from skssl.probes.encoders import as_encoder
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def label_fraction(y: Any, fraction: float, random_state: Any = None) -> np.ndar
     (array(['cat', 'dog'], dtype=object), array([5, 5]))
     """
     y = as_labels(y)
-    classes, target = number_classes(y)
+    classes, target = encode_labels(y)
     sizes = np.bincount(target[target >= 0], minlength=len(classes))
     if not isinstance(fraction, Real) or not 0 < fraction <= 1:
         raise ValueError(f"fraction must be a number above 0 and up to 1. Got {fraction!r}.")
@@ -135,7 +135,7 @@ class FineTuner(ImageClassifier):
         if y is None:
             raise ValueError("FineTuner requires y to be passed, but the target y is None.")
         check_consistent_length(X, y)
-        self.classes_, target = number_classes(y)
+        self.classes_, target = encode_labels(y)
         if not len(self.classes_):
             raise ValueError("FineTuner needs labelled images, but all of y is -1, which stands for an unknown class.")
         check_classification_targets(self.classes_)

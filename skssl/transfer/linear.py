@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 from skssl.datasets import _impatient, load_images
 from skssl.errors import pick
 from skssl.images import Images, as_images
-from skssl.images.pictures import read_picture
+from skssl.images.image_files import decode_image
 from skssl.metrics import mean_per_class_accuracy
 from skssl.probes import LinearProbe
 from skssl.probes.encoders import MODULE_SHAPE, Encoder, as_trained
@@ -343,7 +343,7 @@ class _Pictures(Dataset):
 
         picture, self.labels[i] = self.pairs[i]
         picture = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
-        return read_picture(picture, f"Image {i} of {self.title}", self.shape[0], self.shape[1:])
+        return decode_image(picture, f"Image {i} of {self.title}", self.shape[0], self.shape[1:])
 
     def __getitems__(self, indices: list[int]) -> list[np.ndarray]:
         """Read some pictures."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from skssl.errors import pick
-from skssl.images.pictures import read_picture
+from skssl.images.image_files import decode_image
 
 VOID = 255  # a mask's value where no class is given, or any would do
 
@@ -114,7 +114,7 @@ class Samples(Dataset):
     def __getitem__(self, i: int) -> tuple[Tensor, Any]:
         """Read an image, uint8 (c, h, w), and its mask; objects have been read."""
         path, target = self.files[i]
-        image = torch.from_numpy(read_picture(path, f"The file {str(path)!r}", self.channels)).permute(2, 0, 1)
+        image = torch.from_numpy(decode_image(path, f"The file {str(path)!r}", self.channels)).permute(2, 0, 1)
         if isinstance(target, Path):
             mask = torch.from_numpy(read_mask(target).copy())
             if mask.shape != image.shape[1:]:

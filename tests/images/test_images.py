@@ -16,8 +16,8 @@ from sklearn.base import BaseEstimator
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 from skssl import SimCLR
-from skssl.images import as_images, pictures
-from skssl.images.pictures import read_pictures
+from skssl.images import as_images, image_files
+from skssl.images.image_files import decode_images
 
 RNG = np.random.default_rng(0)
 NHWC = RNG.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
@@ -511,7 +511,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
 @pytest.fixture
 def packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Files that take too much memory, as it seems, and the folder where they are kept decoded."""
-    monkeypatch.setattr(pictures, "IN_MEMORY", 0)
+    monkeypatch.setattr(image_files, "IN_MEMORY", 0)
     monkeypatch.setenv("SKSSL_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache" / "packed"
 
@@ -522,11 +522,11 @@ def test_many_files_are_decoded_once_and_mapped_into_memory(
     paths = save(tmp_path, NHWC)
     np.testing.assert_array_equal(read(paths), NCHW)
     (file,) = packed.iterdir()
-    found = read_pictures(paths, str)
+    found = decode_images(paths, str)
     assert isinstance(found, np.memmap)
     assert not found.flags.writeable
     with monkeypatch.context() as patch:
-        patch.setattr(pictures, "read_picture", None)  # nothing is decoded again
+        patch.setattr(image_files, "decode_image", None)  # nothing is decoded again
         np.testing.assert_array_equal(read(paths), NCHW)
         np.testing.assert_array_equal(read(paths[:1] + paths[1:]), NCHW)
     Image.fromarray(NHWC[1]).save(paths[0])
@@ -549,7 +549,7 @@ def test_what_cannot_be_packed_leaves_nothing_behind(
 ) -> None:
     paths = save(tmp_path, NHWC)
     with monkeypatch.context() as patch:
-        patch.setattr(pictures.shutil, "disk_usage", lambda folder: SimpleNamespace(free=0))
+        patch.setattr(image_files.shutil, "disk_usage", lambda folder: SimpleNamespace(free=0))
         with pytest.raises(OSError, match=r"take 0.0 GB or more, for which .* has no room: set .* SKSSL_CACHE"):
             read(paths)
     with open(paths[3], "r+b") as file:
@@ -565,7 +565,7 @@ def test_file_objects_can_be_read_twice() -> None:
     buffer = io.BytesIO()
     Image.fromarray(NHWC[0]).save(buffer, "PNG")
     for _ in range(2):
-        np.testing.assert_array_equal(read_pictures([buffer], str), NHWC[:1])
+        np.testing.assert_array_equal(decode_images([buffer], str), NHWC[:1])
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ from torch.utils.data import Dataset, IterableDataset
 import skssl
 from skssl import BadImageWarning, SimCLR, SupCon
 from skssl.datasets import make_shapes
-from skssl.images import as_images, mapped, pictures, sources, subset
-from skssl.images.mapped import mapping_of, pieces
+from skssl.images import as_images, base, image_files, memory_maps, subset
+from skssl.images.memory_maps import mapping_of, pieces
 from skssl.training.digests import digest_images
 
 X16, Y16 = make_shapes(24, image_size=16, random_state=1)
@@ -124,8 +124,8 @@ def test_training_goes_through_a_mapped_file_in_a_random_order_and_flat_memory(t
 def test_mapped_numbers_read_as_those_in_memory(
     dtype: str, how: str, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mapped, "KEPT", 0)  # gives pages back after every read
-    monkeypatch.setattr(mapped, "PIECE", 500)
+    monkeypatch.setattr(memory_maps, "KEPT", 0)  # gives pages back after every read
+    monkeypatch.setattr(memory_maps, "PIECE", 500)
     X = np.random.default_rng(0).integers(0, 2, (7, 6, 5, 3)).astype(dtype)
     stored = np.lib.format.open_memmap(tmp_path / "X.npy", "w+", X.dtype, X.shape, fortran_order=how == "strewn")
     stored[:] = X
@@ -143,7 +143,7 @@ def test_mapped_numbers_read_as_those_in_memory(
 def test_changes_in_a_private_map_are_kept_and_those_in_a_shared_one_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mapped, "KEPT", 0)
+    monkeypatch.setattr(memory_maps, "KEPT", 0)
     for mode in ("c", "r+"):
         np.save(tmp_path / "X.npy", X16)
         X = np.load(tmp_path / "X.npy", mmap_mode=mode)
@@ -173,7 +173,7 @@ def test_maps_that_are_no_numpy_memmaps_are_found(tmp_path: Path) -> None:
 def test_numbers_in_a_mapped_file_that_are_not_finite_are_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mapped, "PIECE", 1)
+    monkeypatch.setattr(memory_maps, "PIECE", 1)
     X = X16 / 255
     X[17, 3, 3] = np.nan
     np.save(tmp_path / "X.npy", X)
@@ -184,7 +184,7 @@ def test_numbers_in_a_mapped_file_that_are_not_finite_are_found(
 def test_mapped_images_train_to_the_same_bits_and_have_a_digest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mapped, "KEPT", 0)
+    monkeypatch.setattr(memory_maps, "KEPT", 0)
     np.save(tmp_path / "X.npy", X16)
     X = np.load(tmp_path / "X.npy", mmap_mode="r")
     assert np.array_equal(quick(SimCLR).fit(X).transform(X), quick(SimCLR).fit(X16).transform(X16))
@@ -198,7 +198,7 @@ def test_large_mapped_files_stay_on_the_host_and_small_ones_move(
     np.save(tmp_path / "X.npy", X16)
     images = as_images(np.load(tmp_path / "X.npy", mmap_mode="r"))
     assert images.to("meta")._stored.is_meta
-    monkeypatch.setattr(sources, "IN_MEMORY", 0)
+    monkeypatch.setattr(base, "IN_MEMORY", 0)
     moved = images.to("meta")
     assert not moved._stored.is_meta
     assert moved.read(torch.arange(3)).is_meta
@@ -211,7 +211,7 @@ def test_large_mapped_files_stay_on_the_host_and_small_ones_move(
 def test_bad_files_are_skipped_with_a_count(
     in_memory: int, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pictures, "IN_MEMORY", in_memory)
+    monkeypatch.setattr(image_files, "IN_MEMORY", in_memory)
     paths = saved(tmp_path)
     damage(paths[0])
     damage(paths[5])
@@ -253,7 +253,7 @@ def test_labels_stay_with_their_images_when_others_are_skipped(tmp_path: Path) -
 def test_when_all_are_bad_that_is_refused(
     in_memory: int, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pictures, "IN_MEMORY", in_memory)
+    monkeypatch.setattr(image_files, "IN_MEMORY", in_memory)
     paths = saved(tmp_path)[:3]
     for path in paths:
         damage(path)
@@ -269,8 +269,10 @@ def test_when_all_are_bad_that_is_refused(
 
 @on_linux
 def test_many_paths_take_little_more_memory_than_their_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pictures, "inspect_picture", lambda picture, name: ("L", (1, 1)))
-    monkeypatch.setattr(pictures, "read_picture", lambda picture, name, channels, size: np.zeros((1, 1, 1), np.uint8))
+    monkeypatch.setattr(image_files, "inspect_image", lambda picture, name: ("L", (1, 1)))
+    monkeypatch.setattr(
+        image_files, "decode_image", lambda picture, name, channels, size: np.zeros((1, 1, 1), np.uint8)
+    )
     paths = [str(tmp_path / f"{i:06}.png") for i in range(200_000)]
     before = resident()
     images = as_images(paths)
@@ -411,7 +413,7 @@ def test_a_full_disk_is_named(cache: Path, monkeypatch: pytest.MonkeyPatch) -> N
         def write(self, data: Any) -> int:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(mapped.tempfile, "TemporaryFile", lambda dir: Full())
+    monkeypatch.setattr(memory_maps.tempfile, "TemporaryFile", lambda dir: Full())
     with pytest.raises(OSError, match=r"has no room: set the environment variable SKSSL_CACHE"):
         as_images(iter(X16))
 

@@ -19,15 +19,15 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from tqdm.auto import tqdm
 
 from skssl.errors import warn_of_bad
-from skssl.images.mapped import in_file
-from skssl.images.pictures import Size, channels_of, inspect_picture, is_pil, read_picture
-from skssl.images.sources import Images, Scale, Shape, describe
+from skssl.images.base import Images, Scale, Shape, describe
+from skssl.images.image_files import Size, channels_of, decode_image, inspect_image, is_pil_image
+from skssl.images.memory_maps import in_file
 
 _NAMES = ("image", "img", "jpg", "jpeg", "png", "webp", "ppm", "tif", "tiff", "bmp")  # of images in items with names
 _UNREAD = object()
 
 
-def is_data_set(X: Any) -> bool:
+def is_dataset(X: Any) -> bool:
     """Tell a data set with numbered items: torch's, Hugging Face's, or anything like them that is no array.
 
     Parameters
@@ -90,9 +90,9 @@ class Reader:
         """Bring an item to a tensor (c, h, w) of uint8 or float32; refuse what is no image."""
         name = f"Item {i} of {self.where}"
         image = _image_in(item)
-        if is_pil(image) or isinstance(image, (io.BytesIO, Path)):
-            channels = self.channels or channels_of([inspect_picture(image, name)[0]])
-            image = read_picture(image, name, channels, self.size)
+        if is_pil_image(image) or isinstance(image, (io.BytesIO, Path)):
+            channels = self.channels or channels_of([inspect_image(image, name)[0]])
+            image = decode_image(image, name, channels, self.size)
         if isinstance(image, np.ndarray) and image.ndim in (2, 3) and image.dtype.kind in "uf":
             dtype = np.float32 if image.dtype.kind == "f" else image.dtype.newbyteorder("=")
             with np.errstate(over="ignore"):  # what becomes infinite is refused later
@@ -433,4 +433,4 @@ def _image_in(item: Any) -> Any:
 
 def _looks_like_one(value: Any) -> bool:
     """Tell an image by its kind."""
-    return is_pil(value) or (isinstance(value, (np.ndarray, Tensor)) and value.ndim in (2, 3))
+    return is_pil_image(value) or (isinstance(value, (np.ndarray, Tensor)) and value.ndim in (2, 3))

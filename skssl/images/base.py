@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skssl.images.mapped import Mapping, in_file, mapping_of, pieces
-from skssl.images.pictures import IN_MEMORY, is_pil
+from skssl.images.image_files import IN_MEMORY, is_pil_image
+from skssl.images.memory_maps import Mapping, in_file, mapping_of, pieces
 
 Shape = tuple[int, int, int]
 Scale = tuple[float, float]
@@ -289,7 +289,7 @@ def describe(value: Any) -> str:
     if isinstance(value, (np.ndarray, Tensor)):
         dtype = str(value.dtype).removeprefix("torch.")
         return f"{type(value).__name__} of {dtype} and shape {tuple(value.shape)}"
-    if is_pil(value):
+    if is_pil_image(value):
         return f"PIL image of mode {value.mode} and size {value.size}"
     text = " ".join(repr(value).split())
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from skssl.images.mapped import cache_folder, mapping_of, no_room
+from skssl.images.memory_maps import cache_folder, mapping_of, no_room
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -33,7 +33,7 @@ _GRAY_MODES = ("1", "L", "LA", "La", "F", "I", "I;16", "I;16L", "I;16B", "I;16N"
 _loading = Lock()
 
 
-def is_pil(value: Any) -> bool:
+def is_pil_image(value: Any) -> bool:
     """Tell a PIL image, without importing Pillow.
 
     Parameters
@@ -65,7 +65,7 @@ def channels_of(modes: Collection[str]) -> int:
     return 1 if all(mode in _GRAY_MODES for mode in modes) else 3
 
 
-def read_pictures(
+def decode_images(
     pictures: Sequence[Any],
     name: Callable[[int], str],
     channels: int | None = None,
@@ -117,7 +117,7 @@ def read_pictures(
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         if channels is None or size is None:
             modes, first = set(), None
-            for i, found in enumerate(_in_threads(pool, partial(unless_skipped, inspect_picture), len(pictures))):
+            for i, found in enumerate(_in_threads(pool, partial(unless_skipped, inspect_image), len(pictures))):
                 if found is not None:
                     modes.add(found[0])
                     first = first or found[1]
@@ -135,7 +135,7 @@ def read_pictures(
 
             def fill(i: int) -> None:
                 if not skipped or i not in skipped:
-                    pixels = unless_skipped(read_picture, i, channels, size)
+                    pixels = unless_skipped(decode_image, i, channels, size)
                     into[i] = 0 if pixels is None else pixels
 
             with tqdm(total=len(pictures), desc="Decoding", unit=" images", unit_scale=True, delay=delay) as bar:
@@ -209,7 +209,7 @@ def _packed(
     return np.load(file, mmap_mode="r")
 
 
-def inspect_picture(picture: Any, name: str) -> tuple[str, Size]:
+def inspect_image(picture: Any, name: str) -> tuple[str, Size]:
     """Return the mode and, when upright, the height and width of a picture, without decoding it.
 
     Parameters
@@ -236,7 +236,7 @@ def inspect_picture(picture: Any, name: str) -> tuple[str, Size]:
         return image.mode, (image.width, image.height) if on_its_side else (image.height, image.width)
 
 
-def read_picture(item: Any, name: str, channels: int, size: Size | None = None) -> np.ndarray:
+def decode_image(item: Any, name: str, channels: int, size: Size | None = None) -> np.ndarray:
     """Decode one picture, upright.
 
     Parameters
@@ -265,7 +265,7 @@ def read_picture(item: Any, name: str, channels: int, size: Size | None = None) 
     if channels not in _MODES:
         raise ValueError(f"image_shape has {channels} channels, but pictures can be read with 1, 3 or 4.")
     with _opened(item, name) as image:
-        if size is not None and not is_pil(item):
+        if size is not None and not is_pil_image(item):
             image.draft(None, (2 * max(size), 2 * max(size)))  # JPEG: decode no more than is needed
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I"):  # 16 bits
@@ -285,7 +285,7 @@ def _opened(picture: Any, name: str) -> Iterator[Image]:
     from PIL import Image
 
     try:
-        if is_pil(picture):
+        if is_pil_image(picture):
             with _loading:  # the same image may stand in a sequence twice
                 picture.load()
             yield picture
