@@ -148,8 +148,8 @@ def sync_batchnorm(module: nn.Module, groups: bool = False) -> Iterator[None]:
     module : torch.nn.Module
         The network. Its layers are the same objects before, meanwhile and afterwards.
     groups : bool, default=False
-        Whether layers are made ready for `split_batchnorm` where there is one process, too: torch.compile does not follow
-        that.
+        Whether to prepare the layers for `split_batchnorm` with one process, too. torch.compile cannot trace this
+        preparation.
     """
     layers = [part for part in module.modules() if isinstance(part, _BatchNorm)] if groups or n_processes() > 1 else []
     kinds: list[tuple[Any, type]] = [(layer, type(layer)) for layer in layers if not isinstance(layer, SplitBatchNorm)]

@@ -1,8 +1,7 @@
-"""Several processes that train one network, each on its share of every batch, as ``torchrun`` starts them.
+"""Distributed training: several processes train one network, each on its rows of every batch.
 
-All of it is the identity where there is one process only. Rows of a batch lie on the processes in their order: `local_rows`
-takes a process's own, `all_gather` brings all of them together. BatchNorm is here, too: by the rows of all processes, or by
-groups of a process's own.
+The processes are those that ``torchrun`` starts. With one process, every function here is the identity. The rows of a
+batch are ordered by rank: `local_rows` selects this process's, and `all_gather` concatenates those of all processes.
 """
 
 from __future__ import annotations

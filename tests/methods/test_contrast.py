@@ -56,9 +56,8 @@ def test_groups_are_normalised_by_themselves_and_never_too_small():
         torch.testing.assert_close(result, expected, rtol=1e-3, atol=1e-4)
     sizes = []
     for n, groups in [(7, 8), (13, 6), (256, 8), (1, 8)]:
-        run_with_split_batchnorm(
-            lambda part: (sizes.append(len(part)) or part,), [norm], torch.zeros(n, 1, 1, 1), groups
-        )
+        images = torch.zeros(n, 1, 1, 1)
+        run_with_split_batchnorm(lambda part: (sizes.append(len(part)) or part,), [norm], images, groups)
     assert sizes == [3, 2, 2, *[3, 2, 2, 2, 2, 2], *[32] * 8, 1]
 
 
