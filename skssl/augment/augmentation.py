@@ -62,6 +62,7 @@ from skssl.augment.geometry import (
     salient_crops,
 )
 from skssl.nn.precision import matmul_precision
+from skssl.storage.registry import register
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CACHED_PIXELS = 131072  # pixels that are worked on at a time on a CPU, so that they stay in its cache
@@ -112,6 +113,7 @@ def _full_precision(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return wrapped
 
 
+@register("object")
 @dataclass(kw_only=True, eq=False, repr=False)
 class Augmentation(BaseEstimator):
     """Random views of a batch of images, each image by draws of its own, as float32 that a network takes.

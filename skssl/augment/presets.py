@@ -13,11 +13,13 @@ from sklearn.utils._param_validation import Interval
 from skssl.augment.augmentation import Augmentation, _check_range
 from skssl.backbones import SMALL
 from skssl.errors import pick
+from skssl.storage.registry import register
 
 # What labels are learned with: torchvision's random resized crop and flip
 CROPS_AND_FLIPS = Augmentation(jitter=0.0, gray=0.0)
 
 
+@register("object")
 @dataclass(kw_only=True, eq=False, repr=False)
 class MultiCrop(BaseEstimator):
     """Some views of large crops and some smaller views of small crops, as SwAV and DINO take them.

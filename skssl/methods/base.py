@@ -24,6 +24,7 @@ from skssl.images import Images, as_images
 from skssl.nn.distributed import draw_seed, init_process_group
 from skssl.nn.precision import resolve_precision
 from skssl.pretext import as_tasks
+from skssl.storage.registry import register
 from skssl.training.checkpoints import train
 from skssl.training.devices import resolve_device
 from skssl.training.encoding import encode
@@ -185,8 +186,9 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     }
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Add the shared parameters to a method's constraints and to its docstring."""
+        """Register the method, and add the shared parameters to its constraints and docstring."""
         super().__init_subclass__(**kwargs)
+        register("estimator")(cls)
         add_shared(cls, SSLTransformer)
 
     # What a method is made of.
@@ -316,7 +318,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """
         images = self._read(X, reset=True, on_bad_image=self.on_bad_image)
         self.net_ = self._make_trainer(images)
-        train(self, self.net_, images, self._target(y, images))
+        train(self, self.net_, images, self._encode_labels(y, images))
         return self
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:
@@ -352,7 +354,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
                 f"{self.net_.module_.n_samples} images that it began with, in their order. Got {len(images)}."
             )
         self.net_.set_params(max_epochs=max(self.epochs, 1))
-        self.net_.run(images, self._target(y, images), 1)
+        self.net_.run(images, self._encode_labels(y, images), 1)
         return self
 
     def transform(self, X: Any) -> np.ndarray:
@@ -587,7 +589,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         )
         return trainer.initialize()
 
-    def _target(self, y: Any, images: Images) -> Tensor | None:
+    def _encode_labels(self, y: Any, images: Images) -> Tensor | None:
         """Classes as numbers from 0, -1 where unknown; None unless the method uses labels."""
         if not self.uses_labels:
             return None

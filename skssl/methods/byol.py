@@ -11,7 +11,7 @@ from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 
 from skssl.losses import byol_loss
-from skssl.methods.momentum import Momentum
+from skssl.methods.momentum import MomentumMethod
 from skssl.methods.siamese import Siamese
 from skssl.methods.simsiam import SimSiam
 from skssl.nn.heads import MLP
@@ -19,7 +19,7 @@ from skssl.training.objective import Objective
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Bootstrap(Siamese, Momentum):
+class MomentumSiamese(Siamese, MomentumMethod):
     """A Siamese method whose targets come from a momentum copy of encoder and projector; abstract."""
 
     ema_schedule: str = "cosine"
@@ -27,7 +27,7 @@ class Bootstrap(Siamese, Momentum):
     def build(self, net: Objective, dim: int, n_samples: int) -> None:
         """Add the momentum copy to the heads."""
         Siamese.build(self, net, dim, n_samples)
-        Momentum.build(self, net, dim, n_samples)
+        MomentumMethod.build(self, net, dim, n_samples)
 
     @torch.no_grad()
     def targets(self, net: Objective, views: list[Tensor], projections: list[Tensor]) -> list[Tensor]:
@@ -36,7 +36,7 @@ class Bootstrap(Siamese, Momentum):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class BYOL(Bootstrap):
+class BYOL(MomentumSiamese):
     """BYOL: an online network predicts the projections of its own slowly following copy.
 
     Parameters
@@ -104,7 +104,7 @@ class BYOL(Bootstrap):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class BYOLGSG(Bootstrap):
+class BYOLGSG(MomentumSiamese):
     """BYOL with guided stop-gradient: of two images, the two nearest views are pulled apart.
 
     As in `SimSiamGSG`, whose heads it has; the projections that are compared and predicted are the momentum copy's.

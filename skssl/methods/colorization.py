@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from skssl.methods.pretext import Pretext
+from skssl.methods.pretext import PretextMethod
 from skssl.pretext.colorization import ColorizationTask
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Colorization(Pretext):
+class Colorization(PretextMethod):
     """Colorization: learn by predicting the colours of an image from its luminance.
 
     The encoder, which has three channels all the same, sees grey images alone while it is trained. `transform` shows it
@@ -50,7 +50,7 @@ class Colorization(Pretext):
 
     task_class: ClassVar[Any] = ColorizationTask
     paper: ClassVar[dict[str, Any]] = {
-        **Pretext.paper,
+        **PretextMethod.paper,
         "optimizer": "adamw",
         "lr": 1e-3,
         "weight_decay": 1e-3,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from skssl.methods.pretext import Pretext
+from skssl.methods.pretext import PretextMethod
 from skssl.pretext.inpainting import ContextEncoderTask
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class ContextEncoder(Pretext):
+class ContextEncoder(PretextMethod):
     """Context encoder: learn by filling holes in images.
 
     Parameters
@@ -43,7 +43,7 @@ class ContextEncoder(Pretext):
 
     task_class: ClassVar[Any] = ContextEncoderTask
     paper: ClassVar[dict[str, Any]] = {
-        **Pretext.paper,
+        **PretextMethod.paper,
         "optimizer": "adamw",
         "lr": 1e-3,
         "weight_decay": 1e-3,

@@ -14,14 +14,14 @@ from torch.nn import functional as F
 
 from skssl.augment.presets import MultiCrop
 from skssl.losses import dino, prototype_scores
-from skssl.methods.momentum import Momentum
+from skssl.methods.momentum import MomentumMethod
 from skssl.nn.distributed import all_reduce_mean
 from skssl.nn.heads import MLP
 from skssl.training.objective import Batch, Objective
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class DINO(Momentum):
+class DINO(MomentumMethod):
     """DINO: self-distillation with no labels, kept from collapsing by centring and sharpening the teacher.
 
     With ``augment=MultiCrop(...)`` the student sees all crops, the teacher the global ones only.
@@ -98,7 +98,7 @@ class DINO(Momentum):
         "aux_weight": 1.0,
     }
     multi_crop: ClassVar[bool] = True
-    followed: ClassVar[tuple[str, ...]] = ("encoder", "projector", "prototypes")
+    ema_modules: ClassVar[tuple[str, ...]] = ("encoder", "projector", "prototypes")
     _parameter_constraints: ClassVar[dict] = {
         **{name: [Interval(Integral, 1, None, closed="left")] for name in ("n_prototypes", "hidden_dim", "proj_dim")},
         "head_norm": ["boolean"],

@@ -11,14 +11,14 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
 from skssl.losses import byol_loss, full_precision
-from skssl.methods.momentum import Momentum
+from skssl.methods.momentum import MomentumMethod
 from skssl.nn.distributed import all_reduce_mean
 from skssl.nn.heads import MLP
 from skssl.training.objective import Batch, Objective
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class DirectPred(Momentum):
+class DirectPred(MomentumMethod):
     """DirectPred: BYOL with a linear predictor that is set from the correlation of the projections.
 
     Parameters

@@ -9,12 +9,12 @@ from sklearn.utils._param_validation import StrOptions
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skssl.methods.bank import Bank
+from skssl.methods.memory_bank import MemoryBankMethod
 from skssl.training.objective import Batch, Objective
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class InstDisc(Bank):
+class InstDisc(MemoryBankMethod):
     """InstDisc (NPID): tell every image from all others by its vector in a memory bank.
 
     One view an image. Its vector in the bank follows its embeddings; where an epoch's last, shorter batch leaves an

@@ -9,13 +9,13 @@ from sklearn.utils._param_validation import StrOptions
 from torch import Tensor
 
 from skssl.losses import nt_xent
-from skssl.methods.queued import Queued
+from skssl.methods.queue import QueueMethod
 from skssl.nn.distributed import all_gather
 from skssl.training.objective import Batch, Objective
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class LeOCLR(Queued):
+class LeOCLR(QueueMethod):
     """LeOCLR: the whole image is the query, two random crops of it are the keys.
 
     The crops are never attracted to each other, which may show different things. The first view is not cropped, but
@@ -63,7 +63,7 @@ class LeOCLR(Queued):
 
     encoder: str = "momentum"
 
-    paper: ClassVar[dict[str, Any]] = {**Queued.paper, "augment": "leoclr"}
+    paper: ClassVar[dict[str, Any]] = {**QueueMethod.paper, "augment": "leoclr"}
     _parameter_constraints: ClassVar[dict] = {"encoder": [StrOptions({"momentum", "end-to-end"})]}
 
     @property

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from skssl.augment.augmentation import Augmentation
 from skssl.augment.presets import as_augmentations
-from skssl.methods.bank import Bank
+from skssl.methods.memory_bank import MemoryBankMethod
 from skssl.pretext.tiles import cut_tiles, encode_tiles
 from skssl.training.objective import Batch, Objective
 
@@ -22,7 +22,7 @@ CROP = Augmentation(crop_scale=(0.6, 1.0), jitter=0.0, gray=0.0, mean=(0.0, 0.0,
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class PIRL(Bank):
+class PIRL(MemoryBankMethod):
     """PIRL with Jigsaw: representations that do not depend on the order of an image's tiles.
 
     Each image has a view, and nine tiles of a crop of its own in a random order. Both embeddings have the image's

@@ -12,7 +12,7 @@ from skssl.training.objective import Batch, Objective
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Pretext(SSLTransformer):
+class PretextMethod(SSLTransformer):
     """A pretext task as a method of its own, with the task's parameters; abstract."""
 
     #: The task's class.

@@ -15,14 +15,14 @@ from torch.nn import functional as F
 
 from skssl.augment.geometry import rotate_quarter
 from skssl.losses import nt_xent
-from skssl.methods.bank import Bank
+from skssl.methods.memory_bank import MemoryBankMethod
 from skssl.nn.distributed import all_gather
 from skssl.nn.heads import MLP
 from skssl.training.objective import Batch, Objective
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class RotationDecoupling(Bank):
+class RotationDecoupling(MemoryBankMethod):
     """Rotation feature decoupling: half of the features predicts rotation, half discriminates images whatever it is.
 
     All four turns of an image are in the same batch, so that a step's batch has four times `batch_size` images. The

@@ -89,5 +89,5 @@ class SimCLR(SSLTransformer):
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
         z1, z2 = net.project(batch.views)  # BatchNorm sees both views at once
-        y = None if batch.target is None else all_gather(batch.target)
+        y = None if batch.labels is None else all_gather(batch.labels)
         return {"nt_xent": nt_xent(all_gather(z1), all_gather(z2), self.temperature, y)}

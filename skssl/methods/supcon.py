@@ -86,12 +86,12 @@ class SupCon(SSLTransformer):
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
         z = torch.stack(net.project(batch.views), dim=1)  # (n, views, d)
-        assert batch.target is not None  # this method uses labels
-        return {"sup_con": sup_con(all_gather(z), all_gather(batch.target), self.temperature)}
+        assert batch.labels is not None  # this method uses labels
+        return {"sup_con": sup_con(all_gather(z), all_gather(batch.labels), self.temperature)}
 
-    def _target(self, y: Any, images: Images) -> Tensor | None:
+    def _encode_labels(self, y: Any, images: Images) -> Tensor | None:
         """Corrupt the same classes in the same way whenever training goes on."""
-        target = super()._target(y, images)
+        target = super()._encode_labels(y, images)
         assert target is not None  # this method uses labels
         return corrupt(target, self.label_noise, np.random.default_rng(self.net_.seed))
 

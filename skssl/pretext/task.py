@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sklearn.base import BaseEstimator
 from torch import Tensor
+
+from skssl.storage.registry import register
 
 if TYPE_CHECKING:
     from skssl.training.objective import Batch, Objective
@@ -20,6 +22,11 @@ class Task(BaseEstimator):
     name: ClassVar[str]
     #: Whether the loss is that of views, and not of what is cut from the images themselves.
     reads_views: ClassVar[bool] = True
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Register the task, so that saved files may name it."""
+        super().__init_subclass__(**kwargs)
+        register("object")(cls)
 
     def validate(self) -> None:
         """Refuse parameters that are out of range.

@@ -14,7 +14,7 @@ from sklearn.utils._param_validation import Interval
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from skssl.probes.probe import Probe
+from skssl.probes.base import Probe
 from skssl.probes.protocols import KNN, KNN_DEFAULTS
 
 BANK_ROWS = 16384  # training rows that one block of queries is compared with at a time

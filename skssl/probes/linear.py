@@ -22,10 +22,10 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from skssl.augment.augmentation import Augmentation
-from skssl.probes.descent import SCHEDULES, AsTheyAre, Draw, Heads, augmentation_for, augmented, train
+from skssl.probes.base import Probe
 from skssl.probes.lbfgs import SoftmaxRegression
-from skssl.probes.probe import Probe
 from skssl.probes.protocols import LINEAR, LINEAR_DEFAULTS
+from skssl.probes.sgd import SCHEDULES, AsTheyAre, Draw, Heads, augmentation_for, augmented, train
 
 HEADS = 16  # candidates that are trained at once
 

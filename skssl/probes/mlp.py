@@ -15,8 +15,8 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from skssl.augment.augmentation import Augmentation
 from skssl.nn.heads import MLP
-from skssl.probes.descent import SCHEDULES, AsTheyAre, augmentation_for, augmented, train
-from skssl.probes.probe import Probe
+from skssl.probes.base import Probe
+from skssl.probes.sgd import SCHEDULES, AsTheyAre, augmentation_for, augmented, train
 
 PREDICTED = 8192  # samples that are predicted at a time
 

@@ -85,7 +85,7 @@ class StepGraph:
     @staticmethod
     def _places(batch: Batch) -> dict[str, Tensor]:
         """What differs from one batch to the next, by name."""
-        places = {"images": batch.images, "index": batch.index, "target": batch.target}
+        places = {"images": batch.images, "index": batch.index, "labels": batch.labels}
         return {name: value for name, value in places.items() if value is not None}
 
     def _try(self, batch: Batch) -> None:
@@ -103,7 +103,7 @@ class StepGraph:
         """Record a step without taking it."""
         copies = {name: value.clone() for name, value in self._places(batch).items()}
         images, index, draws = copies["images"], copies["index"], cast("torch.Generator", batch.generator)
-        self.batch = replace(batch, images=images, views=[], index=index, target=copies.get("target"), made={})
+        self.batch = replace(batch, images=images, views=[], index=index, labels=copies.get("labels"), made={})
 
         def whole() -> None:
             self.batch.views = self.loader.views(images, draws, index)

@@ -29,7 +29,7 @@ class Batch:
         Their augmented and normalised views.
     index : int64 Tensor of shape (n,)
         Which images of the training set they are.
-    target : int64 Tensor of shape (n,), optional
+    labels : int64 Tensor of shape (n,), optional
         Their classes, -1 where unknown; None unless the method uses labels.
     generator : torch.Generator, optional
         Where further augmentation draws from, on the device; of tasks that augment by themselves.
@@ -40,7 +40,7 @@ class Batch:
     images: Tensor
     views: list[Tensor]
     index: Tensor
-    target: Tensor | None = None
+    labels: Tensor | None = None
     generator: torch.Generator | None = None
     made: dict[str, Tensor] = field(default_factory=dict)
 

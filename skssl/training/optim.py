@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from skssl.errors import pick
+from skssl.storage.registry import register
 
 
+@register("optimizer")
 class LARS(Optimizer):
     r"""Momentum SGD whose steps are scaled, layer by layer, to the size of the weights.
 
@@ -108,6 +110,7 @@ class LARS(Optimizer):
         return loss
 
 
+@register("optimizer")
 class LARC(Optimizer):
     r"""Momentum SGD whose gradients are scaled to the size of the weights: another rule that goes by the name of LARS.
 

@@ -42,11 +42,11 @@ if TYPE_CHECKING:
 
 def _cross_entropy(net: Objective, batch: Batch) -> dict[str, Tensor]:
     """Compute the cross-entropy of labelled images, and how many are classified correctly."""
-    assert batch.target is not None
+    assert batch.labels is not None
     logits = net.head(net.encoder(batch.views[0])).float()
     return {
-        "cross_entropy": F.cross_entropy(logits, batch.target),
-        "accuracy": (logits.argmax(1) == batch.target).float().mean(),
+        "cross_entropy": F.cross_entropy(logits, batch.labels),
+        "accuracy": (logits.argmax(1) == batch.labels).float().mean(),
     }
 
 

@@ -39,8 +39,8 @@ def _distillation(net: Objective, batch: Batch, *, temperature: float, alpha: fl
         taught = net.teacher(view).float()
     soft = F.cross_entropy(logits / temperature, (taught / temperature).softmax(1))
     found = {"distillation": alpha * soft, "agreement": (logits.argmax(1) == taught.argmax(1)).float().mean()}
-    if alpha < 1 and batch.target is not None:
-        known = F.cross_entropy(logits, batch.target, ignore_index=-1, reduction="sum") / len(logits)
+    if alpha < 1 and batch.labels is not None:
+        known = F.cross_entropy(logits, batch.labels, ignore_index=-1, reduction="sum") / len(logits)
         found["cross_entropy"] = (1 - alpha) * known
     return found
 

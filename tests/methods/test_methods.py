@@ -12,7 +12,7 @@ from torch import nn
 import skssl
 import skssl.datasets
 from skssl import losses
-from skssl.methods.momentum import Momentum
+from skssl.methods.momentum import MomentumMethod
 from skssl.nn.momentum import cosine_schedule
 from skssl.pretext.rotation import mislabel
 
@@ -110,7 +110,7 @@ def both(net):
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "constant"])
-@pytest.mark.parametrize("method", [method for method in QUICK if issubclass(method, Momentum)])
+@pytest.mark.parametrize("method", [method for method in QUICK if issubclass(method, MomentumMethod)])
 def test_the_copy_follows_the_trained_network_step_by_step(method, schedule, X):
     look = Look(both)
     quick(method, epochs=3, ema_momentum=0.7, ema_schedule=schedule, lr=0.1, warmup_epochs=0, callbacks=[look]).fit(X)

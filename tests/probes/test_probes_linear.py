@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 import skssl.probes.lbfgs
 from skssl import LinearProbe, MLPProbe
-from skssl.probes import descent
+from skssl.probes import sgd
 
 SGD = {"solver": "sgd", "epochs": 5, "batch_size": 32, "device": "cpu"}
 
@@ -315,16 +315,16 @@ def several(solver, **params):
     """Train heads with several rates and penalties at once, and one by one, and return both."""
     X, y = features(n=97)
     lr, decay = [0.1, 0.5, 2.0], [0.0, 0.01, 0.1]
-    draw, target = descent.AsTheyAre(X, torch.device("cpu")), torch.from_numpy(y)
+    draw, target = sgd.AsTheyAre(X, torch.device("cpu")), torch.from_numpy(y)
     how = {"epochs": 4, "batch_size": 32, "momentum": 0.9, "nesterov": False, "schedule": "cosine", "seed": 3}
     how |= {"solver": solver, "verbose": 0, **params}
 
     def heads(some):
         def make(width):
-            return descent.Heads(torch.nn.Linear(width, 3), len(some))
+            return sgd.Heads(torch.nn.Linear(width, 3), len(some))
 
         rates = {"lr": [lr[i] for i in some], "weight_decay": [decay[i] for i in some]}
-        return descent.train(make, draw, torch.arange(97), target, **rates, **how)
+        return sgd.train(make, draw, torch.arange(97), target, **rates, **how)
 
     return heads([0, 1, 2]), [heads([i]) for i in range(3)]
 
@@ -343,8 +343,8 @@ class Graphs:
 
     def __init__(self, monkeypatch, fails=False):
         self.captured, self.replayed, self.fails = [], 0, fails
-        monkeypatch.setattr(descent, "CAPTURED", {"cpu"})
-        monkeypatch.setattr(descent, "_capture", self.capture)
+        monkeypatch.setattr(sgd, "CAPTURED", {"cpu"})
+        monkeypatch.setattr(sgd, "_capture", self.capture)
 
     def capture(self, function, inputs):
         if self.fails:
@@ -364,7 +364,7 @@ def test_steps_in_graphs_are_the_steps_one_by_one(probe, n, monkeypatch):
     X, y = features(n=n)
     probe = clone(probe).set_params(batch_size=32, random_state=0, device="cpu")
     expected = clone(probe).fit(X, y).predict_proba(X)
-    monkeypatch.setattr(descent, "AT_ONCE", 4)
+    monkeypatch.setattr(sgd, "AT_ONCE", 4)
     graphs = Graphs(monkeypatch)
     np.testing.assert_array_equal(clone(probe).fit(X, y).predict_proba(X), expected)
     assert graphs.captured
@@ -393,9 +393,9 @@ def test_graphs_on_a_gpu_train_as_a_cpu_does(probe, solver, monkeypatch):
     X, y = features(n=385)
     probe = clone(probe).set_params(batch_size=32, random_state=0, device="cuda")
     probe.set_params(**({"solver": solver} if isinstance(probe, LinearProbe) else {}))
-    monkeypatch.setattr(descent, "AT_ONCE", 4)
+    monkeypatch.setattr(sgd, "AT_ONCE", 4)
     found = clone(probe).fit(X, y).predict_proba(X)  # a graph that cannot be made would warn
     expected = clone(probe).set_params(device="cpu").fit(X, y).predict_proba(X)
     np.testing.assert_allclose(found, expected, atol=1e-3)
-    monkeypatch.setattr(descent, "CAPTURED", set())
+    monkeypatch.setattr(sgd, "CAPTURED", set())
     np.testing.assert_allclose(clone(probe).fit(X, y).predict_proba(X), found, atol=1e-5)

@@ -44,7 +44,7 @@ class Probing(SSLTransformer):
         net.frozen = torch.nn.Linear(8, 8)
 
     def losses(self, net, batch):
-        target = None if batch.target is None else batch.target.tolist()
+        target = None if batch.labels is None else batch.labels.tolist()
         self.seen.append(("losses", batch.index.tolist(), target, [tuple(view.shape[1:]) for view in batch.views]))
         z = torch.stack(net.project(batch.views))
         return {"square": net.frozen(z).square().mean()}

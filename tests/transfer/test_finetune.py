@@ -171,7 +171,7 @@ def test_only_labelled_images_count(encoder, X, y, few, monkeypatch):
     assert len(seen) == 2, "24 labels, batches of 16"
     for batch in seen:
         images = ((batch.views[0] * std + mean) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
-        assert [known[image.tobytes()] for image in images] == classes[batch.target].tolist()
+        assert [known[image.tobytes()] for image in images] == classes[batch.labels].tolist()
 
 
 def test_labels_of_the_others_do_not_matter_nor_do_the_others(encoder, X, few):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skssl.losses import info_nce
-from skssl.methods.momentum import Momentum
+from skssl.methods.momentum import MomentumMethod
 from skssl.nn.batchnorm import run_with_split_batchnorm
 from skssl.nn.distributed import all_gather, local_rows, n_processes, shared_randperm
 from skssl.nn.heads import MLP
@@ -22,7 +22,7 @@ from skssl.training.objective import Objective
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Queued(Momentum):
+class QueueMethod(MomentumMethod):
     """Contrast queries with the keys of a momentum copy and a queue of past keys; abstract."""
 
     proj_dim: int = 128
@@ -68,7 +68,7 @@ class Queued(Momentum):
         net.queue = self.queue(n_samples)
 
     def outputs(self, parts: Iterable[nn.Module], images: Tensor) -> tuple[Tensor, ...]:
-        """Run what `followed` names, of the net or of its copy; the first output is the embedding."""
+        """Run what `ema_modules` names, of the net or of its copy; the first output is the embedding."""
         encoder, projector = parts
         return (projector(encoder(images)),)
 

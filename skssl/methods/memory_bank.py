@@ -16,7 +16,7 @@ from skssl.training.objective import Objective
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Bank(SSLTransformer):
+class MemoryBankMethod(SSLTransformer):
     """A method that compares one view of an image with a memory of every image; abstract."""
 
     n_negatives: int = 4096
