@@ -124,9 +124,9 @@ def protocol(job: str, device: str, repeats: int) -> dict[str, Any]:
     (seconds,), (model,) = best_times([lambda: clone(probe).fit(X, y)], repeats)
     row = {"seconds": seconds, "steps": model.n_iter_ * math.ceil(len(X) / _setting(probe, "batch_size"))}
     row |= {"accuracy": model.score(X_test, y_test)}
-    if torch.device(device).type in sgd.CAPTURED:
+    if torch.device(device).type in sgd.GRAPH_DEVICES:
         short = clone(probe).set_params(epochs=_setting(probe, "epochs") // 10)
-        with mock.patch.object(sgd, "CAPTURED", set()):
+        with mock.patch.object(sgd, "GRAPH_DEVICES", set()):
             (eager,), _ = best_times([lambda: clone(short).fit(X, y)], 1)
         row |= {"eager_seconds": 10 * eager}
     return row

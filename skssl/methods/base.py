@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import pandas as pd
 from skssl.images.labels import encode_labels
 from skssl.methods.docstrings import add_shared
+from skssl.methods.settings import Settings
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -145,8 +146,8 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     checkpoint_every: Any = "10 min"
     verbose: int = 0
 
-    #: What None stands for. ``lr`` is for 256 images a step, ``warmup`` a share of the epochs, ``aux_weight`` by task.
-    paper: ClassVar[dict[str, Any]] = {}
+    #: Values of the parameters that are None.
+    default_settings: ClassVar[Settings]
     #: Whether views may differ in size and number.
     multi_crop: ClassVar[bool] = False
     #: Whether the net keeps something for every training image, such as a memory bank.
@@ -466,7 +467,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
                 )
 
     def setting(self, name: str) -> Any:
-        """Return a parameter, or the paper's value where it is None.
+        """Return a parameter's value, or the method's default setting if it is None.
 
         Parameters
         ----------
@@ -488,10 +489,10 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         if value is not None:
             return value
         if name == "lr":
-            return self.paper["lr"] * self.batch_size / 256
+            return self.default_settings.lr * self.batch_size / 256
         if name == "warmup_epochs":
-            return self.paper["warmup"] * self.epochs
-        return self.paper[name]
+            return self.default_settings.warmup * self.epochs
+        return getattr(self.default_settings, name)
 
     def _read(self, X: Any, *, reset: bool, on_bad_image: str = "raise") -> Images:
         """Turn X into images of the shape and the range that the estimator was fitted to."""
@@ -527,7 +528,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         for name, task in tasks.items():
             task.validate()
             weight = weights.get(name) if isinstance(weights, dict) else weights
-            found[name] = task, float(self.paper["aux_weight"] if weight is None else weight)
+            found[name] = task, float(self.default_settings.aux_weight if weight is None else weight)
         return found
 
     def _make_trainer(self, images: Images) -> Trainer:

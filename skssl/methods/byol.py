@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from sklearn.utils._param_validation import Interval
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from skssl.losses import byol_loss
 from skssl.methods.momentum import MomentumMethod
+from skssl.methods.settings import Settings
 from skssl.methods.siamese import Siamese
 from skssl.methods.simsiam import SimSiam
 from skssl.nn.heads import MLP
@@ -83,15 +84,15 @@ class BYOL(MomentumSiamese):
     proj_dim: int = 256
     pred_dim: int = 4096
 
-    paper: ClassVar[dict[str, Any]] = {
-        "augment": "byol",
-        "optimizer": "sgd",
-        "lr": 0.1,
-        "weight_decay": 5e-4,
-        "schedule": "cosine",
-        "warmup": 0.05,
-        "aux_weight": 5.0,
-    }
+    default_settings: ClassVar[Settings] = Settings(
+        augment="byol",
+        optimizer="sgd",
+        lr=0.1,
+        weight_decay=5e-4,
+        schedule="cosine",
+        warmup=0.05,
+        aux_weight=5.0,
+    )
     _parameter_constraints: ClassVar[dict] = {"hidden_dim": [Interval(Integral, 1, None, closed="left")]}
 
     def heads(self, dim: int) -> tuple[nn.Module, nn.Module]:
@@ -148,5 +149,5 @@ class BYOLGSG(MomentumSiamese):
     stop_gradient: str = "guided"
     ema_schedule: str = "constant"
 
-    paper: ClassVar[dict[str, Any]] = {**SimSiam.paper, "augment": "gsg-cifar10"}
+    default_settings: ClassVar[Settings] = replace(SimSiam.default_settings, augment="gsg-cifar10")
     constant: ClassVar[tuple[str, ...]] = ("predictor",)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from skssl.methods.pretext import PretextMethod
+from skssl.methods.settings import Settings
 from skssl.pretext.colorization import ColorizationTask
 
 
@@ -49,11 +50,11 @@ class Colorization(PretextMethod):
     crop_scale: tuple[float, float] = (0.3, 1.0)
 
     task_class: ClassVar[Any] = ColorizationTask
-    paper: ClassVar[dict[str, Any]] = {
-        **PretextMethod.paper,
-        "optimizer": "adamw",
-        "lr": 1e-3,
-        "weight_decay": 1e-3,
-        "schedule": "cosine",
-    }
+    default_settings: ClassVar[Settings] = replace(
+        PretextMethod.default_settings,
+        optimizer="adamw",
+        lr=1e-3,
+        weight_decay=1e-3,
+        schedule="cosine",
+    )
     _parameter_constraints: ClassVar[dict] = ColorizationTask._parameter_constraints

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from skssl.methods.pretext import PretextMethod
+from skssl.methods.settings import Settings
 from skssl.pretext.inpainting import ContextEncoderTask
 
 
@@ -42,11 +43,11 @@ class ContextEncoder(PretextMethod):
     margin_weight: float = 10.0
 
     task_class: ClassVar[Any] = ContextEncoderTask
-    paper: ClassVar[dict[str, Any]] = {
-        **PretextMethod.paper,
-        "optimizer": "adamw",
-        "lr": 1e-3,
-        "weight_decay": 1e-3,
-        "schedule": "cosine",
-    }
+    default_settings: ClassVar[Settings] = replace(
+        PretextMethod.default_settings,
+        optimizer="adamw",
+        lr=1e-3,
+        weight_decay=1e-3,
+        schedule="cosine",
+    )
     _parameter_constraints: ClassVar[dict] = ContextEncoderTask._parameter_constraints

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from sklearn.utils._param_validation import Interval
@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from skssl.augment.augmentation import Augmentation
 from skssl.backbones import adapt_channels
 from skssl.methods.base import SSLTransformer
-from skssl.nn.clusters import balanced_sample, k_means
+from skssl.methods.settings import Settings
+from skssl.nn.clusters import k_means
 from skssl.training.objective import Batch, Objective
 
 
@@ -76,15 +77,15 @@ class DeepCluster(SSLTransformer):
     kmeans_iterations: int = 20
     sobel: bool = True
 
-    paper: ClassVar[dict[str, Any]] = {
-        "augment": Augmentation(jitter=0.0, gray=0.0),
-        "optimizer": "sgd",
-        "lr": 0.8,
-        "weight_decay": 1e-5,
-        "schedule": "constant",
-        "warmup": 0.0,
-        "aux_weight": 1.0,
-    }
+    default_settings: ClassVar[Settings] = Settings(
+        augment=Augmentation(jitter=0.0, gray=0.0),
+        optimizer="sgd",
+        lr=0.8,
+        weight_decay=1e-5,
+        schedule="constant",
+        warmup=0.0,
+        aux_weight=1.0,
+    )
     per_image: ClassVar[bool] = True
     renewed: ClassVar[tuple[str, ...]] = ("top_layer",)
     _parameter_constraints: ClassVar[dict] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from sklearn.utils._param_validation import Interval
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from skssl.augment.presets import MultiCrop
 from skssl.losses import dino, prototype_scores
 from skssl.methods.momentum import MomentumMethod
+from skssl.methods.settings import Settings
 from skssl.nn.distributed import all_reduce_mean
 from skssl.nn.heads import MLP
 from skssl.training.objective import Batch, Objective
@@ -88,15 +89,15 @@ class DINO(MomentumMethod):
     clip_grad: float | None = 3.0
     ema_schedule: str = "cosine"
 
-    paper: ClassVar[dict[str, Any]] = {
-        "augment": "byol",
-        "optimizer": "sgd",
-        "lr": 0.3,
-        "weight_decay": 1e-4,
-        "schedule": "cosine",
-        "warmup": 0.1,
-        "aux_weight": 1.0,
-    }
+    default_settings: ClassVar[Settings] = Settings(
+        augment="byol",
+        optimizer="sgd",
+        lr=0.3,
+        weight_decay=1e-4,
+        schedule="cosine",
+        warmup=0.1,
+        aux_weight=1.0,
+    )
     multi_crop: ClassVar[bool] = True
     ema_modules: ClassVar[tuple[str, ...]] = ("encoder", "projector", "prototypes")
     _parameter_constraints: ClassVar[dict] = {

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from skssl.losses import byol_loss, full_precision
 from skssl.methods.momentum import MomentumMethod
+from skssl.methods.settings import Settings
 from skssl.nn.distributed import all_reduce_mean
 from skssl.nn.heads import MLP
 from skssl.training.objective import Batch, Objective
@@ -69,15 +70,15 @@ class DirectPred(MomentumMethod):
     proj_dim: int = 128
     ema_momentum: float = 0.996
 
-    paper: ClassVar[dict[str, Any]] = {
-        "augment": "simclr",
-        "optimizer": "sgd",
-        "lr": 0.06,
-        "weight_decay": 4e-4,
-        "schedule": "constant",
-        "warmup": 0.0,
-        "aux_weight": 5.0,
-    }
+    default_settings: ClassVar[Settings] = Settings(
+        augment="simclr",
+        optimizer="sgd",
+        lr=0.06,
+        weight_decay=4e-4,
+        schedule="constant",
+        warmup=0.0,
+        aux_weight=5.0,
+    )
     _parameter_constraints: ClassVar[dict] = {
         "direct": [StrOptions({"pred", "copy"})],
         "freq": [Interval(Integral, 1, None, closed="left")],

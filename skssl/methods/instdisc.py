@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from sklearn.utils._param_validation import StrOptions
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skssl.methods.memory_bank import MemoryBankMethod
+from skssl.methods.settings import Settings
 from skssl.training.objective import Batch, Objective
 
 
@@ -55,15 +56,15 @@ class InstDisc(MemoryBankMethod):
     loss: str = "nce"
     temperature: float = 0.1
 
-    paper: ClassVar[dict[str, Any]] = {
-        "augment": "instdisc",
-        "optimizer": "sgd",
-        "lr": 0.06,
-        "weight_decay": 5e-4,
-        "schedule": "step",
-        "warmup": 0.0,
-        "aux_weight": 1.0,
-    }
+    default_settings: ClassVar[Settings] = Settings(
+        augment="instdisc",
+        optimizer="sgd",
+        lr=0.06,
+        weight_decay=5e-4,
+        schedule="step",
+        warmup=0.0,
+        aux_weight=1.0,
+    )
     _parameter_constraints: ClassVar[dict] = {"loss": [StrOptions({"nce", "softmax"})]}
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102

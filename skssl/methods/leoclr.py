@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from sklearn.utils._param_validation import StrOptions
 from torch import Tensor
 
 from skssl.losses import nt_xent
 from skssl.methods.queue import QueueMethod
+from skssl.methods.settings import Settings
 from skssl.nn.distributed import all_gather
 from skssl.training.objective import Batch, Objective
 
@@ -63,7 +64,7 @@ class LeOCLR(QueueMethod):
 
     encoder: str = "momentum"
 
-    paper: ClassVar[dict[str, Any]] = {**QueueMethod.paper, "augment": "leoclr"}
+    default_settings: ClassVar[Settings] = replace(QueueMethod.default_settings, augment="leoclr")
     _parameter_constraints: ClassVar[dict] = {"encoder": [StrOptions({"momentum", "end-to-end"})]}
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from sklearn.base import clone
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from skssl.augment.augmentation import Augmentation
 from skssl.augment.presets import as_augmentations
 from skssl.methods.memory_bank import MemoryBankMethod
+from skssl.methods.settings import Settings
 from skssl.pretext.tiles import cut_tiles, encode_tiles
 from skssl.training.objective import Batch, Objective
 
@@ -67,15 +68,15 @@ class PIRL(MemoryBankMethod):
     temperature: float = 0.07
     tile_size: int | None = None
 
-    paper: ClassVar[dict[str, Any]] = {
-        "augment": "pirl",
-        "optimizer": "sgd",
-        "lr": 0.03,
-        "weight_decay": 1e-4,
-        "schedule": "cosine",
-        "warmup": 0.0,
-        "aux_weight": 1.0,
-    }
+    default_settings: ClassVar[Settings] = Settings(
+        augment="pirl",
+        optimizer="sgd",
+        lr=0.03,
+        weight_decay=1e-4,
+        schedule="cosine",
+        warmup=0.0,
+        aux_weight=1.0,
+    )
     _parameter_constraints: ClassVar[dict] = {
         "image_weight": [Interval(Real, 0, 1, closed="both")],
         "tile_size": [Interval(Integral, 1, None, closed="left"), None],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from sklearn.utils._param_validation import Interval
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from skssl.losses import info_nce
 from skssl.methods.momentum import MomentumMethod
+from skssl.methods.settings import Settings
 from skssl.nn.batchnorm import run_with_split_batchnorm
 from skssl.nn.distributed import all_gather, local_rows, n_processes, shared_randperm
 from skssl.nn.heads import MLP
@@ -31,15 +32,15 @@ class QueueMethod(MomentumMethod):
     queue_size: int = 4096
     bn_splits: int = 8
 
-    paper: ClassVar[dict[str, Any]] = {
-        "augment": "moco",
-        "optimizer": "sgd",
-        "lr": 0.03,
-        "weight_decay": 5e-4,
-        "schedule": "epoch_cosine",
-        "warmup": 0.0,
-        "aux_weight": 1.0,
-    }
+    default_settings: ClassVar[Settings] = Settings(
+        augment="moco",
+        optimizer="sgd",
+        lr=0.03,
+        weight_decay=5e-4,
+        schedule="epoch_cosine",
+        warmup=0.0,
+        aux_weight=1.0,
+    )
     _parameter_constraints: ClassVar[dict] = {
         "proj_dim": [Interval(Integral, 1, None, closed="left")],
         "proj_layers": [Interval(Integral, 1, 100, closed="both")],

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from skssl.augment.geometry import rotate_quarter
 from skssl.losses import nt_xent
 from skssl.methods.memory_bank import MemoryBankMethod
+from skssl.methods.settings import Settings
 from skssl.nn.distributed import all_gather
 from skssl.nn.heads import MLP
 from skssl.training.objective import Batch, Objective
@@ -75,15 +76,15 @@ class RotationDecoupling(MemoryBankMethod):
     pu_weights: Any = None
     pu_start: float = 6 / 7
 
-    paper: ClassVar[dict[str, Any]] = {
-        "augment": "rotnet",
-        "optimizer": "sgd",
-        "lr": 0.02,
-        "weight_decay": 5e-4,
-        "schedule": "step",
-        "warmup": 0.0,
-        "aux_weight": 1.0,
-    }
+    default_settings: ClassVar[Settings] = Settings(
+        augment="rotnet",
+        optimizer="sgd",
+        lr=0.02,
+        weight_decay=5e-4,
+        schedule="step",
+        warmup=0.0,
+        aux_weight=1.0,
+    )
     _parameter_constraints: ClassVar[dict] = {
         "loss": [StrOptions({"nce", "nt_xent"})],
         "temperature": [Interval(Real, 0, None, closed="neither"), None],

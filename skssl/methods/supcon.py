@@ -14,6 +14,7 @@ from torch import Tensor
 from skssl.images import Images
 from skssl.losses import sup_con
 from skssl.methods.base import SSLTransformer
+from skssl.methods.settings import Settings
 from skssl.nn.distributed import all_gather
 from skssl.nn.heads import MLP
 from skssl.training.objective import Batch, Objective
@@ -60,15 +61,15 @@ class SupCon(SSLTransformer):
     hidden_dim: int | None = None
     label_noise: float = 0.0
 
-    paper: ClassVar[dict[str, Any]] = {
-        "augment": "simsiam",  # on small images: crops of at least a fifth, and SimCLR's colours
-        "optimizer": "sgd",
-        "lr": 0.18,
-        "weight_decay": 1e-4,
-        "schedule": "cosine",
-        "warmup": 0.01,
-        "aux_weight": 1.0,
-    }
+    default_settings: ClassVar[Settings] = Settings(
+        augment="simsiam",  # on small images: crops of at least a fifth, and SimCLR's colours
+        optimizer="sgd",
+        lr=0.18,
+        weight_decay=1e-4,
+        schedule="cosine",
+        warmup=0.01,
+        aux_weight=1.0,
+    )
     _parameter_constraints: ClassVar[dict] = {
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "proj_dim": [Interval(Integral, 1, None, closed="left")],

@@ -1,9 +1,10 @@
-"""The one loop that trains a probe step by step, on features as they are or on those of images augmented anew."""
+"""Train the head of a probe by SGD, on fixed features or on the features of augmented images."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,106 +19,102 @@ from skssl.images import Images
 from skssl.probes.encoders import Encoder
 from skssl.training import optim
 from skssl.training.encoding import at_a_time
-from skssl.training.optim import larc_gradient
+from skssl.training.graphs import capture
+from skssl.training.optim import larc_gradient, step_decay
 
-CAPTURED = {"cuda"}  # types of devices that have graphs
-AT_ONCE = 256  # steps that a graph holds at most
+GRAPH_DEVICES = {"cuda"}  # types of devices that support graphs
+STEPS_PER_GRAPH = 256  # at most
 
-Draw = Callable[[Tensor, torch.Generator], Tensor]  # from sample numbers (b,) to features (b, d)
+#: Maps sample indices (b,) and a generator to features (b, d).
+FeatureSource = Callable[[Tensor, torch.Generator], Tensor]
+
+#: "multistep" is MoCo's schedule: a tenth at epochs 60 and 80 of 100. "steps" is its name in version 0.1.0.
+SCHEDULES: dict[str, Callable[[float, float], float]] = {
+    **{name: optim.SCHEDULES[name] for name in ("constant", "cosine", "epoch_cosine")},
+    **dict.fromkeys(("multistep", "steps"), partial(step_decay, (0.6, 0.8), 0.1)),
+}
 
 
-def _steps(progress: float, epoch: float) -> float:
-    """Fall to a tenth at 60 % of the training and again at 80 % (MoCo's epochs 60 and 80 of 100)."""
-    return 0.1 ** sum(progress >= drop for drop in (0.6, 0.8))
-
-
-SCHEDULES = {name: optim.SCHEDULES[name] for name in ("constant", "cosine", "epoch_cosine")} | {"steps": _steps}
-
-
-def augmentation_for(encoder: Encoder | None, augment: Any, shape: tuple[int, int, int]) -> Augmentation | None:
-    """Tell the augmentation of a probe's training images, if there is one.
+def resolve_augmentation(encoder: Encoder | None, augment: Any, shape: tuple[int, int, int]) -> Augmentation | None:
+    """Return the augmentation of a probe's training images.
 
     Parameters
     ----------
     encoder : Encoder or None
-        The encoder; without one there is nothing to augment.
+        The encoder. Features without an encoder are not augmented.
     augment : str, Augmentation or None
-        What the user or the protocol says; of a preset with several views the first counts.
+        The setting of the user or the protocol. The first view of a preset is used.
     shape : tuple of int
         Channels, height and width of the images.
 
     Returns
     -------
     Augmentation or None
-        None where there is none.
+        None if the images are not augmented.
     """
     if encoder is None or augment in (None, "none"):
         return None
     return as_augmentations(augment, max(shape[1:]))[0]
 
 
-class AsTheyAre:
-    """Draw features without change.
+class FixedFeatures:
+    """Features that are the same in every epoch.
 
     Parameters
     ----------
     features : ndarray of shape (n, d)
         The features.
     device : torch.device
-        Where they are wanted.
+        The device of the training.
     """
 
     def __init__(self, features: np.ndarray, device: torch.device) -> None:
         self.features = torch.tensor(features, dtype=torch.float32, device=device)
 
-    def __call__(self, rows: Tensor, draws: torch.Generator) -> Tensor:
-        """Draw, from int64 numbers (b,) and a generator, which is not used, float32 features (b, d)."""
-        return self.features.index_select(0, rows)
+    def __call__(self, index: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the float32 features (b, d) of the samples at int64 indices (b,); the generator is not used."""
+        return self.features.index_select(0, index)
 
 
-def augmented(images: Images, encoder: Encoder, augment: Augmentation) -> Draw:
-    """Draw the features of images that are augmented anew every time; nothing in the encoder moves.
+class AugmentedFeatures:
+    """Features of images that are augmented anew each time; the encoder does not change.
 
     Parameters
     ----------
     images : Images
         The images.
     encoder : Encoder
-        The encoder, which is put in evaluation mode.
+        The encoder, used in evaluation mode.
     augment : Augmentation
-        The augmentation, of which a copy with the encoder's mean and deviation is taken.
-
-    Returns
-    -------
-    callable
-        From int64 numbers (b,) and a generator to float32 features (b, d), all on the encoder's device.
+        The augmentation. A copy is used, with the mean and the standard deviation of the encoder.
 
     Raises
     ------
     ValueError
-        If saliency maps are of another number than the images.
+        If the number of saliency maps is not that of the images.
     """
-    (view,) = encoder.augmentations(augment, max(images.shape[1:]), len(images))
-    images = images.to(encoder.device)
+
+    def __init__(self, images: Images, encoder: Encoder, augment: Augmentation) -> None:
+        (self.view,) = encoder.augmentations(augment, max(images.shape[1:]), len(images))
+        self.images, self.encoder = images.to(encoder.device), encoder
 
     @torch.no_grad()
-    def draw(rows: Tensor, draws: torch.Generator) -> Tensor:
-        encoder.module.eval()
-        parts = rows.split(at_a_time(images.shape, encoder.device))
-        return torch.cat([encoder.module(view(images.read(part), draws, part)).float() for part in parts])
+    def __call__(self, index: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the float32 features (b, d) of augmented images at int64 indices (b,), on the encoder's device."""
+        module = self.encoder.module.eval()
+        parts = index.split(at_a_time(self.images.shape, self.encoder.device))
+        return torch.cat([module(self.view(self.images.read(part), generator, part)).float() for part in parts])
 
-    return draw
 
-
-class Heads(nn.Module):
-    """Linear layers side by side, that start alike and are trained at once.
+class LinearHeads(nn.Module):
+    """Linear layers that are trained side by side from the same initial weights.
 
     Parameters
     ----------
     layer : torch.nn.Linear
-        What each of them starts as.
+        The initial weights of each head.
     n_heads : int
-        How many.
+        The number of heads.
     """
 
     def __init__(self, layer: nn.Linear, n_heads: int) -> None:
@@ -130,10 +127,10 @@ class Heads(nn.Module):
         return F.linear(x, self.weight.flatten(0, 1), self.bias.flatten()).unflatten(1, self.bias.shape)
 
 
-def train(
-    make: Callable[[int], nn.Module],
-    draw: Draw,
-    rows: Tensor,
+def train_head(
+    make_head: Callable[[int], nn.Module],
+    features: FeatureSource,
+    index: Tensor,
     target: Tensor,
     *,
     solver: str = "sgd",
@@ -147,30 +144,31 @@ def train(
     seed: int,
     verbose: int,
 ) -> nn.Module:
-    """Make a head, or `Heads`, and minimise its cross-entropy.
+    """Make a head and minimise its cross-entropy.
 
-    On CUDA the steps on features as they are run as CUDA graphs: the host, which could not launch that many small
-    kernels fast enough, starts hundreds of steps at once.
+    On CUDA the steps on fixed features run as CUDA graphs of up to 256 steps. Launched one by one, their small kernels
+    would wait for the host.
 
     Parameters
     ----------
-    make : callable
-        From the features' width to a head, which maps features (b, d) to logits (b, n_classes), or to `Heads`; it may
-        draw from the global generator.
-    draw : callable
-        From sample numbers and a generator to features.
-    rows : int64 Tensor of shape (n,)
-        Which samples to train on, on the CPU.
+    make_head : callable
+        Maps the number of features to a head: a module from features (b, d) to logits (b, n_classes), or `LinearHeads`.
+        It may draw from the global generator.
+    features : callable
+        Maps sample indices and a generator to features.
+    index : int64 Tensor of shape (n,)
+        The indices of the training samples, on the CPU.
     target : int64 Tensor
-        The class of every sample, on the device that computes, which is also that of what `draw` is given.
+        The class of every sample. Its device is that of the training and of the indices given to `features`.
     solver : {"sgd", "larc"}, default="sgd"
         The optimiser.
     epochs, batch_size, momentum, nesterov, schedule
         As in the probes.
     lr, weight_decay : sequences of float
-        One for each of the heads. Weight decay is that of all parameters with more than one axis.
+        One value for each head. Only parameters with more than one axis are decayed.
     seed : int
-        Of the head, the order of the samples and the augmentation. The global random state is left as it was.
+        The seed of the initial weights, the order of the samples and the augmentation. The global random state is
+        restored.
     verbose : int
         Whether to show a progress bar.
 
@@ -182,136 +180,142 @@ def train(
     Raises
     ------
     ValueError
-        If the parameters are not finite in the end.
+        If the final parameters are not finite.
     """
     device = target.device
     seeds = [int(state) for state in np.random.SeedSequence(seed).generate_state(2)]
-    order, draws = torch.Generator().manual_seed(seed), torch.Generator(device).manual_seed(seeds[0])
-    width = draw(rows[:1].to(device), torch.Generator(device)).shape[1]
+    order, generator = torch.Generator().manual_seed(seed), torch.Generator(device).manual_seed(seeds[0])
+    n_features = features(index[:1].to(device), torch.Generator(device)).shape[1]
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seeds[1])
-        head = make(width).to(device).train()
+        head = make_head(n_features).to(device).train()
     n_heads = torch.tensor(float(len(lr)), device=device)
-    update = _Update(head, solver, momentum, nesterov, weight_decay)
+    optimizer = _SGD(head, solver, momentum, nesterov, weight_decay)
 
-    def steps(part: Tensor, rates: Tensor) -> Tensor:
-        """Go through some samples, batch by batch, each with its learning rates (k,)."""
-        for batch, rate in zip(_split(part, batch_size), rates, strict=True):
-            logits, wanted = head(draw(batch, draws)), target[batch]
-            if logits.ndim == 3:  # of several heads
-                wanted = wanted[:, None].expand(logits.shape[:2]).flatten()
-            loss = F.cross_entropy(logits.flatten(0, -2), wanted)  # the mean over heads, of which the sum is minimised
-            update(torch.autograd.grad(loss, update.params, n_heads), rate)
+    def run_steps(part: Tensor, rates: Tensor) -> Tensor:
+        """Train on some samples batch by batch, with learning rates (k,) for each; return the last loss."""
+        for batch, rate in zip(_split_batches(part, batch_size), rates, strict=True):
+            logits, labels = head(features(batch, generator)), target[batch]
+            if logits.ndim == 3:  # several heads
+                labels = labels[:, None].expand(logits.shape[:2]).flatten()
+            loss = F.cross_entropy(logits.flatten(0, -2), labels)  # the mean over heads; their sum is minimised
+            optimizer.step(torch.autograd.grad(loss, optimizer.params, n_heads), rate)
         return loss.detach()
 
-    run = Replayed(steps) if device.type in CAPTURED and isinstance(draw, AsTheyAre) else steps
-    course, peaks = SCHEDULES[schedule], torch.tensor(lr)
-    n_steps = len(_split(rows, batch_size))
+    graphed = device.type in GRAPH_DEVICES and isinstance(features, FixedFeatures)
+    run = GraphedFunction(run_steps) if graphed else run_steps
+    factor_at, peaks = SCHEDULES[schedule], torch.tensor(lr)
+    n_steps = len(_split_batches(index, batch_size))
     title = f"lr={lr[0]:g}" if len(lr) == 1 else f"{len(lr)} candidates"
     progress = tqdm(range(epochs), title, unit=" epochs", leave=None, disable=not verbose)
     for epoch in progress:
-        done = [epoch + step / n_steps for step in range(n_steps)]
-        factors = torch.tensor([course(at / epochs, at) for at in done])
-        shuffled = rows[torch.randperm(len(rows), generator=order)].to(device)
-        parts = _split(shuffled, AT_ONCE * batch_size)
-        rates = (factors[:, None] * peaks).to(device).split([len(_split(part, batch_size)) for part in parts])
-        for part, rates_of_part in zip(parts, rates, strict=True):
-            loss = run(part, rates_of_part)
+        times = [epoch + step / n_steps for step in range(n_steps)]
+        factors = torch.tensor([factor_at(time / epochs, time) for time in times])
+        shuffled = index[torch.randperm(len(index), generator=order)].to(device)
+        parts = _split_batches(shuffled, STEPS_PER_GRAPH * batch_size)
+        sizes = [len(_split_batches(part, batch_size)) for part in parts]
+        rates = (factors[:, None] * peaks).to(device).split(sizes)
+        for part, part_rates in zip(parts, rates, strict=True):
+            loss = run(part, part_rates)
         if verbose:
             progress.set_postfix(loss=f"{loss.item():.4g}")
-    finite = torch.stack([p.isfinite().flatten(update.lead).all(-1) for p in update.params]).all(0).reshape(-1)
+    finite = torch.stack([p.isfinite().flatten(optimizer.lead).all(-1) for p in optimizer.params]).all(0).reshape(-1)
     if not finite.all():
         rate = lr[int(finite.logical_not().nonzero()[0])]
         raise ValueError(f"SGD diverged: with lr={rate:g} the weights are not finite. Lower lr or scale the features.")
     return head.eval().cpu()
 
 
-def _split(rows: Tensor, size: int) -> list[Tensor]:
-    """Cut rows into parts, of which no last one is of a single row: BatchNorm could not normalise it."""
-    parts = list(rows.split(size))
+def _split_batches(index: Tensor, size: int) -> list[Tensor]:
+    """Split indices into batches; a last batch of one sample joins the one before it, since BatchNorm needs two."""
+    parts = list(index.split(size))
     if len(parts) > 1 and len(parts[-1]) == 1 < size:
-        parts[-2:] = [rows[(len(parts) - 2) * size :]]
+        parts[-2:] = [index[(len(parts) - 2) * size :]]
     return parts
 
 
-class _Update:
-    """Momentum SGD or LARC, of one head or of several at once, whose learning rates are a tensor."""
+class _SGD:
+    """Momentum SGD or LARC for one head or several, whose learning rates are a tensor."""
 
     def __init__(
         self, head: nn.Module, solver: str, momentum: float, nesterov: bool, weight_decay: Sequence[float]
     ) -> None:
         self.params = list(head.parameters())
         self.velocities = [torch.zeros_like(p) for p in self.params]
-        self.lead = int(isinstance(head, Heads))  # axes that hold heads
+        self.lead = int(isinstance(head, LinearHeads))  # number of leading axes that index heads
         self.decays: list[Tensor | float] = [
-            self.beside(p.new_tensor(weight_decay), p) if p.ndim - self.lead > 1 and any(weight_decay) else 0.0
+            self._expand(p.new_tensor(weight_decay), p) if p.ndim - self.lead > 1 and any(weight_decay) else 0.0
             for p in self.params
         ]
         self.larc, self.momentum, self.nesterov = solver == "larc", momentum, nesterov
 
     @staticmethod
-    def beside(values: Tensor, p: Tensor) -> Tensor:
-        """Give the heads' values (k,) as many axes as their parameters have."""
+    def _expand(values: Tensor, p: Tensor) -> Tensor:
+        """Give values of the heads (k,) as many axes as a parameter has."""
         return values.reshape(-1, *[1] * (p.ndim - 1))
 
     @torch.no_grad()
-    def __call__(self, gradients: Sequence[Tensor], rates: Tensor) -> None:
-        """Take a step."""
+    def step(self, gradients: Sequence[Tensor], rates: Tensor) -> None:
+        """Update the parameters by their gradients, with learning rates (k,)."""
         for p, gradient, velocity, decay in zip(self.params, gradients, self.velocities, self.decays, strict=True):
             if self.larc:
-                moved = larc_gradient(p, gradient, decay, dim=tuple(range(self.lead, p.ndim)))
+                direction = larc_gradient(p, gradient, decay, dim=tuple(range(self.lead, p.ndim)))
             else:
-                moved = gradient if isinstance(decay, float) else gradient.addcmul(decay, p)
-            velocity.mul_(self.momentum).add_(moved)
-            ahead = moved.add(velocity, alpha=self.momentum) if self.nesterov and not self.larc else velocity
-            p.addcmul_(ahead, self.beside(rates, p), value=-1)
+                direction = gradient if isinstance(decay, float) else gradient.addcmul(decay, p)
+            velocity.mul_(self.momentum).add_(direction)
+            ahead = self.nesterov and not self.larc
+            update = direction.add(velocity, alpha=self.momentum) if ahead else velocity
+            p.addcmul_(update, self._expand(rates, p), value=-1)
 
 
-class Replayed:
-    """A function of tensors that a CUDA graph does again, from the third call on with tensors of the same shapes.
+class GraphedFunction:
+    """A function of tensors that is replayed as a CUDA graph.
 
-    The first call warms up, the second is captured. Where that fails the function is called as it is, with a warning.
+    For each combination of input shapes the first call warms up, the second is captured, and later ones are replayed.
+    If the capture fails, a warning is issued and the function is called as usual.
 
     Parameters
     ----------
     function : callable
-        From tensors to a tensor. What it does besides to other tensors it must do in place.
+        Maps tensors to a tensor. It must change other tensors in place only.
     """
 
     def __init__(self, function: Callable[..., Tensor]) -> None:
         self.function = function
-        self.graphs: dict[Any, tuple[tuple[Tensor, ...], Callable[[], Tensor]] | None] = {}
+        self.graphs: dict[Any, _Recording | None] = {}
         self.works = True
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        """Call the function, or do again what it did."""
+        """Call the function or replay its graph."""
         shapes = tuple(x.shape for x in inputs)
         if not self.works or shapes not in self.graphs:
             self.graphs[shapes] = None
             return self.function(*inputs)
-        if self.graphs[shapes] is None:
-            kept = tuple(x.clone() for x in inputs)
+        recording = self.graphs[shapes]
+        if recording is None:
             try:
-                self.graphs[shapes] = kept, _capture(self.function, kept)
+                self.graphs[shapes] = recording = _Recording(self.function, inputs)
             except RuntimeError as error:
-                message = f"No CUDA graph could be made, so that training is slower: {error}"
+                message = f"The training is slower, since no CUDA graph could be captured: {error}"
                 warnings.warn(message, RuntimeWarning, stacklevel=2)
                 self.works = False
                 return self.function(*inputs)
-        kept, again = self.graphs[shapes]  # type: ignore[misc]
-        for mine, given in zip(kept, inputs, strict=True):
-            mine.copy_(given)
-        return again()
+        return recording.replay(inputs)
 
 
-def _capture(function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> Callable[[], Tensor]:
-    """Record what a function does on the GPU, which it does not do meanwhile, and return what does it."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        found = function(*inputs)
+class _Recording:
+    """A call of a function, captured with copies of its inputs."""
 
-    def again() -> Tensor:
-        graph.replay()
-        return found
+    def __init__(self, function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> None:
+        self.function, self.inputs = function, tuple(x.clone() for x in inputs)
+        self.graph = capture(self._call)
 
-    return again
+    def _call(self) -> None:
+        self.output = self.function(*self.inputs)
+
+    def replay(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        """Call the function with new inputs; the next call overwrites the output."""
+        for captured, given in zip(self.inputs, inputs, strict=True):
+            captured.copy_(given)
+        self.graph.replay()
+        return self.output

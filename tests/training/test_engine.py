@@ -5,7 +5,7 @@ import pickle
 import shutil
 import types
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -19,6 +19,7 @@ from torch.nn import functional as F
 import skssl
 from skssl.augment import MultiCrop
 from skssl.methods.base import SSLTransformer
+from skssl.methods.settings import Settings
 from skssl.nn.heads import MLP
 from skssl.nn.memories import Queue
 from skssl.nn.passes import concat_views
@@ -32,7 +33,7 @@ class Probing(SSLTransformer):
 
     labelled: bool = True
     multi_crop: ClassVar[bool] = True
-    paper: ClassVar[dict] = {**skssl.SimCLR.paper, "augment": "none"}
+    default_settings: ClassVar[Settings] = replace(skssl.SimCLR.default_settings, augment="none")
     seen: ClassVar[list] = []
 
     @property
