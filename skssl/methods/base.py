@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -28,7 +27,7 @@ from skssl.storage.registry import register
 from skssl.training.checkpoints import train
 from skssl.training.devices import resolve_device
 from skssl.training.encoding import encode
-from skssl.training.objective import Batch, Objective
+from skssl.training.objective import Hooks, Objective
 from skssl.training.optim import OPTIMIZERS, SCHEDULES
 from skssl.training.trainer import Trainer
 
@@ -40,7 +39,7 @@ from skssl.methods.settings import Settings
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, BaseEstimator):
     """What all estimators share: images in, features out.
 
     Parameters
@@ -154,8 +153,6 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     per_image: ClassVar[bool] = False
     #: Submodules of the net whose learning rate is not scheduled.
     constant: ClassVar[tuple[str, ...]] = ()
-    #: Submodules of the net that `before_epoch` begins anew, so that the optimiser forgets them, too.
-    renewed: ClassVar[tuple[str, ...]] = ()
 
     _parameter_constraints: ClassVar[dict] = {
         "backbone": [str, nn.Module, callable],
@@ -192,99 +189,10 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         register("estimator")(cls)
         add_shared(cls, SSLTransformer)
 
-    # What a method is made of.
-
-    def build(self, net: Objective, dim: int, n_samples: int) -> None:
-        """Put the method's heads, momentum copies and buffers on the net.
-
-        Parameters
-        ----------
-        net : Objective
-            Has the encoder already.
-        dim : int
-            Width of the encoder's features.
-        n_samples : int
-            Number of training images.
-        """
-        raise NotImplementedError
-
-    def prepare(self, net: Objective, batch: Batch) -> None:
-        """Put on the batch, in ``made``, what a compiled step cannot make: further views, drawn by its generator.
-
-        Parameters
-        ----------
-        net : Objective
-            The network.
-        batch : Batch
-            The batch.
-        """
-
-    def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:
-        """Compute the method's losses by name; what requires no gradient is recorded, but not minimised.
-
-        Parameters
-        ----------
-        net : Objective
-            The network.
-        batch : Batch
-            Views and indices.
-
-        Returns
-        -------
-        dict of str to scalar Tensor
-            The losses, which are added up.
-        """
-        raise NotImplementedError
-
-    def before_epoch(self, net: Objective, epoch: int, encode: Callable[[nn.Module], Tensor]) -> Tensor | None:
-        """Prepare an epoch: cluster, thaw or let in what takes part from then on.
-
-        Parameters
-        ----------
-        net : Objective
-            The network.
-        epoch : int
-            Epochs done.
-        encode : callable
-            From a module on the net to its output for all training images, (n_samples, d), in evaluation mode and
-            without augmentation.
-
-        Returns
-        -------
-        int64 Tensor of shape (n_samples,) or None
-            Which images the epoch goes through, in this order; None is all of them in a random one.
-        """
-        return None
-
-    def after_backward(self, net: Objective) -> None:
-        """Change the gradient, before the optimiser's step.
-
-        Parameters
-        ----------
-        net : Objective
-            The network.
-        """
-
-    def after_step(self, net: Objective, progress: float) -> None:
-        """Change what the gradient does not move, after the optimiser's step.
-
-        Parameters
-        ----------
-        net : Objective
-            The network.
-        progress : float
-            The share of the training that is done, in (0, 1].
-        """
-
     @property
     def n_views(self) -> int:
         """Views that a step makes of each image."""
         return 2
-
-    @property
-    def reads_views(self) -> bool:
-        """Whether the losses are those of views, and not of what is cut from the images themselves."""
-        return True
 
     @property
     def uses_labels(self) -> bool:

@@ -17,7 +17,7 @@ from skssl.augment.augmentation import Augmentation
 from skssl.backbones import adapt_channels
 from skssl.methods.base import SSLTransformer
 from skssl.methods.settings import Settings
-from skssl.nn.clusters import k_means
+from skssl.nn.clusters import balanced_sample, k_means
 from skssl.training.objective import Batch, Objective
 
 
@@ -87,7 +87,7 @@ class DeepCluster(SSLTransformer):
         aux_weight=1.0,
     )
     per_image: ClassVar[bool] = True
-    renewed: ClassVar[tuple[str, ...]] = ("top_layer",)
+    reset_each_epoch: ClassVar[tuple[str, ...]] = ("top_layer",)
     _parameter_constraints: ClassVar[dict] = {
         "n_clusters": [Interval(Integral, 1, None, closed="left")],
         "n_components": [Interval(Integral, 1, None, closed="left")],

@@ -388,7 +388,7 @@ class Trainer(NeuralNet):
 
     def infer(self, batch: Batch, **kwargs: Any) -> dict[str, Tensor]:
         """Run the objective in the trainer's precision, compiled where that was asked for and works."""
-        groups = self.compiled and getattr(self.module_.method, "bn_splits", 1) > 1
+        groups = self.compiled and self.module_.method.bn_splits > 1
         with mixed_precision(self.dtype, torch.device(self.device)), sync_batchnorm(self.module_, groups):
             self.module_.prepare(batch)
             if not self.compiled:
@@ -433,7 +433,7 @@ class Trainer(NeuralNet):
             here.chosen = method.before_epoch(
                 self.module_, done, lambda module: encode_together(module, iterator.images, augment, device, self.dtype)
             )
-            for name in method.renewed:
+            for name in method.reset_each_epoch:
                 forget(self.optimizer_, self.module_.get_submodule(name))
         self.__dict__["_parallel"] = wrap_ddp(self.module_)  # anew, as layers may have been frozen or thawed
         if rank():  # from here on processes draw on their own

@@ -32,7 +32,7 @@ from skssl.probes.encoders import Encoder
 from skssl.training.checkpoints import train
 from skssl.training.devices import resolve_device
 from skssl.training.encoding import encode
-from skssl.training.objective import Batch, Objective
+from skssl.training.objective import Batch, Hooks, Objective
 from skssl.training.optim import OPTIMIZERS, SCHEDULES
 from skssl.training.trainer import Trainer
 
@@ -51,16 +51,13 @@ def _cross_entropy(net: Objective, batch: Batch) -> dict[str, Tensor]:
 
 
 @dataclass
-class _Step:
+class _Step(Hooks):
     """What a classifier's training does in a step, in the form in which the `Trainer` calls a method."""
 
     n_classes: int
-    losses: Callable[[Objective, Batch], dict[str, Tensor]]
+    compute_losses: Callable[[Objective, Batch], dict[str, Tensor]]
     read: Callable[[Any], Images]
     teacher: nn.Module | None = None
-
-    renewed: ClassVar[tuple[str, ...]] = ()
-    reads_views: ClassVar[bool] = True
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:
         """Put a head of zeros on the net, and the teacher where there is one."""
@@ -69,19 +66,13 @@ class _Step:
         nn.init.zeros_(net.head.bias)
         net.teacher = self.teacher
 
-    def prepare(self, net: Objective, batch: Batch) -> None:
-        """Make nothing but the views."""
+    def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:
+        return self.compute_losses(net, batch)
 
     def before_epoch(self, net: Objective, epoch: int, encode: Callable[[nn.Module], Tensor]) -> None:
         """Bring the teacher back to evaluation mode."""
         if net.teacher is not None:
             net.teacher.eval()
-
-    def after_backward(self, net: Objective) -> None:
-        """Leave the gradient as it is."""
-
-    def after_step(self, net: Objective, progress: float) -> None:
-        """Move nothing."""
 
 
 class _Renormalized(nn.Module):
