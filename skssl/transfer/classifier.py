@@ -25,7 +25,7 @@ from skssl.errors import pick
 from skssl.images import Images
 from skssl.images.labels import as_labels, check_known_labels
 from skssl.methods.base import SSLTransformer
-from skssl.methods.docstrings import add_shared
+from skssl.methods.docstrings import inherit_parameters
 from skssl.nn.distributed import draw_seed, init_process_group
 from skssl.nn.precision import resolve_precision
 from skssl.probes.encoders import Encoder
@@ -205,9 +205,9 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
     }
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Add the shared parameters to the class's constraints and to its docstring."""
+        """Document the parameters that a classifier inherits."""
         super().__init_subclass__(**kwargs)
-        add_shared(cls, ImageClassifier)
+        inherit_parameters(cls, ImageClassifier)
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Give the probability of every class.
@@ -318,7 +318,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         augment = CROPS_AND_FLIPS if self.augment is None else self.augment
         module = copy.deepcopy(encoder.module).requires_grad_(True)
         with torch.no_grad():
-            blank = encoder.augment.still(torch.zeros(1, *images.shape, device=encoder.device))
+            blank = encoder.augment.eval_transform(torch.zeros(1, *images.shape, device=encoder.device))
             dim = module.eval()(blank).shape[1]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

@@ -96,6 +96,7 @@ class Distiller(ImageClassifier):
     schedule: str | Sequence[float] = "cosine"
 
     _parameter_constraints: ClassVar[dict] = {
+        **ImageClassifier._parameter_constraints,
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "alpha": [Interval(Real, 0, 1, closed="both")],
     }
