@@ -34,6 +34,7 @@ from skssl.training.devices import resolve_device
 from skssl.training.encoding import encode
 from skssl.training.objective import Batch, Hooks, Objective
 from skssl.training.optim import OPTIMIZERS, SCHEDULES
+from skssl.training.seeding import seeded
 from skssl.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -320,8 +321,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         with torch.no_grad():
             blank = encoder.augment.still(torch.zeros(1, *images.shape, device=encoder.device))
             dim = module.eval()(blank).shape[1]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             objective = Objective(module, dim, step, {}, len(images), images.shape)
         trainer = Trainer(
             objective,
