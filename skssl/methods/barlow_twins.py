@@ -66,6 +66,7 @@ class BarlowTwins(SSLTransformer):
         aux_weight=1.0,
     )
     _parameter_constraints: ClassVar[dict] = {
+        **SSLTransformer._parameter_constraints,
         "lambd": [Interval(Real, 0, None, closed="left")],
         "loss_scale": [Interval(Real, 0, None, closed="neither")],
         "proj_dim": [Interval(Integral, 1, None, closed="left")],

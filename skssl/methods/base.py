@@ -35,7 +35,7 @@ from skssl.training.trainer import Trainer
 if TYPE_CHECKING:
     import pandas as pd
 from skssl.images.labels import encode_labels
-from skssl.methods.docstrings import add_shared
+from skssl.methods.docstrings import inherit_parameters
 from skssl.methods.settings import Settings
 
 
@@ -185,10 +185,10 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
     }
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Register the method, and add the shared parameters to its constraints and docstring."""
+        """Register the method, and document the parameters that it inherits."""
         super().__init_subclass__(**kwargs)
         register("estimator")(cls)
-        add_shared(cls, SSLTransformer)
+        inherit_parameters(cls, SSLTransformer)
 
     @property
     def n_views(self) -> int:

@@ -25,6 +25,8 @@ class MomentumSiamese(Siamese, MomentumMethod):
 
     ema_schedule: str = "cosine"
 
+    _parameter_constraints: ClassVar[dict] = {**Siamese._parameter_constraints, **MomentumMethod._parameter_constraints}
+
     def build(self, net: Objective, dim: int, n_samples: int) -> None:
         """Add the momentum copy to the heads."""
         Siamese.build(self, net, dim, n_samples)
@@ -93,7 +95,10 @@ class BYOL(MomentumSiamese):
         warmup=0.05,
         aux_weight=5.0,
     )
-    _parameter_constraints: ClassVar[dict] = {"hidden_dim": [Interval(Integral, 1, None, closed="left")]}
+    _parameter_constraints: ClassVar[dict] = {
+        **MomentumSiamese._parameter_constraints,
+        "hidden_dim": [Interval(Integral, 1, None, closed="left")],
+    }
 
     def heads(self, dim: int) -> tuple[nn.Module, nn.Module]:
         """Make BYOL's heads: BatchNorm on the hidden layers only, no bias at the end."""

@@ -57,4 +57,7 @@ class Colorization(PretextMethod):
         weight_decay=1e-3,
         schedule="cosine",
     )
-    _parameter_constraints: ClassVar[dict] = ColorizationTask._parameter_constraints
+    _parameter_constraints: ClassVar[dict] = {
+        **PretextMethod._parameter_constraints,
+        **ColorizationTask._parameter_constraints,
+    }

@@ -50,4 +50,7 @@ class ContextEncoder(PretextMethod):
         weight_decay=1e-3,
         schedule="cosine",
     )
-    _parameter_constraints: ClassVar[dict] = ContextEncoderTask._parameter_constraints
+    _parameter_constraints: ClassVar[dict] = {
+        **PretextMethod._parameter_constraints,
+        **ContextEncoderTask._parameter_constraints,
+    }

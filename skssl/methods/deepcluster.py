@@ -89,6 +89,7 @@ class DeepCluster(SSLTransformer):
     per_image: ClassVar[bool] = True
     reset_each_epoch: ClassVar[tuple[str, ...]] = ("top_layer",)
     _parameter_constraints: ClassVar[dict] = {
+        **SSLTransformer._parameter_constraints,
         "n_clusters": [Interval(Integral, 1, None, closed="left")],
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "kmeans_iterations": [Interval(Integral, 1, None, closed="left")],

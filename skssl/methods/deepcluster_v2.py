@@ -84,6 +84,7 @@ class DeepClusterV2(SSLTransformer):
     per_image: ClassVar[bool] = True
     multi_crop: ClassVar[bool] = True
     _parameter_constraints: ClassVar[dict] = {
+        **SSLTransformer._parameter_constraints,
         "n_prototypes": [Interval(Integral, 1, None, closed="left")],
         "n_heads": [Interval(Integral, 1, None, closed="left")],
         "temperature": [Interval(Real, 0, None, closed="neither")],

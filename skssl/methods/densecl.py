@@ -64,7 +64,10 @@ class DenseCL(QueueMethod):
     dense_weight: float = 0.5
 
     ema_modules: ClassVar[tuple[str, ...]] = ("encoder", "projector", "dense_projector")
-    _parameter_constraints: ClassVar[dict] = {"dense_weight": [Interval(Real, 0, 1, closed="both")]}
+    _parameter_constraints: ClassVar[dict] = {
+        **QueueMethod._parameter_constraints,
+        "dense_weight": [Interval(Real, 0, 1, closed="both")],
+    }
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102
         net.dense_projector = self.head(map_channels(net.encoder, net.shape))

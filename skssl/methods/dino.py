@@ -101,6 +101,7 @@ class DINO(MomentumMethod):
     multi_crop: ClassVar[bool] = True
     ema_modules: ClassVar[tuple[str, ...]] = ("encoder", "projector", "prototypes")
     _parameter_constraints: ClassVar[dict] = {
+        **MomentumMethod._parameter_constraints,
         **{name: [Interval(Integral, 1, None, closed="left")] for name in ("n_prototypes", "hidden_dim", "proj_dim")},
         "head_norm": ["boolean"],
         "student_temperature": [Interval(Real, 0, None, closed="neither")],

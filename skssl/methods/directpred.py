@@ -80,6 +80,7 @@ class DirectPred(MomentumMethod):
         aux_weight=5.0,
     )
     _parameter_constraints: ClassVar[dict] = {
+        **MomentumMethod._parameter_constraints,
         "direct": [StrOptions({"pred", "copy"})],
         "freq": [Interval(Integral, 1, None, closed="left")],
         "rho": [Interval(Real, 0, 1, closed="left")],

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import ClassVar
 
-from sklearn.utils._param_validation import StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -65,7 +66,11 @@ class InstDisc(MemoryBankMethod):
         warmup=0.0,
         aux_weight=1.0,
     )
-    _parameter_constraints: ClassVar[dict] = {"loss": [StrOptions({"nce", "softmax"})]}
+    _parameter_constraints: ClassVar[dict] = {
+        **MemoryBankMethod._parameter_constraints,
+        "loss": [StrOptions({"nce", "softmax"})],
+        "temperature": [Interval(Real, 0, None, closed="neither")],
+    }
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102
         net.projector = nn.Linear(dim, self.proj_dim)

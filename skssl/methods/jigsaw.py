@@ -53,4 +53,7 @@ class Jigsaw(PretextMethod):
     tile_size: int | None = None
 
     task_class: ClassVar[Any] = JigsawTask
-    _parameter_constraints: ClassVar[dict] = JigsawTask._parameter_constraints
+    _parameter_constraints: ClassVar[dict] = {
+        **PretextMethod._parameter_constraints,
+        **JigsawTask._parameter_constraints,
+    }

@@ -65,7 +65,10 @@ class LeOCLR(QueueMethod):
     encoder: str = "momentum"
 
     default_settings: ClassVar[Settings] = replace(QueueMethod.default_settings, augment="leoclr")
-    _parameter_constraints: ClassVar[dict] = {"encoder": [StrOptions({"momentum", "end-to-end"})]}
+    _parameter_constraints: ClassVar[dict] = {
+        **QueueMethod._parameter_constraints,
+        "encoder": [StrOptions({"momentum", "end-to-end"})],
+    }
 
     @property
     def n_views(self) -> int:

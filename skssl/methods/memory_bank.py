@@ -26,7 +26,7 @@ class MemoryBankMethod(SSLTransformer):
 
     per_image: ClassVar[bool] = True
     _parameter_constraints: ClassVar[dict] = {
-        "temperature": [Interval(Real, 0, None, closed="neither")],
+        **SSLTransformer._parameter_constraints,
         "n_negatives": [Interval(Integral, 1, None, closed="left")],
         "normalizer": [StrOptions({"batch", "first"})],
         "bank_momentum": [Interval(Real, 0, 1, closed="both")],

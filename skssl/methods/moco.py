@@ -58,7 +58,7 @@ class MoCo(QueueMethod):
     temperature: float = 0.1
     symmetric: bool = False
 
-    _parameter_constraints: ClassVar[dict] = {"symmetric": ["boolean"]}
+    _parameter_constraints: ClassVar[dict] = {**QueueMethod._parameter_constraints, "symmetric": ["boolean"]}
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
         directions = 2 if self.symmetric else 1

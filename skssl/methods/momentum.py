@@ -25,6 +25,7 @@ class MomentumMethod(SSLTransformer):
     ema_modules: ClassVar[tuple[str, ...]] = ("encoder", "projector")
 
     _parameter_constraints: ClassVar[dict] = {
+        **SSLTransformer._parameter_constraints,
         "ema_momentum": [Interval(Real, 0, 1, closed="both")],
         "ema_schedule": [StrOptions({"cosine", "constant"})],
     }

@@ -88,6 +88,7 @@ class PCL(QueueMethod):
 
     per_image: ClassVar[bool] = True
     _parameter_constraints: ClassVar[dict] = {
+        **QueueMethod._parameter_constraints,
         "n_clusters": [Integral, "array-like"],
         "instance_epochs": [Interval(Integral, 0, None, closed="left"), None],
     }

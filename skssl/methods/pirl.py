@@ -78,7 +78,9 @@ class PIRL(MemoryBankMethod):
         aux_weight=1.0,
     )
     _parameter_constraints: ClassVar[dict] = {
+        **MemoryBankMethod._parameter_constraints,
         "image_weight": [Interval(Real, 0, 1, closed="both")],
+        "temperature": [Interval(Real, 0, None, closed="neither")],
         "tile_size": [Interval(Integral, 1, None, closed="left"), None],
     }
 

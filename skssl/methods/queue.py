@@ -42,6 +42,7 @@ class QueueMethod(MomentumMethod):
         aux_weight=1.0,
     )
     _parameter_constraints: ClassVar[dict] = {
+        **MomentumMethod._parameter_constraints,
         "proj_dim": [Interval(Integral, 1, None, closed="left")],
         "proj_layers": [Interval(Integral, 1, 100, closed="both")],
         "temperature": [Interval(Real, 0, None, closed="neither")],

@@ -48,4 +48,7 @@ class RelativePatch(PretextMethod):
     tile_size: int | None = None
 
     task_class: ClassVar[Any] = RelativePatchTask
-    _parameter_constraints: ClassVar[dict] = RelativePatchTask._parameter_constraints
+    _parameter_constraints: ClassVar[dict] = {
+        **PretextMethod._parameter_constraints,
+        **RelativePatchTask._parameter_constraints,
+    }

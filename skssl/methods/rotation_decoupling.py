@@ -86,6 +86,7 @@ class RotationDecoupling(MemoryBankMethod):
         aux_weight=1.0,
     )
     _parameter_constraints: ClassVar[dict] = {
+        **MemoryBankMethod._parameter_constraints,
         "loss": [StrOptions({"nce", "nt_xent"})],
         "temperature": [Interval(Real, 0, None, closed="neither"), None],
         "pu_weights": ["array-like", None],

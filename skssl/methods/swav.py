@@ -91,6 +91,7 @@ class SwAV(SSLTransformer):
     )
     multi_crop: ClassVar[bool] = True
     _parameter_constraints: ClassVar[dict] = {
+        **SSLTransformer._parameter_constraints,
         "n_prototypes": [Interval(Integral, 2, None, closed="left")],
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "epsilon": [Interval(Real, 0, None, closed="neither")],

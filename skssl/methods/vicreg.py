@@ -70,6 +70,7 @@ class VICReg(SSLTransformer):
         aux_weight=1.0,
     )
     _parameter_constraints: ClassVar[dict] = {
+        **SSLTransformer._parameter_constraints,
         **{name: [Interval(Real, 0, None, closed="left")] for name in ("sim", "var", "cov")},
         "proj_dim": [Interval(Integral, 1, None, closed="left")],
         "proj_layers": [Interval(Integral, 1, 100, closed="both")],

@@ -100,6 +100,7 @@ class KNNProbe(Probe):
     defaults: ClassVar[dict[str, Any]] = KNN_DEFAULTS
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **Probe._parameter_constraints,
         "protocol": [str, None],
         "n_neighbors": [Interval(Integral, 1, None, closed="left"), None],
         "temperature": [Interval(Real, 0, None, closed="right"), None],

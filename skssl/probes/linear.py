@@ -200,6 +200,7 @@ class LinearProbe(Probe):
     }
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **Probe._parameter_constraints,
         **{name: [*interval, "array-like", None] for name, interval in _ranges.items()},
         "protocol": [str, None],
         "solver": [StrOptions({"lbfgs", "sgd", "larc"}), None],

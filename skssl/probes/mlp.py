@@ -98,6 +98,7 @@ class MLPProbe(Probe):
     random_state: int | np.random.RandomState | None = None
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **Probe._parameter_constraints,
         "hidden_layer_sizes": ["array-like"],
         "epochs": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 2, None, closed="left")],

@@ -456,7 +456,7 @@ class Trainer(NeuralNet):
         self.history.record("lr", self.optimizer_.param_groups[0]["lr"])
         self.history.record("images_per_second", steps * iterator.batch_size / seconds)
         self.history[-1]["batches"].clear()  # a long run would keep every batch otherwise
-        self.judge(batch.views[0] if batch.views else augment.still(batch.images), means["loss"])
+        self.judge(batch.views[0] if batch.views else augment.eval_transform(batch.images), means["loss"])
 
     def graphed(
         self, loader: ImageLoader, step: Callable[[Batch], dict[str, Any]]
