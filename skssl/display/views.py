@@ -110,6 +110,7 @@ class ViewsDisplay:
         draw = check_random_state(random_state)
         index = torch.from_numpy(draw.permutation(len(images))[:n_images])
         pixels = images.read(index).cpu()
+        estimator._validate_params()
         fresh = clone(estimator).set_params(device="cpu", compile=False, random_state=draw)
         net = fresh._make_trainer(images)
         generator = torch.Generator().manual_seed(int(draw.randint(2**31)))
