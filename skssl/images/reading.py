@@ -65,7 +65,8 @@ def as_images(
           arrays ``(h, w)`` or ``(h, w, c)``, the bytes of an image file, tuples that begin with one of these, or
           dicts that hold one, best as "image" or "img"; floats are in [0, 1];
         - an iterable of such items, such as an iterable data set of torch, Hugging Face or WebDataset, or a
-          generator. It is gone through once, into a temporary file that is mapped into memory.
+          generator. It is gone through once, into a temporary file that is mapped into memory;
+        - `Images`, which are checked and returned.
 
         uint8 stays uint8. All other numbers, bools and integers included, become float32. Arrays and tensors
         are used in place where they can be. Of arrays in mapped files (`numpy.memmap`) only batches are in memory.
@@ -134,6 +135,9 @@ def as_images(
     """
     minimum = 2 if reset else 1
     image_shape = None if image_shape is None else _parse(image_shape)
+    if isinstance(X, Images):
+        _check_count(len(X), minimum, estimator)
+        return _checked(X, image_shape, shape, scale, estimator, reset)
     bad: dict[int, str] | None = {} if on_bad_image == "skip" else None
     stream = None
     if is_stream(X):
@@ -177,15 +181,53 @@ def as_images(
                 data = _channels_first(data)
             data, mapping = gathered(data, mapping)
             images = MemoryImages(data, _finite_range(data, mapping, scale), mapping)
+    return _checked(images, image_shape, shape, scale, estimator, reset and not is_table)
+
+
+def _checked(
+    images: Images,
+    image_shape: tuple[int, ...] | None,
+    shape: Shape | None,
+    scale: Scale | None,
+    estimator: BaseEstimator | None,
+    set_features: bool,
+) -> Images:
+    """Return images that have the expected shape and range, and set the estimator's number of features."""
     if image_shape is not None:
         _check_image_shape(images.shape, image_shape)
     if shape is not None:
         _check_like_training(images, shape, scale, estimator)
-    if estimator is not None and reset and not is_table:  # for a table, validate_data has done so
+    if estimator is not None and set_features:  # for a table, validate_data sets them
         estimator.n_features_in_ = math.prod(images.shape)
         if hasattr(estimator, "feature_names_in_"):
             del estimator.feature_names_in_
     return images
+
+
+def is_decoded(X: Any) -> bool:
+    """Return whether `as_images` decodes X or goes through it, so that X should be read only once.
+
+    Parameters
+    ----------
+    X : array, tensor, sequence, data set or iterable
+        Images, as `as_images` reads them.
+
+    Returns
+    -------
+    bool
+        True for files, PIL images and iterables without a length; False for arrays, tables and data sets.
+
+    Examples
+    --------
+    >>> is_decoded(["a.png", "b.png"]), is_decoded([[0.0, 1.0], [1.0, 0.0]])
+    (True, False)
+    """
+    if is_stream(X):
+        return True
+    if isinstance(X, Images) or is_dataset(X):
+        return False
+    X = _plain(X)
+    return isinstance(X, list) and len(X) > 0 and _kind(X[0]) == "picture"
 
 
 def subset(X: Any, index: np.ndarray) -> Any:
@@ -318,6 +360,11 @@ def _check_like_training(images: Images, shape: Shape, scale: Scale | None, esti
     if (images.scale is None) != (scale is None):
         came, fitted = ("uint8", "floats") if images.scale is None else ("floats", "uint8")
         raise TypeError(f"The images in X are {came}, but {_name(estimator)} was fitted on {fitted}.")
+    if images.scale != scale:
+        raise ValueError(
+            f"The images in X have the range {images.scale}, but {_name(estimator)} was fitted on images of the range "
+            f"{scale}."
+        )
 
 
 # Which axis is which
