@@ -22,7 +22,7 @@ from skssl.augment.presets import MultiCrop, as_augmentations
 from skssl.backbones import build_backbone
 from skssl.errors import pick
 from skssl.images import Images, as_images
-from skssl.nn.distributed import draw_seed, join
+from skssl.nn.distributed import draw_seed, init_process_group
 from skssl.nn.precision import SMALLEST_BFLOAT16, resolve_precision
 from skssl.pretext import as_tasks
 from skssl.storage.exporting import export
@@ -33,6 +33,7 @@ from skssl.training.devices import available, resolve_device
 from skssl.training.encoding import Transform, encode
 from skssl.training.objective import Hooks, Objective
 from skssl.training.optim import OPTIMIZERS, SCHEDULES
+from skssl.training.seeding import seeded
 from skssl.training.state import check_optimizer_state, fill, load_training_state, training_state
 from skssl.training.trainer import Trainer
 
@@ -484,12 +485,11 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
     def _make_trainer(self, images: Images) -> Trainer:
         """Make the net that trains."""
         device = resolve_device(self.device)
-        join(device)
+        init_process_group(device)
         augmentations, shape = self._views(images.shape)
         dtype = resolve_precision(self.precision, device, min(shape[1:]))
         seed = draw_seed(self.random_state)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             objective = self._make_objective(images.shape, shape, len(images))
         return self._wrap(objective, augmentations, device, dtype, seed)
 

@@ -25,7 +25,7 @@ from skssl.images import Images
 from skssl.images.labels import as_labels, check_known_labels
 from skssl.methods.base import SSLTransformer
 from skssl.methods.docstrings import inherit_parameters
-from skssl.nn.distributed import draw_seed, join
+from skssl.nn.distributed import draw_seed, init_process_group
 from skssl.nn.precision import resolve_precision
 from skssl.probes.encoders import Encoder, read_once
 from skssl.training.checkpoints import train
@@ -33,6 +33,7 @@ from skssl.training.devices import resolve_device
 from skssl.training.encoding import encode
 from skssl.training.objective import Batch, Hooks, Objective
 from skssl.training.optim import OPTIMIZERS, SCHEDULES
+from skssl.training.seeding import seeded
 from skssl.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -290,15 +291,14 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         """Train a copy of an encoder, with a head."""
         self._read, self.n_features_in_ = encoder.read, math.prod(images.shape)
         device = resolve_device(self.device)
-        join(device)
+        init_process_group(device)
         seed = draw_seed(self.random_state)
         augment = CROPS_AND_FLIPS if self.augment is None else self.augment
         module = copy.deepcopy(encoder.module).requires_grad_(True)
         with torch.no_grad():
             blank = encoder.augment.eval_transform(torch.zeros(1, *images.shape, device=encoder.device))
             dim = module.eval()(blank).shape[1]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             objective = Objective(module, dim, hooks, {}, len(images), images.shape)
         trainer = Trainer(
             objective,
