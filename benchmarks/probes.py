@@ -34,7 +34,7 @@ from sklearn.preprocessing import StandardScaler
 from benchmarks.record import record, recorded
 from skssl import KNNProbe, LinearProbe, MLPProbe, SimCLR
 from skssl.datasets import load_images
-from skssl.probes import descent
+from skssl.probes import sgd
 from skssl.probes.encoders import as_encoder
 
 LINEAR = {  # the clusters' spread, or None for CIFAR-10, and LogisticRegression's tolerance
@@ -124,9 +124,9 @@ def protocol(job: str, device: str, repeats: int) -> dict[str, Any]:
     (seconds,), (model,) = best_times([lambda: clone(probe).fit(X, y)], repeats)
     row = {"seconds": seconds, "steps": model.n_iter_ * math.ceil(len(X) / _setting(probe, "batch_size"))}
     row |= {"accuracy": model.score(X_test, y_test)}
-    if torch.device(device).type in descent.CAPTURED:
+    if torch.device(device).type in sgd.GRAPH_DEVICES:
         short = clone(probe).set_params(epochs=_setting(probe, "epochs") // 10)
-        with mock.patch.object(descent, "CAPTURED", set()):
+        with mock.patch.object(sgd, "GRAPH_DEVICES", set()):
             (eager,), _ = best_times([lambda: clone(short).fit(X, y)], 1)
         row |= {"eager_seconds": 10 * eager}
     return row

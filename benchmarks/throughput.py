@@ -33,7 +33,7 @@ from benchmarks.methods import METHODS
 from benchmarks.processes import alone
 from benchmarks.record import record
 from skssl import SimCLR
-from skssl.augment.augmentation import IMAGENET_MEAN, IMAGENET_STD
+from skssl.augment.normalization import IMAGENET_MEAN, IMAGENET_STD
 from skssl.backbones import build_backbone
 from skssl.losses import nt_xent
 from skssl.nn.heads import MLP

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import structure
 from matplotlib.figure import Figure
 
 from skssl import Results, recipes
@@ -26,6 +27,7 @@ def render() -> None:
         file = RECORDED / f"{name}.csv"
         if file.exists():
             page(name, pd.read_csv(file).fillna({"backbone": ""}).drop_duplicates(keys, keep="last"))
+    structure.render(GENERATED)
     cluster()
     shown = {"data set": 10, "recipe": 20, "estimator": 45, "linear": 6, "kNN": 6, "source": 13}
     of_papers("recipes", {name: getattr(recipes, name) for name in DATA_SETS}, shown)

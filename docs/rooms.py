@@ -1,27 +1,34 @@
-"""The rooms of the package, from the ground up: what the tests hold the imports to, and the docs draw."""
+"""The rooms of the package, from the ground up: the tests hold the imports to this list, and the docs draw it."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1] / "skssl"
 
 #: Floor by floor, the rooms in order: a file imports from its own room and from rooms before it.
 FLOORS: list[dict[str, str]] = [
     {
         "errors": "the warnings, and the error for an unknown name",
-        "storage": "files that execute nothing when they are read: saved estimators, exports, whole-file writes",
+        "storage": "files that execute nothing when they are read: saved estimators, exports, atomic writes",
     },
     {
-        "images": "whatever the user has → `Images`: arrays, files, data sets and streams; labels",
+        "images": "whatever the user has → `Images`: arrays, files, data sets, streams; and their labels",
         "datasets": "data sets by name, and generated ones",
     },
     {
         "nn": "heads, momentum copies, queues and banks, clusters, BatchNorm, precision, several processes",
         "backbones": "encoders by name, or any module",
-        "augment": "random numbers first, then views by a pure function; the papers' presets; saliency maps",
+        "augment": "random numbers first, then views as a pure function; the papers' presets; saliency maps",
         "losses": "losses as pure functions of tensors",
     },
-    {"training": "a step, an epoch, a training: loader, objective, trainer, optimisers, checkpoints, digests, devices"},
+    {"training": "a step, an epoch, a training: loader, objective, trainer, optimisers, checkpoints, devices"},
     {"pretext": "one file a pretext task, which any method takes as `aux`"},
-    {"methods": "`SSLTransformer`, and one file a method: its mathematics"},
+    {"methods": "`SSLTransformer`, and one file a method"},
     {
-        "probes": "trained encoders and what judges their features: linear, kNN and MLP probes",
-        "metrics": "measures of representations that need no probe",
+        "probes": "trained encoders, and the linear, kNN and MLP probes that score their features",
+        "metrics": "measures of representations",
         "results": "`compare` and its tables",
     },
     {
@@ -31,3 +38,34 @@ FLOORS: list[dict[str, str]] = [
     },
     {"recipes": "the papers' settings by data set"},
 ]
+ROOMS = {room: text for floor in FLOORS for room, text in floor.items()}
+
+
+def modules() -> dict[str, Path]:
+    """Return the files of the package by the names of their modules."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports() -> dict[str, set[str]]:
+    """Return what each module imports from the package, inside functions and for type checkers, too."""
+    files = modules()
+    found: dict[str, set[str]] = {module: set() for module in files}
+    for module, path in files.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                whole = [f"{node.module}.{alias.name}" for alias in node.names]
+                names = [name if name in files else node.module for name in whole]
+            found[module] |= {name for name in names if name.split(".")[0] == PACKAGE.name}
+    return found
+
+
+def room_of(module: str) -> str:
+    """Return the room that a module lies in; that of the package itself is "skssl"."""
+    return module.split(".")[1] if "." in module else module

@@ -42,6 +42,7 @@ from skssl.pretext import ColorizationTask, ContextEncoderTask, JigsawTask, Rela
 from skssl.probes import KNNProbe, LinearProbe, MLPProbe
 from skssl.results import Results, compare
 from skssl.storage.saving import load
+from skssl.storage.version import __version__  # noqa: F401
 from skssl.transfer import (
     DetectionTransfer,
     Distiller,
@@ -50,8 +51,6 @@ from skssl.transfer import (
     label_fraction,
     transfer_table,
 )
-
-__version__ = "0.1.0"
 
 __all__ = [
     "BYOL",

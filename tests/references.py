@@ -15,7 +15,7 @@ def views_one_by_one(augment, images, draws):
     n, (h, w) = len(draws.corner), images.shape[2:]
     size, padding = list(augment.size_of(h, w)), augment.crop_padding
     return torch.stack(
-        [_view(augment, images[i % len(images)], draws.of(slice(i, i + 1)), size, padding) for i in range(n)]
+        [_view(augment, images[i % len(images)], draws.take(slice(i, i + 1)), size, padding) for i in range(n)]
     )
 
 

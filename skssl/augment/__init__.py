@@ -1,9 +1,12 @@
 """Batched augmentation on the device, with draws of its own for every image, and the papers' presets."""
 
 from skssl.augment.augmentation import Augmentation
-from skssl.augment.color import adjust_hue, color_jitter, gaussian_blur, grayscale, solarize
+from skssl.augment.blur import gaussian_blur
+from skssl.augment.color import adjust_hue, grayscale, solarize
+from skssl.augment.crops import salient_crops, sample_crops
 from skssl.augment.draws import Draws
-from skssl.augment.geometry import resized_crop, rotate_quarter, salient_crops, sample_crops
+from skssl.augment.geometry import resized_crop, rotate_quarter
+from skssl.augment.jitter import color_jitter
 from skssl.augment.presets import MultiCrop, as_augmentations, preset
 from skssl.augment.saliency import grad_cam
 

@@ -10,14 +10,17 @@ from typing import Any, ClassVar
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils._param_validation import Interval
 
-from skssl.augment.augmentation import Augmentation, _check_range
+from skssl.augment.augmentation import Augmentation
+from skssl.augment.parameters import check_range
 from skssl.backbones import SMALL
 from skssl.errors import pick
+from skssl.storage.registry import register
 
 # What labels are learned with: torchvision's random resized crop and flip
 CROPS_AND_FLIPS = Augmentation(jitter=0.0, gray=0.0)
 
 
+@register("object")
 @dataclass(kw_only=True, eq=False, repr=False)
 class MultiCrop(BaseEstimator):
     """Some views of large crops and some smaller views of small crops, as SwAV and DINO take them.
@@ -79,7 +82,7 @@ class MultiCrop(BaseEstimator):
         """
         self._validate_params()
         for name in ("global_scale", "local_scale"):
-            _check_range(self, name, 1.0)
+            check_range(self, name, 1.0)
         given = as_augmentations(self.augment, image_size)
         small = {"crop_scale": self.local_scale, "size": self.local_size or round(image_size * 3 / 7)}
         large = {"crop_scale": self.global_scale}

@@ -186,7 +186,7 @@ def _parameters(estimator: SSLTransformer) -> list[tuple[str, str, str, bool]]:
     """Each parameter with its value, what None stands for, and whether it was set."""
     rows = []
     for name, value in estimator.get_params(deep=False).items():
-        stands = value is None and name in (*estimator.paper, "lr", "warmup_epochs")
+        stands = value is None and name in (*vars(estimator.default_settings), "warmup_epochs")
         default = inspect.signature(type(estimator)).parameters[name].default
         rows.append((name, repr(value), repr(estimator.setting(name)) if stands else "", repr(value) != repr(default)))
     return rows

@@ -16,7 +16,7 @@ from skssl.display._drawing import INK, TEXT, hang, mosaic, new_axes, pictures
 from skssl.images import as_images
 from skssl.methods.base import SSLTransformer
 from skssl.methods.pirl import PIRL
-from skssl.methods.pretext import Pretext
+from skssl.methods.pretext import PretextMethod
 from skssl.methods.rotation_decoupling import RotationDecoupling
 from skssl.training.objective import Batch, Objective
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-OWN = (Pretext, PIRL, RotationDecoupling)  # methods that have a pretext task within them
+OWN = (PretextMethod, PIRL, RotationDecoupling)  # methods that have a pretext task within them
 
 
 class ViewsDisplay:
@@ -117,7 +117,7 @@ class ViewsDisplay:
                 augment.set_params(saliency=None)
         views = [augment(pixels, generator, index) for augment in net.augmentations]
         columns = {"original": list(pictures(pixels))}
-        if not isinstance(fresh, Pretext):  # what those give to the network is shown below
+        if not isinstance(fresh, PretextMethod):  # what those give to the network is shown below
             titles = [f"view {place}" for place in range(1, len(views) + 1)] if len(views) > 1 else ["view"]
             shown = [
                 pictures(augment.denormalize(view)) for augment, view in zip(net.augmentations, views, strict=True)

@@ -1,4 +1,4 @@
-"""`as_images`, which reads anything that users call images. It chooses one of five readers by the kind of input."""
+"""`as_images`, which reads anything that users call images. It chooses one reader by the kind of input."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def as_images(
 
     Parameters
     ----------
-    X : array, tensor, sequence, data set or iterable
+    X : array, tensor, sequence, data set, iterable or Images
         One of
 
         - an array or tensor ``(n, h, w)``, ``(n, h, w, c)`` or ``(n, c, h, w)``, or a list of arrays of one
@@ -61,7 +61,8 @@ def as_images(
           an array ``(h, w)`` or ``(h, w, c)``, the bytes of an image file, a tuple that begins with one of these, or
           a dict that holds one, preferably as "image" or "img". Floats are in [0, 1];
         - an iterable of such items: a generator, or an iterable data set of torch, Hugging Face or WebDataset. It is
-          read once into a memory-mapped temporary file.
+          read once into a memory-mapped temporary file;
+        - `Images`, which are checked and returned.
 
         uint8 is kept. All other numbers, including bools and integers, become float32. Arrays and tensors are not
         copied if possible. Of memory-mapped arrays (`numpy.memmap`), only batches are in memory.
@@ -139,6 +140,27 @@ def as_images(
     if estimator is not None and reset and read is not _read_table:  # scikit-learn sets those of a table
         _set_n_features(estimator, math.prod(images.shape))
     return images
+
+
+def is_decoded(X: Any) -> bool:
+    """Return whether `as_images` decodes X or reads a stream, so that X should be read only once.
+
+    Parameters
+    ----------
+    X : array, tensor, sequence, data set, iterable or Images
+        Images, as `as_images` reads them.
+
+    Returns
+    -------
+    bool
+        True for files, PIL images and streams; False for arrays, tables, data sets and `Images`.
+
+    Examples
+    --------
+    >>> is_decoded(["a.png", "b.png"]), is_decoded([[0.0, 1.0], [1.0, 0.0]])
+    (True, False)
+    """
+    return is_stream(X) or _choose_reader(X)[0] is _read_files
 
 
 def subset(X: Any, index: np.ndarray) -> Any:
@@ -220,6 +242,8 @@ _Reader = Callable[[Any, _Options], Images]
 
 def _choose_reader(X: Any) -> tuple[_Reader, Any]:
     """Return the reader for X, and X in the form that it reads."""
+    if isinstance(X, Images):
+        return _read_images, X
     if is_stream(X):
         first, X = peek(X)
         if not isinstance(first, (str, os.PathLike)):
@@ -231,9 +255,7 @@ def _choose_reader(X: Any) -> tuple[_Reader, Any]:
     kind = _kind(X[0]) if isinstance(X, list) and X else "number"
     if kind == "file":
         return _read_files, X
-    if kind == "array":
-        X = stack_arrays(X)
-    return (_read_table if getattr(X, "ndim", 2) <= 2 else _read_array), X
+    return (_read_array if kind == "array" or getattr(X, "ndim", 2) > 2 else _read_table), X
 
 
 def _read_table(X: Any, options: _Options) -> Images:
@@ -245,9 +267,9 @@ def _read_table(X: Any, options: _Options) -> Images:
 
 
 def _read_array(X: Any, options: _Options) -> Images:
-    """Read an array or tensor of images."""
+    """Read an array or tensor of images, or a list of such."""
     options.check_count(len(X))
-    array = read_array(X, options.estimator)
+    array = read_array(stack_arrays(X) if isinstance(X, list) else X, options.estimator)
     return _in_memory(StoredTensor(channels_first(array.tensor), array.file), options)
 
 
@@ -289,6 +311,12 @@ def _read_stream(X: Any, options: _Options) -> Images:
     if bad:
         images.kept = _keep_others(n_items, bad)
     return images
+
+
+def _read_images(X: Images, options: _Options) -> Images:
+    """Return images that have been read before."""
+    options.check_count(len(X))
+    return X
 
 
 # The kind of a sample, its name, and checks
@@ -356,6 +384,11 @@ def _check_like_training(images: Images, shape: Shape, scale: Scale | None, esti
         raise TypeError(
             f"The images in X are {got}, but {_name(estimator)} was fitted on {fitted}. Convert X as the training "
             "images were."
+        )
+    if images.scale != scale:
+        raise ValueError(
+            f"The images in X have the range {images.scale}, but {_name(estimator)} was fitted on images of the range "
+            f"{scale}. Read them with scale={scale}."
         )
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
 from skssl.losses import barlow_twins
 from skssl.methods.base import SSLTransformer
+from skssl.methods.settings import Settings
 from skssl.nn.distributed import gather
 from skssl.nn.heads import MLP
 from skssl.training.objective import Batch, Objective
@@ -55,16 +56,17 @@ class BarlowTwins(SSLTransformer):
     proj_dim: int = 2048
     proj_layers: int = 3
 
-    paper: ClassVar[dict[str, Any]] = {
-        "augment": "byol",
-        "optimizer": "lars",
-        "lr": 2.0,
-        "weight_decay": 1e-4,
-        "schedule": "cosine",
-        "warmup": 0.1,
-        "aux_weight": 1.0,
-    }
+    default_settings: ClassVar[Settings] = Settings(
+        augment="byol",
+        optimizer="lars",
+        lr=2.0,
+        weight_decay=1e-4,
+        schedule="cosine",
+        warmup=0.1,
+        aux_weight=1.0,
+    )
     _parameter_constraints: ClassVar[dict] = {
+        **SSLTransformer._parameter_constraints,
         "lambd": [Interval(Real, 0, None, closed="left")],
         "loss_scale": [Interval(Real, 0, None, closed="neither")],
         "proj_dim": [Interval(Integral, 1, None, closed="left")],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -24,21 +23,23 @@ from skssl.images import Images, as_images
 from skssl.nn.distributed import draw_seed, join
 from skssl.nn.precision import resolve_precision
 from skssl.pretext import as_tasks
+from skssl.storage.registry import register
 from skssl.training.checkpoints import train
 from skssl.training.devices import resolve_device
 from skssl.training.encoding import encode
-from skssl.training.objective import Batch, Objective
+from skssl.training.objective import Hooks, Objective
 from skssl.training.optim import OPTIMIZERS, SCHEDULES
 from skssl.training.trainer import Trainer
 
 if TYPE_CHECKING:
     import pandas as pd
 from skssl.images.labels import encode_labels
-from skssl.methods.docstrings import add_shared
+from skssl.methods.docstrings import inherit_parameters
+from skssl.methods.settings import Settings
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, BaseEstimator):
     """What all estimators share: images in, features out.
 
     Parameters
@@ -144,16 +145,14 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     checkpoint_every: Any = "10 min"
     verbose: int = 0
 
-    #: What None stands for. ``lr`` is for 256 images a step, ``warmup`` a share of the epochs, ``aux_weight`` by task.
-    paper: ClassVar[dict[str, Any]] = {}
+    #: Values of the parameters that are None.
+    default_settings: ClassVar[Settings]
     #: Whether views may differ in size and number.
     multi_crop: ClassVar[bool] = False
     #: Whether the net keeps something for every training image, such as a memory bank.
     per_image: ClassVar[bool] = False
     #: Submodules of the net whose learning rate is not scheduled.
     constant: ClassVar[tuple[str, ...]] = ()
-    #: Submodules of the net that `before_epoch` begins anew, so that the optimiser forgets them, too.
-    renewed: ClassVar[tuple[str, ...]] = ()
 
     _parameter_constraints: ClassVar[dict] = {
         "backbone": [str, nn.Module, callable],
@@ -185,103 +184,15 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     }
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Add the shared parameters to a method's constraints and to its docstring."""
+        """Register the method, and document the parameters that it inherits."""
         super().__init_subclass__(**kwargs)
-        add_shared(cls, SSLTransformer)
-
-    # What a method is made of.
-
-    def build(self, net: Objective, dim: int, n_samples: int) -> None:
-        """Put the method's heads, momentum copies and buffers on the net.
-
-        Parameters
-        ----------
-        net : Objective
-            Has the encoder already.
-        dim : int
-            Width of the encoder's features.
-        n_samples : int
-            Number of training images.
-        """
-        raise NotImplementedError
-
-    def prepare(self, net: Objective, batch: Batch) -> None:
-        """Put on the batch, in ``made``, what a compiled step cannot make: further views, drawn by its generator.
-
-        Parameters
-        ----------
-        net : Objective
-            The network.
-        batch : Batch
-            The batch.
-        """
-
-    def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:
-        """Compute the method's losses by name; what requires no gradient is recorded, but not minimised.
-
-        Parameters
-        ----------
-        net : Objective
-            The network.
-        batch : Batch
-            Views and indices.
-
-        Returns
-        -------
-        dict of str to scalar Tensor
-            The losses, which are added up.
-        """
-        raise NotImplementedError
-
-    def before_epoch(self, net: Objective, epoch: int, encode: Callable[[nn.Module], Tensor]) -> Tensor | None:
-        """Prepare an epoch: cluster, thaw or let in what takes part from then on.
-
-        Parameters
-        ----------
-        net : Objective
-            The network.
-        epoch : int
-            Epochs done.
-        encode : callable
-            From a module on the net to its output for all training images, (n_samples, d), in evaluation mode and
-            without augmentation.
-
-        Returns
-        -------
-        int64 Tensor of shape (n_samples,) or None
-            Which images the epoch goes through, in this order; None is all of them in a random one.
-        """
-        return None
-
-    def after_backward(self, net: Objective) -> None:
-        """Change the gradient, before the optimiser's step.
-
-        Parameters
-        ----------
-        net : Objective
-            The network.
-        """
-
-    def after_step(self, net: Objective, progress: float) -> None:
-        """Change what the gradient does not move, after the optimiser's step.
-
-        Parameters
-        ----------
-        net : Objective
-            The network.
-        progress : float
-            The share of the training that is done, in (0, 1].
-        """
+        register("estimator")(cls)
+        inherit_parameters(cls, SSLTransformer)
 
     @property
     def n_views(self) -> int:
         """Views that a step makes of each image."""
         return 2
-
-    @property
-    def reads_views(self) -> bool:
-        """Whether the losses are those of views, and not of what is cut from the images themselves."""
-        return True
 
     @property
     def uses_labels(self) -> bool:
@@ -316,7 +227,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """
         images = self._read(X, reset=True, on_bad_image=self.on_bad_image)
         self.net_ = self._make_trainer(images)
-        train(self, self.net_, images, self._target(y, images))
+        train(self, self.net_, images, self._encode_labels(y, images))
         return self
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:
@@ -352,7 +263,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
                 f"{self.net_.module_.n_samples} images that it began with, in their order. Got {len(images)}."
             )
         self.net_.set_params(max_epochs=max(self.epochs, 1))
-        self.net_.run(images, self._target(y, images), 1)
+        self.net_.run(images, self._encode_labels(y, images), 1)
         return self
 
     def transform(self, X: Any) -> np.ndarray:
@@ -464,7 +375,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
                 )
 
     def setting(self, name: str) -> Any:
-        """Return a parameter, or the paper's value where it is None.
+        """Return a parameter's value, or the method's default setting if it is None.
 
         Parameters
         ----------
@@ -486,10 +397,10 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         if value is not None:
             return value
         if name == "lr":
-            return self.paper["lr"] * self.batch_size / 256
+            return self.default_settings.lr * self.batch_size / 256
         if name == "warmup_epochs":
-            return self.paper["warmup"] * self.epochs
-        return self.paper[name]
+            return self.default_settings.warmup * self.epochs
+        return getattr(self.default_settings, name)
 
     def _read(self, X: Any, *, reset: bool, on_bad_image: str = "raise") -> Images:
         """Turn X into images of the shape and the range that the estimator was fitted to."""
@@ -525,7 +436,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         for name, task in tasks.items():
             task.validate()
             weight = weights.get(name) if isinstance(weights, dict) else weights
-            found[name] = task, float(self.paper["aux_weight"] if weight is None else weight)
+            found[name] = task, float(self.default_settings.aux_weight if weight is None else weight)
         return found
 
     def _make_trainer(self, images: Images) -> Trainer:
@@ -587,7 +498,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         )
         return trainer.initialize()
 
-    def _target(self, y: Any, images: Images) -> Tensor | None:
+    def _encode_labels(self, y: Any, images: Images) -> Tensor | None:
         """Classes as numbers from 0, -1 where unknown; None unless the method uses labels."""
         if not self.uses_labels:
             return None

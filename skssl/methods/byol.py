@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 
 from skssl.losses import byol_loss
-from skssl.methods.momentum import Momentum
+from skssl.methods.momentum import MomentumMethod
+from skssl.methods.settings import Settings
 from skssl.methods.siamese import Siamese
 from skssl.methods.simsiam import SimSiam
 from skssl.nn.heads import MLP
@@ -19,15 +20,17 @@ from skssl.training.objective import Objective
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Bootstrap(Siamese, Momentum):
+class MomentumSiamese(Siamese, MomentumMethod):
     """A Siamese method whose targets come from a momentum copy of encoder and projector; abstract."""
 
     ema_schedule: str = "cosine"
 
+    _parameter_constraints: ClassVar[dict] = {**Siamese._parameter_constraints, **MomentumMethod._parameter_constraints}
+
     def build(self, net: Objective, dim: int, n_samples: int) -> None:
         """Add the momentum copy to the heads."""
         Siamese.build(self, net, dim, n_samples)
-        Momentum.build(self, net, dim, n_samples)
+        MomentumMethod.build(self, net, dim, n_samples)
 
     @torch.no_grad()
     def targets(self, net: Objective, views: list[Tensor], projections: list[Tensor]) -> list[Tensor]:
@@ -36,7 +39,7 @@ class Bootstrap(Siamese, Momentum):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class BYOL(Bootstrap):
+class BYOL(MomentumSiamese):
     """BYOL: an online network predicts the projections of its own slowly following copy.
 
     Parameters
@@ -83,16 +86,19 @@ class BYOL(Bootstrap):
     proj_dim: int = 256
     pred_dim: int = 4096
 
-    paper: ClassVar[dict[str, Any]] = {
-        "augment": "byol",
-        "optimizer": "sgd",
-        "lr": 0.1,
-        "weight_decay": 5e-4,
-        "schedule": "cosine",
-        "warmup": 0.05,
-        "aux_weight": 5.0,
+    default_settings: ClassVar[Settings] = Settings(
+        augment="byol",
+        optimizer="sgd",
+        lr=0.1,
+        weight_decay=5e-4,
+        schedule="cosine",
+        warmup=0.05,
+        aux_weight=5.0,
+    )
+    _parameter_constraints: ClassVar[dict] = {
+        **MomentumSiamese._parameter_constraints,
+        "hidden_dim": [Interval(Integral, 1, None, closed="left")],
     }
-    _parameter_constraints: ClassVar[dict] = {"hidden_dim": [Interval(Integral, 1, None, closed="left")]}
 
     def heads(self, dim: int) -> tuple[nn.Module, nn.Module]:
         """Make BYOL's heads: BatchNorm on the hidden layers only, no bias at the end."""
@@ -104,7 +110,7 @@ class BYOL(Bootstrap):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class BYOLGSG(Bootstrap):
+class BYOLGSG(MomentumSiamese):
     """BYOL with guided stop-gradient: of two images, the two nearest views are pulled apart.
 
     As in `SimSiamGSG`, whose heads it has; the projections that are compared and predicted are the momentum copy's.
@@ -148,5 +154,5 @@ class BYOLGSG(Bootstrap):
     stop_gradient: str = "guided"
     ema_schedule: str = "constant"
 
-    paper: ClassVar[dict[str, Any]] = {**SimSiam.paper, "augment": "gsg-cifar10"}
+    default_settings: ClassVar[Settings] = replace(SimSiam.default_settings, augment="gsg-cifar10")
     constant: ClassVar[tuple[str, ...]] = ("predictor",)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from skssl.methods.pretext import Pretext
+from skssl.methods.pretext import PretextMethod
+from skssl.methods.settings import Settings
 from skssl.pretext.colorization import ColorizationTask
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Colorization(Pretext):
+class Colorization(PretextMethod):
     """Colorization: learn by predicting the colours of an image from its luminance.
 
     The encoder, which has three channels all the same, sees grey images alone while it is trained. `transform` shows it
@@ -49,11 +50,14 @@ class Colorization(Pretext):
     crop_scale: tuple[float, float] = (0.3, 1.0)
 
     task_class: ClassVar[Any] = ColorizationTask
-    paper: ClassVar[dict[str, Any]] = {
-        **Pretext.paper,
-        "optimizer": "adamw",
-        "lr": 1e-3,
-        "weight_decay": 1e-3,
-        "schedule": "cosine",
+    default_settings: ClassVar[Settings] = replace(
+        PretextMethod.default_settings,
+        optimizer="adamw",
+        lr=1e-3,
+        weight_decay=1e-3,
+        schedule="cosine",
+    )
+    _parameter_constraints: ClassVar[dict] = {
+        **PretextMethod._parameter_constraints,
+        **ColorizationTask._parameter_constraints,
     }
-    _parameter_constraints: ClassVar[dict] = ColorizationTask._parameter_constraints

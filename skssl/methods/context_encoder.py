@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from skssl.methods.pretext import Pretext
+from skssl.methods.pretext import PretextMethod
+from skssl.methods.settings import Settings
 from skssl.pretext.inpainting import ContextEncoderTask
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class ContextEncoder(Pretext):
+class ContextEncoder(PretextMethod):
     """Context encoder: learn by filling holes in images.
 
     Parameters
@@ -42,11 +43,14 @@ class ContextEncoder(Pretext):
     margin_weight: float = 10.0
 
     task_class: ClassVar[Any] = ContextEncoderTask
-    paper: ClassVar[dict[str, Any]] = {
-        **Pretext.paper,
-        "optimizer": "adamw",
-        "lr": 1e-3,
-        "weight_decay": 1e-3,
-        "schedule": "cosine",
+    default_settings: ClassVar[Settings] = replace(
+        PretextMethod.default_settings,
+        optimizer="adamw",
+        lr=1e-3,
+        weight_decay=1e-3,
+        schedule="cosine",
+    )
+    _parameter_constraints: ClassVar[dict] = {
+        **PretextMethod._parameter_constraints,
+        **ContextEncoderTask._parameter_constraints,
     }
-    _parameter_constraints: ClassVar[dict] = ContextEncoderTask._parameter_constraints

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from sklearn.utils._param_validation import Interval
@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from skssl.augment.augmentation import Augmentation
 from skssl.backbones import adapt_channels
 from skssl.methods.base import SSLTransformer
+from skssl.methods.settings import Settings
 from skssl.nn.clusters import draw_evenly, k_means
 from skssl.training.objective import Batch, Objective
 
@@ -76,18 +77,19 @@ class DeepCluster(SSLTransformer):
     kmeans_iterations: int = 20
     sobel: bool = True
 
-    paper: ClassVar[dict[str, Any]] = {
-        "augment": Augmentation(jitter=0.0, gray=0.0),
-        "optimizer": "sgd",
-        "lr": 0.8,
-        "weight_decay": 1e-5,
-        "schedule": "constant",
-        "warmup": 0.0,
-        "aux_weight": 1.0,
-    }
+    default_settings: ClassVar[Settings] = Settings(
+        augment=Augmentation(jitter=0.0, gray=0.0),
+        optimizer="sgd",
+        lr=0.8,
+        weight_decay=1e-5,
+        schedule="constant",
+        warmup=0.0,
+        aux_weight=1.0,
+    )
     per_image: ClassVar[bool] = True
-    renewed: ClassVar[tuple[str, ...]] = ("top_layer",)
+    reset_each_epoch: ClassVar[tuple[str, ...]] = ("top_layer",)
     _parameter_constraints: ClassVar[dict] = {
+        **SSLTransformer._parameter_constraints,
         "n_clusters": [Interval(Integral, 1, None, closed="left")],
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "kmeans_iterations": [Interval(Integral, 1, None, closed="left")],

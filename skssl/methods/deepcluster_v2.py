@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from sklearn.utils._param_validation import Interval
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from skssl.losses import prototype_scores
 from skssl.methods.base import SSLTransformer
+from skssl.methods.settings import Settings
 from skssl.nn.clusters import k_means
 from skssl.nn.distributed import gather
 from skssl.nn.heads import MLP
@@ -71,18 +72,19 @@ class DeepClusterV2(SSLTransformer):
     hidden_dim: int = 2048
     proj_dim: int = 128
 
-    paper: ClassVar[dict[str, Any]] = {
-        "augment": "simclr",
-        "optimizer": "sgd",
-        "lr": 0.03,
-        "weight_decay": 5e-4,
-        "schedule": "cosine",
-        "warmup": 0.05,
-        "aux_weight": 0.5,
-    }
+    default_settings: ClassVar[Settings] = Settings(
+        augment="simclr",
+        optimizer="sgd",
+        lr=0.03,
+        weight_decay=5e-4,
+        schedule="cosine",
+        warmup=0.05,
+        aux_weight=0.5,
+    )
     per_image: ClassVar[bool] = True
     multi_crop: ClassVar[bool] = True
     _parameter_constraints: ClassVar[dict] = {
+        **SSLTransformer._parameter_constraints,
         "n_prototypes": [Interval(Integral, 1, None, closed="left")],
         "n_heads": [Interval(Integral, 1, None, closed="left")],
         "temperature": [Interval(Real, 0, None, closed="neither")],

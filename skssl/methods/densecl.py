@@ -13,13 +13,13 @@ from torch.nn import functional as F
 
 from skssl.backbones import feature_map, map_channels
 from skssl.losses import dense_info_nce
-from skssl.methods.queued import Queued
+from skssl.methods.queue import QueueMethod
 from skssl.nn.distributed import gather
 from skssl.training.objective import Batch, Objective
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class DenseCL(Queued):
+class DenseCL(QueueMethod):
     """DenseCL: as MoCo, and every cell of the encoder's last map is contrasted with the cell that it corresponds to.
 
     Which cell of the other view that is, the encoder's own maps say, query's and copy's. The backbone must pool its
@@ -63,8 +63,11 @@ class DenseCL(Queued):
 
     dense_weight: float = 0.5
 
-    followed: ClassVar[tuple[str, ...]] = ("encoder", "projector", "dense_projector")
-    _parameter_constraints: ClassVar[dict] = {"dense_weight": [Interval(Real, 0, 1, closed="both")]}
+    ema_modules: ClassVar[tuple[str, ...]] = ("encoder", "projector", "dense_projector")
+    _parameter_constraints: ClassVar[dict] = {
+        **QueueMethod._parameter_constraints,
+        "dense_weight": [Interval(Real, 0, 1, closed="both")],
+    }
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102
         net.dense_projector = self.head(map_channels(net.encoder, net.shape))

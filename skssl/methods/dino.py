@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from sklearn.utils._param_validation import Interval
@@ -14,14 +14,15 @@ from torch.nn import functional as F
 
 from skssl.augment.presets import MultiCrop
 from skssl.losses import dino, prototype_scores
-from skssl.methods.momentum import Momentum
+from skssl.methods.momentum import MomentumMethod
+from skssl.methods.settings import Settings
 from skssl.nn.distributed import average
 from skssl.nn.heads import MLP
 from skssl.training.objective import Batch, Objective
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class DINO(Momentum):
+class DINO(MomentumMethod):
     """DINO: self-distillation with no labels, kept from collapsing by centring and sharpening the teacher.
 
     With ``augment=MultiCrop(...)`` the student sees all crops, the teacher the global ones only.
@@ -88,18 +89,19 @@ class DINO(Momentum):
     clip_grad: float | None = 3.0
     ema_schedule: str = "cosine"
 
-    paper: ClassVar[dict[str, Any]] = {
-        "augment": "byol",
-        "optimizer": "sgd",
-        "lr": 0.3,
-        "weight_decay": 1e-4,
-        "schedule": "cosine",
-        "warmup": 0.1,
-        "aux_weight": 1.0,
-    }
+    default_settings: ClassVar[Settings] = Settings(
+        augment="byol",
+        optimizer="sgd",
+        lr=0.3,
+        weight_decay=1e-4,
+        schedule="cosine",
+        warmup=0.1,
+        aux_weight=1.0,
+    )
     multi_crop: ClassVar[bool] = True
-    followed: ClassVar[tuple[str, ...]] = ("encoder", "projector", "prototypes")
+    ema_modules: ClassVar[tuple[str, ...]] = ("encoder", "projector", "prototypes")
     _parameter_constraints: ClassVar[dict] = {
+        **MomentumMethod._parameter_constraints,
         **{name: [Interval(Integral, 1, None, closed="left")] for name in ("n_prototypes", "hidden_dim", "proj_dim")},
         "head_norm": ["boolean"],
         "student_temperature": [Interval(Real, 0, None, closed="neither")],

@@ -11,14 +11,15 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
 from skssl.losses import byol_loss, full_precision
-from skssl.methods.momentum import Momentum
+from skssl.methods.momentum import MomentumMethod
+from skssl.methods.settings import Settings
 from skssl.nn.distributed import average
 from skssl.nn.heads import MLP
 from skssl.training.objective import Batch, Objective
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class DirectPred(Momentum):
+class DirectPred(MomentumMethod):
     """DirectPred: BYOL with a linear predictor that is set from the correlation of the projections.
 
     Parameters
@@ -69,16 +70,17 @@ class DirectPred(Momentum):
     proj_dim: int = 128
     ema_momentum: float = 0.996
 
-    paper: ClassVar[dict[str, Any]] = {
-        "augment": "simclr",
-        "optimizer": "sgd",
-        "lr": 0.06,
-        "weight_decay": 4e-4,
-        "schedule": "constant",
-        "warmup": 0.0,
-        "aux_weight": 5.0,
-    }
+    default_settings: ClassVar[Settings] = Settings(
+        augment="simclr",
+        optimizer="sgd",
+        lr=0.06,
+        weight_decay=4e-4,
+        schedule="constant",
+        warmup=0.0,
+        aux_weight=5.0,
+    )
     _parameter_constraints: ClassVar[dict] = {
+        **MomentumMethod._parameter_constraints,
         "direct": [StrOptions({"pred", "copy"})],
         "freq": [Interval(Integral, 1, None, closed="left")],
         "rho": [Interval(Real, 0, 1, closed="left")],

@@ -1,35 +1,86 @@
-"""Parameters that a class inherits, in its constraints and in its docstring."""
+"""Inherited parameters in a class's docstring."""
 
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
+import re
 
 
-_OTHER = "Other Parameters\n----------------"
+def inherit_parameters(cls: type, root: type) -> None:
+    """Document the parameters and attributes that a class inherits.
 
-
-def add_shared(cls: type, base: type) -> None:
-    """Add a base class's parameters to the constraints and to the docstring of a class that inherits them.
+    Parameters of the root are listed as "Other Parameters", those of the bases in between as "Parameters". An entry in
+    the class's own docstring takes precedence. Each inherited entry states the default of the class.
 
     Parameters
     ----------
     cls : type
-        The class. Its docstring has references or examples, unless it is abstract, too.
-    base : type
-        Its base. What its docstring has from the parameters on becomes the "Other Parameters".
+        The class, whose docstring is changed. Nothing is done if it has no docstring.
+    root : type
+        The base class whose parameters are shared by all.
+
+    Examples
+    --------
+    >>> from skssl.methods.docstrings import inherit_parameters
+    >>> class Base:
+    ...     '''A base class.
+    ...
+    ...     Parameters
+    ...     ----------
+    ...     epochs : int, default=100
+    ...         Number of epochs.
+    ...     '''
+    ...
+    ...     epochs = 100
+    >>> class Method(Base):
+    ...     '''A method.'''
+    ...
+    ...     epochs = 20
+    >>> inherit_parameters(Method, Base)
+    >>> Method.__doc__.splitlines()[-2]
+    'epochs : int, default=20'
     """
-    inherited = [vars(parent).get("_parameter_constraints", {}) for parent in cls.__mro__[::-1]]
-    cls._parameter_constraints = {  # type: ignore[attr-defined]
-        name: rule for rules in inherited for name, rule in rules.items()
-    }
-    shared = inspect.getdoc(base) or ""
-    shared = shared[shared.index("Parameters\n---") :].replace("Parameters\n----------", _OTHER, 1)
-    own = inspect.cleandoc(cls.__doc__ or "")
-    for section in ("References\n---", "Examples\n---"):
-        if section in own:
-            cls.__doc__ = own.replace(section, f"{shared}\n\n{section}", 1)
-            break
+    if cls.__doc__ is None:
+        return
+    shared = _entries(root, "Parameters", cls)
+    parameters: dict[str, str] = {}
+    attributes: dict[str, str] = {}
+    for base in cls.__mro__[: cls.__mro__.index(root) + 1]:
+        for name, entry in _entries(base, "Parameters", cls).items():
+            if base is cls or name not in shared:
+                parameters.setdefault(name, entry)
+        for name, entry in _entries(base, "Attributes", cls).items():
+            attributes.setdefault(name, entry)
+    other = {name: entry for name, entry in shared.items() if name not in parameters}
+    if not parameters:
+        parameters, other = other, {}
+    own = _sections(cls)
+    merged = {"Parameters": parameters, "Other Parameters": other, "Attributes": attributes}
+    sections = (
+        {"": own.pop("")}
+        | {title: "\n".join(entries.values()) for title, entries in merged.items()}
+        | {title: text for title, text in own.items() if title not in merged}
+    )
+    cls.__doc__ = "\n\n".join(
+        f"{title}\n{'-' * len(title)}\n{text}" if title else text for title, text in sections.items() if text
+    )
+
+
+def _sections(cls: type) -> dict[str, str]:
+    """Split a docstring into its sections by title; the title of the summary is empty."""
+    summary, *parts = re.split(r"^(\w[\w ]*)\n-{3,}\n", inspect.cleandoc(cls.__doc__ or ""), flags=re.MULTILINE)
+    return {title: text.strip() for title, text in zip(["", *parts[::2]], [summary, *parts[1::2]], strict=True)}
+
+
+def _entries(base: type, title: str, cls: type) -> dict[str, str]:
+    """Return the entries of a section by name, with the defaults of `cls`."""
+    entries = {}
+    for entry in filter(None, re.split(r"\n(?=\S)", _sections(base).get(title, ""))):
+        name = entry.partition(" : ")[0]
+        default = getattr(cls, name, None)
+        if default != getattr(base, name, None):
+            head, _, text = entry.partition("\n")
+            shown = f'"{default}"' if isinstance(default, str) else default
+            entry = f"{head.partition('default=')[0]}default={shown}\n{text}"
+        entries[name] = entry.rstrip()
+    return entries

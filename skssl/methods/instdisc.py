@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from numbers import Real
+from typing import ClassVar
 
-from sklearn.utils._param_validation import StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skssl.methods.bank import Bank
+from skssl.methods.memory_bank import MemoryBankMethod
+from skssl.methods.settings import Settings
 from skssl.training.objective import Batch, Objective
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class InstDisc(Bank):
+class InstDisc(MemoryBankMethod):
     """InstDisc (NPID): tell every image from all others by its vector in a memory bank.
 
     One view an image. Its vector in the bank follows its embeddings; where an epoch's last, shorter batch leaves an
@@ -55,16 +57,20 @@ class InstDisc(Bank):
     loss: str = "nce"
     temperature: float = 0.1
 
-    paper: ClassVar[dict[str, Any]] = {
-        "augment": "instdisc",
-        "optimizer": "sgd",
-        "lr": 0.06,
-        "weight_decay": 5e-4,
-        "schedule": "step",
-        "warmup": 0.0,
-        "aux_weight": 1.0,
+    default_settings: ClassVar[Settings] = Settings(
+        augment="instdisc",
+        optimizer="sgd",
+        lr=0.06,
+        weight_decay=5e-4,
+        schedule="step",
+        warmup=0.0,
+        aux_weight=1.0,
+    )
+    _parameter_constraints: ClassVar[dict] = {
+        **MemoryBankMethod._parameter_constraints,
+        "loss": [StrOptions({"nce", "softmax"})],
+        "temperature": [Interval(Real, 0, None, closed="neither")],
     }
-    _parameter_constraints: ClassVar[dict] = {"loss": [StrOptions({"nce", "softmax"})]}
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102
         net.projector = nn.Linear(dim, self.proj_dim)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from skssl.methods.pretext import Pretext
+from skssl.methods.pretext import PretextMethod
 from skssl.pretext.jigsaw import JigsawTask
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Jigsaw(Pretext):
+class Jigsaw(PretextMethod):
     """Jigsaw: learn by telling in which order the tiles of an image have been laid.
 
     The tiles are cut from the images themselves; `augment` serves auxiliary tasks alone.
@@ -53,4 +53,7 @@ class Jigsaw(Pretext):
     tile_size: int | None = None
 
     task_class: ClassVar[Any] = JigsawTask
-    _parameter_constraints: ClassVar[dict] = JigsawTask._parameter_constraints
+    _parameter_constraints: ClassVar[dict] = {
+        **PretextMethod._parameter_constraints,
+        **JigsawTask._parameter_constraints,
+    }

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from sklearn.utils._param_validation import StrOptions
 from torch import Tensor
 
 from skssl.losses import nt_xent
-from skssl.methods.queued import Queued
+from skssl.methods.queue import QueueMethod
+from skssl.methods.settings import Settings
 from skssl.nn.distributed import gather
 from skssl.training.objective import Batch, Objective
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class LeOCLR(Queued):
+class LeOCLR(QueueMethod):
     """LeOCLR: the whole image is the query, two random crops of it are the keys.
 
     The crops are never attracted to each other, which may show different things. The first view is not cropped, but
@@ -63,8 +64,11 @@ class LeOCLR(Queued):
 
     encoder: str = "momentum"
 
-    paper: ClassVar[dict[str, Any]] = {**Queued.paper, "augment": "leoclr"}
-    _parameter_constraints: ClassVar[dict] = {"encoder": [StrOptions({"momentum", "end-to-end"})]}
+    default_settings: ClassVar[Settings] = replace(QueueMethod.default_settings, augment="leoclr")
+    _parameter_constraints: ClassVar[dict] = {
+        **QueueMethod._parameter_constraints,
+        "encoder": [StrOptions({"momentum", "end-to-end"})],
+    }
 
     @property
     def n_views(self) -> int:

@@ -7,12 +7,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from skssl.methods.queued import Queued
+from skssl.methods.queue import QueueMethod
 from skssl.training.objective import Batch, Objective
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class MoCo(Queued):
+class MoCo(QueueMethod):
     """MoCo: tell a query's key from a queue of past keys, all of them made by a slowly following copy.
 
     Parameters
@@ -58,7 +58,7 @@ class MoCo(Queued):
     temperature: float = 0.1
     symmetric: bool = False
 
-    _parameter_constraints: ClassVar[dict] = {"symmetric": ["boolean"]}
+    _parameter_constraints: ClassVar[dict] = {**QueueMethod._parameter_constraints, "symmetric": ["boolean"]}
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
         directions = 2 if self.symmetric else 1

@@ -15,16 +15,17 @@ from skssl.training.objective import Objective
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Momentum(SSLTransformer):
+class MomentumMethod(SSLTransformer):
     """A method whose keys, targets or teachers come from a momentum copy of encoder and projector; abstract."""
 
     ema_momentum: float = 0.99
     ema_schedule: str = "constant"
 
     #: The parts of the net that the copy has, in their order.
-    followed: ClassVar[tuple[str, ...]] = ("encoder", "projector")
+    ema_modules: ClassVar[tuple[str, ...]] = ("encoder", "projector")
 
     _parameter_constraints: ClassVar[dict] = {
+        **SSLTransformer._parameter_constraints,
         "ema_momentum": [Interval(Real, 0, 1, closed="both")],
         "ema_schedule": [StrOptions({"cosine", "constant"})],
     }
@@ -35,7 +36,7 @@ class Momentum(SSLTransformer):
 
     def parts(self, net: Objective) -> list[nn.Module]:
         """Return what the copy follows."""
-        return [getattr(net, name) for name in self.followed]
+        return [getattr(net, name) for name in self.ema_modules]
 
     def after_step(self, net: Objective, progress: float) -> None:
         """Let the copy follow; its momentum rises to 1 along a cosine, or is constant."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skssl.losses import proto_nce
-from skssl.methods.queued import Queued
+from skssl.methods.queue import QueueMethod
 from skssl.nn.clusters import concentration, k_means
 from skssl.nn.distributed import gather
 from skssl.training.objective import Batch, Objective
@@ -42,7 +42,7 @@ class Clusters(nn.Module):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class PCL(Queued):
+class PCL(QueueMethod):
     """PCL: as MoCo, and every query is contrasted with the centres of several clusterings, redone every epoch.
 
     Parameters
@@ -88,6 +88,7 @@ class PCL(Queued):
 
     per_image: ClassVar[bool] = True
     _parameter_constraints: ClassVar[dict] = {
+        **QueueMethod._parameter_constraints,
         "n_clusters": [Integral, "array-like"],
         "instance_epochs": [Interval(Integral, 0, None, closed="left"), None],
     }

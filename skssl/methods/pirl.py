@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from sklearn.base import clone
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from skssl.augment.augmentation import Augmentation
 from skssl.augment.presets import as_augmentations
-from skssl.methods.bank import Bank
+from skssl.methods.memory_bank import MemoryBankMethod
+from skssl.methods.settings import Settings
 from skssl.pretext.tiles import cut_tiles, encode_tiles
 from skssl.training.objective import Batch, Objective
 
@@ -22,7 +23,7 @@ CROP = Augmentation(crop_scale=(0.6, 1.0), jitter=0.0, gray=0.0, mean=(0.0, 0.0,
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class PIRL(Bank):
+class PIRL(MemoryBankMethod):
     """PIRL with Jigsaw: representations that do not depend on the order of an image's tiles.
 
     Each image has a view, and nine tiles of a crop of its own in a random order. Both embeddings have the image's
@@ -67,17 +68,19 @@ class PIRL(Bank):
     temperature: float = 0.07
     tile_size: int | None = None
 
-    paper: ClassVar[dict[str, Any]] = {
-        "augment": "pirl",
-        "optimizer": "sgd",
-        "lr": 0.03,
-        "weight_decay": 1e-4,
-        "schedule": "cosine",
-        "warmup": 0.0,
-        "aux_weight": 1.0,
-    }
+    default_settings: ClassVar[Settings] = Settings(
+        augment="pirl",
+        optimizer="sgd",
+        lr=0.03,
+        weight_decay=1e-4,
+        schedule="cosine",
+        warmup=0.0,
+        aux_weight=1.0,
+    )
     _parameter_constraints: ClassVar[dict] = {
+        **MemoryBankMethod._parameter_constraints,
         "image_weight": [Interval(Real, 0, 1, closed="both")],
+        "temperature": [Interval(Real, 0, None, closed="neither")],
         "tile_size": [Interval(Integral, 1, None, closed="left"), None],
     }
 

@@ -8,25 +8,26 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from skssl.methods.base import SSLTransformer
+from skssl.methods.settings import Settings
 from skssl.training.objective import Batch, Objective
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Pretext(SSLTransformer):
+class PretextMethod(SSLTransformer):
     """A pretext task as a method of its own, with the task's parameters; abstract."""
 
     #: The task's class.
     task_class: ClassVar[Any]
 
-    paper: ClassVar[dict[str, Any]] = {
-        "augment": "rotnet",
-        "optimizer": "sgd",
-        "lr": 0.2,
-        "weight_decay": 5e-4,
-        "schedule": "step",
-        "warmup": 0.0,
-        "aux_weight": 1.0,
-    }
+    default_settings: ClassVar[Settings] = Settings(
+        augment="rotnet",
+        optimizer="sgd",
+        lr=0.2,
+        weight_decay=5e-4,
+        schedule="step",
+        warmup=0.0,
+        aux_weight=1.0,
+    )
 
     @property
     def n_views(self) -> int:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from skssl.methods.pretext import Pretext
+from skssl.methods.pretext import PretextMethod
 from skssl.pretext.relative_patch import RelativePatchTask
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class RelativePatch(Pretext):
+class RelativePatch(PretextMethod):
     """Context prediction: learn by telling on which side of a patch another one was.
 
     The patches are cut from the images themselves; `augment` serves auxiliary tasks alone.
@@ -48,4 +48,7 @@ class RelativePatch(Pretext):
     tile_size: int | None = None
 
     task_class: ClassVar[Any] = RelativePatchTask
-    _parameter_constraints: ClassVar[dict] = RelativePatchTask._parameter_constraints
+    _parameter_constraints: ClassVar[dict] = {
+        **PretextMethod._parameter_constraints,
+        **RelativePatchTask._parameter_constraints,
+    }

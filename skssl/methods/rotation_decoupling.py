@@ -15,14 +15,15 @@ from torch.nn import functional as F
 
 from skssl.augment.geometry import rotate_quarter
 from skssl.losses import nt_xent
-from skssl.methods.bank import Bank
+from skssl.methods.memory_bank import MemoryBankMethod
+from skssl.methods.settings import Settings
 from skssl.nn.distributed import gather
 from skssl.nn.heads import MLP
 from skssl.training.objective import Batch, Objective
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class RotationDecoupling(Bank):
+class RotationDecoupling(MemoryBankMethod):
     """Rotation feature decoupling: half of the features predicts rotation, half discriminates images whatever it is.
 
     All four turns of an image are in the same batch, so that a step's batch has four times `batch_size` images. The
@@ -75,16 +76,17 @@ class RotationDecoupling(Bank):
     pu_weights: Any = None
     pu_start: float = 6 / 7
 
-    paper: ClassVar[dict[str, Any]] = {
-        "augment": "rotnet",
-        "optimizer": "sgd",
-        "lr": 0.02,
-        "weight_decay": 5e-4,
-        "schedule": "step",
-        "warmup": 0.0,
-        "aux_weight": 1.0,
-    }
+    default_settings: ClassVar[Settings] = Settings(
+        augment="rotnet",
+        optimizer="sgd",
+        lr=0.02,
+        weight_decay=5e-4,
+        schedule="step",
+        warmup=0.0,
+        aux_weight=1.0,
+    )
     _parameter_constraints: ClassVar[dict] = {
+        **MemoryBankMethod._parameter_constraints,
         "loss": [StrOptions({"nce", "nt_xent"})],
         "temperature": [Interval(Real, 0, None, closed="neither"), None],
         "pu_weights": ["array-like", None],

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skssl.methods.pretext import Pretext
+from skssl.methods.pretext import PretextMethod
 from skssl.pretext.rotation import Rotation, mislabel, turn, zoom
 from skssl.training.objective import Batch, Objective
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class RotNet(Pretext):
+class RotNet(PretextMethod):
     """RotNet: learn by telling by which angle an image was turned.
 
     All turns of an image are in the same batch, so that a step's batch has ``len(angles)`` times `batch_size` images.

@@ -31,6 +31,7 @@ class Siamese(SSLTransformer):
     pairing: str = "fresh"
 
     _parameter_constraints: ClassVar[dict] = {
+        **SSLTransformer._parameter_constraints,
         "proj_dim": [Interval(Integral, 1, None, closed="left")],
         "proj_layers": [Interval(Integral, 1, 100, closed="both")],
         "pred_dim": [Interval(Integral, 1, None, closed="left")],

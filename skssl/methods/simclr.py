@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
 from skssl.losses import nt_xent
 from skssl.methods.base import SSLTransformer
+from skssl.methods.settings import Settings
 from skssl.nn.distributed import gather
 from skssl.nn.heads import MLP
 from skssl.training.objective import Batch, Objective
@@ -60,16 +61,17 @@ class SimCLR(SSLTransformer):
     proj_layers: int = 2
     false_negatives: str = "keep"
 
-    paper: ClassVar[dict[str, Any]] = {
-        "augment": "simclr",
-        "optimizer": "sgd",
-        "lr": 0.4,
-        "weight_decay": 5e-4,
-        "schedule": "cosine",
-        "warmup": 0.05,
-        "aux_weight": 1.0,
-    }
+    default_settings: ClassVar[Settings] = Settings(
+        augment="simclr",
+        optimizer="sgd",
+        lr=0.4,
+        weight_decay=5e-4,
+        schedule="cosine",
+        warmup=0.05,
+        aux_weight=1.0,
+    )
     _parameter_constraints: ClassVar[dict] = {
+        **SSLTransformer._parameter_constraints,
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "proj_dim": [Interval(Integral, 1, None, closed="left")],
         "hidden_dim": [Interval(Integral, 1, None, closed="left"), None],
@@ -89,5 +91,5 @@ class SimCLR(SSLTransformer):
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
         z1, z2 = net.project(batch.views)  # BatchNorm sees both views at once
-        y = None if batch.target is None else gather(batch.target)
+        y = None if batch.labels is None else gather(batch.labels)
         return {"nt_xent": nt_xent(gather(z1), gather(z2), self.temperature, y)}

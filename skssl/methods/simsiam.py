@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
+from skssl.methods.settings import Settings
 from skssl.methods.siamese import Siamese
 
 
@@ -42,15 +43,15 @@ class SimSiam(Siamese):
     (1, 2)
     """
 
-    paper: ClassVar[dict[str, Any]] = {
-        "augment": "simsiam",
-        "optimizer": "sgd",
-        "lr": 0.03,
-        "weight_decay": 5e-4,
-        "schedule": "epoch_cosine",
-        "warmup": 0.0,
-        "aux_weight": 0.1,
-    }
+    default_settings: ClassVar[Settings] = Settings(
+        augment="simsiam",
+        optimizer="sgd",
+        lr=0.03,
+        weight_decay=5e-4,
+        schedule="epoch_cosine",
+        warmup=0.0,
+        aux_weight=0.1,
+    )
     constant: ClassVar[tuple[str, ...]] = ("predictor",)
 
 
@@ -96,4 +97,4 @@ class SimSiamGSG(SimSiam):
 
     stop_gradient: str = "guided"
 
-    paper: ClassVar[dict[str, Any]] = {**SimSiam.paper, "augment": "gsg-cifar10"}
+    default_settings: ClassVar[Settings] = replace(SimSiam.default_settings, augment="gsg-cifar10")

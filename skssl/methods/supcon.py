@@ -14,6 +14,7 @@ from torch import Tensor
 from skssl.images import Images
 from skssl.losses import sup_con
 from skssl.methods.base import SSLTransformer
+from skssl.methods.settings import Settings
 from skssl.nn.distributed import gather
 from skssl.nn.heads import MLP
 from skssl.training.objective import Batch, Objective
@@ -60,16 +61,17 @@ class SupCon(SSLTransformer):
     hidden_dim: int | None = None
     label_noise: float = 0.0
 
-    paper: ClassVar[dict[str, Any]] = {
-        "augment": "simsiam",  # on small images: crops of at least a fifth, and SimCLR's colours
-        "optimizer": "sgd",
-        "lr": 0.18,
-        "weight_decay": 1e-4,
-        "schedule": "cosine",
-        "warmup": 0.01,
-        "aux_weight": 1.0,
-    }
+    default_settings: ClassVar[Settings] = Settings(
+        augment="simsiam",  # on small images: crops of at least a fifth, and SimCLR's colours
+        optimizer="sgd",
+        lr=0.18,
+        weight_decay=1e-4,
+        schedule="cosine",
+        warmup=0.01,
+        aux_weight=1.0,
+    )
     _parameter_constraints: ClassVar[dict] = {
+        **SSLTransformer._parameter_constraints,
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "proj_dim": [Interval(Integral, 1, None, closed="left")],
         "hidden_dim": [Interval(Integral, 1, None, closed="left"), None],
@@ -86,12 +88,12 @@ class SupCon(SSLTransformer):
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
         z = torch.stack(net.project(batch.views), dim=1)  # (n, views, d)
-        assert batch.target is not None  # this method uses labels
-        return {"sup_con": sup_con(gather(z), gather(batch.target), self.temperature)}
+        assert batch.labels is not None  # this method uses labels
+        return {"sup_con": sup_con(gather(z), gather(batch.labels), self.temperature)}
 
-    def _target(self, y: Any, images: Images) -> Tensor | None:
+    def _encode_labels(self, y: Any, images: Images) -> Tensor | None:
         """Corrupt the same classes in the same way whenever training goes on."""
-        target = super()._target(y, images)
+        target = super()._encode_labels(y, images)
         assert target is not None  # this method uses labels
         return corrupt(target, self.label_noise, np.random.default_rng(self.net_.seed))
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import itertools
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -125,12 +127,27 @@ def evaluating(module: nn.Module) -> Iterator[nn.Module]:
     >>> trained.training, net[1].training
     (False, True)
     """
-    modes = {part: part.training for part in module.modules()}
+    parts = list(module.modules())
+    with _lock:
+        for part in parts:
+            users, training = _evaluated.get(part, (0, part.training))
+            _evaluated[part] = users + 1, training
+        module.eval()
     try:
-        yield module.eval()
+        yield module
     finally:
-        for part, training in modes.items():
-            part.training = training
+        with _lock:
+            for part in parts:
+                users, training = _evaluated.pop(part)
+                if users > 1:
+                    _evaluated[part] = users - 1, training
+                else:
+                    part.training = training
+
+
+# Modules in evaluation mode: in how many threads, and their mode before. The last thread restores it.
+_evaluated: WeakKeyDictionary[nn.Module, tuple[int, bool]] = WeakKeyDictionary()
+_lock = threading.Lock()
 
 
 def folded(module: nn.Module) -> nn.Module:

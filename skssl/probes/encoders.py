@@ -22,6 +22,7 @@ from skssl.augment.presets import as_augmentations
 from skssl.backbones import build_backbone, stages
 from skssl.errors import pick
 from skssl.images import Images, as_images
+from skssl.images.reading import is_decoded
 from skssl.methods.base import SSLTransformer
 from skssl.nn.precision import resolve_precision
 from skssl.training.devices import available, portable, resolve_device
@@ -340,6 +341,40 @@ def as_encoder(encoder: Any, X: Any, y: Any = None, *, layer: str = "backbone", 
         "encoder must be an estimator of skssl, fitted or not, a FrozenEstimator of one, or a torch.nn.Module. Got "
         f"{encoder!r}."
     )
+
+
+def read_once(encoder: Any, X: Any) -> Any:
+    """Read X as an encoder does if it must be decoded, so that it can be used several times.
+
+    Parameters
+    ----------
+    encoder : SSLTransformer, FrozenEstimator of one, or torch.nn.Module
+        As for `as_encoder`, fitted or not.
+    X : array-like, sequence of files or PIL images, data set or iterable
+        Images.
+
+    Returns
+    -------
+    Images, or X
+        `Images` for files, PIL images and iterables. Arrays, tables and data sets are returned unchanged.
+
+    Examples
+    --------
+    >>> from skssl import SimCLR
+    >>> from skssl.datasets import make_shapes
+    >>> from skssl.probes.encoders import read_once
+    >>> X, _ = make_shapes(8, image_size=16, random_state=0)
+    >>> len(read_once(SimCLR(), iter(X)))
+    8
+    """
+    if not is_decoded(X):
+        return X
+    if isinstance(encoder, FrozenEstimator):
+        encoder = encoder.estimator
+    if not isinstance(encoder, SSLTransformer):
+        return as_images(X)
+    fitted = encoder.__sklearn_is_fitted__()
+    return (encoder if fitted else clone(encoder))._read(X, reset=not fitted)
 
 
 def as_trained(

@@ -14,7 +14,7 @@ from sklearn.utils._param_validation import Interval
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from skssl.probes.probe import Probe
+from skssl.probes.base import Probe
 from skssl.probes.protocols import KNN, KNN_DEFAULTS
 
 BANK_ROWS = 16384  # training rows that one block of queries is compared with at a time
@@ -100,6 +100,7 @@ class KNNProbe(Probe):
     defaults: ClassVar[dict[str, Any]] = KNN_DEFAULTS
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **Probe._parameter_constraints,
         "protocol": [str, None],
         "n_neighbors": [Interval(Integral, 1, None, closed="left"), None],
         "temperature": [Interval(Real, 0, None, closed="right"), None],

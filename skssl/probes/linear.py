@@ -22,10 +22,18 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from skssl.augment.augmentation import Augmentation
-from skssl.probes.descent import SCHEDULES, AsTheyAre, Draw, Heads, augmentation_for, augmented, train
+from skssl.probes.base import Probe
 from skssl.probes.lbfgs import SoftmaxRegression
-from skssl.probes.probe import Probe
 from skssl.probes.protocols import LINEAR, LINEAR_DEFAULTS
+from skssl.probes.sgd import (
+    SCHEDULES,
+    AugmentedFeatures,
+    FeatureSource,
+    FixedFeatures,
+    LinearHeads,
+    resolve_augmentation,
+    train_head,
+)
 
 HEADS = 16  # candidates that are trained at once
 
@@ -74,7 +82,7 @@ class LinearProbe(Probe):
         The momentum. None: 0.9.
     nesterov : bool, default=None
         Whether the momentum of "sgd" is Nesterov's. None: no.
-    schedule : {"constant", "cosine", "epoch_cosine", "steps"}, default=None
+    schedule : {"constant", "cosine", "epoch_cosine", "multistep"}, default=None
         The learning rate: constant, half a cosine down to zero step by step or epoch by epoch, or a tenth after 60 %
         and again after 80 % of the training. None: the protocol's, or "cosine".
     init_std : float, default=None
@@ -124,7 +132,7 @@ class LinearProbe(Probe):
     "effssl"     sgd     100     512         lr of 0.1, 0.5, 1, 1.5, 2  cosine        none
     "simsiam"    larc    90      4096        lr=1.6                     epoch_cosine  crops and flips
     "gsg"        sgd     90      256         lr=30                      epoch_cosine  crops and flips
-    "moco"       sgd     100     256         lr=30                      steps         crops and flips
+    "moco"       sgd     100     256         lr=30                      multistep     crops and flips
     "transfer"   lbfgs                       C = 1 / w, w 45 values     \             none
                                              from 1e-6 to 1e5
     ===========  ======  ======  ==========  =========================  ============  ================
@@ -192,6 +200,7 @@ class LinearProbe(Probe):
     }
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **Probe._parameter_constraints,
         **{name: [*interval, "array-like", None] for name, interval in _ranges.items()},
         "protocol": [str, None],
         "solver": [StrOptions({"lbfgs", "sgd", "larc"}), None],
@@ -228,14 +237,16 @@ class LinearProbe(Probe):
         candidates = self._candidates()
         split = self._hold_out(codes, seed) if len(candidates) > 1 else None
         samples = self._read(X, y)
-        augment = augmentation_for(self.encoder_, self.setting("augment"), samples.shape)
+        augment = resolve_augmentation(self.encoder_, self.setting("augment"), samples.shape)
         features: Any = None if augment and split is None else self._encode(samples)
         learn: Callable[[Rows, list[dict[str, float]]], Iterator[Solution]]
         if self.setting("solver") == "lbfgs":
             learn = partial(self._optimum, features, codes)
         else:
-            draw = augmented(samples, self.encoder_, augment) if augment else AsTheyAre(features, self._device)
-            learn = partial(self._descent, draw, torch.from_numpy(codes).to(self._device), seed)
+            source = (
+                AugmentedFeatures(samples, self.encoder_, augment) if augment else FixedFeatures(features, self._device)
+            )
+            learn = partial(self._descent, source, torch.from_numpy(codes).to(self._device), seed)
         self.best_params_, self.validation_scores_ = candidates[0], np.empty(0)
         if split is not None:
             rows, held = split
@@ -354,7 +365,7 @@ class LinearProbe(Probe):
             yield coef, intercept
 
     def _descent(
-        self, draw: Draw, target: torch.Tensor, seed: int, rows: Rows, candidates: list[dict[str, float]]
+        self, features: FeatureSource, target: torch.Tensor, seed: int, rows: Rows, candidates: list[dict[str, float]]
     ) -> Iterator[Solution]:
         """Train by SGD on some samples, `HEADS` candidates at once."""
         numbers, n_classes = torch.arange(len(target))[rows], len(self.classes_)
@@ -366,12 +377,12 @@ class LinearProbe(Probe):
             layer = nn.Linear(width, n_classes)
             nn.init.normal_(layer.weight, std=self.setting("init_std"))
             nn.init.zeros_(layer.bias)
-            return Heads(layer, n_heads)
+            return LinearHeads(layer, n_heads)
 
         for some in (candidates[i : i + HEADS] for i in range(0, len(candidates), HEADS)):
-            heads = train(
+            heads = train_head(
                 partial(make, len(some)),
-                draw,
+                features,
                 numbers,
                 target,
                 lr=[candidate.get("lr", self.setting("lr")) for candidate in some],

@@ -15,8 +15,8 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from skssl.augment.augmentation import Augmentation
 from skssl.nn.heads import MLP
-from skssl.probes.descent import SCHEDULES, AsTheyAre, augmentation_for, augmented, train
-from skssl.probes.probe import Probe
+from skssl.probes.base import Probe
+from skssl.probes.sgd import SCHEDULES, AugmentedFeatures, FixedFeatures, resolve_augmentation, train_head
 
 PREDICTED = 8192  # samples that are predicted at a time
 
@@ -44,7 +44,7 @@ class MLPProbe(Probe):
         Whether it is Nesterov's.
     weight_decay : float, default=5e-4
         The decay of the linear layers' weights, as large as in [1]_; biases and BatchNorm have none.
-    schedule : {"constant", "cosine", "epoch_cosine", "steps"}, default="cosine"
+    schedule : {"constant", "cosine", "epoch_cosine", "multistep"}, default="cosine"
         The learning rate: constant, half a cosine down to zero step by step or epoch by epoch, or a tenth after 60 %
         and again after 80 % of the training.
     augment : str or Augmentation, default=None
@@ -98,6 +98,7 @@ class MLPProbe(Probe):
     random_state: int | np.random.RandomState | None = None
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **Probe._parameter_constraints,
         "hidden_layer_sizes": ["array-like"],
         "epochs": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 2, None, closed="left")],
@@ -127,11 +128,15 @@ class MLPProbe(Probe):
         """
         X, codes = self._check(X, y)
         samples = self._read(X, y)
-        augment = augmentation_for(self.encoder_, self.augment, samples.shape)
-        draw = augmented(samples, self.encoder_, augment) if augment else AsTheyAre(self._encode(samples), self._device)
-        self.network_ = train(
+        augment = resolve_augmentation(self.encoder_, self.augment, samples.shape)
+        source = (
+            AugmentedFeatures(samples, self.encoder_, augment)
+            if augment
+            else FixedFeatures(self._encode(samples), self._device)
+        )
+        self.network_ = train_head(
             lambda width: MLP((width, *self.hidden_layer_sizes, len(self.classes_))),
-            draw,
+            source,
             torch.arange(len(codes)),
             torch.from_numpy(codes).to(self._device),
             epochs=self.epochs,

@@ -38,7 +38,7 @@ _MOCO: dict[str, Any] = {
     "batch_size": 256,
     "lr": 30.0,
     "weight_decay": 0.0,
-    "schedule": "steps",
+    "schedule": "multistep",
     "init_std": 0.01,
     "augment": CROPS_AND_FLIPS,
 }

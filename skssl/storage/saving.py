@@ -12,18 +12,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-import skssl
 from skssl.errors import pick
 from skssl.methods.base import SSLTransformer
 from skssl.nn.precision import SMALLEST_BFLOAT16, resolve_precision
 from skssl.storage.files import first_line, read, write
+from skssl.storage.registry import registered
+from skssl.storage.version import __version__
 from skssl.training.devices import available
-from skssl.training.optim import LARC, LARS, laid_out_as, moved_by
+from skssl.training.optim import laid_out_as, moved_by
 
 LARGEST_PARAMETERS = 2**16  # characters; arrays do not count
 OUTPUTS = None, "default", "pandas", "polars"  # what set_output takes
@@ -43,7 +43,7 @@ def save(estimator: SSLTransformer, path: str | os.PathLike[str]) -> None:
     """
     check_is_fitted(estimator)
     name = type(estimator).__name__
-    if _classes(SSLTransformer).get(name) is not type(estimator):
+    if registered("estimator").get(name) is not type(estimator):
         raise TypeError(
             f"{name} is no class of skssl's, which alone a saved file may name: joblib.dump keeps an estimator of any "
             "class."
@@ -52,7 +52,7 @@ def save(estimator: SSLTransformer, path: str | os.PathLike[str]) -> None:
     module, optimizer = trainer.module_, trainer.optimizer_
     parameters, trained = (_pack_parameters(of, arrays) for of in (estimator, module.method))
     header = {
-        "skssl": skssl.__version__,
+        "skssl": __version__,
         "class": name,
         "parameters": parameters,
         # The user may have set others since.
@@ -125,7 +125,7 @@ def load(path: str | os.PathLike[str]) -> SSLTransformer:
         return _rebuild(header, tensors)
     except Exception as error:  # whatever a hostile file makes the checks of parameters trip over
         version = header.get("skssl")
-        other = "" if version in (None, skssl.__version__) else f" (it was saved by skssl {reprlib.repr(version)})"
+        other = "" if version in (None, __version__) else f" (it was saved by skssl {reprlib.repr(version)})"
         raise ValueError(f"{os.fspath(path)!r} cannot be loaded{other}: {first_line(error)}") from error
 
 
@@ -136,7 +136,7 @@ def _rebuild(header: dict[str, Any], tensors: dict[str, Tensor]) -> SSLTransform
             raise ValueError(f"{name!r} must be {field.expected}. Got {reprlib.repr(header.get(name))}.")
     for name in header.keys() - FIELDS.keys():
         raise ValueError(f"{name!r} is unknown.")
-    cls = pick("class", header["class"], _classes(SSLTransformer))
+    cls = pick("class", header["class"], registered("estimator"))
     if len(repr((header["parameters"], header["trained_with"]))) > 2 * LARGEST_PARAMETERS:
         raise ValueError(f"The parameters take more than {LARGEST_PARAMETERS} characters.")
     parts = {prefix: _part(tensors, prefix) for prefix in ("net.", "optimizer.", "parameter.")}
@@ -220,15 +220,9 @@ def _precision(estimator: SSLTransformer, device: torch.device, shape: tuple[int
 # Parameters: plain values, in which a dict says what it stands for. Arrays are kept aside, under their numbers.
 
 
-def _classes(base: type) -> dict[str, Any]:
-    """Skssl's public classes of a kind, by name."""
-    found = {name: getattr(skssl, name) for name in skssl.__all__}
-    return {name: cls for name, cls in found.items() if isinstance(cls, type) and issubclass(cls, base)}
-
-
 def _optimizers() -> dict[str, type[Optimizer]]:
     """The optimisers that a parameter may name."""
-    kinds = {"LARS": LARS, "LARC": LARC, **vars(torch.optim)}
+    kinds = {**registered("optimizer"), **vars(torch.optim)}
     return {name: cls for name, cls in kinds.items() if isinstance(cls, type) and issubclass(cls, Optimizer)}
 
 
@@ -263,7 +257,7 @@ def _pack(value: Any, name: str, arrays: list[Any]) -> Any:
         return {"tensor" if isinstance(value, Tensor) else "array": number}
     if isinstance(value, type) and any(of is value for of in _optimizers().values()):
         return {"optimizer": value.__name__}
-    if not isinstance(value, type) and _classes(BaseEstimator).get(type(value).__name__) is type(value):
+    if not isinstance(value, type) and registered("object").get(type(value).__name__) is type(value):
         return {"object": {"class": type(value).__name__, "parameters": _pack_parameters(value, arrays)}}
     raise TypeError(
         f"{name} cannot be saved: expected a plain value, an array or an object of skssl's, got {reprlib.repr(value)}. "
@@ -302,7 +296,7 @@ def _unpack(value: Any, arrays: dict[int, Any]) -> Any:
         case [("optimizer", str(name))]:
             return pick("optimizer", name, _optimizers())
         case [("object", {"class": str(name), "parameters": dict(packed), **rest})] if not rest:
-            cls = pick("class", name, _classes(BaseEstimator))
+            cls = pick("class", name, registered("object"))
             return cls(**_unpack_parameters(cls, packed, arrays))
     raise ValueError(f"A parameter is {reprlib.repr(value)}, which stands for nothing that is known.")
 

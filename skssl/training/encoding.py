@@ -64,7 +64,7 @@ def encode(
     ):
         network = folded(module)
         features = [
-            network(augment.still(batch.to(device))).float().to(to)
+            network(augment.eval_transform(batch.to(device))).float().to(to)
             for _, batch in images.batches(torch.arange(len(images)).split(at_a_time(images.shape, device)))
         ]
     return torch.cat(features)

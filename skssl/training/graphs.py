@@ -85,7 +85,7 @@ class StepGraph:
     @staticmethod
     def _places(batch: Batch) -> dict[str, Tensor]:
         """What differs from one batch to the next, by name."""
-        places = {"images": batch.images, "index": batch.index, "target": batch.target}
+        places = {"images": batch.images, "index": batch.index, "labels": batch.labels}
         return {name: value for name, value in places.items() if value is not None}
 
     def _try(self, batch: Batch) -> None:
@@ -103,7 +103,7 @@ class StepGraph:
         """Record a step without taking it."""
         copies = {name: value.clone() for name, value in self._places(batch).items()}
         images, index, draws = copies["images"], copies["index"], cast("torch.Generator", batch.generator)
-        self.batch = replace(batch, images=images, views=[], index=index, target=copies.get("target"), made={})
+        self.batch = replace(batch, images=images, views=[], index=index, labels=copies.get("labels"), made={})
 
         def whole() -> None:
             self.batch.views = self.loader.views(images, draws, index)
@@ -113,24 +113,27 @@ class StepGraph:
         self.graph = capture(whole, draws)
 
 
-def capture(work: Callable[[], None], draws: torch.Generator) -> Any:
-    """Record what a function does on a CUDA device, on the current stream, without doing it.
+def capture(work: Callable[[], None], generator: torch.Generator | None = None) -> Any:
+    """Capture the kernels that a function launches, without running them.
 
     Parameters
     ----------
     work : callable
-        Of static shapes; it waits for nothing.
-    draws : torch.Generator
-        What it draws from besides the device's own generator. Every replay goes on from where the generator is.
+        A function of static shapes that does not synchronise with the device.
+    generator : torch.Generator, default=None
+        A generator that it draws from besides the device's default one. Each replay advances it.
 
     Returns
     -------
     torch.cuda.CUDAGraph
-        What does it, by its ``replay``.
+        The graph, run by its ``replay``.
     """
     graph = torch.cuda.CUDAGraph()
-    graph.register_generator_state(draws)
-    with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
+    if generator is not None:
+        graph.register_generator_state(generator)
+    current = torch.cuda.current_stream()
+    stream = None if current == torch.cuda.default_stream() else current  # CUDA cannot capture the default stream
+    with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
         work()
     return graph
 

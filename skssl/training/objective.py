@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from skssl.nn.precision import autocast_for
-
-if TYPE_CHECKING:
-    pass
 from skssl.nn.passes import join
+from skssl.nn.precision import autocast_for
 
 
 @dataclass
@@ -29,7 +26,7 @@ class Batch:
         Their augmented and normalised views.
     index : int64 Tensor of shape (n,)
         Which images of the training set they are.
-    target : int64 Tensor of shape (n,), optional
+    labels : int64 Tensor of shape (n,), optional
         Their classes, -1 where unknown; None unless the method uses labels.
     generator : torch.Generator, optional
         Where further augmentation draws from, on the device; of tasks that augment by themselves.
@@ -40,9 +37,113 @@ class Batch:
     images: Tensor
     views: list[Tensor]
     index: Tensor
-    target: Tensor | None = None
+    labels: Tensor | None = None
     generator: torch.Generator | None = None
     made: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Hooks:
+    """The hooks of a method or an auxiliary task, which the training loop calls; all but two do nothing by default.
+
+    A task's `build`, `prepare` and `losses` are called; a method's hooks are called all.
+    """
+
+    #: Submodules of the net that `before_epoch` resets, so that their optimiser state is reset as well.
+    reset_each_epoch: ClassVar[tuple[str, ...]] = ()
+    #: Groups of a batch that BatchNorm normalises apart from each other.
+    bn_splits: int = 1
+
+    @property
+    def reads_views(self) -> bool:
+        """Whether the losses read the views. Tasks that only cut tiles from the images do not."""
+        return True
+
+    def build(self, net: Objective, dim: int, n_samples: int) -> None:
+        """Add heads, momentum copies and buffers to the net.
+
+        Parameters
+        ----------
+        net : Objective
+            The network, which has its encoder already; for a task, the method's modules, too.
+        dim : int
+            Width of the encoder's features.
+        n_samples : int
+            Number of training images.
+
+        Raises
+        ------
+        ValueError
+            If the network or the images do not suit the method or task.
+        """
+        raise NotImplementedError
+
+    def prepare(self, net: Objective, batch: Batch) -> None:
+        """Add to ``batch.made`` what a compiled step cannot compute, such as further views.
+
+        Parameters
+        ----------
+        net : Objective
+            The network.
+        batch : Batch
+            The batch. Random numbers come from ``batch.generator``.
+        """
+
+    def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:
+        """Compute the losses of a batch by name.
+
+        Parameters
+        ----------
+        net : Objective
+            The network.
+        batch : Batch
+            The batch.
+
+        Returns
+        -------
+        dict of str to scalar Tensor
+            The losses, which are summed. Values that require no gradient are recorded, but not minimised.
+        """
+        raise NotImplementedError
+
+    def before_epoch(self, net: Objective, epoch: int, encode: Callable[[nn.Module], Tensor]) -> Tensor | None:
+        """Prepare an epoch, for example by clustering.
+
+        Parameters
+        ----------
+        net : Objective
+            The network.
+        epoch : int
+            Number of completed epochs.
+        encode : callable
+            From a module on the net to its output for all training images, (n_samples, d), in evaluation mode and
+            without augmentation.
+
+        Returns
+        -------
+        int64 Tensor of shape (n_samples,) or None
+            Indices of the epoch's images, in their order. None is all images in random order.
+        """
+        return None
+
+    def after_backward(self, net: Objective) -> None:
+        """Change the gradients before the optimiser's step.
+
+        Parameters
+        ----------
+        net : Objective
+            The network.
+        """
+
+    def after_step(self, net: Objective, progress: float) -> None:
+        """Update what has no gradient, such as a momentum copy, after the optimiser's step.
+
+        Parameters
+        ----------
+        net : Objective
+            The network.
+        progress : float
+            The share of the training that is done, in (0, 1].
+        """
 
 
 class Objective(nn.Module):
@@ -57,9 +158,9 @@ class Objective(nn.Module):
         From views to features of width `dim`.
     dim : int
         The features' width.
-    method : object with ``build`` and ``losses``
+    method : Hooks
         The method, holding parameters only.
-    tasks : mapping of str to (object with ``build`` and ``losses``, float)
+    tasks : mapping of str to (Hooks, float)
         Auxiliary tasks by name, with their weights.
     n_samples : int
         The number of training images.
@@ -163,20 +264,3 @@ class Objective(nn.Module):
                 buffers = {name: buffer.clone() for name, buffer in part.named_buffers()}
                 view = torch.func.functional_call(part, buffers, (view,))
         return view
-
-
-class Hooks(Protocol):
-    """What a method and an auxiliary task have in common."""
-
-    @property
-    def reads_views(self) -> bool:
-        """Whether the losses are those of views, and not of what is cut from the images themselves."""
-
-    def build(self, net: Objective, dim: int, n_samples: int) -> None:
-        """Put heads, momentum copies and buffers on the net."""
-
-    def prepare(self, net: Objective, batch: Batch) -> None:
-        """Put on the batch, in ``made``, what a compiled step cannot make: further views, drawn by its generator."""
-
-    def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:
-        """Compute the named losses of a batch; what needs no gradient is recorded only."""

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from skssl.errors import pick
+from skssl.storage.registry import register
 
 
+@register("optimizer")
 class LARS(Optimizer):
     r"""Momentum SGD whose steps are scaled, layer by layer, to the size of the weights.
 
@@ -108,6 +110,7 @@ class LARS(Optimizer):
         return loss
 
 
+@register("optimizer")
 class LARC(Optimizer):
     r"""Momentum SGD whose gradients are scaled to the size of the weights: another rule that goes by the name of LARS.
 
@@ -369,16 +372,41 @@ def _epoch_cosine(progress: float, epoch: float) -> float:
     return _cosine(progress * math.floor(epoch) / epoch, epoch) if epoch else 1.0
 
 
-def _fall(drops: Sequence[float], progress: float, epoch: float) -> float:
-    """Fall to a fifth at some shares of the training."""
-    return 0.2 ** sum(progress >= drop for drop in drops)
+def step_decay(milestones: Sequence[float], gamma: float, progress: float, epoch: float) -> float:
+    """Return the factor of a learning rate that is multiplied by gamma at each milestone.
 
+    Parameters
+    ----------
+    milestones : sequence of float
+        Shares of the training in [0, 1].
+    gamma : float
+        The factor at each of them.
+    progress : float
+        The share of the training that is done.
+    epoch : float
+        Not used; schedules have the same signature.
+
+    Returns
+    -------
+    float
+        The factor.
+
+    Examples
+    --------
+    >>> from skssl.training.optim import step_decay
+    >>> step_decay((0.3, 0.6), 0.5, progress=0.7, epoch=70)
+    0.25
+    """
+    return gamma ** sum(progress >= milestone for milestone in milestones)
+
+
+STEP_GAMMA = 0.2  # of "step" and of milestones given as numbers
 
 SCHEDULES: dict[str, Callable[[float, float], float]] = {
     "constant": _constant,
     "cosine": _cosine,
     "epoch_cosine": _epoch_cosine,
-    "step": partial(_fall, (0.3, 0.6, 0.8)),
+    "step": partial(step_decay, (0.3, 0.6, 0.8), STEP_GAMMA),
 }
 
 
@@ -417,7 +445,11 @@ def schedule_factor(schedule: str | Sequence[float], epoch: float, epochs: int, 
     >>> [round(schedule_factor((0.6, 0.8), epoch, epochs=20), 2) for epoch in (11, 12, 16)]
     [1.0, 0.2, 0.04]
     """
-    course = pick("schedule", schedule, SCHEDULES) if isinstance(schedule, str) else partial(_fall, schedule)
+    course = (
+        pick("schedule", schedule, SCHEDULES)
+        if isinstance(schedule, str)
+        else partial(step_decay, schedule, STEP_GAMMA)
+    )
     if epoch >= epochs:
         epoch = max(epochs - 1, min(warmup_epochs, epochs))
     if epoch < warmup_epochs:

@@ -380,7 +380,7 @@ class Trainer(NeuralNet):
 
     def infer(self, batch: Batch, **kwargs: Any) -> dict[str, Tensor]:
         """Run the objective in the trainer's precision, compiled where that was asked for and works."""
-        groups = self.compiled and getattr(self.module_.method, "bn_splits", 1) > 1
+        groups = self.compiled and self.module_.method.bn_splits > 1
         with in_precision(self.dtype, torch.device(self.device)), synchronized(self.module_, groups):
             self.module_.prepare(batch)
             if not self.compiled:
@@ -425,7 +425,7 @@ class Trainer(NeuralNet):
             here.chosen = method.before_epoch(
                 self.module_, done, lambda module: encode_together(module, iterator.images, augment, device, self.dtype)
             )
-            for name in method.renewed:
+            for name in method.reset_each_epoch:
                 forget(self.optimizer_, self.module_.get_submodule(name))
         self.__dict__["_parallel"] = parallel(self.module_)  # anew, as layers may have been frozen or thawed
         if rank():  # from here on processes draw on their own
@@ -456,7 +456,7 @@ class Trainer(NeuralNet):
         self.history.record("lr", self.optimizer_.param_groups[0]["lr"])
         self.history.record("images_per_second", steps * iterator.batch_size / seconds)
         self.history[-1]["batches"].clear()  # a long run would keep every batch otherwise
-        self.judge(batch.views[0] if batch.views else augment.still(batch.images), means["loss"])
+        self.judge(batch.views[0] if batch.views else augment.eval_transform(batch.images), means["loss"])
 
     def graphed(
         self, loader: ImageLoader, step: Callable[[Batch], dict[str, Any]]

@@ -17,7 +17,6 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from skssl.augment.augmentation import Augmentation
 from skssl.augment.presets import CROPS_AND_FLIPS
@@ -25,14 +24,14 @@ from skssl.errors import pick
 from skssl.images import Images
 from skssl.images.labels import as_labels, check_known_labels
 from skssl.methods.base import SSLTransformer
-from skssl.methods.docstrings import add_shared
+from skssl.methods.docstrings import inherit_parameters
 from skssl.nn.distributed import draw_seed, join
 from skssl.nn.precision import resolve_precision
-from skssl.probes.encoders import Encoder
+from skssl.probes.encoders import Encoder, read_once
 from skssl.training.checkpoints import train
 from skssl.training.devices import resolve_device
 from skssl.training.encoding import encode
-from skssl.training.objective import Batch, Objective
+from skssl.training.objective import Batch, Hooks, Objective
 from skssl.training.optim import OPTIMIZERS, SCHEDULES
 from skssl.training.trainer import Trainer
 
@@ -40,27 +39,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def _cross_entropy(net: Objective, batch: Batch) -> dict[str, Tensor]:
-    """Compute the cross-entropy of labelled images, and how many are classified correctly."""
-    assert batch.target is not None
-    logits = net.head(net.encoder(batch.views[0])).float()
-    return {
-        "cross_entropy": F.cross_entropy(logits, batch.target),
-        "accuracy": (logits.argmax(1) == batch.target).float().mean(),
-    }
-
-
 @dataclass
-class _Step:
+class ClassifierHooks(Hooks):
     """What a classifier's training does in a step, in the form in which the `Trainer` calls a method."""
 
     n_classes: int
-    losses: Callable[[Objective, Batch], dict[str, Tensor]]
-    read: Callable[[Any], Images]
+    compute_losses: Callable[[Objective, Batch], dict[str, Tensor]]
     teacher: nn.Module | None = None
-
-    renewed: ClassVar[tuple[str, ...]] = ()
-    reads_views: ClassVar[bool] = True
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:
         """Put a head of zeros on the net, and the teacher where there is one."""
@@ -69,38 +54,14 @@ class _Step:
         nn.init.zeros_(net.head.bias)
         net.teacher = self.teacher
 
-    def prepare(self, net: Objective, batch: Batch) -> None:
-        """Make nothing but the views."""
+    def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:
+        """Compute the losses by name."""
+        return self.compute_losses(net, batch)
 
     def before_epoch(self, net: Objective, epoch: int, encode: Callable[[nn.Module], Tensor]) -> None:
         """Bring the teacher back to evaluation mode."""
         if net.teacher is not None:
             net.teacher.eval()
-
-    def after_backward(self, net: Objective) -> None:
-        """Leave the gradient as it is."""
-
-    def after_step(self, net: Objective, progress: float) -> None:
-        """Move nothing."""
-
-
-class _Renormalized(nn.Module):
-    """A network that was trained with its own normalisation, for images that are normalised as for another one."""
-
-    gain: Tensor
-    shift: Tensor
-
-    def __init__(self, module: nn.Module, own: Augmentation, other: Augmentation, channels: int) -> None:
-        super().__init__()
-        self.module = module
-        black, white = torch.zeros(1, channels, 1, 1), torch.ones(1, channels, 1, 1)
-        gain, given = (a.normalize(white) - a.normalize(black) for a in (own, other))
-        self.register_buffer("gain", gain / given)
-        self.register_buffer("shift", own.normalize(black) - other.normalize(black) * gain / given)
-
-    def forward(self, views: Tensor) -> Tensor:
-        """Map images (n, c, h, w) that are normalised by `other` to what the module gives."""
-        return self.module(views * self.gain + self.shift)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -214,9 +175,9 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
     }
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Add the shared parameters to the class's constraints and to its docstring."""
+        """Document the parameters that a classifier inherits."""
         super().__init_subclass__(**kwargs)
-        add_shared(cls, ImageClassifier)
+        inherit_parameters(cls, ImageClassifier)
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Give the probability of every class.
@@ -318,7 +279,14 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
                 f"to a fifth. Got {self.schedule!r}."
             )
 
-    def _train(self, encoder: Encoder, images: Images, target: Tensor | None, step: _Step) -> Self:
+    def _read_once(self, encoder: Any, X: Any, y: Any) -> Any:
+        """Read X as an encoder does if it must be decoded, and check the number of labels."""
+        X = read_once(encoder, X)
+        if y is not None:  # an `Images` has the shape of one image, which scikit-learn would take for the number
+            check_consistent_length(range(len(X)) if isinstance(X, Images) else X, y)
+        return X
+
+    def _train(self, encoder: Encoder, images: Images, target: Tensor | None, hooks: ClassifierHooks) -> Self:
         """Train a copy of an encoder, with a head."""
         self._read, self.n_features_in_ = encoder.read, math.prod(images.shape)
         device = resolve_device(self.device)
@@ -327,11 +295,11 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         augment = CROPS_AND_FLIPS if self.augment is None else self.augment
         module = copy.deepcopy(encoder.module).requires_grad_(True)
         with torch.no_grad():
-            blank = encoder.augment.still(torch.zeros(1, *images.shape, device=encoder.device))
+            blank = encoder.augment.eval_transform(torch.zeros(1, *images.shape, device=encoder.device))
             dim = module.eval()(blank).shape[1]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            objective = Objective(module, dim, step, {}, len(images), images.shape)
+            objective = Objective(module, dim, hooks, {}, len(images), images.shape)
         trainer = Trainer(
             objective,
             augmentations=encoder.augmentations(augment, max(images.shape[1:]))[:1],
@@ -354,5 +322,5 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
             verbose=self.verbose,
         )
         self.net_ = trainer.initialize()
-        train(self, self.net_, images, target, encoder=encoder.module, teacher=step.teacher)
+        train(self, self.net_, images, target, encoder=encoder.module, teacher=hooks.teacher)
         return self

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import math
 import os
 import time
@@ -23,8 +22,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from skssl.augment.normalization import gain_and_offset
 from skssl.images import as_images
 from skssl.images.image_files import decode_image
+from skssl.methods.docstrings import inherit_parameters
 from skssl.probes.encoders import as_trained
 from skssl.training.devices import available, keeping_memory, portable, resolve_device
 from skssl.training.optim import make_optimizer, schedule_factor
@@ -50,11 +51,11 @@ class DenseTransfer(BaseEstimator, ABC):
         deviation.
     frozen : bool, default=True
         Whether the encoder stays as it is, or is trained with the rest, its BatchNorm included.
-    image_size : int or sequence of int, default=800 (detection), 480 (segmentation)
+    image_size : int or sequence of int, default=800
         To what the shorter side is brought, in pixels, unless the longer side would exceed 5/3 of it. Of several one is
         drawn for each training image, and the last is for testing. The papers draw from ``range(480, 801, 32)`` to
         detect, and from (300, 375, 450, 525, 600) to segment.
-    epochs : int, default=24 (detection), 45 (segmentation)
+    epochs : int, default=24
         How often `fit` goes through the images.
     width : int, default=256
         Channels of the pyramid's maps. A detector's layers that classify boxes have four times as many units.
@@ -112,11 +113,9 @@ class DenseTransfer(BaseEstimator, ABC):
     }
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Add the parameters to the docstring."""
+        """Document the parameters that a class inherits."""
         super().__init_subclass__(**kwargs)
-        shared = inspect.getdoc(DenseTransfer) or ""
-        shared = shared[shared.index("Parameters\n") :]
-        cls.__doc__ = inspect.cleandoc(cls.__doc__ or "").replace("Attributes\n", f"{shared}\n\nAttributes\n", 1)
+        inherit_parameters(cls, DenseTransfer)
 
     @abstractmethod
     def _learn(self, folder: Any, split: str) -> list[tuple[Path, Any]]:
@@ -165,7 +164,7 @@ class DenseTransfer(BaseEstimator, ABC):
         samples = Samples(self._learn(folder, split), channels)
         if len(samples) < 2:
             raise ValueError(f"{type(self).__name__} needs at least 2 images to learn from. Got {len(samples)}.")
-        gain, offset = (row.flatten() for row in trained.augment._scaling(channels, torch.device("cpu")))
+        gain, offset = gain_and_offset(trained.augment.mean, trained.augment.std, channels, torch.device("cpu"))
         transform = {
             "min_size": tuple(sizes),
             "max_size": round(LONGEST * max(sizes)),

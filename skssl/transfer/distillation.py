@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from numbers import Real
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils import check_consistent_length
 from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,10 +24,7 @@ from skssl.nn.precision import resolve_precision
 from skssl.probes.encoders import Encoder, as_encoder
 from skssl.training.devices import resolve_device
 from skssl.training.objective import Batch, Objective
-
-if TYPE_CHECKING:
-    pass
-from skssl.transfer.classifier import ImageClassifier, _Renormalized, _Step
+from skssl.transfer.classifier import ClassifierHooks, ImageClassifier
 
 
 def _distillation(net: Objective, batch: Batch, *, temperature: float, alpha: float) -> dict[str, Tensor]:
@@ -39,10 +35,29 @@ def _distillation(net: Objective, batch: Batch, *, temperature: float, alpha: fl
         taught = net.teacher(view).float()
     soft = F.cross_entropy(logits / temperature, (taught / temperature).softmax(1))
     found = {"distillation": alpha * soft, "agreement": (logits.argmax(1) == taught.argmax(1)).float().mean()}
-    if alpha < 1 and batch.target is not None:
-        known = F.cross_entropy(logits, batch.target, ignore_index=-1, reduction="sum") / len(logits)
+    if alpha < 1 and batch.labels is not None:
+        known = F.cross_entropy(logits, batch.labels, ignore_index=-1, reduction="sum") / len(logits)
         found["cross_entropy"] = (1 - alpha) * known
     return found
+
+
+class _Renormalized(nn.Module):
+    """A network that was trained with its own normalisation, for images that are normalised as for another one."""
+
+    gain: Tensor
+    shift: Tensor
+
+    def __init__(self, module: nn.Module, own: Augmentation, other: Augmentation, channels: int) -> None:
+        super().__init__()
+        self.module = module
+        black, white = torch.zeros(1, channels, 1, 1), torch.ones(1, channels, 1, 1)
+        gain, given = (a.normalize(white) - a.normalize(black) for a in (own, other))
+        self.register_buffer("gain", gain / given)
+        self.register_buffer("shift", own.normalize(black) - other.normalize(black) * gain / given)
+
+    def forward(self, views: Tensor) -> Tensor:
+        """Map images (n, c, h, w) that are normalised by `other` to what the module gives."""
+        return self.module(views * self.gain + self.shift)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -96,6 +111,7 @@ class Distiller(ImageClassifier):
     schedule: str | Sequence[float] = "cosine"
 
     _parameter_constraints: ClassVar[dict] = {
+        **ImageClassifier._parameter_constraints,
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "alpha": [Interval(Real, 0, 1, closed="both")],
     }
@@ -127,8 +143,7 @@ class Distiller(ImageClassifier):
             If the training diverges.
         """
         self._check()
-        if y is not None:
-            check_consistent_length(X, y)
+        X = self._read_once(self.student, X, y)
         if self.alpha < 1 and (y is None or not len(encode_labels(y)[0])):
             raise ValueError(
                 f"alpha={self.alpha} gives labels a share in the loss, but no image has one: take alpha=1 or give y."
@@ -145,7 +160,7 @@ class Distiller(ImageClassifier):
         module = copy.deepcopy(teacher.module).requires_grad_(False)
         module = _Renormalized(module, teacher.augment, encoder.augment, images.shape[0])
         losses = partial(_distillation, temperature=self.temperature, alpha=self.alpha)
-        return self._train(encoder, images, target, _Step(len(self.classes_), losses, encoder.read, module))
+        return self._train(encoder, images, target, ClassifierHooks(len(self.classes_), losses, module))
 
     def _teacher(self, X: Any, y: Any) -> tuple[Encoder, np.ndarray]:
         """Take whatever the user calls a teacher: how it sees images, and the classes that it knows."""

@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
-from sklearn.utils import check_consistent_length, check_random_state
+from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
+from torch import Tensor
+from torch.nn import functional as F
 
 from skssl.images.labels import as_labels, encode_labels
 from skssl.probes.encoders import as_encoder
-
-if TYPE_CHECKING:
-    pass
-from skssl.transfer.classifier import ImageClassifier, _cross_entropy, _Step
+from skssl.training.objective import Batch, Objective
+from skssl.transfer.classifier import ClassifierHooks, ImageClassifier
 
 
 def label_fraction(y: Any, fraction: float, random_state: Any = None) -> np.ndarray:
@@ -71,6 +71,16 @@ def label_fraction(y: Any, fraction: float, random_state: Any = None) -> np.ndar
     few = np.full(len(y), -1, dtype=y.dtype if y.dtype.kind in "if" else np.int64 if y.dtype.kind == "u" else object)
     few[kept] = y[kept]
     return few
+
+
+def _cross_entropy(net: Objective, batch: Batch) -> dict[str, Tensor]:
+    """Compute the cross-entropy of labelled images, and how many are classified correctly."""
+    assert batch.labels is not None
+    logits = net.head(net.encoder(batch.views[0])).float()
+    return {
+        "cross_entropy": F.cross_entropy(logits, batch.labels),
+        "accuracy": (logits.argmax(1) == batch.labels).float().mean(),
+    }
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -134,7 +144,7 @@ class FineTuner(ImageClassifier):
         self._check()
         if y is None:
             raise ValueError("FineTuner requires y to be passed, but the target y is None.")
-        check_consistent_length(X, y)
+        X = self._read_once(self.encoder, X, y)
         self.classes_, target = encode_labels(y)
         if not len(self.classes_):
             raise ValueError("FineTuner needs labelled images, but all of y is -1, which stands for an unknown class.")
@@ -146,6 +156,5 @@ class FineTuner(ImageClassifier):
             )
         encoder = as_encoder(self.encoder, X, y, layer=self.layer, device=self.device)
         known = (target >= 0).nonzero()[:, 0]
-        return self._train(
-            encoder, encoder.read(X).take(known), target[known], _Step(len(self.classes_), _cross_entropy, encoder.read)
-        )
+        hooks = ClassifierHooks(len(self.classes_), _cross_entropy)
+        return self._train(encoder, encoder.read(X).take(known), target[known], hooks)

@@ -24,16 +24,18 @@ from skssl.augment import (
     MultiCrop,
     adjust_hue,
     color_jitter,
+    compiled,
     gaussian_blur,
     geometry,
     grayscale,
+    parts,
     preset,
     resized_crop,
     rotate_quarter,
     sample_crops,
     solarize,
 )
-from skssl.augment import augmentation as augment
+from skssl.augment.views import make_views, view_constants
 
 STILL = {"crop_scale": None, "flip": 0.0, "jitter": 0.0, "gray": 0.0}
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
@@ -105,9 +107,9 @@ def test_crops_are_the_same_looked_up_and_computed(interpolation, padding, monke
     given = images, *start, *side, (12, 10), flip, interpolation, padding
     looked_up = resized_crop(*given)
     monkeypatch.setattr("skssl.augment.geometry.TABLE_BYTES", 0)
-    geometry._all_weights.cache_clear()
+    geometry.weight_table.cache_clear()
     computed = resized_crop(*given)
-    geometry._all_weights.cache_clear()
+    geometry.weight_table.cache_clear()
     torch.testing.assert_close(looked_up, computed, atol=1e-5, rtol=0)
 
 
@@ -359,8 +361,8 @@ FORMS = {
 
 def static(augmentation, images, draws):
     """Views in the form that is compiled: all images at once, by steps that leave alone who does not get them."""
-    constants = augmentation._constants(images.shape[1], tuple(images.shape[2:]), images.device)
-    return augmentation._views(images, augmentation._plan(draws, images.shape[2:], constants), constants)
+    constants = view_constants(augmentation, images.shape[1], images.shape[2:], images.device)
+    return make_views(augmentation, images, draws, constants)
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -374,7 +376,7 @@ def test_both_forms_are_torchvisions_on_the_same_draws(name, monkeypatch):
     assert error.max() < 1e-3  # a hue is ill-conditioned where the clamp has left hardly any colour
     assert error.mean() < 1e-5
     assert torch.equal(augmentation(images, gen(1), n_views=2), views)
-    monkeypatch.setattr(augment, "CACHED_PIXELS", 700)
+    monkeypatch.setattr(parts, "CACHED_PIXELS", 700)
     assert torch.equal(augmentation.apply(images, draws), views)
 
 
@@ -419,7 +421,7 @@ def test_settings_share_their_draws():
 def compiling(monkeypatch):
     """torch.compile without its second half, which takes long; and nothing compiled before."""
     torch._dynamo.reset()
-    monkeypatch.setattr(augment, "_COMPILED", {})
+    monkeypatch.setattr(compiled, "_COMPILED", {})
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
 
 
@@ -449,7 +451,7 @@ def test_saliency_is_compiled(compiling):
         augmentation = Augmentation(saliency=torch.rand(9, 5, 5, generator=gen(seed)))
         views = augmentation(images, gen(), index, 2, compile=True)
         torch.testing.assert_close(views, augmentation(images, gen(), index, 2), atol=1e-5, rtol=0)
-    assert len(augment._COMPILED) == 1
+    assert len(compiled._COMPILED) == 1
 
 
 def test_equal_settings_are_compiled_once_and_many_settings_each(compiling):
@@ -459,7 +461,7 @@ def test_equal_settings_are_compiled_once_and_many_settings_each(compiling):
             augmentation = Augmentation(**{**STILL, "flip": (k + 1) / 10, "size": np.int64(8), "mean": [0.5, 0.5, 0.5]})
             with torch._dynamo.config.patch(error_on_recompile=True):
                 augmentation(images, gen(), compile=True)
-    assert len(augment._COMPILED) == 10
+    assert len(compiled._COMPILED) == 10
 
 
 def test_where_nothing_compiles_views_come_all_the_same(monkeypatch):
@@ -469,10 +471,10 @@ def test_where_nothing_compiles_views_come_all_the_same(monkeypatch):
 
         return fail
 
-    monkeypatch.setattr(augment, "_COMPILED", {})
+    monkeypatch.setattr(compiled, "_COMPILED", {})
     monkeypatch.setattr(torch, "compile", broken)
     images, augmentation = pictures(4, 8, 8), Augmentation()
-    with pytest.warns(UserWarning, match="without torch.compile, which fails: RuntimeError: no compiler here"):
+    with pytest.warns(UserWarning, match="without torch.compile, which failed: RuntimeError: no compiler here"):
         views = augmentation(images, gen(), compile=True)
     torch.testing.assert_close(views, augmentation(images, gen()), atol=1e-5, rtol=0)
     augmentation(images, gen(), compile=True)  # no second warning
@@ -492,11 +494,11 @@ def test_compiled_views_are_few_kernels(name, side, most, monkeypatch):
     torch._dynamo.reset()
     monkeypatch.setattr(torch.utils._triton, "triton_hash_with_backend", lambda: "none")
     monkeypatch.setattr(GraphLowering, "compile_to_module", written)
-    monkeypatch.setattr(augment, "_COMPILED", {})
+    monkeypatch.setattr(compiled, "_COMPILED", {})
     images = pictures(2, side, side).contiguous(memory_format=torch.channels_last)
     with config.patch(force_disable_caches=True, cpu_backend="triton", compile_threads=1):
         metrics.reset()
-        with pytest.warns(UserWarning, match="fails: InductorError: RuntimeError: All kernels are written"):
+        with pytest.warns(UserWarning, match="failed: InductorError: RuntimeError: All kernels are written"):
             preset(name, side)[-1](images, gen(), n_views=2, compile=True)
     if torch.__version__.startswith("2.11"):
         most += 1  # it writes one more than later versions
@@ -506,7 +508,7 @@ def test_compiled_views_are_few_kernels(name, side, most, monkeypatch):
 @pytest.mark.slow
 def test_compiled_views_are_those_of_the_other_forms(monkeypatch):
     torch._dynamo.reset()
-    monkeypatch.setattr(augment, "_COMPILED", {})
+    monkeypatch.setattr(compiled, "_COMPILED", {})
     images, augmentation = pictures(4), Augmentation(blur=0.5, solarize=0.5)
     views = augmentation(images, gen(), n_views=2, compile=True)
     expected = augmentation(images, gen(), n_views=2)
@@ -618,9 +620,9 @@ def test_still_images_have_the_views_size():
     images = pictures(4)
     augmentation = preset("none", 32)[0].set_params(size=(20, 24))
     expected = augmentation.normalize(TF.resize(images / 255, [20, 24], antialias=True))
-    torch.testing.assert_close(augmentation.still(images), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(augmentation.eval_transform(images), expected, atol=1e-5, rtol=0)
     same = augmentation.set_params(size=None)
-    assert torch.equal(same.still(images), same.normalize(images))
+    assert torch.equal(same.eval_transform(images), same.normalize(images))
 
 
 def test_quarter_turns_as_augmentation():

@@ -10,9 +10,8 @@ from torch import nn
 
 import skssl
 from skssl import Augmentation
-from skssl.augment import augmentation as augment
-from skssl.augment import grad_cam, salient_crops, sample_crops
-from skssl.augment.augmentation import IMAGENET_MEAN, IMAGENET_STD
+from skssl.augment import draws, grad_cam, salient_crops, sample_crops
+from skssl.augment.normalization import IMAGENET_MEAN, IMAGENET_STD
 from skssl.backbones import ConvNet
 
 
@@ -58,7 +57,7 @@ def test_crops_follow_the_map_of_their_own_image(jitter, n_views):
 def test_ten_crops_are_tried_before_any_is_taken(monkeypatch):
     tried = []
     monkeypatch.setattr(
-        augment, "salient_crops", lambda boxes, maps: tried.append(boxes[0].shape) or salient_crops(boxes, maps)
+        draws, "salient_crops", lambda boxes, maps: tried.append(boxes[0].shape) or salient_crops(boxes, maps)
     )
     view = Augmentation(saliency=np.ones((5, 4, 4)))
     view(torch.rand(5, 3, 8, 8), torch.Generator().manual_seed(0), torch.arange(5))
@@ -81,7 +80,7 @@ def test_maps_reach_the_views_in_training_and_are_checked(X):
     assert not np.array_equal(fitted.transform(X), quick(skssl.BYOL, augment=Augmentation()).fit(X).transform(X))
     with pytest.raises(ValueError, match=r"one map for each training image: expected 40, got 39"):
         quick(skssl.BYOL, augment=Augmentation(saliency=maps[1:])).fit(X)
-    with pytest.raises(ValueError, match=r"'saliency' parameter of Augmentation must be .*Got 2 axes"):
+    with pytest.raises(ValueError, match=r"'saliency' parameter of Augmentation must be .*Got an array of 2 dim"):
         Augmentation(saliency=maps[0]).validate()
     with pytest.raises(ValueError, match=r"crop_scale=None"):
         Augmentation(saliency=maps, crop_scale=None).validate()

@@ -80,10 +80,10 @@ def test_nt_xent_forgets_false_negatives():
 
 def test_supcon_compares_both_views_of_a_batch(X):
     estimator, net, batch = built(skssl.SupCon, X)
-    batch = dataclasses.replace(batch, target=torch.arange(12) % 4 - 1)
+    batch = dataclasses.replace(batch, labels=torch.arange(12) % 4 - 1)
     z1, z2 = (net.projector(net.encoder(torch.cat(batch.views)))).chunk(2)
     found = estimator.losses(net, batch)["sup_con"]
-    torch.testing.assert_close(found, losses.sup_con(torch.stack([z1, z2], 1), batch.target, estimator.temperature))
+    torch.testing.assert_close(found, losses.sup_con(torch.stack([z1, z2], 1), batch.labels, estimator.temperature))
     assert [type(layer) for layer in net.projector] == [nn.Linear, nn.ReLU, nn.Linear], "no BatchNorm"
     found.backward()
     assert reached(net) == {"encoder", "projector"}
@@ -91,10 +91,10 @@ def test_supcon_compares_both_views_of_a_batch(X):
 
 def test_simclr_removes_what_is_known(X, y):
     estimator, net, batch = built(skssl.SimCLR, X, false_negatives="remove")
-    batch = dataclasses.replace(batch, target=torch.arange(12) % 4 - 1)
+    batch = dataclasses.replace(batch, labels=torch.arange(12) % 4 - 1)
     z1, z2 = net.project(batch.views)
     found = estimator.losses(net, batch)["nt_xent"]
-    torch.testing.assert_close(found, losses.nt_xent(z1, z2, estimator.temperature, batch.target))
+    torch.testing.assert_close(found, losses.nt_xent(z1, z2, estimator.temperature, batch.labels))
     assert found < losses.nt_xent(z1, z2, estimator.temperature)
     removed = quick(skssl.SimCLR, false_negatives="remove").fit(X, y).transform(X)
     kept = quick(skssl.SimCLR).fit(X).transform(X)
@@ -139,10 +139,12 @@ def test_label_noise_is_a_fixed_share_of_wrong_classes(share):
 def test_label_noise_is_drawn_once_from_the_seed(X, y):
     estimator = quick(skssl.SupCon, label_noise=0.5, epochs=2).fit(X, y)
     images = as_images(X)
-    first = estimator._target(y, images)
-    assert (first != clone(estimator).set_params(label_noise=0.0).fit(X, y)._target(y, images)).sum() == 20
-    assert torch.equal(first, estimator.partial_fit(X, y)._target(y, images))
-    assert not torch.equal(first, quick(skssl.SupCon, label_noise=0.5, random_state=1).fit(X, y)._target(y, images))
+    first = estimator._encode_labels(y, images)
+    assert (first != clone(estimator).set_params(label_noise=0.0).fit(X, y)._encode_labels(y, images)).sum() == 20
+    assert torch.equal(first, estimator.partial_fit(X, y)._encode_labels(y, images))
+    assert not torch.equal(
+        first, quick(skssl.SupCon, label_noise=0.5, random_state=1).fit(X, y)._encode_labels(y, images)
+    )
 
 
 # The memory bank

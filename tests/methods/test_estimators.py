@@ -1,6 +1,7 @@
 """What holds for every estimator: the scikit-learn contract, images of all kinds, the history, determinism."""
 
 import pickle
+import re
 
 import joblib
 import numpy as np
@@ -342,3 +343,8 @@ def test_help_lists_own_and_shared_parameters(method):
     assert text.index("Parameters\n") < text.index("Other Parameters\n") < text.index("References\n")
     for name in method(**{}).get_params():
         assert f"\n{name} : " in text, f"{method.__name__} does not document {name}"
+
+
+def test_documented_defaults_are_those_of_the_constructor(method):
+    found = re.findall(r"^(\w+) : .*default=(.*)$", method.__doc__, flags=re.MULTILINE)
+    assert {name: eval(default) for name, default in found} == method().get_params(deep=False)

@@ -12,7 +12,8 @@ from torch import nn
 import skssl
 import skssl.datasets
 from skssl import losses
-from skssl.methods.momentum import Momentum
+from skssl.methods.momentum import MomentumMethod
+from skssl.methods.settings import Settings
 from skssl.nn.momentum import cosine_ramp
 from skssl.pretext.rotation import mislabel
 
@@ -110,7 +111,7 @@ def both(net):
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "constant"])
-@pytest.mark.parametrize("method", [method for method in QUICK if issubclass(method, Momentum)])
+@pytest.mark.parametrize("method", [method for method in QUICK if issubclass(method, MomentumMethod)])
 def test_the_copy_follows_the_trained_network_step_by_step(method, schedule, X):
     look = Look(both)
     quick(method, epochs=3, ema_momentum=0.7, ema_schedule=schedule, lr=0.1, warmup_epochs=0, callbacks=[look]).fit(X)
@@ -252,9 +253,13 @@ def test_small_crops_are_not_turned(method, X):
 
 def test_rotations_default_is_the_papers_text_with_its_weights_for_cifar():
     assert skssl.Rotation().head == "projector"
-    found = {method: method.paper["aux_weight"] for method in (skssl.SimCLR, skssl.BYOL, skssl.SimSiam, skssl.SwAV)}
+    found = {
+        method: method.default_settings.aux_weight for method in (skssl.SimCLR, skssl.BYOL, skssl.SimSiam, skssl.SwAV)
+    }
     assert found == {skssl.SimCLR: 1.0, skssl.BYOL: 5.0, skssl.SimSiam: 0.1, skssl.SwAV: 0.5}
-    assert skssl.SimSiamGSG.paper["aux_weight"] == skssl.BYOLGSG.paper["aux_weight"] == 0.1, "as their losses' scale"
+    assert skssl.SimSiamGSG.default_settings.aux_weight == skssl.BYOLGSG.default_settings.aux_weight == 0.1, (
+        "as their losses' scale"
+    )
 
 
 def test_turns_and_labels_agree(X):
@@ -329,3 +334,9 @@ def test_rotation_is_learnt_on_real_shapes():
     history = quick(skssl.RotNet, epochs=6, batch_size=32, lr=0.1).fit(X).history_
     assert history["rotation_accuracy"].iloc[-1] > 0.4
     assert history["loss"].iloc[-1] < history["loss"].iloc[0]
+
+
+def test_settings_refuse_unknown_and_missing_names():
+    for wrong in ({"learning_rate": 0.1}, {"lr": 0.1}):
+        with pytest.raises(TypeError, match=r"unexpected keyword|missing"):
+            Settings(**wrong)

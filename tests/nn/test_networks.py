@@ -1,5 +1,6 @@
 """Heads, momentum copies, encoders, optimisers and schedules."""
 
+import contextlib
 import math
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,7 +11,7 @@ from torch import nn
 from skssl.backbones import build_backbone, feature_map, map_channels, stages
 from skssl.nn.heads import MLP
 from skssl.nn.momentum import cosine_ramp, follow, momentum_copy
-from skssl.nn.passes import folded
+from skssl.nn.passes import evaluating, folded
 from skssl.probes.encoders import at_layer
 from skssl.training.collapse import effective_rank, spread
 from skssl.training.optim import LARC, LARS, make_optimizer, schedule_factor
@@ -304,6 +305,21 @@ def test_folding_in_threads_leaves_torch_as_it_is():
         expected = net(images)
         for found in pool.map(lambda _: folded(net)(images), range(64)):
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_module_stays_in_evaluation_mode_until_its_last_user_leaves():
+    shared = nn.Dropout()
+    first, second = nn.Sequential(shared, nn.ReLU()), nn.Sequential(nn.Dropout().eval(), shared)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(evaluating(first))
+        with evaluating(second):  # as another thread does, whose turn ends in between
+            stack.pop_all().close()
+            assert not shared.training
+            assert first.training
+            assert first[1].training
+        assert shared.training
+    assert second.training
+    assert not second[0].training
 
 
 def test_adamw_spares_norms_and_any_torch_optimizer_will_do():

@@ -587,7 +587,7 @@ def test_inpainting_is_learnt():
 def test_every_task_joins_a_method_by_its_name(X):
     history = quick(skssl.BYOL, aux=list(TASKS), aux_weight={"jigsaw": 0.5}).fit(X).history_
     assert set(TASKS) < set(history)
-    weights = {name: 0.5 if name == "jigsaw" else skssl.BYOL.paper["aux_weight"] for name in TASKS}
+    weights = {name: 0.5 if name == "jigsaw" else skssl.BYOL.default_settings.aux_weight for name in TASKS}
     expected = history["byol"] + sum(weight * history[name] for name, weight in weights.items())
     np.testing.assert_allclose(history["loss"], expected, rtol=1e-3)
     with pytest.raises(ValueError, match="Unknown aux 'jigsw', did you mean 'jigsaw'"):

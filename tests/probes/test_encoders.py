@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 import skssl
-from skssl.augment.augmentation import IMAGENET_MEAN, IMAGENET_STD
+from skssl.augment.normalization import IMAGENET_MEAN, IMAGENET_STD
 from skssl.methods.deepcluster import sobel_filter
 from skssl.probes.encoders import as_encoder, at_layer
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 import skssl.probes.lbfgs
 from skssl import LinearProbe, MLPProbe
-from skssl.probes import descent
+from skssl.probes import sgd
 
 SGD = {"solver": "sgd", "epochs": 5, "batch_size": 32, "device": "cpu"}
 
@@ -123,7 +125,8 @@ FACTORS = {  # of the rate in step 0, 1, ... of 15: 5 epochs of 32 + 32 + 6 samp
     "constant": lambda step: 1,
     "cosine": lambda step: (1 + np.cos(np.pi * step / 15)) / 2,
     "epoch_cosine": lambda step: (1 + np.cos(np.pi * (step // 3) / 5)) / 2,
-    "steps": lambda step: 1 if step < 9 else 0.1 if step < 12 else 0.01,
+    "multistep": lambda step: 1 if step < 9 else 0.1 if step < 12 else 0.01,
+    "steps": lambda step: 1 if step < 9 else 0.1 if step < 12 else 0.01,  # its name in version 0.1.0
 }
 
 
@@ -207,7 +210,7 @@ PROTOCOLS = {
     "effssl": ("sgd", 100, 512, (0.1, 0.5, 1, 1.5, 2), "cosine", 0, {"weight_decay": 0}, False),
     "simsiam": ("larc", 90, 4096, 1.6, "epoch_cosine", 0.01, {"weight_decay": 0}, True),
     "gsg": ("sgd", 90, 256, 30, "epoch_cosine", 0.01, {"weight_decay": 0}, True),
-    "moco": ("sgd", 100, 256, 30, "steps", 0.01, {"weight_decay": 0}, True),
+    "moco": ("sgd", 100, 256, 30, "multistep", 0.01, {"weight_decay": 0}, True),
 }
 
 
@@ -315,16 +318,16 @@ def several(solver, **params):
     """Train heads with several rates and penalties at once, and one by one, and return both."""
     X, y = features(n=97)
     lr, decay = [0.1, 0.5, 2.0], [0.0, 0.01, 0.1]
-    draw, target = descent.AsTheyAre(X, torch.device("cpu")), torch.from_numpy(y)
+    draw, target = sgd.FixedFeatures(X, torch.device("cpu")), torch.from_numpy(y)
     how = {"epochs": 4, "batch_size": 32, "momentum": 0.9, "nesterov": False, "schedule": "cosine", "seed": 3}
     how |= {"solver": solver, "verbose": 0, **params}
 
     def heads(some):
         def make(width):
-            return descent.Heads(torch.nn.Linear(width, 3), len(some))
+            return sgd.LinearHeads(torch.nn.Linear(width, 3), len(some))
 
         rates = {"lr": [lr[i] for i in some], "weight_decay": [decay[i] for i in some]}
-        return descent.train(make, draw, torch.arange(97), target, **rates, **how)
+        return sgd.train_head(make, draw, torch.arange(97), target, **rates, **how)
 
     return heads([0, 1, 2]), [heads([i]) for i in range(3)]
 
@@ -338,24 +341,24 @@ def test_candidates_trained_at_once_are_those_trained_one_by_one(solver, nestero
     assert not torch.allclose(together.weight[0], together.weight[1])
 
 
-class Graphs:
-    """Stand in for CUDA graphs: nothing is done while one is captured, and then all of it on the same tensors."""
+class FakeGraphs:
+    """A stand-in for CUDA graphs: a capture runs nothing, and a replay runs the function."""
 
     def __init__(self, monkeypatch, fails=False):
         self.captured, self.replayed, self.fails = [], 0, fails
-        monkeypatch.setattr(descent, "CAPTURED", {"cpu"})
-        monkeypatch.setattr(descent, "_capture", self.capture)
+        monkeypatch.setattr(sgd, "GRAPH_DEVICES", {"cpu"})
+        monkeypatch.setattr(sgd, "capture", self.capture)
 
-    def capture(self, function, inputs):
+    def capture(self, work):
         if self.fails:
             raise RuntimeError("operation not permitted when stream is capturing")
-        self.captured.append([len(x) for x in inputs])
+        self.captured.append([len(x) for x in work.__self__.inputs])
 
-        def again():
+        def replay():
             self.replayed += 1
-            return function(*inputs)
+            work()
 
-        return again
+        return SimpleNamespace(replay=replay)
 
 
 @pytest.mark.parametrize("probe", [LinearProbe(**SGD, lr=(0.1, 0.5)), MLPProbe(hidden_layer_sizes=(8,), epochs=5)])
@@ -364,8 +367,8 @@ def test_steps_in_graphs_are_the_steps_one_by_one(probe, n, monkeypatch):
     X, y = features(n=n)
     probe = clone(probe).set_params(batch_size=32, random_state=0, device="cpu")
     expected = clone(probe).fit(X, y).predict_proba(X)
-    monkeypatch.setattr(descent, "AT_ONCE", 4)
-    graphs = Graphs(monkeypatch)
+    monkeypatch.setattr(sgd, "STEPS_PER_GRAPH", 4)
+    graphs = FakeGraphs(monkeypatch)
     np.testing.assert_array_equal(clone(probe).fit(X, y).predict_proba(X), expected)
     assert graphs.captured
     if isinstance(probe, MLPProbe):  # n / 128 parts in each of five epochs, whose first of each shape warms up
@@ -378,7 +381,7 @@ def test_where_no_graph_can_be_made_steps_are_taken_one_by_one(monkeypatch):
     X, y = features()
     probe = LinearProbe(**SGD, random_state=0)
     expected = clone(probe).fit(X, y).coef_
-    graphs = Graphs(monkeypatch, fails=True)
+    graphs = FakeGraphs(monkeypatch, fails=True)
     with pytest.warns(RuntimeWarning, match="not permitted when stream is capturing") as caught:
         found = clone(probe).fit(X, y).coef_
     np.testing.assert_array_equal(found, expected)
@@ -393,9 +396,9 @@ def test_graphs_on_a_gpu_train_as_a_cpu_does(probe, solver, monkeypatch):
     X, y = features(n=385)
     probe = clone(probe).set_params(batch_size=32, random_state=0, device="cuda")
     probe.set_params(**({"solver": solver} if isinstance(probe, LinearProbe) else {}))
-    monkeypatch.setattr(descent, "AT_ONCE", 4)
+    monkeypatch.setattr(sgd, "STEPS_PER_GRAPH", 4)
     found = clone(probe).fit(X, y).predict_proba(X)  # a graph that cannot be made would warn
     expected = clone(probe).set_params(device="cpu").fit(X, y).predict_proba(X)
     np.testing.assert_allclose(found, expected, atol=1e-3)
-    monkeypatch.setattr(descent, "CAPTURED", set())
+    monkeypatch.setattr(sgd, "GRAPH_DEVICES", set())
     np.testing.assert_allclose(clone(probe).fit(X, y).predict_proba(X), found, atol=1e-5)

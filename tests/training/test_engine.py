@@ -5,7 +5,7 @@ import pickle
 import shutil
 import types
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -19,6 +19,7 @@ from torch.nn import functional as F
 import skssl
 from skssl.augment import MultiCrop
 from skssl.methods.base import SSLTransformer
+from skssl.methods.settings import Settings
 from skssl.nn.heads import MLP
 from skssl.nn.memories import Queue
 from skssl.nn.passes import join
@@ -32,7 +33,7 @@ class Probing(SSLTransformer):
 
     labelled: bool = True
     multi_crop: ClassVar[bool] = True
-    paper: ClassVar[dict] = {**skssl.SimCLR.paper, "augment": "none"}
+    default_settings: ClassVar[Settings] = replace(skssl.SimCLR.default_settings, augment="none")
     seen: ClassVar[list] = []
 
     @property
@@ -44,7 +45,7 @@ class Probing(SSLTransformer):
         net.frozen = torch.nn.Linear(8, 8)
 
     def losses(self, net, batch):
-        target = None if batch.target is None else batch.target.tolist()
+        target = None if batch.labels is None else batch.labels.tolist()
         self.seen.append(("losses", batch.index.tolist(), target, [tuple(view.shape[1:]) for view in batch.views]))
         z = torch.stack(net.project(batch.views))
         return {"square": net.frozen(z).square().mean()}

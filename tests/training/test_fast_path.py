@@ -10,7 +10,7 @@ from references import views_one_by_one
 from skorch.callbacks import Callback
 
 import skssl
-from skssl.augment.augmentation import IMAGENET_STD
+from skssl.augment.normalization import IMAGENET_STD
 from skssl.images import as_images
 from skssl.training.optim import schedule_factor
 
@@ -67,6 +67,6 @@ def test_views_losses_and_steps_are_those_of_the_slow_path(X, precision, lr, tol
                 velocity.mul_(0.9).add_(gradient + method.weight_decay * parameter.detach())
                 parameter.data -= rate * velocity
     np.testing.assert_allclose(losses.seen, expected, rtol=tolerance)
-    features = slow.encoder.eval()(net.augmentations[0].still(as_images(X).read(torch.arange(40))).double())
+    features = slow.encoder.eval()(net.augmentations[0].eval_transform(as_images(X).read(torch.arange(40))).double())
     cosine = torch.nn.functional.cosine_similarity(torch.from_numpy(method.transform(X)).double(), features)
     assert cosine.min() > (0.99999 if precision == "float32" else 0.999)

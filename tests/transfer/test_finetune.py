@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import quick
+from PIL import Image
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
@@ -21,6 +22,7 @@ import skssl
 from skssl import Augmentation, Distiller, FineTuner, label_fraction, recipes
 from skssl.backbones import ConvNet
 from skssl.datasets import make_shapes
+from skssl.images import image_files
 from skssl.training.optim import make_optimizer, schedule_factor
 from skssl.training.trainer import Trainer
 
@@ -171,7 +173,7 @@ def test_only_labelled_images_count(encoder, X, y, few, monkeypatch):
     assert len(seen) == 2, "24 labels, batches of 16"
     for batch in seen:
         images = ((batch.views[0] * std + mean) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
-        assert [known[image.tobytes()] for image in images] == classes[batch.target].tolist()
+        assert [known[image.tobytes()] for image in images] == classes[batch.labels].tolist()
 
 
 def test_labels_of_the_others_do_not_matter_nor_do_the_others(encoder, X, few):
@@ -244,14 +246,13 @@ def test_views_are_normalised_as_the_encoders(X, y):
     assert default.get_params() == Augmentation(jitter=0.0, gray=0.0, **own).get_params()
 
 
-def test_images_are_fine_tuned_at_the_size_that_the_encoder_learned_from(X, y):
-    encoder = quick(skssl.SimCLR, augment=Augmentation(size=24)).fit(X)
-    sizes = [FineTuner(encoder, augment=a, **QUICK).fit(X, y).net_.augmentations[0].size for a in (None, "rotnet")]
-    assert sizes == [24, 24]
-    large = quick(skssl.SimCLR, backbone="alexnet", augment=Augmentation(size=64), epochs=0).fit(X)
-    assert FineTuner(large, **QUICK).fit(X, y).predict(X).shape == (40,), "16 pixels alone are too few for an AlexNet"
-    own = FineTuner(encoder, augment=Augmentation(size=20), **QUICK).fit(X, y)
-    assert own.net_.augmentations[0].size == 20
+def test_fine_tuning_uses_the_encoders_image_size(X, y):
+    wide = nn.Sequential(nn.Conv2d(3, 4, 20), nn.AdaptiveAvgPool2d(1), nn.Flatten())  # too wide for 16 pixels
+    encoder = quick(skssl.SimCLR, backbone=wide, augment=Augmentation(size=24), epochs=0).fit(X)
+    for augment, size in ((None, 24), ("rotnet", 24), (Augmentation(size=20), 20)):
+        tuner = FineTuner(encoder, augment=augment, **{**QUICK, "epochs": 1}).fit(X, y)
+        assert tuner.net_.augmentations[0].size == size
+        assert tuner.predict(X[:3]).shape == (3,)
 
 
 def test_a_seed_gives_the_same_bits_and_leaves_the_global_state(encoder, X, few):
@@ -318,6 +319,61 @@ def test_data_sets_are_read_where_they_are_labelled(encoder, X, few):
     np.testing.assert_array_equal(
         tuner.predict_proba(Counting()), FineTuner(encoder, **QUICK).fit(X, few).predict_proba(X)
     )
+
+
+@pytest.fixture
+def files(X, tmp_path):
+    for i, image in enumerate(X):
+        Image.fromarray(image).save(tmp_path / f"{i:02d}.png")
+    return sorted(map(str, tmp_path.glob("*.png")))
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The names of the decoded files."""
+    names, decode = [], image_files.decode_image
+    monkeypatch.setattr(
+        image_files, "decode_image", lambda file, name, *args: names.append(name) or decode(file, name, *args)
+    )
+    return names
+
+
+ENCODERS = {
+    "fitted": lambda X: quick(skssl.SimCLR).fit(X),
+    "unfitted": lambda X: quick(skssl.SimCLR),
+    "module": lambda X: ConvNet(),
+}
+TEACHERS = {
+    "fitted": lambda X, y: FineTuner(quick(skssl.SimCLR, epochs=0), **QUICK).fit(X, y),
+    "unfitted": lambda X, y: FineTuner(quick(skssl.SimCLR, epochs=0), **QUICK),
+    "module": lambda X, y: nn.Sequential(ConvNet(), nn.Linear(128, 8)),
+}
+
+
+@pytest.mark.parametrize("encoder", ENCODERS.values(), ids=ENCODERS)
+def test_fine_tuning_decodes_files_once_and_accepts_a_stream(encoder, files, X, y, decoded):
+    torch.manual_seed(0)
+    encoder = encoder(X)
+    expected = FineTuner(encoder, **QUICK).fit(X, y)
+    tuner = FineTuner(encoder, **QUICK).fit(files, y)
+    assert len(decoded) == len(set(decoded)) == 40
+    streamed = FineTuner(encoder, **QUICK).fit(iter(X), y)
+    for found in (tuner, streamed):
+        np.testing.assert_array_equal(found.predict_proba(X), expected.predict_proba(X))
+
+
+@pytest.mark.parametrize("student", ENCODERS.values(), ids=ENCODERS)
+@pytest.mark.parametrize("teacher", TEACHERS.values(), ids=TEACHERS)
+def test_distillation_decodes_files_once_and_accepts_a_stream(teacher, student, files, X, y, decoded):
+    torch.manual_seed(0)
+    y = np.unique(y, return_inverse=True)[1]  # a module teaches the classes 0 to 7
+    teacher, student = teacher(X, y), student(X)
+    expected = Distiller(teacher, student, **QUICK).fit(X, y)
+    distilled = Distiller(teacher, student, **QUICK).fit(files, y)
+    assert len(decoded) == len(set(decoded)) == 40
+    streamed = Distiller(teacher, student, **QUICK).fit((image for image in X), y)
+    for found in (distilled, streamed):
+        np.testing.assert_array_equal(found.predict_proba(X), expected.predict_proba(X))
 
 
 def test_modules_tables_and_gray_images(X, y):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from sklearn.utils._param_validation import Interval
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skssl.losses import info_nce
-from skssl.methods.momentum import Momentum
+from skssl.methods.momentum import MomentumMethod
+from skssl.methods.settings import Settings
 from skssl.nn.distributed import gather, n_processes, permutation, share
 from skssl.nn.heads import MLP
 from skssl.nn.memories import Queue
@@ -22,7 +23,7 @@ from skssl.training.objective import Objective
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Queued(Momentum):
+class QueueMethod(MomentumMethod):
     """Contrast queries with the keys of a momentum copy and a queue of past keys; abstract."""
 
     proj_dim: int = 128
@@ -31,16 +32,17 @@ class Queued(Momentum):
     queue_size: int = 4096
     bn_splits: int = 8
 
-    paper: ClassVar[dict[str, Any]] = {
-        "augment": "moco",
-        "optimizer": "sgd",
-        "lr": 0.03,
-        "weight_decay": 5e-4,
-        "schedule": "epoch_cosine",
-        "warmup": 0.0,
-        "aux_weight": 1.0,
-    }
+    default_settings: ClassVar[Settings] = Settings(
+        augment="moco",
+        optimizer="sgd",
+        lr=0.03,
+        weight_decay=5e-4,
+        schedule="epoch_cosine",
+        warmup=0.0,
+        aux_weight=1.0,
+    )
     _parameter_constraints: ClassVar[dict] = {
+        **MomentumMethod._parameter_constraints,
         "proj_dim": [Interval(Integral, 1, None, closed="left")],
         "proj_layers": [Interval(Integral, 1, 100, closed="both")],
         "temperature": [Interval(Real, 0, None, closed="neither")],
@@ -68,7 +70,7 @@ class Queued(Momentum):
         net.queue = self.queue(n_samples)
 
     def outputs(self, parts: Iterable[nn.Module], images: Tensor) -> tuple[Tensor, ...]:
-        """Run what `followed` names, of the net or of its copy; the first output is the embedding."""
+        """Run what `ema_modules` names, of the net or of its copy; the first output is the embedding."""
         encoder, projector = parts
         return (projector(encoder(images)),)
 

@@ -16,7 +16,7 @@ from skssl.training.objective import Objective
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Bank(SSLTransformer):
+class MemoryBankMethod(SSLTransformer):
     """A method that compares one view of an image with a memory of every image; abstract."""
 
     n_negatives: int = 4096
@@ -26,7 +26,7 @@ class Bank(SSLTransformer):
 
     per_image: ClassVar[bool] = True
     _parameter_constraints: ClassVar[dict] = {
-        "temperature": [Interval(Real, 0, None, closed="neither")],
+        **SSLTransformer._parameter_constraints,
         "n_negatives": [Interval(Integral, 1, None, closed="left")],
         "normalizer": [StrOptions({"batch", "first"})],
         "bank_momentum": [Interval(Real, 0, 1, closed="both")],

@@ -19,7 +19,7 @@ from skssl.augment.presets import as_augmentations
 from skssl.backbones import SMALL
 from skssl.errors import pick
 from skssl.images.labels import check_known_labels
-from skssl.methods.docstrings import add_shared
+from skssl.methods.docstrings import inherit_parameters
 from skssl.probes.encoders import as_encoder
 from skssl.training.devices import resolve_device
 
@@ -61,9 +61,9 @@ class Probe(ClassifierMixin, BaseEstimator):
     }
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Add the shared parameters to a probe's constraints and to its docstring."""
+        """Document the parameters that a probe inherits."""
         super().__init_subclass__(**kwargs)
-        add_shared(cls, Probe)
+        inherit_parameters(cls, Probe)
 
     @abstractmethod
     def predict_proba(self, X: Any) -> np.ndarray:
