@@ -19,6 +19,7 @@ from skssl.methods.pirl import PIRL
 from skssl.methods.pretext import PretextMethod
 from skssl.methods.rotation_decoupling import RotationDecoupling
 from skssl.training.objective import Batch, Objective
+from skssl.training.seeding import seeded
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -109,6 +110,7 @@ class ViewsDisplay:
         draw = check_random_state(random_state)
         index = torch.from_numpy(draw.permutation(len(images))[:n_images])
         pixels = images.read(index).cpu()
+        estimator._validate_params()
         fresh = clone(estimator).set_params(device="cpu", compile=False, random_state=draw)
         net = fresh._make_trainer(images)
         generator = torch.Generator().manual_seed(int(draw.randint(2**31)))
@@ -123,8 +125,7 @@ class ViewsDisplay:
                 pictures(augment.denormalize(view)) for augment, view in zip(net.augmentations, views, strict=True)
             ]
             columns |= {title: list(view) for title, view in zip(titles, shown, strict=True)}
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(draw.randint(2**31)))
+        with seeded(int(draw.randint(2**31))):
             own = {type(fresh).__name__: fresh} if isinstance(fresh, OWN) else {}
             tasks = {name: task for name, (task, _) in fresh._tasks().items()}
             rows = (slice(i, i + 1) for i in range(len(pixels)))

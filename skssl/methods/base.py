@@ -29,6 +29,7 @@ from skssl.training.devices import resolve_device
 from skssl.training.encoding import encode
 from skssl.training.objective import Hooks, Objective
 from skssl.training.optim import OPTIMIZERS, SCHEDULES
+from skssl.training.seeding import seeded
 from skssl.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -225,6 +226,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
         OSError, RuntimeError
             If the folder `checkpoint` cannot be written to, or another run is using it.
         """
+        self._validate_params()
         images = self._read(X, reset=True, on_bad_image=self.on_bad_image)
         self.net_ = self._make_trainer(images)
         train(self, self.net_, images, self._encode_labels(y, images))
@@ -254,6 +256,8 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
             As in `fit`, and for another number of images where the method keeps something for every image.
         """
         first = not self.__sklearn_is_fitted__()
+        if first:
+            self._validate_params()
         images = self._read(X, reset=first, on_bad_image=self.on_bad_image)
         if first:
             self.net_ = self._make_trainer(images)
@@ -404,8 +408,6 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
 
     def _read(self, X: Any, *, reset: bool, on_bad_image: str = "raise") -> Images:
         """Turn X into images of the shape and the range that the estimator was fitted to."""
-        if reset:
-            self._validate_params()  # before what may take long
         like: dict[str, Any] = {} if reset else {"shape": self._shape, "scale": self._scale}
         images = as_images(
             X, self.image_shape, estimator=self, reset=reset, on_bad_image=on_bad_image, n_jobs=self.n_jobs, **like
@@ -440,15 +442,13 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
         return found
 
     def _make_trainer(self, images: Images) -> Trainer:
-        """Check the parameters and make the net that trains."""
-        self._validate_params()
+        """Make the net that trains."""
         device = resolve_device(self.device)
         join(device)
         augmentations, shape = self._views(images.shape)
         dtype = resolve_precision(self.precision, device, min(shape[1:]))
         seed = draw_seed(self.random_state)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             objective = self._make_objective(images.shape, shape, len(images))
         return self._wrap(objective, augmentations, device, dtype, seed)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from skssl.methods.pretext import PretextMethod
 from skssl.methods.settings import Settings
@@ -11,23 +11,12 @@ from skssl.pretext.colorization import ColorizationTask
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Colorization(PretextMethod):
+class Colorization(ColorizationTask, PretextMethod):
     """Colorization: learn by predicting the colours of an image from its luminance.
 
     The encoder, which has three channels all the same, sees grey images alone while it is trained. `transform` shows it
     the images as they are; what its first layer then makes of colours, beyond their mean, is what it made of them
     before the training. `augment` serves auxiliary tasks alone.
-
-    Parameters
-    ----------
-    stride : int, default=4
-        Every how many pixels, along both axes, a colour is asked for.
-    hidden_dim : int, default=128
-        Channels of the decoder.
-    uniform : float, default=0.5
-        How evenly colours weigh, in [0, 1]: 0 makes up for their frequency in full, 1 not at all.
-    crop_scale : tuple of float, default=(0.3, 1.0)
-        The least and the greatest area of the crop.
 
     References
     ----------
@@ -44,12 +33,6 @@ class Colorization(PretextMethod):
     ['epoch', 'loss', 'colorization']
     """
 
-    stride: int = 4
-    hidden_dim: int = 128
-    uniform: float = 0.5
-    crop_scale: tuple[float, float] = (0.3, 1.0)
-
-    task_class: ClassVar[Any] = ColorizationTask
     default_settings: ClassVar[Settings] = replace(
         PretextMethod.default_settings,
         optimizer="adamw",

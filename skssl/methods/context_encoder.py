@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from skssl.methods.pretext import PretextMethod
 from skssl.methods.settings import Settings
@@ -11,17 +11,8 @@ from skssl.pretext.inpainting import ContextEncoderTask
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class ContextEncoder(PretextMethod):
+class ContextEncoder(ContextEncoderTask, PretextMethod):
     """Context encoder: learn by filling holes in images.
-
-    Parameters
-    ----------
-    region : {"random", "center"}, default="random"
-        Blobs of any form that cover a quarter of the image, or its middle.
-    hidden_dim : int, default=256
-        Channels of the decoder's first map, of 4x4; each doubling of the side halves them.
-    margin_weight : float, default=10.0
-        What an error in the middle's margin, which can be seen, counts more than elsewhere.
 
     References
     ----------
@@ -38,11 +29,6 @@ class ContextEncoder(PretextMethod):
     ['epoch', 'loss', 'inpainting']
     """
 
-    region: str = "random"
-    hidden_dim: int = 256
-    margin_weight: float = 10.0
-
-    task_class: ClassVar[Any] = ContextEncoderTask
     default_settings: ClassVar[Settings] = replace(
         PretextMethod.default_settings,
         optimizer="adamw",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from sklearn.utils._param_validation import Interval
@@ -123,7 +123,6 @@ class DINO(MomentumMethod):
                 nn.init.trunc_normal_(layer.weight, std=0.02)
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
-        net.frozen = False
         net.register_buffer("center", torch.zeros(self.n_prototypes))
         net.register_buffer("teacher_temperature", torch.tensor(float(self.teacher_temperature)))
         super().build(net, dim, n_samples)
@@ -139,20 +138,29 @@ class DINO(MomentumMethod):
         return {"dino": loss}
 
     def before_epoch(self, net: Objective, epoch: int, encode: Callable[[nn.Module], Tensor]) -> None:
-        """Decide for the epoch whether the prototypes are frozen; warm the teacher up."""
-        net.frozen = bool(epoch < self.freeze_last_layer)  # NumPy's integers, too
+        """Set the teacher's temperature."""
         share = min(epoch / self.warmup_teacher_epochs, 1.0) if self.warmup_teacher_epochs else 1.0
         start, end = self.warmup_teacher_temperature, self.teacher_temperature
         net.teacher_temperature.fill_(start + (end - start) * share)
 
+    def phase(self, net: Objective, epoch: int) -> Phase:
+        """Return whether the prototypes are frozen."""
+        return Phase(frozen=bool(epoch < self.freeze_last_layer))  # NumPy's integers, too
+
     def after_backward(self, net: Objective) -> None:
-        """Take it from frozen prototypes, which then neither move nor decay; shorten what is too long by itself."""
-        if net.frozen:  # not by requires_grad, for which a compiled step would be compiled once more
+        """Drop the gradient of frozen prototypes, so that they do not decay either; clip each parameter's gradient."""
+        if net.phase.frozen:  # not by requires_grad, for which a compiled step would be compiled once more
             net.prototypes.weight.grad = None
         if self.clip_grad is not None:
             gradients = [p.grad for p in net.parameters() if p.grad is not None]
             norms = torch.stack(torch._foreach_norm(gradients))
             torch._foreach_mul_(gradients, list((self.clip_grad / (norms + 1e-6)).clamp_(max=1).unbind()))
+
+
+class Phase(NamedTuple):
+    """What changes from epoch to epoch in DINO's step."""
+
+    frozen: bool
 
 
 class CosinePrototypes(nn.Linear):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -92,7 +92,7 @@ class DirectPred(MomentumMethod):
     def build(self, net: Objective, dim: int, n_samples: int) -> None:
         """Add the predictor, which the optimiser sees only if it is trained between two settings."""
         net.projector = MLP((dim, self.hidden_dim, self.proj_dim))
-        net.predictor = Predictor(self.proj_dim, self.proj_dim, bias=False).requires_grad_(bool(self.freq > 1))
+        net.predictor = nn.Linear(self.proj_dim, self.proj_dim, bias=False).requires_grad_(bool(self.freq > 1))
         net.register_buffer("correlation", torch.zeros(self.proj_dim, self.proj_dim))
         super().build(net, dim, n_samples)
 
@@ -106,24 +106,13 @@ class DirectPred(MomentumMethod):
             net.correlation.copy_(old.lerp(now, 1 - self.rho))
         return {"byol": byol_loss(p1, p2, z1, z2)}
 
-    def before_epoch(self, net: Objective, epoch: int, encode: Any) -> None:
-        """Count an epoch's steps anew, so that a training that is resumed goes on as it would have."""
-        net.predictor.steps = 0
-
     @torch.no_grad()
-    def after_step(self, net: Objective, progress: float) -> None:
-        """Set the predictor if it is its turn, and let the copy follow."""
-        if net.predictor.steps % self.freq == 0:
+    def after_step(self, net: Objective, step: int, progress: float) -> None:
+        """Set the predictor every `freq` steps, and update the momentum copy."""
+        if step % self.freq == 0:
             weight = direct_pred if self.direct == "pred" else direct_copy
             net.predictor.weight.copy_(weight(net.correlation, self.eps))
-        net.predictor.steps += 1
-        super().after_step(net, progress)
-
-
-class Predictor(nn.Linear):
-    """A linear layer that counts an epoch's steps."""
-
-    steps: int = 0
+        super().after_step(net, step, progress)
 
 
 @full_precision

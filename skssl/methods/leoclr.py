@@ -89,6 +89,6 @@ class LeOCLR(QueueMethod):
         u, v1, v2 = (gather(z) for z in net.project(batch.views))
         return {"nt_xent": nt_xent(u, v1, self.temperature) + nt_xent(u, v2, self.temperature)}
 
-    def after_step(self, net: Objective, progress: float) -> None:  # noqa: D102
+    def after_step(self, net: Objective, step: int, progress: float) -> None:  # noqa: D102
         if self.encoder == "momentum":
-            super().after_step(net, progress)
+            super().after_step(net, step, progress)

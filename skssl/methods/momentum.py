@@ -38,7 +38,7 @@ class MomentumMethod(SSLTransformer):
         """Return what the copy follows."""
         return [getattr(net, name) for name in self.ema_modules]
 
-    def after_step(self, net: Objective, progress: float) -> None:
+    def after_step(self, net: Objective, step: int, progress: float) -> None:
         """Let the copy follow; its momentum rises to 1 along a cosine, or is constant."""
         end = 1.0 if self.ema_schedule == "cosine" else self.ema_momentum
         momentum = cosine_ramp(self.ema_momentum, end, progress)

@@ -1,23 +1,21 @@
-"""What the pretext estimators share: a task and a name."""
+"""The base class of methods that are a pretext task."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
-
-from torch import Tensor
+from typing import ClassVar
 
 from skssl.methods.base import SSLTransformer
 from skssl.methods.settings import Settings
-from skssl.training.objective import Batch, Objective
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class PretextMethod(SSLTransformer):
-    """A pretext task as a method of its own, with the task's parameters; abstract."""
+    """A method that is a pretext task; abstract.
 
-    #: The task's class.
-    task_class: ClassVar[Any]
+    A task and a method have the same hooks. A method inherits its parameters and losses from the task, which precedes
+    this class among its bases, and the training from this class.
+    """
 
     default_settings: ClassVar[Settings] = Settings(
         augment="rotnet",
@@ -33,28 +31,3 @@ class PretextMethod(SSLTransformer):
     def n_views(self) -> int:
         """One."""
         return 1
-
-    @property
-    def reads_views(self) -> bool:
-        """As the task."""
-        return self.task_class.reads_views
-
-    @property
-    def task(self) -> Any:
-        """The task, with those of its parameters that the method has."""
-        mine = self.get_params(deep=False)
-        return self.task_class(**{name: mine[name] for name in self.task_class().get_params() if name in mine})
-
-    def build(self, net: Objective, dim: int, n_samples: int) -> None:
-        """Check the task's parameters and put on the net what it needs."""
-        net.pretext = self.task
-        net.pretext.validate()
-        net.pretext.build(net, dim, n_samples)
-
-    def prepare(self, net: Objective, batch: Batch) -> None:
-        """Make what the task needs."""
-        net.pretext.prepare(net, batch)
-
-    def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:
-        """Compute the task's losses."""
-        return net.pretext.losses(net, batch)

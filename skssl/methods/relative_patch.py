@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from skssl.methods.pretext import PretextMethod
 from skssl.pretext.relative_patch import RelativePatchTask
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class RelativePatch(PretextMethod):
+class RelativePatch(RelativePatchTask, PretextMethod):
     """Context prediction: learn by telling on which side of a patch another one was.
 
     The patches are cut from the images themselves; `augment` serves auxiliary tasks alone.
-
-    Parameters
-    ----------
-    grid : int, default=3
-        Patches a side.
-    hidden_dim : int, default=512
-        Width of the head's hidden layer; the papers' are of 4096.
-    drop_colors : float, default=1.0
-        The probability, for each patch, that all but one of its channels become faint noise.
-    tile_size : int, default=None
-        To how many pixels a side patches are resized. None: not at all.
 
     References
     ----------
@@ -42,12 +31,6 @@ class RelativePatch(PretextMethod):
     ['epoch', 'loss', 'relative_patch', 'relative_patch_accuracy']
     """
 
-    grid: int = 3
-    hidden_dim: int = 512
-    drop_colors: float = 1.0
-    tile_size: int | None = None
-
-    task_class: ClassVar[Any] = RelativePatchTask
     _parameter_constraints: ClassVar[dict] = {
         **PretextMethod._parameter_constraints,
         **RelativePatchTask._parameter_constraints,

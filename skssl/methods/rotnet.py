@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -48,11 +48,16 @@ class RotNet(PretextMethod):
     angles: tuple[float, ...] = (0, 90, 180, 270)
     label_noise: float = 0.0
 
-    task_class: ClassVar[Any] = Rotation
+    _parameter_constraints: ClassVar[dict] = {
+        **PretextMethod._parameter_constraints,
+        **{name: Rotation._parameter_constraints[name] for name in ("angles", "label_noise")},
+    }
+
+    def _validate_params(self) -> None:
+        super()._validate_params()
+        Rotation(angles=self.angles).validate()
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102
-        net.pretext = self.task
-        net.pretext.validate()
         net.turn_classifier = nn.Linear(dim, len(self.angles))
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102

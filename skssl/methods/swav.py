@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from sklearn.utils._param_validation import Interval
@@ -19,6 +18,13 @@ from skssl.nn.distributed import gather
 from skssl.nn.heads import MLP
 from skssl.nn.memories import Queue
 from skssl.training.objective import Batch, Objective
+
+
+class Phase(NamedTuple):
+    """What changes from epoch to epoch in SwAV's step."""
+
+    frozen: bool
+    queued: bool
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -107,12 +113,13 @@ class SwAV(SSLTransformer):
         net.projector = MLP((dim, self.hidden_dim, self.proj_dim))
         net.prototypes = nn.Parameter(F.normalize(torch.randn(self.n_prototypes, self.proj_dim), dim=1))
         net.queues = nn.ModuleList(Queue(self.queue_length, self.proj_dim) for _ in range(2) if self.queue_length)
-        net.queued = net.frozen = False
 
-    def before_epoch(self, net: Objective, epoch: int, encode: Callable[[nn.Module], Tensor]) -> None:
-        """Decide for the epoch whether the prototypes are frozen and the queues take part."""
-        net.frozen = epoch < self.freeze_prototypes
-        net.queued = bool(net.queues) and epoch >= self.queue_start and all(queue.full for queue in net.queues)
+    def phase(self, net: Objective, epoch: int) -> Phase:
+        """Return whether the prototypes are frozen and the queues take part: if all were full before the epoch."""
+        batch_size = min(self.batch_size, net.n_samples)
+        pushed = epoch * (net.n_samples // batch_size) * batch_size  # known within an epoch, too, when training resumes
+        full = bool(net.queues) and pushed >= self.queue_length and all(queue.full for queue in net.queues)
+        return Phase(frozen=bool(epoch < self.freeze_prototypes), queued=bool(full and epoch >= self.queue_start))
 
     @torch.no_grad()
     def assign(self, net: Objective, z: list[Tensor], scores: Tensor) -> Tensor:
@@ -134,7 +141,7 @@ class SwAV(SSLTransformer):
         """
         codes = []
         for view in range(2):
-            past = [prototype_scores(net.queues[view].items, net.prototypes)] if net.queued else []
+            past = [prototype_scores(net.queues[view].items, net.prototypes)] if net.phase.queued else []
             codes += [sinkhorn(torch.cat([*past, scores[view]]), self.epsilon, self.sinkhorn_iterations)]
             if net.queues:
                 net.queues[view].push(F.normalize(z[view].float(), dim=1))
@@ -149,5 +156,5 @@ class SwAV(SSLTransformer):
 
     def after_backward(self, net: Objective) -> None:
         """Take the gradient from frozen prototypes: the optimiser passes over them, decay and momentum included."""
-        if net.frozen:  # not by a detached tensor, for which a compiled step would be compiled once more
+        if net.phase.frozen:  # not by a detached tensor, for which a compiled step would be compiled once more
             net.prototypes.grad = None

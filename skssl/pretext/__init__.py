@@ -56,7 +56,7 @@ def as_tasks(aux: Any) -> dict[str, Any]:
     tasks: dict[str, Any] = {}
     for given in [aux] if isinstance(aux, str) or not isinstance(aux, Sequence) else aux:
         task = pick("aux", given, TASKS)() if isinstance(given, str) else given
-        if not isinstance(task, Task):
+        if not isinstance(task, Task) or hasattr(task, "fit"):  # methods such as Jigsaw are tasks, too
             raise TypeError(f"aux must be a task such as 'rotation' or Rotation(), or a list of tasks. Got {given!r}.")
         if task.name in tasks:
             raise ValueError(f"aux must name each task once. Got {task.name!r} twice.")

@@ -90,8 +90,8 @@ class ColorizationTask(Task):
         """Crop and mirror a batch's images."""
         return self._augment(batch.images, batch.generator or torch.default_generator)
 
-    def validate(self) -> None:  # noqa: D102
-        super().validate()
+    def _validate_params(self) -> None:
+        super()._validate_params()
         self._augment.validate()
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102

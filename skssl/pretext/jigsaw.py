@@ -84,8 +84,8 @@ class JigsawTask(Task):
         "tile_size": [Interval(Integral, 1, None, closed="left"), None],
     }
 
-    def validate(self) -> None:  # noqa: D102
-        super().validate()
+    def _validate_params(self) -> None:
+        super()._validate_params()
         most = math.factorial(self.grid**2)
         if self.n_permutations > most:
             raise ValueError(

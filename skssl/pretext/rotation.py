@@ -85,8 +85,8 @@ class Rotation(Task):
         "shared": [str],
     }
 
-    def validate(self) -> None:  # noqa: D102
-        super().validate()
+    def _validate_params(self) -> None:
+        super()._validate_params()
         finite = all(isinstance(angle, Real) and math.isfinite(angle) for angle in self.angles)
         if not finite or len({angle % 360 for angle in self.angles}) < max(len(self.angles), 2):
             raise ValueError(

@@ -264,14 +264,12 @@ def pack(trainer: Trainer, place: Place) -> tuple[dict[str, Any], dict[str, Tens
     if place.chosen is not None:
         tensors["chosen"] = place.chosen
     rows = [{name: value for name, value in row.items() if name != "batches"} for row in trainer.history]
-    flags, learns = trainer.state()
     numbers: dict[str, Any] = {
         "seed": trainer.seed,
         "history": rows[:-1] if place.step else rows,  # the row of an epoch under way is made anew
         "step": place.step,
         "seconds": place.seconds,
-        "learns": learns,
-        "flags": flags,
+        "learns": trainer.trainable(),
     }
     states = {f"optimizer.{i}": trainer.optimizer_.state.get(p, {}) for i, p in enumerate(moved_by(trainer.optimizer_))}
     states |= {
@@ -321,7 +319,6 @@ def unpack(trainer: Trainer, numbers: Mapping[str, Any], tensors: Mapping[str, T
         sums={name: value.to(device) for name, value in under("sums.").items()},
         chosen=tensors.get("chosen"),
         random=under("random."),
-        flags=numbers["flags"],
         learns=numbers["learns"],
         callbacks={
             owner.removeprefix("callbacks."): state for owner, state in states.items() if owner.startswith("callbacks.")

@@ -37,7 +37,8 @@ class StepGraph:
     """
 
     def __init__(self, trainer: Trainer, loader: ImageLoader, step: Callable[[Batch], dict[str, Any]]) -> None:
-        self.trainer, self.loader, self.step, self.state = trainer, loader, step, trainer.state()
+        self.trainer, self.loader, self.step = trainer, loader, step
+        self.key = trainer.module_.phase, trainer.trainable()  # with another one the step has to be recorded again
         device = torch.device(trainer.device)
         self.rates = [torch.zeros((), device=device) for _ in trainer.optimizer_.param_groups]
         self.left: int | None = WARM_UP

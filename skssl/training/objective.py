@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -125,6 +125,25 @@ class Hooks:
         """
         return None
 
+    def phase(self, net: Objective, epoch: int) -> Hashable:
+        """Return what a step does differently from epoch to epoch, such as freezing the prototypes.
+
+        It is called before each epoch, and when a training resumes within one. Hooks read it as ``net.phase``.
+
+        Parameters
+        ----------
+        net : Objective
+            The network.
+        epoch : int
+            Number of completed epochs, on which alone the phase of a `fit` depends.
+
+        Returns
+        -------
+        hashable
+            The phase. A compiled step is compiled and recorded again when it changes.
+        """
+        return None
+
     def after_backward(self, net: Objective) -> None:
         """Change the gradients before the optimiser's step.
 
@@ -134,13 +153,15 @@ class Hooks:
             The network.
         """
 
-    def after_step(self, net: Objective, progress: float) -> None:
+    def after_step(self, net: Objective, step: int, progress: float) -> None:
         """Update what has no gradient, such as a momentum copy, after the optimiser's step.
 
         Parameters
         ----------
         net : Objective
             The network.
+        step : int
+            The step within the epoch, from 0.
         progress : float
             The share of the training that is done, in (0, 1].
         """
@@ -183,6 +204,7 @@ class Objective(nn.Module):
         self.reads_views = any(hooks.reads_views for hooks in (method, *(task for task, _ in tasks.values())))
         for hooks in (method, *(task for task, _ in tasks.values())):
             hooks.build(self, dim, n_samples)
+        self.phase: Any = method.phase(self, epoch=0)
 
     def prepare(self, batch: Batch) -> None:
         """Let the hooks make what `forward`, which may be compiled, only reads.
@@ -244,7 +266,7 @@ class Objective(nn.Module):
             """Whatever the hooks have put on the net."""
 
         def __setattr__(self, name: str, value: Any) -> None:
-            """What the hooks put there; numbers and flags, too, though only where they follow from the epoch."""
+            """Set what the hooks put on the net. State that changes must be in parameters and buffers."""
 
     def embed(self, view: Tensor) -> Tensor:
         """Map views to where the loss compares them, normalised by the batch as in training.

@@ -61,8 +61,6 @@ class Place:
         Which images the method has chosen for the epoch.
     random : dict of str to uint8 Tensor
         The states of the random generators, see `Trainer.random_states`.
-    flags : dict of str to bool, int or float
-        Numbers and flags of the net's modules that are no parameters or buffers, by path.
     learns : list of str
         Parameters that require a gradient.
     callbacks : dict of str to (dict of str to object)
@@ -74,7 +72,6 @@ class Place:
     sums: dict[str, Tensor] = field(default_factory=dict)
     chosen: Tensor | None = None
     random: dict[str, Tensor] = field(default_factory=dict)
-    flags: dict[str, Any] = field(default_factory=dict)
     learns: list[str] = field(default_factory=list)
     callbacks: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -372,9 +369,6 @@ class Trainer(NeuralNet):
         torch.set_rng_state(place.random["global"])
         if "device" in place.random and device.type != "cpu":
             torch.get_device_module(device).set_rng_state(place.random["device"], device)
-        for path, flag in place.flags.items():
-            part, _, name = path.rpartition(".")
-            setattr(self.module_.get_submodule(part), name, flag)
         for name, parameter in self.module_.named_parameters():
             parameter.requires_grad_(name in place.learns)
 
@@ -427,6 +421,7 @@ class Trainer(NeuralNet):
             )
             for name in method.reset_each_epoch:
                 forget(self.optimizer_, self.module_.get_submodule(name))
+        self.module_.phase = method.phase(self.module_, done)
         self.__dict__["_parallel"] = parallel(self.module_)  # anew, as layers may have been frozen or thawed
         if rank():  # from here on processes draw on their own
             torch.manual_seed(draws.initial_seed())
@@ -439,7 +434,8 @@ class Trainer(NeuralNet):
             self.notify("on_batch_begin", batch=batch, training=training)
             found = step_fn(batch)
             here.step += 1
-            method.after_step(self.module_, (min(done, self.max_epochs - 1) + here.step / steps) / self.max_epochs)
+            progress_made = (min(done, self.max_epochs - 1) + here.step / steps) / self.max_epochs
+            method.after_step(self.module_, here.step - 1, progress_made)
             self.notify("on_batch_end", batch=batch, training=training, **found)
             here.add({"loss": found["loss"], **found["y_pred"]})
             progress.show(here.sums["loss"], here.step)
@@ -465,29 +461,15 @@ class Trainer(NeuralNet):
         graph = self.__dict__.pop("_graph", None)
         if not (self._graphs and self.compiled and StepGraph.takes(self)):
             return step
-        if graph is None or graph.loader is not loader or graph.state != self.state():
+        if graph is None or graph.loader is not loader or graph.key != (self.module_.phase, self.trainable()):
             loader.bare = False
             graph = StepGraph(self, loader, step)
         self.__dict__["_graph"] = graph
         return graph
 
-    def state(self) -> tuple[dict[str, Any], list[str]]:
-        """Tell what else a step depends on than tensors.
-
-        Returns
-        -------
-        flags : dict of str to bool, int or float
-            Numbers and flags of the net's modules, by path.
-        learns : list of str
-            Parameters that require a gradient.
-        """
-        flags = {
-            f"{path}.{name}": value
-            for path, part in self.module_.named_modules()
-            for name, value in vars(part).items()
-            if type(value) in (bool, int, float)
-        }
-        return flags, [name for name, parameter in self.module_.named_parameters() if parameter.requires_grad]
+    def trainable(self) -> list[str]:
+        """Return the names of the parameters that require a gradient."""
+        return [name for name, parameter in self.module_.named_parameters() if parameter.requires_grad]
 
     def set_learning_rate(self, epoch: float) -> None:
         """Set the learning rate for a point of the training.

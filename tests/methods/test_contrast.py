@@ -326,7 +326,7 @@ def test_densecls_copy_has_the_dense_head(X):
     estimator, net, _ = built(skssl.DenseCL, X, ema_momentum=0.9)
     drift(net.target)
     old = [p.clone() for p in net.target[2].parameters()]
-    estimator.after_step(net, 0.5)
+    estimator.after_step(net, 0, 0.5)
     for a, b, c in zip(old, net.target[2].parameters(), net.dense_projector.parameters(), strict=True):
         torch.testing.assert_close(b, 0.9 * a + 0.1 * c)
     assert [type(layer).__name__ for layer in net.dense_projector] == ["Linear", "ReLU", "Linear"]

@@ -46,7 +46,7 @@ def test_halving_search_over_epochs(X, y):
 
 def test_a_search_over_the_classifier_alone_trains_the_encoder_once_a_fold(X, y, tmp_path, monkeypatch):
     trained = []
-    monkeypatch.setattr(SimCLR, "after_step", lambda self, net, progress: trained.append(progress))
+    monkeypatch.setattr(SimCLR, "after_step", lambda self, net, step, progress: trained.append(progress))
     cached = Pipeline(pipeline().steps, memory=str(tmp_path))
     one_fit = len(X) // 2 // 16  # steps in half of the images
     search = GridSearchCV(cached, {"clf__C": [0.01, 0.1, 1.0, 10.0]}, cv=2, refit=False).fit(X, y)

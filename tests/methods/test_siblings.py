@@ -129,7 +129,7 @@ def test_directpred_follows_the_correlation_for_several_steps(direct, freq, X):
         f = now if f is None else 0.3 * f + 0.7 * now
         estimator.losses(net, batch)
         before = net.predictor.weight.clone()
-        estimator.after_step(net, progress=0.1)
+        estimator.after_step(net, step, progress=0.1)
         np.testing.assert_allclose(net.correlation.numpy(), f, rtol=1e-10, atol=1e-12)
         if step % freq:
             assert torch.equal(net.predictor.weight, before), "between two settings the gradient alone moves it"
@@ -159,7 +159,7 @@ def test_directpreds_copy_keeps_its_share(X):
         for p in net.encoder.parameters():
             p.add_(1.0)
     for progress in (0.5, 1.0):  # constant: also at the end
-        estimator.after_step(net, progress)
+        estimator.after_step(net, 0, progress)
     assert torch.allclose(next(net.target.parameters()), old[0] + 1 - 0.996**2, atol=1e-10)
 
 
@@ -284,7 +284,7 @@ def test_dinos_teacher_follows_the_whole_head(X):
     with torch.no_grad():
         for p in online:
             p.add_(1.0)
-    estimator.after_step(net, progress=0.25)
+    estimator.after_step(net, 0, progress=0.25)
     m = cosine_ramp(0.99, 1.0, 0.25)
     for a, b, c in zip(old, net.target.parameters(), online, strict=True):
         torch.testing.assert_close(b, m * a + (1 - m) * c)

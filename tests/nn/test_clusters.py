@@ -108,21 +108,20 @@ def test_swavs_queue_takes_part_when_it_is_full_and_is_pushed_after_scoring(X):
     queue = [random(0, 8), random(0, 8)]
     used = []
     for step in range(5):
-        estimator.before_epoch(net, step, encode=None)
-        used.append(net.queued)
+        net.phase = estimator.phase(net, step)
+        used.append(net.phase.queued)
         net.prototypes.data = random(6, 8, seed=step)  # the scores of what is queued are those of today
         found = estimator.losses(net, batch)["swav"]
         prototypes = F.normalize(net.prototypes.detach(), dim=1)
         z = [F.normalize(one, dim=1) for one in net.project(batch.views)]
         scores = torch.stack(z) @ prototypes.T
-        past = [items @ prototypes.T if net.queued else scores[0, :0] for items in queue]
+        past = [items @ prototypes.T if net.phase.queued else scores[0, :0] for items in queue]
         codes = [losses.sinkhorn(torch.cat([a, b]), 0.03, 3)[-12:] for a, b in zip(past, scores, strict=True)]
         torch.testing.assert_close(found, losses.swapped_prediction(scores, torch.stack(codes), 0.1))
         queue = [torch.cat([items, new.detach()])[-20:] for items, new in zip(queue, z, strict=True)]
         batch.views = [view + 0.1 for view in batch.views]
     assert used == [False, False, True, True, True]  # full after two batches, and not before its start
-    estimator.set_params(queue_start=4).before_epoch(net, 3, encode=None)
-    assert not net.queued
+    assert not estimator.set_params(queue_start=4).phase(net, 3).queued
 
 
 def test_swavs_prototypes_are_frozen_for_whole_epochs(X):

@@ -141,7 +141,7 @@ def step(method, params, aux=None):
             numbers = network(local)
         numbers["loss"].backward()
         hooks.after_backward(net)
-        hooks.after_step(net, 0.5)
+        hooks.after_step(net, seed, 0.5)
         losses.append(distributed.average(numbers["loss"].detach()))
     assert not any(isinstance(part, nn.SyncBatchNorm) for part in net.modules())
     found = {f"gradient of {name}": p.grad for name, p in net.named_parameters() if p.grad is not None}

@@ -113,6 +113,20 @@ def test_after_backward_can_cancel_a_gradient(X):
     assert torch.equal(net.frozen.weight, start)
 
 
+def test_the_state_of_a_training_is_in_parameters_and_buffers_alone(method, X, y):
+    def numbers(net):
+        return {
+            f"{path}.{name}": value
+            for path, module in net.named_modules()
+            for name, value in vars(module).items()
+            if isinstance(value, bool | int | float) and name != "training"
+        }
+
+    estimator = quick(method, epochs=2, **{skssl.DirectPred: {"freq": 2}}.get(method, {}))
+    before = numbers(estimator._make_trainer(skssl.images.as_images(X)).module_)
+    assert numbers(estimator.fit(X, y).net_.module_) == before
+
+
 def test_a_method_with_a_row_an_image_refuses_other_images(X):
     @dataclass(kw_only=True, eq=False, repr=False)
     class Bank(Probing):
