@@ -19,6 +19,7 @@ from skssl.methods.pirl import PIRL
 from skssl.methods.pretext import PretextMethod
 from skssl.methods.rotation_decoupling import RotationDecoupling
 from skssl.training.objective import Batch, Objective
+from skssl.training.seeding import seeded
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -124,8 +125,7 @@ class ViewsDisplay:
                 pictures(augment.denormalize(view)) for augment, view in zip(net.augmentations, views, strict=True)
             ]
             columns |= {title: list(view) for title, view in zip(titles, shown, strict=True)}
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(draw.randint(2**31)))
+        with seeded(int(draw.randint(2**31))):
             own = {type(fresh).__name__: fresh} if isinstance(fresh, OWN) else {}
             tasks = {name: task for name, (task, _) in fresh._tasks().items()}
             rows = (slice(i, i + 1) for i in range(len(pixels)))

@@ -29,6 +29,7 @@ from skssl.training.devices import resolve_device
 from skssl.training.encoding import encode
 from skssl.training.objective import Hooks, Objective
 from skssl.training.optim import OPTIMIZERS, SCHEDULES
+from skssl.training.seeding import seeded
 from skssl.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -379,8 +380,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
         augmentations, shape = self._views(images.shape)
         dtype = resolve_precision(self.precision, device, min(shape[1:]))
         seed = draw_seed(self.random_state)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             objective = self._make_objective(images.shape, shape, len(images))
         return self._wrap(objective, augmentations, device, dtype, seed)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import ClassVar
@@ -88,6 +89,7 @@ class PIRL(MemoryBankMethod):
         net.projector = nn.Linear(dim, self.proj_dim)
         net.tile_projector = nn.Linear(dim, self.proj_dim)
         net.tiles_projector = nn.Linear(GRID**2 * self.proj_dim, self.proj_dim)
+        net.tile_augmentations = None  # made for the first batch
         super().build(net, dim, n_samples)
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
@@ -100,21 +102,27 @@ class PIRL(MemoryBankMethod):
         return numbers
 
     def prepare(self, net: Objective, batch: Batch) -> None:  # noqa: D102
-        batch.made["tiles"] = self._tiles(batch)
+        batch.made["tiles"] = self._tiles(net, batch)
 
-    def _tiles(self, batch: Batch) -> Tensor:
+    def _tiles(self, net: Objective, batch: Batch) -> Tensor:
         """Cut each image into tiles, which have colours of their own, in an order of its own: (n, 9, c, side, side)."""
         n, _, *sides = batch.images.shape
-        crop = clone(CROP).set_params(size=max(round(min(sides) * 255 / 224), GRID))
+        if net.tile_augmentations is None:
+            net.tile_augmentations = self._tile_augmentations(sides)
+        crop, colour = net.tile_augmentations
         tiles = cut_tiles(crop(batch.images, batch.generator), GRID)  # (n, 9, c, side, side)
-        colour = clone(as_augmentations(self.setting("augment"), max(sides))[0])
-        colour.set_params(crop_scale=None, crop_padding=0, saliency=None, flip=0.0, size=None)
         tiles = colour(tiles.flatten(0, 1), batch.generator).unflatten(0, (n, -1))
         order = torch.rand(n, GRID**2, device=tiles.device).argsort(1)
         return tiles[torch.arange(n, device=tiles.device)[:, None], order].to(batch.views[0])
 
+    def _tile_augmentations(self, sides: Sequence[int]) -> tuple[Augmentation, Augmentation]:
+        """Return the augmentation that crops images of a size, and the one that changes their tiles' colours."""
+        crop = clone(CROP).set_params(size=max(round(min(sides) * 255 / 224), GRID))
+        colour = clone(as_augmentations(self.setting("augment"), max(sides))[0])
+        return crop, colour.set_params(crop_scale=None, crop_padding=0, saliency=None, flip=0.0, size=None)
+
     def _embed_tiles(self, net: Objective, batch: Batch) -> Tensor:
         """Embed each image's tiles, all in one pass."""
-        tiles = batch.made["tiles"] if "tiles" in batch.made else self._tiles(batch)
+        tiles = batch.made["tiles"] if "tiles" in batch.made else self._tiles(net, batch)
         features = encode_tiles(net.encoder, tiles, self.tile_size)
         return net.tiles_projector(net.tile_projector(features).flatten(1))

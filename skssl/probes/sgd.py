@@ -21,6 +21,7 @@ from skssl.training import optim
 from skssl.training.encoding import at_a_time
 from skssl.training.graphs import capture
 from skssl.training.optim import larc_gradient, step_decay
+from skssl.training.seeding import seeded
 
 GRAPH_DEVICES = {"cuda"}  # types of devices that support graphs
 STEPS_PER_GRAPH = 256  # at most
@@ -186,8 +187,7 @@ def train_head(
     seeds = [int(state) for state in np.random.SeedSequence(seed).generate_state(2)]
     order, generator = torch.Generator().manual_seed(seed), torch.Generator(device).manual_seed(seeds[0])
     n_features = features(index[:1].to(device), torch.Generator(device)).shape[1]
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seeds[1])
+    with seeded(seeds[1]):
         head = make_head(n_features).to(device).train()
     n_heads = torch.tensor(float(len(lr)), device=device)
     optimizer = _SGD(head, solver, momentum, nesterov, weight_decay)

@@ -33,6 +33,7 @@ from skssl.training.devices import resolve_device
 from skssl.training.encoding import encode
 from skssl.training.objective import Batch, Hooks, Objective
 from skssl.training.optim import OPTIMIZERS, SCHEDULES
+from skssl.training.seeding import seeded
 from skssl.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -297,8 +298,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         with torch.no_grad():
             blank = encoder.augment.eval_transform(torch.zeros(1, *images.shape, device=encoder.device))
             dim = module.eval()(blank).shape[1]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             objective = Objective(module, dim, hooks, {}, len(images), images.shape)
         trainer = Trainer(
             objective,

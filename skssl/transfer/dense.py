@@ -30,6 +30,7 @@ from skssl.probes.encoders import as_trained
 from skssl.training.devices import available, keeping_memory, portable, resolve_device
 from skssl.training.optim import make_optimizer, schedule_factor
 from skssl.training.progress import Progress
+from skssl.training.seeding import seeded
 from skssl.transfer.voc import Samples
 
 if TYPE_CHECKING:
@@ -172,9 +173,7 @@ class DenseTransfer(BaseEstimator, ABC):
             "image_std": (1 / gain).tolist(),
         }
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
-        devices = [] if device.type == "cpu" else [device.index or 0]
-        with torch.random.fork_rng(devices, device_type="cuda" if device.type == "cpu" else device.type):
-            torch.manual_seed(seed)
+        with seeded(seed, device):
             encoder = copy.deepcopy(trained.module)  # the user's own stays as it is
             self.model_ = self._build(encoder, channels, **transform).to(device)
             with keeping_memory():

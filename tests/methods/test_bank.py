@@ -463,10 +463,19 @@ def test_pirl_cuts_the_papers_tiles(pirl):
     net.encoder.register_forward_hook(lambda module, args, output: shapes.append(args[0].shape))
     for side, tile in [(32, 9), (224, 64), (1, 2)]:
         images = torch.zeros(2, 3, side, side, dtype=torch.uint8)
+        net.tile_augmentations = None  # as in a new net
         estimator._embed_tiles(net, dataclasses.replace(batch, images=images))
         assert shapes.pop() == (18, 3, tile, tile)
     estimator.set_params(tile_size=5)._embed_tiles(net, batch)
     assert shapes.pop() == (108, 3, 5, 5)
+
+
+def test_pirl_makes_the_augmentations_of_its_tiles_once(pirl):
+    estimator, net, batch = pirl
+    estimator.prepare(net, batch)
+    made = net.tile_augmentations
+    estimator.prepare(net, batch)
+    assert net.tile_augmentations is made
 
 
 def test_every_tile_has_colours_of_its_own_and_the_views_normalisation(pirl):
@@ -480,6 +489,7 @@ def test_every_tile_has_colours_of_its_own_and_the_views_normalisation(pirl):
         assert (tiles.amax((2, 3)) - tiles.amin((2, 3))).max() < 1e-4
         assert len(tiles[:, :, 0, 0].unique(dim=0)) > 5
     still = Augmentation(jitter=0.0, gray=0.0)
+    net.tile_augmentations = None  # as in a new net
     estimator.set_params(augment=still)._embed_tiles(net, batch)
     torch.testing.assert_close(seen.pop(), still.normalize(colour[None]).expand(108, 3, 4, 4))
 
