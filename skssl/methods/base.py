@@ -20,6 +20,9 @@ from skssl.augment.presets import MultiCrop, as_augmentations
 from skssl.backbones import build_backbone
 from skssl.errors import pick
 from skssl.images import Images, as_images
+from skssl.images.labels import encode_labels
+from skssl.methods.docstrings import inherit_parameters
+from skssl.methods.settings import Settings
 from skssl.nn.distributed import draw_seed, join
 from skssl.nn.precision import resolve_precision
 from skssl.pretext import as_tasks
@@ -34,9 +37,6 @@ from skssl.training.trainer import Trainer
 
 if TYPE_CHECKING:
     import pandas as pd
-from skssl.images.labels import encode_labels
-from skssl.methods.docstrings import inherit_parameters
-from skssl.methods.settings import Settings
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -276,22 +276,22 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
         return encode(self.encoder_, images, net.augmentations[0], torch.device(net.device), net.dtype).numpy()
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the trained estimator to one file, which `skssl.load` reads without executing anything in it.
+        """Save the trained estimator to one file, which `skssl.load` reads without executing code.
 
-        It holds the parameters, the encoder, heads, momentum copies and queues, the optimiser's state and the history,
-        so that `partial_fit` goes on as if it had not been saved. `callbacks` and `checkpoint` are left out. The file
-        is written whole, or what was there before stays.
+        The file holds the parameters, the network with its heads, momentum copies and queues, the optimiser's state and
+        the history, so that `partial_fit` can resume the training. `callbacks` and `checkpoint` are not saved. The file
+        is replaced atomically.
 
         Parameters
         ----------
         path : str or path-like
-            The file: one in the format of safetensors, whose metadata hold the rest as JSON.
+            The file, in the safetensors format with JSON metadata.
 
         Raises
         ------
         TypeError
-            If a parameter is something that cannot be saved without code, such as a module or a function, or the class
-            is not one of skssl's: ``joblib.dump`` keeps these.
+            If a parameter cannot be saved without code, such as a module or a function, or if the class is not defined
+            in skssl. Use ``joblib.dump`` instead.
         OSError
             If the file cannot be written.
         """
@@ -300,20 +300,20 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
         save(self, path)
 
     def export(self, path: str | os.PathLike[str]) -> None:
-        """Write the trained encoder for other programs.
+        """Export the trained encoder for other programs.
 
         Parameters
         ----------
         path : str or path-like
-            The file. Its suffix says what is in it: ".safetensors", ".pt" or ".pth" the encoder's ``state_dict``, with
-            the keys of torchvision and timm; ".onnx" a graph from "images", float32 of shape (n, c, h, w) in [0, 1] as
-            `fit` had them, to "features" (n, d), which are what `transform` gives, for any n. The graph needs
-            ``pip install 'skssl[onnx]'``.
+            The file, whose suffix determines the format. ".safetensors", ".pt" and ".pth" hold the encoder's
+            ``state_dict`` with the keys of torchvision and timm. ".onnx" holds a graph that maps "images", float32 of
+            shape (n, c, h, w) in [0, 1], to "features" (n, d), the output of `transform`, for any n. It requires ``pip
+            install 'skssl[onnx]'``.
 
         Raises
         ------
         ValueError
-            If the suffix is another one.
+            If the suffix is unknown.
         OSError
             If the file cannot be written.
         """
