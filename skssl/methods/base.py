@@ -23,7 +23,7 @@ from skssl.images import Images, as_images
 from skssl.images.labels import encode_labels
 from skssl.methods.docstrings import inherit_parameters
 from skssl.methods.settings import Settings
-from skssl.nn.distributed import draw_seed, join
+from skssl.nn.distributed import draw_seed, init_process_group
 from skssl.nn.precision import resolve_precision
 from skssl.pretext import as_tasks
 from skssl.storage.registry import register
@@ -376,7 +376,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
     def _make_trainer(self, images: Images) -> Trainer:
         """Make the trainer for images: augmentations, network, optimiser, device and seed."""
         device = resolve_device(self.device)
-        join(device)
+        init_process_group(device)
         augmentations, shape = self._views(images.shape)
         dtype = resolve_precision(self.precision, device, min(shape[1:]))
         seed = draw_seed(self.random_state)
