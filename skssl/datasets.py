@@ -216,7 +216,7 @@ def _from_torchvision(
             )
     except (OSError, RuntimeError) as error:
         raise FileNotFoundError(
-            f"{name!r} is not in any of the folders {', '.join(str(home) for home in homes)}, and "
+            f"{name!r} was not found in the folders {', '.join(str(home) for home in homes)}, and "
             f"{'its download failed' if download else 'download=False'}. Put it into one of them. Error: {error}"
         ) from error
     y = np.asarray(data.targets if hasattr(data, "targets") else data.labels)

@@ -228,7 +228,7 @@ def test_failed_download_lists_the_folders_searched(
 ) -> None:
     fake(monkeypatch, "MNIST", error)
     monkeypatch.setenv("SKSSL_DATA", str(tmp_path / "named"))
-    with pytest.raises(FileNotFoundError, match=r"'mnist' is not in any of .*named.*, and its download failed"):
+    with pytest.raises(FileNotFoundError, match=r"'mnist' was not found in .*named.*, and its download failed"):
         load_images("mnist")
     (tmp_path / "kept").mkdir()
     with pytest.raises(FileNotFoundError, match=r"shared/data.*kept, and download=False"):
