@@ -20,7 +20,7 @@ from benchmarks.methods import METHODS
 from benchmarks.record import record
 from skssl import KNNProbe
 from skssl.datasets import load_images
-from skssl.nn.distributed import is_writer
+from skssl.nn.distributed import is_main_process
 
 TRAIN = "SKSSL_BENCHMARK_RUN"  # where a process that trains finds what
 
@@ -31,7 +31,7 @@ def train(method: str, seed: int, images: int, **params: Any) -> None:
     X, y = (of[:: len(X) // images][:images] for of in (X, y))  # from all classes, by which they are sorted
     kind, own = METHODS[method]
     estimator = kind(**{**own, **params}, random_state=seed).fit(X, y)
-    if is_writer():
+    if is_main_process():
         probe = KNNProbe(n_neighbors=20, device="cpu").fit(estimator.transform(X), y)
         found = {
             "knn": probe.score(estimator.transform(X_test[::2]), y_test[::2]),

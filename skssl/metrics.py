@@ -18,7 +18,7 @@ from sklearn.utils import check_array, check_random_state
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from skssl.nn.passes import evaluating
+from skssl.nn.passes import eval_mode
 from skssl.probes.encoders import as_encoder
 from skssl.training import collapse
 
@@ -192,7 +192,7 @@ def contrastive_accuracy(
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     batches = order[: len(order) // batch_size * batch_size].split(int(batch_size))
     right = []
-    with evaluating(found.module), torch.inference_mode():
+    with eval_mode(found.module), torch.inference_mode():
         for index in tqdm(batches, desc="Batches", disable=not verbose):
             index = index.to(found.device)
             batch = images.read(index)

@@ -20,7 +20,7 @@ from skssl.augment.presets import MultiCrop, as_augmentations
 from skssl.backbones import build_backbone
 from skssl.errors import pick
 from skssl.images import Images, as_images
-from skssl.nn.distributed import draw_seed, join
+from skssl.nn.distributed import draw_seed, init_process_group
 from skssl.nn.precision import resolve_precision
 from skssl.pretext import as_tasks
 from skssl.storage.registry import register
@@ -444,7 +444,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
     def _make_trainer(self, images: Images) -> Trainer:
         """Make the net that trains."""
         device = resolve_device(self.device)
-        join(device)
+        init_process_group(device)
         augmentations, shape = self._views(images.shape)
         dtype = resolve_precision(self.precision, device, min(shape[1:]))
         seed = draw_seed(self.random_state)

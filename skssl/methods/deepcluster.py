@@ -17,7 +17,7 @@ from skssl.augment.augmentation import Augmentation
 from skssl.backbones import adapt_channels
 from skssl.methods.base import SSLTransformer
 from skssl.methods.settings import Settings
-from skssl.nn.clusters import draw_evenly, k_means
+from skssl.nn.clusters import balanced_sample, k_means
 from skssl.training.objective import Batch, Objective
 
 
@@ -126,7 +126,7 @@ class DeepCluster(SSLTransformer):
         net.assignment.copy_(label)
         nn.init.normal_(net.top_layer.weight, std=0.01)
         nn.init.zeros_(net.top_layer.bias)
-        return draw_evenly(label)
+        return balanced_sample(label)
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
         scores = net.top_layer(net.encoder(batch.views[0])).float()  # (n, n_clusters)

@@ -16,7 +16,7 @@ from skssl.losses import prototype_scores
 from skssl.methods.base import SSLTransformer
 from skssl.methods.settings import Settings
 from skssl.nn.clusters import k_means
-from skssl.nn.distributed import gather
+from skssl.nn.distributed import all_gather
 from skssl.nn.heads import MLP
 from skssl.training.objective import Batch, Objective
 
@@ -113,9 +113,9 @@ class DeepClusterV2(SSLTransformer):
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
         z = torch.stack(net.project(batch.views))  # (views, n, proj_dim)
-        index = gather(batch.index)
+        index = all_gather(batch.index)
         for embeddings, view in zip(net.embeddings, z.detach(), strict=False):
-            embeddings.index_copy_(0, index, gather(F.normalize(view.float(), dim=1).to(embeddings.dtype)))
+            embeddings.index_copy_(0, index, all_gather(F.normalize(view.float(), dim=1).to(embeddings.dtype)))
         scores = prototype_scores(z, net.prototypes.flatten(0, 1)).unflatten(2, net.prototypes.shape[:2])
         target = net.assignments[:, batch.index].T.expand(
             len(z), -1, -1

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from skssl.backbones import feature_map, map_channels
 from skssl.losses import dense_info_nce
 from skssl.methods.queue import QueueMethod
-from skssl.nn.distributed import gather
+from skssl.nn.distributed import all_gather
 from skssl.training.objective import Batch, Objective
 
 
@@ -85,7 +85,7 @@ class DenseCL(QueueMethod):
         q, q_cells, q_map = self.queries(net, batch.views[0])
         k, k_cells, k_map = self.keys(net, batch.views[1])
         dense = dense_info_nce(q_cells, k_cells, q_map, k_map, net.dense_queue.items, self.temperature)
-        net.dense_queue.push(gather(F.normalize(k_cells.float().mean((2, 3)), dim=1)))
+        net.dense_queue.push(all_gather(F.normalize(k_cells.float().mean((2, 3)), dim=1)))
         return {
             "info_nce": (1 - self.dense_weight) * self.contrast(net, [q], [k]),
             "dense_info_nce": self.dense_weight * dense,

@@ -16,7 +16,7 @@ from skssl.augment.presets import MultiCrop
 from skssl.losses import dino, prototype_scores
 from skssl.methods.momentum import MomentumMethod
 from skssl.methods.settings import Settings
-from skssl.nn.distributed import average
+from skssl.nn.distributed import all_reduce_mean
 from skssl.nn.heads import MLP
 from skssl.training.objective import Batch, Objective
 
@@ -133,7 +133,7 @@ class DINO(MomentumMethod):
         with torch.no_grad():
             teacher = net.target(torch.cat(batch.views[:n_global])).unflatten(0, (n_global, -1))  # (G, n, k)
         loss = dino(student, teacher, net.center, self.student_temperature, net.teacher_temperature)
-        mean = average(teacher.to(net.center.dtype).mean((0, 1)))
+        mean = all_reduce_mean(teacher.to(net.center.dtype).mean((0, 1)))
         net.center.lerp_(mean, 1 - self.center_momentum)  # for the next step
         return {"dino": loss}
 

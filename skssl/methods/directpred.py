@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from skssl.losses import byol_loss, full_precision
 from skssl.methods.momentum import MomentumMethod
 from skssl.methods.settings import Settings
-from skssl.nn.distributed import average
+from skssl.nn.distributed import all_reduce_mean
 from skssl.nn.heads import MLP
 from skssl.training.objective import Batch, Objective
 
@@ -101,7 +101,7 @@ class DirectPred(MomentumMethod):
         p1, p2 = (net.predictor(projection) for projection in z)
         with torch.no_grad():
             z1, z2 = (net.target(view) for view in batch.views)
-            now = average(correlation(torch.cat(z)).to(net.correlation.dtype))
+            now = all_reduce_mean(correlation(torch.cat(z)).to(net.correlation.dtype))
             old = torch.where(net.correlation.any(), net.correlation, now)  # the first batch has none before it
             net.correlation.copy_(old.lerp(now, 1 - self.rho))
         return {"byol": byol_loss(p1, p2, z1, z2)}

@@ -11,7 +11,7 @@ from torch import Tensor
 from skssl.losses import nt_xent
 from skssl.methods.queue import QueueMethod
 from skssl.methods.settings import Settings
-from skssl.nn.distributed import gather
+from skssl.nn.distributed import all_gather
 from skssl.training.objective import Batch, Objective
 
 
@@ -86,7 +86,7 @@ class LeOCLR(QueueMethod):
         if self.encoder == "momentum":
             (u,) = self.queries(net, whole)
             return {"info_nce": self.contrast(net, [u, u], [self.keys(net, crop)[0] for crop in crops])}
-        u, v1, v2 = (gather(z) for z in net.project(batch.views))
+        u, v1, v2 = (all_gather(z) for z in net.project(batch.views))
         return {"nt_xent": nt_xent(u, v1, self.temperature) + nt_xent(u, v2, self.temperature)}
 
     def after_step(self, net: Objective, step: int, progress: float) -> None:  # noqa: D102

@@ -10,7 +10,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
 from skssl.methods.base import SSLTransformer
-from skssl.nn.momentum import cosine_ramp, follow, momentum_copy
+from skssl.nn.momentum import cosine_schedule, momentum_copy, update_momentum
 from skssl.training.objective import Objective
 
 
@@ -41,5 +41,5 @@ class MomentumMethod(SSLTransformer):
     def after_step(self, net: Objective, step: int, progress: float) -> None:
         """Let the copy follow; its momentum rises to 1 along a cosine, or is constant."""
         end = 1.0 if self.ema_schedule == "cosine" else self.ema_momentum
-        momentum = cosine_ramp(self.ema_momentum, end, progress)
-        follow(net.target, nn.ModuleList(self.parts(net)), momentum)
+        momentum = cosine_schedule(self.ema_momentum, end, progress)
+        update_momentum(nn.ModuleList(self.parts(net)), net.target, momentum)

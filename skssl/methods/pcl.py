@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from skssl.losses import proto_nce
 from skssl.methods.queue import QueueMethod
 from skssl.nn.clusters import concentration, k_means
-from skssl.nn.distributed import gather
+from skssl.nn.distributed import all_gather
 from skssl.training.objective import Batch, Objective
 
 
@@ -116,7 +116,7 @@ class PCL(QueueMethod):
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
         (q,), (k,) = self.queries(net, batch.views[0]), self.keys(net, batch.views[1])
-        all_q, index = gather(q), gather(batch.index)
+        all_q, index = all_gather(q), all_gather(batch.index)
         terms = [
             proto_nce(all_q, c.centers, c.concentration, c.assignment[index], self.queue_size) for c in net.clusters
         ]

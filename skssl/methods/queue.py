@@ -15,10 +15,10 @@ from torch.nn import functional as F
 from skssl.losses import info_nce
 from skssl.methods.momentum import MomentumMethod
 from skssl.methods.settings import Settings
-from skssl.nn.distributed import gather, n_processes, permutation, share
+from skssl.nn.batchnorm import run_with_split_batchnorm
+from skssl.nn.distributed import all_gather, local_rows, n_processes, shared_randperm
 from skssl.nn.heads import MLP
 from skssl.nn.memories import Queue
-from skssl.nn.passes import in_groups
 from skssl.training.objective import Objective
 
 
@@ -76,25 +76,26 @@ class QueueMethod(MomentumMethod):
 
     def queries(self, net: Objective, images: Tensor) -> tuple[Tensor, ...]:
         """Run the trained networks on groups of the batch."""
-        return self.in_groups(self.parts(net), images)
+        return self.split_outputs(self.parts(net), images)
 
     @torch.no_grad()
     def keys(self, net: Objective, images: Tensor) -> tuple[Tensor, ...]:
         """Run the copy on other groups than the queries', whose statistics else would tell which key is theirs."""
-        images = gather(images)
-        order = permutation(len(images), images.device)
-        found = self.in_groups(net.target, images[share(order)])
-        return tuple(gather(output)[share(order.argsort())] for output in found)
+        images = all_gather(images)
+        order = shared_randperm(len(images), images.device)
+        found = self.split_outputs(net.target, images[local_rows(order)])
+        return tuple(all_gather(output)[local_rows(order.argsort())] for output in found)
 
-    def in_groups(self, parts: Sequence[nn.Module], images: Tensor) -> tuple[Tensor, ...]:
+    def split_outputs(self, parts: Sequence[nn.Module], images: Tensor) -> tuple[Tensor, ...]:
         """Run networks on those of the batch's groups that are this process's, or together on a batch in one piece."""
         if self.bn_splits == 1:
             return self.outputs(parts, images)
-        return in_groups(lambda part: self.outputs(parts, part), parts, images, self.bn_splits // n_processes())
+        splits = self.bn_splits // n_processes()
+        return run_with_split_batchnorm(lambda part: self.outputs(parts, part), parts, images, splits)
 
     def contrast(self, net: Objective, queries: Sequence[Tensor], keys: Sequence[Tensor]) -> Tensor:
         """Sum InfoNCE over pairs of queries and keys, with the queue as it was; then the queue takes the keys."""
         pairs = zip(queries, keys, strict=True)
         loss = torch.stack([info_nce(q, k, net.queue.items, self.temperature) for q, k in pairs]).sum()
-        net.queue.push(F.normalize(torch.cat([gather(k) for k in keys]).float(), dim=1))
+        net.queue.push(F.normalize(torch.cat([all_gather(k) for k in keys]).float(), dim=1))
         return loss

@@ -17,7 +17,7 @@ from skssl.augment.geometry import rotate_quarter
 from skssl.losses import nt_xent
 from skssl.methods.memory_bank import MemoryBankMethod
 from skssl.methods.settings import Settings
-from skssl.nn.distributed import gather
+from skssl.nn.distributed import all_gather
 from skssl.nn.heads import MLP
 from skssl.training.objective import Batch, Objective
 
@@ -137,7 +137,7 @@ class RotationDecoupling(MemoryBankMethod):
             loss = self.nce(net, v, index, self.temperature or 0.07)
             net.bank.update(index, v)
             return loss
-        *turns, whole = (gather(z) for z in net.image_head(torch.cat([still, mean])).chunk(5))
+        *turns, whole = (all_gather(z) for z in net.image_head(torch.cat([still, mean])).chunk(5))
         return torch.stack([nt_xent(z, whole, self.temperature or 0.1) for z in turns]).sum()
 
     def _weights(self, n_samples: int) -> Tensor | None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from skssl.losses import guided_stop_gradient, negative_cosine
 from skssl.methods.base import SSLTransformer
-from skssl.nn.distributed import gather, permutation
+from skssl.nn.distributed import all_gather, shared_randperm
 from skssl.nn.heads import MLP
 from skssl.training.objective import Batch, Objective
 
@@ -70,8 +70,8 @@ class Siamese(SSLTransformer):
         z = self.targets(net, batch.views, projections)
         if self.stop_gradient == "symmetric":
             return self.symmetric(*p, *z)
-        p, z = [gather(prediction) for prediction in p], [gather(target) for target in z]
-        partner = permutation(len(p[0]), batch.index.device)
+        p, z = [all_gather(prediction) for prediction in p], [all_gather(target) for target in z]
+        partner = shared_randperm(len(p[0]), batch.index.device)
         seconds = (p[2], p[3], z[2], z[3]) if self.pairing == "fresh" else None
         loss = guided_stop_gradient(p[0], p[1], z[0], z[1], partner, self.stop_gradient, seconds)
         return {"negative_cosine": loss}

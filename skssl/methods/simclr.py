@@ -12,7 +12,7 @@ from torch import Tensor
 from skssl.losses import nt_xent
 from skssl.methods.base import SSLTransformer
 from skssl.methods.settings import Settings
-from skssl.nn.distributed import gather
+from skssl.nn.distributed import all_gather
 from skssl.nn.heads import MLP
 from skssl.training.objective import Batch, Objective
 
@@ -91,5 +91,5 @@ class SimCLR(SSLTransformer):
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
         z1, z2 = net.project(batch.views)  # BatchNorm sees both views at once
-        y = None if batch.labels is None else gather(batch.labels)
-        return {"nt_xent": nt_xent(gather(z1), gather(z2), self.temperature, y)}
+        y = None if batch.labels is None else all_gather(batch.labels)
+        return {"nt_xent": nt_xent(all_gather(z1), all_gather(z2), self.temperature, y)}

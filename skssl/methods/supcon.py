@@ -15,7 +15,7 @@ from skssl.images import Images
 from skssl.losses import sup_con
 from skssl.methods.base import SSLTransformer
 from skssl.methods.settings import Settings
-from skssl.nn.distributed import gather
+from skssl.nn.distributed import all_gather
 from skssl.nn.heads import MLP
 from skssl.training.objective import Batch, Objective
 
@@ -89,7 +89,7 @@ class SupCon(SSLTransformer):
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
         z = torch.stack(net.project(batch.views), dim=1)  # (n, views, d)
         assert batch.labels is not None  # this method uses labels
-        return {"sup_con": sup_con(gather(z), gather(batch.labels), self.temperature)}
+        return {"sup_con": sup_con(all_gather(z), all_gather(batch.labels), self.temperature)}
 
     def _encode_labels(self, y: Any, images: Images) -> Tensor | None:
         """Corrupt the same classes in the same way whenever training goes on."""

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from skssl.losses import prototype_scores, sinkhorn, swapped_prediction
 from skssl.methods.base import SSLTransformer
 from skssl.methods.settings import Settings
-from skssl.nn.distributed import gather
+from skssl.nn.distributed import all_gather
 from skssl.nn.heads import MLP
 from skssl.nn.memories import Queue
 from skssl.training.objective import Batch, Objective
@@ -150,7 +150,7 @@ class SwAV(SSLTransformer):
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
         with torch.no_grad():
             net.prototypes.copy_(F.normalize(net.prototypes, dim=1))  # before, not after, they are used
-        z = [gather(view) for view in net.project(batch.views)]
+        z = [all_gather(view) for view in net.project(batch.views)]
         scores = prototype_scores(torch.stack(z), net.prototypes)  # (views, n, n_prototypes)
         return {"swav": swapped_prediction(scores, self.assign(net, z, scores), self.temperature)}
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from skssl.losses import vicreg_terms
 from skssl.methods.base import SSLTransformer
 from skssl.methods.settings import Settings
-from skssl.nn.distributed import gather
+from skssl.nn.distributed import all_gather
 from skssl.nn.heads import MLP
 from skssl.training.objective import Batch, Objective
 
@@ -80,7 +80,8 @@ class VICReg(SSLTransformer):
         net.projector = MLP((dim, *[self.proj_dim] * self.proj_layers), bias=False)
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
-        z1, z2 = (gather(net.projector(net.encoder(view))) for view in batch.views)  # BatchNorm sees one view at a time
+        # BatchNorm sees one view at a time.
+        z1, z2 = (all_gather(net.projector(net.encoder(view))) for view in batch.views)
         invariance, variance, covariance = vicreg_terms(z1, z2)
         return {
             "invariance": self.sim * invariance,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar
 
@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from skssl.nn.distributed import average, gather, n_processes
+from skssl.nn.distributed import all_gather, all_reduce_mean, n_processes
 
 
-class _InGroups(_BatchNorm):
+class SplitBatchNorm(_BatchNorm):
     """BatchNorm that can normalise groups of its rows by themselves, in one pass; mixed into a layer's own class.
 
-    `synchronized` and `grouped` give layers a class with it, and their own again.
+    `sync_batchnorm` and `split_batchnorm` give layers a class with it, and their own again.
     """
 
     groups = 0  # of this process's rows; 0: the layer is what it is otherwise
@@ -30,13 +30,13 @@ class _InGroups(_BatchNorm):
         if not self.groups or not (self.training or self.running_mean is None):
             return super().forward(x)
         if not self.plain:
-            return torch.cat([super(_InGroups, self).forward(part) for part in x.tensor_split(self.groups)])
+            return torch.cat([super(SplitBatchNorm, self).forward(part) for part in x.tensor_split(self.groups)])
         larger = len(x) % self.groups  # so many groups have a row more, and come first
         rows = larger * (len(x) // self.groups + 1)
         parts = [(x[:rows], larger), (x[rows:], self.groups - larger)] if larger else [(x, self.groups)]
         outputs, statistics = zip(*(self._normalize(part, n) for part, n in parts), strict=True)
         with torch.no_grad():
-            self._follow(gather(statistics[0] if len(parts) == 1 else torch.cat(statistics)))
+            self._follow(all_gather(statistics[0] if len(parts) == 1 else torch.cat(statistics)))
         return outputs[0] if len(parts) == 1 else torch.cat(outputs)
 
     def _normalize(self, x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
@@ -83,10 +83,10 @@ class _InGroups(_BatchNorm):
             value.data.mul_(kept).add_(moved)
 
 
-class SyncBatchNorm(_InGroups, nn.SyncBatchNorm):
+class SyncBatchNorm(SplitBatchNorm, nn.SyncBatchNorm):
     """BatchNorm by the statistics of all processes' rows: torch's own on GPUs, and on CPUs, which that cannot.
 
-    `synchronized` makes layers of this class, and what they were again.
+    `sync_batchnorm` makes layers of this class, and what they were again.
     """
 
     process_group = None
@@ -102,7 +102,7 @@ class SyncBatchNorm(_InGroups, nn.SyncBatchNorm):
         with torch.no_grad():
             blank = torch.zeros(x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
             own = torch.batch_norm_update_stats(x, blank, blank.clone(), 1.0)
-            means, variances = gather(torch.stack(own)[None]).unbind(1)
+            means, variances = all_gather(torch.stack(own)[None]).unbind(1)
             mean = means.mean(0)
             variance = variances.mean(0) + (means - mean).square().mean(0)
             n = n_processes() * x.numel() // x.shape[1]
@@ -131,7 +131,7 @@ class _Normalize(torch.autograd.Function):
         )
         # Means over this process's rows: of the gradient, and of it times the output.
         own = torch.stack([of_bias, of_weight]) * (x.shape[1] / x.numel())
-        shift, slope = own - average(own)
+        shift, slope = own - all_reduce_mean(own)
         slope = gain * scale * slope
         shift = gain * shift - mean * slope
         # slope * x + shift in one pass, by a variance of one: torch 2.11 wants an eps, and adds it
@@ -140,7 +140,7 @@ class _Normalize(torch.autograd.Function):
 
 
 @contextmanager
-def synchronized(module: nn.Module, groups: bool = False) -> Iterator[None]:
+def sync_batchnorm(module: nn.Module, groups: bool = False) -> Iterator[None]:
     """Let every BatchNorm of a network normalise by all processes' rows for a while.
 
     Parameters
@@ -148,11 +148,11 @@ def synchronized(module: nn.Module, groups: bool = False) -> Iterator[None]:
     module : torch.nn.Module
         The network. Its layers are the same objects before, meanwhile and afterwards.
     groups : bool, default=False
-        Whether layers are made ready for `grouped` where there is one process, too: torch.compile does not follow
-        that.
+        Whether to prepare the layers for `split_batchnorm` with one process, too. torch.compile cannot trace this
+        preparation.
     """
     layers = [part for part in module.modules() if isinstance(part, _BatchNorm)] if groups or n_processes() > 1 else []
-    kinds: list[tuple[Any, type]] = [(layer, type(layer)) for layer in layers if not isinstance(layer, _InGroups)]
+    kinds: list[tuple[Any, type]] = [(layer, type(layer)) for layer in layers if not isinstance(layer, SplitBatchNorm)]
     try:
         for layer, kind in kinds:
             layer.__class__ = SyncBatchNorm if n_processes() > 1 else _with_groups(kind)
@@ -167,11 +167,11 @@ def synchronized(module: nn.Module, groups: bool = False) -> Iterator[None]:
 @functools.cache
 def _with_groups(kind: Any) -> type[_BatchNorm]:
     """Make the class of a layer that is of another, and can do groups."""
-    return type(kind.__name__, (_InGroups, kind), {"plain": kind.forward is _BatchNorm.forward})
+    return type(kind.__name__, (SplitBatchNorm, kind), {"plain": kind.forward is _BatchNorm.forward})
 
 
 @contextmanager
-def grouped(modules: Iterable[nn.Module], groups: int) -> Iterator[None]:
+def split_batchnorm(modules: Iterable[nn.Module], groups: int) -> Iterator[None]:
     """Let BatchNorm normalise groups of this process's rows by themselves for a while, all of them in one pass.
 
     Outputs, gradients and running statistics are those of the groups of all processes one after the other, provided
@@ -188,16 +188,16 @@ def grouped(modules: Iterable[nn.Module], groups: int) -> Iterator[None]:
     --------
     >>> import torch
     >>> from torch import nn
-    >>> from skssl.nn.batchnorm import grouped
+    >>> from skssl.nn.batchnorm import split_batchnorm
     >>> norm = nn.BatchNorm1d(1)
-    >>> with grouped([norm], groups=2):
+    >>> with split_batchnorm([norm], groups=2):
     ...     norm(torch.tensor([[1.0], [3.0], [10.0], [20.0]])).flatten().round().tolist()
     [-1.0, 1.0, -1.0, 1.0]
     """
     with ExitStack() as stack:
         for module in modules:
-            stack.enter_context(synchronized(module, groups=True))
-        layers = [part for module in modules for part in module.modules() if isinstance(part, _InGroups)]
+            stack.enter_context(sync_batchnorm(module, groups=True))
+        layers = [part for module in modules for part in module.modules() if isinstance(part, SplitBatchNorm)]
         try:
             for layer in layers:
                 layer.groups = groups
@@ -205,3 +205,52 @@ def grouped(modules: Iterable[nn.Module], groups: int) -> Iterator[None]:
         finally:
             for layer in layers:
                 layer.groups = 0
+
+
+def run_with_split_batchnorm(
+    network: Callable[[Tensor], tuple[Tensor, ...]], parts: Sequence[nn.Module], images: Tensor, groups: int
+) -> tuple[Tensor, ...]:
+    """Run a network such that BatchNorm normalises groups of a batch by themselves, as if on a device of its own each.
+
+    Running statistics move once a group. All else in the network must work on each image by itself, as do
+    convolutions, LayerNorm, GroupNorm and dropout: it is run once, see `split_batchnorm`. On a CPU, where maps of
+    a group stay in the cache, it is run once a group, unless it is compiled or one of several processes.
+
+    Parameters
+    ----------
+    network : callable
+        From images to one or more tensors with a row an image.
+    parts : sequence of torch.nn.Module
+        The modules that it is made of.
+    images : Tensor of shape (n, c, h, w)
+        The batch; of several processes this one's share.
+    groups : int
+        How many, of as equal size as can be; fewer where they would have less than two images.
+
+    Returns
+    -------
+    tuple of Tensors
+        The outputs for the whole batch.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from skssl.nn.batchnorm import run_with_split_batchnorm
+    >>> norm = nn.BatchNorm1d(1)
+    >>> images = torch.tensor([[1.0], [3.0], [10.0], [20.0]])
+    >>> (found,) = run_with_split_batchnorm(lambda images: (norm(images),), [norm], images, groups=2)
+    >>> found.flatten().round().tolist()
+    [-1.0, 1.0, -1.0, 1.0]
+    """
+    groups = max(1, min(groups, len(images) // 2))
+    if _at_once(images):
+        with split_batchnorm(parts, groups):
+            return network(images)
+    found = [network(part) for part in images.tensor_split(groups)]
+    return tuple(torch.cat(outputs) for outputs in zip(*found, strict=True))
+
+
+def _at_once(images: Tensor) -> bool:
+    """Whether groups of images go through a network in one pass."""
+    return images.device.type != "cpu" or torch.compiler.is_compiling() or n_processes() > 1

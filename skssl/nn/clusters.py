@@ -8,7 +8,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from skssl.nn.distributed import same
+from skssl.nn.distributed import broadcast
 
 
 def k_means(x: Tensor, n_clusters: int, n_iterations: int) -> tuple[Tensor, Tensor]:
@@ -51,11 +51,11 @@ def k_means(x: Tensor, n_clusters: int, n_iterations: int) -> tuple[Tensor, Tens
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # of fewer distinct rows than clusters
         found.fit(x.cpu().numpy())
-    centers, label = same(torch.from_numpy(found.cluster_centers_)), same(torch.from_numpy(found.labels_))
+    centers, label = broadcast(torch.from_numpy(found.cluster_centers_)), broadcast(torch.from_numpy(found.labels_))
     return centers.to(x), label.long().to(x.device)
 
 
-def draw_evenly(label: Tensor) -> Tensor:
+def balanced_sample(label: Tensor) -> Tensor:
     """Draw as many rows as there are, from all clusters alike and in a random order.
 
     Parameters
@@ -72,10 +72,10 @@ def draw_evenly(label: Tensor) -> Tensor:
     Examples
     --------
     >>> import torch
-    >>> from skssl.nn.clusters import draw_evenly
+    >>> from skssl.nn.clusters import balanced_sample
     >>> _ = torch.manual_seed(0)
     >>> label = torch.tensor([0, 0, 0, 0, 0, 1])
-    >>> label[draw_evenly(label)].bincount().max()  # three of each
+    >>> label[balanced_sample(label)].bincount().max()  # three of each
     tensor(3)
     """
     sizes = label.bincount()

@@ -1,8 +1,7 @@
-"""Several processes that train one network, each on its share of every batch, as ``torchrun`` starts them.
+"""Distributed training: several processes train one network, each on its rows of every batch.
 
-All of it is the identity where there is one process only. Rows of a batch lie on the processes in their order: `share`
-takes a process's own, `gather` brings all of them together. BatchNorm is here, too: by the rows of all processes, or by
-groups of a process's own.
+The processes are those that ``torchrun`` starts. With one process, every function here is the identity. The rows of a
+batch are ordered by rank: `local_rows` selects this process's, and `all_gather` concatenates those of all processes.
 """
 
 from __future__ import annotations
@@ -21,18 +20,18 @@ from torch import distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 __all__ = [
-    "agree",
-    "average",
+    "all_gather",
+    "all_reduce_mean",
+    "broadcast",
     "draw_seed",
-    "gather",
-    "is_writer",
-    "join",
+    "init_process_group",
+    "is_main_process",
+    "local_rows",
     "n_processes",
-    "parallel",
-    "permutation",
     "rank",
-    "same",
-    "share",
+    "shared_randperm",
+    "sync_parameters",
+    "wrap_ddp",
 ]
 
 
@@ -53,7 +52,7 @@ def n_processes() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def is_writer() -> bool:
+def is_main_process() -> bool:
     """Tell whether this process is the one to write files and logs, and to warn of what all of them see.
 
     Returns
@@ -63,8 +62,8 @@ def is_writer() -> bool:
 
     Examples
     --------
-    >>> from skssl.nn.distributed import is_writer
-    >>> is_writer()
+    >>> from skssl.nn.distributed import is_main_process
+    >>> is_main_process()
     True
     """
     return rank() == 0
@@ -81,7 +80,7 @@ def rank() -> int:
     return dist.get_rank() if n_processes() > 1 else 0
 
 
-def join(device: torch.device) -> None:
+def init_process_group(device: torch.device) -> None:
     """Join the processes that ``torchrun`` has started with this one, if it has, and once.
 
     A group that the user has initialised is used as it is. What this process starts itself, such as joblib's workers,
@@ -115,7 +114,7 @@ def _leave() -> None:
         dist.destroy_process_group()
 
 
-def gather(x: Tensor) -> Tensor:
+def all_gather(x: Tensor) -> Tensor:
     """Bring the rows of all processes together, with their gradients.
 
     A loss that is computed from all rows, by every process alike, has the gradient that it would have in one process:
@@ -134,8 +133,8 @@ def gather(x: Tensor) -> Tensor:
     Examples
     --------
     >>> import torch
-    >>> from skssl.nn.distributed import gather
-    >>> gather(torch.arange(3))
+    >>> from skssl.nn.distributed import all_gather
+    >>> all_gather(torch.arange(3))
     tensor([0, 1, 2])
     """
     return x if n_processes() == 1 else _Gather.apply(x)
@@ -162,7 +161,7 @@ def _collective(name: str, before: str) -> Callable[[Tensor, Tensor], Any]:
     return getattr(dist, name if hasattr(dist, name) else before)
 
 
-def average(x: Tensor) -> Tensor:
+def all_reduce_mean(x: Tensor) -> Tensor:
     """Average a tensor over the processes, with its gradient.
 
     Parameters
@@ -178,14 +177,14 @@ def average(x: Tensor) -> Tensor:
     Examples
     --------
     >>> import torch
-    >>> from skssl.nn.distributed import average
-    >>> average(torch.tensor(2.0))
+    >>> from skssl.nn.distributed import all_reduce_mean
+    >>> all_reduce_mean(torch.tensor(2.0))
     tensor(2.)
     """
-    return x if n_processes() == 1 else gather(x[None]).mean(0)
+    return x if n_processes() == 1 else all_gather(x[None]).mean(0)
 
 
-def share(x: Tensor) -> Tensor:
+def local_rows(x: Tensor) -> Tensor:
     """Take this process's rows.
 
     Parameters
@@ -201,14 +200,14 @@ def share(x: Tensor) -> Tensor:
     Examples
     --------
     >>> import torch
-    >>> from skssl.nn.distributed import share
-    >>> share(torch.arange(3))
+    >>> from skssl.nn.distributed import local_rows
+    >>> local_rows(torch.arange(3))
     tensor([0, 1, 2])
     """
     return x if n_processes() == 1 else x.chunk(n_processes())[rank()]
 
 
-def same(x: Tensor) -> Tensor:
+def broadcast(x: Tensor) -> Tensor:
     """Give all processes what the first has drawn or computed.
 
     Parameters
@@ -224,8 +223,8 @@ def same(x: Tensor) -> Tensor:
     Examples
     --------
     >>> import torch
-    >>> from skssl.nn.distributed import same
-    >>> same(torch.arange(3))
+    >>> from skssl.nn.distributed import broadcast
+    >>> broadcast(torch.arange(3))
     tensor([0, 1, 2])
     """
     if n_processes() == 1:
@@ -236,7 +235,7 @@ def same(x: Tensor) -> Tensor:
     return sent.to(x.device)
 
 
-def permutation(n: int, device: torch.device) -> Tensor:
+def shared_randperm(n: int, device: torch.device) -> Tensor:
     """Draw an order of the rows of all processes, the same in all of them.
 
     Parameters
@@ -254,12 +253,12 @@ def permutation(n: int, device: torch.device) -> Tensor:
     Examples
     --------
     >>> import torch
-    >>> from skssl.nn.distributed import permutation
-    >>> permutation(3, torch.device("cpu")).sort().values
+    >>> from skssl.nn.distributed import shared_randperm
+    >>> shared_randperm(3, torch.device("cpu")).sort().values
     tensor([0, 1, 2])
     """
     # The remainder changes nothing, but keeps torch 2.11's compiler from a pattern of indexing that it fails with.
-    return same(torch.randperm(n, device=device) % n)
+    return broadcast(torch.randperm(n, device=device) % n)
 
 
 def draw_seed(random_state: Any) -> int:
@@ -281,11 +280,11 @@ def draw_seed(random_state: Any) -> int:
     >>> draw_seed(0) == draw_seed(0)
     True
     """
-    return int(same(torch.tensor(check_random_state(random_state).randint(np.iinfo(np.int32).max))))
+    return int(broadcast(torch.tensor(check_random_state(random_state).randint(np.iinfo(np.int32).max))))
 
 
 @torch.no_grad()
-def agree(module: nn.Module) -> None:
+def sync_parameters(module: nn.Module) -> None:
     """Give all processes the weights and buffers that the first has.
 
     Parameters
@@ -295,10 +294,10 @@ def agree(module: nn.Module) -> None:
     """
     if n_processes() > 1:
         for value in (*module.parameters(), *module.buffers()):
-            value.copy_(same(value))
+            value.copy_(broadcast(value))
 
 
-def parallel(module: nn.Module) -> nn.Module:
+def wrap_ddp(module: nn.Module) -> nn.Module:
     """Wrap a module such that its gradients are averaged over the processes as they are computed.
 
     Parameters

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from skssl.nn.distributed import gather, n_processes
+from skssl.nn.distributed import all_gather, n_processes
 
 
 class Queue(nn.Module):
@@ -163,7 +163,7 @@ class MemoryBank(nn.Module):
         """
         others = torch.randint(len(self.items), (len(index), n_negatives), device=index.device)
         logits = self.scores(v, torch.cat([index[:, None], others], dim=1)) / temperature
-        sums = gather(logits.detach().flatten().logsumexp(0, keepdim=True))
+        sums = all_gather(logits.detach().flatten().logsumexp(0, keepdim=True))
         estimate = sums.logsumexp(0) + math.log(len(self.items) / (n_processes() * logits.numel()))
         self.log_z.copy_(torch.where(self.log_z.isnan(), estimate, self.log_z) if self.fixed_z else estimate)
         return logits - self.log_z
@@ -179,6 +179,6 @@ class MemoryBank(nn.Module):
         v : Tensor of shape (n, dim)
             Their embeddings, of any length.
         """
-        index, v = gather(index), nn.functional.normalize(gather(v).to(self.items.dtype), dim=1)
+        index, v = all_gather(index), nn.functional.normalize(all_gather(v).to(self.items.dtype), dim=1)
         moved = self.momentum * self.items[index] + (1 - self.momentum) * v
         self.items.index_copy_(0, index, nn.functional.normalize(moved, dim=1))

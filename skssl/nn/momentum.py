@@ -10,7 +10,7 @@ from torch import nn
 
 
 def momentum_copy(module: nn.Module) -> nn.Module:
-    """Copy a module for `follow` to move: no gradient reaches it.
+    """Copy a module for `update_momentum` to move: no gradient reaches it.
 
     It stays in training mode with its source, so that its BatchNorm normalises by the batch and keeps running
     statistics of its own (only parameters are averaged).
@@ -36,33 +36,33 @@ def momentum_copy(module: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def follow(slow: nn.Module, fast: nn.Module, momentum: float) -> None:
-    """Move a momentum copy towards its source: slow <- momentum * slow + (1 - momentum) * fast.
+def update_momentum(model: nn.Module, model_ema: nn.Module, m: float) -> None:
+    """Update a momentum copy by an exponential moving average: model_ema <- m * model_ema + (1 - m) * model.
 
     Parameters
     ----------
-    slow : torch.nn.Module
-        What `momentum_copy` made.
-    fast : torch.nn.Module
-        Its source. Only parameters are followed, not buffers.
-    momentum : float
-        Between 0 (jump) and 1 (stay).
+    model : torch.nn.Module
+        The source. Its buffers are not averaged.
+    model_ema : torch.nn.Module
+        The copy, from `momentum_copy`.
+    m : float
+        The momentum, between 0 (the copy equals its source) and 1 (the copy does not change).
 
     Examples
     --------
     >>> from torch import nn
-    >>> from skssl.nn.momentum import follow, momentum_copy
-    >>> fast = nn.Linear(1, 1)
-    >>> slow = momentum_copy(fast)
-    >>> _ = nn.init.zeros_(slow.weight), nn.init.ones_(fast.weight)
-    >>> follow(slow, fast, momentum=0.75)
-    >>> slow.weight.item()
+    >>> from skssl.nn.momentum import momentum_copy, update_momentum
+    >>> model = nn.Linear(1, 1)
+    >>> model_ema = momentum_copy(model)
+    >>> _ = nn.init.zeros_(model_ema.weight), nn.init.ones_(model.weight)
+    >>> update_momentum(model, model_ema, m=0.75)
+    >>> model_ema.weight.item()
     0.25
     """
-    torch._foreach_lerp_(list(slow.parameters()), list(fast.parameters()), 1 - momentum)
+    torch._foreach_lerp_(list(model_ema.parameters()), list(model.parameters()), 1 - m)
 
 
-def cosine_ramp(start: float, end: float, progress: float) -> float:
+def cosine_schedule(start: float, end: float, progress: float) -> float:
     """Go from one value to another along half a cosine, as BYOL's and DINO's momentum does.
 
     Parameters
@@ -79,8 +79,8 @@ def cosine_ramp(start: float, end: float, progress: float) -> float:
 
     Examples
     --------
-    >>> from skssl.nn.momentum import cosine_ramp
-    >>> cosine_ramp(0.5, 1.0, 0.5)
+    >>> from skssl.nn.momentum import cosine_schedule
+    >>> cosine_schedule(0.5, 1.0, 0.5)
     0.75
     """
     return end - (end - start) * (1 + math.cos(math.pi * progress)) / 2

@@ -1,4 +1,4 @@
-"""How a network is run: views joined into one pass, BatchNorm by groups, evaluation mode, BatchNorm folded away."""
+"""Forward passes: concatenated views, evaluation mode, and BatchNorm fused into the layer before it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import copy
 import itertools
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -15,11 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from skssl.nn.batchnorm import grouped
-from skssl.nn.distributed import n_processes
 
-
-def join(views: Sequence[Tensor]) -> Tensor:
+def concat_views(views: Sequence[Tensor]) -> Tensor:
     """Concatenate views of one size, without a copy where they lie side by side in memory, as the loader makes them.
 
     Parameters
@@ -35,9 +32,9 @@ def join(views: Sequence[Tensor]) -> Tensor:
     Examples
     --------
     >>> import torch
-    >>> from skssl.nn.passes import join
+    >>> from skssl.nn.passes import concat_views
     >>> both = torch.arange(4.0).view(4, 1, 1, 1)
-    >>> join(both.chunk(2)).data_ptr() == both.data_ptr()
+    >>> concat_views(both.chunk(2)).data_ptr() == both.data_ptr()
     True
     """
     first = views[0]
@@ -53,57 +50,8 @@ def join(views: Sequence[Tensor]) -> Tensor:
     return torch.cat(list(views))
 
 
-def in_groups(
-    network: Callable[[Tensor], tuple[Tensor, ...]], parts: Sequence[nn.Module], images: Tensor, groups: int
-) -> tuple[Tensor, ...]:
-    """Run a network such that BatchNorm normalises groups of a batch by themselves, as if on a device of its own each.
-
-    Running statistics move once a group. All else in the network must work on each image by itself, as do
-    convolutions, LayerNorm, GroupNorm and dropout: it is run once, see `distributed.grouped`. On a CPU, where maps of
-    a group stay in the cache, it is run once a group, unless it is compiled or one of several processes.
-
-    Parameters
-    ----------
-    network : callable
-        From images to one or more tensors with a row an image.
-    parts : sequence of torch.nn.Module
-        The modules that it is made of.
-    images : Tensor of shape (n, c, h, w)
-        The batch; of several processes this one's share.
-    groups : int
-        How many, of as equal size as can be; fewer where they would have less than two images.
-
-    Returns
-    -------
-    tuple of Tensors
-        The outputs for the whole batch.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from torch import nn
-    >>> from skssl.nn.passes import in_groups
-    >>> norm = nn.BatchNorm1d(1)
-    >>> images = torch.tensor([[1.0], [3.0], [10.0], [20.0]])
-    >>> (found,) = in_groups(lambda images: (norm(images),), [norm], images, groups=2)
-    >>> found.flatten().round().tolist()
-    [-1.0, 1.0, -1.0, 1.0]
-    """
-    groups = max(1, min(groups, len(images) // 2))
-    if _at_once(images):
-        with grouped(parts, groups):
-            return network(images)
-    found = [network(part) for part in images.tensor_split(groups)]
-    return tuple(torch.cat(outputs) for outputs in zip(*found, strict=True))
-
-
-def _at_once(images: Tensor) -> bool:
-    """Whether groups of images go through a network in one pass."""
-    return images.device.type != "cpu" or torch.compiler.is_compiling() or n_processes() > 1
-
-
 @contextmanager
-def evaluating(module: nn.Module) -> Iterator[nn.Module]:
+def eval_mode(module: nn.Module) -> Iterator[nn.Module]:
     """Put a network into evaluation mode for a while; each of its parts goes back into the mode that it was in.
 
     Parameters
@@ -119,9 +67,9 @@ def evaluating(module: nn.Module) -> Iterator[nn.Module]:
     Examples
     --------
     >>> from torch import nn
-    >>> from skssl.nn.passes import evaluating
+    >>> from skssl.nn.passes import eval_mode
     >>> trained = nn.BatchNorm1d(3).eval()
-    >>> with evaluating(nn.Sequential(trained, nn.Dropout())) as net:
+    >>> with eval_mode(nn.Sequential(trained, nn.Dropout())) as net:
     ...     net[1].training
     False
     >>> trained.training, net[1].training
@@ -150,7 +98,7 @@ _evaluated: WeakKeyDictionary[nn.Module, tuple[int, bool]] = WeakKeyDictionary()
 _lock = threading.Lock()
 
 
-def folded(module: nn.Module) -> nn.Module:
+def fuse_batchnorm(module: nn.Module) -> nn.Module:
     """Fold BatchNorm into the convolutions and linear layers before it, for inference.
 
     Layers are folded where their order is known without running the network: in sequences, and in torchvision's
@@ -172,9 +120,9 @@ def folded(module: nn.Module) -> nn.Module:
     --------
     >>> import torch
     >>> from torch import nn
-    >>> from skssl.nn.passes import folded
+    >>> from skssl.nn.passes import fuse_batchnorm
     >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).eval()
-    >>> [type(part).__name__ for part in folded(net).children()]
+    >>> [type(part).__name__ for part in fuse_batchnorm(net).children()]
     ['Conv2d', 'Identity', 'ReLU']
     """
     pairs = list(_foldable(module))

@@ -55,7 +55,7 @@ def resolve_precision(precision: str, device: torch.device, side: int) -> torch.
     return dtype
 
 
-def in_precision(dtype: torch.dtype, device: torch.device) -> torch.autocast:
+def mixed_precision(dtype: torch.dtype, device: torch.device) -> torch.autocast:
     """Compute in a type, where that loses nothing that matters; float32 is as ever.
 
     Parameters
@@ -72,7 +72,7 @@ def in_precision(dtype: torch.dtype, device: torch.device) -> torch.autocast:
 
     Examples
     --------
-    >>> with in_precision(torch.bfloat16, torch.device("cpu")):
+    >>> with mixed_precision(torch.bfloat16, torch.device("cpu")):
     ...     (torch.ones(1, 1) @ torch.ones(1, 1)).dtype
     torch.bfloat16
     """

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from skssl.augment.augmentation import Augmentation
 from skssl.backbones import feature_map, map_channels
 from skssl.losses import full_precision
-from skssl.nn.distributed import average, n_processes
+from skssl.nn.distributed import all_reduce_mean, n_processes
 from skssl.pretext.task import Task
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class ColorizationTask(Task):
         start = [min(self.stride // 2, side - 1) for side in lab.shape[2:]]
         ab = lab[:, 1:, start[0] :: self.stride, start[1] :: self.stride]  # points, not means: (n, 2, h', w')
         target = soft_encode(ab.movedim(1, 3).flatten(0, 2), net.colorization_cells)  # (n * h' * w', cells)
-        net.colorization_counts.add_(n_processes() * average(target.sum(0)))
+        net.colorization_counts.add_(n_processes() * all_reduce_mean(target.sum(0)))
         weight = color_weights(net.colorization_counts, self.uniform)[target.argmax(1)]
         coloured = (ab.abs().amax((1, 2, 3)) > GRAY).float()
         weight = weight * coloured.repeat_interleave(ab.shape[2] * ab.shape[3])

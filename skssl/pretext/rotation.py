@@ -18,7 +18,7 @@ from skssl.augment.geometry import rotate_quarter
 from skssl.backbones import stages
 from skssl.errors import pick
 from skssl.losses import sup_con
-from skssl.nn.distributed import gather
+from skssl.nn.distributed import all_gather
 from skssl.nn.heads import MLP
 from skssl.pretext.task import Task
 
@@ -153,7 +153,7 @@ class Rotation(Task):
 
 def _sup_con_of_all(outputs: Tensor, label: Tensor) -> Tensor:
     """Compare the views of all processes."""
-    return sup_con(gather(outputs), gather(label))
+    return sup_con(all_gather(outputs), all_gather(label))
 
 
 def zoom(angles: Sequence[float]) -> float | None:

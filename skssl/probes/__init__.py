@@ -1,4 +1,4 @@
-"""Probes: how well simple classifiers on frozen features recover the classes."""
+"""Probes: simple classifiers that evaluate frozen features."""
 
 from skssl.probes.knn import KNNProbe
 from skssl.probes.linear import LinearProbe

@@ -1,4 +1,4 @@
-"""The base class of the probes: features or images in, classes out, and the papers' protocols."""
+"""The base class of the probes: classifiers of features, or of images through a frozen encoder."""
 
 from __future__ import annotations
 
@@ -28,19 +28,20 @@ DTYPES = [np.float64, np.float32]
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Probe(ClassifierMixin, BaseEstimator):
-    """What the probes share: where features come from, and what goes for labels.
+    """Base class of the probes.
 
     Parameters
     ----------
     encoder : SSLTransformer, FrozenEstimator of one, or torch.nn.Module, default=None
-        What turns X into features; X is images then, of any kind that skssl reads. It is not trained: its BatchNorm
-        keeps its statistics. An estimator that is not fitted is cloned and fitted to the same images first, which is
-        also what becomes of a fitted one in a ``GridSearchCV``, but not in a ``FrozenEstimator``. None: X is features.
+        The encoder of the features. X then holds images of any kind that skssl reads. The encoder is frozen, with the
+        statistics of its BatchNorm. An estimator that is not fitted is cloned and fitted to the same images first.
+        Cloning, as in ``GridSearchCV``, discards a fit unless the estimator is in a ``FrozenEstimator``. If None, X
+        holds features.
     layer : str, default="backbone"
-        Which layer of the encoder to probe: "backbone", "projector", "projector1", …, or an inner layer such as
-        "conv3" or "layer2", pooled as in the papers; see `encoders.at_layer`.
+        The layer of the encoder to probe: "backbone", "projector", "projector1", …, or an inner layer such as "conv3"
+        or "layer2", pooled as in the papers; see `encoders.at_layer`.
     device : str or torch.device, default="auto"
-        Where to compute; "auto" takes CUDA, then MPS, then the CPU. An estimator for an encoder brings its own.
+        The device; "auto" prefers CUDA, then MPS, then the CPU. An estimator as encoder has its own device.
     verbose : int, default=0
         1 shows a progress bar.
     """
@@ -50,7 +51,7 @@ class Probe(ClassifierMixin, BaseEstimator):
     device: str | torch.device = "auto"
     verbose: int = 0
 
-    #: The protocols by name, and what stands for None where there is none.
+    #: The protocols by name, and the values of parameters that are None without a protocol.
     protocols: ClassVar[dict[str, dict[str, Any]]] = {}
     defaults: ClassVar[dict[str, Any]] = {}
 
@@ -67,12 +68,12 @@ class Probe(ClassifierMixin, BaseEstimator):
 
     @abstractmethod
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Give the probability of every class.
+        """Return the class probabilities.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features), or images
-            The features, or with an `encoder` the images.
+            The features, or the images if there is an `encoder`.
 
         Returns
         -------
@@ -81,42 +82,42 @@ class Probe(ClassifierMixin, BaseEstimator):
         """
 
     def predict(self, X: Any) -> np.ndarray:
-        """Give the most probable class.
+        """Return the most probable class.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features), or images
-            The features, or with an `encoder` the images.
+            The features, or the images if there is an `encoder`.
 
         Returns
         -------
         ndarray of shape (n_samples,)
-            The labels; of classes with the same probability the first.
+            The labels. The first of equally probable classes is returned.
         """
         probabilities = self.predict_proba(X)
         return self.classes_[probabilities.argmax(axis=1)]
 
     def score(self, X: Any, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> float:
-        """Give the accuracy.
+        """Return the accuracy.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features), or images
-            The features, or with an `encoder` the images.
+            The features, or the images if there is an `encoder`.
         y : array-like of shape (n_samples,)
             The true labels.
         sample_weight : array-like of shape (n_samples,), default=None
-            What each sample counts.
+            The sample weights.
 
         Returns
         -------
         float
-            The share of samples whose label is predicted.
+            The share of correct predictions.
 
         Raises
         ------
         ValueError
-            If y holds a class that was not in the training.
+            If y holds a class that is missing from the training labels.
         """
         check_is_fitted(self)
         labels = column_or_1d(y)
@@ -124,17 +125,19 @@ class Probe(ClassifierMixin, BaseEstimator):
         return super().score(X, labels, sample_weight)
 
     def setting(self, name: str) -> Any:
-        """Return a parameter, or the protocol's value where it is None, or the default where there is no protocol.
+        """Return the value in use of a parameter that may be None.
+
+        None stands for the value of the protocol, or for the default if there is no protocol.
 
         Parameters
         ----------
         name : str
-            The parameter.
+            The name of the parameter.
 
         Returns
         -------
         object
-            Its value in use.
+            The value.
 
         Examples
         --------
@@ -150,7 +153,7 @@ class Probe(ClassifierMixin, BaseEstimator):
         return chosen.get(name, self.defaults[name])
 
     def _validate_params(self) -> None:
-        """Check the parameters, those that need more than a look at their range, too."""
+        """Check the parameters beyond their ranges, too."""
         super()._validate_params()
         resolve_device(self.device)
         if getattr(self, "protocol", None) is not None:
@@ -159,15 +162,15 @@ class Probe(ClassifierMixin, BaseEstimator):
         if augment not in (None, "none"):
             as_augmentations(augment, SMALL)
             if self.encoder is None:
-                raise ValueError(f"augment={augment!r} needs images and an encoder for them, but encoder is None.")
+                raise ValueError(f"augment={augment!r} needs images and an encoder, but encoder is None.")
 
     @property
     def _device(self) -> torch.device:
-        """Where the probe computes: with an encoder where that is."""
+        """The device: the encoder's, if there is one."""
         return self.encoder_.device if self.encoder_ else resolve_device(self.device)
 
-    def _check(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
-        """Check the parameters and the data; return X, as it came or as features, and the classes as numbers from 0."""
+    def _check_X_y(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
+        """Check the parameters and the data; return X and the classes as int64 codes from 0."""
         self._validate_params()
         if self.encoder is None:
             X, labels = validate_data(self, X, y, dtype=DTYPES)
@@ -185,8 +188,8 @@ class Probe(ClassifierMixin, BaseEstimator):
             )
         return X, codes.astype(np.int64, copy=False)
 
-    def _read(self, X: Any, y: Any) -> Any:
-        """Turn what was checked into features, or with an encoder into the `Images` that it reads."""
+    def _read_samples(self, X: Any, y: Any) -> Any:
+        """Return X itself, or the `Images` that the encoder reads from it."""
         self.encoder_: Any = None
         if self.encoder is None:
             return X
@@ -196,12 +199,12 @@ class Probe(ClassifierMixin, BaseEstimator):
         self.__dict__.pop("feature_names_in_", None)
         return images
 
-    def _encode(self, samples: Any) -> np.ndarray:
-        """Turn what `_read` returned into features."""
+    def _encode_samples(self, samples: Any) -> np.ndarray:
+        """Return the features of what `_read_samples` returned."""
         return samples if self.encoder_ is None else self.encoder_.transform(samples)
 
-    def _features(self, X: Any) -> np.ndarray:
-        """Turn what is to be predicted into features."""
+    def _encode_queries(self, X: Any) -> np.ndarray:
+        """Return the features of new samples."""
         check_is_fitted(self)
         if self.encoder_ is not None:
             return self.encoder_.transform(X)

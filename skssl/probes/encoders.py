@@ -1,4 +1,4 @@
-"""Trained encoders as those see them who judge them: from whatever the user calls images to what a layer gives."""
+"""Wraps a trained encoder for evaluation."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from skssl.nn.precision import resolve_precision
 from skssl.training.devices import available, portable, resolve_device
 from skssl.training.encoding import encode
 
-MODULE_SHAPE = (3, 224, 224)  # what a module that comes without images is taken to read
-MAP_NUMBERS = 9600  # what an inner layer's map is pooled to at most: 64x12x12, 192x7x7, 384x5x5, 256x6x6
+DEFAULT_SHAPE = (3, 224, 224)  # of the images that a module reads
+MAX_MAP_SIZE = 9600  # values of a pooled map: 64x12x12, 192x7x7, 384x5x5, 256x6x6 for AlexNet
 
 
-def last_of(stage: Sequence[nn.Module]) -> nn.Module:
-    """Find the module whose output is a stage's map: its last one, or the one before its own pooling.
+def last_module(stage: Sequence[nn.Module]) -> nn.Module:
+    """Return the module whose output is the map of a stage: the last one before its pooling.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def last_of(stage: Sequence[nn.Module]) -> nn.Module:
     --------
     >>> import torchvision
     >>> from skssl.backbones import stages
-    >>> last_of(stages(torchvision.models.resnet18())["conv1"])  # before the max-pooling
+    >>> last_module(stages(torchvision.models.resnet18())["conv1"])  # before the max-pooling
     ReLU(inplace=True)
     """
     pools = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
@@ -57,29 +57,29 @@ def last_of(stage: Sequence[nn.Module]) -> nn.Module:
     return stage[end - 1]
 
 
-def outputs_of(modules: Sequence[nn.Module], encoder: nn.Module, images: Tensor) -> list[Tensor]:
-    """Encode images as whole encoders do, hooks and all, and keep what some of the modules in it give.
+def module_outputs(modules: Sequence[nn.Module], encoder: nn.Module, images: Tensor) -> list[Tensor]:
+    """Encode images, with the encoder's own hooks, and return the outputs of some of its modules.
 
     Parameters
     ----------
     modules : sequence of torch.nn.Module
-        Parts of the encoder.
+        Modules of the encoder.
     encoder : torch.nn.Module
         The encoder.
     images : Tensor of shape (n, c, h, w)
-        Images.
+        The images.
 
     Returns
     -------
     list of Tensor
-        The output of each of the modules.
+        The output of each module.
 
     Examples
     --------
     >>> import torch
     >>> from skssl.backbones import ConvNet
     >>> encoder = ConvNet()
-    >>> [tuple(output.shape) for output in outputs_of([encoder.avgpool], encoder, torch.zeros(5, 3, 32, 32))]
+    >>> [tuple(output.shape) for output in module_outputs([encoder.avgpool], encoder, torch.zeros(5, 3, 32, 32))]
     [(5, 128, 1, 1)]
     """
     found: dict[nn.Module, Tensor] = {}
@@ -96,7 +96,7 @@ def outputs_of(modules: Sequence[nn.Module], encoder: nn.Module, images: Tensor)
 
 
 class InnerLayer(nn.Module):
-    """An encoder up to one of its inner layers, whose map is pooled to about 9,000 numbers.
+    """An encoder up to one of its inner layers, whose map is pooled to about 9,000 values.
 
     Parameters
     ----------
@@ -107,9 +107,9 @@ class InnerLayer(nn.Module):
 
     Notes
     -----
-    The side of the pooled map is the largest with which it holds no more than 9,600 numbers: 12, 7, 5, 6 and 6 for
-    AlexNet's five convolutions [1]_, 12, 6, 4, 3 and 2 for a ResNet-50's five stages [2]_. AlexNet's maps are pooled
-    by their maximum, as in [1]_, all others by their mean. A stage ends before its own pooling.
+    The side of the pooled map is the largest for which it holds at most 9,600 values: 12, 7, 5, 6 and 6 for the five
+    convolutions of AlexNet [1]_, 12, 6, 4, 3 and 2 for the five stages of a ResNet-50 [2]_. AlexNet's maps are
+    max-pooled, as in [1]_; all others are average-pooled. A stage ends before its own pooling.
 
     References
     ----------
@@ -128,40 +128,40 @@ class InnerLayer(nn.Module):
     def __init__(self, encoder: nn.Module, layer: str) -> None:
         super().__init__()
         self.encoder = encoder
-        self.last = [last_of(pick("layer", layer, stages(encoder)))]  # in a list, as it is no child of this module, too
+        self.last_module = [last_module(pick("layer", layer, stages(encoder)))]  # a list, so that it is no submodule
         self.pool = F.adaptive_max_pool2d if type(encoder).__name__ == "AlexNet" else F.adaptive_avg_pool2d
 
     def forward(self, images: Tensor) -> Tensor:
-        """Encode images (n, c, h, w) as the layer's pooled map (n, d)."""
-        (grid,) = outputs_of(self.last, self.encoder, images)
-        side = math.isqrt(MAP_NUMBERS // grid.shape[1]) or 1
+        """Return the pooled map (n, d) of images (n, c, h, w)."""
+        (grid,) = module_outputs(self.last_module, self.encoder, images)
+        side = math.isqrt(MAX_MAP_SIZE // grid.shape[1]) or 1
         height, width = (min(side, extent) for extent in grid.shape[2:])
         return self.pool(grid, (height, width)).flatten(1)
 
 
 def at_layer(encoder: nn.Module, projector: nn.Module | None, layer: str) -> nn.Module:
-    """Cut a network at a layer.
+    """Return the network up to a layer.
 
     Parameters
     ----------
     encoder : torch.nn.Module
-        From images to features.
+        The network from images to features.
     projector : torch.nn.Module or None
-        From features to embeddings, where there is one.
+        The network from features to embeddings, if there is one.
     layer : str
-        "backbone", the encoder's features; "projector", the embeddings; "projector1", "projector2", …, the
-        projector up to its first, second, … linear layer with the BatchNorm and the activation that follow it
-        (SimCLRv2's middle of the head); or an inner layer of the encoder, see `InnerLayer`.
+        "backbone" for the encoder's features; "projector" for the embeddings; "projector1", "projector2", … for the
+        projector up to its first, second, … linear layer with the BatchNorm and the activation that follow it, as in
+        SimCLRv2; or an inner layer of the encoder, see `InnerLayer`.
 
     Returns
     -------
     torch.nn.Module
-        From images (n, c, h, w) to (n, d); it shares its parts with what it was made from.
+        A module from images (n, c, h, w) to features (n, d). It shares its parts with the given modules.
 
     Raises
     ------
     ValueError
-        If there is no such layer.
+        If the layer is unknown.
 
     Examples
     --------
@@ -190,22 +190,22 @@ def at_layer(encoder: nn.Module, projector: nn.Module | None, layer: str) -> nn.
 
 @dataclass
 class Encoder:
-    """A trained network and how images come to it; made by `as_encoder`.
+    """A trained network and the preprocessing of its images; made by `as_encoder`.
 
     Attributes
     ----------
     module : torch.nn.Module
-        From normalised images (n, c, h, w) to features (n, d).
+        The network from normalised images (n, c, h, w) to features (n, d).
     augment : Augmentation
-        Whose normalisation the network was trained with.
+        The augmentation whose normalisation the network was trained with.
     device : torch.device
-        Where the module is.
+        The device of the module.
     dtype : torch.dtype
-        What it computes in: what it was trained in, or what suits the device.
+        The dtype of the computations: that of the training, or one that suits the device.
     shape : tuple of int
-        Channels, height and width of the images that the network was trained on.
+        Channels, height and width of the training images.
     read : callable
-        From X to images of that shape, and of the range that the network was trained on; it can be pickled.
+        A function that can be pickled, from X to images in the shape and the range of the training images.
     """
 
     module: nn.Module
@@ -216,11 +216,11 @@ class Encoder:
     read: Callable[[Any], Images]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Bring the network to where it can be loaded anywhere."""
+        """Return the state with the network in a form that any machine can load."""
         return {**vars(self), "module": portable(self.module)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Bring the network to its device, if this machine has such a one."""
+        """Move the network to its device if this machine has it."""
         vars(self).update(state, device=available(state["device"]))
         self.module.to(self.device)
 
@@ -229,40 +229,40 @@ class Encoder:
 
         Parameters
         ----------
-        X : Images, or what `as_images` takes
-            Images.
+        X : Images, or any input of `as_images`
+            The images.
 
         Returns
         -------
         float32 ndarray of shape (n, d)
-            Their features.
+            The features.
         """
         images = X if isinstance(X, Images) else self.read(X)
         return encode(self.module, images, self.augment, self.device, self.dtype).numpy()
 
     def augmentations(self, augment: Any, side: int, n_images: int | None = None) -> list[Augmentation]:
-        """Make augmentations whose views are normalised as the network was trained with.
+        """Return augmentations with the normalisation of the network's training.
 
         Parameters
         ----------
         augment : str, Augmentation, sequence of Augmentation or None
-            As for `as_augmentations`. Mean and deviation are replaced by the encoder's own, and so is the size where
-            none is given. None is the encoder's `augment` without saliency maps, which are those of the images that it
-            was trained on.
+            As for `as_augmentations`. The mean and the standard deviation are replaced by the encoder's own, and so is
+            a size of None. None is the encoder's `augment` without its saliency maps, which belong to its training
+            images.
         side : int
-            The images' longer side, in pixels.
+            The longer side of the images, in pixels.
         n_images : int, default=None
-            How many images are augmented by their numbers. None: who augments checks that there is a map for each.
+            The number of images. Saliency maps are checked against it unless it is None.
 
         Returns
         -------
         list of Augmentation
-            Copies of them, one a view.
+            Copies, one for each view.
 
         Raises
         ------
         ValueError
-            If saliency maps are of another number than the images.
+            If the number of saliency maps is not that of the images.
         """
         own: dict[str, Any] = {"mean": self.augment.mean, "std": self.augment.std}
         if augment is None:
@@ -273,30 +273,29 @@ class Encoder:
         for maps in (view.saliency for view in views):
             if n_images is not None and maps is not None and len(maps) != n_images:
                 raise ValueError(
-                    "The 'saliency' parameter of Augmentation must have one map for each image that is augmented: "
-                    f"expected {n_images}, got {len(maps)}."
+                    "The 'saliency' parameter of Augmentation must have one map for each image: expected "
+                    f"{n_images} maps, got {len(maps)}."
                 )
         return views
 
 
 def as_encoder(encoder: Any, X: Any, y: Any = None, *, layer: str = "backbone", device: Any = "auto") -> Encoder:
-    """Take whatever the user calls an encoder.
+    """Wrap an estimator or a module as an `Encoder`.
 
     Parameters
     ----------
     encoder : SSLTransformer, FrozenEstimator of one, or torch.nn.Module
-        An estimator that is fitted is used as it is. One that is not is cloned and fitted to `X` first, which is
-        also what becomes of a fitted one when scikit-learn clones what holds it, as in a `GridSearchCV`; in a
-        ``FrozenEstimator`` it stays fitted. A module is copied, its last classifier is dropped, and ImageNet's
-        mean and deviation are taken for its own.
+        A fitted estimator is used directly. An estimator that is not fitted is cloned and fitted to `X`. Cloning, as in
+        ``GridSearchCV``, discards a fit unless the estimator is in a ``FrozenEstimator``. A module is copied without
+        its final classifier, and its images are normalised by ImageNet's mean and standard deviation.
     X : array-like, sequence of files or PIL images, or torch Dataset
-        Images: what an estimator that is not fitted learns from, and what a module reads.
+        The images. An estimator that is not fitted is fitted to them. A module reads images of their shape and range.
     y : array-like of shape (n,), default=None
-        Classes, for an estimator that is not fitted and uses them; -1 where unknown.
+        The classes, for the fit of an estimator that uses labels; -1 if unknown.
     layer : str, default="backbone"
-        Which layer's output the features are, see `at_layer`.
+        The layer whose output the features are, see `at_layer`.
     device : str or torch.device, default="auto"
-        Where a module goes. An estimator has its own.
+        The device of a module. An estimator has its own.
 
     Returns
     -------
@@ -306,9 +305,9 @@ def as_encoder(encoder: Any, X: Any, y: Any = None, *, layer: str = "backbone", 
     Raises
     ------
     TypeError
-        If it is neither.
+        If the encoder is neither an estimator nor a module.
     ValueError
-        If it has no such layer.
+        If the layer is unknown.
 
     Examples
     --------
@@ -326,7 +325,7 @@ def as_encoder(encoder: Any, X: Any, y: Any = None, *, layer: str = "backbone", 
         fitted = encoder if encoder.__sklearn_is_fitted__() else clone(encoder).fit(X, y)
         net = fitted.net_.module_
         module = at_layer(net.encoder, getattr(net, "projector", None), layer)
-        reader = copy.copy(fitted)  # without the net: whoever keeps the encoder may want to pickle how it reads
+        reader = copy.copy(fitted)  # without the net, so that `read` is small when pickled
         del reader.net_
         trainer, read = fitted.net_, partial(reader._read, reset=False)
         return Encoder(module, trainer.augmentations[0], torch.device(trainer.device), trainer.dtype, net.shape, read)
@@ -338,8 +337,7 @@ def as_encoder(encoder: Any, X: Any, y: Any = None, *, layer: str = "backbone", 
         dtype = resolve_precision("auto", home, min(images.shape[1:]))
         return Encoder(module, Augmentation(), home, dtype, images.shape, read)
     raise TypeError(
-        "encoder must be an estimator of skssl, fitted or not, a FrozenEstimator of one, or a torch.nn.Module. Got "
-        f"{encoder!r}."
+        f"encoder must be an estimator of skssl, a FrozenEstimator of one, or a torch.nn.Module. Got {encoder!r}."
     )
 
 
@@ -382,18 +380,18 @@ def as_trained(
     *,
     layer: str = "backbone",
     device: Any = "auto",
-    shape: tuple[int, int, int] = MODULE_SHAPE,
+    shape: tuple[int, int, int] = DEFAULT_SHAPE,
 ) -> Encoder:
-    """Take a trained encoder, to be judged on other images than it was trained on.
+    """Wrap a fitted estimator or a module as an `Encoder`, for images of other data sets.
 
     Parameters
     ----------
     encoder : SSLTransformer, FrozenEstimator of one, or torch.nn.Module
-        As for `as_encoder`, but an estimator must be fitted.
+        As for `as_encoder`. An estimator must be fitted.
     layer : str, default="backbone"
-        Which layer's output the features are, see `at_layer`.
+        The layer whose output the features are, see `at_layer`.
     device : str or torch.device, default="auto"
-        Where a module goes. An estimator has its own.
+        The device of a module. An estimator has its own.
     shape : tuple of int, default=(3, 224, 224)
         Channels, height and width of the images that a module reads.
 
@@ -405,11 +403,11 @@ def as_trained(
     Raises
     ------
     NotFittedError
-        If it is an estimator that is not fitted.
+        If the estimator is not fitted.
     TypeError
-        If it is none of these.
+        If the encoder is neither an estimator nor a module.
     ValueError
-        If it has no such layer, or is a module that cannot read such images.
+        If the layer is unknown, or the module cannot read images of this shape.
 
     Examples
     --------
@@ -421,7 +419,7 @@ def as_trained(
     if isinstance(encoder, SSLTransformer | FrozenEstimator):
         check_is_fitted(
             encoder,
-            msg="The encoder, %(name)s, is not fitted: transfer needs one that was fitted before. scikit-learn's clone "
-            "forgets the fit, unless the encoder is in a FrozenEstimator.",
+            msg="The encoder, %(name)s, is not fitted: call fit before the transfer. scikit-learn's clone discards the "
+            "fit unless the encoder is in a FrozenEstimator.",
         )
     return as_encoder(encoder, torch.zeros(2, *shape, dtype=torch.uint8), layer=layer, device=device)

@@ -1,4 +1,4 @@
-"""The nearest neighbours' vote."""
+"""k-nearest-neighbour classification by cosine similarity."""
 
 from __future__ import annotations
 
@@ -17,63 +17,62 @@ from tqdm.auto import tqdm
 from skssl.probes.base import Probe
 from skssl.probes.protocols import KNN, KNN_DEFAULTS
 
-BANK_ROWS = 16384  # training rows that one block of queries is compared with at a time
+BANK_ROWS = 16384  # training samples in one block of similarities
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class KNNProbe(Probe):
-    """Vote of the nearest training samples by cosine similarity: an evaluation without any training.
+    """k-nearest-neighbour classifier by cosine similarity, an evaluation without training.
 
-    A class's score is the sum over its samples among the ``n_neighbors`` nearest of ``exp(similarity / temperature)``
-    [1]_, or their number if the temperature is infinite. Of classes with the same score the first wins. Similarities
-    are computed in blocks of ``block_size`` rows by 16,384 columns, so that memory stays bounded however large the
-    data.
+    The score of a class is the sum of ``exp(similarity / temperature)`` [1]_ over its samples among the ``n_neighbors``
+    nearest, or their number if the temperature is infinite. The first of classes with equal scores wins. Similarities
+    are computed in blocks of ``block_size`` by 16,384, which bounds the memory for data of any size.
 
     Parameters
     ----------
     protocol : {"effssl", "gsg", "moco"}, default=None
-        A paper's numbers for what is None below, see the notes. SimSiam and the transfer protocol have none.
+        The paper whose values replace None below, see the notes. There is no "simsiam" and no "transfer".
     n_neighbors : int, default=None
-        The number of neighbours that vote. None: the protocol's, or 20.
+        The number of neighbours. None is the protocol's, or 20.
     temperature : float in (0, inf], default=None
-        The temperature of the weights; with infinity every neighbour counts the same. None: the protocol's, or
+        The temperature of the weights; with infinity all neighbours weigh the same. None is the protocol's, or
         infinity.
     block_size : int, default=1024
-        The queries compared at a time; 1,024 take 64 MiB in float32.
+        The number of queries compared at once; 1,024 take 64 MiB in float32.
 
     Attributes
     ----------
     bank_ : ndarray of shape (n_samples, n_features), float32 or float64
-        The training features, of unit norm.
+        The training features, normalised to unit norm.
     codes_ : ndarray of shape (n_samples,), int64
-        Their classes, as places in ``classes_``.
+        Their classes, as indices into ``classes_``.
     classes_ : ndarray of shape (n_classes,)
         The class labels.
     encoder_ : Encoder or None
-        The encoder in use.
+        The encoder, if there is one.
     n_features_in_ : int
-        The number of features, or of numbers in an image.
+        The number of features, or of values in an image.
 
     Raises
     ------
     ValueError
-        On ``fit``, if a parameter is out of its range or the labels hold a single class; on prediction, if there are
-        fewer training samples than neighbours; on ``score``, for a class that was not in the training.
+        On ``fit``, if a parameter is invalid or the labels hold a single class; on prediction, if there are fewer
+        training samples than neighbours; on ``score``, if a class is missing from the training labels.
 
     Notes
     -----
     ==========  ===========  ===========  ==========================================================================
     protocol    n_neighbors  temperature  source
     ==========  ===========  ===========  ==========================================================================
-    "effssl"    200          0.1          MoCo's: EffSSL [2]_ gives neither
+    "effssl"    200          0.1          MoCo's values; EffSSL [2]_ states neither
     "gsg"       1            inf          the text of guided stop-gradient [3]_ on CIFAR-10
-    "moco"      200          0.1          the demonstration on CIFAR-10 by MoCo's authors [4]_, there on the projector's
-                                          output, which is ``layer="projector"``
+    "moco"      200          0.1          the CIFAR-10 demo of MoCo's authors [4]_, which uses the projector's output:
+                                          ``layer="projector"``
     ==========  ===========  ===========  ==========================================================================
 
-    On ImageNet the text of [3]_ takes the majority of 200 neighbours, its released script weighs them with a
-    temperature of 0.2; [1]_ has 200 and 0.07. No protocol augments. A feature vector of zeros has a similarity of 0 to
-    every other.
+    On ImageNet the text of [3]_ uses the majority of 200 neighbours, while its script weighs them with a temperature of
+    0.2; [1]_ uses 200 neighbours and 0.07. No protocol augments. A feature vector of zeros has similarity 0 to all
+    others.
 
     References
     ----------
@@ -108,41 +107,41 @@ class KNNProbe(Probe):
     }
 
     def fit(self, X: Any, y: npt.ArrayLike) -> KNNProbe:
-        """Keep the training features and their labels.
+        """Store the training features and their labels.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features), or images
-            The features, or with an `encoder` the images.
+            The features, or the images if there is an `encoder`.
         y : array-like of shape (n_samples,)
-            The labels, numbers or strings.
+            The labels: numbers or strings.
 
         Returns
         -------
         KNNProbe
             The fitted probe.
         """
-        X, self.codes_ = self._check(X, y)
-        features = self._encode(self._read(X, y))
-        if self._device.type == "mps":  # which has no float64
+        X, self.codes_ = self._check_X_y(X, y)
+        features = self._encode_samples(self._read_samples(X, y))
+        if self._device.type == "mps":  # MPS has no float64
             features = features.astype(np.float32, copy=False)
         self.bank_ = normalize(features)
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Give every class's share of the vote.
+        """Return the share of each class in the vote.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features), or images
-            The features, or with an `encoder` the images.
+            The features, or the images if there is an `encoder`.
 
         Returns
         -------
         ndarray of shape (n_samples, n_classes)
-            The shares, in the order of ``classes_``.
+            The shares in the order of ``classes_``.
         """
-        features = self._features(X)
+        features = self._encode_queries(X)
         n_neighbors, temperature = self.setting("n_neighbors"), self.setting("temperature")
         if n_neighbors > len(self.bank_):
             raise ValueError(
@@ -153,16 +152,16 @@ class KNNProbe(Probe):
         blocks = torch.from_numpy(normalize(features).astype(self.bank_.dtype, copy=False)).split(self.block_size)
         votes = []
         for queries in tqdm(blocks, "KNNProbe", unit=" blocks", disable=not self.verbose):
-            similarity, index = _nearest(queries.to(bank.device), bank, n_neighbors)
-            weights = ((similarity - similarity[:, :1]) / temperature).exp()  # the nearest weighs 1
+            similarity, index = _top_similarities(queries.to(bank.device), bank, n_neighbors)
+            weights = ((similarity - similarity[:, :1]) / temperature).exp()  # at most 1
             score = weights.new_zeros(len(weights), len(self.classes_))
             votes.append(score.scatter_add_(1, codes[index], weights).cpu())
         share = torch.cat(votes).numpy().astype(np.float64)
         return share / share.sum(axis=1, keepdims=True)
 
 
-def _nearest(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Find the k largest products of each query with the bank, in falling order, and where they are."""
+def _top_similarities(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the k largest products of each query with the bank, in descending order, and their indices."""
     values, indices = (
         queries.new_empty(len(queries), 0),
         torch.empty(len(queries), 0).to(queries.device, torch.int64),

@@ -1,4 +1,4 @@
-"""Linear evaluation: at the optimum, or as the papers train it."""
+"""Linear evaluation: softmax regression at its optimum, or trained by SGD as in the papers."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ from skssl.probes.sgd import (
     train_head,
 )
 
-HEADS = 16  # candidates that are trained at once
+MAX_HEADS = 16  # candidates trained at once
 
-Rows = np.ndarray | slice  # the numbers of some samples, or all of them
+Rows = np.ndarray | slice  # indices of samples
 Solution = tuple[np.ndarray, np.ndarray]  # (n_classes, n_features) and (n_classes,), both float64
 
 
@@ -49,80 +49,81 @@ class LinearProbe(Probe):
 
     .. math:: \sum_i -\log p(y_i \mid x_i) + \frac{1}{2C} \lVert W \rVert^2,
 
-    with a free intercept, so that a score depends on the features alone and not on a learning rate or a number of
-    epochs. It is found by L-BFGS on standardised features, which starts from the Gram matrix as its guess of the
-    Hessian. This changes the way and not the goal: badly conditioned features, which is what networks give, take some
-    twenty iterations instead of hundreds. With a `protocol`, or with ``solver="sgd"``, it is trained as the papers
-    train it.
+    with an unpenalised intercept. The score then depends on the features alone, and not on a learning rate or a number
+    of epochs. L-BFGS runs on standardised features and starts from the Gram matrix as an approximation of the Hessian.
+    This leaves the optimum unchanged, and badly conditioned features, which are typical of networks, take about twenty
+    iterations instead of hundreds. With a `protocol` or ``solver="sgd"`` the probe is trained as in the papers.
 
     Parameters
     ----------
     protocol : {"effssl", "simsiam", "gsg", "moco", "transfer"}, default=None
-        A paper's settings for what is None below, see the notes. Without a protocol None stands for what is named last.
+        The paper whose settings replace None below, see the notes. Without a protocol None stands for the value named
+        last.
     C : float in (0, inf] or sequence of float, default=None
-        The inverse strength of the penalty on the weights, as in ``LogisticRegression``. None: the protocol's, or 1.
+        The inverse strength of the penalty on the weights, as in ``LogisticRegression``. None is the protocol's, or 1.
     weight_decay : float in [0, inf) or sequence of float, default=None
-        The strength of the penalty as the papers count it, on the *mean* cross-entropy:
-        ``C = 1 / (n_samples * weight_decay)``. If given, it takes the place of ``C``. None: the protocol's, or ``C``.
+        The strength of the penalty relative to the *mean* cross-entropy, as in the papers:
+        ``C = 1 / (n_samples * weight_decay)``. If given, it replaces ``C``. None is the protocol's, or ``C``.
     solver : {"lbfgs", "sgd", "larc"}, default=None
-        "lbfgs" goes to the optimum; "sgd" takes ``epochs`` passes over the features as they are; so does "larc", with
-        steps that are scaled to the size of the weights, see `optim.LARC`. None: the protocol's, or "lbfgs".
+        "lbfgs" finds the optimum. "sgd" and "larc" take ``epochs`` passes over the features; "larc" scales its steps to
+        the norm of the weights, see `optim.LARC`. None is the protocol's, or "lbfgs".
     max_iter : int, default=1000
-        The most iterations of "lbfgs"; reaching it warns.
+        The maximum number of iterations of "lbfgs". A warning is issued when it is reached.
     tol : float, default=1e-4
-        "lbfgs" has converged when no entry of the gradient with respect to the weights of the standardised features
-        exceeds this times the objective, or when float32 can show no further gain.
+        The tolerance of "lbfgs". It stops when no entry of the gradient with respect to the weights of the standardised
+        features exceeds `tol` times the objective, or when float32 resolves no further decrease.
     epochs : int, default=None
-        The passes over the data of "sgd" and "larc". None: the protocol's, or 100.
+        The number of passes over the data of "sgd" and "larc". None is the protocol's, or 100.
     batch_size : int, default=None
-        The samples in a step; a last batch of one sample joins the one before it. None: the protocol's, or 512.
+        The number of samples in a step. A last batch of one sample joins the one before it. None is the protocol's, or
+        512.
     lr : float or sequence of float, default=None
-        The (initial) learning rate, used as it is and not scaled by the batch size. None: the protocol's, or 0.1.
+        The initial learning rate, not scaled by the batch size. None is the protocol's, or 0.1.
     momentum : float in [0, 1), default=None
-        The momentum. None: 0.9.
+        The momentum. None is 0.9.
     nesterov : bool, default=None
-        Whether the momentum of "sgd" is Nesterov's. None: no.
+        Whether "sgd" uses Nesterov's momentum. None is False.
     schedule : {"constant", "cosine", "epoch_cosine", "multistep"}, default=None
-        The learning rate: constant, half a cosine down to zero step by step or epoch by epoch, or a tenth after 60 %
-        and again after 80 % of the training. None: the protocol's, or "cosine".
+        The schedule of the learning rate: constant; half a cosine down to zero, step by step or epoch by epoch; or
+        multiplied by 0.1 after 60 % and again after 80 % of the training. None is the protocol's, or "cosine".
     init_std : float, default=None
-        The standard deviation of the initial weights of "sgd" and "larc". None: the protocol's, or 0.
+        The standard deviation of the initial weights of "sgd" and "larc". None is the protocol's, or 0.
     augment : str or Augmentation, default=None
-        With an `encoder` and "sgd" or "larc", how images are augmented anew in every epoch: the name of one of
-        `augment.preset`'s, of which the first view counts, or an augmentation; "none" for none. The mean and the
-        deviation are the encoder's. Predictions never augment. None: the protocol's, or none.
+        The augmentation of the training images in every epoch, for "sgd" and "larc" with an `encoder`: a name of
+        `augment.preset`, whose first view is used, an augmentation, or "none". The mean and the standard deviation are
+        the encoder's. Predictions never augment. None is the protocol's, or "none".
     validation_fraction : float in (0, 1), default=0.2
-        Where ``C``, ``weight_decay`` or ``lr`` are sequences, the stratified share of the samples on which the best of
-        them, or of their combinations, is chosen: the first of the highest accuracy. It is then trained on all samples.
+        The stratified share of the samples that is held out if ``C``, ``weight_decay`` or ``lr`` is a sequence. The
+        first combination with the highest accuracy on it is chosen, and trained on all samples.
     random_state : int, RandomState instance or None, default=None
-        The seed of the held-out share, the initial weights, the order of the samples and the augmentation; "lbfgs" for
-        one penalty draws nothing.
+        The seed of the held-out share, the initial weights, the order of the samples and the augmentation. "lbfgs" with
+        a single penalty is deterministic.
 
     Attributes
     ----------
     coef_ : ndarray of shape (n_classes, n_features), or (1, n_features) for two classes
-        The weights, of the features' dtype.
+        The weights, in the dtype of the features.
     intercept_ : ndarray of shape (n_classes,), or (1,) for two classes
         The intercepts.
     best_params_ : dict
-        Which of several values were chosen, by parameter; empty where there was no choice.
+        The chosen values by parameter; empty if no parameter is a sequence.
     validation_scores_ : ndarray of shape (n_candidates,)
-        The accuracies on the held-out share, in the order of ``sklearn.model_selection.ParameterGrid``; empty where
-        there was no choice.
+        The accuracies on the held-out share, in the order of ``sklearn.model_selection.ParameterGrid``; empty if no
+        parameter is a sequence.
     classes_ : ndarray of shape (n_classes,)
         The class labels.
     n_iter_ : int
-        The iterations of "lbfgs" or the epochs of the others.
+        The number of iterations of "lbfgs", or of epochs of "sgd" and "larc".
     encoder_ : Encoder or None
-        The encoder in use.
+        The encoder, if there is one.
     n_features_in_ : int
-        The number of features, or of numbers in an image.
+        The number of features, or of values in an image.
 
     Raises
     ------
     ValueError
-        On ``fit``: if a parameter is out of its range, the labels hold a single class, a held-out share would leave a
-        class empty, or "sgd" diverges. On ``score``: for a class that was not in the training.
+        On ``fit``, if a parameter is invalid, the labels hold a single class, the held-out share leaves a class empty,
+        or "sgd" diverges; on ``score``, if a class is missing from the training labels.
 
     Notes
     -----
@@ -137,19 +138,20 @@ class LinearProbe(Probe):
                                              from 1e-6 to 1e5
     ===========  ======  ======  ==========  =========================  ============  ================
 
-    - Crops and flips are torchvision's ``RandomResizedCrop`` and ``RandomHorizontalFlip``. They need images, which is
-      to say an `encoder`; on features the rest of the protocol is done.
-    - All but "transfer" have momentum 0.9 and no weight decay; "simsiam", "gsg" and "moco" draw the initial weights
-      with a standard deviation of 0.01.
-    - "effssl" is EffSSL [1]_ on CIFAR. The paper does not state the schedule, the weight decay and on what the best
-      rate is chosen. For SimSiam it has crops and flips and ``lr=30``: ``protocol="gsg", epochs=100, batch_size=512``.
-    - "simsiam" is SimSiam's code [2]_; the paper has ``lr=0.32``.
-    - "gsg" is guided stop-gradient [3]_ on CIFAR-10, augmented as in its script for ImageNet, where the rest of its
-      protocol is "simsiam".
+    - Crops and flips are torchvision's ``RandomResizedCrop`` and ``RandomHorizontalFlip``. They require an `encoder`;
+      on features the rest of the protocol applies.
+    - All but "transfer" use momentum 0.9 and no weight decay; "simsiam", "gsg" and "moco" draw the initial weights with
+      a standard deviation of 0.01.
+    - "effssl" is EffSSL [1]_ on CIFAR. The paper states neither the schedule, nor the weight decay, nor the data on
+      which the best learning rate is chosen. For SimSiam it uses crops, flips and ``lr=30``:
+      ``protocol="gsg", epochs=100, batch_size=512``.
+    - "simsiam" is SimSiam's code [2]_; the paper states ``lr=0.32``.
+    - "gsg" is guided stop-gradient [3]_ on CIFAR-10, with the augmentation of its script for ImageNet. On ImageNet the
+      rest of its protocol is "simsiam".
     - "moco" is MoCo's code [4]_.
-    - "transfer" is [5]_, where the held-out fifth is not stratified and L-BFGS ends after 100 iterations.
+    - "transfer" is [5]_, where the held-out fifth is not stratified and L-BFGS stops after 100 iterations.
 
-    A learning rate of 30 presumes features of small norm. SimCLR [6]_ on CIFAR-10 is ``solver="sgd", lr=0.2,
+    A learning rate of 30 assumes features of small norm. SimCLR [6]_ on CIFAR-10 is ``solver="sgd", lr=0.2,
     weight_decay=0, nesterov=True``.
 
     References
@@ -192,7 +194,7 @@ class LinearProbe(Probe):
     protocols: ClassVar[dict[str, dict[str, Any]]] = LINEAR
     defaults: ClassVar[dict[str, Any]] = LINEAR_DEFAULTS
 
-    #: What may be a sequence, of which the best is chosen, and the range of each.
+    #: The parameters that may be sequences, and the range of each value.
     _ranges: ClassVar[dict[str, list[Any]]] = {
         "C": [Interval(Real, 0, None, closed="right")],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
@@ -223,40 +225,40 @@ class LinearProbe(Probe):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features), or images
-            The features, or with an `encoder` the images.
+            The features, or the images if there is an `encoder`.
         y : array-like of shape (n_samples,)
-            The labels, numbers or strings.
+            The labels: numbers or strings.
 
         Returns
         -------
         LinearProbe
             The fitted probe.
         """
-        X, codes = self._check(X, y)
+        X, codes = self._check_X_y(X, y)
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         candidates = self._candidates()
         split = self._hold_out(codes, seed) if len(candidates) > 1 else None
-        samples = self._read(X, y)
+        samples = self._read_samples(X, y)
         augment = resolve_augmentation(self.encoder_, self.setting("augment"), samples.shape)
-        features: Any = None if augment and split is None else self._encode(samples)
+        features: Any = None if augment and split is None else self._encode_samples(samples)
         learn: Callable[[Rows, list[dict[str, float]]], Iterator[Solution]]
         if self.setting("solver") == "lbfgs":
-            learn = partial(self._optimum, features, codes)
+            learn = partial(self._solve_lbfgs, features, codes)
         else:
             source = (
                 AugmentedFeatures(samples, self.encoder_, augment) if augment else FixedFeatures(features, self._device)
             )
-            learn = partial(self._descent, source, torch.from_numpy(codes).to(self._device), seed)
+            learn = partial(self._train_sgd, source, torch.from_numpy(codes).to(self._device), seed)
         self.best_params_, self.validation_scores_ = candidates[0], np.empty(0)
         if split is not None:
-            rows, held = split
-            unseen, scores = features[held], []
+            rows, held_out = split
+            scores = []
             bar = tqdm(
                 learn(rows, candidates), "LinearProbe", len(candidates), unit=" candidates", disable=not self.verbose
             )
             for coef, intercept in bar:
-                logits = unseen @ coef.T + intercept
-                scores.append((logits.argmax(axis=1) == codes[held]).mean())
+                logits = features[held_out] @ coef.T + intercept
+                scores.append((logits.argmax(axis=1) == codes[held_out]).mean())
             self.validation_scores_ = np.array(scores)
             self.best_params_ = candidates[int(self.validation_scores_.argmax())]
         ((coef, intercept),) = learn(slice(None), [self.best_params_])
@@ -267,28 +269,28 @@ class LinearProbe(Probe):
         return self
 
     def decision_function(self, X: Any) -> np.ndarray:
-        """Give the logits.
+        """Return the logits.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features), or images
-            The features, or with an `encoder` the images.
+            The features, or the images if there is an `encoder`.
 
         Returns
         -------
         ndarray of shape (n_samples, n_classes), or (n_samples,) for two classes
-            The logit of each class; for two classes that of ``classes_[1]`` against ``classes_[0]``.
+            The logit of each class; for two classes the logit of ``classes_[1]`` against ``classes_[0]``.
         """
-        logits = self._features(X) @ self.coef_.T + self.intercept_
+        logits = self._encode_queries(X) @ self.coef_.T + self.intercept_
         return logits.ravel() if len(self.classes_) == 2 else logits
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Give the probability of every class.
+        """Return the class probabilities.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features), or images
-            The features, or with an `encoder` the images.
+            The features, or the images if there is an `encoder`.
 
         Returns
         -------
@@ -301,24 +303,24 @@ class LinearProbe(Probe):
         return softmax(logits, axis=1)
 
     def _validate_params(self) -> None:
-        """Check the parameters, and that those go together which must."""
+        """Check the parameters and their combinations."""
         super()._validate_params()
         self._candidates()
         augment = self.setting("augment")
         if self.encoder is not None and augment not in (None, "none") and self.setting("solver") == "lbfgs":
             raise ValueError(
-                f"solver='lbfgs' goes to the optimum of fixed features, while augment={augment!r} makes new ones in "
-                "every epoch: take solver='sgd' or augment='none'."
+                f"solver='lbfgs' needs fixed features, but augment={augment!r} changes them in every epoch: set "
+                "solver='sgd' or augment='none'."
             )
 
     @property
     def _penalty(self) -> str:
-        """The parameter that says how strong the penalty is: the user's, or else the protocol's."""
+        """The name of the parameter that sets the penalty: the user's choice, or the protocol's."""
         by_user = [name for name in ("weight_decay", "C") if getattr(self, name) is not None]
         return next(iter(by_user), "C" if self.setting("weight_decay") is None else "weight_decay")
 
     def _candidates(self) -> list[dict[str, float]]:
-        """The combinations of what there are several values of; a single, empty one where there is no choice."""
+        """Return the combinations of the parameters that are sequences; one empty dict if there are none."""
         names = [self._penalty] if self.setting("solver") == "lbfgs" else [self._penalty, "lr"]
         several = {name: np.ravel(self.setting(name)).tolist() for name in names if np.ndim(self.setting(name))}
         candidates = list(ParameterGrid(several))
@@ -327,7 +329,7 @@ class LinearProbe(Probe):
         return candidates
 
     def _hold_out(self, codes: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Split the samples' numbers into those to train on, with every class among them, and those to choose by."""
+        """Split the indices of the samples into a training share, which holds every class, and a held-out share."""
         n, counts = len(codes), np.bincount(codes)
         n_held = math.ceil(self.validation_fraction * n)
         if counts.min() >= 2 and len(counts) <= n_held <= n - len(counts):
@@ -335,39 +337,39 @@ class LinearProbe(Probe):
             if len(np.unique(codes[rows])) == len(counts):
                 return rows, held
         raise ValueError(
-            f"validation_fraction={self.validation_fraction} of {n} samples leaves a class empty, while values of "
-            f"{' and '.join(self._candidates()[0])} are compared: the smallest of the {len(counts)} classes, "
-            f"{self.classes_.tolist()[counts.argmin()]!r}, has {counts.min()}."
+            f"validation_fraction={self.validation_fraction} of {n} samples leaves a class empty. It is held out to "
+            f"choose {' and '.join(self._candidates()[0])}, and the smallest of the {len(counts)} classes, "
+            f"{self.classes_.tolist()[counts.argmin()]!r}, has {counts.min()} samples."
         )
 
-    def _decay(self, candidate: dict[str, float], n: int) -> float:
-        """The penalty's strength on the mean cross-entropy of n samples."""
+    def _weight_decay(self, candidate: dict[str, float], n: int) -> float:
+        """Return the strength of the penalty relative to the mean cross-entropy of n samples."""
         value = candidate.get(self._penalty, self.setting(self._penalty))
         decay = value if self._penalty == "weight_decay" else 1 / (n * value)
-        # Two rows of a softmax, ±w / 2, stand for a logistic regression's one, w, and have half its square.
+        # The two rows ±w / 2 of a softmax equal the weights w of a logistic regression and have half their square.
         return decay * 2 if len(self.classes_) == 2 else decay
 
-    def _optimum(
+    def _solve_lbfgs(
         self, features: np.ndarray, codes: np.ndarray, rows: Rows, candidates: list[dict[str, float]]
     ) -> Iterator[Solution]:
-        """Solve by L-BFGS on some samples, one candidate after the other."""
+        """Solve by L-BFGS on some samples for each candidate in turn."""
         problem = SoftmaxRegression(features[rows], codes[rows], self._device)
         for candidate in candidates:
-            decay = self._decay(candidate, len(codes[rows]))
+            decay = self._weight_decay(candidate, len(codes[rows]))
             coef, intercept, self.n_iter_, converged = problem.minimise(decay, self.tol, self.max_iter)
             if not converged:
                 warnings.warn(
                     f"LinearProbe did not converge in max_iter={self.max_iter} iterations: the largest entry of the "
-                    f"gradient is still above tol={self.tol} of the objective. Increase max_iter or tol.",
+                    f"gradient exceeds tol={self.tol} of the objective. Increase max_iter or tol.",
                     ConvergenceWarning,
                     stacklevel=3,
                 )
             yield coef, intercept
 
-    def _descent(
+    def _train_sgd(
         self, features: FeatureSource, target: torch.Tensor, seed: int, rows: Rows, candidates: list[dict[str, float]]
     ) -> Iterator[Solution]:
-        """Train by SGD on some samples, `HEADS` candidates at once."""
+        """Train by SGD on some samples, up to `MAX_HEADS` candidates at once."""
         numbers, n_classes = torch.arange(len(target))[rows], len(self.classes_)
         names = ("solver", "epochs", "batch_size", "momentum", "nesterov", "schedule")
         settings = {name: self.setting(name) for name in names}
@@ -379,14 +381,14 @@ class LinearProbe(Probe):
             nn.init.zeros_(layer.bias)
             return LinearHeads(layer, n_heads)
 
-        for some in (candidates[i : i + HEADS] for i in range(0, len(candidates), HEADS)):
+        for some in (candidates[i : i + MAX_HEADS] for i in range(0, len(candidates), MAX_HEADS)):
             heads = train_head(
                 partial(make, len(some)),
                 features,
                 numbers,
                 target,
                 lr=[candidate.get("lr", self.setting("lr")) for candidate in some],
-                weight_decay=[self._decay(candidate, len(numbers)) for candidate in some],
+                weight_decay=[self._weight_decay(candidate, len(numbers)) for candidate in some],
                 seed=seed,
                 verbose=self.verbose,
                 **settings,

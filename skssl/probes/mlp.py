@@ -1,4 +1,4 @@
-"""Non-linear evaluation: a small network on frozen features."""
+"""Non-linear evaluation: a multi-layer perceptron on frozen features."""
 
 from __future__ import annotations
 
@@ -18,60 +18,60 @@ from skssl.nn.heads import MLP
 from skssl.probes.base import Probe
 from skssl.probes.sgd import SCHEDULES, AugmentedFeatures, FixedFeatures, resolve_augmentation, train_head
 
-PREDICTED = 8192  # samples that are predicted at a time
+PREDICTION_BATCH = 8192  # samples
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class MLPProbe(Probe):
-    """A multi-layer perceptron on features: what they hold that no plane separates.
+    """Multi-layer perceptron on features, for classes that are not linearly separable.
 
-    Linear layers, each but the last with BatchNorm and ReLU, are trained by SGD on the cross-entropy.
+    The hidden layers have BatchNorm and ReLU. The network is trained by SGD on the cross-entropy.
 
     Parameters
     ----------
     hidden_layer_sizes : sequence of int, default=(512,)
-        The widths of the hidden layers. Rotation feature decoupling [1]_ has (4096, 4096) on the maps of an AlexNet;
-        one layer is what non-linear probes of pooled features mostly have.
+        The widths of the hidden layers. Rotation feature decoupling [1]_ uses (4096, 4096) on the maps of an AlexNet;
+        non-linear probes of pooled features mostly use one layer.
     epochs : int, default=100
-        The passes over the data.
+        The number of passes over the data.
     batch_size : int, default=512
-        The samples in a step; a last batch of one sample joins the one before it.
+        The number of samples in a step. A last batch of one sample joins the one before it.
     lr : float, default=0.1
-        The (initial) learning rate, used as it is and not scaled by the batch size.
+        The initial learning rate, not scaled by the batch size.
     momentum : float in [0, 1), default=0.9
         The momentum.
     nesterov : bool, default=False
-        Whether it is Nesterov's.
+        Whether to use Nesterov's momentum.
     weight_decay : float, default=5e-4
-        The decay of the linear layers' weights, as large as in [1]_; biases and BatchNorm have none.
+        The weight decay of the linear layers, as in [1]_. Biases and BatchNorm are not decayed.
     schedule : {"constant", "cosine", "epoch_cosine", "multistep"}, default="cosine"
-        The learning rate: constant, half a cosine down to zero step by step or epoch by epoch, or a tenth after 60 %
-        and again after 80 % of the training.
+        The schedule of the learning rate: constant; half a cosine down to zero, step by step or epoch by epoch; or
+        multiplied by 0.1 after 60 % and again after 80 % of the training.
     augment : str or Augmentation, default=None
-        With an `encoder`, how images are augmented anew in every epoch: the name of one of `augment.preset`'s, of which
-        the first view counts, or an augmentation. The mean and the deviation are the encoder's. Predictions never
+        The augmentation of the training images in every epoch, with an `encoder`: a name of `augment.preset`, whose
+        first view is used, or an augmentation. The mean and the standard deviation are the encoder's. Predictions never
         augment.
     random_state : int, RandomState instance or None, default=None
-        The seed of the weights, the order of the samples and the augmentation.
+        The seed of the initial weights, the order of the samples and the augmentation.
 
     Attributes
     ----------
     network_ : skssl.nn.heads.MLP
-        From features to logits, in evaluation mode and on the CPU.
+        The network from features to logits, in evaluation mode and on the CPU.
     classes_ : ndarray of shape (n_classes,)
         The class labels.
     n_iter_ : int
-        The epochs.
+        The number of epochs.
     encoder_ : Encoder or None
-        The encoder in use.
+        The encoder, if there is one.
     n_features_in_ : int
-        The number of features, or of numbers in an image.
+        The number of features, or of values in an image.
 
     Raises
     ------
     ValueError
-        On ``fit``: if a parameter is out of its range, the labels hold a single class, or SGD diverges. On ``score``:
-        for a class that was not in the training.
+        On ``fit``, if a parameter is invalid, the labels hold a single class, or SGD diverges; on ``score``, if a class
+        is missing from the training labels.
 
     References
     ----------
@@ -117,22 +117,22 @@ class MLPProbe(Probe):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features), or images
-            The features, or with an `encoder` the images.
+            The features, or the images if there is an `encoder`.
         y : array-like of shape (n_samples,)
-            The labels, numbers or strings.
+            The labels: numbers or strings.
 
         Returns
         -------
         MLPProbe
             The fitted probe.
         """
-        X, codes = self._check(X, y)
-        samples = self._read(X, y)
+        X, codes = self._check_X_y(X, y)
+        samples = self._read_samples(X, y)
         augment = resolve_augmentation(self.encoder_, self.augment, samples.shape)
         source = (
             AugmentedFeatures(samples, self.encoder_, augment)
             if augment
-            else FixedFeatures(self._encode(samples), self._device)
+            else FixedFeatures(self._encode_samples(samples), self._device)
         )
         self.network_ = train_head(
             lambda width: MLP((width, *self.hidden_layer_sizes, len(self.classes_))),
@@ -154,27 +154,27 @@ class MLPProbe(Probe):
 
     @torch.inference_mode()
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Give the probability of every class.
+        """Return the class probabilities.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features), or images
-            The features, or with an `encoder` the images.
+            The features, or the images if there is an `encoder`.
 
         Returns
         -------
         ndarray of shape (n_samples, n_classes)
             The probabilities, in the order of ``classes_``.
         """
-        features = torch.tensor(self._features(X), dtype=torch.float32)
-        logits = [self.network_(part) for part in features.split(PREDICTED)]
+        features = torch.tensor(self._encode_queries(X), dtype=torch.float32)
+        logits = [self.network_(part) for part in features.split(PREDICTION_BATCH)]
         return torch.cat(logits).double().softmax(dim=1).numpy()
 
     def _validate_params(self) -> None:
-        """Check the parameters, the widths one by one."""
+        """Check the parameters and each of the widths."""
         super()._validate_params()
         sizes = self.hidden_layer_sizes
         if not all(isinstance(size, Integral) and size >= 1 for size in sizes):
             raise ValueError(
-                f"The 'hidden_layer_sizes' parameter of MLPProbe must be integers from 1 on. Got {sizes!r} instead."
+                f"The 'hidden_layer_sizes' parameter of MLPProbe must be integers of at least 1. Got {sizes!r} instead."
             )

@@ -1,8 +1,7 @@
-"""How the papers probe, as plain dicts of the probes' parameters; what a protocol leaves out is the probe's own
-default.
+"""The evaluation protocols of the papers, as dicts of the probes' parameters.
 
-Where two sources differ the line says so. All score the last epoch here, though MoCo's and SimSiam's scripts report the
-best one, which takes the test set for choosing.
+A parameter that is missing has the probe's default. A comment says where sources differ. The last epoch is scored.
+MoCo's and SimSiam's scripts report the best epoch instead, which selects on the test set.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ LINEAR_DEFAULTS: dict[str, Any] = {
     "augment": None,
 }
 
-# main_lincls.py of MoCo, from which SimSiam's and guided stop-gradient's are made.
+# main_lincls.py of MoCo, on which the scripts of SimSiam and guided stop-gradient are based.
 _MOCO: dict[str, Any] = {
     "solver": "sgd",
     "epochs": 100,
@@ -44,8 +43,8 @@ _MOCO: dict[str, Any] = {
 }
 
 LINEAR: Protocols = {
-    # EffSSL, section 4.1, for CIFAR: the best of five rates, no spatial augmentation. It does not say how the rate
-    # falls, on what the best is chosen, or the weight decay; half a cosine, a held-out fifth and none are ours.
+    # EffSSL, section 4.1, for CIFAR: best of five learning rates, no spatial augmentation. The schedule, the data of
+    # the choice and the weight decay are not stated; a cosine, a held-out fifth and no decay are our choice.
     "effssl": {
         "solver": "sgd",
         "epochs": 100,
@@ -54,7 +53,7 @@ LINEAR: Protocols = {
         "weight_decay": 0.0,
         "schedule": "cosine",
     },
-    # SimSiam's code: 0.1 for 256 images. Its paper, appendix A, has 0.02 for 256, which is lr=0.32.
+    # SimSiam's code: 0.1 for 256 images. The paper, appendix A, states 0.02 for 256 images: lr=0.32.
     "simsiam": {
         **_MOCO,
         "solver": "larc",
@@ -63,22 +62,22 @@ LINEAR: Protocols = {
         "lr": 0.1 * 4096 / 256,
         "schedule": "epoch_cosine",
     },
-    # Guided stop-gradient on CIFAR-10, whose script is not released; on ImageNet it probes as SimSiam's code does.
+    # Guided stop-gradient on CIFAR-10; the script is not released. On ImageNet it uses the protocol of SimSiam's code.
     "gsg": {**_MOCO, "epochs": 90, "schedule": "epoch_cosine"},
     "moco": _MOCO,
-    # linear.py of ssl-transfer, also in guided stop-gradient's appendix D. There the held-out fifth is not stratified,
-    # and L-BFGS stops after 100 iterations.
+    # linear.py of ssl-transfer, also used in guided stop-gradient's appendix D. Its held-out fifth is not stratified,
+    # and its L-BFGS stops after 100 iterations.
     "transfer": {"solver": "lbfgs", "C": tuple((1 / np.logspace(-6, 5, 45)).tolist())},
 }
 
 KNN_DEFAULTS: dict[str, Any] = {"n_neighbors": 20, "temperature": math.inf}
 
 KNN: Protocols = {
-    # EffSSL gives neither number; these are MoCo's.
+    # EffSSL states neither; these are MoCo's values.
     "effssl": {"n_neighbors": 200, "temperature": 0.1},
-    # The text, on CIFAR-10: one neighbour. On ImageNet it has the majority of 200, the released script 200 weighted by
-    # exp(similarity / 0.2).
+    # The paper on CIFAR-10: one neighbour. On ImageNet the paper uses the majority of 200 neighbours, and the released
+    # script weighs 200 neighbours by exp(similarity / 0.2).
     "gsg": {"n_neighbors": 1, "temperature": math.inf},
-    # The authors' demonstration on CIFAR-10, there on the projector's output: layer="projector".
+    # The authors' CIFAR-10 demo, which uses the projector's output: layer="projector".
     "moco": {"n_neighbors": 200, "temperature": 0.1},
 }

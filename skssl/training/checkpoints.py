@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from skssl.images import Images
-from skssl.nn.distributed import is_writer, n_processes
+from skssl.nn.distributed import is_main_process, n_processes
 from skssl.storage.files import read, write
 from skssl.training.digests import digest_training
 from skssl.training.optim import laid_out_as, moved_by
@@ -83,7 +83,7 @@ class Checkpoint:
 
     def __enter__(self) -> Self:
         """Lock the folder, and listen to signals."""
-        if is_writer():
+        if is_main_process():
             self._take()
         if threading.current_thread() is threading.main_thread():  # others cannot, and get no signals
             for kind in (signal.SIGINT, signal.SIGTERM):
@@ -144,7 +144,7 @@ class Checkpoint:
             )
         unpack(trainer, numbers["training"], tensors)
         place, epochs = trainer.place, len(trainer.history)
-        if is_writer():
+        if is_main_process():
             tqdm.write(
                 f"{type(trainer.module_.method).__name__}: going on from {str(self.folder)!r}, after {epochs} epoch(s)"
                 + (f" and {place.step} step(s)." if place is not None and place.step else "."),
@@ -185,7 +185,7 @@ class Checkpoint:
     def _save(self, trainer: Trainer, place: Place) -> None:
         """Save, and end the training if that was asked for. What cannot be saved is no reason to stop."""
         try:
-            if is_writer():
+            if is_main_process():
                 numbers, tensors = pack(trainer, place)
                 write(self.folder / STATE, {"known": self.known, "training": numbers}, tensors)
         except (OSError, TypeError, ValueError) as error:

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from skssl.augment.augmentation import Augmentation
 from skssl.images import Images
-from skssl.nn.distributed import gather, n_processes, share
-from skssl.nn.passes import evaluating, folded
-from skssl.nn.precision import in_precision
+from skssl.nn.distributed import all_gather, local_rows, n_processes
+from skssl.nn.passes import eval_mode, fuse_batchnorm
+from skssl.nn.precision import mixed_precision
 from skssl.training.cores import limited_threads
 from skssl.training.devices import keeping_memory
 
@@ -58,11 +58,11 @@ def encode(
         closing(images),
         keeping_memory(),
         limited_threads(device),
-        evaluating(module),
+        eval_mode(module),
         torch.inference_mode(),
-        in_precision(dtype, device),
+        mixed_precision(dtype, device),
     ):
-        network = folded(module)
+        network = fuse_batchnorm(module)
         features = [
             network(augment.eval_transform(batch.to(device))).float().to(to)
             for _, batch in images.batches(torch.arange(len(images)).split(at_a_time(images.shape, device)))
@@ -87,7 +87,7 @@ def encode_together(
     """
     n = len(images)
     rows = torch.arange(-(-n // n_processes()) * n_processes()) % n  # as many for each
-    return gather(encode(module, images.take(share(rows)), augment, device, dtype, device))[:n]
+    return all_gather(encode(module, images.take(local_rows(rows)), augment, device, dtype, device))[:n]
 
 
 def at_a_time(shape: tuple[int, int, int], device: torch.device) -> int:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from skssl.augment.augmentation import Augmentation
 from skssl.images import Images
-from skssl.nn.distributed import n_processes, share
+from skssl.nn.distributed import local_rows, n_processes
 
 if TYPE_CHECKING:
     pass
@@ -98,7 +98,7 @@ class ImageLoader:
         """
         permutation = torch.randperm(len(self.images), generator=order) if chosen is None else chosen.cpu()
         indices = permutation[: len(self) * self.batch_size].split(self.batch_size)[done:]
-        shares = [share(index) for index in indices]
+        shares = [local_rows(index) for index in indices]
         for index, images in self.images.batches(shares):  # by numbers on the host, where a data set needs them
             index = index.to(self.device, non_blocking=True)
             target = None if self.target is None else self.target.index_select(0, index)

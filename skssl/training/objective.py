@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from skssl.nn.passes import join
+from skssl.nn.passes import concat_views
 from skssl.nn.precision import autocast_for
 
 
@@ -255,7 +255,7 @@ class Objective(nn.Module):
         """
         features = []
         for _, group in itertools.groupby(views, key=lambda view: view.shape[2:]):
-            joined = join(list(group))
+            joined = concat_views(list(group))
             with autocast_for(joined):  # small crops may be too small for a CPU's bfloat16
                 features.append(self.encoder(joined))
         return list(self.projector(torch.cat(features)).chunk(len(views)))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from skssl.nn.distributed import is_writer
+from skssl.nn.distributed import is_main_process
 
 if TYPE_CHECKING:
     pass
@@ -29,7 +29,7 @@ class Progress:
     """
 
     def __init__(self, title: str, verbose: int) -> None:
-        self.title, self.verbose = title, verbose and is_writer()
+        self.title, self.verbose = title, verbose and is_main_process()
         self.bar: Any = None
         self.steps, self.shown = 0, 0.0
         self.copied: tuple[Tensor, int, Any] | None = None  # a sum on its way to the host, its steps, when it is there

@@ -20,9 +20,17 @@ from torch import Tensor, nn
 from skssl.augment.augmentation import Augmentation
 from skssl.errors import CollapseWarning
 from skssl.images import Images
-from skssl.nn.batchnorm import synchronized
-from skssl.nn.distributed import agree, average, gather, is_writer, n_processes, parallel, rank
-from skssl.nn.precision import in_precision, matmul_precision
+from skssl.nn.batchnorm import sync_batchnorm
+from skssl.nn.distributed import (
+    all_gather,
+    all_reduce_mean,
+    is_main_process,
+    n_processes,
+    rank,
+    sync_parameters,
+    wrap_ddp,
+)
+from skssl.nn.precision import matmul_precision, mixed_precision
 from skssl.training.collapse import effective_rank, spread
 from skssl.training.cores import Crowd, limited_threads
 from skssl.training.devices import keeping_memory
@@ -194,7 +202,7 @@ class Trainer(NeuralNet):
     def initialize_callbacks(self) -> Trainer:
         """Initialise the callbacks; of several processes one has those of skorch's that write files and logs."""
         super().initialize_callbacks()
-        if not is_writer():
+        if not is_main_process():
             self.callbacks_: list[Any] = [pair for pair in self.callbacks_ if not _writes(pair[1])]
         return self
 
@@ -262,10 +270,10 @@ class Trainer(NeuralNet):
             What saves the state on the way.
         """
         target = None if target is None else target.to(self.device)
-        agree(self.module_)
+        sync_parameters(self.module_)
         if self.compile is True and n_processes() > 1:
             self.compile = False
-            if is_writer():
+            if is_main_process():
                 warnings.warn("compile=True is for one process: several train without it.", stacklevel=3)
         self.compiled = self.compiles(max(self.max_epochs, epochs) * (len(images) // min(self.batch_size, len(images))))
         self.checkpoint = checkpoint
@@ -375,7 +383,7 @@ class Trainer(NeuralNet):
     def infer(self, batch: Batch, **kwargs: Any) -> dict[str, Tensor]:
         """Run the objective in the trainer's precision, compiled where that was asked for and works."""
         groups = self.compiled and self.module_.method.bn_splits > 1
-        with in_precision(self.dtype, torch.device(self.device)), synchronized(self.module_, groups):
+        with mixed_precision(self.dtype, torch.device(self.device)), sync_batchnorm(self.module_, groups):
             self.module_.prepare(batch)
             if not self.compiled:
                 return self.__dict__.get("_parallel", self.module_)(batch)  # type: ignore[misc]
@@ -422,7 +430,7 @@ class Trainer(NeuralNet):
             for name in method.reset_each_epoch:
                 forget(self.optimizer_, self.module_.get_submodule(name))
         self.module_.phase = method.phase(self.module_, done)
-        self.__dict__["_parallel"] = parallel(self.module_)  # anew, as layers may have been frozen or thawed
+        self.__dict__["_parallel"] = wrap_ddp(self.module_)  # anew, as layers may have been frozen or thawed
         if rank():  # from here on processes draw on their own
             torch.manual_seed(draws.initial_seed())
         step_fn = self.graphed(iterator, step_fn)
@@ -444,7 +452,7 @@ class Trainer(NeuralNet):
                 self.checkpoint.after_step(self, here, draws)
         del self.__dict__["_parallel"]
         sums = here.sums
-        of_all = average(torch.stack([value.float() for value in sums.values()]) / steps)
+        of_all = all_reduce_mean(torch.stack([value.float() for value in sums.values()]) / steps)
         means = dict(zip(sums, of_all.tolist(), strict=True))
         seconds = time.perf_counter() - started
         for name, value in means.items():
@@ -496,8 +504,8 @@ class Trainer(NeuralNet):
             The epoch's mean loss.
         """
         epoch = len(self.history)
-        with in_precision(self.dtype, torch.device(self.device)), synchronized(self.module_):
-            z = gather(self.module_.embed(view))
+        with mixed_precision(self.dtype, torch.device(self.device)), sync_batchnorm(self.module_):
+            z = all_gather(self.module_.embed(view))
         if not (np.isfinite(loss) and z.isfinite().all()):
             rates = " or ".join(
                 f"{rate:g}" for rate in sorted({group["peak"] for group in self.optimizer_.param_groups})
@@ -510,7 +518,7 @@ class Trainer(NeuralNet):
         self.history.record("embedding_std", deviation)
         self.history.record("effective_rank", rank)
         few = rank < COLLAPSED_RANK and min(len(z) - 1, z.shape[1]) >= ROOM
-        if self.collapsible and is_writer() and (deviation < COLLAPSED_SPREAD or few):
+        if self.collapsible and is_main_process() and (deviation < COLLAPSED_SPREAD or few):
             warnings.warn(
                 f"The embeddings have collapsed in epoch {epoch}: their standard deviation is {deviation:.2g} of that "
                 f"of evenly spread ones, their effective rank {rank:.1f} of {z.shape[1]}. Try a lower learning rate, "

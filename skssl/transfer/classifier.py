@@ -25,7 +25,7 @@ from skssl.images import Images
 from skssl.images.labels import as_labels, check_known_labels
 from skssl.methods.base import SSLTransformer
 from skssl.methods.docstrings import inherit_parameters
-from skssl.nn.distributed import draw_seed, join
+from skssl.nn.distributed import draw_seed, init_process_group
 from skssl.nn.precision import resolve_precision
 from skssl.probes.encoders import Encoder, read_once
 from skssl.training.checkpoints import train
@@ -291,7 +291,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         """Train a copy of an encoder, with a head."""
         self._read, self.n_features_in_ = encoder.read, math.prod(images.shape)
         device = resolve_device(self.device)
-        join(device)
+        init_process_group(device)
         seed = draw_seed(self.random_state)
         augment = CROPS_AND_FLIPS if self.augment is None else self.augment
         module = copy.deepcopy(encoder.module).requires_grad_(True)

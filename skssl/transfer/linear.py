@@ -28,7 +28,7 @@ from skssl.images import Images, as_images
 from skssl.images.image_files import decode_image
 from skssl.metrics import mean_per_class_accuracy
 from skssl.probes import LinearProbe
-from skssl.probes.encoders import MODULE_SHAPE, Encoder, as_trained
+from skssl.probes.encoders import DEFAULT_SHAPE, Encoder, as_trained
 from skssl.probes.protocols import LINEAR
 from skssl.transfer.voc import read_objects
 
@@ -153,8 +153,8 @@ def transfer_table(
     for name in names:
         if name not in own:
             pick("data set", name, _SETS)
-    side = (image_size or MODULE_SHAPE[1],) * 2
-    trained = as_trained(encoder, layer=layer, device=device, shape=(MODULE_SHAPE[0], *side))
+    side = (image_size or DEFAULT_SHAPE[1],) * 2
+    trained = as_trained(encoder, layer=layer, device=device, shape=(DEFAULT_SHAPE[0], *side))
     shape = trained.shape if image_size is None else (trained.shape[0], *side)
     resized = image_size is not None or isinstance(encoder, nn.Module)
     home = Path(data_home or "~/.cache/skssl").expanduser()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skssl.backbones import stages
-from skssl.probes.encoders import MODULE_SHAPE, last_of, outputs_of
+from skssl.probes.encoders import DEFAULT_SHAPE, last_module, module_outputs
 
 MAPS = 4  # of the pyramid, the coarsest ones
 
@@ -60,11 +60,11 @@ class Pyramid(nn.Module):
 
         super().__init__()
         self.encoder, self.frozen, self.out_channels = encoder.requires_grad_(not frozen), frozen, width
-        ends = [last_of(stage) for stage in stages(encoder).values()]
+        ends = [last_module(stage) for stage in stages(encoder).values()]
         with torch.no_grad():
             weight = next(encoder.parameters(), torch.zeros(()))
-            side = MODULE_SHAPE[1]
-            grids = outputs_of(ends, encoder.eval(), torch.zeros(1, channels, side, side, device=weight.device))
+            side = DEFAULT_SHAPE[1]
+            grids = module_outputs(ends, encoder.eval(), torch.zeros(1, channels, side, side, device=weight.device))
         found = {grid.shape[2]: (end, grid.shape[1]) for end, grid in zip(ends, grids, strict=True) if grid.ndim == 4}
         if not found:
             raise ValueError(
@@ -93,7 +93,7 @@ class Pyramid(nn.Module):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Map images (n, c, h, w) to maps of `width` channels by the names "0", "1", …, the finest first."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            grids = outputs_of(self.ends, self.encoder, images)
+            grids = module_outputs(self.ends, self.encoder, images)
         return self.fpn({str(i): grid for i, grid in enumerate([*grids[:-1], self.context(grids[-1])])})
 
 

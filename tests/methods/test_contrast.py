@@ -14,9 +14,8 @@ import skssl
 from skssl import losses
 from skssl.images import as_images
 from skssl.nn import batchnorm
-from skssl.nn.batchnorm import grouped, synchronized
+from skssl.nn.batchnorm import run_with_split_batchnorm, split_batchnorm, sync_batchnorm
 from skssl.nn.clusters import concentration
-from skssl.nn.passes import in_groups
 
 
 def unit(x):
@@ -51,13 +50,14 @@ def test_groups_are_normalised_by_themselves_and_never_too_small():
     torch.manual_seed(0)
     norm = nn.BatchNorm2d(2)
     images = torch.randn(7, 2, 3, 3)
-    (found,) = in_groups(lambda part: (norm(part),), [norm], images, 2)
+    (found,) = run_with_split_batchnorm(lambda part: (norm(part),), [norm], images, 2)
     for part, result in [(images[:4], found[:4]), (images[4:], found[4:])]:
         expected = (part - part.mean((0, 2, 3), keepdim=True)) / part.var((0, 2, 3), keepdim=True, correction=0).sqrt()
         torch.testing.assert_close(result, expected, rtol=1e-3, atol=1e-4)
     sizes = []
     for n, groups in [(7, 8), (13, 6), (256, 8), (1, 8)]:
-        in_groups(lambda part: (sizes.append(len(part)) or part,), [norm], torch.zeros(n, 1, 1, 1), groups)
+        images = torch.zeros(n, 1, 1, 1)
+        run_with_split_batchnorm(lambda part: (sizes.append(len(part)) or part,), [norm], images, groups)
     assert sizes == [3, 2, 2, *[3, 2, 2, 2, 2, 2], *[32] * 8, 1]
 
 
@@ -82,13 +82,13 @@ def normalising():
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("by_moments", [False, True])
 def test_one_pass_in_groups_is_the_groups_one_after_the_other(n, groups, layout, by_moments, monkeypatch):
-    monkeypatch.setattr(batchnorm._InGroups, "BY_MOMENTS", ("cpu",) if by_moments else ())
+    monkeypatch.setattr(batchnorm.SplitBatchNorm, "BY_MOMENTS", ("cpu",) if by_moments else ())
     one, other = normalising(), normalising()
     kinds = [type(part) for part in one]
     for _ in range(3):
         images = torch.randn(n, 3, 6, 6, dtype=torch.float64).to(memory_format=layout)
         expected = torch.cat([one(part) for part in images.tensor_split(groups)])
-        with grouped([other], groups):
+        with split_batchnorm([other], groups):
             found = other(images)
         weigh = torch.randn_like(expected)
         (expected * weigh).sum().backward()
@@ -105,9 +105,9 @@ def test_one_pass_in_groups_is_the_groups_one_after_the_other(n, groups, layout,
 
 @pytest.mark.parametrize("by_moments", [False, True])
 def test_one_pass_in_groups_keeps_layout_and_precision(by_moments, monkeypatch):
-    monkeypatch.setattr(batchnorm._InGroups, "BY_MOMENTS", ("cpu",) if by_moments else ())
+    monkeypatch.setattr(batchnorm.SplitBatchNorm, "BY_MOMENTS", ("cpu",) if by_moments else ())
     norm, images = nn.BatchNorm2d(4), torch.randn(6, 4, 3, 3).bfloat16().to(memory_format=torch.channels_last)
-    with grouped([norm], 3):
+    with split_batchnorm([norm], 3):
         found = norm(images)
     expected = torch.cat([nn.BatchNorm2d(4)(part) for part in images.chunk(3)])
     assert found.is_contiguous(memory_format=torch.channels_last)
@@ -127,7 +127,7 @@ def test_compiled_losses_are_one_graph_of_one_pass(method, X):
     compiled = torch.compile(net, backend=count, fullgraph=True)
     for _ in range(2):
         torch.manual_seed(0)
-        with synchronized(net, groups=True):
+        with sync_batchnorm(net, groups=True):
             found = compiled(batch)["loss"]
         torch.manual_seed(0)
         torch.testing.assert_close(found, eager(batch)["loss"], rtol=1e-9, atol=1e-9)

@@ -14,7 +14,7 @@ import skssl.datasets
 from skssl import losses
 from skssl.methods.momentum import MomentumMethod
 from skssl.methods.settings import Settings
-from skssl.nn.momentum import cosine_ramp
+from skssl.nn.momentum import cosine_schedule
 from skssl.pretext.rotation import mislabel
 
 
@@ -99,7 +99,7 @@ def test_momentum_copy_follows_by_its_schedule(schedule, X):
     fast = [*net.encoder.parameters(), *net.projector.parameters()]
     start = [p + 1 for p in old]
     estimator.after_step(net, 0, progress=0.25)
-    m = cosine_ramp(0.9, 1.0, 0.25) if schedule == "cosine" else 0.9
+    m = cosine_schedule(0.9, 1.0, 0.25) if schedule == "cosine" else 0.9
     for a, b, c in zip(start, net.target.parameters(), fast, strict=True):
         torch.testing.assert_close(b, m * a + (1 - m) * c)
 

@@ -11,7 +11,7 @@ from skssl import losses
 from skssl.images import as_images
 from skssl.methods.dino import CosinePrototypes
 from skssl.methods.directpred import _by_eigenvectors, _by_products, correlation, direct_pred
-from skssl.nn.momentum import cosine_ramp
+from skssl.nn.momentum import cosine_schedule
 from skssl.training.objective import Batch
 
 
@@ -285,7 +285,7 @@ def test_dinos_teacher_follows_the_whole_head(X):
         for p in online:
             p.add_(1.0)
     estimator.after_step(net, 0, progress=0.25)
-    m = cosine_ramp(0.99, 1.0, 0.25)
+    m = cosine_schedule(0.99, 1.0, 0.25)
     for a, b, c in zip(old, net.target.parameters(), online, strict=True):
         torch.testing.assert_close(b, m * a + (1 - m) * c)
 

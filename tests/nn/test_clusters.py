@@ -15,7 +15,7 @@ import skssl
 from skssl import MultiCrop, losses
 from skssl.images import as_images
 from skssl.methods.deepcluster import sobel_filter
-from skssl.nn.clusters import draw_evenly, k_means
+from skssl.nn.clusters import balanced_sample, k_means
 from skssl.training.optim import make_optimizer
 
 
@@ -240,15 +240,15 @@ def test_deepcluster_v2_begins_with_the_images_themselves(X):
 def test_even_draws_take_as_many_from_every_cluster():
     label = torch.tensor([0] * 50 + [2] * 8 + [3] * 2)[torch.randperm(60)]  # cluster 1 is empty
     torch.manual_seed(0)
-    drawn = draw_evenly(label)
+    drawn = balanced_sample(label)
     assert len(drawn) == 60
     assert (label[drawn].bincount(minlength=4) - torch.tensor([20, 0, 20, 20])).abs().max() <= 2
     of_large = drawn[label[drawn] == 0]
     assert len(of_large.unique()) == len(of_large), "a large cluster's images come once"
     assert set(drawn[label[drawn] == 3].tolist()) == set((label == 3).nonzero().flatten().tolist())
     assert not torch.equal(label[drawn], label[drawn].sort().values)
-    assert not torch.equal(drawn, draw_evenly(label))
-    torch.testing.assert_close(draw_evenly(torch.zeros(5, dtype=torch.long)).sort().values, torch.arange(5))
+    assert not torch.equal(drawn, balanced_sample(label))
+    torch.testing.assert_close(balanced_sample(torch.zeros(5, dtype=torch.long)).sort().values, torch.arange(5))
 
 
 def test_deepcluster_clusters_whitened_directions(X):

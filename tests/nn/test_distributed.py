@@ -22,7 +22,7 @@ from skssl.callbacks import GradientSNR
 from skssl.datasets import make_shapes
 from skssl.images import as_images
 from skssl.nn import batchnorm, distributed
-from skssl.nn.passes import in_groups
+from skssl.nn.batchnorm import run_with_split_batchnorm
 from skssl.pretext import ColorizationTask, Rotation
 from skssl.training.loader import ImageLoader
 from skssl.training.objective import Batch
@@ -121,23 +121,23 @@ def step(method, params, aux=None):
     index = torch.randperm(40, generator=draw)[:N]
     views = torch.randn(len(trainer.augmentations), N, 3, 16, 16, generator=draw, dtype=torch.float64)
     target = torch.from_numpy(np.unique(y, return_inverse=True)[1])
-    share = distributed.share
+    share = distributed.local_rows
     local = Batch(share(images.read(index)), [share(view) for view in views], share(index), share(target[index]), None)
     everything = torch.randn(40, 3, 16, 16, generator=draw, dtype=torch.float64)
     torch.manual_seed(0)
     hooks = net.method
 
     def encode(module):
-        with skssl.nn.passes.evaluating(module), torch.no_grad():
+        with skssl.nn.passes.eval_mode(module), torch.no_grad():
             return module(everything)
 
     hooks.before_epoch(net, 0, encode)
-    network = distributed.parallel(net)
+    network = distributed.wrap_ddp(net)
     losses = []
     for seed in range(2):  # the second with what the first has left in queues, banks and centres
         torch.manual_seed(seed)
         net.zero_grad()
-        with batchnorm.synchronized(net), shared_draws(N // distributed.n_processes()), stand_ins():
+        with batchnorm.sync_batchnorm(net), shared_draws(N // distributed.n_processes()), stand_ins():
             numbers = network(local)
         numbers["loss"].backward()
         hooks.after_backward(net)
@@ -197,13 +197,13 @@ def batch_norm(shape, groups, momentum):
     x, weigh = 5 + torch.randn(2, *shape, generator=draw, dtype=torch.float64)
     kind = nn.BatchNorm2d if len(shape) == 4 else nn.BatchNorm1d
     layer = kind(shape[1], momentum=momentum, affine=momentum != 0.3).double()
-    x, weigh = distributed.share(x).requires_grad_(), distributed.share(weigh)
-    with batchnorm.synchronized(layer):
+    x, weigh = distributed.local_rows(x).requires_grad_(), distributed.local_rows(weigh)
+    with batchnorm.sync_batchnorm(layer):
         if groups:
             if distributed.n_processes() == 1:
                 y = torch.cat([layer(part) for half in x.chunk(2) for part in half.tensor_split(groups // 2)])
             else:
-                (y,) = in_groups(lambda part: (layer(part),), [layer], x, groups // 2)
+                (y,) = run_with_split_batchnorm(lambda part: (layer(part),), [layer], x, groups // 2)
         else:
             y = layer(x)
     (y * weigh).sum().backward()
@@ -226,7 +226,7 @@ def test_batch_norm_is_that_of_all_rows_or_of_groups(shape, momentum, groups, bo
 
 def precision_of_batch_norm():
     layer = nn.BatchNorm2d(3)
-    with batchnorm.synchronized(layer):
+    with batchnorm.sync_batchnorm(layer):
         y = layer(torch.randn(4, 3, 2, 2).bfloat16())
         z = layer.eval()(torch.randn(1, 3, 2, 2))
     return y.dtype, layer.running_mean.dtype, z.shape
@@ -333,7 +333,7 @@ def test_one_process_writes(both, X):
 
 def dropped():
     layer = nn.Linear(2, 2)
-    wrapped = distributed.parallel(layer)
+    wrapped = distributed.wrap_ddp(layer)
     wrapped(torch.ones(1, 2)).sum().backward()
     gone = weakref.ref(wrapped)
     del wrapped
@@ -361,7 +361,7 @@ SCRIPT = """
 import sys, warnings, joblib, torch
 from skssl import FineTuner, SimCLR
 from skssl.datasets import make_shapes
-from skssl.nn.distributed import is_writer, n_processes
+from skssl.nn.distributed import is_main_process, n_processes
 
 warnings.simplefilter("error")
 X, y = make_shapes(64, image_size=16, random_state=0)
@@ -370,7 +370,7 @@ tuner = FineTuner(encoder, epochs=1, batch_size=32, device="cpu").fit(X, y)
 assert n_processes() == 2
 parts = [encoder.net_.module_, tuner.net_.module_]
 torch.save([part.state_dict() for part in parts], f"{sys.argv[1]}/{torch.distributed.get_rank()}.pt")
-if is_writer():
+if is_main_process():
     joblib.dump(encoder, f"{sys.argv[1]}/encoder.joblib")
 """
 
@@ -441,12 +441,12 @@ def test_workers_of_a_process_do_not_join(monkeypatch):
     joined = []
     monkeypatch.setattr(dist, "init_process_group", lambda *args, **kwargs: joined.append(args))
     monkeypatch.setattr("atexit.register", lambda function: None)
-    distributed.join(torch.device("cpu"))
+    distributed.init_process_group(torch.device("cpu"))
     monkeypatch.setenv("WORLD_SIZE", "2")
     with mock.patch("multiprocessing.parent_process", return_value=object()):
-        distributed.join(torch.device("cpu"))
+        distributed.init_process_group(torch.device("cpu"))
     assert joined == []
-    distributed.join(torch.device("cpu"))
+    distributed.init_process_group(torch.device("cpu"))
     assert joined == [("gloo",)]
 
 

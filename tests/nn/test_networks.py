@@ -10,8 +10,8 @@ from torch import nn
 
 from skssl.backbones import build_backbone, feature_map, map_channels, stages
 from skssl.nn.heads import MLP
-from skssl.nn.momentum import cosine_ramp, follow, momentum_copy
-from skssl.nn.passes import evaluating, folded
+from skssl.nn.momentum import cosine_schedule, momentum_copy, update_momentum
+from skssl.nn.passes import eval_mode, fuse_batchnorm
 from skssl.probes.encoders import at_layer
 from skssl.training.collapse import effective_rank, spread
 from skssl.training.optim import LARC, LARS, make_optimizer, schedule_factor
@@ -43,7 +43,7 @@ def test_momentum_copy_follows_parameters_and_keeps_its_own_statistics():
             p.add_(torch.randn_like(p))
     before = [p.clone() for p in slow.parameters()]
     fast(torch.randn(8, 3))
-    follow(slow, fast, 0.9)
+    update_momentum(fast, slow, 0.9)
     for old, new, source in zip(before, slow.parameters(), fast.parameters(), strict=True):
         torch.testing.assert_close(new, 0.9 * old + 0.1 * source)
     assert torch.equal(slow[1].running_mean, torch.zeros(4))
@@ -53,7 +53,7 @@ def test_momentum_copy_follows_parameters_and_keeps_its_own_statistics():
 def test_cosine_ramp_is_byols_formula():
     for progress in (0.0, 0.3, 1.0):
         expected = 1 - (1 - 0.99) * (math.cos(math.pi * progress) + 1) / 2
-        assert cosine_ramp(0.99, 1.0, progress) == pytest.approx(expected)
+        assert cosine_schedule(0.99, 1.0, progress) == pytest.approx(expected)
 
 
 def test_spread_and_effective_rank_tell_health_from_collapse():
@@ -272,30 +272,30 @@ def test_folded_networks_compute_the_same_without_batchnorm(name):
             nn.init.uniform_(part.weight, 0.5, 1.5)
     before = {key: value.clone() for key, value in net.eval().state_dict().items()}
     with torch.no_grad():
-        torch.testing.assert_close(folded(net)(x), net(x), rtol=1e-4, atol=1e-5)
-    assert not any("BatchNorm" in type(part).__name__ for part in folded(net).modules())
+        torch.testing.assert_close(fuse_batchnorm(net)(x), net(x), rtol=1e-4, atol=1e-5)
+    assert not any("BatchNorm" in type(part).__name__ for part in fuse_batchnorm(net).modules())
     for key, value in net.state_dict().items():
         assert torch.equal(value, before[key])
 
 
 def test_networks_that_are_unknown_or_watched_are_not_folded():
     unknown = Unknown().eval()
-    assert folded(unknown) is unknown
+    assert fuse_batchnorm(unknown) is unknown
     around = nn.Sequential(unknown, nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)).eval()
     images = torch.randn(2, 3, 8, 8)
     with torch.no_grad():
-        torch.testing.assert_close(folded(around)(images), around(images))
-    assert [type(part).__name__ for part in folded(around)] == ["Unknown", "Conv2d", "Identity"]
+        torch.testing.assert_close(fuse_batchnorm(around)(images), around(images))
+    assert [type(part).__name__ for part in fuse_batchnorm(around)] == ["Unknown", "Conv2d", "Identity"]
     watched = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval()
     hook = watched[0].register_forward_hook(lambda *args: None)
-    assert folded(watched) is watched
+    assert fuse_batchnorm(watched) is watched
     hook.remove()
-    assert folded(watched) is not watched
+    assert fuse_batchnorm(watched) is not watched
     by_batch = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)).eval()
-    assert folded(by_batch) is by_batch, "statistics of the batch cannot be folded"
+    assert fuse_batchnorm(by_batch) is by_batch, "statistics of the batch cannot be folded"
     twice = nn.Conv2d(3, 3, 1)
     shared = nn.Sequential(twice, nn.BatchNorm2d(3), twice, nn.BatchNorm2d(3)).eval()
-    assert folded(shared) is shared, "a layer that two norms follow cannot be folded"
+    assert fuse_batchnorm(shared) is shared, "a layer that two norms follow cannot be folded"
 
 
 def test_folding_in_threads_leaves_torch_as_it_is():
@@ -303,7 +303,7 @@ def test_folding_in_threads_leaves_torch_as_it_is():
     images = torch.randn(4, 3, 16, 16)
     with torch.no_grad(), ThreadPoolExecutor(8) as pool:
         expected = net(images)
-        for found in pool.map(lambda _: folded(net)(images), range(64)):
+        for found in pool.map(lambda _: fuse_batchnorm(net)(images), range(64)):
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -311,8 +311,8 @@ def test_a_module_stays_in_evaluation_mode_until_its_last_user_leaves():
     shared = nn.Dropout()
     first, second = nn.Sequential(shared, nn.ReLU()), nn.Sequential(nn.Dropout().eval(), shared)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(evaluating(first))
-        with evaluating(second):  # as another thread does, whose turn ends in between
+        stack.enter_context(eval_mode(first))
+        with eval_mode(second):  # as another thread does, whose turn ends in between
             stack.pop_all().close()
             assert not shared.training
             assert first.training

@@ -1,4 +1,4 @@
-"""Encoders as those see them who judge them: any layer of any network, and images of any kind."""
+"""Encoders for evaluation: estimators and modules, and their layers."""
 
 import pickle
 from dataclasses import replace
@@ -26,20 +26,20 @@ def fitted():
     return quick(skssl.SimCLR, proj_layers=3, precision="float32").fit(X)
 
 
-def test_a_fitted_estimators_features_are_its_own(fitted, X):
+def test_features_of_a_fitted_estimator_equal_its_transform(fitted, X):
     np.testing.assert_array_equal(as_encoder(fitted, X).transform(X), fitted.transform(X))
     np.testing.assert_array_equal(as_encoder(FrozenEstimator(fitted), X).transform(X), fitted.transform(X))
     assert as_encoder(fitted, X).module is fitted.encoder_
 
 
-def test_what_was_on_a_device_that_is_not_here_is_loaded_on_the_cpu(fitted, X):
+def test_unpickling_without_the_device_falls_back_to_the_cpu(fitted, X):
     encoder = as_encoder(fitted, X)
     loaded = pickle.loads(pickle.dumps(replace(encoder, device=torch.device("cuda:99"))))
     assert loaded.device.type == "cpu"
     np.testing.assert_array_equal(loaded.transform(X), encoder.transform(X))
 
 
-def test_an_estimator_that_is_not_fitted_is_cloned_and_fitted(fitted, X):
+def test_unfitted_estimator_is_cloned_and_fitted(fitted, X):
     encoder = clone(fitted)
     np.testing.assert_array_equal(as_encoder(encoder, X).transform(X), clone(fitted).fit(X).transform(X))
     with pytest.raises(NotFittedError):
@@ -47,7 +47,7 @@ def test_an_estimator_that_is_not_fitted_is_cloned_and_fitted(fitted, X):
     assert as_encoder(clone(FrozenEstimator(fitted)), X).module is fitted.encoder_
 
 
-def test_labels_go_to_a_method_that_uses_them(X, y):
+def test_labels_are_passed_to_methods_that_use_them(X, y):
     assert as_encoder(quick(skssl.SupCon), X, y).transform(X).shape == (40, 128)
     with pytest.raises(ValueError, match="SupCon requires y to be passed"):
         as_encoder(quick(skssl.SupCon), X)
@@ -91,7 +91,7 @@ def test_inner_layers_are_pooled_as_in_the_papers(name, sides):
             torch.testing.assert_close(found, pool(grid).flatten(1))
 
 
-def test_what_hooks_an_encoder_holds_for_its_inner_layers_too(X):
+def test_inner_layers_apply_the_hooks_of_the_encoder(X):
     method = quick(skssl.DeepCluster, epochs=0, precision="float32").fit(
         X
     )  # a Sobel filter stands before its first layer
@@ -102,7 +102,7 @@ def test_what_hooks_an_encoder_holds_for_its_inner_layers_too(X):
     np.testing.assert_allclose(found, grid.flatten(1), rtol=1e-4, atol=1e-5)
 
 
-def test_a_module_is_copied_and_reads_images_by_imagenets_mean(X):
+def test_module_is_copied_and_images_are_normalised_by_imagenet_statistics(X):
     net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 5, bias=False))
     nn.init.ones_(net[1].weight)
     encoder = as_encoder(net, X, device="cpu")
@@ -113,7 +113,7 @@ def test_a_module_is_copied_and_reads_images_by_imagenets_mean(X):
         encoder.transform(X[:, :8])
 
 
-def test_what_is_no_encoder_or_no_layer_is_refused(fitted, X):
+def test_invalid_encoder_or_layer_raises(fitted, X):
     with pytest.raises(TypeError, match=r"encoder must be an estimator of skssl, .* Got 'resnet18'"):
         as_encoder("resnet18", X)
     with pytest.raises(ValueError, match=r"Unknown layer 'layer3'\. Known names: 'backbone', 'projector1', "):

@@ -1,4 +1,4 @@
-"""What all probes share: scikit-learn's conventions, refusals, and encoders with any layer of theirs."""
+"""Common tests of the probes: scikit-learn's conventions, errors, encoders and augmentation."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ NEAREST = KNNProbe(n_neighbors=3, temperature=0.1, device="cpu")
         MLPProbe(**SMALL),
     ]
 )
-def test_scikit_learns_checks(estimator, check):
+def test_scikit_learn_estimator_checks(estimator, check):
     check(estimator)
 
 
 @pytest.mark.parametrize("model", PROBES)
-def test_same_seed_same_bits_and_no_global_state(model):
+def test_same_seed_gives_same_bits_and_global_random_state_is_unchanged(model):
     X, y = features()
     before = torch.get_rng_state()
     if "random_state" in model.get_params():
@@ -80,7 +80,7 @@ BAD_LINEAR = {
         (MLPProbe, {**BAD, **BAD_STEPS, "hidden_layer_sizes": 512}),
     ],
 )
-def test_bad_parameters_are_refused_in_scikit_learns_words(probe, bad):
+def test_invalid_parameters_raise_scikit_learns_errors(probe, bad):
     X, y = features(n=40)
     assert {*bad, "encoder"} == set(probe().get_params())
     for name, value in bad.items():
@@ -91,7 +91,7 @@ def test_bad_parameters_are_refused_in_scikit_learns_words(probe, bad):
 
 
 @pytest.mark.parametrize("model", PROBES)
-def test_labels_that_cannot_be_used_are_refused(model):
+def test_invalid_labels_raise(model):
     X, y = features(n=40)
     name = type(model).__name__
     with pytest.raises(ValueError, match=rf"{name} needs samples of at least 2 classes .* only one class: 'cat'"):
@@ -112,14 +112,14 @@ def test_labels_that_cannot_be_used_are_refused(model):
 
 
 @pytest.mark.parametrize("model", PROBES)
-def test_features_of_another_encoder_are_refused(model):
+def test_wrong_number_of_features_raises(model):
     X, y = features(n=40)
     with pytest.raises(ValueError, match=rf"X has 7 features, but {type(model).__name__} is expecting 12 features"):
         clone(model).fit(X, y).predict(X[:, :7])
 
 
 @pytest.mark.parametrize("model", PROBES)
-def test_string_labels_pandas_and_the_way_through_a_file(model):
+def test_string_labels_data_frames_and_joblib_dump(model):
     X, y = load_iris(return_X_y=True, as_frame=True)
     y = y.map({0: "setosa", 1: "versicolor", 2: "virginica"})
     probe = clone(model).fit(X, y)
@@ -135,7 +135,7 @@ def test_string_labels_pandas_and_the_way_through_a_file(model):
         probe.predict(X.rename(columns={"sepal length (cm)": "other"}))
 
 
-def test_grid_search_at_the_end_of_a_pipeline():
+def test_grid_search_over_a_pipeline():
     X, y = load_iris(return_X_y=True)
     pipeline = make_pipeline(StandardScaler(), LinearProbe(device="cpu"))
     search = GridSearchCV(pipeline, {"linearprobe__C": [1e-4, 1.0, 100.0]}, cv=3).fit(X, y)
@@ -145,7 +145,7 @@ def test_grid_search_at_the_end_of_a_pipeline():
 
 
 @pytest.mark.parametrize("model", PROBES)
-def test_features_are_left_as_they_were(model):
+def test_input_features_are_not_modified(model):
     X, y = features()
     before = X.copy()
     with warnings.catch_warnings():
@@ -167,7 +167,7 @@ def test_cuda_agrees_with_the_cpu(model):
 
 
 @pytest.mark.parametrize("model", PROBES)
-def test_a_progress_bar_where_it_is_asked_for(model, capsys):
+def test_progress_bar_is_shown_with_verbose(model, capsys):
     X, y = features(n=40)
     clone(model).fit(X, y).predict(X)
     assert capsys.readouterr().err == ""
@@ -183,7 +183,7 @@ def test_a_progress_bar_where_it_is_asked_for(model, capsys):
 
 @pytest.fixture(scope="module")
 def encoder(X):
-    """A fitted estimator whose normalisation is not ImageNet's."""
+    """A fitted estimator with a normalisation other than ImageNet's."""
     augment = Augmentation(mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
     return quick(skssl.SimCLR, augment=augment, proj_layers=3).fit(X)
 
@@ -198,7 +198,7 @@ IMAGE_PROBES = [
 
 @pytest.mark.parametrize("model", IMAGE_PROBES)
 @pytest.mark.parametrize("layer", ["backbone", "projector", "projector2", "conv2"])
-def test_images_through_an_encoder_are_its_features(model, layer, encoder, X, y):
+def test_probe_on_images_equals_probe_on_encoded_features(model, layer, encoder, X, y):
     table = as_encoder(encoder, X, layer=layer).transform(X)
     on_images = clone(model).set_params(encoder=FrozenEstimator(encoder), layer=layer).fit(X[:30], y[:30])
     on_features = clone(model).fit(table[:30], y[:30])
@@ -218,7 +218,7 @@ def test_images_through_an_encoder_are_its_features(model, layer, encoder, X, y)
         ("resnet18", 32, {"conv1": 64 * 12**2, "layer1": 64 * 8**2, "layer3": 256 * 2**2}),
     ],
 )
-def test_inner_layers_of_the_papers_networks(name, side, layers):
+def test_inner_layers_of_alexnet_and_resnet(name, side, layers):
     X, y = skssl.datasets.make_shapes(12, image_size=side, random_state=0)
     net = torchvision.models.get_model(name, weights=None)
     for layer, width in layers.items():
@@ -229,7 +229,7 @@ def test_inner_layers_of_the_papers_networks(name, side, layers):
         LinearProbe(encoder=net, layer="layer9").fit(X, y)
 
 
-def test_an_encoder_that_is_not_fitted_is_fitted_first(X, y):
+def test_unfitted_encoder_is_cloned_and_fitted(X, y):
     method = quick(skssl.SupCon)
     probe = KNNProbe(encoder=method, n_neighbors=3).fit(X, y)
     expected = KNNProbe(n_neighbors=3).fit(clone(method).fit_transform(X, y), y)
@@ -237,7 +237,7 @@ def test_an_encoder_that_is_not_fitted_is_fitted_first(X, y):
     assert not method.__sklearn_is_fitted__()
 
 
-def test_layers_in_a_grid_search_and_the_way_through_a_file(encoder, X, y):
+def test_grid_search_over_layers_and_pickle(encoder, X, y):
     probe = LinearProbe(encoder=FrozenEstimator(encoder), device="cpu")
     search = GridSearchCV(probe, {"layer": ["backbone", "conv4"], "C": [0.1, 1.0]}, cv=2, error_score="raise").fit(X, y)
     assert len(search.cv_results_["params"]) == 4
@@ -245,12 +245,12 @@ def test_layers_in_a_grid_search_and_the_way_through_a_file(encoder, X, y):
     assert np.array_equal(again.predict_proba(X), search.predict_proba(X))
 
 
-def test_a_module_goes_through_a_file_too(X, y):
+def test_probe_with_module_as_encoder_pickles(X, y):
     probe = KNNProbe(encoder=skssl.backbones.ConvNet(), n_neighbors=3, device="cpu").fit(X, y)
     assert np.array_equal(pickle.loads(pickle.dumps(probe)).predict_proba(X), probe.predict_proba(X))
 
 
-def test_labels_of_images_are_checked_before_the_encoder_is_trained(X, y):
+def test_labels_are_checked_before_the_encoder_is_trained(X, y):
     probe = LinearProbe(encoder=quick(skssl.SimCLR, backbone="nothing"))
     with pytest.raises(ValueError, match=r"inconsistent numbers of samples: \[40, 39\]"):
         probe.fit(X, y[1:])
@@ -267,7 +267,7 @@ def test_labels_of_images_are_checked_before_the_encoder_is_trained(X, y):
 # Augmentation
 
 
-def test_features_of_augmented_images_by_a_literal_loop(encoder, X, y):
+def test_sgd_on_augmented_images_matches_literal_loop(encoder, X, y):
     augment = Augmentation(jitter=0.0, gray=0.0)
     probe = LinearProbe(
         encoder=encoder,
@@ -309,7 +309,7 @@ def test_features_of_augmented_images_by_a_literal_loop(encoder, X, y):
         MLPProbe(augment="simclr", epochs=2, batch_size=16),
     ],
 )
-def test_nothing_in_the_encoder_moves(model, encoder, X, y):
+def test_encoder_state_does_not_change(model, encoder, X, y):
     before = copy.deepcopy(encoder.net_.module_.state_dict())
     encoder.net_.module_.train()  # as `fit` leaves it
     probe = clone(model).set_params(encoder=FrozenEstimator(encoder), random_state=0).fit(X, y)
@@ -320,17 +320,17 @@ def test_nothing_in_the_encoder_moves(model, encoder, X, y):
     assert np.array_equal(probe.predict_proba(X), again.predict_proba(X))
 
 
-def test_a_protocol_augments_where_there_are_images(encoder, X, y):
+def test_protocol_augments_only_images(encoder, X, y):
     frozen = FrozenEstimator(encoder)
     moco = {"protocol": "moco", "lr": 0.1, "epochs": 2, "batch_size": 16, "random_state": 0, "device": "cpu"}
     augmented = LinearProbe(**moco, encoder=frozen).fit(X, y)
-    still = LinearProbe(**moco, encoder=frozen, augment="none").fit(X, y)
+    plain = LinearProbe(**moco, encoder=frozen, augment="none").fit(X, y)
     on_features = LinearProbe(**moco).fit(encoder.transform(X), y)
-    np.testing.assert_allclose(still.coef_, on_features.coef_, rtol=1e-4, atol=1e-6)
-    assert np.abs(augmented.coef_ - still.coef_).max() > 1e-3
+    np.testing.assert_allclose(plain.coef_, on_features.coef_, rtol=1e-4, atol=1e-6)
+    assert np.abs(augmented.coef_ - plain.coef_).max() > 1e-3
 
 
-def test_of_a_preset_the_first_view_counts(encoder, X, y):
+def test_first_view_of_a_preset_is_used(encoder, X, y):
     frozen = FrozenEstimator(encoder)
     settings = {"encoder": frozen, "epochs": 1, "batch_size": 16, "random_state": 0, "hidden_layer_sizes": (4,)}
     named = MLPProbe(augment="byol", **settings).fit(X, y)
@@ -339,9 +339,9 @@ def test_of_a_preset_the_first_view_counts(encoder, X, y):
 
 
 @pytest.mark.parametrize("probe", [LinearProbe(solver="sgd"), MLPProbe()])
-def test_augmentation_that_cannot_be_is_refused(probe, X, y):
+def test_invalid_augmentation_raises(probe, X, y):
     table = X.reshape(40, -1)
-    with pytest.raises(ValueError, match="augment='simclr' needs images and an encoder for them, but encoder is None"):
+    with pytest.raises(ValueError, match="augment='simclr' needs images and an encoder, but encoder is None"):
         clone(probe).set_params(augment="simclr").fit(table, y)
     with pytest.raises(ValueError, match="Unknown augment 'simclear', did you mean 'simclr'"):
         clone(probe).set_params(augment="simclear", encoder=quick(skssl.SimCLR)).fit(X, y)
@@ -349,11 +349,11 @@ def test_augmentation_that_cannot_be_is_refused(probe, X, y):
 
 
 @pytest.mark.parametrize("probe", [LinearProbe(solver="sgd", epochs=2), MLPProbe(epochs=2)])
-def test_saliency_maps_are_those_of_the_images(probe, encoder, X, y):
+def test_saliency_maps_belong_to_the_images(probe, encoder, X, y):
     maps = np.random.default_rng(0).random((41, 4, 4))
     probe = clone(probe).set_params(encoder=FrozenEstimator(encoder), random_state=0)
     for n in (39, 41):
-        with pytest.raises(ValueError, match=f"one map for each image that is augmented: expected 40, got {n}"):
+        with pytest.raises(ValueError, match=f"one map for each image: expected 40 maps, got {n}"):
             probe.set_params(augment=Augmentation(saliency=maps[:n])).fit(X, y)
     found = [
         clone(probe).set_params(augment=Augmentation(saliency=saliency)).fit(X, y).predict_proba(X)
@@ -364,6 +364,6 @@ def test_saliency_maps_are_those_of_the_images(probe, encoder, X, y):
 
 
 @pytest.mark.parametrize("params", [{"augment": "simclr"}, {"protocol": "moco", "solver": "lbfgs"}])
-def test_the_optimum_is_that_of_fixed_features(params, X, y):
-    with pytest.raises(ValueError, match="solver='lbfgs' goes to the optimum of fixed features, while augment="):
+def test_lbfgs_with_augmentation_raises(params, X, y):
+    with pytest.raises(ValueError, match="solver='lbfgs' needs fixed features, but augment="):
         LinearProbe(encoder=quick(skssl.SimCLR), **params).fit(X, y)

@@ -1,4 +1,4 @@
-"""The nearest neighbours' probe: scikit-learn's answers, votes by a literal loop, blocks, and the papers' numbers."""
+"""The kNN probe: agreement with scikit-learn, weighted votes, blocks and protocols."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from skssl import KNNProbe
 
 @pytest.mark.parametrize("n_neighbors", [1, 5, 60])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_knn_probe_is_k_neighbors_classifier(n_neighbors, dtype):
+def test_unweighted_votes_match_k_neighbors_classifier(n_neighbors, dtype):
     X, y = load_digits(return_X_y=True)
     X, y = X.astype(dtype) - 5, np.array(list("abcdefghij"))[y]
     probe = KNNProbe(n_neighbors=n_neighbors, block_size=100, device="cpu").fit(X[:1000], y[:1000])
@@ -26,7 +26,7 @@ def test_knn_probe_is_k_neighbors_classifier(n_neighbors, dtype):
     assert np.array_equal(probe.predict(X[1000:]), exact.predict(X[1000:]))
 
 
-def test_knn_probe_gives_a_tie_to_the_first_class():
+def test_first_class_wins_a_tie():
     X = np.array([[1.0, 0.1], [1.0, -0.1], [1.0, 0.2], [1.0, -0.2], [-1.0, 0.0]])
     probe = KNNProbe(n_neighbors=4, device="cpu").fit(X, ["b", "a", "b", "a", "c"])
     np.testing.assert_array_equal(probe.predict_proba([[1.0, 0.0]]), [[0.5, 0.5, 0]])
@@ -34,7 +34,7 @@ def test_knn_probe_gives_a_tie_to_the_first_class():
 
 
 @pytest.mark.parametrize("temperature", [0.07, 1.0, 1e-4])
-def test_weighted_votes_by_a_literal_loop(temperature):
+def test_weighted_votes_match_literal_loop(temperature):
     X, y = features(n=90, seed=1)
     X -= 3
     bank, queries = X[:60].astype(np.float64), X[60:].astype(np.float64)
@@ -50,7 +50,7 @@ def test_weighted_votes_by_a_literal_loop(temperature):
 
 
 @pytest.mark.parametrize("n_neighbors", [1, 4, 50, 60])
-def test_the_blocks_of_knn_probe_do_not_show(monkeypatch, n_neighbors):
+def test_block_sizes_do_not_change_predictions(monkeypatch, n_neighbors):
     X, y = features(n=90)
     X -= 3
     whole = KNNProbe(n_neighbors=n_neighbors, temperature=0.1, device="cpu").fit(X[:60], y[:60])
@@ -60,7 +60,7 @@ def test_the_blocks_of_knn_probe_do_not_show(monkeypatch, n_neighbors):
     np.testing.assert_allclose(blocks.predict_proba(X[60:]), expected, atol=1e-6)
 
 
-def test_the_memory_of_knn_probe_is_bounded(monkeypatch):
+def test_similarity_blocks_have_bounded_size(monkeypatch):
     X, y = features(n=300)
     monkeypatch.setattr(skssl.probes.knn, "BANK_ROWS", 50)
     sizes = []
@@ -70,7 +70,7 @@ def test_the_memory_of_knn_probe_is_bounded(monkeypatch):
     assert max(sizes) == 10 * 50
 
 
-def test_knn_probe_knows_vectors_of_zeros():
+def test_zero_vectors_have_zero_similarity():
     X = np.array([[0.0, 0.0], [1.0, 0.0], [-1.0, 0.0]])
     probe = KNNProbe(n_neighbors=2, temperature=0.1, device="cpu").fit(X, [0, 1, 2])
     assert np.isfinite(probe.predict_proba(X)).all()
@@ -78,7 +78,7 @@ def test_knn_probe_knows_vectors_of_zeros():
     np.testing.assert_allclose(probe.predict_proba([[1.0, 0.0]])[0, 0], np.exp(-10) / (1 + np.exp(-10)), rtol=1e-5)
 
 
-def test_knn_probe_refuses_more_neighbours_than_samples():
+def test_more_neighbours_than_samples_raises():
     X, y = features(n=10)
     probe = KNNProbe(n_neighbors=11, device="cpu").fit(X, y)
     with pytest.raises(ValueError, match="Expected n_neighbors <= n_samples_fit, but n_neighbors = 11"):
@@ -89,7 +89,7 @@ def test_knn_probe_refuses_more_neighbours_than_samples():
     ("protocol", "expected"),
     [(None, (20, math.inf)), ("effssl", (200, 0.1)), ("gsg", (1, math.inf)), ("moco", (200, 0.1))],
 )
-def test_protocols_as_the_papers_have_them(protocol, expected):
+def test_protocol_settings_are_those_of_the_papers(protocol, expected):
     X, y = features(n=300)
     named, spelled = KNNProbe(protocol=protocol), KNNProbe(n_neighbors=expected[0], temperature=expected[1])
     assert (named.setting("n_neighbors"), named.setting("temperature")) == expected
@@ -98,6 +98,6 @@ def test_protocols_as_the_papers_have_them(protocol, expected):
 
 
 @pytest.mark.parametrize("protocol", ["simsiam", "transfer"])
-def test_protocols_without_neighbours_are_refused(protocol):
+def test_protocol_without_knn_settings_raises(protocol):
     with pytest.raises(ValueError, match=f"Unknown protocol '{protocol}'. Known names: 'effssl', 'gsg', 'moco'"):
         KNNProbe(protocol=protocol).fit(*features(n=30))

@@ -1,4 +1,4 @@
-"""The linear probe: its optimum, its steps by a literal loop, the papers' protocols, and the choice among values."""
+"""The linear probe: optimum, SGD against a literal loop, protocols, choice of parameters, CUDA graphs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SGD = {"solver": "sgd", "epochs": 5, "batch_size": 32, "device": "cpu"}
 
 
 def objective(model, X, y, C):
-    """The objective of LogisticRegression divided by the number of samples, in float64."""
+    """Return the objective of LogisticRegression divided by the number of samples, in float64."""
     loss = -np.log(model.predict_proba(X.astype(np.float64))[np.arange(len(y)), y]).mean()
     return loss + (model.coef_.astype(np.float64) ** 2).sum() / (2 * C * len(y))
 
@@ -40,7 +40,7 @@ def test_linear_probe_reaches_the_optimum_of_logistic_regression(n_classes, C):
     np.testing.assert_allclose(probe.predict_proba(X), exact.predict_proba(X), atol=2e-3)
 
 
-def test_linear_probe_at_its_default_tolerance_is_within_a_thousandth_of_the_optimum():
+def test_default_tolerance_is_within_a_thousandth_of_the_optimum():
     X, y = features()
     probe = LinearProbe(device="cpu").fit(X, y)
     exact = LogisticRegression(solver="newton-cholesky", tol=1e-10).fit(X.astype(np.float64), y)
@@ -82,7 +82,7 @@ def test_linear_probe_on_few_samples_of_many_features():
 def test_linear_probe_with_a_diagonal_preconditioner(monkeypatch):
     X, y = features()
     whitened = LinearProbe(device="cpu").fit(X, y)
-    monkeypatch.setattr(skssl.probes.lbfgs, "WIDEST_WHITENED", 2)
+    monkeypatch.setattr(skssl.probes.lbfgs, "MAX_WHITENED", 2)
     diagonal = LinearProbe(device="cpu").fit(X, y)
     assert objective(diagonal, X, y, 1.0) == pytest.approx(objective(whitened, X, y, 1.0), rel=1e-3)
     assert diagonal.n_iter_ > whitened.n_iter_
@@ -96,7 +96,7 @@ def test_linear_probe_without_a_penalty():
     assert LinearProbe(C=np.inf, tol=1e-6, device="cpu").fit(X, y).coef_ == pytest.approx(probe.coef_)
 
 
-def test_weight_decay_takes_the_place_of_c():
+def test_weight_decay_replaces_C():
     X, y = features()
     by_decay = LinearProbe(C=123.0, weight_decay=1 / (len(X) * 2.0), device="cpu").fit(X, y)
     np.testing.assert_allclose(by_decay.coef_, LinearProbe(C=2.0, device="cpu").fit(X, y).coef_, rtol=1e-4)
@@ -115,13 +115,13 @@ def test_linear_probe_warns_when_it_has_not_converged():
     assert probe.n_iter_ == 2
 
 
-def test_linear_probe_stops_where_float32_ends():
+def test_zero_tolerance_stops_at_float32_precision():
     X, y = features()
     probe = LinearProbe(tol=0.0, device="cpu").fit(X, y)
     assert probe.n_iter_ < 100
 
 
-FACTORS = {  # of the rate in step 0, 1, ... of 15: 5 epochs of 32 + 32 + 6 samples
+FACTORS = {  # of the learning rate in each of 15 steps: 5 epochs of 32 + 32 + 6 samples
     "constant": lambda step: 1,
     "cosine": lambda step: (1 + np.cos(np.pi * step / 15)) / 2,
     "epoch_cosine": lambda step: (1 + np.cos(np.pi * (step // 3) / 5)) / 2,
@@ -131,7 +131,7 @@ FACTORS = {  # of the rate in step 0, 1, ... of 15: 5 epochs of 32 + 32 + 6 samp
 
 
 def initial(shape, std, seed):
-    """The weights that the probe draws first."""
+    """Return the initial weights of the probe."""
     generator = torch.Generator().manual_seed(int(np.random.SeedSequence(seed).generate_state(2)[1]))
     torch.nn.init.kaiming_uniform_(torch.empty(shape), generator=generator)  # what makes a torch.nn.Linear
     torch.empty(shape[0]).uniform_(generator=generator)
@@ -139,7 +139,7 @@ def initial(shape, std, seed):
 
 
 def literal_sgd(X, y, *, lr, decay, schedule, nesterov=False, larc=False, std=0.0, random_state=0):
-    """SGD with momentum 0.9 on the softmax regression: 5 epochs of batches of 32, step by step in float64."""
+    """Train softmax regression in float64 by SGD with momentum 0.9, in 5 epochs of batches of 32."""
     X, n_classes = X.astype(np.float64), y.max() + 1
     seed = int(np.random.RandomState(random_state).randint(2**31 - 1))
     order = torch.Generator().manual_seed(seed)
@@ -166,7 +166,7 @@ def literal_sgd(X, y, *, lr, decay, schedule, nesterov=False, larc=False, std=0.
 
 @pytest.mark.parametrize("nesterov", [False, True])
 @pytest.mark.parametrize("schedule", FACTORS)
-def test_sgd_by_a_literal_loop(nesterov, schedule):
+def test_sgd_matches_literal_loop(nesterov, schedule):
     X, y = features(n=70)
     X -= 3
     settings = {"lr": 0.3, "schedule": schedule, "nesterov": nesterov}
@@ -178,7 +178,7 @@ def test_sgd_by_a_literal_loop(nesterov, schedule):
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])
-def test_larc_by_a_literal_loop(decay):
+def test_larc_matches_literal_loop(decay):
     X, y = features(n=70)
     X -= 3
     probe = LinearProbe(**{**SGD, "solver": "larc"}, lr=20.0, init_std=0.01, weight_decay=decay, random_state=1)
@@ -189,7 +189,7 @@ def test_larc_by_a_literal_loop(decay):
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
-def test_sgd_goes_to_the_same_optimum(n_classes):
+def test_sgd_converges_to_the_optimum(n_classes):
     X, y = features(n_classes=n_classes)
     X = StandardScaler().fit_transform(X)
     sgd = LinearProbe(**{**SGD, "epochs": 60}, lr=0.5, weight_decay=0.01, random_state=0).fit(X, y)
@@ -198,7 +198,7 @@ def test_sgd_goes_to_the_same_optimum(n_classes):
     assert objective(sgd, X, y, C) == pytest.approx(objective(optimum, X, y, C), rel=1e-3)
 
 
-def test_sgd_that_diverges_is_refused():
+def test_diverging_sgd_raises():
     X, y = features()
     with pytest.raises(ValueError, match=r"SGD diverged: with lr=1e\+30 the weights are not finite. Lower lr"):
         LinearProbe(**SGD, lr=1e30, weight_decay=1.0).fit(X, y)
@@ -215,7 +215,7 @@ PROTOCOLS = {
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_protocols_as_the_papers_have_them(protocol):
+def test_protocol_settings_are_those_of_the_papers(protocol):
     solver, epochs, batch_size, lr, schedule, init_std, penalty, augments = PROTOCOLS[protocol]
     probe = LinearProbe(protocol=protocol)
     expected = {"solver": solver, "epochs": epochs, "batch_size": batch_size, "lr": lr, "schedule": schedule}
@@ -228,7 +228,7 @@ def test_protocols_as_the_papers_have_them(protocol):
 
 
 @pytest.mark.parametrize("protocol", ["effssl", "simsiam", "gsg", "moco"])
-def test_a_protocol_is_its_settings(protocol):
+def test_protocol_trains_with_its_settings(protocol):
     X, y = features(n=70)
     X -= 3
     solver, *_, schedule, init_std, penalty, _ = PROTOCOLS[protocol]
@@ -239,7 +239,7 @@ def test_a_protocol_is_its_settings(protocol):
     np.testing.assert_allclose(named.intercept_, intercept, rtol=1e-3, atol=1e-5)
 
 
-def test_what_the_user_says_goes_before_the_protocol():
+def test_parameters_override_the_protocol():
     probe = LinearProbe(protocol="moco", epochs=10, momentum=0.0, C=3.0)
     assert (probe.setting("epochs"), probe.setting("momentum"), probe.setting("lr")) == (10, 0, 30)
     assert probe._penalty == "C"
@@ -249,7 +249,7 @@ def test_what_the_user_says_goes_before_the_protocol():
         LinearProbe(protocol="mocco").fit(*features(n=20))
 
 
-def test_transfer_by_a_literal_loop():
+def test_transfer_protocol_matches_literal_loop():
     X, y = features(n=200)
     X = ((X - 3) / X.std(0)).astype(np.float64)
     probe = LinearProbe(protocol="transfer", tol=1e-6, device="cpu", random_state=0).fit(X, y)
@@ -264,7 +264,7 @@ def test_transfer_by_a_literal_loop():
     np.testing.assert_allclose(probe.predict_proba(X), exact.set_params(C=best).fit(X, y).predict_proba(X), atol=2e-3)
 
 
-def test_the_best_rate_is_chosen_on_held_out_samples():
+def test_best_learning_rate_is_chosen_on_held_out_samples():
     X, y = features(n=200)
     rates = (1e-4, 0.3, 1.0)
     probe = LinearProbe(**SGD, lr=rates, weight_decay=0.0, random_state=0).fit(X - 3, y)
@@ -284,7 +284,7 @@ def test_the_best_rate_is_chosen_on_held_out_samples():
     assert len(alone.validation_scores_) == 0
 
 
-def test_all_combinations_of_several_values_are_compared():
+def test_all_combinations_of_sequences_are_compared():
     X, y = features(n=60)
     probe = LinearProbe(**SGD, lr=[0.1, 0.2], weight_decay=np.array([0.0, 0.1, 1.0]), random_state=0).fit(X - 3, y)
     assert probe.validation_scores_.shape == (6,)
@@ -296,17 +296,17 @@ def test_all_combinations_of_several_values_are_compared():
 
 
 @pytest.mark.parametrize(("y", "fraction"), [("aaaaaaaaab", 0.2), ("abcdeabcde", 0.3), ("aabbccddee", 0.6)])
-def test_fractions_that_leave_a_class_empty_are_refused(y, fraction):
+def test_validation_fraction_that_leaves_a_class_empty_raises(y, fraction):
     X = np.random.default_rng(0).normal(size=(10, 2))
     probe = LinearProbe(C=[1.0, 2.0], validation_fraction=fraction)
     with pytest.raises(
-        ValueError, match=rf"validation_fraction={fraction} of 10 samples leaves a class empty, .* C are"
+        ValueError, match=rf"validation_fraction={fraction} of 10 samples leaves a class empty. .* to choose C, "
     ):
         probe.fit(X, list(y))
     assert probe.set_params(C=1.0).fit(X, list(y)).predict(X).shape == (10,)
 
 
-def test_a_rare_class_is_never_missing_from_what_is_trained_on():
+def test_rare_class_is_always_in_the_training_share():
     rng = np.random.default_rng(0)
     y = np.repeat([0, 1, 2], [45, 45, 10])
     for seed in range(20):
@@ -315,7 +315,7 @@ def test_a_rare_class_is_never_missing_from_what_is_trained_on():
 
 
 def several(solver, **params):
-    """Train heads with several rates and penalties at once, and one by one, and return both."""
+    """Train heads with several learning rates and penalties together, and one by one; return both."""
     X, y = features(n=97)
     lr, decay = [0.1, 0.5, 2.0], [0.0, 0.01, 0.1]
     draw, target = sgd.FixedFeatures(X, torch.device("cpu")), torch.from_numpy(y)
@@ -333,7 +333,7 @@ def several(solver, **params):
 
 
 @pytest.mark.parametrize(("solver", "nesterov"), [("sgd", False), ("sgd", True), ("larc", False)])
-def test_candidates_trained_at_once_are_those_trained_one_by_one(solver, nesterov):
+def test_candidates_trained_together_equal_those_trained_one_by_one(solver, nesterov):
     together, alone = several(solver, nesterov=nesterov)
     for i, head in enumerate(alone):
         torch.testing.assert_close(together.weight[i], head.weight[0], rtol=1e-4, atol=1e-6)
@@ -363,7 +363,7 @@ class FakeGraphs:
 
 @pytest.mark.parametrize("probe", [LinearProbe(**SGD, lr=(0.1, 0.5)), MLPProbe(hidden_layer_sizes=(8,), epochs=5)])
 @pytest.mark.parametrize("n", [400, 385, 449])
-def test_steps_in_graphs_are_the_steps_one_by_one(probe, n, monkeypatch):
+def test_graphed_steps_equal_eager_steps(probe, n, monkeypatch):
     X, y = features(n=n)
     probe = clone(probe).set_params(batch_size=32, random_state=0, device="cpu")
     expected = clone(probe).fit(X, y).predict_proba(X)
@@ -371,13 +371,13 @@ def test_steps_in_graphs_are_the_steps_one_by_one(probe, n, monkeypatch):
     graphs = FakeGraphs(monkeypatch)
     np.testing.assert_array_equal(clone(probe).fit(X, y).predict_proba(X), expected)
     assert graphs.captured
-    if isinstance(probe, MLPProbe):  # n / 128 parts in each of five epochs, whose first of each shape warms up
+    if isinstance(probe, MLPProbe):  # n / 128 parts in each of five epochs; the first call of each shape warms up
         rest = {400: [16, 1], 385: [129, 4], 449: [65, 2]}[n]
         assert sorted(graphs.captured) == sorted([[128, 4], rest])
         assert graphs.replayed == 5 * {400: 4, 385: 3, 449: 4}[n] - 2
 
 
-def test_where_no_graph_can_be_made_steps_are_taken_one_by_one(monkeypatch):
+def test_failed_capture_warns_and_trains_eagerly(monkeypatch):
     X, y = features()
     probe = LinearProbe(**SGD, random_state=0)
     expected = clone(probe).fit(X, y).coef_
@@ -392,12 +392,12 @@ def test_where_no_graph_can_be_made_steps_are_taken_one_by_one(monkeypatch):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 @pytest.mark.parametrize("probe", [LinearProbe(**SGD, lr=(0.1, 0.5)), MLPProbe(hidden_layer_sizes=(8,), epochs=5)])
 @pytest.mark.parametrize("solver", ["sgd", "larc"])
-def test_graphs_on_a_gpu_train_as_a_cpu_does(probe, solver, monkeypatch):
+def test_cuda_graphs_agree_with_the_cpu(probe, solver, monkeypatch):
     X, y = features(n=385)
     probe = clone(probe).set_params(batch_size=32, random_state=0, device="cuda")
     probe.set_params(**({"solver": solver} if isinstance(probe, LinearProbe) else {}))
     monkeypatch.setattr(sgd, "STEPS_PER_GRAPH", 4)
-    found = clone(probe).fit(X, y).predict_proba(X)  # a graph that cannot be made would warn
+    found = clone(probe).fit(X, y).predict_proba(X)  # a failed capture would warn
     expected = clone(probe).set_params(device="cpu").fit(X, y).predict_proba(X)
     np.testing.assert_allclose(found, expected, atol=1e-3)
     monkeypatch.setattr(sgd, "GRAPH_DEVICES", set())

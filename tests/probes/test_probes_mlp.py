@@ -1,4 +1,4 @@
-"""The non-linear probe by a literal loop, and what it is for."""
+"""The MLP probe: agreement with a literal loop, and classes that are not linearly separable."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from skssl.nn.heads import MLP
 
 
 def literal_mlp(X, y, *, hidden, lr, decay, epochs, batch_size, random_state):
-    """Train a hidden layer with BatchNorm and ReLU by SGD with momentum 0.9, by hand and in float64; give predict."""
+    """Train a hidden layer with BatchNorm and ReLU by SGD with momentum 0.9, in float64; return predict_proba."""
     X, n_classes = X.astype(np.float64), y.max() + 1
     seed = int(np.random.RandomState(random_state).randint(2**31 - 1))
     order = torch.Generator().manual_seed(seed)
@@ -58,7 +58,7 @@ def literal_mlp(X, y, *, hidden, lr, decay, epochs, batch_size, random_state):
     return predict_proba
 
 
-def test_mlp_probe_by_a_literal_loop():
+def test_mlp_probe_matches_literal_loop():
     X, y = features(n=100)
     X -= 3
     settings = {"lr": 0.1, "epochs": 4, "batch_size": 32, "random_state": 0}
@@ -68,7 +68,7 @@ def test_mlp_probe_by_a_literal_loop():
     assert np.abs(expected - 1 / 3).max() > 0.2
 
 
-def test_mlp_probe_separates_what_no_plane_does():
+def test_mlp_probe_separates_classes_that_are_not_linearly_separable():
     X = np.random.default_rng(0).normal(size=(600, 2))
     y = np.where((X > 0).all(1) | (X < 0).all(1), "same", "other")
     linear = LinearProbe(device="cpu").fit(X[:400], y[:400])
@@ -78,27 +78,27 @@ def test_mlp_probe_separates_what_no_plane_does():
     assert [layer.out_features for layer in probe.network_ if isinstance(layer, torch.nn.Linear)] == [32, 16, 2]
 
 
-def test_a_last_batch_of_one_sample_joins_the_one_before():
+def test_last_batch_of_one_sample_joins_the_one_before():
     X, y = features(n=33)
     probe = MLPProbe(hidden_layer_sizes=(4,), epochs=3, batch_size=16, device="cpu", random_state=0).fit(X, y)
     assert int(probe.network_[1].num_batches_tracked) == 2 * 3
 
 
-def test_predictions_are_made_in_parts(monkeypatch):
+def test_prediction_in_batches(monkeypatch):
     X, y = features(n=50)
     probe = MLPProbe(hidden_layer_sizes=(4,), epochs=1, device="cpu").fit(X, y)
     whole = probe.predict_proba(X)
-    monkeypatch.setattr("skssl.probes.mlp.PREDICTED", 7)
+    monkeypatch.setattr("skssl.probes.mlp.PREDICTION_BATCH", 7)
     np.testing.assert_allclose(probe.predict_proba(X), whole, atol=1e-6)
 
 
 @pytest.mark.parametrize("sizes", [(0,), (8, -1), (1.5,)])
-def test_widths_that_are_none_are_refused(sizes):
-    with pytest.raises(ValueError, match="'hidden_layer_sizes' parameter of MLPProbe must be integers from 1 on"):
+def test_invalid_hidden_layer_sizes_raise(sizes):
+    with pytest.raises(ValueError, match="'hidden_layer_sizes' parameter of MLPProbe must be integers of at least 1"):
         MLPProbe(hidden_layer_sizes=sizes).fit(*features(n=20))
 
 
-def test_without_hidden_layers_it_is_linear():
+def test_mlp_probe_without_hidden_layers_is_linear():
     X, y = features(n=80)
     probe = MLPProbe(hidden_layer_sizes=(), epochs=2, device="cpu", random_state=0).fit(X, y)
     assert isinstance(probe.network_[0], torch.nn.Linear)

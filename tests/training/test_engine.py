@@ -22,7 +22,7 @@ from skssl.methods.base import SSLTransformer
 from skssl.methods.settings import Settings
 from skssl.nn.heads import MLP
 from skssl.nn.memories import Queue
-from skssl.nn.passes import join
+from skssl.nn.passes import concat_views
 from skssl.training import graphs
 from skssl.training.trainer import COMPILED_FROM, Place, Trainer
 
@@ -163,12 +163,12 @@ def test_views_too_small_for_bfloat16_are_encoded_in_float32(X):
 def test_views_that_lie_side_by_side_are_joined_without_a_copy():
     whole = torch.randn(6, 3, 4, 4).contiguous(memory_format=torch.channels_last)
     parts = whole.chunk(3)
-    assert join(parts).data_ptr() == whole.data_ptr()
+    assert concat_views(parts).data_ptr() == whole.data_ptr()
     for views in (parts, parts[1:], parts[::-1], parts[::2], [parts[0], parts[0]], [torch.ones(2, 3, 4, 4)] * 2):
-        assert torch.equal(join(views), torch.cat(list(views)))
-        assert join(views).is_contiguous(memory_format=torch.channels_last) or views[0] is not parts[0]
+        assert torch.equal(concat_views(views), torch.cat(list(views)))
+        assert concat_views(views).is_contiguous(memory_format=torch.channels_last) or views[0] is not parts[0]
     grad = [torch.randn(2, 3, 4, 4, requires_grad=True) for _ in range(2)]
-    join(grad).sum().backward()
+    concat_views(grad).sum().backward()
     assert all(torch.equal(view.grad, torch.ones(2, 3, 4, 4)) for view in grad)
 
 

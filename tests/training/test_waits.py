@@ -82,7 +82,7 @@ def seen(monkeypatch):
     # What is done in another way on a GPU: views and groups all at once, DirectPred without eigenvectors.
     monkeypatch.setattr(skssl.Augmentation, "_run", at_once)
     monkeypatch.setattr(skssl.nn.passes, "_at_once", lambda images: True)
-    monkeypatch.setattr(batchnorm._InGroups, "BY_MOMENTS", ("cpu",))
+    monkeypatch.setattr(batchnorm.SplitBatchNorm, "BY_MOMENTS", ("cpu",))
     monkeypatch.setattr(directpred, "_by_eigenvectors", directpred._by_products)
     with waits, waits.read:
         yield waits.seen
