@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -21,15 +23,18 @@ from skssl.backbones import build_backbone
 from skssl.errors import pick
 from skssl.images import Images, as_images
 from skssl.nn.distributed import draw_seed, init_process_group
-from skssl.nn.precision import resolve_precision
+from skssl.nn.precision import SMALLEST_BFLOAT16, resolve_precision
 from skssl.pretext import as_tasks
+from skssl.storage.exporting import export
 from skssl.storage.registry import register
+from skssl.storage.saving import save
 from skssl.training.checkpoints import train
-from skssl.training.devices import resolve_device
-from skssl.training.encoding import encode
+from skssl.training.devices import available, resolve_device
+from skssl.training.encoding import Transform, encode
 from skssl.training.objective import Hooks, Objective
 from skssl.training.optim import OPTIMIZERS, SCHEDULES
 from skssl.training.seeding import seeded
+from skssl.training.state import check_optimizer_state, fill, load_training_state, training_state
 from skssl.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -290,50 +295,86 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
         return encode(self.encoder_, images, net.augmentations[0], torch.device(net.device), net.dtype).numpy()
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the trained estimator to one file, which `skssl.load` reads without executing anything in it.
+        """Save the trained estimator to one file for `skssl.load`, which runs no code from it.
 
-        It holds the parameters, the encoder, heads, momentum copies and queues, the optimiser's state and the history,
-        so that `partial_fit` goes on as if it had not been saved. `callbacks` and `checkpoint` are left out. The file
-        is written whole, or what was there before stays.
+        The file holds the parameters, the encoder, heads, momentum copies and queues, the optimizer's state and the
+        history, so that `partial_fit` continues as if the estimator had not been saved. `callbacks` and `checkpoint`
+        are left out. An existing file is replaced only when the new one is complete.
 
         Parameters
         ----------
         path : str or path-like
-            The file: one in the format of safetensors, whose metadata hold the rest as JSON.
+            The file, in safetensors' format with JSON among its metadata.
 
         Raises
         ------
         TypeError
-            If a parameter is something that cannot be saved without code, such as a module or a function, or the class
-            is not one of skssl's: ``joblib.dump`` keeps these.
+            If a parameter cannot be saved without code, such as a module or a function, or the class is not one of
+            skssl's. ``joblib.dump`` saves such estimators.
         OSError
             If the file cannot be written.
         """
-        from skssl.storage.saving import save
+        check_is_fitted(self)
+        net = self.net_
+        values, tensors = training_state(net)
+        for name, value in values.pop("optimizer").items():
+            raise TypeError(
+                f"{type(self).__name__}.optimizer cannot be saved: {type(net.optimizer_).__name__} keeps "
+                f"{name.partition('.')[2]}={value!r}, which is not a tensor. joblib.dump saves anything that can be "
+                "pickled."
+            )
+        values |= {
+            "shape": self._shape,
+            "scale": self._scale,
+            "feature_names": getattr(self, "feature_names_in_", np.empty(0)).tolist(),
+            "output": getattr(self, "_sklearn_output_config", {}).get("transform"),
+            "n_samples": net.module_.n_samples,
+        }
+        save(self, net.module_.method, values, tensors, path)
 
-        save(self, path)
+    def _load(self, trained: SSLTransformer, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Take over what `save` wrote. The file is not trusted; `trained` has the parameters of the training."""
+        trained._validate_params()
+        shape = values["shape"]
+        with torch.device("meta"):  # shapes are compared with the file's before memory is allocated
+            augmentations, encoded = trained._views(shape)
+            objective = trained._make_objective(shape, encoded, values["n_samples"])
+        fill(objective, tensors)
+        device, side = available(trained.device), min(encoded[1:])
+        too_small = trained.precision == "bfloat16" and device.type == "cpu" and side < SMALLEST_BFLOAT16
+        dtype = resolve_precision("float32" if too_small else trained.precision, device, side)  # trained on a GPU
+        net = trained._wrap(objective, augmentations, device, dtype, values["seed"])
+        check_optimizer_state(net.optimizer_, values, tensors)
+        load_training_state(net, values, tensors)
+        self._shape, self._scale, self.net_ = shape, values["scale"], net
+        self.set_output(transform=values["output"])
+        self.n_features_in_ = math.prod(shape)
+        if names := values["feature_names"]:
+            if len(names) != self.n_features_in_:
+                raise ValueError(f"'feature_names' must hold {self.n_features_in_} names. Got {len(names)}.")
+            self.feature_names_in_ = np.array(names, dtype=object)
 
     def export(self, path: str | os.PathLike[str]) -> None:
-        """Write the trained encoder for other programs.
+        """Export the trained encoder for other programs.
 
         Parameters
         ----------
         path : str or path-like
-            The file. Its suffix says what is in it: ".safetensors", ".pt" or ".pth" the encoder's ``state_dict``, with
-            the keys of torchvision and timm; ".onnx" a graph from "images", float32 of shape (n, c, h, w) in [0, 1] as
-            `fit` had them, to "features" (n, d), which are what `transform` gives, for any n. The graph needs
-            ``pip install 'skssl[onnx]'``.
+            The file. Its suffix selects the format. ".safetensors", ".pt" and ".pth" hold the encoder's ``state_dict``
+            with the keys of torchvision and timm. ".onnx" holds a graph that computes `transform` for any number of
+            images: from "images", float32 of shape (n, c, h, w) in [0, 1] and of the size that `fit` saw, to
+            "features" of shape (n, d). It needs ``pip install 'skssl[onnx]'``.
 
         Raises
         ------
         ValueError
-            If the suffix is another one.
+            If the suffix is unknown.
         OSError
             If the file cannot be written.
         """
-        from skssl.storage.exporting import export
-
-        export(self, path)
+        check_is_fitted(self)
+        shape = self.net_.module_.shape
+        export(self.encoder_, Transform(self.encoder_, self.net_.augmentations[0], shape), shape, path)
 
     @property
     def encoder_(self) -> nn.Module:
@@ -413,8 +454,8 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
             X, self.image_shape, estimator=self, reset=reset, on_bad_image=on_bad_image, n_jobs=self.n_jobs, **like
         )
         if reset:
-            self._shape: Any = images.shape
-            self._scale: Any = images.scale
+            self._shape = images.shape
+            self._scale = images.scale
         return images
 
     def _augmentations(self, side: int) -> list[Augmentation]:

@@ -23,12 +23,13 @@ from tqdm.auto import tqdm
 
 from skssl.images import Images
 from skssl.nn.distributed import is_main_process, n_processes
-from skssl.storage.files import read, write
+from skssl.storage.files import part, read, write
 from skssl.training.digests import digest_training
-from skssl.training.optim import laid_out_as, moved_by
+from skssl.training.state import load_training_state, training_state
 from skssl.training.trainer import Place, Trainer
 
-STATE, LOCK = "training.safetensors", "lock"  # what lies in the folder
+STATE, LOCK = "training.safetensors", "lock"  # the files in the folder
+FORMAT = 2  # of the state; checkpoints of another format are refused
 
 
 class Checkpoint:
@@ -132,17 +133,20 @@ class Checkpoint:
         file = self.folder / STATE
         if not file.exists():
             return
-        numbers, tensors = read(file)
-        if not {"known", "training"} <= numbers.keys():
-            raise ValueError(f"{str(file)!r} holds no training's state: take another folder, or delete this one.")
-        found = numbers["known"]
+        header, tensors = read(file)
+        if header.get("format") != FORMAT:
+            raise ValueError(
+                f"{str(file)!r} holds no training state that this version of skssl reads: take another folder, or "
+                "delete this one."
+            )
+        found = header["known"]
         other = [name for name in {**self.known, **found} if self.known.get(name) != found.get(name)]
         if other:
             raise ValueError(
                 f"checkpoint={str(self.folder)!r} holds a training that differs in: {', '.join(other)}. Go on with the "
                 "same, take another folder, or delete this one."
             )
-        unpack(trainer, numbers["training"], tensors)
+        unpack(trainer, header["training"], tensors)
         place, epochs = trainer.place, len(trainer.history)
         if is_main_process():
             tqdm.write(
@@ -186,8 +190,8 @@ class Checkpoint:
         """Save, and end the training if that was asked for. What cannot be saved is no reason to stop."""
         try:
             if is_main_process():
-                numbers, tensors = pack(trainer, place)
-                write(self.folder / STATE, {"known": self.known, "training": numbers}, tensors)
+                values, tensors = pack(trainer, place)
+                write(self.folder / STATE, {"format": FORMAT, "known": self.known, "training": values}, tensors)
         except (OSError, TypeError, ValueError) as error:
             warnings.warn(
                 f"The training goes on, but its state could not be saved; what was saved before stays: {error}",
@@ -241,87 +245,59 @@ def train(estimator: Any, trainer: Trainer, images: Images, target: Tensor | Non
 
 
 def pack(trainer: Trainer, place: Place) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Collect all that a training's future depends on.
+    """Return the state of a training, perhaps in the middle of an epoch.
 
     Parameters
     ----------
     trainer : Trainer
-        What trains.
+        The trainer.
     place : Place
-        How far the epoch is.
+        The state of the epoch.
 
     Returns
     -------
-    numbers : dict of str to object
-        Plain values: the history, and the place's.
+    values : dict of str to object
+        Plain values: those of `training_state`, the epoch's and the callbacks'.
     tensors : dict of str to Tensor
-        The net's parameters and buffers ("net."), the optimiser's state ("optimizer."), the place's and callbacks'.
+        Tensors: those of `training_state`, the epoch's ("sums.…", "random.…", "chosen") and the callbacks'
+        ("callbacks.…").
     """
-    net = trainer.module_
-    tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
+    values, tensors = training_state(trainer)
+    if place.step:
+        values["history"].pop()  # the row of the epoch under way is recorded again
+    values |= {"step": place.step, "seconds": place.seconds, "learns": trainer.trainable(), "callbacks": {}}
     tensors |= {f"sums.{name}": value for name, value in place.sums.items()}
     tensors |= {f"random.{name}": value for name, value in place.random.items()}
     if place.chosen is not None:
         tensors["chosen"] = place.chosen
-    rows = [{name: value for name, value in row.items() if name != "batches"} for row in trainer.history]
-    numbers: dict[str, Any] = {
-        "seed": trainer.seed,
-        "history": rows[:-1] if place.step else rows,  # the row of an epoch under way is made anew
-        "step": place.step,
-        "seconds": place.seconds,
-        "learns": trainer.trainable(),
-    }
-    states = {f"optimizer.{i}": trainer.optimizer_.state.get(p, {}) for i, p in enumerate(moved_by(trainer.optimizer_))}
-    states |= {
-        f"callbacks.{name}": callback.state_dict()
-        for name, callback in trainer.callbacks_
-        if hasattr(callback, "state_dict")
-    }
-    numbers["states"] = {}
-    for owner, state in states.items():
-        tensors |= {f"{owner}.{name}": value for name, value in state.items() if isinstance(value, Tensor)}
-        numbers["states"][owner] = {name: value for name, value in state.items() if not isinstance(value, Tensor)}
-    return numbers, tensors
+    for name, callback in trainer.callbacks_:
+        if hasattr(callback, "state_dict"):
+            state = callback.state_dict()
+            tensors |= {f"callbacks.{name}.{key}": value for key, value in state.items() if isinstance(value, Tensor)}
+            values["callbacks"][name] = {key: value for key, value in state.items() if not isinstance(value, Tensor)}
+    return values, tensors
 
 
-def unpack(trainer: Trainer, numbers: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Bring a trainer to where another one was.
+def unpack(trainer: Trainer, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Give a trainer the state that `pack` returned.
 
     Parameters
     ----------
     trainer : Trainer
-        One that has been initialised with the same parameters, and has not trained.
-    numbers, tensors : mapping of str to object
-        As `pack` has collected them.
+        A trainer that was initialized with the same parameters and has not trained.
+    values, tensors : mapping of str to object
+        The state.
     """
-
-    def under(prefix: str) -> dict[str, Tensor]:
-        return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-    trainer.module_.load_state_dict(under("net."))
-    trainer.seed = numbers["seed"]
-    for row in numbers["history"]:
-        trainer.history.new_epoch()
-        for name, value in row.items():
-            trainer.history.record(name, value)
-    states = {owner: {**state, **under(f"{owner}.")} for owner, state in numbers["states"].items()}
-    own = trainer.optimizer_.state_dict()
-    for i, parameter in enumerate(moved_by(trainer.optimizer_)):
-        own["state"][i] = {
-            name: laid_out_as(parameter, value) if isinstance(value, Tensor) else value
-            for name, value in states[f"optimizer.{i}"].items()
-        }
-    trainer.optimizer_.load_state_dict(own)  # it knows which of them lie beside the parameters
-    device = trainer.device
+    load_training_state(trainer, values, tensors)
     trainer.place = Place(
-        step=numbers["step"],
-        seconds=numbers["seconds"],
-        sums={name: value.to(device) for name, value in under("sums.").items()},
+        step=values["step"],
+        seconds=values["seconds"],
+        sums={name: value.to(trainer.device) for name, value in part(tensors, "sums.").items()},
         chosen=tensors.get("chosen"),
-        random=under("random."),
-        learns=numbers["learns"],
+        random=part(tensors, "random."),
+        learns=values["learns"],
         callbacks={
-            owner.removeprefix("callbacks."): state for owner, state in states.items() if owner.startswith("callbacks.")
+            name: {**state, **part(tensors, f"callbacks.{name}.")} for name, state in values["callbacks"].items()
         },
     )
 
