@@ -47,6 +47,7 @@ class ClassifierHooks(Hooks):
     n_classes: int
     compute_losses: Callable[[Objective, Batch], dict[str, Tensor]]
     teacher: nn.Module | None = None
+    read: Callable[[Any], Images] | None = None  # for `KNNMonitor`
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:
         """Put a head of zeros on the net, and the teacher where there is one."""
@@ -290,6 +291,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
     def _train(self, encoder: Encoder, images: Images, target: Tensor | None, hooks: ClassifierHooks) -> Self:
         """Train a copy of an encoder, with a head."""
         self._read, self.n_features_in_ = encoder.read, math.prod(images.shape)
+        hooks.read = encoder.read
         device = resolve_device(self.device)
         init_process_group(device)
         seed = draw_seed(self.random_state)
