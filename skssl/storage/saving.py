@@ -23,7 +23,7 @@ from skssl.storage.files import first_line, read, write
 from skssl.storage.registry import registered
 from skssl.storage.version import __version__
 from skssl.training.devices import available
-from skssl.training.optim import laid_out_as, moved_by
+from skssl.training.optim import laid_out_as, optimizer_parameters
 
 LARGEST_PARAMETERS = 2**16  # characters; arrays do not count
 OUTPUTS = None, "default", "pandas", "polars"  # what set_output takes
@@ -71,7 +71,7 @@ def save(estimator: SSLTransformer, path: str | os.PathLike[str]) -> None:
         f"parameter.{i}": torch.tensor(array) if isinstance(array, np.ndarray) else array
         for i, array in enumerate(arrays)
     }
-    for i, parameter in enumerate(moved_by(optimizer)):
+    for i, parameter in enumerate(optimizer_parameters(optimizer)):
         for key, value in optimizer.state.get(parameter, {}).items():
             if not isinstance(value, Tensor):
                 raise TypeError(
@@ -347,7 +347,7 @@ def _restore(optimizer: Optimizer, found: Mapping[str, Tensor], rates: list[floa
         number, _, key = name.partition(".")
         states.setdefault(number, {})[key] = value
     likes: dict[Any, Mapping[str, Tensor]] = {}
-    for i, parameter in enumerate(moved_by(optimizer)):
+    for i, parameter in enumerate(optimizer_parameters(optimizer)):
         state = states.pop(str(i), None)
         if state is not None:
             kind = parameter.shape, parameter.dtype

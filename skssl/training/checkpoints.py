@@ -25,8 +25,9 @@ from skssl.images import Images
 from skssl.nn.distributed import is_main_process, n_processes
 from skssl.storage.files import read, write
 from skssl.training.digests import digest_training
-from skssl.training.optim import laid_out_as, moved_by
-from skssl.training.trainer import Place, Trainer
+from skssl.training.optim import laid_out_as, optimizer_parameters
+from skssl.training.resume import ResumeState, random_states
+from skssl.training.trainer import Trainer
 
 STATE, LOCK = "training.safetensors", "lock"  # what lies in the folder
 
@@ -116,13 +117,18 @@ class Checkpoint:
         if self.stop is not None and kind is None:  # it came after the last step
             signal.raise_signal(self.stop)
 
-    def restore(self, trainer: Trainer) -> None:
+    def restore(self, trainer: Trainer) -> ResumeState | None:
         """Bring a new trainer to where the folder's training was saved; leave it new if there is none.
 
         Parameters
         ----------
         trainer : Trainer
             One that has been initialised with the same parameters.
+
+        Returns
+        -------
+        ResumeState or None
+            The state within an epoch, for `Trainer.run`. None if the folder holds no training.
 
         Raises
         ------
@@ -131,7 +137,7 @@ class Checkpoint:
         """
         file = self.folder / STATE
         if not file.exists():
-            return
+            return None
         numbers, tensors = read(file)
         if not {"known", "training"} <= numbers.keys():
             raise ValueError(f"{str(file)!r} holds no training's state: take another folder, or delete this one.")
@@ -142,23 +148,23 @@ class Checkpoint:
                 f"checkpoint={str(self.folder)!r} holds a training that differs in: {', '.join(other)}. Go on with the "
                 "same, take another folder, or delete this one."
             )
-        unpack(trainer, numbers["training"], tensors)
-        place, epochs = trainer.place, len(trainer.history)
+        state, epochs = unpack(trainer, numbers["training"], tensors), len(trainer.history)
         if is_main_process():
             tqdm.write(
                 f"{type(trainer.module_.method).__name__}: going on from {str(self.folder)!r}, after {epochs} epoch(s)"
-                + (f" and {place.step} step(s)." if place is not None and place.step else "."),
+                + (f" and {state.step} step(s)." if state.step else "."),
                 file=sys.stderr,
             )
+        return state
 
-    def after_step(self, trainer: Trainer, place: Place, draws: torch.Generator) -> None:
+    def after_step(self, trainer: Trainer, state: ResumeState, draws: torch.Generator) -> None:
         """Save in the middle of an epoch, if it is time.
 
         Parameters
         ----------
         trainer : Trainer
             What trains.
-        place : Place
+        state : ResumeState
             How far the epoch is.
         draws : torch.Generator
             The augmentation's.
@@ -166,8 +172,8 @@ class Checkpoint:
         if n_processes() > 1:
             self._end()
         elif self.stop is not None or time.monotonic() - self._saved >= self.seconds:
-            place.random = trainer.random_states(draws)
-            self._save(trainer, place)
+            state.random = random_states(draws)
+            self._save(trainer, state)
 
     def after_epoch(self, trainer: Trainer) -> None:
         """Save between two epochs, if it is time.
@@ -180,13 +186,13 @@ class Checkpoint:
         done = len(trainer.history)
         due = done % self.epochs == 0 if self.epochs else time.monotonic() - self._saved >= self.seconds
         if due or self.stop is not None or done == trainer.max_epochs:
-            self._save(trainer, Place())
+            self._save(trainer, ResumeState())
 
-    def _save(self, trainer: Trainer, place: Place) -> None:
+    def _save(self, trainer: Trainer, state: ResumeState) -> None:
         """Save, and end the training if that was asked for. What cannot be saved is no reason to stop."""
         try:
             if is_main_process():
-                numbers, tensors = pack(trainer, place)
+                numbers, tensors = pack(trainer, state)
                 write(self.folder / STATE, {"known": self.known, "training": numbers}, tensors)
         except (OSError, TypeError, ValueError) as error:
             warnings.warn(
@@ -235,56 +241,59 @@ def train(estimator: Any, trainer: Trainer, images: Images, target: Tensor | Non
         return
     known = digest_training(estimator, images, target, **more)
     with Checkpoint(estimator.checkpoint, estimator.checkpoint_every, known) as checkpoint:
-        checkpoint.restore(trainer)
+        resume = checkpoint.restore(trainer)
         if left := estimator.epochs - len(trainer.history):
-            trainer.run(images, target, left, checkpoint)
+            trainer.run(images, target, left, checkpoint, resume)
 
 
-def pack(trainer: Trainer, place: Place) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def pack(trainer: Trainer, state: ResumeState) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Collect all that a training's future depends on.
 
     Parameters
     ----------
     trainer : Trainer
         What trains.
-    place : Place
+    state : ResumeState
         How far the epoch is.
 
     Returns
     -------
     numbers : dict of str to object
-        Plain values: the history, and the place's.
+        Plain values: the history, and the state's.
     tensors : dict of str to Tensor
-        The net's parameters and buffers ("net."), the optimiser's state ("optimizer."), the place's and callbacks'.
+        The net's parameters and buffers ("net."), the optimiser's state ("optimizer."), the state's and callbacks'.
     """
     net = trainer.module_
     tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
-    tensors |= {f"sums.{name}": value for name, value in place.sums.items()}
-    tensors |= {f"random.{name}": value for name, value in place.random.items()}
-    if place.chosen is not None:
-        tensors["chosen"] = place.chosen
+    tensors |= {f"sums.{name}": value for name, value in state.sums.items()}
+    tensors |= {f"random.{name}": value for name, value in state.random.items()}
+    if state.chosen is not None:
+        tensors["chosen"] = state.chosen
     rows = [{name: value for name, value in row.items() if name != "batches"} for row in trainer.history]
     numbers: dict[str, Any] = {
         "seed": trainer.seed,
-        "history": rows[:-1] if place.step else rows,  # the row of an epoch under way is made anew
-        "step": place.step,
-        "seconds": place.seconds,
-        "learns": trainer.trainable(),
+        "history": rows[:-1] if state.step else rows,  # the row of an epoch under way is made anew
+        "step": state.step,
+        "seconds": state.seconds,
+        "trainable": [name for name, parameter in net.named_parameters() if parameter.requires_grad],
     }
-    states = {f"optimizer.{i}": trainer.optimizer_.state.get(p, {}) for i, p in enumerate(moved_by(trainer.optimizer_))}
+    states = {
+        f"optimizer.{i}": trainer.optimizer_.state.get(p, {})
+        for i, p in enumerate(optimizer_parameters(trainer.optimizer_))
+    }
     states |= {
         f"callbacks.{name}": callback.state_dict()
         for name, callback in trainer.callbacks_
         if hasattr(callback, "state_dict")
     }
     numbers["states"] = {}
-    for owner, state in states.items():
-        tensors |= {f"{owner}.{name}": value for name, value in state.items() if isinstance(value, Tensor)}
-        numbers["states"][owner] = {name: value for name, value in state.items() if not isinstance(value, Tensor)}
+    for owner, values in states.items():
+        tensors |= {f"{owner}.{name}": value for name, value in values.items() if isinstance(value, Tensor)}
+        numbers["states"][owner] = {name: value for name, value in values.items() if not isinstance(value, Tensor)}
     return numbers, tensors
 
 
-def unpack(trainer: Trainer, numbers: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+def unpack(trainer: Trainer, numbers: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> ResumeState:
     """Bring a trainer to where another one was.
 
     Parameters
@@ -293,6 +302,11 @@ def unpack(trainer: Trainer, numbers: Mapping[str, Any], tensors: Mapping[str, T
         One that has been initialised with the same parameters, and has not trained.
     numbers, tensors : mapping of str to object
         As `pack` has collected them.
+
+    Returns
+    -------
+    ResumeState
+        The state within an epoch, for `Trainer.run`.
     """
 
     def under(prefix: str) -> dict[str, Tensor]:
@@ -306,20 +320,19 @@ def unpack(trainer: Trainer, numbers: Mapping[str, Any], tensors: Mapping[str, T
             trainer.history.record(name, value)
     states = {owner: {**state, **under(f"{owner}.")} for owner, state in numbers["states"].items()}
     own = trainer.optimizer_.state_dict()
-    for i, parameter in enumerate(moved_by(trainer.optimizer_)):
+    for i, parameter in enumerate(optimizer_parameters(trainer.optimizer_)):
         own["state"][i] = {
             name: laid_out_as(parameter, value) if isinstance(value, Tensor) else value
             for name, value in states[f"optimizer.{i}"].items()
         }
     trainer.optimizer_.load_state_dict(own)  # it knows which of them lie beside the parameters
-    device = trainer.device
-    trainer.place = Place(
+    return ResumeState(
         step=numbers["step"],
         seconds=numbers["seconds"],
-        sums={name: value.to(device) for name, value in under("sums.").items()},
+        sums=under("sums."),
         chosen=tensors.get("chosen"),
         random=under("random."),
-        learns=numbers["learns"],
+        trainable=numbers["trainable"],
         callbacks={
             owner.removeprefix("callbacks."): state for owner, state in states.items() if owner.startswith("callbacks.")
         },
