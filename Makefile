@@ -5,7 +5,7 @@ VERSIONS ?= requirements/tested.txt
 RUN := $(VENV)/bin/python
 PIP := PYTHONWARNINGS=ignore $(RUN) -m pip install --quiet --disable-pip-version-check --constraint $(VERSIONS)
 
-.PHONY: demo test test-oldest test-newest install lint lock bench docs clean
+.PHONY: demo test test-oldest test-newest install lint coverage lock bench docs clean
 
 demo: install  ## the main job: images in, a scikit-learn pipeline and a table out
 	$(RUN) examples/quickstart.py
@@ -27,6 +27,9 @@ lint: install
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
+coverage: install  ## which lines the tests run: a table by file, and pages in .coverage-html
+	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --dist worksteal --cov --cov-report term --cov-report html
+
 lock: install  ## renew the versions that the other commands install
 	$(RUN) requirements/make.py tested > requirements/tested.new
 	mv requirements/tested.new requirements/tested.txt
@@ -47,4 +50,4 @@ $(VENV)/installed-%: pyproject.toml $(VERSIONS)
 	touch $@
 
 clean:
-	rm -rf .venv .venv-oldest .venv-newest docs/_build docs/auto_examples docs/generated .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-oldest .venv-newest docs/_build docs/auto_examples docs/generated .pytest_cache .mypy_cache .ruff_cache .coverage*

@@ -15,7 +15,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 import skssl
 from skssl.datasets import make_shapes
-from skssl.images.base import MemoryImages
+from skssl.images.arrays import MemoryImages
 from skssl.training import loader, objective
 
 INK, FAINT, FILL = "#333333", "#9aa5b1", "#eef3f8"

@@ -194,7 +194,7 @@ def check_images(X: np.ndarray, holder: str, image_shape: Any, reset: bool, mapp
             given = HOLDERS[holder](X)
         except Exception:  # numpy, pandas or torch hold no such thing
             return
-        kept, memory_maps.KEPT = memory_maps.KEPT, 0
+        kept, memory_maps.MAX_RESIDENT = memory_maps.MAX_RESIDENT, 0
         try:
             images = as_images(given, image_shape, reset=reset, on_bad_image="skip" if skip else "raise")
             read = images.read(torch.arange(len(images)))
@@ -202,7 +202,7 @@ def check_images(X: np.ndarray, holder: str, image_shape: Any, reset: bool, mapp
             check_refusal(error, CULPRIT)
             return
         finally:
-            memory_maps.KEPT = kept
+            memory_maps.MAX_RESIDENT = kept
         assert read.shape == (len(images), *images.shape)
         assert read.dtype == (torch.uint8 if images.scale is None else torch.float32)
         assert read.isfinite().all()
@@ -302,7 +302,7 @@ def check_pictures(files: list[Any], holder: str, image_shape: Any, skip: bool, 
             }[holder]()
         except Exception:  # Pillow opens no such thing
             return
-        in_memory, image_files.IN_MEMORY = image_files.IN_MEMORY, 0 if packed else 2**30
+        in_memory, image_files.MAX_IN_MEMORY = image_files.MAX_IN_MEMORY, 0 if packed else 2**30
         try:
             images = as_images(given, image_shape, reset=False, on_bad_image="skip" if skip else "raise")
             read = images.read(torch.arange(len(images)))
@@ -313,7 +313,7 @@ def check_pictures(files: list[Any], holder: str, image_shape: Any, skip: bool, 
             assert not whole, f"it is whole: {error!r}"  # noqa: PT017 - no test expects it
             return
         finally:
-            image_files.IN_MEMORY = in_memory
+            image_files.MAX_IN_MEMORY = in_memory
         assert read.dtype == torch.uint8
         assert read.shape == (len(images), *images.shape)
         assert images.shape[0] in (1, 3, 4)

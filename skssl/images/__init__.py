@@ -1,4 +1,4 @@
-"""Whatever the user calls images, read as `Images`."""
+"""Anything that users call images, read as `Images`; class labels."""
 
 from skssl.images.base import Images
 from skssl.images.reading import as_images, subset

@@ -1,296 +1,259 @@
-"""Pictures, which are files and PIL images, as arrays."""
+"""Image files and PIL images, decoded by Pillow into uint8 arrays."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from functools import partial
-from pathlib import Path
+from contextlib import contextmanager
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from skssl.images.memory_maps import cache_folder, mapping_of, no_room
+from skssl.images.base import Size, is_pil_image
+from skssl.images.disk_cache import cached_images
+from skssl.images.memory_maps import MAX_IN_MEMORY, mapped_file_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Size = tuple[int, int]
-
-IN_MEMORY = 2**30  # bytes that decoded files may take there
-WAITING = 2**14  # pictures that wait for a thread
+_MAX_THREADS = 16
+_BLOCK = 32  # images that a thread takes at a time
+_QUEUED = 2**14  # images that wait for a thread
+_PROGRESS_DELAY = 10.0  # seconds before a progress bar appears
+_ORIENTATION = 0x0112  # EXIF's tag, 1 to 8; from 5 on, height and width are swapped
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's mode for a number of channels
 _GRAY_MODES = ("1", "L", "LA", "La", "F", "I", "I;16", "I;16L", "I;16B", "I;16N")
 _loading = Lock()
 
 
-def is_pil_image(value: Any) -> bool:
-    """Tell a PIL image, without importing Pillow.
-
-    Parameters
-    ----------
-    value : object
-        What may be one.
-
-    Returns
-    -------
-    bool
-        Whether it is.
-    """
-    return hasattr(value, "getbands") and hasattr(value, "convert")
-
-
-def channels_of(modes: Collection[str]) -> int:
-    """Choose the channels for pictures of some modes.
+def channels_for(modes: Collection[str]) -> int:
+    """Return the number of channels for images of the given modes.
 
     Parameters
     ----------
     modes : collection of str
-        Pillow's names.
+        Pillow's modes.
 
     Returns
     -------
     int
-        3, or 1 if all are grey.
+        1 if all are grey, otherwise 3.
     """
     return 1 if all(mode in _GRAY_MODES for mode in modes) else 3
 
 
 def decode_images(
-    pictures: Sequence[Any],
+    images: Sequence[Any],
     name: Callable[[int], str],
     channels: int | None = None,
     size: Size | None = None,
-    skipped: dict[int, str] | None = None,
+    bad: dict[int, str] | None = None,
 ) -> np.ndarray:
-    """Decode files, file objects or PIL images in a few threads into one array.
+    """Decode image files, file objects or PIL images in threads into one array.
 
-    Files whose pixels would take more than a gigabyte are decoded once into a file that is mapped into memory, so that
-    they may be more than the memory holds. It lies in the folder ``packed`` of the one that the environment variable
-    ``SKSSL_CACHE`` names, by default ``~/.cache/skssl``, until you delete it. It is found again by the files' paths,
-    sizes and times.
+    Files that take more than a gigabyte when decoded are decoded once into the cache on disk and mapped into memory,
+    so they may exceed the memory. They stay in the folder ``packed`` of the cache until you delete it, see
+    `disk_cache`.
 
     Parameters
     ----------
-    pictures : sequence of str, path, file object or PIL image
-        What to decode.
+    images : sequence of str, path, file object or PIL image
+        The images.
     name : callable
-        From a picture's number to how to call it in a message.
+        Returns the name of an image in messages from its index.
     channels : int, default=None
-        1 (grey), 3 (RGB) or 4 (RGBA); by default 3, or 1 if all are grey.
+        1 (grey), 3 (RGB) or 4 (RGBA). None takes 1 if all images are grey, otherwise 3.
     size : (int, int), default=None
-        Height and width to bring all to; by default the size of all.
-    skipped : dict of int to str, default=None
-        Where the pictures that cannot be read are entered by their numbers, with what is wrong. What stands in their
-        place in the array means nothing. By default they are refused.
+        Height and width to resize to. None takes the images' own, which must be the same for all.
+    bad : dict of int to str, default=None
+        Receives the index of each image that cannot be read, and the reason; the array is arbitrary there. If None,
+        such an image is an error.
 
     Returns
     -------
     ndarray of uint8, shape (n, h, w, channels)
-        The images; a `numpy.memmap` that cannot be written to where they are kept on disk.
+        The images; a read-only `numpy.memmap` if they are in the cache.
 
     Raises
     ------
     OSError
         If the disk has no room for them.
     ValueError
-        If one cannot be read, or none, or if one has another size than the first although no `size` is given.
+        If an image cannot be read and `bad` is None, if no image can be read, or if sizes differ without `size`.
     """
-
-    def unless_skipped(work: Callable[..., Any], i: int, *args: Any) -> Any:
-        try:
-            return work(pictures[i], name(i), *args)
-        except ValueError as error:
-            if skipped is None:
-                raise
-            skipped[i] = str(error)
-
-    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
+        decoder = _Decoder(images, name, bad, pool)
         if channels is None or size is None:
-            modes, first = set(), None
-            for i, found in enumerate(_in_threads(pool, partial(unless_skipped, inspect_image), len(pictures))):
-                if found is not None:
-                    modes.add(found[0])
-                    first = first or found[1]
-                    if size is None and found[1] != first:
-                        raise ValueError(
-                            f"{name(i)} has the height and width {found[1]}, but the first picture has {first}: "
-                            "without image_shape=(h, w) all must have the same."
-                        )
-            _refuse_if_none(pictures, skipped)
-            channels, size = channels or channels_of(modes), size or first
-        shape = (len(pictures), *size, channels)  # type: ignore[misc]
+            channels, size = decoder.common_format(channels, size)
 
-        def decode(into: np.ndarray, delay: float) -> None:
-            mapping = mapping_of(into)
+        def fill(array: np.ndarray) -> None:
+            decoder.fill(array, channels, size)
 
-            def fill(i: int) -> None:
-                if not skipped or i not in skipped:
-                    pixels = unless_skipped(decode_image, i, channels, size)
-                    into[i] = 0 if pixels is None else pixels
-
-            with tqdm(total=len(pictures), desc="Decoding", unit=" images", unit_scale=True, delay=delay) as bar:
-                for i, _ in enumerate(_in_threads(pool, fill, len(pictures))):
-                    if i % 32 == 31:
-                        bar.update(32)
-                        if mapping is not None:
-                            mapping.touched(32 * into[0].nbytes)
-                bar.update(len(pictures) % 32)
-            _refuse_if_none(pictures, skipped)
-
-        if math.prod(shape) > IN_MEMORY and all(isinstance(picture, (str, os.PathLike)) for picture in pictures):
-            return _packed(pictures, shape, decode, skipped)
+        shape = (len(images), *size, channels)
+        if math.prod(shape) > MAX_IN_MEMORY and all(isinstance(image, (str, os.PathLike)) for image in images):
+            return cached_images(images, shape, fill, bad)
         data = np.empty(shape, np.uint8)
-        decode(data, 10.0)
+        fill(data)
     return data
 
 
-def _in_threads(pool: ThreadPoolExecutor, work: Callable[[int], Any], n: int) -> Iterator[Any]:
-    """Call a function with 0, 1, ... in threads; what waits takes no more memory for a million than for a thousand."""
+class _Decoder:
+    """Decodes images in threads, and records those that cannot be read; see `decode_images`."""
 
-    def some(numbers: range) -> list[Any]:
-        return [work(i) for i in numbers]
+    def __init__(
+        self, images: Sequence[Any], name: Callable[[int], str], bad: dict[int, str] | None, pool: ThreadPoolExecutor
+    ) -> None:
+        self.images, self.name, self.bad, self.pool = images, name, bad, pool
 
-    for block in range(0, n, WAITING):
-        last = min(block + WAITING, n)
-        for found in pool.map(some, [range(i, min(i + 32, last)) for i in range(block, last, 32)]):
-            yield from found
+    def common_format(self, channels: int | None, size: Size | None) -> tuple[int, Size]:
+        """Return the channels and the size of all images, where they are not given."""
+        modes, first = set(), None
+        for i, found in enumerate(self._map(lambda i: self._attempt(inspect_image, i))):
+            if found is not None:
+                modes.add(found[0])
+                first = first or found[1]
+                if size is None and found[1] != first:
+                    raise ValueError(
+                        f"{self.name(i)} has the height and width {found[1]}, but the first image has {first}. Give "
+                        "image_shape=(h, w) to resize all images."
+                    )
+        self._check_any_good()
+        return channels or channels_for(modes), size or first  # type: ignore[return-value]
+
+    def fill(self, array: np.ndarray, channels: int, size: Size) -> None:
+        """Decode all images into an array (n, h, w, channels)."""
+        file = mapped_file_of(array)
+
+        def decode(i: int) -> None:
+            if not self.bad or i not in self.bad:
+                pixels = self._attempt(decode_image, i, channels, size)
+                array[i] = 0 if pixels is None else pixels
+
+        delay = _PROGRESS_DELAY if file is None else 0.0
+        with tqdm(total=len(array), desc="Decoding", unit=" images", unit_scale=True, delay=delay) as bar:
+            for n, _ in enumerate(self._map(decode), start=1):
+                if n % _BLOCK == 0:
+                    bar.update(_BLOCK)
+                    if file is not None:
+                        file.count_read(_BLOCK * array[0].nbytes)
+            bar.update(len(array) % _BLOCK)
+        self._check_any_good()
+
+    def _attempt(self, work: Callable[..., Any], i: int, *args: Any) -> Any:
+        """Call a function with an image; return None if it is bad and bad images are recorded."""
+        try:
+            return work(self.images[i], self.name(i), *args)
+        except ValueError as error:
+            if self.bad is None:
+                raise
+            self.bad[i] = str(error)
+
+    def _map(self, work: Callable[[int], Any]) -> Iterator[Any]:
+        """Call a function with 0, 1, ... in threads; the queue is short, whatever the number of images."""
+
+        def work_on(block: range) -> list[Any]:
+            return [work(i) for i in block]
+
+        for start in range(0, len(self.images), _QUEUED):
+            stop = min(start + _QUEUED, len(self.images))
+            blocks = [range(i, min(i + _BLOCK, stop)) for i in range(start, stop, _BLOCK)]
+            for found in self.pool.map(work_on, blocks):
+                yield from found
+
+    def _check_any_good(self) -> None:
+        """Raise an error if no image can be read."""
+        if self.bad and len(self.bad) == len(self.images):
+            raise ValueError(f"None of the {len(self.images)} images in X can be read. The first error: {self.bad[0]}")
 
 
-def _refuse_if_none(pictures: Sequence[Any], skipped: dict[int, str] | None) -> None:
-    """Refuse pictures of which none can be read."""
-    if skipped and len(skipped) == len(pictures):
-        raise ValueError(f"None of the {len(pictures)} images in X can be read, the first since: {skipped[0]}")
-
-
-def _packed(
-    paths: Sequence[Any],
-    shape: tuple[int, ...],
-    decode: Callable[[np.ndarray, float], None],
-    skipped: dict[int, str] | None,
-) -> np.ndarray:
-    """Map the decoded files that lie in the cache into memory; put them there first if they do not."""
-    known = hashlib.sha256(repr(shape).encode())
-    for path in paths:
-        known.update(os.fsencode(os.path.abspath(path)))
-        with suppress(OSError, ValueError):  # who decodes it names what is missing
-            status = os.stat(path)
-            known.update(f"\0{status.st_size} {status.st_mtime_ns}\0".encode())
-    folder = cache_folder() / "packed"
-    file = folder / f"{known.hexdigest()[:32]}.npy"
-    lacking = file.with_suffix(".json")  # what could not be read, by number
-    if not file.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        needed = math.prod(shape)
-        if needed > shutil.disk_usage(folder).free:
-            raise no_room(needed, folder)
-        with tempfile.TemporaryDirectory(dir=folder) as unfinished:
-            part = Path(unfinished) / file.name
-            decode(np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape), 0.0)
-            if skipped:
-                note = part.with_suffix(".json")
-                note.write_text(json.dumps(skipped))
-                note.replace(lacking)
-            part.replace(file)  # whole, or not there
-    if lacking.exists():
-        found = {int(i): what for i, what in json.loads(lacking.read_text()).items()}
-        if skipped is None:
-            raise ValueError(found[min(found)])
-        skipped.update(found)
-    return np.load(file, mmap_mode="r")
-
-
-def inspect_image(picture: Any, name: str) -> tuple[str, Size]:
-    """Return the mode and, when upright, the height and width of a picture, without decoding it.
+def inspect_image(image: Any, name: str) -> tuple[str, Size]:
+    """Return the mode and the upright size of an image without decoding it.
 
     Parameters
     ----------
-    picture : str, path, file object or PIL image
-        What to look at.
+    image : str, path, file object or PIL image
+        The image.
     name : str
-        How to call it in a message.
+        Its name in messages.
 
     Returns
     -------
     mode : str
-        Pillow's name of the kind of pixels.
+        Pillow's mode.
     size : (int, int)
         Height and width.
 
     Raises
     ------
     ValueError
-        If it cannot be read.
+        If the image cannot be read.
     """
-    with _opened(picture, name) as image:
-        on_its_side = image.getexif().get(0x0112, 1) >= 5
-        return image.mode, (image.width, image.height) if on_its_side else (image.height, image.width)
+    with _open(image, name) as pil:
+        is_on_its_side = pil.getexif().get(_ORIENTATION, 1) >= 5
+        return pil.mode, (pil.width, pil.height) if is_on_its_side else (pil.height, pil.width)
 
 
-def decode_image(item: Any, name: str, channels: int, size: Size | None = None) -> np.ndarray:
-    """Decode one picture, upright.
+def decode_image(image: Any, name: str, channels: int, size: Size | None = None) -> np.ndarray:
+    """Decode an image upright, in 8 bits and without transparency unless `channels` is 4.
 
     Parameters
     ----------
-    item : str, path, file object or PIL image
-        What to decode.
+    image : str, path, file object or PIL image
+        The image.
     name : str
-        How to call it in a message.
+        Its name in messages.
     channels : int
         1 (grey), 3 (RGB) or 4 (RGBA).
     size : (int, int), default=None
-        Height and width to bring it to, by resizing the shorter side and cropping the centre; by default its own.
+        Height and width. The shorter side is resized to it, and the centre is cropped. None keeps the image's own.
 
     Returns
     -------
     ndarray of uint8, shape (h, w, channels)
-        The picture.
+        The image.
 
     Raises
     ------
     ValueError
-        If it cannot be read.
+        If the image cannot be read, or cannot have so many channels.
     """
     from PIL import Image, ImageOps
 
     if channels not in _MODES:
-        raise ValueError(f"image_shape has {channels} channels, but pictures can be read with 1, 3 or 4.")
-    with _opened(item, name) as image:
-        if size is not None and not is_pil_image(item):
-            image.draft(None, (2 * max(size), 2 * max(size)))  # JPEG: decode no more than is needed
-        image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I"):  # 16 bits
-            levels = (np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8)
-            image = Image.fromarray(levels)
-        if "transparency" in image.info and image.mode == "P":
-            image = image.convert("RGBA")
-        image = image.convert(_MODES[channels])
+        raise ValueError(
+            f"{name} was to be decoded to {channels} channels, but 1, 3 or 4 are supported. Check image_shape and the "
+            "channels of the training images."
+        )
+    with _open(image, name) as pil:
+        if size is not None and not is_pil_image(image):
+            pil.draft(None, (2 * max(size), 2 * max(size)))  # a JPEG is decoded at the lowest sufficient resolution
+        pil = ImageOps.exif_transpose(pil)
+        if pil.mode.startswith("I"):  # 16 bits
+            pil = Image.fromarray((np.asarray(pil).clip(0, 65535) / 257).round().astype(np.uint8))
+        if "transparency" in pil.info and pil.mode == "P":
+            pil = pil.convert("RGBA")
+        pil = pil.convert(_MODES[channels])
         if size is not None:
-            image = ImageOps.fit(image, (size[1], size[0]), Image.Resampling.BICUBIC)
-        return np.atleast_3d(np.array(image))
+            pil = ImageOps.fit(pil, (size[1], size[0]), Image.Resampling.BICUBIC)
+        return np.atleast_3d(np.array(pil))
 
 
 @contextmanager
-def _opened(picture: Any, name: str) -> Iterator[Image]:
-    """Open a picture; whatever is wrong with it is a ValueError that names it."""
+def _open(image: Any, name: str) -> Iterator[Image]:
+    """Open an image; turn any error into a ValueError that names it."""
     from PIL import Image
 
     try:
-        if is_pil_image(picture):
-            with _loading:  # the same image may stand in a sequence twice
-                picture.load()
-            yield picture
+        if is_pil_image(image):
+            with _loading:  # a sequence may contain the same image twice
+                image.load()
+            yield image
         else:
-            with Image.open(picture) as image:
-                yield image
+            with Image.open(image) as pil:
+                yield pil
     except Exception as error:
         raise ValueError(f"{name} cannot be read as an image: {error}") from error

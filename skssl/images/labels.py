@@ -1,8 +1,8 @@
-"""Labels as users have them, and the numbers of their classes."""
+"""Class labels as users have them, and as integers."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,20 +10,57 @@ from sklearn.utils import assert_all_finite
 from sklearn.utils.validation import column_or_1d
 from torch import Tensor
 
-if TYPE_CHECKING:
-    pass
-
 
 def as_labels(y: Any) -> np.ndarray:
-    """Read labels; in a list of strings -1 does not become one."""
-    listed = isinstance(y, list | tuple) and any(isinstance(label, str) for label in y)
-    y = column_or_1d(np.array(y, dtype=object) if listed else y, warn=True)
+    """Return labels as a 1-D array.
+
+    Parameters
+    ----------
+    y : array-like of shape (n,) or (n, 1)
+        Numbers or strings. In a list of strings, the number -1 remains a number.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        The labels.
+
+    Raises
+    ------
+    ValueError
+        If the shape differs, or a number is not finite.
+
+    Examples
+    --------
+    >>> as_labels(["cat", -1, "dog"])
+    array(['cat', -1, 'dog'], dtype=object)
+    """
+    is_text = isinstance(y, list | tuple) and any(isinstance(label, str) for label in y)
+    y = column_or_1d(np.array(y, dtype=object) if is_text else y, warn=True)
     assert_all_finite(y, input_name="y")
     return y
 
 
 def encode_labels(y: Any) -> tuple[np.ndarray, Tensor]:
-    """Find the classes in y, and each label's place among them; -1 stays -1: an unknown class."""
+    """Encode labels as integers from 0 to n_classes - 1.
+
+    Parameters
+    ----------
+    y : array-like of shape (n,) or (n, 1)
+        Numbers or strings; -1 is an unknown class.
+
+    Returns
+    -------
+    classes : ndarray of shape (n_classes,)
+        The sorted classes, without -1.
+    target : Tensor of int64, shape (n,)
+        Index of each label's class; -1 where it is unknown.
+
+    Examples
+    --------
+    >>> classes, target = encode_labels(["cat", -1, "dog", "cat"])
+    >>> classes.tolist(), target.tolist()
+    (['cat', 'dog'], [0, -1, 1, 0])
+    """
     y = as_labels(y)
     target = np.full(len(y), -1)
     known = np.asarray(y != -1)
@@ -32,11 +69,24 @@ def encode_labels(y: Any) -> tuple[np.ndarray, Tensor]:
 
 
 def check_known_labels(classifier: Any, labels: np.ndarray) -> None:
-    """Refuse labels that a fitted classifier cannot predict, as it has not seen them."""
+    """Check that a fitted classifier knows all classes in the labels.
+
+    Parameters
+    ----------
+    classifier : classifier
+        A fitted classifier, with ``classes_``.
+    labels : ndarray of shape (n,)
+        The labels.
+
+    Raises
+    ------
+    ValueError
+        If a class is not among ``classes_``, as its images cannot be scored.
+    """
     known = classifier.classes_.tolist()
     unseen = [label for label in dict.fromkeys(labels.tolist()) if label not in known]
     if unseen:
         raise ValueError(
-            f"y holds the class {unseen[0]!r}, but {type(classifier).__name__} was trained on {len(known)} others, "
-            f"from {known[0]!r} to {known[-1]!r}: a class that it cannot predict cannot be scored."
+            f"y contains the class {unseen[0]!r}, but {type(classifier).__name__} was fitted on {len(known)} classes, "
+            f"from {known[0]!r} to {known[-1]!r}, without it. Leave out images of unseen classes."
         )

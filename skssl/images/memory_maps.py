@@ -1,94 +1,109 @@
-"""Arrays in files that are mapped into memory: told from others, gone through in pieces, and kept out of the memory.
+"""Memory-mapped arrays, read in chunks so that little of the file stays in memory.
 
-Every page that is read from a mapped file stays resident until the system needs its room, so that a training would seem
-to take as much memory as there is. Here pages are given back as reading goes on; the file's own cache keeps them.
+Linux counts every page that was read from a mapped file as resident until memory runs short, so a training would seem
+to take as much memory as the file. Here pages are released as reading proceeds. The system's file cache keeps them.
 """
 
 from __future__ import annotations
 
-import errno
 import mmap
-import os
-import tempfile
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-KEPT = 2**26  # bytes of pages that may stay resident
-AROUND = 2**21  # bytes that a read of a page may bring in with it, on Linux
-PIECE = 2**22  # bytes that are gone through at a time
+MAX_IN_MEMORY = 2**30  # bytes; larger arrays stay in mapped files
+MAX_RESIDENT = 2**26  # bytes of a mapped file's pages that may stay resident
+FAULT_AROUND = 2**21  # bytes that Linux may map along with the page that is read
+CHUNK = 2**22  # bytes of a chunk
 
 
-class Mapping:
-    """The file mapping below an array.
+class MappedFile:
+    """A file mapping whose resident pages are limited.
 
     Parameters
     ----------
-    mapped : mmap.mmap
+    pages : mmap.mmap
         The mapping.
     private : bool
-        Whether pages hold changes that no file has, and must stay.
+        Whether the mapping is copy-on-write. Its pages are kept, as they may hold changes that no file has.
     """
 
-    def __init__(self, mapped: mmap.mmap, private: bool) -> None:
-        self._mapped, self._read = mapped, 0
-        self._drop = None if private or len(mapped) <= KEPT else getattr(mmap, "MADV_DONTNEED", None)
+    def __init__(self, pages: mmap.mmap, private: bool) -> None:
+        self._pages, self._bytes_read = pages, 0
+        self._advice = None if private or len(pages) <= MAX_RESIDENT else getattr(mmap, "MADV_DONTNEED", None)
 
-    def touched(self, n_bytes: int, n_places: int = 1) -> None:
-        """Count what was read; give the pages back when it is enough.
+    def count_read(self, n_bytes: int, n_places: int = 1) -> None:
+        """Count bytes that were read, and release the pages when there are too many.
 
         Parameters
         ----------
         n_bytes : int
-            Bytes.
+            Number of bytes.
         n_places : int, default=1
-            In how many places of the file.
+            Number of places in the file that they come from.
         """
-        self._read += n_bytes + n_places * AROUND
-        if self._read > KEPT // 2:
+        self._bytes_read += n_bytes + n_places * FAULT_AROUND
+        if self._bytes_read > MAX_RESIDENT // 2:
             self.release()
 
-    def at_a_time(self, n_bytes: int) -> int:
-        """Tell how many rows may be read before pages are given back.
+    def rows_per_read(self, row_bytes: int) -> int:
+        """Return the number of rows to read between two releases.
 
         Parameters
         ----------
-        n_bytes : int
+        row_bytes : int
             Bytes of a row.
 
         Returns
         -------
         int
-            At least one.
+            The number of rows, at least 1.
         """
-        return max(1, KEPT // 2 // (n_bytes + AROUND))
+        return max(1, MAX_RESIDENT // 2 // (row_bytes + FAULT_AROUND))
+
+    def chunks(self, data: Any) -> Iterator[Any]:
+        """Iterate over an array in this file by chunks of rows, and release the pages after each.
+
+        Parameters
+        ----------
+        data : ndarray or Tensor of shape (n, ...)
+            The array.
+
+        Yields
+        ------
+        ndarray or Tensor of shape (m, ...)
+            The next rows.
+        """
+        rows = max(1, CHUNK * len(data) // max(data.nbytes, 1))
+        for start in range(0, len(data), rows):
+            yield data[start : start + rows]
+            self.release()
 
     def release(self) -> None:
-        """Give all pages back, where the system knows how; the next read finds them in the file."""
-        self._read = 0
-        if self._drop is not None:
-            self._mapped.madvise(self._drop)
+        """Release all pages where the system supports it; the next read takes them from the file."""
+        self._bytes_read = 0
+        if self._advice is not None:
+            self._pages.madvise(self._advice)
 
 
-def mapping_of(array: Any) -> Mapping | None:
-    """Find the file mapping that an array is a view of.
+def mapped_file_of(array: Any) -> MappedFile | None:
+    """Return the mapped file that an array is a view of.
 
     Parameters
     ----------
     array : object
-        Anything.
+        An array, or any other object.
 
     Returns
     -------
-    Mapping or None
-        None if there is no such mapping.
+    MappedFile or None
+        None if `array` is no view of a mapped file.
 
     Examples
     --------
     >>> import numpy as np
-    >>> mapping_of(np.zeros(3)) is None
+    >>> mapped_file_of(np.zeros(3)) is None
     True
     """
     mode = None
@@ -99,95 +114,7 @@ def mapping_of(array: Any) -> Mapping | None:
         array = array.obj
     if not isinstance(array, mmap.mmap):
         return None
-    if mode is None:  # no numpy.memmap
+    if mode is None:  # an mmap that numpy.memmap did not make
         with memoryview(array) as view:
-            return Mapping(array, private=not view.readonly)
-    return Mapping(array, private=mode == "c")
-
-
-def pieces(data: Any, mapping: Mapping | None) -> Iterator[Any]:
-    """Go through an array some rows at a time, if it is mapped; their pages are given back.
-
-    Parameters
-    ----------
-    data : ndarray or Tensor of shape (n, ...)
-        The array.
-    mapping : Mapping or None
-        What `mapping_of` found.
-
-    Yields
-    ------
-    ndarray or Tensor of shape (m, ...)
-        The next rows: all, if there is no mapping.
-    """
-    rows = len(data) if mapping is None else PIECE * len(data) // max(data.nbytes, 1)
-    for start in range(0, len(data), max(rows, 1)):
-        yield data[start : start + max(rows, 1)]
-        if mapping is not None:
-            mapping.release()
-
-
-def in_file(parts: Iterable[np.ndarray]) -> np.ndarray:
-    """Write arrays to a file without a name, one after the other, and map it into memory.
-
-    Parameters
-    ----------
-    parts : iterable of ndarray of shape (m, ...)
-        Arrays of one type, and of one shape but for their first axis.
-
-    Returns
-    -------
-    ndarray of shape (n, ...)
-        All of them; a `numpy.memmap` that cannot be written to, whose file goes with it.
-
-    Raises
-    ------
-    OSError
-        If the disk has no room for them.
-    """
-    folder, n, part = cache_folder(), 0, np.empty(0)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder) as file:
-        for part in parts:
-            n += len(part)
-            try:
-                file.write(np.ascontiguousarray(part).data)
-                file.flush()
-            except OSError as error:
-                raise no_room(n * part[:1].nbytes, folder, error.errno) from error
-        return np.memmap(file, part.dtype, "r", shape=(n, *part.shape[1:])) if n else part
-
-
-def cache_folder() -> Path:
-    """Return the folder for what is kept on disk: `SKSSL_CACHE`, or ``~/.cache/skssl``.
-
-    Returns
-    -------
-    Path
-        The folder; it may have to be made.
-    """
-    return Path(os.environ.get("SKSSL_CACHE") or "~/.cache/skssl").expanduser()
-
-
-def no_room(n_bytes: int, folder: Path, code: int | None = None) -> OSError:
-    """Say that images do not go into the cache's folder, and what to do.
-
-    Parameters
-    ----------
-    n_bytes : int
-        What they take.
-    folder : Path
-        The folder.
-    code : int, default=None
-        The system's number of the error; by default that of a full disk.
-
-    Returns
-    -------
-    OSError
-        To be raised.
-    """
-    return OSError(
-        code or errno.ENOSPC,
-        f"The images in X take {n_bytes / 1e9:.1f} GB or more, for which {str(folder)!r} has no room: set the "
-        "environment variable SKSSL_CACHE to a folder with more.",
-    )
+            return MappedFile(array, private=not view.readonly)
+    return MappedFile(array, private=mode == "c")

@@ -1,9 +1,11 @@
-"""The base class of all estimators: shared parameters, checks, ``fit`` and ``transform``."""
+"""The base class of all methods: shared parameters, ``fit``, ``partial_fit``, ``transform``, ``save``, ``export``."""
 
 from __future__ import annotations
 
 import datetime
+import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -20,106 +22,113 @@ from skssl.augment.presets import MultiCrop, as_augmentations
 from skssl.backbones import build_backbone
 from skssl.errors import pick
 from skssl.images import Images, as_images
+from skssl.images.labels import encode_labels
+from skssl.methods.docstrings import inherit_parameters
+from skssl.methods.settings import Settings
 from skssl.nn.distributed import draw_seed, init_process_group
-from skssl.nn.precision import resolve_precision
+from skssl.nn.precision import SMALLEST_BFLOAT16, resolve_precision
 from skssl.pretext import as_tasks
+from skssl.storage.exporting import export
 from skssl.storage.registry import register
+from skssl.storage.saving import save
 from skssl.training.checkpoints import train
-from skssl.training.devices import resolve_device
-from skssl.training.encoding import encode
+from skssl.training.devices import available, resolve_device
+from skssl.training.encoding import Transform, encode
 from skssl.training.objective import Hooks, Objective
 from skssl.training.optim import OPTIMIZERS, SCHEDULES
 from skssl.training.seeding import seeded
+from skssl.training.state import check_optimizer_state, fill, load_training_state, training_state
 from skssl.training.trainer import Trainer
 
 if TYPE_CHECKING:
     import pandas as pd
-from skssl.images.labels import encode_labels
-from skssl.methods.docstrings import inherit_parameters
-from skssl.methods.settings import Settings
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, BaseEstimator):
-    """What all estimators share: images in, features out.
+    """A self-supervised method as a scikit-learn transformer from images to features; abstract.
 
     Parameters
     ----------
     backbone : str, torch.nn.Module or callable, default="resnet18"
-        The encoder: "resnet18", "resnet50", "alexnet", "alexnet_bn" or "convnet", a module (copied, its last classifier
-        dropped) or a callable that makes one. ResNets have CIFAR's 3x3 stem up to 64 pixels. "alexnet_bn" is RotNet's,
-        with BatchNorm and without dropout. "convnet" is a small one for CPUs, with 128 features.
+        The encoder: "resnet18", "resnet50", "alexnet", "alexnet_bn", "convnet", a module or a callable that returns
+        one. A module is copied and loses its final classifier. ResNets have a 3x3 stem for images up to 64 pixels, as
+        is usual for CIFAR. "alexnet_bn" is RotNet's AlexNet, with BatchNorm and without dropout. "convnet" is a small
+        network for CPUs with 128 features.
     image_shape : tuple of int, default=None
-        (h, w), (h, w, c) or (c, h, w): how to read the rows of a 2-D X, where one entry may be -1, and to what size
-        to bring image files. By default such rows are square grey images, and files must be of one size.
+        Shape of an image, (h, w), (h, w, c) or (c, h, w). The rows of a 2-D X are reshaped to it, and image files are
+        resized to it. One entry may be -1. By default, rows are square grey images, and files must have the same size.
     augment : str, Augmentation, sequence of Augmentation or MultiCrop, default=None
-        The name of one of `augment.preset`'s, such as "simclr", one augmentation for all views, one a view, or crops
-        of several sizes for a method that takes them. None is the method's own.
+        Augmentation of the views: the name of a preset of `augment.preset` such as "simclr", one augmentation for all
+        views, one for each view, or crops of several sizes for methods that support them. None is the method's default.
     epochs : int, default=100
-        How often `fit` goes through the images. 0 leaves the encoder untrained, which makes a baseline.
+        Number of passes over the images. 0 leaves the encoder untrained, which is a baseline.
     batch_size : int, default=256
-        Images a step, of all processes together. An epoch's last, shorter batch is left out, unless it is the only
-        one.
+        Images in a step, over all processes. The last batch of an epoch is dropped if it is smaller, unless it is the
+        only one.
     optimizer : {"sgd", "lars", "adamw"} or torch.optim.Optimizer subclass, default=None
-        None is the method's own.
+        The optimiser. None is the method's default.
     lr : float, default=None
-        Learning rate at its highest. It is used as it is; None is the method's own rate times batch_size / 256.
+        Peak learning rate, which is not scaled. None is the method's default times `batch_size` / 256.
     momentum : float, default=0.9
-        The optimiser's, where it has one.
+        Momentum of the optimiser, if it has one.
     weight_decay : float, default=None
-        None is the method's own.
+        Weight decay. None is the method's default.
     schedule : {"constant", "cosine", "epoch_cosine", "step"}, default=None
-        The learning rate's course. None is the method's own.
+        Learning rate schedule. None is the method's default.
     warmup_epochs : float, default=None
-        Epochs in which the rate rises from 0. None is the method's own share of the epochs.
+        Epochs in which the learning rate rises from 0. None is the method's default share of `epochs`.
     aux : str, task or list of these, default=None
         Auxiliary pretext tasks, such as "rotation" or `Rotation(angles=(0, 180))`.
     aux_weight : float or dict of str to float, default=None
-        The tasks' weight, or one for each by name: lambda of EffSSL's equation 1. None is the method's own: for SimCLR,
-        BYOL, SwAV and SimSiam what EffSSL found best for rotation on CIFAR-10.
+        Weight of the auxiliary losses, or one weight for each task by name: lambda in equation 1 of EffSSL. None is the
+        method's default. For SimCLR, BYOL, SwAV and SimSiam it is the best value for rotation on CIFAR-10 in EffSSL.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
-        What the networks train in, and `transform` computes in. "auto" is bfloat16 where the hardware computes in it
-        (on a CPU for images from 16 pixels on). Losses compute in float32; in a training on CUDA with "auto" their
-        products of matrices are TF32.
+        Precision of the networks in training and in `transform`. "auto" is bfloat16 if the hardware supports it, on a
+        CPU for images of at least 16 pixels. Losses are computed in float32. On CUDA, "auto" allows TF32 in their
+        matrix products.
     compile : {"auto"} or bool, default="auto"
-        Whether to compile the step with ``torch.compile``. "auto" does where it pays: on CUDA, in one process, if 8,000
-        steps or more are planned (`epochs` times steps an epoch). Where it fails, training says so and goes on without.
+        Whether to compile the step with ``torch.compile``. "auto" compiles on CUDA, in one process, if at least 8,000
+        steps are planned (`epochs` times the steps of an epoch). If compiling fails, training warns and runs
+        uncompiled.
     device : str or torch.device, default="auto"
-        "auto" is CUDA, else MPS, else the CPU.
+        Device to train on. "auto" is CUDA if available, else MPS, else the CPU.
     callbacks : list of skorch callbacks, default=None
-        Called as in any skorch net, with the net as their first argument.
+        Callbacks of the training, called as in any skorch net.
     on_bad_image : {"raise", "skip"}, default="raise"
-        What `fit` does with files, PIL images and items of data sets that cannot be read. "skip" goes on without them,
-        as long as there are others, and tells their number and the first of them in a `BadImageWarning`. y is as long
-        as X nevertheless. Where a data set is read as the training goes, the next item that can be read stands in for
-        a bad one. `transform` always raises, since its rows are those of X.
+        Whether `fit` raises an error if a file, a PIL image or an item of a data set cannot be read, or skips it with a
+        `BadImageWarning`. y has an entry for skipped images, too. If a data set is read during training, the next
+        readable item replaces a bad one. `transform` always raises, because its rows correspond to those of X.
     n_jobs : int, default=None
-        Processes that read a data set's items; the images and their order do not depend on it. None and 1 are this
-        process, -1 is one for each core. Images in memory, and in mapped files, need none.
+        Processes that read the items of a data set. None and 1 read in this process, -1 uses one process for each core.
+        The images and their order do not depend on it. Arrays in memory or mapped files are always read in this
+        process.
     random_state : int, RandomState instance or None, default=None
-        Seed of the weights, the order, the augmentation and all else. The global random state is not used.
+        Seed of the initial weights, the order of the images, the augmentation and all other random numbers. The global
+        random state is not used.
     checkpoint : str or path-like, default=None
-        A folder in which `fit` keeps the training's state. A second `fit` with the same parameters and images goes on
-        from there, bit by bit, as does one that has ended; with others it is refused. SIGTERM and Ctrl-C save first.
+        Folder in which `fit` saves the state of the training. A second `fit` with the same parameters and images
+        resumes from it bit by bit, also after the training has ended. With other parameters or images it raises an
+        error. The state is also saved on SIGTERM and Ctrl-C.
     checkpoint_every : int, str or datetime.timedelta, default="10 min"
-        After how many epochs the state is saved, or after how much time.
+        Number of epochs, or time, between two checkpoints.
     verbose : int, default=0
         1 shows a progress bar for every epoch.
 
     Attributes
     ----------
     encoder_ : torch.nn.Module
-        The trained encoder, in evaluation mode. Its ``state_dict`` has torchvision's keys.
+        The trained encoder in evaluation mode. The keys of its ``state_dict`` are torchvision's.
     history_ : pandas.DataFrame
-        A row an epoch: epoch, loss, each loss and measure by name, lr (at the epoch's end), images_per_second (what
-        the method does before the epoch, such as clustering, counts), embedding_std (standard deviation of the
-        normalised embeddings in units of 1/sqrt(d): 1 is healthy, 0 is collapse) and effective_rank.
+        One row for each epoch: epoch, loss, each loss and measure by name, lr (at the end of the epoch),
+        images_per_second (including clustering before the epoch), embedding_std (standard deviation of the normalised
+        embeddings in units of 1/sqrt(d): 1 is healthy, 0 is collapse) and effective_rank.
     net_ : skorch.NeuralNet
-        The net that was trained; ``net_.module_`` holds the heads, too.
+        The trained skorch net. ``net_.module_`` also has the heads.
     n_features_in_ : int
-        Numbers in an image: channels x height x width.
+        Values in an image: channels x height x width.
     feature_names_in_ : ndarray of str
-        Names of the columns, where X was a DataFrame with names.
+        Names of the columns of X. Defined only if X is a DataFrame whose column names are strings.
     """
 
     backbone: Any = "resnet18"
@@ -146,11 +155,11 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
     checkpoint_every: Any = "10 min"
     verbose: int = 0
 
-    #: Values of the parameters that are None.
+    #: Values that parameters have if they are None.
     default_settings: ClassVar[Settings]
     #: Whether views may differ in size and number.
     multi_crop: ClassVar[bool] = False
-    #: Whether the net keeps something for every training image, such as a memory bank.
+    #: Whether the net stores a value for every training image, as in a memory bank.
     per_image: ClassVar[bool] = False
 
     _parameter_constraints: ClassVar[dict] = {
@@ -182,33 +191,15 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
         "verbose": ["verbose"],
     }
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Register the method, and document the parameters that it inherits."""
-        super().__init_subclass__(**kwargs)
-        register("estimator")(cls)
-        inherit_parameters(cls, SSLTransformer)
-
-    @property
-    def n_views(self) -> int:
-        """Views that a step makes of each image."""
-        return 2
-
-    @property
-    def uses_labels(self) -> bool:
-        """Whether y is more than ignored; -1 in it stands for an unknown class."""
-        return False
-
-    # scikit-learn's side.
-
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Learn an encoder from images.
+        """Train the encoder.
 
         Parameters
         ----------
         X : array-like, sequence of files or PIL images, data set or iterable
             Images: (n, h, w), (n, h, w, c), (n, c, h, w), or (n, features) with `image_shape`; see `images.as_images`.
         y : array-like of shape (n,), default=None
-            Classes, for the methods that use them; -1 where unknown. All others ignore it.
+            Classes, -1 where unknown. Ignored unless the method uses labels.
 
         Returns
         -------
@@ -222,7 +213,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
         FloatingPointError
             If the training diverges.
         OSError, RuntimeError
-            If the folder `checkpoint` cannot be written to, or another run is using it.
+            If the folder `checkpoint` cannot be written to, or another run uses it.
         """
         self._validate_params()
         images = self._read(X, reset=True, on_bad_image=self.on_bad_image)
@@ -233,25 +224,25 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
     def partial_fit(self, X: Any, y: Any = None) -> Self:
         """Train for one more epoch.
 
-        Called `epochs` times it does what `fit` does; beyond that the learning rate stays at that of the last epoch's
-        beginning. `checkpoint` is for `fit` alone.
+        Calling it `epochs` times gives the same result as `fit`. After that, the learning rate stays at its value at
+        the beginning of the last epoch. `checkpoint` is ignored.
 
         Parameters
         ----------
         X : array-like, sequence of files or PIL images, data set or iterable
             Images, as for `fit`.
         y : array-like of shape (n,), default=None
-            As for `fit`.
+            Classes, as for `fit`.
 
         Returns
         -------
         self
-            The estimator.
+            The fitted estimator.
 
         Raises
         ------
         ValueError
-            As in `fit`, and for another number of images where the method keeps something for every image.
+            As in `fit`. Also if the number of images changes and the method stores something for every image.
         """
         first = not self.__sklearn_is_fitted__()
         if first:
@@ -261,8 +252,8 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
             self.net_ = self._make_trainer(images)
         elif self.per_image and len(images) != self.net_.module_.n_samples:
             raise ValueError(
-                f"{type(self).__name__} keeps something for every training image, so that partial_fit needs the "
-                f"{self.net_.module_.n_samples} images that it began with, in their order. Got {len(images)}."
+                f"{type(self).__name__} stores a value for every training image, so partial_fit expects the same "
+                f"{self.net_.module_.n_samples} images in the same order. Got {len(images)} images."
             )
         self.net_.set_params(max_epochs=max(self.epochs, 1))
         self.net_.run(images, self._encode_labels(y, images), 1)
@@ -274,13 +265,13 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
         Parameters
         ----------
         X : array-like, sequence of files or PIL images, data set or iterable
-            Images of the shape that the estimator was fitted to.
+            Images of the shape that was passed to `fit`.
 
         Returns
         -------
         float32 ndarray of shape (n, d)
-            The encoder's pooled output, without the projector, in evaluation mode. It is computed in the `precision` of
-            the training: bfloat16 leaves three digits.
+            The pooled output of the encoder in evaluation mode, without the projector. It is computed in the
+            `precision` of the training; bfloat16 has three significant digits.
         """
         check_is_fitted(self)
         images = self._read(X, reset=False)
@@ -288,106 +279,109 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
         return encode(self.encoder_, images, net.augmentations[0], torch.device(net.device), net.dtype).numpy()
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the trained estimator to one file, which `skssl.load` reads without executing anything in it.
+        """Save the trained estimator to one file for `skssl.load`, which runs no code from it.
 
-        It holds the parameters, the encoder, heads, momentum copies and queues, the optimiser's state and the history,
-        so that `partial_fit` goes on as if it had not been saved. `callbacks` and `checkpoint` are left out. The file
-        is written whole, or what was there before stays.
+        The file holds the parameters, the encoder, heads, momentum copies and queues, the optimizer's state and the
+        history, so that `partial_fit` continues as if the estimator had not been saved. `callbacks` and `checkpoint`
+        are left out. An existing file is replaced only when the new one is complete.
 
         Parameters
         ----------
         path : str or path-like
-            The file: one in the format of safetensors, whose metadata hold the rest as JSON.
+            The file, in safetensors' format with JSON among its metadata.
 
         Raises
         ------
         TypeError
-            If a parameter is something that cannot be saved without code, such as a module or a function, or the class
-            is not one of skssl's: ``joblib.dump`` keeps these.
+            If a parameter cannot be saved without code, such as a module or a function, or the class is not one of
+            skssl's. ``joblib.dump`` saves such estimators.
         OSError
             If the file cannot be written.
         """
-        from skssl.storage.saving import save
+        check_is_fitted(self)
+        net = self.net_
+        values, tensors = training_state(net)
+        for name, value in values.pop("optimizer").items():
+            raise TypeError(
+                f"{type(self).__name__}.optimizer cannot be saved: {type(net.optimizer_).__name__} keeps "
+                f"{name.partition('.')[2]}={value!r}, which is not a tensor. joblib.dump saves anything that can be "
+                "pickled."
+            )
+        values |= {
+            "shape": self._shape,
+            "scale": self._scale,
+            "feature_names": getattr(self, "feature_names_in_", np.empty(0)).tolist(),
+            "output": getattr(self, "_sklearn_output_config", {}).get("transform"),
+            "n_samples": net.module_.n_samples,
+        }
+        save(self, net.module_.method, values, tensors, path)
 
-        save(self, path)
+    def _load(self, trained: SSLTransformer, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Take over what `save` wrote. The file is not trusted; `trained` has the parameters of the training."""
+        trained._validate_params()
+        shape = values["shape"]
+        with torch.device("meta"):  # shapes are compared with the file's before memory is allocated
+            augmentations, encoded = trained._views(shape)
+            objective = trained._make_objective(shape, encoded, values["n_samples"])
+        fill(objective, tensors)
+        device, side = available(trained.device), min(encoded[1:])
+        too_small = trained.precision == "bfloat16" and device.type == "cpu" and side < SMALLEST_BFLOAT16
+        dtype = resolve_precision("float32" if too_small else trained.precision, device, side)  # trained on a GPU
+        net = trained._wrap(objective, augmentations, device, dtype, values["seed"])
+        check_optimizer_state(net.optimizer_, values, tensors)
+        load_training_state(net, values, tensors)
+        self._shape, self._scale, self.net_ = shape, values["scale"], net
+        self.set_output(transform=values["output"])
+        self.n_features_in_ = math.prod(shape)
+        if names := values["feature_names"]:
+            if len(names) != self.n_features_in_:
+                raise ValueError(f"'feature_names' must hold {self.n_features_in_} names. Got {len(names)}.")
+            self.feature_names_in_ = np.array(names, dtype=object)
 
     def export(self, path: str | os.PathLike[str]) -> None:
-        """Write the trained encoder for other programs.
+        """Export the trained encoder for other programs.
 
         Parameters
         ----------
         path : str or path-like
-            The file. Its suffix says what is in it: ".safetensors", ".pt" or ".pth" the encoder's ``state_dict``, with
-            the keys of torchvision and timm; ".onnx" a graph from "images", float32 of shape (n, c, h, w) in [0, 1] as
-            `fit` had them, to "features" (n, d), which are what `transform` gives, for any n. The graph needs
-            ``pip install 'skssl[onnx]'``.
+            The file. Its suffix selects the format. ".safetensors", ".pt" and ".pth" hold the encoder's ``state_dict``
+            with the keys of torchvision and timm. ".onnx" holds a graph that computes `transform` for any number of
+            images: from "images", float32 of shape (n, c, h, w) in [0, 1] and of the size that `fit` saw, to
+            "features" of shape (n, d). It needs ``pip install 'skssl[onnx]'``.
 
         Raises
         ------
         ValueError
-            If the suffix is another one.
+            If the suffix is unknown.
         OSError
             If the file cannot be written.
         """
-        from skssl.storage.exporting import export
-
-        export(self, path)
+        check_is_fitted(self)
+        shape = self.net_.module_.shape
+        export(self.encoder_, Transform(self.encoder_, self.net_.augmentations[0], shape), shape, path)
 
     @property
     def encoder_(self) -> nn.Module:
-        """The trained encoder, in evaluation mode."""
+        """The trained encoder in evaluation mode."""
         return self.net_.module_.encoder.eval()
 
     @property
     def history_(self) -> pd.DataFrame:
-        """The training's history, a row an epoch."""
+        """The history of the training, one row for each epoch."""
         return self.net_.table()
 
-    @property
-    def _n_features_out(self) -> int:
-        return self.net_.module_.dim
-
-    def __sklearn_is_fitted__(self) -> bool:
-        """Whether there is a trained net."""
-        return hasattr(self, "net_")
-
-    def __sklearn_tags__(self) -> Any:
-        """Say that features are float32 and that images may have three or more axes; whether y is needed."""
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = ["float32"]
-        tags.input_tags.three_d_array = True
-        tags.target_tags.required = self.uses_labels
-        return tags
-
-    # Between the two.
-
-    def _validate_params(self) -> None:
-        """Check the parameters, and what scikit-learn lets pass: True for a number, and callbacks that are none."""
-        super()._validate_params()
-        for name, rules in self._parameter_constraints.items():
-            value = getattr(self, name, None)
-            if isinstance(value, bool) and any(isinstance(rule, Interval) for rule in rules):
-                raise TypeError(f"The {name!r} parameter of {type(self).__name__} must be a number. Got {value}.")
-        for callback in self.callbacks if isinstance(self.callbacks, list) else ():
-            named = isinstance(callback, tuple) and len(callback) == 2 and isinstance(callback[0], str)
-            if not hasattr(callback[1] if named else callback, "on_train_begin"):
-                raise TypeError(
-                    f"The 'callbacks' parameter of {type(self).__name__} must be a list of skorch's callbacks, or of "
-                    f"(name, callback). It holds {callback!r}."
-                )
-
     def setting(self, name: str) -> Any:
-        """Return a parameter's value, or the method's default setting if it is None.
+        """Return the value of a parameter, or the method's default setting if the parameter is None.
 
         Parameters
         ----------
         name : str
-            The parameter.
+            Name of the parameter.
 
         Returns
         -------
         object
-            Its value in use.
+            The value in use.
 
         Examples
         --------
@@ -404,43 +398,22 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
             return self.default_settings.warmup * self.epochs
         return getattr(self.default_settings, name)
 
-    def _read(self, X: Any, *, reset: bool, on_bad_image: str = "raise") -> Images:
-        """Turn X into images of the shape and the range that the estimator was fitted to."""
-        like: dict[str, Any] = {} if reset else {"shape": self._shape, "scale": self._scale}
-        images = as_images(
-            X, self.image_shape, estimator=self, reset=reset, on_bad_image=on_bad_image, n_jobs=self.n_jobs, **like
-        )
-        if reset:
-            self._shape: Any = images.shape
-            self._scale: Any = images.scale
-        return images
+    # Properties that a method overrides; its hooks are those of `Hooks`.
 
-    def _augmentations(self, side: int) -> list[Augmentation]:
-        """One augmentation a view."""
-        augment = self.setting("augment")
-        given = as_augmentations(augment, side)
-        if not isinstance(augment, MultiCrop):
-            return [given[view % len(given)] for view in range(self.n_views)]
-        if not self.multi_crop:
-            raise TypeError(f"{type(self).__name__} compares views of one size and cannot take a MultiCrop.")
-        return given
+    @property
+    def n_views(self) -> int:
+        """Number of views of each image in a step."""
+        return 2
 
-    def _tasks(self) -> dict[str, tuple[Any, float]]:
-        """The auxiliary tasks with their weights."""
-        tasks = as_tasks(self.aux)
-        weights = self.aux_weight
-        if isinstance(weights, dict):
-            for name in weights:
-                pick("aux_weight", name, tasks)
-        found = {}
-        for name, task in tasks.items():
-            task.validate()
-            weight = weights.get(name) if isinstance(weights, dict) else weights
-            found[name] = task, float(self.default_settings.aux_weight if weight is None else weight)
-        return found
+    @property
+    def uses_labels(self) -> bool:
+        """Whether the method uses y, in which -1 marks an unknown class."""
+        return False
+
+    # From parameters and images to the trainer.
 
     def _make_trainer(self, images: Images) -> Trainer:
-        """Make the net that trains."""
+        """Make the trainer for images: augmentations, network, optimiser, device and seed."""
         device = resolve_device(self.device)
         init_process_group(device)
         augmentations, shape = self._views(images.shape)
@@ -449,11 +422,6 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
         with seeded(seed):
             objective = self._make_objective(images.shape, shape, len(images))
         return self._wrap(objective, augmentations, device, dtype, seed)
-
-    def _views(self, shape: tuple[int, int, int]) -> tuple[list[Augmentation], tuple[int, int, int]]:
-        """Make the augmentations for images of a shape, and tell the shape of what is encoded."""
-        augmentations = self._augmentations(max(shape[1:]))
-        return augmentations, (shape[0], *augmentations[0].size_of(*shape[1:]))
 
     def _make_objective(self, shape: tuple[int, int, int], encoded: tuple[int, int, int], n_samples: int) -> Objective:
         """Check the parameters that are names, and make the network for images of a shape."""
@@ -473,7 +441,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
         dtype: torch.dtype,
         seed: int,
     ) -> Trainer:
-        """Put a network into the net that trains it."""
+        """Make the trainer of a network."""
         trainer = Trainer(
             objective,
             augmentations=augmentations,
@@ -495,8 +463,50 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
         )
         return trainer.initialize()
 
+    def _views(self, shape: tuple[int, int, int]) -> tuple[list[Augmentation], tuple[int, int, int]]:
+        """Return the augmentations for images of a shape, and the shape of their views."""
+        augmentations = self._augmentations(max(shape[1:]))
+        return augmentations, (shape[0], *augmentations[0].size_of(*shape[1:]))
+
+    def _augmentations(self, side: int) -> list[Augmentation]:
+        """Return one augmentation for each view of images whose longer side is `side`."""
+        augment = self.setting("augment")
+        given = as_augmentations(augment, side)
+        if not isinstance(augment, MultiCrop):
+            return [given[view % len(given)] for view in range(self.n_views)]
+        if not self.multi_crop:
+            raise TypeError(
+                f"{type(self).__name__} compares views of one size. Expected an Augmentation, got a MultiCrop."
+            )
+        return given
+
+    def _tasks(self) -> dict[str, tuple[Any, float]]:
+        """Return the auxiliary tasks with their weights by name."""
+        tasks = as_tasks(self.aux)
+        weights = self.aux_weight
+        if isinstance(weights, dict):
+            for name in weights:
+                pick("aux_weight", name, tasks)
+        found = {}
+        for name, task in tasks.items():
+            task.validate()
+            weight = weights.get(name) if isinstance(weights, dict) else weights
+            found[name] = task, float(self.default_settings.aux_weight if weight is None else weight)
+        return found
+
+    def _read(self, X: Any, *, reset: bool, on_bad_image: str = "raise") -> Images:
+        """Read X as images. Unless `reset`, they must have the shape and value range of those seen in `fit`."""
+        like: dict[str, Any] = {} if reset else {"shape": self._shape, "scale": self._scale}
+        images = as_images(
+            X, self.image_shape, estimator=self, reset=reset, on_bad_image=on_bad_image, n_jobs=self.n_jobs, **like
+        )
+        if reset:
+            self._shape = images.shape
+            self._scale = images.scale
+        return images
+
     def _encode_labels(self, y: Any, images: Images) -> Tensor | None:
-        """Classes as numbers from 0, -1 where unknown; None unless the method uses labels."""
+        """Return the classes as integers from 0, -1 where unknown. None unless the method uses labels."""
         if not self.uses_labels:
             return None
         if y is None:
@@ -506,3 +516,42 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
         if len(target) != n_given:
             raise ValueError(f"Found input variables with inconsistent numbers of samples: {[n_given, len(target)]}")
         return target if kept is None else target[torch.from_numpy(kept)]
+
+    # The scikit-learn protocol.
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Register the method, and document the parameters that it inherits."""
+        super().__init_subclass__(**kwargs)
+        register("estimator")(cls)
+        inherit_parameters(cls, SSLTransformer)
+
+    def _validate_params(self) -> None:
+        """Check the parameters. Unlike scikit-learn, refuse bools for numbers and check each callback."""
+        super()._validate_params()
+        for name, rules in self._parameter_constraints.items():
+            value = getattr(self, name, None)
+            if isinstance(value, bool) and any(isinstance(rule, Interval) for rule in rules):
+                raise TypeError(f"The {name!r} parameter of {type(self).__name__} must be a number. Got {value}.")
+        for callback in self.callbacks if isinstance(self.callbacks, list) else ():
+            named = isinstance(callback, tuple) and len(callback) == 2 and isinstance(callback[0], str)
+            if not hasattr(callback[1] if named else callback, "on_train_begin"):
+                raise TypeError(
+                    f"The 'callbacks' parameter of {type(self).__name__} must be a list of skorch callbacks or of "
+                    f"(name, callback) tuples. Got {callback!r} in the list."
+                )
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.net_.module_.dim
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Return whether there is a trained net."""
+        return hasattr(self, "net_")
+
+    def __sklearn_tags__(self) -> Any:
+        """Return the tags: float32 features, images with three or more axes, whether y is required."""
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        tags.input_tags.three_d_array = True
+        tags.target_tags.required = self.uses_labels
+        return tags

@@ -188,6 +188,31 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor
         raise ValueError(f"{where} cannot be read, its header is not skssl's: {reason}") from error
 
 
+def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with a prefix.
+
+    Parameters
+    ----------
+    tensors : mapping of str to Tensor
+        Tensors by name.
+    prefix : str
+        The prefix.
+
+    Returns
+    -------
+    dict of str to Tensor
+        The tensors by the rest of their names.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.storage.files import part
+    >>> part({"net.weight": torch.ones(2), "seed": torch.zeros(1)}, "net.")
+    {'weight': tensor([1., 1.])}
+    """
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
 def digest(header: Any, tensors: Mapping[str, Tensor]) -> str:
     """Compute the checksum of what a file holds, which tells damage, but does not keep anyone from making another file.
 

@@ -23,13 +23,14 @@ from tqdm.auto import tqdm
 
 from skssl.images import Images
 from skssl.nn.distributed import is_main_process, n_processes
-from skssl.storage.files import read, write
+from skssl.storage.files import part, read, write
 from skssl.training.digests import digest_training
-from skssl.training.optim import laid_out_as, optimizer_parameters
-from skssl.training.resume import ResumeState, random_states
+from skssl.training.resume import ResumeState, random_states, trainable
+from skssl.training.state import load_training_state, training_state
 from skssl.training.trainer import Trainer
 
-STATE, LOCK = "training.safetensors", "lock"  # what lies in the folder
+STATE, LOCK = "training.safetensors", "lock"  # the files in the folder
+FORMAT = 2  # of the state; checkpoints of another format are refused
 
 
 class Checkpoint:
@@ -138,17 +139,20 @@ class Checkpoint:
         file = self.folder / STATE
         if not file.exists():
             return None
-        numbers, tensors = read(file)
-        if not {"known", "training"} <= numbers.keys():
-            raise ValueError(f"{str(file)!r} holds no training's state: take another folder, or delete this one.")
-        found = numbers["known"]
+        header, tensors = read(file)
+        if header.get("format") != FORMAT:
+            raise ValueError(
+                f"{str(file)!r} holds no training state that this version of skssl reads: take another folder, or "
+                "delete this one."
+            )
+        found = header["known"]
         other = [name for name in {**self.known, **found} if self.known.get(name) != found.get(name)]
         if other:
             raise ValueError(
                 f"checkpoint={str(self.folder)!r} holds a training that differs in: {', '.join(other)}. Go on with the "
                 "same, take another folder, or delete this one."
             )
-        state, epochs = unpack(trainer, numbers["training"], tensors), len(trainer.history)
+        state, epochs = unpack(trainer, header["training"], tensors), len(trainer.history)
         if is_main_process():
             tqdm.write(
                 f"{type(trainer.module_.method).__name__}: going on from {str(self.folder)!r}, after {epochs} epoch(s)"
@@ -192,8 +196,8 @@ class Checkpoint:
         """Save, and end the training if that was asked for. What cannot be saved is no reason to stop."""
         try:
             if is_main_process():
-                numbers, tensors = pack(trainer, state)
-                write(self.folder / STATE, {"known": self.known, "training": numbers}, tensors)
+                values, tensors = pack(trainer, state)
+                write(self.folder / STATE, {"format": FORMAT, "known": self.known, "training": values}, tensors)
         except (OSError, TypeError, ValueError) as error:
             warnings.warn(
                 f"The training goes on, but its state could not be saved; what was saved before stays: {error}",
@@ -247,95 +251,63 @@ def train(estimator: Any, trainer: Trainer, images: Images, target: Tensor | Non
 
 
 def pack(trainer: Trainer, state: ResumeState) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Collect all that a training's future depends on.
+    """Return the state of a training, perhaps in the middle of an epoch.
 
     Parameters
     ----------
     trainer : Trainer
-        What trains.
+        The trainer.
     state : ResumeState
-        How far the epoch is.
+        The state of the epoch.
 
     Returns
     -------
-    numbers : dict of str to object
-        Plain values: the history, and the state's.
+    values : dict of str to object
+        Plain values: those of `training_state`, the epoch's and the callbacks'.
     tensors : dict of str to Tensor
-        The net's parameters and buffers ("net."), the optimiser's state ("optimizer."), the state's and callbacks'.
+        Tensors: those of `training_state`, the epoch's ("sums.…", "random.…", "chosen") and the callbacks'
+        ("callbacks.…").
     """
-    net = trainer.module_
-    tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
+    values, tensors = training_state(trainer)
+    if state.step:
+        values["history"].pop()  # the row of the epoch under way is recorded again
+    values |= {"step": state.step, "seconds": state.seconds, "trainable": trainable(trainer.module_), "callbacks": {}}
     tensors |= {f"sums.{name}": value for name, value in state.sums.items()}
     tensors |= {f"random.{name}": value for name, value in state.random.items()}
     if state.chosen is not None:
         tensors["chosen"] = state.chosen
-    rows = [{name: value for name, value in row.items() if name != "batches"} for row in trainer.history]
-    numbers: dict[str, Any] = {
-        "seed": trainer.seed,
-        "history": rows[:-1] if state.step else rows,  # the row of an epoch under way is made anew
-        "step": state.step,
-        "seconds": state.seconds,
-        "trainable": [name for name, parameter in net.named_parameters() if parameter.requires_grad],
-    }
-    states = {
-        f"optimizer.{i}": trainer.optimizer_.state.get(p, {})
-        for i, p in enumerate(optimizer_parameters(trainer.optimizer_))
-    }
-    states |= {
-        f"callbacks.{name}": callback.state_dict()
-        for name, callback in trainer.callbacks_
-        if hasattr(callback, "state_dict")
-    }
-    numbers["states"] = {}
-    for owner, values in states.items():
-        tensors |= {f"{owner}.{name}": value for name, value in values.items() if isinstance(value, Tensor)}
-        numbers["states"][owner] = {name: value for name, value in values.items() if not isinstance(value, Tensor)}
-    return numbers, tensors
+    for name, callback in trainer.callbacks_:
+        if hasattr(callback, "state_dict"):
+            own = callback.state_dict()
+            tensors |= {f"callbacks.{name}.{key}": value for key, value in own.items() if isinstance(value, Tensor)}
+            values["callbacks"][name] = {key: value for key, value in own.items() if not isinstance(value, Tensor)}
+    return values, tensors
 
 
-def unpack(trainer: Trainer, numbers: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> ResumeState:
-    """Bring a trainer to where another one was.
+def unpack(trainer: Trainer, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> ResumeState:
+    """Give a trainer the state that `pack` returned.
 
     Parameters
     ----------
     trainer : Trainer
-        One that has been initialised with the same parameters, and has not trained.
-    numbers, tensors : mapping of str to object
-        As `pack` has collected them.
+        A trainer that was initialized with the same parameters and has not trained.
+    values, tensors : mapping of str to object
+        The state.
 
     Returns
     -------
     ResumeState
         The state within an epoch, for `Trainer.run`.
     """
-
-    def under(prefix: str) -> dict[str, Tensor]:
-        return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-    trainer.module_.load_state_dict(under("net."))
-    trainer.seed = numbers["seed"]
-    for row in numbers["history"]:
-        trainer.history.new_epoch()
-        for name, value in row.items():
-            trainer.history.record(name, value)
-    states = {owner: {**state, **under(f"{owner}.")} for owner, state in numbers["states"].items()}
-    own = trainer.optimizer_.state_dict()
-    for i, parameter in enumerate(optimizer_parameters(trainer.optimizer_)):
-        own["state"][i] = {
-            name: laid_out_as(parameter, value) if isinstance(value, Tensor) else value
-            for name, value in states[f"optimizer.{i}"].items()
-        }
-    trainer.optimizer_.load_state_dict(own)  # it knows which of them lie beside the parameters
+    load_training_state(trainer, values, tensors)
     return ResumeState(
-        step=numbers["step"],
-        seconds=numbers["seconds"],
-        sums=under("sums."),
+        step=values["step"],
+        seconds=values["seconds"],
+        sums=part(tensors, "sums."),
         chosen=tensors.get("chosen"),
-        random=under("random."),
-        trainable=numbers["trainable"],
-        callbacks={
-            owner.removeprefix("callbacks."): state for owner, state in states.items() if owner.startswith("callbacks.")
-        },
+        random=part(tensors, "random."),
+        trainable=values["trainable"],
+        callbacks={name: {**own, **part(tensors, f"callbacks.{name}.")} for name, own in values["callbacks"].items()},
     )
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from skssl.images import Images, as_images
 from skssl.images.dataset_items import is_dataset
-from skssl.images.memory_maps import mapping_of, pieces
+from skssl.images.memory_maps import mapped_file_of
 
 IDLE = ("verbose", "n_jobs", "checkpoint", "checkpoint_every")  # parameters that change no result
 NOT_COMPARED = (*IDLE, "device", "callbacks", "random_state")  # when a training goes on
@@ -86,9 +86,9 @@ def digest_images(X: Any) -> str:
     >>> digest_images(np.zeros((5, 8, 8))) == digest_images(np.ones((5, 8, 8)))
     False
     """
-    mapping = mapping_of(X)
-    if mapping is not None:  # a copy in memory has another digest, as joblib.hash says, too
-        return joblib.hash(["mapped", X.shape, [joblib.hash(part) for part in pieces(X, mapping)]])
+    file = mapped_file_of(X)
+    if file is not None:  # a copy in memory has another digest, as joblib.hash says, too
+        return joblib.hash(["mapped", X.shape, [joblib.hash(part) for part in file.chunks(X)]])
     if is_dataset(X):
         images = as_images(X, reset=False)
         batches = torch.arange(len(images)).split(512)

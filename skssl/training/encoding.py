@@ -70,6 +70,56 @@ def encode(
     return torch.cat(features)
 
 
+class Transform(nn.Module):
+    """A network with the resizing and normalization of `encode` before it, as one module for export.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        From normalized images to features.
+    augment : Augmentation
+        Its size and normalization are used, see `Augmentation.still`.
+    shape : tuple of int
+        The images' channels, height and width.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl import Augmentation
+    >>> from skssl.training.encoding import Transform
+    >>> Transform(torch.nn.Flatten(), Augmentation(size=4), (3, 8, 8))(torch.zeros(2, 3, 8, 8)).shape
+    torch.Size([2, 48])
+    """
+
+    gain: Tensor
+    offset: Tensor
+
+    def __init__(self, module: nn.Module, augment: Augmentation, shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.module = module
+        self.size, self.mode = augment.size_of(*shape[1:]), augment.interpolation
+        black, white = (augment.normalize(of(1, shape[0], 1, 1)) for of in (torch.zeros, torch.ones))
+        self.register_buffer("gain", white - black)
+        self.register_buffer("offset", black)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the features of images.
+
+        Parameters
+        ----------
+        images : float32 Tensor of shape (n, c, h, w)
+            Images in [0, 1].
+
+        Returns
+        -------
+        Tensor of shape (n, d)
+            The features.
+        """
+        if self.size != images.shape[2:]:
+            images = nn.functional.interpolate(images, self.size, mode=self.mode, antialias=True).clamp(0, 1)
+        return self.module(images * self.gain + self.offset)
+
+
 def encode_together(
     module: nn.Module, images: Images, augment: Augmentation, device: torch.device, dtype: torch.dtype
 ) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass
@@ -53,6 +53,29 @@ class ResumeState:
             torch._foreach_add_(list(self.sums.values()), [losses[name] for name in self.sums])
         else:
             self.sums = {name: value.detach().clone() for name, value in losses.items()}
+
+
+def trainable(module: nn.Module) -> list[str]:
+    """Return the names of the parameters of a module that require a gradient.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The module.
+
+    Returns
+    -------
+    list of str
+        The names.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from skssl.training.resume import trainable
+    >>> trainable(nn.Linear(2, 2))
+    ['weight', 'bias']
+    """
+    return [name for name, parameter in module.named_parameters() if parameter.requires_grad]
 
 
 def random_states(draws: torch.Generator) -> dict[str, Tensor]:

@@ -30,7 +30,7 @@ from skssl.training.loader import ImageLoader
 from skssl.training.objective import Batch, Objective
 from skssl.training.optim import forget, make_optimizer, schedule_factor
 from skssl.training.progress import Progress
-from skssl.training.resume import ResumeState, set_random_states
+from skssl.training.resume import ResumeState, set_random_states, trainable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -406,8 +406,7 @@ class Trainer(NeuralNet):
         if not recorded:
             self._graph = None
             return step
-        learns = [name for name, parameter in self.module_.named_parameters() if parameter.requires_grad]
-        key = loader, self.module_.phase, learns
+        key = loader, self.module_.phase, trainable(self.module_)
         if self._graph is None or self._graph.key != key:
             loader.bare = False
             self._graph = StepGraph(self.optimizer_, loader, step, key)

@@ -21,8 +21,9 @@ from torch.utils.data import Dataset, IterableDataset
 import skssl
 from skssl import BadImageWarning, SimCLR, SupCon
 from skssl.datasets import make_shapes
-from skssl.images import as_images, base, image_files, memory_maps, subset
-from skssl.images.memory_maps import mapping_of, pieces
+from skssl.images import arrays, as_images, disk_cache, image_files, memory_maps, subset
+from skssl.images.arrays import StoredTensor
+from skssl.images.memory_maps import mapped_file_of
 from skssl.training.digests import digest_images
 
 X16, Y16 = make_shapes(24, image_size=16, random_state=1)
@@ -124,8 +125,8 @@ def test_training_goes_through_a_mapped_file_in_a_random_order_and_flat_memory(t
 def test_mapped_numbers_read_as_those_in_memory(
     dtype: str, how: str, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory_maps, "KEPT", 0)  # gives pages back after every read
-    monkeypatch.setattr(memory_maps, "PIECE", 500)
+    monkeypatch.setattr(memory_maps, "MAX_RESIDENT", 0)  # gives pages back after every read
+    monkeypatch.setattr(memory_maps, "CHUNK", 500)
     X = np.random.default_rng(0).integers(0, 2, (7, 6, 5, 3)).astype(dtype)
     stored = np.lib.format.open_memmap(tmp_path / "X.npy", "w+", X.dtype, X.shape, fortran_order=how == "strewn")
     stored[:] = X
@@ -134,7 +135,7 @@ def test_mapped_numbers_read_as_those_in_memory(
     stored = stored[::-1] if how == "backwards" else stored.reshape(7, -1) if how == "table" else stored
     shape = (6, 5, 3)
     there, here = as_images(stored, shape), as_images(X, shape)
-    assert there._mapping is not None
+    assert there._stored.file is not None
     assert (there.scale, there.shape) == (here.scale, here.shape)
     assert np.array_equal(everything(there), everything(here))
     assert everything(there).dtype == everything(here).dtype
@@ -143,7 +144,7 @@ def test_mapped_numbers_read_as_those_in_memory(
 def test_changes_in_a_private_map_are_kept_and_those_in_a_shared_one_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory_maps, "KEPT", 0)
+    monkeypatch.setattr(memory_maps, "MAX_RESIDENT", 0)
     for mode in ("c", "r+"):
         np.save(tmp_path / "X.npy", X16)
         X = np.load(tmp_path / "X.npy", mmap_mode=mode)
@@ -160,20 +161,20 @@ def test_maps_that_are_no_numpy_memmaps_are_found(tmp_path: Path) -> None:
     with open(tmp_path / "X", "r+b") as file:
         for access, private in ((mmap.ACCESS_READ, False), (mmap.ACCESS_COPY, True)):
             view = np.frombuffer(mmap.mmap(file.fileno(), 0, access=access), np.uint8).reshape(X16.shape)
-            found = mapping_of(view[2:])
+            found = mapped_file_of(view[2:])
             assert found is not None
             assert np.array_equal(everything(as_images(view)), everything(as_images(X16)))
             if private:
-                assert found._drop is None
-    assert mapping_of(X16) is None
-    assert mapping_of(np.memmap(tmp_path / "X", np.uint8, "r")[[1, 2]]) is None, "a copy"
-    assert [len(part) for part in pieces(X16, None)] == [24]
+                assert found._advice is None
+    assert mapped_file_of(X16) is None
+    assert mapped_file_of(np.memmap(tmp_path / "X", np.uint8, "r")[[1, 2]]) is None, "a copy"
+    assert [len(part) for part in StoredTensor.from_numpy(X16).chunks()] == [24]
 
 
 def test_numbers_in_a_mapped_file_that_are_not_finite_are_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory_maps, "PIECE", 1)
+    monkeypatch.setattr(memory_maps, "CHUNK", 1)
     X = X16 / 255
     X[17, 3, 3] = np.nan
     np.save(tmp_path / "X.npy", X)
@@ -184,7 +185,7 @@ def test_numbers_in_a_mapped_file_that_are_not_finite_are_found(
 def test_mapped_images_train_to_the_same_bits_and_have_a_digest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory_maps, "KEPT", 0)
+    monkeypatch.setattr(memory_maps, "MAX_RESIDENT", 0)
     np.save(tmp_path / "X.npy", X16)
     X = np.load(tmp_path / "X.npy", mmap_mode="r")
     assert np.array_equal(quick(SimCLR).fit(X).transform(X), quick(SimCLR).fit(X16).transform(X16))
@@ -197,10 +198,10 @@ def test_large_mapped_files_stay_on_the_host_and_small_ones_move(
 ) -> None:
     np.save(tmp_path / "X.npy", X16)
     images = as_images(np.load(tmp_path / "X.npy", mmap_mode="r"))
-    assert images.to("meta")._stored.is_meta
-    monkeypatch.setattr(base, "IN_MEMORY", 0)
+    assert images.to("meta")._stored.tensor.is_meta
+    monkeypatch.setattr(arrays, "MAX_IN_MEMORY", 0)
     moved = images.to("meta")
-    assert not moved._stored.is_meta
+    assert not moved._stored.tensor.is_meta
     assert moved.read(torch.arange(3)).is_meta
 
 
@@ -211,7 +212,7 @@ def test_large_mapped_files_stay_on_the_host_and_small_ones_move(
 def test_bad_files_are_skipped_with_a_count(
     in_memory: int, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(image_files, "IN_MEMORY", in_memory)
+    monkeypatch.setattr(image_files, "MAX_IN_MEMORY", in_memory)
     paths = saved(tmp_path)
     damage(paths[0])
     damage(paths[5])
@@ -253,16 +254,20 @@ def test_labels_stay_with_their_images_when_others_are_skipped(tmp_path: Path) -
 def test_when_all_are_bad_that_is_refused(
     in_memory: int, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(image_files, "IN_MEMORY", in_memory)
+    monkeypatch.setattr(image_files, "MAX_IN_MEMORY", in_memory)
     paths = saved(tmp_path)[:3]
     for path in paths:
         damage(path)
     for image_shape in (None, (8, 8, 3)):
-        with pytest.raises(ValueError, match="None of the 3 images in X can be read, the first since: Sample 0"):
+        with pytest.raises(ValueError, match=r"None of the 3 images in X can be read\. The first error: Sample 0"):
             as_images(paths, image_shape, on_bad_image="skip")
-    with pytest.raises(ValueError, match="None of the 2 items of the data set X can be read, the first since: Item 0"):
+    with pytest.raises(
+        ValueError, match=r"None of the 2 items of the data set X can be read\. The first error: Item 0"
+    ):
         as_images(Items([OSError("gone")] * 2), on_bad_image="skip")
-    with pytest.raises(ValueError, match=r"1 sample\(s\) that can be read, of 3, .*minimum of 2.* Item 1 of X"):
+    with pytest.raises(
+        ValueError, match=r"1 sample\(s\) that can be read, of 3, .*minimum of 2.* The first error: Item 1 of X"
+    ):
         as_images(iter([X16[0], None, b"no image"]), on_bad_image="skip")
     assert not cache.exists() or not [path for path in cache.rglob("*") if path.is_file()], "nothing is left behind"
 
@@ -373,17 +378,19 @@ def test_streams_that_break_or_hold_other_things_are_refused_by_name(cache: Path
         yield from X16[:3]
         raise ConnectionError("the line is dead")
 
-    with pytest.raises(ValueError, match=r"Item 3 of X cannot be read, nor what .*: ConnectionError: the line is dead"):
+    with pytest.raises(
+        ValueError, match=r"Item 3 of X and all after it cannot be read: ConnectionError: the line is dead"
+    ):
         as_images(breaking(), on_bad_image="skip")
     with pytest.raises(ValueError, match=r"Item 2 of X is a Tensor .*\(3, 16, 8\), but item 0 has the shape"):
         as_images(iter([X16[0], X16[1], X16[2][:, :8]]))
     with pytest.raises(TypeError, match="Item 1 of X is str 'no'"):
         as_images(iter([X16[0], "no"]))
-    with pytest.raises(ValueError, match="Item 0 of X gives floats from 0 to 255"):
+    with pytest.raises(ValueError, match="Item 0 of X has floats from 0 to 255"):
         as_images(iter([np.linspace(0, 255, 256).reshape(16, 16)] * 2))
     with pytest.raises(ValueError, match=r"0 sample\(s\)"):
         as_images(iter([]))
-    with pytest.raises(TypeError, match="gone through once only"):
+    with pytest.raises(TypeError, match="can be read only once"):
         subset(iter(X16), np.arange(3))
     with pytest.warns(
         BadImageWarning, match="2 of the 6 images in X cannot be read, .* The first: Item 1 of X is None"
@@ -413,8 +420,8 @@ def test_a_full_disk_is_named(cache: Path, monkeypatch: pytest.MonkeyPatch) -> N
         def write(self, data: Any) -> int:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(memory_maps.tempfile, "TemporaryFile", lambda dir: Full())
-    with pytest.raises(OSError, match=r"has no room: set the environment variable SKSSL_CACHE"):
+    monkeypatch.setattr(disk_cache.tempfile, "TemporaryFile", lambda dir: Full())
+    with pytest.raises(OSError, match=r"has no room for them. Set the environment variable SKSSL_CACHE"):
         as_images(iter(X16))
 
 
@@ -440,7 +447,7 @@ def test_in_a_data_set_the_next_item_stands_in_for_a_bad_one(n_jobs: int | None)
 def test_items_with_floats_beyond_the_unit_interval_are_bad(cache: Path) -> None:
     items = list(X16 / 255)
     items[1], items[2] = items[1] + np.nan, items[2] * 255
-    with pytest.raises(ValueError, match="Item 1 of the data set X gives floats from nan to nan"):
+    with pytest.raises(ValueError, match="Item 1 of the data set X has floats from nan to nan"):
         everything(as_images(Items(items)))
     images = as_images(Items(items), on_bad_image="skip")
     with pytest.warns(BadImageWarning, match="2 of the 24 images"):

@@ -233,7 +233,7 @@ def test_deepcluster_v2_begins_with_the_images_themselves(X):
     estimator.before_epoch(net, 0, lambda module: z if isinstance(module[0], type(net.encoder)) else None)
     torch.testing.assert_close(net.embeddings, F.normalize(z, dim=1).expand(2, -1, -1))
     assert net.prototypes.shape == (3, 40, 8)  # no more than there are images
-    with pytest.raises(ValueError, match=r"keeps something for every training image.* Got 20"):
+    with pytest.raises(ValueError, match=r"stores a value for every training image.* Got 20"):
         quick(skssl.DeepClusterV2).partial_fit(X).partial_fit(X[:20])
 
 

@@ -100,7 +100,7 @@ def test_invalid_labels_raise(model):
         clone(model).fit(X, y[1:])
     probe = clone(model).fit(X, np.array(["a", "b", "c"])[y])
     with pytest.raises(
-        ValueError, match=rf"y holds the class 'd', but {name} was trained on 3 others, from 'a' to 'c'"
+        ValueError, match=rf"y contains the class 'd', but {name} was fitted on 3 classes, from 'a' to 'c'"
     ):
         probe.score(X[:3], ["a", "d", "e"])
     with pytest.raises(ValueError, match=r"inconsistent numbers of samples: \[2, 3\]"):

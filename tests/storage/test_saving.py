@@ -159,7 +159,7 @@ def test_only_fitted_estimators_of_our_own_are_saved(X, tmp_path):
     with pytest.raises(NotFittedError):
         small().save(tmp_path / "a")
     estimator = Own(backbone="convnet", epochs=0).fit(X)
-    with pytest.raises(TypeError, match="Own is no class of skssl's"):
+    with pytest.raises(TypeError, match="Own cannot be saved: a file can only name skssl's own classes"):
         estimator.save(tmp_path / "a")
     assert not os.listdir(tmp_path)
 
@@ -334,7 +334,7 @@ def with_parameters(header, **params):
             "Unknown class 'os'",
         ),
         (lambda header, tensors: with_parameters(header, optimizer={"optimizer": "system"}), "Unknown optimizer"),
-        (lambda header, tensors: with_parameters(header, optimizer={"call": "system"}), "stands for nothing"),
+        (lambda header, tensors: with_parameters(header, optimizer={"call": "system"}), "has no known meaning"),
         (lambda header, tensors: with_parameters(header, aux=["x" * 10**6]), "take more than"),
         (lambda header, tensors: tensors.pop("net.encoder.features.0.weight") is None, "0.weight' is missing"),
         (lambda header, tensors: tensors.update({"net.more": torch.ones(1)}), "'net.more' is unknown"),
@@ -345,7 +345,7 @@ def with_parameters(header, **params):
             r"momentum_buffer' must be of shape \(16, 3, 3, 3\)",
         ),
         (lambda header, tensors: tensors.update({"optimizer.99.x": torch.ones(1)}), "no parameter '99'"),
-        (lambda header, tensors: {**header, "rates": [0.1, 0.1]}, "'rates' must be 1"),
+        (lambda header, tensors: {**header, "rates": [0.1, 0.1]}, "'rates' must hold 1 learning rates"),
     ],
     ids=range(24),
 )

@@ -326,7 +326,7 @@ def test_a_damaged_state_is_refused(X, tmp_path):
     with pytest.raises(ValueError, match=rf"{STATE}' cannot be read, it is damaged"):
         quick(skssl.SimCLR, checkpoint=tmp_path).fit(X)
     quick(skssl.SimCLR).fit(X).save(tmp_path / STATE)
-    with pytest.raises(ValueError, match=rf"{STATE}' holds no training's state"):
+    with pytest.raises(ValueError, match=rf"{STATE}' holds no training state that this version of skssl reads"):
         quick(skssl.SimCLR, checkpoint=tmp_path).fit(X)
 
 

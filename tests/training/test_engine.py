@@ -134,7 +134,7 @@ def test_a_method_with_a_row_an_image_refuses_other_images(X):
         per_image: ClassVar[bool] = True
 
     estimator = Bank(backbone="convnet", batch_size=16, labelled=False).partial_fit(X)
-    with pytest.raises(ValueError, match=r"Bank keeps something .* needs the 40 images .* Got 30"):
+    with pytest.raises(ValueError, match=r"Bank stores a value .* the same 40 images .* Got 30"):
         estimator.partial_fit(X[:30])
 
 

@@ -287,7 +287,7 @@ def test_score_leaves_out_what_has_no_class(encoder, X, y):
     assert tuner.score(X, few) == tuner.score(X, few.tolist()) == right[known].mean()
     weight = np.arange(40.0)
     assert tuner.score(X, few, weight) == pytest.approx(np.average(right[known], weights=weight[known]))
-    with pytest.raises(ValueError, match="y holds the class 'eel', but FineTuner was trained on 2 others"):
+    with pytest.raises(ValueError, match="y contains the class 'eel', but FineTuner was fitted on 2 classes"):
         tuner.score(X, np.where(np.arange(40) == 7, "eel", names))
     with pytest.raises(ValueError, match="all of y is -1"):
         tuner.score(X, np.full(40, -1))

@@ -1,0 +1,162 @@
+"""The state of a training between two steps: network, optimizer and history, for checkpoints and saved estimators."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from skssl.storage.files import part
+from skssl.training.optim import laid_out_as, optimizer_parameters
+from skssl.training.trainer import Trainer
+
+
+def training_state(trainer: Trainer) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the state of a training.
+
+    Parameters
+    ----------
+    trainer : Trainer
+        An initialized trainer.
+
+    Returns
+    -------
+    values : dict of str to object
+        Plain values: "seed"; "history", a row an epoch; "rates", the learning rate of each parameter group;
+        "optimizer", the entries of the optimizer's state that are not tensors, by "{index}.{name}".
+    tensors : dict of str to Tensor
+        The network's parameters and buffers, "net.{name}", and the optimizer's state, "optimizer.{index}.{name}", where
+        index counts the parameters of the optimizer. They are not copies.
+    """
+    optimizer = trainer.optimizer_
+    state = {
+        f"{i}.{name}": value
+        for i, parameter in enumerate(optimizer_parameters(optimizer))
+        for name, value in optimizer.state.get(parameter, {}).items()
+    }
+    tensors = {f"net.{name}": value for name, value in trainer.module_.state_dict().items()}
+    tensors |= {f"optimizer.{name}": value for name, value in state.items() if isinstance(value, Tensor)}
+    values = {
+        "seed": int(trainer.seed),
+        "history": [{name: value for name, value in row.items() if name != "batches"} for row in trainer.history],
+        "rates": [float(group["lr"]) for group in optimizer.param_groups],
+        "optimizer": {name: value for name, value in state.items() if not isinstance(value, Tensor)},
+    }
+    return values, tensors
+
+
+def load_training_state(trainer: Trainer, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Give a trainer the state of another one.
+
+    Parameters
+    ----------
+    trainer : Trainer
+        A trainer that was initialized with the same parameters and has not trained.
+    values : mapping of str to object
+        Plain values as returned by `training_state`; "optimizer" may be missing.
+    tensors : mapping of str to Tensor
+        Tensors as returned by `training_state`; others are ignored.
+    """
+    trainer.module_.load_state_dict(part(tensors, "net."))
+    trainer.seed = values["seed"]
+    trainer.history.extend({**row, "batches": []} for row in values["history"])
+    optimizer = trainer.optimizer_
+    states = _by_index({**values.get("optimizer", {}), **part(tensors, "optimizer.")})
+    state = optimizer.state_dict()
+    for i, parameter in enumerate(optimizer_parameters(optimizer)):
+        if str(i) in states:
+            state["state"][i] = {
+                name: laid_out_as(parameter, value) if isinstance(value, Tensor) else value
+                for name, value in states[str(i)].items()
+            }
+    for group, rate in zip(state["param_groups"], values["rates"], strict=True):
+        group["lr"] = rate
+    optimizer.load_state_dict(state)  # keeps counters on the CPU and moves the rest to the parameters' device
+
+
+def fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give a network that was built on the meta device its parameters and buffers.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The network.
+    tensors : mapping of str to Tensor
+        Tensors as returned by `training_state`. They are not copied.
+
+    Raises
+    ------
+    ValueError
+        If a tensor of the network is missing, unknown, or of another shape or type.
+    """
+    found = part(tensors, "net.")
+    _check_like(found, module.state_dict(), "net.")
+    module.load_state_dict(found, assign=True)
+
+
+def check_optimizer_state(optimizer: Optimizer, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Refuse an optimizer's state that does not fit, before it is loaded from a file that is not trusted.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+        A new optimizer.
+    values : mapping of str to object
+        Plain values as returned by `training_state`.
+    tensors : mapping of str to Tensor
+        Tensors as returned by `training_state`.
+
+    Raises
+    ------
+    ValueError
+        If the learning rates are not one for each group, or a tensor is missing, unknown, or of another shape or type.
+    """
+    n_groups, n_rates = len(optimizer.param_groups), len(values["rates"])
+    if n_rates != n_groups:
+        raise ValueError(f"'rates' must hold {n_groups} learning rates, one for each parameter group. Got {n_rates}.")
+    states = _by_index(part(tensors, "optimizer."))
+    expected: dict[Any, Mapping[str, Tensor]] = {}
+    for i, parameter in enumerate(optimizer_parameters(optimizer)):
+        if (state := states.pop(str(i), None)) is not None:
+            kind = parameter.shape, parameter.dtype
+            expected[kind] = expected.get(kind) or _state_after_step(optimizer, parameter)
+            _check_like(state, expected[kind], f"optimizer.{i}.")
+    for index in states:
+        raise ValueError(f"The optimizer has no parameter {index[:80]!r}.")
+
+
+def _by_index(state: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Group the entries of an optimizer's state by the index that begins their names."""
+    found: dict[str, dict[str, Any]] = {}
+    for full_name, value in state.items():
+        index, _, name = full_name.partition(".")
+        found.setdefault(index, {})[name] = value
+    return found
+
+
+def _check_like(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], prefix: str) -> None:
+    """Refuse the first tensor that is missing, unknown, or of another shape or type."""
+    for name, like in expected.items():
+        if name not in found:
+            raise ValueError(f"The tensor '{prefix}{name}' is missing.")
+        if (found[name].shape, found[name].dtype) != (like.shape, like.dtype):
+            raise ValueError(
+                f"The tensor '{prefix}{name}' must be of shape {tuple(like.shape)} and {like.dtype}. Got "
+                f"{tuple(found[name].shape)} and {found[name].dtype}."
+            )
+    for name in found.keys() - expected.keys():
+        raise ValueError(f"The tensor '{prefix}{name[:80]}' is unknown.")
+
+
+def _state_after_step(optimizer: Optimizer, parameter: nn.Parameter) -> Mapping[str, Tensor]:
+    """Return the state that an optimizer of the same kind keeps for a like parameter after one step."""
+    twin = torch.zeros(parameter.shape, dtype=parameter.dtype, requires_grad=True)
+    twin.grad = torch.zeros_like(twin)
+    takes = inspect.signature(type(optimizer)).parameters
+    other = type(optimizer)([twin], **{name: value for name, value in optimizer.defaults.items() if name in takes})
+    other.step()
+    return other.state[twin]
