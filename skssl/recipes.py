@@ -1,16 +1,14 @@
-"""The papers' settings by data set: constructor arguments as plain dicts, with their source and the score to expect.
+"""Recipes: the papers' settings by data set, with their source and the reported scores.
 
-A recipe is a dict with "method" (the estimator's name), "params" (its arguments; what is not there is the estimator's
-own default), "linear" and "knn" (the accuracy in per cent that the source reports, or None) and "source". Where a
-source leaves a setting out, so does the recipe; EffSSL's batch size of 512 and warm-up of 10 epochs are inferred. Where
-a source's rate falls in steps of its own (MoCo v1, InstDisc: a tenth at 60 and 80 %; RelativePatch, Colorization), the
-recipe has our "step". A source that ends in "not checked" is known by hearsay: its settings and score were not looked
-up.
+A recipe is a dict with "method" (the name of the estimator), "params" (its arguments; missing ones have their
+defaults), "linear" and "knn" (the reported accuracy in per cent, or None) and "source". A setting that the source does
+not state is missing; EffSSL's batch size of 512 and warm-up of 10 epochs are inferred. Step schedules of the sources
+(MoCo v1 and InstDisc: a tenth at 60 and 80 %; RelativePatch, Colorization) are replaced by "step". "not checked" in the
+source means that the settings or the score are not verified.
 
-``FINE_TUNING`` has the papers' settings of `FineTuner` by share of labels, for ImageNet where no other set is named.
-Its recipes have no scores, which are the encoders'; `make` needs the ``encoder``, too.
+``FINE_TUNING`` holds the settings of `FineTuner` by share of labels, for ImageNet unless another data set is named. Its
+recipes have no scores, which depend on the encoder. `make` requires the ``encoder`` for them.
 
->>> import skssl
 >>> from skssl import recipes
 >>> recipe = recipes.CIFAR10["BYOL + rotation"]
 >>> recipe["linear"], recipe["source"]
@@ -19,11 +17,11 @@ Its recipes have no scores, which are the encoders'; `make` needs the ``encoder`
 BYOL(aux='rotation', aux_weight=5.0, batch_size=512, ema_momentum=0.95,
      epochs=20, lr=0.8, random_state=0, warmup_epochs=10)
 
-Sources, where they are not the methods' own papers and code. EffSSL: Towards Efficient and Effective Self-Supervised
+Sources other than the papers and the code of the methods. EffSSL: Towards Efficient and Effective Self-Supervised
 Learning of Visual Representations, ECCV 2022. GSG: Implicit Contrastive Representation Learning with Guided Stop-
 gradient, NeurIPS 2023. LeOCLR: arXiv:2403.06813. NT-Xent report: Improving Self-Supervised Representation Learning by
-Rotation Feature Decoupling & NT-Xent Loss. solo-learn: da Costa et al., JMLR 2022, whose LARS is another (its trust
-coefficient is 0.02, with clipping), so that its rates are not used here.
+Rotation Feature Decoupling & NT-Xent Loss. solo-learn: da Costa et al., JMLR 2022; its learning rates are not used:
+its LARS differs (a trust coefficient of 0.02, with clipping).
 """
 
 from __future__ import annotations
@@ -33,9 +31,11 @@ from typing import Any
 import torch
 from sklearn.base import clone
 
-import skssl
-from skssl.augment.presets import preset
+from skssl import methods
+from skssl.augment import Augmentation, MultiCrop, preset
+from skssl.pretext import Rotation
 from skssl.training.optim import LARC
+from skssl.transfer import FineTuner
 
 __all__ = ["CIFAR10", "CIFAR100", "FINE_TUNING", "IMAGENET", "IMAGENET100", "TINY_IMAGENET", "make"]
 
@@ -48,14 +48,14 @@ def make(recipe: Recipe, **changes: Any) -> Any:
     Parameters
     ----------
     recipe : dict
-        One of this module's.
+        A recipe of this module.
     **changes
-        Arguments that replace or join the recipe's, such as ``epochs`` or ``random_state``.
+        Arguments in addition to, or instead of, the recipe's, such as ``epochs`` or ``random_state``.
 
     Returns
     -------
     estimator
-        Not fitted.
+        The estimator, not fitted.
 
     Examples
     --------
@@ -63,7 +63,8 @@ def make(recipe: Recipe, **changes: Any) -> Any:
     >>> recipes.make(recipes.IMAGENET["SimSiam"]).get_params()["backbone"]
     'resnet50'
     """
-    return getattr(skssl, recipe["method"])(**{**recipe["params"], **changes})
+    estimators = {**vars(methods), "FineTuner": FineTuner}
+    return estimators[recipe["method"]](**{**recipe["params"], **changes})
 
 
 def _recipe(
@@ -73,7 +74,7 @@ def _recipe(
 
 
 def _with(recipe: Recipe, linear: float | None, knn: float | None = None, /, **params: Any) -> Recipe:
-    """Make the same recipe with some more arguments, and another score."""
+    """Return a recipe with additional arguments and another score."""
     return {**recipe, "linear": linear, "knn": knn, "params": {**recipe["params"], **params}}
 
 
@@ -134,7 +135,7 @@ CIFAR10: dict[str, Recipe] = {
     "MoCo, symmetric": _with(_moco, None, 85.3, symmetric=True),
     "LeOCLR": _recipe(
         "LeOCLR",
-        "LeOCLR, table of CIFAR-10 and STL-10; rate, decay and momentum are those of ImageNet, inferred",
+        "LeOCLR, table of CIFAR-10 and STL-10; learning rate, weight decay and momentum of ImageNet, inferred",
         79.59,
         epochs=800,
         batch_size=256,
@@ -165,7 +166,7 @@ CIFAR10: dict[str, Recipe] = {
         "solo-learn",
         92.07,
         proj_dim=2048,
-        augment=skssl.Augmentation(crop_scale=(0.2, 1.0), saturation=0.2, solarize=0.1, interpolation="bicubic"),
+        augment=Augmentation(crop_scale=(0.2, 1.0), saturation=0.2, solarize=0.1, interpolation="bicubic"),
         **_LONG,
     ),
     "DINO": _recipe("DINO", "solo-learn", 89.52, n_prototypes=4096, ema_momentum=0.9995, **_LONG),
@@ -195,19 +196,19 @@ CIFAR100: dict[str, Recipe] = {
     "DeepClusterV2": _with(CIFAR10["DeepClusterV2"], 63.61),
 }
 
-# Tiny-ImageNet: 64x64 images that are enlarged to 224, an AlexNet with BatchNorm. With NT-Xent the report enlarges them
-# to 256 and crops 224, which are 7/8 of the side.
+# Tiny-ImageNet: 64x64 images enlarged to 224, an AlexNet with BatchNorm. With NT-Xent the report enlarges them to 256
+# and crops 224, 7/8 of the side.
 
 _report = "NT-Xent report"
 _decoupling: dict[str, Any] = {
     "backbone": "alexnet_bn",
     "batch_size": 192,
     "lr": 0.01,
-    "augment": skssl.Augmentation(crop_scale=(0.08, 1.0), size=224, jitter=0.0, gray=0.0),
+    "augment": Augmentation(crop_scale=(0.08, 1.0), size=224, jitter=0.0, gray=0.0),
 }
 _decoupling_nt_xent: dict[str, Any] = {
     **_decoupling,
-    "augment": skssl.Augmentation(crop_scale=(49 / 64, 49 / 64), crop_ratio=(1.0, 1.0), size=224, jitter=0.0, gray=0.0),
+    "augment": Augmentation(crop_scale=(49 / 64, 49 / 64), crop_ratio=(1.0, 1.0), size=224, jitter=0.0, gray=0.0),
 }
 
 TINY_IMAGENET: dict[str, Recipe] = {
@@ -232,7 +233,7 @@ IMAGENET100: dict[str, Recipe] = {
     "SimCLR + rotation": _rotated(_simclr_100, 0.1, 73.24),
     "BYOL": _byol_100,
     "BYOL + rotation": _rotated(_byol_100, 6.0, 73.60),
-    "BYOL + jigsaw": _with(_byol_100, 73.60, aux="jigsaw", aux_weight=6.0),  # not stated: rotation's
+    "BYOL + jigsaw": _with(_byol_100, 73.60, aux="jigsaw", aux_weight=6.0),  # not stated; that of rotation
     "BYOL + jigsaw + rotation": _with(_byol_100, 74.72, aux=["jigsaw", "rotation"], aux_weight=6.0),
     "SwAV": _swav_100,
     "SwAV + rotation": _rotated(_swav_100, 0.1, 74.40),
@@ -242,7 +243,7 @@ IMAGENET100: dict[str, Recipe] = {
 
 _R50: dict[str, Any] = {"backbone": "resnet50"}
 _LARS: dict[str, Any] = {**_R50, "optimizer": "lars", "warmup_epochs": 10}
-_OTHER_LARS = "its LARS is another, with the rate inside the momentum"
+_OTHER_LARS = "its LARS differs, with the learning rate inside the momentum"
 _gsg_in: dict[str, Any] = {**_R50, "epochs": 100, "batch_size": 512, "lr": 0.1, "weight_decay": 1e-4, "proj_layers": 3}
 _moco_in: dict[str, Any] = {
     **_R50,
@@ -265,10 +266,10 @@ _swav_in = _recipe(
     weight_decay=1e-6,
     n_prototypes=3000,
     epsilon=0.05,
-    augment=skssl.MultiCrop(),
+    augment=MultiCrop(),
     **{**_LARS, "optimizer": LARC},
 )
-# EffSSL's code has LARS, which spares biases and norms, and rotation's head on the features.
+# EffSSL's code uses LARS, which excludes biases and norms, and puts the rotation head on the features.
 _swav_30 = {
     **_with(
         _swav_in,
@@ -281,18 +282,18 @@ _swav_30 = {
         queue_length=3840,
         augment="simclr",
     ),
-    "source": "EffSSL, 30 epochs; settings are those of SwAV's code for batches of 256, inferred",
+    "source": "EffSSL, 30 epochs; settings of SwAV's code for batches of 256, inferred",
 }
 _swav_50 = {
     **_with(_swav_in, 65.8, epochs=50, batch_size=1024, lr=1.2, optimizer="lars"),
     "source": "EffSSL and its code, 2 x 224 + 6 x 96",
 }
-_turned: dict[str, Any] = {"aux": skssl.Rotation(head="backbone"), "aux_weight": 0.1}
+_turned: dict[str, Any] = {"aux": Rotation(head="backbone"), "aux_weight": 0.1}
 
 IMAGENET: dict[str, Recipe] = {
     "RotNet": _recipe(
         "RotNet",
-        "RotNet's code, whose rate falls to a tenth after 15, 30 and 45 epochs",
+        "RotNet's code, with a tenth of the learning rate after 15, 30 and 45 epochs",
         backbone="alexnet_bn",
         epochs=50,
         batch_size=192,
@@ -302,7 +303,7 @@ IMAGENET: dict[str, Recipe] = {
     ),
     "RelativePatch": _recipe(
         "RelativePatch",
-        "OpenSelfSup's code, where patches are grey with a probability of 0.66",
+        "OpenSelfSup's code, with grey patches at a probability of 0.66",
         epochs=70,
         batch_size=512,
         lr=0.2,
@@ -313,7 +314,7 @@ IMAGENET: dict[str, Recipe] = {
     ),
     "Colorization": _recipe(
         "Colorization",
-        "Colorful Image Colorization's code, AlexNet, all of which is convolutions there; 450,000 steps",
+        "Colorful Image Colorization's code, a fully convolutional AlexNet; 450,000 steps",
         backbone="alexnet_bn",
         epochs=28,
         batch_size=80,
@@ -325,7 +326,7 @@ IMAGENET: dict[str, Recipe] = {
     ),
     "ContextEncoder": _recipe(
         "ContextEncoder",
-        "Context Encoders' code, whose Adam has 0.5 for the first beta; AlexNet and the form of the holes not checked",
+        "Context Encoders' code, with a first beta of 0.5 in Adam; AlexNet and the shape of the holes not checked",
         backbone="alexnet",
         batch_size=64,
         optimizer=torch.optim.Adam,
@@ -336,7 +337,7 @@ IMAGENET: dict[str, Recipe] = {
     ),
     "DeepCluster": _recipe(
         "DeepCluster",
-        "DeepCluster's code, whose AlexNet is wider and has dropout",
+        "DeepCluster's code, with a wider AlexNet and dropout",
         backbone="alexnet_bn",
         epochs=200,
         batch_size=256,
@@ -403,7 +404,7 @@ IMAGENET: dict[str, Recipe] = {
         lr=4.8,
         weight_decay=1e-6,
         n_prototypes=3000,
-        augment=skssl.MultiCrop(),
+        augment=MultiCrop(),
         **{**_LARS, "optimizer": LARC},
     ),
     "SwAV": _swav_in,
@@ -428,7 +429,7 @@ IMAGENET: dict[str, Recipe] = {
         epochs=1000,
         batch_size=2048,
         lr=1.6,
-        # The rate of biases and norms over that of the weights, whose own steps no scale of loss and decay changes.
+        # The learning rate of biases and norms over that of the weights, whose LARS steps do not depend on the scale.
         loss_scale=0.024,
         weight_decay=2.4e-8,
         proj_dim=8192,
@@ -450,16 +451,16 @@ IMAGENET: dict[str, Recipe] = {
         ema_momentum=0.996,
         n_prototypes=65536,
         head_norm=False,
-        augment=skssl.MultiCrop(n_local=8, augment=_dino_views),
+        augment=MultiCrop(n_local=8, augment=_dino_views),
         **_R50,
     ),
 }
 
-# Fine-tuning on few labels: random resized crops and flips, no weight decay but at rotation decoupling
+# Fine-tuning on few labels: random resized crops and flips, no weight decay except for rotation decoupling
 
 
 def _tuning(source: str, /, *rates: float, **params: Any) -> Recipe:
-    rates_by_name = dict(zip(("backbone_lr", "head_lr"), rates, strict=False))  # or neither
+    rates_by_name = dict(zip(("backbone_lr", "head_lr"), rates, strict=False))  # both or neither
     return {"method": "FineTuner", "params": {**rates_by_name, **params}, "source": source}
 
 
@@ -479,14 +480,14 @@ FINE_TUNING: dict[str, Recipe] = {
     ),
     "SimCLRv2, 1 %": _tuning(_SIMCLR_SOURCE, _SIMCLR_LR, _SIMCLR_LR, epochs=60, **_v2_tuning),
     "SimCLRv2, 10 %": _tuning(f"{_SIMCLR_SOURCE}; epochs not checked", _SIMCLR_LR, _SIMCLR_LR, epochs=30, **_v2_tuning),
-    "LeOCLR, 1 %": _tuning("LeOCLR, which states the epochs alone", epochs=60),
-    "LeOCLR, 10 %": _tuning("LeOCLR, which states the epochs alone", epochs=30),
+    "LeOCLR, 1 %": _tuning("LeOCLR, which states only the epochs", epochs=60),
+    "LeOCLR, 10 %": _tuning("LeOCLR, which states only the epochs", epochs=30),
     "Barlow Twins, 1 %": _tuning("Barlow Twins' code", 0.005, 0.5, **_epoch_cosine),
     "Barlow Twins, 10 %": _tuning("Barlow Twins' code; the head's rate not checked", 0.005, 0.05, **_epoch_cosine),
     "VICReg, 1 %": _tuning("VICReg's code", 0.03, 0.08, **_epoch_cosine),
     "VICReg, 10 %": _tuning("VICReg's code", 0.01, 0.1, **_epoch_cosine),
     "RotationDecoupling, Tiny-ImageNet, 20 %": _tuning(
-        "NT-Xent report's code, there with Nesterov's momentum",
+        "NT-Xent report's code, which uses Nesterov's momentum",
         0.1,
         0.1,
         epochs=65,

@@ -1,4 +1,4 @@
-"""Every recipe makes an estimator whose parameters are in range, and whose scores and source are there."""
+"""Recipes make valid estimators, with the settings of their sources."""
 
 import re
 
@@ -21,7 +21,7 @@ WITHOUT_SCORE = ("RotNet", "RelativePatch", "Colorization", "ContextEncoder", "D
 
 
 @pytest.mark.parametrize("recipe", ALL)
-def test_recipes_make_estimators(recipe):
+def test_recipe_makes_a_valid_estimator(recipe):
     assert set(recipe) == {"method", "params", "linear", "knn", "source"}
     assert recipe["source"]
     scores = [score for score in (recipe["linear"], recipe["knn"]) if score is not None]
@@ -49,7 +49,7 @@ def test_recipes_make_estimators(recipe):
         ("IMAGENET", "DeepCluster"),
     ],
 )
-def test_a_recipe_trains_when_it_is_made_small(table, title, X, y):
+def test_reduced_recipe_trains(table, title, X, y):
     recipe = getattr(recipes, table)[title]
     small = quick(getattr(skssl, recipe["method"])).get_params(deep=False)
     names = ("backbone", "epochs", "batch_size", "random_state", "hidden_dim", "proj_dim", "n_prototypes", "stride")
@@ -58,7 +58,7 @@ def test_a_recipe_trains_when_it_is_made_small(table, title, X, y):
     assert np.isfinite(estimator.history_["loss"]).all()
 
 
-def test_rotation_is_added_with_the_papers_weight_and_nothing_else():
+def test_rotation_recipes_add_only_the_task_and_its_weight():
     for table, title, weight in [("CIFAR10", "BYOL", 5.0), ("CIFAR100", "SimSiam", 0.2), ("IMAGENET100", "SwAV", 0.1)]:
         recipe = getattr(recipes, table)
         plain, rotated = recipe[title]["params"], recipe[f"{title} + rotation"]["params"]
@@ -66,7 +66,7 @@ def test_rotation_is_added_with_the_papers_weight_and_nothing_else():
         assert recipe[f"{title} + rotation"]["linear"] > recipe[title]["linear"]
 
 
-def test_effssls_weights_on_imagenet():
+def test_effssl_task_weights_on_imagenet():
     table = recipes.IMAGENET100
     for title in ("BYOL + rotation", "BYOL + jigsaw", "BYOL + jigsaw + rotation"):
         weights = [weight for _, weight in recipes.make(table[title])._tasks().values()]
@@ -81,12 +81,12 @@ def test_effssls_weights_on_imagenet():
         assert (plain["params"]["epochs"], plain["params"]["warmup_epochs"]) == (epochs, {30: 0, 50: 10}[epochs])
 
 
-def test_swavs_rule_is_larc_and_simclrs_is_said_to_be_another():
+def test_swav_uses_larc_and_simclr_notes_another_lars():
     assert {recipes.make(recipes.IMAGENET[title]).optimizer for title in ("SwAV", "DeepClusterV2")} == {LARC}
-    assert "LARS is another" in recipes.IMAGENET["SimCLR"]["source"]
+    assert "LARS differs" in recipes.IMAGENET["SimCLR"]["source"]
 
 
-def test_one_rate_moves_barlow_twins_as_the_papers_two():
+def test_barlow_twins_loss_scale_equals_two_learning_rates():
     params = recipes.IMAGENET["BarlowTwins"]["params"]
     draw = torch.Generator().manual_seed(0)
     start = [torch.randn(shape, generator=draw, dtype=torch.float64) for shape in ((4, 3), (4,))]
@@ -109,17 +109,17 @@ def test_one_rate_moves_barlow_twins_as_the_papers_two():
     assert all((value - first).abs().max() > 1e-2 for value, first in zip(found[0], start, strict=True)), "it moved"
 
 
-def test_rotation_decouplings_alexnet_has_batchnorm():
+def test_rotation_decoupling_uses_alexnet_with_batchnorm():
     assert {recipe["params"]["backbone"] for recipe in recipes.TINY_IMAGENET.values()} == {"alexnet_bn"}
 
 
-def test_leoclr_has_the_papers_decay_and_momentum_on_either_set():
+def test_leoclr_weight_decay_and_momentum():
     for table in (recipes.CIFAR10, recipes.IMAGENET):
         estimator = recipes.make(table["LeOCLR"])
         assert (estimator.setting("weight_decay"), estimator.ema_momentum) == (1e-4, 0.999)
 
 
-def test_fine_tuning_on_one_and_on_ten_per_cent():
+def test_fine_tuning_on_one_and_ten_per_cent():
     table = recipes.FINE_TUNING
     shares = {title: table[f"{title}, 10 %"]["params"] for title in re.findall(r"(.+), 1 %", "\n".join(table))}
     assert set(shares) == {"SwAV, PCL and EffSSL", "SimCLR", "SimCLRv2", "LeOCLR", "Barlow Twins", "VICReg"}
@@ -130,13 +130,13 @@ def test_fine_tuning_on_one_and_on_ten_per_cent():
     assert shares["SimCLRv2"]["layer"] == "projector1"
 
 
-def test_byols_momentum_is_that_of_short_trainings():
+def test_byol_momentum():
     assert recipes.CIFAR10["BYOL"]["params"]["ema_momentum"] == 0.95
     assert recipes.CIFAR100["BYOL"]["params"]["ema_momentum"] == 0.85
     assert recipes.CIFAR10["BYOLGSG"]["params"]["ema_momentum"] == 0.99
 
 
-def test_dinos_small_crops_are_blurred_as_its_codes():
+def test_dino_augmentations_are_those_of_its_code():
     made = recipes.make(recipes.IMAGENET["DINO"])._augmentations(224)
     assert [view.blur for view in made] == [1.0, 0.1, *[0.5] * 8]
     assert [view.solarize for view in made] == [0.0, 0.2, *[0.0] * 8]
@@ -144,7 +144,7 @@ def test_dinos_small_crops_are_blurred_as_its_codes():
     assert [view.size for view in made] == [None] * 2 + [96] * 8
 
 
-def test_nt_xents_decoupling_crops_224_of_256():
+def test_rotation_decoupling_with_nt_xent_crops_224_of_256():
     view = recipes.TINY_IMAGENET["RotationDecoupling, NT-Xent"]["params"]["augment"]
     boxes = sample_crops(50, (64, 64), view.crop_scale, view.crop_ratio, torch.Generator().manual_seed(0))
     assert {(int(h), int(w)) for h, w in zip(*boxes[2:], strict=True)} == {(56, 56)}
@@ -152,7 +152,7 @@ def test_nt_xents_decoupling_crops_224_of_256():
     assert view.size == 224
 
 
-def test_the_versions_of_moco_differ_in_head_temperature_and_augmentation():
+def test_moco_versions_differ_in_head_temperature_and_augmentation():
     for version, expected in [(1, (1, 0.07, 1.0, 0.4, 0.0)), (2, (2, 0.2, 0.8, 0.1, 0.5))]:
         estimator = recipes.make(recipes.IMAGENET[f"MoCo v{version}"])
         view, other = estimator._augmentations(224)

@@ -18,7 +18,6 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, validate_params
 
-import skssl
 from skssl.display._drawing import class_colors, classes_of, encoded, names_of, pictures, seen
 from skssl.display.embedding import embed
 from skssl.display.neighbors import NeighborsDisplay, nearest
@@ -26,6 +25,7 @@ from skssl.display.training import TrainingDisplay
 from skssl.display.views import ViewsDisplay
 from skssl.images import Images, subset
 from skssl.methods.base import SSLTransformer
+from skssl.storage.version import __version__
 
 __all__ = ["report"]
 
@@ -171,7 +171,7 @@ def _write(path: Path, **parts: Any) -> Path:
 
     template = resources.files("skssl.display").joinpath("report.html.jinja").read_text(encoding="utf-8")
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template)
-    path.write_text(page.render(version=skssl.__version__, **parts), encoding="utf-8")
+    path.write_text(page.render(version=__version__, **parts), encoding="utf-8")
     return path
 
 

@@ -1,4 +1,4 @@
-"""Comparisons of methods, and their scores as tables."""
+"""Comparison of methods, and tables of their scores."""
 
 from skssl.results.comparison import compare
 from skssl.results.tables import Results

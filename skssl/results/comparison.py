@@ -1,16 +1,12 @@
-"""A comparison of methods: every method, seed and probe a row, and nothing that is finished is done twice."""
+"""Compare methods: train each with several seeds, score its features by probes, and reuse finished runs."""
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import tempfile
 import time
-import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -30,10 +26,13 @@ from skssl.images import subset
 from skssl.images.labels import as_labels, encode_labels
 from skssl.probes import KNNProbe, LinearProbe
 from skssl.probes.encoders import as_encoder
+from skssl.results.cache import RunFiles
 from skssl.results.tables import Results
 from skssl.training.digests import digest, digest_images
 
 __all__ = ["compare"]
+
+SPEED = ("seconds", "images_per_second")
 
 
 @validate_params(
@@ -60,53 +59,51 @@ def compare(
     n_jobs: int | None = None,
     verbose: int = 0,
 ) -> Results:
-    """Train methods on the same images, with several seeds, and judge their features by the same probes.
+    """Train methods on the same images with several seeds, and score their features by the same probes.
 
     Parameters
     ----------
     methods : dict of str to estimator, or list of these
-        What is compared, by name (a list's by their classes): estimators of skssl, any transformer or pipeline from
-        images to features, or a ``torch.nn.Module``, see `encoders.as_encoder`. They are cloned; one in a
-        ``FrozenEstimator`` stays as it was fitted.
+        The methods by name; those in a list are named by their classes. A method is an estimator of skssl, any
+        transformer or pipeline from images to features, or a ``torch.nn.Module``, see `encoders.as_encoder`. Estimators
+        are cloned; one in a ``FrozenEstimator`` stays fitted.
     X : array-like, sequence of files or PIL images, or torch Dataset, or dict of str to tuple
-        The images that are learned from, or several data sets by name: (X, y) or (X, y, X_test, y_test) of each.
+        The training images, or a tuple (X, y) or (X, y, X_test, y_test) for each of several data sets by name.
     y : array-like of shape (n,), default=None
-        Their classes. Images of an unknown class, -1, are learned from, but the probes do not see them.
+        Their classes. Images of unknown class, -1, are used by the methods but not by the probes.
     X_test, y_test : array-like, default=None
-        The images that the probes are scored on, and their classes. None: a share of the labelled images of `X`, which
-        is drawn by class, and is the same for all methods and seeds.
+        The test images of the probes, and their classes. If None, a stratified share of the labelled images of `X` is
+        held out, the same for all methods and seeds.
     test_size : float in (0, 1) or int, default=0.25
-        That share, or how many images.
+        The held-out share, or the number of held-out images.
     probes : dict of str to estimator, or list of these, default=None
-        Classifiers or other estimators with ``fit`` and ``score``, by name. They are fitted to the features of the
-        training images. None is ``make_pipeline(StandardScaler(), LinearProbe())`` as "linear", and ``KNNProbe()`` as
-        "kNN".
+        Classifiers or other estimators with ``fit`` and ``score``, by name, fitted to the features of the training
+        images. None is ``make_pipeline(StandardScaler(), LinearProbe())`` as "linear" and ``KNNProbe()`` as "kNN".
     random_state : int or sequence of int, default=(0,)
-        The seeds: each run gives one to every ``random_state`` of the method and of the probes. A method that has none
-        is run once, with the first.
+        The seeds. Each run sets every ``random_state`` of the method and of the probes to its seed. A method without
+        ``random_state`` runs once, with the first seed.
     cache : str or path, default=None
-        A folder that keeps the scores of each run (a small JSON file) and its features (an .npz file, from which
-        another probe is scored later; it may be deleted). What is there is not computed again, so that a comparison
-        that was interrupted goes on where it stopped. A run is known by its images, classes, seed and parameters, not
-        by its name. None keeps nothing.
+        A folder for the scores of each run (a small JSON file) and its features (an .npz file, used when another probe
+        is added; it may be deleted). Finished runs are not repeated, so that an interrupted comparison resumes. A run
+        is identified by its images, classes, seed and parameters, not by its name. None stores nothing.
     n_jobs : int, default=None
-        How many runs at a time, in processes of their own; None is 1, -1 as many as there are processors.
+        The number of runs in parallel, each in its own process; None is 1, and -1 uses all processors.
     verbose : int, default=0
         1 shows a progress bar over the runs.
 
     Returns
     -------
     Results
-        A row for each data set, method, seed and probe: score, seconds (of the training) and images_per_second (the
-        median over its epochs).
+        A row for each data set, method, seed and probe, with the score, the seconds of the training and its
+        images_per_second (the median over the epochs).
 
     Raises
     ------
     ValueError
-        Before anything is trained, if labels are of another number than the images, of one class only, or of a class
-        in the test that is not in the training, or two methods have the same name.
+        Before any training, if the number of labels is not that of the images, if there is a single class, if a test
+        class is missing from the training labels, or if two methods have the same name.
     TypeError
-        If something is neither a transformer nor, of the probes, an estimator with ``fit`` and ``score``.
+        If a method is not a transformer, or a probe has no ``fit`` or ``score``.
 
     Examples
     --------
@@ -122,34 +119,34 @@ def compare(
     0     pixels     0  KNNProbe
     1  untrained     0  KNNProbe
     """
-    methods = _named("methods", methods, ("fit", "transform"))
+    methods = _check_estimators("methods", methods, ("fit", "transform"))
     if probes is None:
         probes = {"linear": make_pipeline(StandardScaler(), LinearProbe()), "kNN": KNNProbe()}
-    probes = _named("probes", probes, ("fit", "score"))
+    probes = _check_estimators("probes", probes, ("fit", "score"))
     seeds = [random_state] if isinstance(random_state, (int, Integral)) else list(random_state)
     if not seeds or not all(isinstance(seed, Integral) for seed in seeds) or len(set(seeds)) < len(seeds):
-        raise ValueError(f"random_state must be one or more different integers. Got {random_state!r}.")
+        raise ValueError(f"random_state must be an integer or distinct integers. Got {random_state!r}.")
     if isinstance(X, Mapping):
         if not all(isinstance(parts, tuple) and len(parts) in (2, 4) for parts in X.values()):
-            raise TypeError("X as a dict must have a tuple (X, y) or (X, y, X_test, y_test) for each data set.")
+            raise TypeError("X as a dict must hold a tuple (X, y) or (X, y, X_test, y_test) for each data set.")
         given = {name: (*parts, None, None)[:4] for name, parts in X.items()}
     else:
         given = {"": (X, y, X_test, y_test)}
-    data = [_split(test_size, name, *parts) for name, parts in given.items()]
+    data = [_check_data(test_size, name, *parts) for name, parts in given.items()]
     folder = None
     if cache is not None:
         folder = Path(cache).expanduser()
         folder.mkdir(parents=True, exist_ok=True)
         for part in data:
-            both = (digest_images(part.X), part.y.tolist()), (digest_images(part.X_test), part.y_test.tolist())
-            part.digest = joblib.hash(both)
+            contents = (digest_images(part.X), part.y.tolist()), (digest_images(part.X_test), part.y_test.tolist())
+            part.digest = joblib.hash(contents)
     runs = [
         (part, name, method, seed)
         for part in data
         for name, method in methods.items()
-        for seed in (seeds if _random_states(method) else seeds[:1])
+        for seed in (seeds if _seed_parameters(method) else seeds[:1])
     ]
-    jobs = (joblib.delayed(_run)(*run, probes, folder) for run in runs)
+    jobs = (joblib.delayed(_score_run)(*run, probes, folder) for run in runs)
     rows: list[dict[str, Any]] = []
     with tqdm(total=len(runs), desc="Runs", disable=not verbose) as bar:
         for found in joblib.Parallel(n_jobs, return_as="generator")(jobs):
@@ -160,24 +157,24 @@ def compare(
 
 
 @dataclass
-class _Split:
-    """Images to learn from, images to test on, and what they are known by."""
+class _DataSplit:
+    """The training and test images of a data set."""
 
     name: str
     X: Any
     y: np.ndarray
     X_test: Any
     y_test: np.ndarray
-    digest: str = ""  # of all of it, where a cache asks for it
+    digest: str = ""  # of images and classes, if there is a cache
 
     @property
-    def of(self) -> str:
-        """The name, for a message."""
+    def suffix(self) -> str:
+        """The name in a message."""
         return f" of the data set {self.name!r}" if self.name else ""
 
 
-def _named(parameter: str, given: Any, needs: tuple[str, str]) -> dict[str, Any]:
-    """Estimators by name, each with the methods that it needs."""
+def _check_estimators(parameter: str, given: Any, needs: tuple[str, str]) -> dict[str, Any]:
+    """Return estimators by name, and check that each has the methods that are needed."""
     if not isinstance(given, Mapping):
         if isinstance(given, str) or not isinstance(given, Sequence):
             raise TypeError(
@@ -185,10 +182,10 @@ def _named(parameter: str, given: Any, needs: tuple[str, str]) -> dict[str, Any]
             )
         names = [type(each).__name__ for each in given]
         if len(set(names)) < len(names):
-            raise ValueError(f"{parameter} holds several of one class, {names}: give a dict of names to estimators.")
+            raise ValueError(f"{parameter} holds several estimators of one class, {names}: pass a dict with names.")
         given = dict(zip(names, given, strict=True))
     if not given:
-        raise ValueError(f"{parameter} is empty, but at least one estimator was expected.")
+        raise ValueError(f"{parameter} must hold at least one estimator. Got {given!r}.")
     for name, each in given.items():
         is_module = needs[1] == "transform" and isinstance(each, nn.Module)
         if isinstance(each, type) or not (is_module or all(hasattr(each, need) for need in needs)):
@@ -196,13 +193,13 @@ def _named(parameter: str, given: Any, needs: tuple[str, str]) -> dict[str, Any]
     return dict(given)
 
 
-def _split(test_size: float, name: str, X: Any, y: Any, X_test: Any, y_test: Any) -> _Split:
-    """Check a data set, and split it where there are no images to test on."""
+def _check_data(test_size: float, name: str, X: Any, y: Any, X_test: Any, y_test: Any) -> _DataSplit:
+    """Check a data set, and hold out test images if none are given."""
     of = f" of the data set {name!r}" if name else ""
     if y is None or (X_test is None) != (y_test is None):
         missing = "y" if y is None else "y_test" if y_test is None else "X_test"
-        raise ValueError(f"The probes need classes and images to be scored on: {missing}{of} is missing.")
-    y = _classes(X, y, "y", "X", of)
+        raise ValueError(f"The probes need classes and test images: {missing}{of} is missing.")
+    y = _check_labels(X, y, "y", "X", of)
     classes, target = encode_labels(y)
     if len(classes) < 2:
         raise ValueError(f"y{of} must hold at least two classes. Got {classes.tolist()}.")
@@ -213,103 +210,76 @@ def _split(test_size: float, name: str, X: Any, y: Any, X_test: Any, y_test: Any
         train = np.concatenate([train, unknown])
         X, y, X_test, y_test = subset(X, train), y[train], subset(X, test), y[test]
     else:
-        y_test = _classes(X_test, y_test, "y_test", "X_test", of)
+        y_test = _check_labels(X_test, y_test, "y_test", "X_test", of)
     seen = set(encode_labels(y)[0].tolist())
     unseen = [label for label in dict.fromkeys(y_test.tolist()) if label not in seen]
     if unseen:
-        raise ValueError(f"y_test{of} must hold only classes that y has. Got {unseen}, which y has not.")
-    return _Split(name, X, y, X_test, np.array(y_test.tolist()))
+        raise ValueError(f"y_test{of} must hold only classes of y. Got {unseen}, which y does not hold.")
+    return _DataSplit(name, X, y, X_test, np.array(y_test.tolist()))
 
 
-def _classes(X: Any, y: Any, name: str, of_what: str, of: str) -> np.ndarray:
-    """One class for each image."""
+def _check_labels(X: Any, y: Any, name: str, of_what: str, of: str) -> np.ndarray:
+    """Return the labels as an array, and check that there is one for each image."""
     y = as_labels(y)
     n_samples = _num_samples(X)
     if len(y) != n_samples:
         raise ValueError(
-            f"{name}{of} must have one class for each image of {of_what}: expected {n_samples}, got {len(y)}."
+            f"{name}{of} must have one class for each image of {of_what}: expected {n_samples} classes, got {len(y)}."
         )
     return y
 
 
-def _random_states(estimator: Any) -> list[str]:
-    """The parameters of an estimator, and of those within it, that take a seed."""
+def _seed_parameters(estimator: Any) -> list[str]:
+    """Return the names of the ``random_state`` parameters of an estimator, nested ones included."""
     names = [] if isinstance(estimator, nn.Module) else estimator.get_params()
     return [name for name in names if name.rpartition("__")[2] == "random_state"]
 
 
-def _seeded(estimator: Any, seed: int) -> Any:
-    """A copy of an estimator with a seed."""
+def _clone_with_seed(estimator: Any, seed: int) -> Any:
+    """Clone an estimator and set its seeds."""
     copy = clone(estimator)
-    copy.set_params(**dict.fromkeys(_random_states(estimator), seed))  # which a FrozenEstimator answers by None
+    copy.set_params(**dict.fromkeys(_seed_parameters(estimator), seed))  # returns None for a FrozenEstimator
     return copy
 
 
-def _run(
-    data: _Split, name: str, method: Any, seed: int, probes: Mapping[str, Any], folder: Path | None
+def _score_run(
+    data: _DataSplit, name: str, method: Any, seed: int, probes: Mapping[str, Any], folder: Path | None
 ) -> list[dict[str, Any]]:
-    """Train a method and score it by the probes, both only if the folder does not have it."""
-    method = method if isinstance(method, nn.Module) else _seeded(method, seed)
-    judges = {title: _seeded(probe, seed) for title, probe in probes.items()}
-    notes = stored = None
-    keys = dict(zip(judges, judges, strict=True))
+    """Train a method and score it by the probes, unless the cache holds the results."""
+    method = method if isinstance(method, nn.Module) else _clone_with_seed(method, seed)
+    probes = {title: _clone_with_seed(probe, seed) for title, probe in probes.items()}
+    files, keys = RunFiles(None), dict(zip(probes, probes, strict=True))
     if folder is not None:
-        key = joblib.hash([data.digest, seed, digest(method, f"methods[{name!r}]")])
-        notes, stored = folder / f"{key}.json", folder / f"{key}.npz"
-        keys = {title: digest(judge, f"probes[{title!r}]") for title, judge in judges.items()}
-    note = _read(notes, lambda path: json.loads(path.read_text())) or {"scores": {}}
-    missing = [title for title in judges if keys[title] not in note["scores"]]
+        files = RunFiles(folder / joblib.hash([data.digest, seed, digest(method, f"methods[{name!r}]")]))
+        keys = {title: digest(probe, f"probes[{title!r}]") for title, probe in probes.items()}
+    run = files.read_scores() or {"scores": {}}
+    missing = [title for title in probes if keys[title] not in run["scores"]]
     try:
-        made = (_read(stored, _load) or _train(method, data, stored)) if missing else {}
+        encoded = (files.read_features() or _train(method, data, files)) if missing else {}
         for title in missing:
             known = data.y != -1
-            judges[title].fit(made["train"][known], np.array(data.y[known].tolist()))
-            score = float(judges[title].score(made["test"], data.y_test))
-            speed = {of: float(made[of]) for of in ("seconds", "images_per_second")}
-            note = {"method": repr(method), "seed": int(seed), **speed, "scores": note["scores"]}
-            note["scores"][keys[title]] = {"probe": repr(judges[title]), "score": score}
-            _write(notes, partial(Path.write_text, data=json.dumps(note, indent=1)))
+            probes[title].fit(encoded["train"][known], np.array(data.y[known].tolist()))
+            score = float(probes[title].score(encoded["test"], data.y_test))
+            speed = {column: float(encoded[column]) for column in SPEED}
+            run = {"method": repr(method), "seed": int(seed), **speed, "scores": run["scores"]}
+            run["scores"][keys[title]] = {"probe": repr(probes[title]), "score": score}
+            files.write_scores(run)
     except Exception as error:
-        error.add_note(f"This was method {name!r} with seed {seed}{data.of}, in compare.")
+        error.add_note(f"This was method {name!r} with seed {seed}{data.suffix}, in compare.")
         raise
-    run = {"dataset": data.name, "method": name, "seed": seed}
-    speed = {of: note[of] for of in ("seconds", "images_per_second")}
-    return [{**run, "probe": title, "score": note["scores"][keys[title]]["score"], **speed} for title in judges]
+    row = {"dataset": data.name, "method": name, "seed": seed}
+    speed = {column: run[column] for column in SPEED}
+    return [{**row, "probe": title, "score": run["scores"][keys[title]]["score"], **speed} for title in probes]
 
 
-def _train(method: Any, data: _Split, stored: Path | None) -> dict[str, Any]:
-    """Train a method, and encode the images to train and to test probes on."""
+def _train(method: Any, data: _DataSplit, files: RunFiles) -> dict[str, Any]:
+    """Train a method, encode the training and the test images, and store their features."""
     start = time.perf_counter()
     fitted = as_encoder(method, data.X) if isinstance(method, nn.Module) else method.fit(data.X, data.y)
     seconds = time.perf_counter() - start
     history: Any = getattr(fitted, "history_", ())
     speed = history["images_per_second"].median() if len(history) else math.nan
     features = {part: np.asarray(fitted.transform(X)) for part, X in (("train", data.X), ("test", data.X_test))}
-    made = {**features, "seconds": seconds, "images_per_second": speed}
-    _write(stored, lambda path: np.savez(path, allow_pickle=False, **made))
-    return made
-
-
-def _load(path: Path) -> dict[str, Any]:
-    """Read the arrays of an .npz file."""
-    with path.open("rb") as file, np.load(file) as arrays:
-        return dict(arrays)
-
-
-def _read(path: Path | None, load: Callable[[Path], Any]) -> Any:
-    """Read a file; None where there is none, or it was cut short, as by a full disk."""
-    if path is None or not path.exists():
-        return None
-    try:
-        return load(path)
-    except (ValueError, EOFError, zipfile.BadZipFile):
-        return None
-
-
-def _write(path: Path | None, save: Callable[[Path], Any]) -> None:
-    """Write a file as a whole or not at all."""
-    if path is not None:
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            partial = Path(folder) / path.name
-            save(partial)
-            partial.replace(path)
+    encoded = {**features, "seconds": seconds, "images_per_second": speed}
+    files.write_features(encoded)
+    return encoded

@@ -1,4 +1,4 @@
-"""Scores of a comparison, a row a run and probe, and the papers' tables of them."""
+"""Scores of a comparison as tables: a data frame, and the layouts of the papers."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Results"]
 
-RUN = ["dataset", "method", "seed", "probe"]
+KEY = ["dataset", "method", "seed", "probe"]
 DEFAULTS: dict[str, Any] = {"dataset": "", "seed": 0, "seconds": float("nan"), "images_per_second": float("nan")}
-RULES = [  # of a table in HTML, as papers rule theirs, in any colour of the text around it
+STYLES = [  # of HTML tables: booktabs rules in the colour of the surrounding text
     {"selector": "", "props": "border-collapse: collapse"},
     {"selector": "caption", "props": "caption-side: bottom; text-align: left; padding-top: 0.4em"},
     {"selector": "th, td", "props": "padding: 0.2em 0.8em; border: none; white-space: nowrap; text-align: right"},
@@ -29,31 +29,30 @@ RULES = [  # of a table in HTML, as papers rule theirs, in any colour of the tex
 
 
 class Results:
-    """Scores of methods: a tidy data frame, and the papers' tables of it.
+    """Scores of methods as a tidy data frame and as tables.
 
-    `compare` returns one; any recorded rows make one, too.
+    `compare` returns its scores in this form. It can also be made from recorded rows.
 
     Parameters
     ----------
     rows : pandas.DataFrame or sequence of dict
-        A row for each run of a method and each probe of its features: "method", "probe" and "score", and where they
-        are known "dataset", "seed", "seconds" (of the training) and "images_per_second". Other columns are kept.
+        A row for each run of a method and each probe, with "method", "probe" and "score". "dataset", "seed", "seconds"
+        (of the training) and "images_per_second" are optional. Other columns are kept.
 
     Attributes
     ----------
     frame : pandas.DataFrame
-        The rows, with all of these columns. A data set without a name is "", also where it was NaN, as which a CSV file
-        gives it back.
+        The rows, with all of these columns. A missing name of a data set, which a CSV file turns into NaN, is "".
 
     Raises
     ------
     ValueError
-        If a column is missing, a score is no number, a method or a probe has no name, or a run has two rows for a
-        probe.
+        If a column is missing, a score is not a number, a method or a probe has no name, or a run has two rows for
+        one probe.
 
     Examples
     --------
-    Rows of EffSSL's table 5, which knows one seed:
+    Rows of EffSSL's table 5, which has one seed:
 
     >>> from skssl import Results
     >>> knn = {"SimCLR": 0.8637, "SimCLR + rotation": 0.8869, "BYOL": 0.8656, "BYOL + rotation": 0.8980}
@@ -85,21 +84,21 @@ class Results:
             if frame[name].isna().any():
                 raise ValueError(f"The column {name!r} of rows must hold a name in every row. Got NaN.")
         frame["dataset"] = frame["dataset"].astype(object).where(frame["dataset"].notna(), "")
-        twice = frame[frame.duplicated(RUN)]
+        twice = frame[frame.duplicated(KEY)]
         if len(twice):
             raise ValueError(
                 "rows must hold one row for each data set, method, seed and probe. Got two of "
-                f"{tuple(twice.iloc[0][RUN].tolist())}: leave one out, or give them different seeds."
+                f"{tuple(twice.iloc[0][KEY].tolist())}: remove one, or give them different seeds."
             )
-        first = [*RUN, "score", "seconds", "images_per_second"]
+        first = [*KEY, "score", "seconds", "images_per_second"]
         self.frame = frame[[*first, *(name for name in frame if name not in first)]]
 
     def __repr__(self) -> str:
-        """The table as text."""
+        """Return the table as text."""
         return self.pivot_results().to_string()
 
     def _repr_html_(self) -> str:
-        """The table, in a notebook."""
+        """Return the table as HTML, for notebooks."""
         return self.to_html()
 
     def summary(
@@ -108,26 +107,26 @@ class Results:
         *,
         baseline: str | Mapping[str, str] | None = "auto",
     ) -> pd.DataFrame:
-        """Summarise each method's scores over the seeds.
+        """Summarise the scores of each method over the seeds.
 
         Parameters
         ----------
         methods : sequence of str or dict of str to str, default=None
-            Which methods, in this order; a dict gives them other names. None is all, as they come.
+            The methods in the order of the table; a dict renames them. None is all, in order of appearance.
         baseline : str, dict of str to str or None, default="auto"
-            What each method is compared with: one method for all others, or one for each by name. "auto" compares
-            what is called "A + B" with "A", where there is an A. None compares nothing.
+            The baseline of all other methods, or of each method by name. "auto" compares a method named "A + B" with
+            "A", if there is one. None compares nothing.
 
         Returns
         -------
         pandas.DataFrame
-            A row for each data set, method and probe: "mean", "std" (over the seeds, by n - 1; NaN for a single one),
-            "seeds" (how many), "baseline" (its name, or None) and "difference" (of the means).
+            A row for each data set, method and probe: "mean" and "std" over the seeds (with n - 1; NaN for one seed),
+            "seeds" (their number), "baseline" (its name or None) and "difference" (of the means).
 
         Raises
         ------
         ValueError
-            If there is no such method.
+            If a method is unknown.
 
         Examples
         --------
@@ -145,12 +144,12 @@ class Results:
             pick("method", name, known)
         names = list(chosen.values())
         if len(set(names)) < len(names):
-            raise ValueError(f"methods must give every method a name of its own. Got {names}.")
+            raise ValueError(f"methods must give every method a distinct name. Got {names}.")
         rows = pd.concat([self.frame[self.frame["method"] == name].assign(method=chosen[name]) for name in chosen])
         table = rows.groupby(["dataset", "method", "probe"], sort=False)["score"].agg(["mean", "std", "count"])
         table = table.rename(columns={"count": "seeds"}).reset_index()
-        against = _baselines(names, baseline)
-        table["baseline"] = table["method"].map(against).astype(object).where(lambda names: names.notna(), None)
+        baselines = _baselines(names, baseline)
+        table["baseline"] = table["method"].map(baselines).astype(object).where(lambda names: names.notna(), None)
         means = table.set_index(["dataset", "method", "probe"])["mean"]
         theirs = means.reindex(list(zip(table["dataset"], table["baseline"], table["probe"], strict=True))).to_numpy()
         return table.assign(difference=table["mean"] - theirs)
@@ -163,32 +162,32 @@ class Results:
         percent: bool = True,
         digits: int = 1,
     ) -> pd.DataFrame:
-        """Make the papers' table: methods by data sets and probes.
+        """Make a table of methods by data sets and probes, as in the papers.
 
-        A cell has the mean, the standard deviation over the seeds where there are several, and in parentheses the
-        difference to the method's baseline, where it has one.
+        A cell holds the mean, the standard deviation if there are several seeds, and in parentheses the difference from
+        the baseline.
 
         Parameters
         ----------
         methods : sequence of str or dict of str to str, default=None
-            Which methods, in this order; a dict gives them other names. None is all, as they come.
+            The methods in the order of the table; a dict renames them. None is all, in order of appearance.
         baseline : str, dict of str to str or None, default="auto"
-            What each method is compared with, see `summary`.
+            The baseline of each method, see `summary`.
         percent : bool, default=True
-            Whether scores are multiplied by 100.
+            Whether to multiply the scores by 100.
         digits : int, default=1
-            How many follow the point.
+            The number of decimals.
 
         Returns
         -------
         pandas.DataFrame of str
-            A row a method, a column for each data set and probe; for the probe alone where the only data set has no
-            name. What was not run is empty.
+            A row for each method and a column for each data set and probe, or for each probe if no data set has a name.
+            The cells of missing runs are empty.
 
         Raises
         ------
         ValueError
-            If there is no such method.
+            If a method is unknown.
 
         Examples
         --------
@@ -204,7 +203,7 @@ class Results:
         return self._table(methods, baseline, percent, digits)[0]
 
     def to_markdown(self, methods: Any = None, **options: Any) -> str:
-        """Write the papers' table as Markdown, the best of each column in bold.
+        """Return the table as Markdown, with the best of each column in bold.
 
         Parameters
         ----------
@@ -236,19 +235,19 @@ class Results:
     def to_latex(
         self, methods: Any = None, *, caption: str | None = None, label: str | None = None, **options: Any
     ) -> str:
-        r"""Write the papers' table as LaTeX, the best of each column in bold.
+        r"""Return the table as LaTeX, with the best of each column in bold.
 
         Parameters
         ----------
         methods, **options
             As for `pivot_results`.
         caption, label : str, default=None
-            Of the table, as LaTeX reads them.
+            The caption and the label, in LaTeX.
 
         Returns
         -------
         str
-            The table, which needs the packages booktabs and multirow.
+            The table. It requires the packages booktabs and multirow.
 
         Examples
         --------
@@ -276,19 +275,19 @@ class Results:
         return latex.replace("±", r"$\pm$").replace("−", "$-$")
 
     def to_html(self, methods: Any = None, *, caption: str | None = None, **options: Any) -> str:
-        """Write the papers' table as styled HTML, the best of each column in bold.
+        """Return the table as styled HTML, with the best of each column in bold.
 
         Parameters
         ----------
         methods, **options
             As for `pivot_results`.
         caption : str, default=None
-            What stands below it, as HTML.
+            The caption below the table, in HTML.
 
         Returns
         -------
         str
-            The table with a style of its own, which takes the colours of the page around it.
+            The table with its style, in the colours of the surrounding page.
 
         Examples
         --------
@@ -297,33 +296,33 @@ class Results:
         True
         """
         cells, best = self._table(methods, **options)
-        # Rules name a table by its uuid: two tables of a page must not have the same one.
+        # The styles refer to the table by its uuid, which must be unique on a page.
         styler = _styler(cells, best, "html").set_uuid(joblib.hash((cells.to_csv(), best.to_csv()))[:8])
         if caption is not None:
             styler.set_caption(caption)
-        return styler.set_table_styles(RULES).to_html()  # type: ignore[arg-type]
+        return styler.set_table_styles(STYLES).to_html()  # type: ignore[arg-type]
 
     def _table(
         self, methods: Any = None, baseline: Any = "auto", percent: bool = True, digits: int = 1
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """The cells as text, and which of them are the best of their column."""
+        """Return the cells as text, and a mask of the best in each column."""
         import pandas as pd
 
         table = self.summary(methods, baseline=baseline)
         unit = 100 if percent else 1
 
-        def text(of: str, form: str) -> pd.Series:
-            """A column of the summary as text, empty where there is no number."""
-            return table[of].map(lambda number: "" if pd.isna(number) else form.format(unit * number, digits))
+        def text(column: str, form: str) -> pd.Series:
+            """Return a column of the summary as text, with NaN as an empty string."""
+            return table[column].map(lambda number: "" if pd.isna(number) else form.format(unit * number, digits))
 
         change = text("difference", " ({:+.{}f})").str.replace("-", "−")
         table = table.assign(cell=text("mean", "{:.{}f}") + text("std", " ± {:.{}f}") + change)
         columns = ["dataset", "probe"] if any(table["dataset"] != "") else ["probe"]
         wide: Any = table.pivot(index="method", columns=columns, values=["cell", "mean"])
-        # A pivot orders by name; here all stay in the order in which they came.
-        places = [{value: place for place, value in enumerate(self.frame[name].unique())} for name in columns]
+        # pivot sorts by name; restore the order of appearance.
+        ranks = [{value: rank for rank, value in enumerate(self.frame[name].unique())} for name in columns]
         heads = table[columns].drop_duplicates()
-        heads = heads.sort_values(columns, key=lambda values: values.map(places[columns.index(str(values.name))]))
+        heads = heads.sort_values(columns, key=lambda values: values.map(ranks[columns.index(str(values.name))]))
         kept = heads["probe"] if len(columns) == 1 else pd.MultiIndex.from_frame(heads)
         cells, means = (wide[of].loc[table["method"].unique(), kept] for of in ("cell", "mean"))
         means = means.astype(float)
@@ -331,7 +330,7 @@ class Results:
 
 
 def _baselines(methods: list[str], baseline: str | Mapping[str, str] | None) -> dict[str, str]:
-    """What each method is compared with."""
+    """Return the baseline of each method that has one."""
     if baseline is None:
         return {}
     if baseline == "auto":
@@ -346,7 +345,7 @@ def _baselines(methods: list[str], baseline: str | Mapping[str, str] | None) -> 
 
 
 def _styler(cells: pd.DataFrame, best: pd.DataFrame, escape: str) -> Styler:
-    """The cells with the best in bold and every name escaped."""
+    """Return a styler with the best cells in bold and all names escaped."""
     cells, best = (
         table.rename_axis(index=None).set_axis(table.columns.set_names([None] * table.columns.nlevels), axis=1)
         for table in (cells, best)

@@ -12,8 +12,8 @@ import math
 import os
 import secrets
 import stat
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO
 
 import numpy as np
 import safetensors
@@ -67,39 +67,72 @@ def write(path: str | os.PathLike[str], header: Mapping[str, Any], tensors: Mapp
     write_bytes(path, content)
 
 
-def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file whole, or leave what was there before.
+@contextlib.contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a temporary file that replaces another one once it is complete.
 
     Parameters
     ----------
     path : str or path-like
-        Where to. What is there is replaced; a link stays one.
-    content : bytes
-        What is in it.
+        The file to replace. A link is followed. If an error occurs in the block, the file stays unchanged.
+
+    Yields
+    ------
+    binary file
+        The temporary file, in the same folder.
 
     Raises
     ------
     OSError
         If the file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from skssl.storage.files import atomic_write
+    >>> path = Path(tempfile.mkdtemp()) / "scores.json"
+    >>> with atomic_write(path) as file:
+    ...     _ = file.write(b"{}")
+    >>> path.read_bytes()
+    b'{}'
     """
     target = os.path.realpath(path)
     folder, name = os.path.split(target)
     temporary = os.path.join(folder, f".{name}.{secrets.token_hex(4)}")
     try:
         with open(temporary, "xb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
     except BaseException as error:
-        with contextlib.suppress(OSError):  # it may be gone or have never been there; the error is what counts
+        with contextlib.suppress(OSError):  # the file may not exist; the first error is raised
             os.unlink(temporary)
         if isinstance(error, OSError):
-            raise OSError(
-                error.errno, f"{os.fspath(path)!r} could not be written, what was there is as before: {error.strerror}"
-            ) from error
+            message = f"{os.fspath(path)!r} could not be written and is unchanged: {error.strerror}"
+            raise OSError(error.errno, message) from error
         raise
     _sync_folder(folder)
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file atomically.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file. If it cannot be written, an existing file stays unchanged.
+    content : bytes
+        Its new content.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    """
+    with atomic_write(path) as file:
+        file.write(content)
 
 
 def own(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Comparisons: the same scores as by hand, nothing trained twice, and the papers' tables."""
+"""Comparisons and their tables: scores, the cache of runs, invalid input, and the layouts of the papers."""
 
 import itertools
 import os
@@ -34,7 +34,7 @@ PROBES = {"kNN": KNNProbe(n_neighbors=3), "Bayes": GaussianNB()}
 
 
 class Counted(TransformerMixin, BaseEstimator):
-    """Pixels, darkened at random by a seed, and a count of the trainings."""
+    """A transformer that scales pixels by random weights and records its fits."""
 
     trained: list = []
 
@@ -53,7 +53,7 @@ class Counted(TransformerMixin, BaseEstimator):
 
 @pytest.fixture
 def trained():
-    """What has been trained in this test."""
+    """The fits of `Counted` in this test."""
     Counted.trained = []
     return Counted.trained
 
@@ -72,7 +72,7 @@ def scores_of(results):
 # The comparison
 
 
-def test_scores_are_those_of_training_and_probing_by_hand(data):
+def test_scores_equal_those_of_manual_training_and_probing(data):
     X, y, X_test, y_test = data
     methods = {"SimCLR": quick(SimCLR), "SupCon": quick(SupCon, precision="float32")}
     results = compare(methods, X, y, X_test=X_test, y_test=y_test, probes=PROBES, random_state=[3, 1])
@@ -86,20 +86,20 @@ def test_scores_are_those_of_training_and_probing_by_hand(data):
             assert row["seconds"] > 0
             assert row["images_per_second"] > 0
     assert next(rows, None) is None
-    assert methods["SimCLR"].random_state == 0, "the estimators that were given are left alone"
+    assert methods["SimCLR"].random_state == 0, "the given estimators are not modified"
     assert not methods["SimCLR"].__sklearn_is_fitted__()
 
 
-def test_without_test_images_a_share_is_drawn_by_class_and_is_the_same_for_all(data, trained):
+def test_held_out_share_is_the_same_for_all_methods_and_seeds(data, trained):
     X, y, *_ = data
     results = compare({"a": Counted(), "b": Counted(2.0)}, X, y, test_size=0.3, probes=PROBES, random_state=[0, 1])
     wide = results.frame.pivot_table(index=["seed", "probe"], columns="method", values="score")
-    # Twice as bright is nothing to cosine similarity: only if the split is the same are the scores the same.
+    # Cosine similarity ignores brightness, so that equal splits give equal scores.
     assert wide.loc[(slice(None), "kNN"), "a"].equals(wide.loc[(slice(None), "kNN"), "b"].rename("a"))
     assert len(trained) == 4
 
 
-def test_probes_do_not_see_images_of_an_unknown_class(data):
+def test_probes_ignore_unlabelled_images(data):
     X, y, X_test, y_test = data
     codes, test_codes = (np.unique(of, return_inverse=True)[1] for of in (y, y_test))
     few = np.where(np.arange(40) < 15, codes, -1)
@@ -110,8 +110,8 @@ def test_probes_do_not_see_images_of_an_unknown_class(data):
     assert found.frame["score"].tolist() == [probe.score(encoder.transform(X_test), test_codes)]
 
 
-class Kept(Counted):
-    """The same, and what it was fitted to."""
+class Recording(Counted):
+    """A `Counted` that also records its training data."""
 
     def fit(self, X, y=None):
         self.trained.append((X, y))
@@ -119,21 +119,21 @@ class Kept(Counted):
 
 
 @pytest.mark.parametrize("kind", ["array", "list", "numbers"])
-def test_labels_of_a_fraction_are_split_by_class_and_no_image_is_lost(data, trained, kind):
+def test_held_out_share_of_partly_labelled_images_is_stratified(data, trained, kind):
     X, y, *_ = data
     few = label_fraction(y, 0.5, random_state=0)
     known = few != -1
     if kind == "numbers":
         few = np.where(known, np.unique(y, return_inverse=True)[1], -1)
     labels = few.tolist() if kind == "list" else few
-    frame = compare([Kept()], X, labels, test_size=0.3, probes=PROBES).frame
+    frame = compare([Recording()], X, labels, test_size=0.3, probes=PROBES).frame
     (X_train, y_train), _ = trained
-    # Where each image of the training stands among all: what is missing was tested on.
+    # Indices of the training images; all others are test images.
     places = [next(i for i, image in enumerate(X) if (image == one).all()) for one in X_train]
     assert y_train.tolist() == [few[i] for i in places]
     test = sorted(set(range(40)) - set(places))
     assert len(test) == np.ceil(0.3 * known.sum())
-    assert known[test].all(), "all unlabelled images are learned from"
+    assert known[test].all(), "all unlabelled images are training images"
     assert {few[i] for i in test} == set(few[known])
     features = Counted(random_state=0).fit(X)
     kept = [i for i in places if known[i]]
@@ -143,20 +143,20 @@ def test_labels_of_a_fraction_are_split_by_class_and_no_image_is_lost(data, trai
         assert score == pytest.approx(judge.score(features.transform(X[test]), y[test]))
 
 
-def test_strings_without_a_class_are_refused_in_the_test(data):
+def test_unlabelled_test_images_raise(data):
     X, y, X_test, y_test = data
     few = label_fraction(y, 0.5, random_state=0)
     given = {"X_test": X_test, "probes": PROBES}
     scores = compare([Counted()], X, few.tolist(), y_test=y_test.tolist(), **given).frame["score"]
     assert scores.tolist() == compare([Counted()], X, few, y_test=y_test, **given).frame["score"].tolist()
     y_test = [-1, *y_test[1:].tolist()]
-    with pytest.raises(ValueError, match=r"only classes that y has. Got \[-1\]"):
+    with pytest.raises(ValueError, match=r"only classes of y. Got \[-1\]"):
         compare([Counted()], X, few, y_test=y_test, **given)
     with pytest.raises(ValueError, match=r"at least two classes. Got \[\]"):
         compare([Counted()], X, np.full(40, -1), probes=PROBES)
 
 
-def test_by_default_a_linear_and_a_nearest_neighbour_probe_judge(data):
+def test_default_probes_are_linear_and_knn(data):
     frame = compare([Counted()], *data[:2], X_test=data[2], y_test=data[3]).frame
     assert frame["probe"].tolist() == ["linear", "kNN"]
     features = Counted(random_state=0).fit(data[0])
@@ -164,7 +164,7 @@ def test_by_default_a_linear_and_a_nearest_neighbour_probe_judge(data):
     assert frame["score"][0] == linear.score(features.transform(data[2]), data[3])
 
 
-def test_a_method_without_a_seed_is_run_once(data):
+def test_method_without_random_state_runs_once(data):
     X, y, *_ = data
     flat = FunctionTransformer(lambda X: X.reshape(len(X), -1))
     frame = compare({"pixels": flat, "counted": Counted()}, X, y, probes=PROBES, random_state=[4, 5]).frame
@@ -174,7 +174,7 @@ def test_a_method_without_a_seed_is_run_once(data):
     }
 
 
-def test_modules_and_frozen_estimators_are_methods_too(data):
+def test_modules_and_frozen_estimators_as_methods(data):
     X, y, X_test, y_test = data
     module, fitted = ConvNet(), quick(SimCLR).fit(X)
     probes = {"kNN": KNNProbe(n_neighbors=3)}
@@ -195,7 +195,7 @@ def test_several_data_sets(data):
     assert results.frame["score"][:2].tolist() == alone.frame["score"].tolist()
 
 
-def test_jobs_give_the_same_rows_in_the_same_order(data):
+def test_parallel_jobs_give_the_same_rows(data):
     X, y, *_ = data
     methods = {"lambda": FunctionTransformer(lambda X: X.reshape(len(X), -1)), "counted": Counted()}
     one = compare(methods, X, y, probes=PROBES, random_state=[0, 1])
@@ -206,7 +206,7 @@ def test_jobs_give_the_same_rows_in_the_same_order(data):
     pd.testing.assert_frame_equal(scores_of(one), scores_of(processes))
 
 
-def test_progress_is_shown_where_it_is_asked_for(data, capsys):
+def test_progress_bar_is_shown_with_verbose(data, capsys):
     X, y, *_ = data
     compare([Counted()], X, y, probes=PROBES)
     assert capsys.readouterr().err == ""
@@ -214,16 +214,16 @@ def test_progress_is_shown_where_it_is_asked_for(data, capsys):
     assert "2/2" in capsys.readouterr().err
 
 
-def test_an_error_says_which_run_it_was(data):
+def test_error_names_the_run(data):
     with pytest.raises(ValueError, match="n_neighbors") as caught:
         compare({"mine": Counted()}, {"shapes": data}, probes=[KNNProbe(n_neighbors=100)], random_state=7)
     assert caught.value.__notes__ == ["This was method 'mine' with seed 7 of the data set 'shapes', in compare."]
 
 
-# What is kept
+# The cache
 
 
-def test_nothing_is_trained_twice(data, trained, tmp_path):
+def test_cached_runs_are_not_repeated(data, trained, tmp_path):
     X, y, X_test, y_test = data
     test = {"X_test": X_test, "y_test": y_test, "cache": tmp_path / "runs"}
     first = compare({"a": Counted(), "b": Counted(2.0)}, X, y, probes=PROBES, random_state=[0, 1], **test)
@@ -233,14 +233,14 @@ def test_nothing_is_trained_twice(data, trained, tmp_path):
     more = {**PROBES, "1-NN": KNNProbe(n_neighbors=1)}
     renamed = {"new name": Counted(verbose=1)}
     compare(renamed, X, y, probes=more, random_state=[1, 0], **test)
-    assert len(trained) == 4, "another probe, name, order or progress bar is no other run"
+    assert len(trained) == 4, "a run does not depend on probes, name, order or progress bar"
     fresh = compare(renamed, X, y, probes=more, random_state=[1, 0], X_test=X_test, y_test=y_test)
-    kept = compare(renamed, X, y, probes=more, random_state=[1, 0], **test)
-    pd.testing.assert_frame_equal(scores_of(fresh), scores_of(kept))
+    cached = compare(renamed, X, y, probes=more, random_state=[1, 0], **test)
+    pd.testing.assert_frame_equal(scores_of(fresh), scores_of(cached))
     assert len(trained) == 6, "only the comparison without a cache trained"
 
 
-def test_whatever_changes_a_result_is_another_run(data, trained, tmp_path):
+def test_changed_parameters_images_or_labels_are_new_runs(data, trained, tmp_path):
     X, y, X_test, y_test = data
     other, classes = X.copy(), y.copy()
     other[0, 0, 0, 0] ^= 1
@@ -261,22 +261,22 @@ def test_whatever_changes_a_result_is_another_run(data, trained, tmp_path):
         assert len(trained) == count
 
 
-def test_files_that_were_cut_short_are_made_again(data, trained, tmp_path):
+def test_truncated_files_are_recomputed(data, trained, tmp_path):
     X, y, *_ = data
     first = compare([Counted()], X, y, probes=PROBES, cache=tmp_path)
-    (notes,), (features,) = tmp_path.glob("*.json"), tmp_path.glob("*.npz")
-    assert sorted(tmp_path.iterdir()) == sorted([notes, features]), "nothing else is left behind"
-    for path in (notes, features):
+    (scores,), (features,) = tmp_path.glob("*.json"), tmp_path.glob("*.npz")
+    assert sorted(tmp_path.iterdir()) == sorted([scores, features]), "no temporary files remain"
+    for path in (scores, features):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     again = compare([Counted()], X, y, probes=PROBES, cache=tmp_path)
     assert len(trained) == 2
     pd.testing.assert_frame_equal(scores_of(first), scores_of(again))
-    notes.write_bytes(b"")
+    scores.write_bytes(b"")
     compare([Counted()], X, y, probes=PROBES, cache=tmp_path)
-    assert len(trained) == 2, "the features are there, only the probes are done again"
+    assert len(trained) == 2, "only the probes are fitted again"
 
 
-def test_a_training_is_kept_though_its_probe_fails(data, trained, tmp_path):
+def test_features_are_cached_if_a_probe_fails(data, trained, tmp_path):
     X, y, *_ = data
     with pytest.raises(ValueError, match="n_neighbors"):
         compare([Counted()], X, y, probes=[KNNProbe(n_neighbors=100)], cache=tmp_path)
@@ -319,7 +319,7 @@ def run():
 """
 
 
-def test_a_comparison_that_was_killed_goes_on_where_it_stopped(tmp_path, monkeypatch):
+def test_killed_comparison_resumes(tmp_path, monkeypatch):
     (tmp_path / "work.py").write_text(textwrap.dedent(WORK))
     log = tmp_path / "trainings"
     monkeypatch.setenv("TRAININGS", str(log))
@@ -342,11 +342,11 @@ def test_a_comparison_that_was_killed_goes_on_where_it_stopped(tmp_path, monkeyp
     frame = work.run().frame
     assert len(frame) == 6
     trainings = Counter(log.read_text().splitlines())
-    assert sorted(trainings.values()) == [1, 1, 1, 1, 1, 2], "only the one that was interrupted began again"
-    assert trainings["2 0"] == 2, "that is the fourth"
+    assert sorted(trainings.values()) == [1, 1, 1, 1, 1, 2], "only the interrupted training was repeated"
+    assert trainings["2 0"] == 2, "the fourth training"
 
 
-def test_digests_tell_parameters_apart():
+def test_digests_depend_on_parameters():
     def known_by(value):
         return digest(value, "it")
 
@@ -366,7 +366,7 @@ def test_digests_tell_parameters_apart():
     assert known_by(KNNProbe()) != known_by(LinearProbe())
 
 
-def test_files_are_known_by_their_content_s_time(data, trained, tmp_path):
+def test_changed_image_files_are_a_new_run(data, trained, tmp_path):
     from PIL import Image
 
     X, y, *_ = data
@@ -390,25 +390,25 @@ def test_files_are_known_by_their_content_s_time(data, trained, tmp_path):
     ("changes", "error", "message"),
     [
         ({"y": None}, ValueError, "y is missing"),
-        ({"y": np.zeros(39)}, ValueError, "y must have one class for each image of X: expected 40, got 39"),
+        ({"y": np.zeros(39)}, ValueError, "y must have one class for each image of X: expected 40 classes, got 39"),
         ({"y": np.zeros(40)}, ValueError, "at least two classes"),
         ({"y_test": None}, ValueError, "y_test is missing"),
-        ({"y_test": np.full(20, "whale")}, ValueError, r"only classes that y has. Got \['whale'\]"),
-        ({"y_test": np.full(19, "disc")}, ValueError, "expected 20, got 19"),
-        ({"methods": {}}, ValueError, "methods is empty"),
+        ({"y_test": np.full(20, "whale")}, ValueError, r"only classes of y. Got \['whale'\]"),
+        ({"y_test": np.full(19, "disc")}, ValueError, "expected 20 classes, got 19"),
+        ({"methods": {}}, ValueError, "methods must hold at least one estimator"),
         ({"methods": SimCLR}, TypeError, "dict of names to estimators"),
-        ({"methods": [SimCLR()] * 2}, ValueError, "several of one class"),
+        ({"methods": [SimCLR()] * 2}, ValueError, "several estimators of one class"),
         ({"methods": {"a": SimCLR}}, TypeError, r"methods\['a'\] must be an estimator with fit and transform"),
         ({"methods": [LogisticRegression()]}, TypeError, "fit and transform"),
         ({"probes": [FunctionTransformer()]}, TypeError, "fit and score"),
-        ({"random_state": []}, ValueError, "different integers"),
-        ({"random_state": [1, 1]}, ValueError, "different integers"),
-        ({"random_state": [0.5]}, ValueError, "different integers"),
+        ({"random_state": []}, ValueError, "distinct integers"),
+        ({"random_state": [1, 1]}, ValueError, "distinct integers"),
+        ({"random_state": [0.5]}, ValueError, "distinct integers"),
         ({"cache": 1}, ValueError, "'cache' parameter"),
         ({"X": {"a": 3}}, TypeError, r"tuple \(X, y\)"),
     ],
 )
-def test_bad_input_is_refused_before_anything_is_trained(data, trained, changes, error, message):
+def test_invalid_input_raises_before_training(data, trained, changes, error, message):
     X, y, X_test, y_test = data
     given = {"methods": [Counted()], "X": X, "y": y, "X_test": X_test, "y_test": y_test, "probes": PROBES, **changes}
     with pytest.raises(error, match=message):
@@ -416,7 +416,7 @@ def test_bad_input_is_refused_before_anything_is_trained(data, trained, changes,
     assert not trained
 
 
-def test_a_split_that_leaves_a_class_empty_is_refused(data, trained):
+def test_split_that_leaves_a_class_empty_raises(data, trained):
     X, y, *_ = data
     with pytest.raises(ValueError, match="The test_size = 2 should be greater or equal to the number of classes = 3"):
         compare([Counted()], X, y, test_size=2, probes=PROBES)
@@ -424,11 +424,11 @@ def test_a_split_that_leaves_a_class_empty_is_refused(data, trained):
         compare([Counted()], X, np.where(np.arange(40) == 0, "only one", y), probes=PROBES)
 
 
-def test_what_cannot_be_told_apart_is_refused_where_it_is_kept(data, tmp_path):
+def test_parameter_that_cannot_be_pickled_raises_with_a_cache(data, tmp_path):
     X, y, *_ = data
 
     class Local:
-        """Of which no other process knows."""
+        """A local class, which cannot be pickled."""
 
     with pytest.raises(TypeError, match=r"methods\['Counted'\] has a parameter that cannot be pickled"):
         compare([Counted(scale=Local())], X, y, probes=PROBES, cache=tmp_path)
@@ -457,7 +457,7 @@ def effssl():
     )
 
 
-def test_the_layout_of_effssl_s_table_5():
+def test_layout_of_effssl_table_5():
     table = effssl().pivot_results(digits=2)
     assert table.index.tolist() == list(EFFSSL)
     assert table.columns.tolist() == [
@@ -467,14 +467,14 @@ def test_the_layout_of_effssl_s_table_5():
     assert table.loc["BYOL + rotation"].tolist() == ["89.80 (+3.24)", "91.89 (+2.59)", "58.41 (+4.04)", "67.03 (+6.36)"]
 
 
-def test_the_layout_of_gsg_s_table_1():
+def test_layout_of_gsg_table_1():
     rng = np.random.default_rng(0)
     means = {"SimSiam": (77.0, 82.7), "SimSiamGSG": (82.2, 86.4), "BYOL": (85.4, 88.0), "BYOLGSG": (89.4, 90.3)}
     rows = []
     for (method, scores), seed in itertools.product(means.items(), range(5)):
         for probe, score in zip(("kNN", "linear"), scores, strict=True):
             rows.append({"dataset": "CIFAR-10", "method": method, "seed": seed, "probe": probe, "score": score / 100})
-    rows = pd.DataFrame(rows).sample(frac=1, random_state=0)  # recorded in any order
+    rows = pd.DataFrame(rows).sample(frac=1, random_state=0)  # any order
     rows["score"] += 0.005 * rng.standard_normal(len(rows))
     names = {"SimSiam": "SimSiam", "SimSiamGSG": "SimSiam + GSG", "BYOL": "BYOL", "BYOLGSG": "BYOL + GSG"}
     table = Results(rows).pivot_results(names)
@@ -489,7 +489,7 @@ def test_the_layout_of_gsg_s_table_1():
             assert table.loc[name, ("CIFAR-10", probe)] == text
 
 
-def test_the_recorded_rows_make_both_tables():
+def test_recorded_benchmark_rows_make_both_tables():
     rows = pd.read_csv(Path(__file__).parents[2] / "benchmarks" / "results" / "methods.csv")
     rows = rows[rows["epochs"] == 10].drop_duplicates(["method", "backbone", "seed"], keep="last")
     results = Results(rows.melt(["method", "seed"], ["knn", "linear"], "probe", "score").assign(dataset="CIFAR-10"))
@@ -506,7 +506,7 @@ def test_the_recorded_rows_make_both_tables():
     assert results.pivot_results(names).index.tolist() == ["SimSiam", "SimSiam + GSG"]
 
 
-def test_plus_gsg_is_the_form_with_two_views_in_whatever_order_rows_were_recorded(tmp_path, monkeypatch):
+def test_gsg_table_uses_shared_views_for_any_order_of_rows(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "docs")
     import rendering
 
@@ -525,7 +525,7 @@ def test_plus_gsg_is_the_form_with_two_views_in_whatever_order_rows_were_recorde
         assert cells["SimSiam + GSG"][2].startswith("82.2"), "the paper's own"
 
 
-def test_scores_can_be_read_back_from_a_file(data, tmp_path):
+def test_scores_survive_a_csv_file(data, tmp_path):
     results = compare([Counted()], *data[:2], probes=PROBES)
     results.frame.to_csv(tmp_path / "scores.csv", index=False)
     again = Results(pd.read_csv(tmp_path / "scores.csv"))
@@ -539,7 +539,7 @@ def test_scores_can_be_read_back_from_a_file(data, tmp_path):
     assert both.columns.tolist() == [("", "kNN"), ("", "Bayes"), ("shapes", "kNN"), ("shapes", "Bayes")]
 
 
-def test_what_methods_are_compared_with():
+def test_baselines():
     results = effssl()
     assert "(" not in results.pivot_results(baseline=None).to_string()
     against = results.summary(["SimCLR", "BYOL", "RotNet"], baseline="RotNet").set_index(["method", "dataset", "probe"])
@@ -552,7 +552,7 @@ def test_what_methods_are_compared_with():
     assert given["difference"].notna().sum() == 4
 
 
-def test_what_was_not_run_is_empty_and_order_is_kept():
+def test_missing_runs_are_empty_and_order_is_kept():
     rows = [("b", "z", 0.1), ("b", "y", 0.2), ("a", "y", 0.3), ("c", "x", np.nan)]
     table = Results([{"method": m, "probe": p, "score": s} for m, p, s in rows]).pivot_results(percent=False, digits=2)
     assert table.index.tolist() == ["b", "a", "c"]
@@ -560,7 +560,7 @@ def test_what_was_not_run_is_empty_and_order_is_kept():
     assert table.to_numpy().tolist() == [["0.10", "0.20", ""], ["", "0.30", ""], ["", "", ""]]
 
 
-def test_the_best_of_each_column_is_bold_and_names_are_escaped():
+def test_best_of_each_column_is_bold_and_names_are_escaped():
     scores = {"A & B_1 | <i>": 0.5, "A & B_1 | <i> + more": 0.4}
     results = Results([{"method": m, "probe": "k%", "score": s, "dataset": "D#"} for m, s in scores.items()])
     assert results.to_markdown().splitlines() == [
@@ -584,7 +584,7 @@ def test_the_best_of_each_column_is_bold_and_names_are_escaped():
     assert results.to_html() == results.to_html(), "the same table is the same text"
 
 
-def test_summaries_against_a_loop():
+def test_summary_matches_literal_loop():
     rng = np.random.default_rng(0)
     rows = [
         {"dataset": d, "method": m, "seed": s, "probe": p, "score": rng.random()}
@@ -620,16 +620,16 @@ def test_summaries_against_a_loop():
         ([{"method": "a", "probe": np.nan, "score": 1.0}], "'probe' of rows must hold a name"),
     ],
 )
-def test_rows_that_make_no_table_are_refused(rows, message):
+def test_invalid_rows_raise(rows, message):
     with pytest.raises(ValueError, match=message):
         Results(rows)
 
 
-def test_unknown_methods_are_refused():
+def test_unknown_methods_raise():
     results = effssl()
     with pytest.raises(ValueError, match="Unknown method 'SimCRL', did you mean 'SimCLR'"):
         results.pivot_results(["SimCRL"])
     with pytest.raises(ValueError, match="Unknown baseline 'Nobody'"):
         results.pivot_results(baseline="Nobody")
-    with pytest.raises(ValueError, match="a name of its own"):
+    with pytest.raises(ValueError, match="a distinct name"):
         results.pivot_results({"SimCLR": "x", "BYOL": "x"})
