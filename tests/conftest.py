@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+from PIL import Image
 
 with warnings.catch_warnings():  # skorch imports torch_geometric where that is installed, which warns
     warnings.simplefilter("ignore")
@@ -11,6 +12,7 @@ with warnings.catch_warnings():  # skorch imports torch_geometric where that is 
 
 import skssl
 from skssl.datasets import make_shapes
+from skssl.images import image_files
 
 # Adding a method is one entry here: its class and what makes it quick.
 QUICK = {
@@ -83,3 +85,21 @@ def X():
 def y():
     """Their classes."""
     return make_shapes(40, image_size=16, random_state=0)[1]
+
+
+@pytest.fixture
+def png_files(X, tmp_path):
+    """The images of `X` as PNG files."""
+    for i, image in enumerate(X):
+        Image.fromarray(image).save(tmp_path / f"{i:02d}.png")
+    return sorted(map(str, tmp_path.glob("*.png")))
+
+
+@pytest.fixture
+def decoded_names(monkeypatch):
+    """The names of the decoded files."""
+    names, decode = [], image_files.decode_image
+    monkeypatch.setattr(
+        image_files, "decode_image", lambda file, name, *args: names.append(name) or decode(file, name, *args)
+    )
+    return names

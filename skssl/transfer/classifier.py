@@ -1,4 +1,4 @@
-"""Fine-tuning: the whole network learns the classes of a few labelled images, or from one that has."""
+"""The base of `FineTuner` and `Distiller`: an encoder with a linear head, trained together."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from skssl.probes.encoders import Encoder, read_once
 from skssl.training.checkpoints import train
 from skssl.training.devices import resolve_device
 from skssl.training.encoding import encode
-from skssl.training.objective import Batch, Hooks, Objective
+from skssl.training.objective import Hooks, Objective
 from skssl.training.optim import OPTIMIZERS, SCHEDULES
 from skssl.training.seeding import seeded
 from skssl.training.trainer import Trainer
@@ -42,90 +42,96 @@ if TYPE_CHECKING:
 
 @dataclass
 class ClassifierHooks(Hooks):
-    """What a classifier's training does in a step, in the form in which the `Trainer` calls a method."""
+    """Hooks that train a linear head on the encoder; subclasses define the losses.
+
+    Parameters
+    ----------
+    n_classes : int
+        Number of classes.
+    teacher : torch.nn.Module, default=None
+        A frozen network that the losses use.
+    """
 
     n_classes: int
-    compute_losses: Callable[[Objective, Batch], dict[str, Tensor]]
     teacher: nn.Module | None = None
+    read: Callable[[Any], Images] | None = None  # for `KNNMonitor`
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:
-        """Put a head of zeros on the net, and the teacher where there is one."""
+        """Add a head whose weights are zero, and the teacher if there is one."""
         net.head = nn.Linear(dim, self.n_classes)
         nn.init.zeros_(net.head.weight)
         nn.init.zeros_(net.head.bias)
         net.teacher = self.teacher
 
-    def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:
-        """Compute the losses by name."""
-        return self.compute_losses(net, batch)
-
     def before_epoch(self, net: Objective, epoch: int, encode: Callable[[nn.Module], Tensor]) -> None:
-        """Bring the teacher back to evaluation mode."""
+        """Set the teacher to evaluation mode, since the net was set to training mode."""
         if net.teacher is not None:
             net.teacher.eval()
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class ImageClassifier(ClassifierMixin, BaseEstimator):
-    """What `FineTuner` and `Distiller` share: a network with a linear head, all of which is trained.
+    """Base class of image classifiers that train an encoder and a linear head together.
 
     Parameters
     ----------
     layer : str, default="backbone"
-        Up to where the encoder is kept: "backbone", "projector1" for the projector's first layer, too (SimCLRv2 with a
-        projector of three layers), "projector" for all of it, or an inner layer; see `encoders.at_layer`.
+        The layer that the head is placed on: "backbone"; "projector1" for the first layer of the projector (SimCLRv2
+        with a projector of three layers); "projector" for its last layer; or an inner layer of the encoder. See
+        `encoders.at_layer`.
     augment : str or Augmentation, default=None
-        None is a random resized crop and a flip. Mean and deviation are those that the encoder was trained with.
+        None is a random resized crop and a flip. The images are always normalised as in the encoder's training.
     epochs : int, default=20
-        How often `fit` goes through the images.
+        Number of passes over the images.
     batch_size : int, default=256
-        Images a step, of all processes together. An epoch's last, shorter batch is left out, unless it is the only
-        one.
+        Images per step, over all processes. The last batch of an epoch is dropped if it is shorter, unless it is the
+        only one.
     optimizer : {"sgd", "lars", "adamw"} or torch.optim.Optimizer subclass, default="sgd"
         The optimiser.
     backbone_lr : float, default=0.01
-        The encoder's learning rate at its highest, used as it is.
+        Peak learning rate of the encoder. It is not scaled by the batch size.
     head_lr : float, default=0.2
-        The head's.
+        Peak learning rate of the head.
     momentum : float, default=0.9
-        The optimiser's, where it has one.
+        Momentum, if the optimiser has one.
     weight_decay : float, default=0.0
-        Of all parameters.
+        Weight decay of all parameters.
     schedule : {"constant", "cosine", "epoch_cosine", "step"} or tuple of float, default=(0.6, 0.8)
-        The learning rates' course. Numbers are the shares of the training at which both fall to a fifth: epochs 12 and
-        16 of 20.
+        Schedule of both learning rates. Numbers are fractions of the training at which the rates are multiplied by
+        0.2: the default does so at epochs 12 and 16 of 20.
     warmup_epochs : float, default=0.0
-        Epochs in which the rates rise from 0.
+        Epochs during which the rates rise linearly from 0.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
-        What the network trains in, as for the methods. Predictions are made in float32.
+        Precision of the training, as for the methods. Predictions are computed in float32.
     compile : {"auto"} or bool, default="auto"
-        Whether to compile the step with ``torch.compile``, as for the methods.
+        Whether to compile the training step with ``torch.compile``, as for the methods.
     device : str or torch.device, default="auto"
-        "auto" is CUDA where there is one, else Apple's MPS, else the CPU.
+        "auto" is CUDA if available, else Apple's MPS, else the CPU.
     callbacks : list of skorch callbacks, default=None
         Called during training.
     random_state : int, RandomState or None, default=None
-        Seed of the order, the augmentation and all else. The global random state is not used.
+        Seed of all random numbers. The global random state is not used.
     checkpoint : str or path-like, default=None
-        A folder in which `fit` keeps the training's state, and goes on from, as for the methods.
+        Folder to which `fit` saves the state of the training, and from which it resumes, as for the methods.
     checkpoint_every : int, str or datetime.timedelta, default="10 min"
-        After how many epochs the state is saved, or after how much time.
+        Number of epochs, or time, between saves.
     verbose : int, default=0
         1 shows a progress bar for every epoch.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The classes.
+        The classes, sorted.
     classifier_ : torch.nn.Module
-        From images, normalised, to logits (n, n_classes), in evaluation mode; ``classifier_[0]`` is the encoder.
+        The trained network in evaluation mode. It maps normalised images (n, c, h, w) to logits (n, n_classes);
+        ``classifier_[0]`` is the encoder.
     history_ : pandas.DataFrame
-        A row an epoch: epoch, loss, each loss and measure by name, lr (the encoder's, at the epoch's end),
-        images_per_second, embedding_std and effective_rank (of the features that the head is given).
+        One row per epoch: epoch, loss, each loss and measure by name, lr (of the encoder, at the end of the epoch),
+        images_per_second, embedding_std and effective_rank (of the input of the head).
     net_ : skorch.NeuralNet
-        The net that was trained.
+        The trained net.
     n_features_in_ : int
-        Numbers in an image: channels x height x width.
+        Values per image: channels x height x width.
     """
 
     layer: str = "backbone"
@@ -181,7 +187,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         inherit_parameters(cls, ImageClassifier)
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Give the probability of every class.
+        """Return the probability of each class.
 
         Parameters
         ----------
@@ -191,7 +197,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         float32 ndarray of shape (n, n_classes)
-            The probabilities, in the order of ``classes_``.
+            Probabilities, in the order of ``classes_``.
         """
         check_is_fitted(self, "net_")
         net = self.net_
@@ -199,7 +205,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         return logits.softmax(1).numpy()
 
     def predict(self, X: Any) -> np.ndarray:
-        """Give the most probable class.
+        """Return the most probable class.
 
         Parameters
         ----------
@@ -209,39 +215,42 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n,)
-            The labels.
+            Class labels.
         """
         probability = self.predict_proba(X)
         return self.classes_[probability.argmax(1)]
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Give the accuracy.
+        """Return the accuracy.
 
         Parameters
         ----------
         X : array-like, sequence of files or PIL images, or torch Dataset
             Images of the shape that the estimator was fitted to.
         y : array-like of shape (n,)
-            The true classes; images whose class is -1, unknown, are left out.
+            True classes. Images of class -1 (unknown) are ignored.
         sample_weight : array-like of shape (n,), default=None
-            What each image counts.
+            Weight of each image.
 
         Returns
         -------
         float
-            The share of images whose class is predicted.
+            Fraction of the images whose class is predicted.
 
         Raises
         ------
         ValueError
-            If y holds a class that was not in the training, or nothing but -1.
+            If y contains a class that was not in the training labels, or only -1.
         """
         check_is_fitted(self, "net_")
         check_consistent_length(X, y, sample_weight)
         labels = as_labels(y)
         known = np.asarray(labels != -1)
         if not known.any():
-            raise ValueError(f"{type(self).__name__} cannot be scored: all of y is -1, which stands for unknown.")
+            raise ValueError(
+                f"{type(self).__name__} cannot be scored: y needs at least one known class, but every label is -1 "
+                "(unknown)."
+            )
         check_known_labels(self, labels[known])
         predicted, true = self.predict(X)[known], np.array(labels[known].tolist())
         weight = None if sample_weight is None else np.asarray(sample_weight)[known]
@@ -254,21 +263,21 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
 
     @property
     def history_(self) -> pd.DataFrame:
-        """The training's history, a row an epoch."""
+        """The history of the training, one row per epoch."""
         return self.net_.table()
 
     def __sklearn_is_fitted__(self) -> bool:
-        """Whether there is a trained net."""
+        """Return whether there is a trained net."""
         return hasattr(self, "net_")
 
     def __sklearn_tags__(self) -> Any:
-        """Say that images may have three or more axes."""
+        """Declare that X may have three or more axes."""
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         return tags
 
-    def _check(self) -> None:
-        """Check the parameters."""
+    def _check_params(self) -> None:
+        """Check types, ranges and names of the parameters."""
         self._validate_params()
         if isinstance(self.optimizer, str):
             pick("optimizer", self.optimizer, OPTIMIZERS)
@@ -276,20 +285,21 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
             pick("schedule", self.schedule, SCHEDULES)
         elif not all(isinstance(share, Real) and 0 <= share <= 1 for share in self.schedule):
             raise ValueError(
-                "schedule must be a name, or shares of the training, between 0 and 1, at which the learning rates fall "
-                f"to a fifth. Got {self.schedule!r}."
+                "schedule must be a name, or fractions of the training, between 0 and 1, at which the learning rates "
+                f"are multiplied by 0.2. Got {self.schedule!r}."
             )
 
     def _read_once(self, encoder: Any, X: Any, y: Any) -> Any:
-        """Read X as an encoder does if it must be decoded, and check the number of labels."""
+        """Decode X if needed, so that it can be used several times, and check the number of labels."""
         X = read_once(encoder, X)
-        if y is not None:  # an `Images` has the shape of one image, which scikit-learn would take for the number
+        if y is not None:  # scikit-learn would read the number of images from `Images.shape`, which has none
             check_consistent_length(range(len(X)) if isinstance(X, Images) else X, y)
         return X
 
     def _train(self, encoder: Encoder, images: Images, target: Tensor | None, hooks: ClassifierHooks) -> Self:
-        """Train a copy of an encoder, with a head."""
+        """Train a copy of the encoder with a new head."""
         self._read, self.n_features_in_ = encoder.read, math.prod(images.shape)
+        hooks.read = encoder.read
         device = resolve_device(self.device)
         init_process_group(device)
         seed = draw_seed(self.random_state)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from numbers import Real
 from typing import Any, ClassVar, Self
 
@@ -27,22 +26,42 @@ from skssl.training.objective import Batch, Objective
 from skssl.transfer.classifier import ClassifierHooks, ImageClassifier
 
 
-def _distillation(net: Objective, batch: Batch, *, temperature: float, alpha: float) -> dict[str, Tensor]:
-    """Compute SimCLRv2's equations 2 and 3, divided by the number of images, and how often both networks agree."""
-    (view,) = batch.views
-    logits = net.head(net.encoder(view)).float()
-    with torch.no_grad():
-        taught = net.teacher(view).float()
-    soft = F.cross_entropy(logits / temperature, (taught / temperature).softmax(1))
-    found = {"distillation": alpha * soft, "agreement": (logits.argmax(1) == taught.argmax(1)).float().mean()}
-    if alpha < 1 and batch.labels is not None:
-        known = F.cross_entropy(logits, batch.labels, ignore_index=-1, reduction="sum") / len(logits)
-        found["cross_entropy"] = (1 - alpha) * known
-    return found
+@dataclass(kw_only=True)
+class _DistillationHooks(ClassifierHooks):
+    """SimCLRv2's equations 2 and 3, with both sums divided by the number of images."""
+
+    temperature: float
+    alpha: float
+
+    def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:
+        """Return the weighted losses, and the fraction of the images that teacher and student classify alike."""
+        (view,) = batch.views
+        logits = net.head(net.encoder(view)).float()
+        with torch.no_grad():
+            teacher_logits = net.teacher(view).float()
+        soft = F.cross_entropy(logits / self.temperature, (teacher_logits / self.temperature).softmax(1))
+        agreement = (logits.argmax(1) == teacher_logits.argmax(1)).float().mean()
+        found = {"distillation": self.alpha * soft, "agreement": agreement}
+        if self.alpha < 1 and batch.labels is not None:
+            known = F.cross_entropy(logits, batch.labels, ignore_index=-1, reduction="sum") / len(logits)
+            found["cross_entropy"] = (1 - self.alpha) * known
+        return found
 
 
 class _Renormalized(nn.Module):
-    """A network that was trained with its own normalisation, for images that are normalised as for another one."""
+    """A network that accepts images normalised for another network.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The network.
+    own : Augmentation
+        The normalisation that the network was trained with.
+    other : Augmentation
+        The normalisation of the images.
+    channels : int
+        Channels of the images.
+    """
 
     gain: Tensor
     shift: Tensor
@@ -56,36 +75,36 @@ class _Renormalized(nn.Module):
         self.register_buffer("shift", own.normalize(black) - other.normalize(black) * gain / given)
 
     def forward(self, views: Tensor) -> Tensor:
-        """Map images (n, c, h, w) that are normalised by `other` to what the module gives."""
+        """Return the output of the network for images (n, c, h, w) that are normalised by `other`."""
         return self.module(views * self.gain + self.shift)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Distiller(ImageClassifier):
-    r"""Train a student to give the probabilities that a teacher gives, on all images: (self-)distillation.
+    r"""Train a student to predict the probabilities of a teacher: (self-)distillation.
 
     .. math:: -\alpha \sum_i \sum_c P^T_c(x_i; \tau) \log P^S_c(x_i; \tau)
               - (1 - \alpha) \sum_{i\ \mathrm{labelled}} \log P^S_{y_i}(x_i)
 
-    The teacher stays as it is, in evaluation mode, and sees the same views as the student. The defaults are ours, for a
-    student that begins anew.
+    All images are used, labelled or not. The teacher is frozen, in evaluation mode, and sees the same views as the
+    student. The defaults are not a paper's; they suit a student that is trained from scratch.
 
     Parameters
     ----------
     teacher : FineTuner, Distiller, FrozenEstimator of one, or torch.nn.Module
-        Who teaches. An estimator that is not fitted, as after scikit-learn's `clone`, is cloned and fitted to X and y
+        The teacher. An estimator that is not fitted, as after scikit-learn's `clone`, is cloned and fitted to X and y
         first. A module maps images, normalised by ImageNet's mean and deviation, to logits of the classes 0, 1, ….
     student : SSLTransformer, FrozenEstimator of one, or torch.nn.Module
-        The encoder that learns, as for `FineTuner`; ``SimCLR(epochs=0)`` is a fresh one.
+        The encoder of the student, as for `FineTuner`. ``SimCLR(epochs=0)`` is an untrained one.
     temperature : float, default=1.0
-        Tau, of both softmaxes.
+        Temperature tau of both softmaxes.
     alpha : float in [0, 1], default=1.0
-        The teacher's share of the loss. Below 1 labels have a share, too; at 1 they are not used.
+        Weight of the teacher's term in the loss. If it is 1, the labels are not used.
 
     References
     ----------
     Chen et al., Big Self-Supervised Models are Strong Semi-Supervised Learners (SimCLRv2), NeurIPS 2020, equations 2
-    and 3; here both sums are divided by the number of images.
+    and 3. Here both sums are divided by the number of images.
 
     Examples
     --------
@@ -117,14 +136,14 @@ class Distiller(ImageClassifier):
     }
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Distil the teacher into the student.
+        """Train the student.
 
         Parameters
         ----------
         X : array-like, sequence of files or PIL images, or torch Dataset
             Images.
         y : array-like of shape (n,), default=None
-            Their classes; -1 where unknown. Used where `alpha` is below 1, and to fit a teacher that is not.
+            Their classes; -1 is an unknown class. They are used if `alpha` is below 1, and to fit an unfitted teacher.
 
         Returns
         -------
@@ -134,36 +153,40 @@ class Distiller(ImageClassifier):
         Raises
         ------
         ValueError
-            If the labels are of another number than the images or hold a class that the teacher does not know, if there
-            are none where `alpha` gives them a share, if teacher and student do not read images alike, or a parameter
-            is out of its range.
+            If the numbers of labels and images differ, y contains a class that the teacher does not know, `alpha` is
+            below 1 and no image has a label, teacher and student expect different images, or a parameter is out of
+            range.
         TypeError
-            If the teacher is none.
+            If `teacher` is not a classifier.
         FloatingPointError
             If the training diverges.
         """
-        self._check()
+        self._check_params()
         X = self._read_once(self.student, X, y)
         if self.alpha < 1 and (y is None or not len(encode_labels(y)[0])):
             raise ValueError(
-                f"alpha={self.alpha} gives labels a share in the loss, but no image has one: take alpha=1 or give y."
+                f"alpha={self.alpha} uses labels in the loss, but no image has a label: set alpha=1 or pass y."
             )
-        teacher, self.classes_ = self._teacher(X, y)
-        target = None if y is None else self._places(y)
+        teacher, self.classes_ = self._fit_teacher(X, y)
+        target = None if y is None else self._class_indices(y)
         encoder = as_encoder(self.student, X, y, layer=self.layer, device=self.device)
         images, seen = encoder.read(X), teacher.read(X)
         if (images.shape, images.scale) != (seen.shape, seen.scale):
             raise ValueError(
-                "teacher and student must read images alike, but the values that they map to 0 and 1 or the shapes "
-                f"(c, h, w) differ: {seen.scale} and {seen.shape} against {images.scale} and {images.shape}."
+                "teacher and student must expect images of the same shape (c, h, w) and range of values, but the "
+                f"teacher expects {seen.shape} and {seen.scale}, and the student {images.shape} and {images.scale}."
             )
         module = copy.deepcopy(teacher.module).requires_grad_(False)
-        module = _Renormalized(module, teacher.augment, encoder.augment, images.shape[0])
-        losses = partial(_distillation, temperature=self.temperature, alpha=self.alpha)
-        return self._train(encoder, images, target, ClassifierHooks(len(self.classes_), losses, module))
+        hooks = _DistillationHooks(
+            n_classes=len(self.classes_),
+            teacher=_Renormalized(module, teacher.augment, encoder.augment, images.shape[0]),
+            temperature=self.temperature,
+            alpha=self.alpha,
+        )
+        return self._train(encoder, images, target, hooks)
 
-    def _teacher(self, X: Any, y: Any) -> tuple[Encoder, np.ndarray]:
-        """Take whatever the user calls a teacher: how it sees images, and the classes that it knows."""
+    def _fit_teacher(self, X: Any, y: Any) -> tuple[Encoder, np.ndarray]:
+        """Return the teacher, fitted if it was not, and its classes."""
         teacher = self.teacher.estimator if isinstance(self.teacher, FrozenEstimator) else self.teacher
         if isinstance(teacher, ImageClassifier):
             fitted = teacher if teacher.__sklearn_is_fitted__() else clone(teacher).fit(X, y)
@@ -182,14 +205,14 @@ class Distiller(ImageClassifier):
             f"{self.teacher!r}."
         )
 
-    def _places(self, y: Any) -> Tensor:
-        """Each label's place among the classes that the teacher knows, -1 where it is unknown."""
+    def _class_indices(self, y: Any) -> Tensor:
+        """Return the index of each label in the teacher's classes, int64 (n,); -1 is an unknown class."""
         classes, target = encode_labels(y)
         unknown = np.setdiff1d(classes, self.classes_)
         if len(unknown):
             raise ValueError(
-                f"y has classes that the teacher does not know: {unknown.tolist()} are not among "
+                f"y has the classes {unknown.tolist()}, which the teacher does not know. Its classes are "
                 f"{self.classes_.tolist()}."
             )
-        places = torch.from_numpy(np.searchsorted(self.classes_, classes))
-        return torch.where(target >= 0, places[target], -1)
+        indices = torch.from_numpy(np.searchsorted(self.classes_, classes))
+        return torch.where(target >= 0, indices[target], -1)

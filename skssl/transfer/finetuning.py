@@ -1,4 +1,4 @@
-"""Fine-tuning an encoder on few labels."""
+"""Fine-tuning of an encoder on few labels."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from skssl.transfer.classifier import ClassifierHooks, ImageClassifier
 
 
 def label_fraction(y: Any, fraction: float, random_state: Any = None) -> np.ndarray:
-    """Keep a part of the labels, as many of each class, and set the others to -1.
+    """Keep a fraction of the labels, the same number for each class, and set all others to -1.
 
     Parameters
     ----------
     y : array-like of shape (n,)
-        Classes; -1 where unknown already.
+        Classes; -1 is an unknown class.
     fraction : float in (0, 1]
-        How much of the known labels to keep: 0.01, 0.1, 0.2.
+        Fraction of the known labels to keep, such as 0.1.
     random_state : int, RandomState or None, default=None
-        The seed of the draw.
+        Seed of the draw.
 
     Returns
     -------
     ndarray of shape (n,)
-        A copy of y in which -1 stands for an unknown class, as in scikit-learn's semi-supervised estimators; if y holds
-        strings its dtype is object. Every class keeps the same number of labels, rounded up, and one that has fewer
-        keeps them all.
+        A copy of y in which -1 marks an unknown class, as in scikit-learn's semi-supervised estimators. Its dtype is
+        object if y contains strings. Every class keeps the same number of labels, rounded up; a class with fewer labels
+        keeps all of them.
 
     Raises
     ------
     ValueError
-        If the fraction is out of its range, or leaves a class without a label.
+        If `fraction` is out of range, or keeps fewer labels than there are classes.
 
     Examples
     --------
@@ -60,8 +60,8 @@ def label_fraction(y: Any, fraction: float, random_state: Any = None) -> np.ndar
     total = round(fraction * sizes.sum())
     if total < max(len(classes), 1):
         raise ValueError(
-            f"fraction={fraction} leaves a class without a label: it keeps {total} of {sizes.sum()} labels, and there "
-            f"are {len(classes)} classes."
+            f"fraction={fraction} leaves a class without a label: it keeps {total} of {sizes.sum()} labels, but there "
+            f"are {len(classes)} classes. Use a larger fraction."
         )
     level = next(
         level for level in range(math.ceil(total / len(classes)), total + 1) if np.minimum(sizes, level).sum() >= total
@@ -73,35 +73,38 @@ def label_fraction(y: Any, fraction: float, random_state: Any = None) -> np.ndar
     return few
 
 
-def _cross_entropy(net: Objective, batch: Batch) -> dict[str, Tensor]:
-    """Compute the cross-entropy of labelled images, and how many are classified correctly."""
-    assert batch.labels is not None
-    logits = net.head(net.encoder(batch.views[0])).float()
-    return {
-        "cross_entropy": F.cross_entropy(logits, batch.labels),
-        "accuracy": (logits.argmax(1) == batch.labels).float().mean(),
-    }
+class _FineTuningHooks(ClassifierHooks):
+    """The cross-entropy of labelled images."""
+
+    def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:
+        """Return the cross-entropy and the accuracy."""
+        assert batch.labels is not None
+        logits = net.head(net.encoder(batch.views[0])).float()
+        return {
+            "cross_entropy": F.cross_entropy(logits, batch.labels),
+            "accuracy": (logits.argmax(1) == batch.labels).float().mean(),
+        }
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class FineTuner(ImageClassifier):
-    """Train a whole encoder, with a linear head of zeros on it, to classify: fine-tuning on few labels.
+    """Fine-tune an encoder with a linear classification head on few labels.
 
-    Only the labelled images are used; the encoder itself is copied and stays as it is. The defaults are those of SwAV
-    for a tenth of ImageNet's labels; `skssl.recipes.FINE_TUNING` has the other papers'. They are for thousands of
-    steps: with a few hundred images take smaller batches, or more epochs.
+    Only the labelled images are used. The encoder is copied, and the copy is trained. The defaults are SwAV's for a
+    tenth of ImageNet's labels; `skssl.recipes.FINE_TUNING` has the settings of other papers. They assume thousands of
+    steps. For a few hundred images, use smaller batches or more epochs.
 
     Parameters
     ----------
     encoder : SSLTransformer, FrozenEstimator of one, or torch.nn.Module
-        What is fine-tuned, see `encoders.as_encoder`: an estimator that is not fitted, as after scikit-learn's `clone`,
-        first learns from all images, labelled or not.
+        The encoder, see `encoders.as_encoder`. An estimator that is not fitted, as after scikit-learn's `clone`, is
+        first fitted to all images, labelled or not.
 
     References
     ----------
     Chen et al., Big Self-Supervised Models are Strong Semi-Supervised Learners (SimCLRv2), NeurIPS 2020, section 2.
-    Caron et al., SwAV, NeurIPS 2020, and its code (there the head begins with small random weights, as at Barlow Twins;
-    SimCLR's begins with zeros). BatchNorm normalises by the batch, as in both.
+    Caron et al., SwAV, NeurIPS 2020, and its code. SwAV's and Barlow Twins' head starts from small random weights; here
+    it starts from zeros, as SimCLR's does. BatchNorm uses the statistics of the batch, as in both.
 
     Examples
     --------
@@ -126,7 +129,7 @@ class FineTuner(ImageClassifier):
         X : array-like, sequence of files or PIL images, or torch Dataset
             Images.
         y : array-like of shape (n,)
-            Their classes; -1 where unknown, as `label_fraction` makes it.
+            Their classes; -1 is an unknown class, as in the result of `label_fraction`.
 
         Returns
         -------
@@ -136,25 +139,25 @@ class FineTuner(ImageClassifier):
         Raises
         ------
         ValueError
-            If the labels are of another number than the images, hold fewer than two classes or nothing but -1, or a
-            parameter is out of its range.
+            If the numbers of labels and images differ, y contains fewer than two classes, or a parameter is out of
+            range.
         FloatingPointError
             If the training diverges.
         """
-        self._check()
+        self._check_params()
         if y is None:
             raise ValueError("FineTuner requires y to be passed, but the target y is None.")
         X = self._read_once(self.encoder, X, y)
         self.classes_, target = encode_labels(y)
         if not len(self.classes_):
-            raise ValueError("FineTuner needs labelled images, but all of y is -1, which stands for an unknown class.")
+            raise ValueError("FineTuner needs labelled images, but every label in y is -1 (unknown).")
         check_classification_targets(self.classes_)
         if len(self.classes_) < 2:
             raise ValueError(
-                "FineTuner needs labelled images of 2 classes or more, but y has one class only, "
-                f"{self.classes_.tolist()[0]!r} (-1 stands for an unknown class)."
+                "FineTuner needs labelled images of at least 2 classes, but y has only one class, "
+                f"{self.classes_.tolist()[0]!r} (-1 is an unknown class)."
             )
         encoder = as_encoder(self.encoder, X, y, layer=self.layer, device=self.device)
         known = (target >= 0).nonzero()[:, 0]
-        hooks = ClassifierHooks(len(self.classes_), _cross_entropy)
+        hooks = _FineTuningHooks(len(self.classes_))
         return self._train(encoder, encoder.read(X).take(known), target[known], hooks)

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import time
+from pathlib import Path
 
 import hypothesis
 import numpy as np
@@ -387,6 +388,20 @@ def test_the_format_stays_readable(saved, tmp_path):
     text = json.dumps({"format": 1, "sha256": digest(header, tensors), "header": header})
     safetensors.torch.save_file(tensors, tmp_path / "a", {"skssl": text})
     assert read(tmp_path / "a")[0] == {"a": (1, float("inf"))}
+
+
+def test_a_file_of_0_1_0_loads():
+    """The file was written by skssl 0.1.0: SimCLR with Rotation(angles=(0, 180)), trained by Adafactor for an epoch."""
+    estimator = skssl.load(Path(__file__).with_name("simclr-0.1.0.safetensors"))
+    assert (type(estimator), estimator.optimizer) == (skssl.SimCLR, torch.optim.Adafactor)
+    assert estimator.aux.angles == (0, 180)
+    features = estimator.transform(make_shapes(32, image_size=16, random_state=0)[0])
+    assert features[0, :5] == pytest.approx([0.0831, 0.0, 0.0654, 0.0587, 0.1287], abs=1e-3)
+    assert features.sum() == pytest.approx(167.29, rel=1e-3)
+    assert estimator.history_["loss"].tolist() == pytest.approx([6.655505])
+    states = list(estimator.net_.optimizer_.state.values())
+    assert len(states) == 23
+    assert all(state["step"] == 2 for state in states)
 
 
 # Export

@@ -94,7 +94,7 @@ def literal_precision(truth, found, threshold):
     return np.mean(values)
 
 
-def test_average_precision_is_cocos(capsys):
+def test_average_precision_matches_a_literal_version_of_coco(capsys):
     rng = np.random.default_rng(0)
     for _ in range(5):
         truth, found = [], []
@@ -120,7 +120,7 @@ def test_average_precision_is_cocos(capsys):
     assert capsys.readouterr() == ("", ""), "pycocotools is kept quiet"
 
 
-def test_average_precision_at_its_ends():
+def test_average_precision_of_perfect_and_empty_predictions():
     truth = [{"boxes": np.array([[0, 0, 9, 9], [5, 5, 9, 9]]), "labels": np.array(["cat", "dog"])}]
     nothing = [{"boxes": np.zeros((0, 4)), "labels": np.array([], str), "scores": np.zeros(0)}]
     perfect = average_precision(truth, [{**truth[0], "scores": np.ones(2)}])
@@ -132,13 +132,13 @@ def test_average_precision_at_its_ends():
         average_precision(truth, nothing * 2)
 
 
-def test_average_precision_says_what_it_needs(monkeypatch):
+def test_average_precision_without_pycocotools_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
     with pytest.raises(ImportError, match=r"pip install 'skssl\[detection\]'"):
         average_precision([], [])
 
 
-def test_mean_iou_is_its_formula():
+def test_mean_iou_matches_its_formula():
     rng = np.random.default_rng(0)
     truth = [rng.choice([0, 1, 4, VOID], shape).astype(np.uint8) for shape in ((5, 7), (8, 3))]
     found = [rng.choice([0, 1, 2], mask.shape).astype(np.uint8) for mask in truth]
@@ -162,7 +162,7 @@ def test_mean_iou_is_its_formula():
 # Folders
 
 
-def test_drawn_boxes_hold_the_drawn_objects(folder):
+def test_made_boxes_fit_the_made_objects(folder):
     kinds = set()
     for i in range(40):
         objects, mask = (
@@ -186,7 +186,7 @@ def test_drawn_boxes_hold_the_drawn_objects(folder):
     assert kinds == {"disc", "square"}
 
 
-def test_corners_count_from_one_and_difficult_is_read(tmp_path):
+def test_annotations_count_pixels_from_one_and_mark_difficult_objects(tmp_path):
     text = (
         "<annotation><object><name>cat</name><difficult>1</difficult><part><name>head</name></part><bndbox><xmax>8</xmax>"
         "<ymin>2</ymin><xmin>1</xmin><ymax>5.5</ymax></bndbox></object></annotation>"
@@ -203,7 +203,7 @@ def test_corners_count_from_one_and_difficult_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("method", BOTH)
-def test_folders_that_cannot_be_used(method, encoder, few):
+def test_unusable_folders_raise(method, encoder, few):
     transfer = method(encoder, **SMALL, epochs=0)
     kind, lists, ending = {
         DetectionTransfer: ("Annotations", "Main", "xml"),
@@ -230,7 +230,7 @@ def test_folders_that_cannot_be_used(method, encoder, few):
         transfer.fit(few)
 
 
-def test_classes_that_were_not_learned(encoder, few):
+def test_unknown_classes_raise(encoder, few):
     path = few / "Annotations" / "000005.xml"
     path.write_text(path.read_text().replace("<name>disc", "<name>cow").replace("<name>square", "<name>cow"))
     with pytest.raises(ValueError, match="The split 'val' has the class 'cow', which the training images do not hold"):
@@ -246,7 +246,7 @@ def test_classes_that_were_not_learned(encoder, few):
         SegmentationTransfer(encoder, **SMALL, epochs=0).fit(few).evaluate(few)
 
 
-def test_masks_that_cannot_be_used(encoder, few):
+def test_unusable_masks_raise(encoder, few):
     masks = [few / "SegmentationClass" / f"{i:06d}.png" for i in range(4)]
     Image.fromarray(read_mask(masks[0])[:, 1:]).save(masks[0])
     with pytest.raises(
@@ -277,7 +277,7 @@ def test_masks_that_cannot_be_used(encoder, few):
         ("alexnet", 224, [4, 8, 16]),  # three of its five convolutions see one resolution
     ],
 )
-def test_the_pyramid_stands_on_one_map_for_each_resolution(backbone, side, strides):
+def test_pyramid_has_one_map_per_resolution(backbone, side, strides):
     net, _ = skssl.backbones.build_backbone(backbone, (3, side, side))
     pyramid = Pyramid(net, 3, 8, frozen=True, beyond=True)
     assert pyramid.strides == strides
@@ -289,7 +289,7 @@ def test_the_pyramid_stands_on_one_map_for_each_resolution(backbone, side, strid
         ]
 
 
-def test_the_maps_are_the_encoders_own_hooks_and_all(X):
+def test_pyramid_maps_are_the_encoders_maps_including_hooks(X):
     method = quick(skssl.DeepCluster, epochs=0).fit(X)  # a Sobel filter stands before its first layer
     pyramid = Pyramid(method.encoder_, 3, 8, frozen=True).eval()
     seen = []
@@ -303,7 +303,7 @@ def test_the_maps_are_the_encoders_own_hooks_and_all(X):
             torch.testing.assert_close(seen[0][str(i)], grid)
 
 
-def test_an_encoder_without_maps_is_refused():
+def test_encoder_without_maps_raises():
     for net in (nn.Sequential(nn.Flatten(), nn.Linear(3 * 224**2, 4)), torchvision.models.vit_b_32()):
         with pytest.raises(
             ValueError, match=r"stages that end in maps, .* Got (Sequential|VisionTransformer), which has"
@@ -314,7 +314,7 @@ def test_an_encoder_without_maps_is_refused():
 # What is learned
 
 
-def test_a_detector_finds_what_it_was_shown(encoder, folder):
+def test_detector_learns_to_find_objects(encoder, folder):
     detector = DetectionTransfer(FrozenEstimator(encoder), **SMALL, epochs=5)
     assert clone(detector).set_params(epochs=0).fit(folder).evaluate(folder)["AP50"] < 0.05
     detector.fit(folder)
@@ -348,7 +348,7 @@ def test_a_detector_finds_what_it_was_shown(encoder, folder):
     np.testing.assert_array_equal(again.predict([image])[0]["boxes"], one["boxes"])
 
 
-def test_a_segmenter_finds_what_it_was_shown(encoder, folder):
+def test_segmenter_learns_to_classify_pixels(encoder, folder):
     segmenter = SegmentationTransfer(FrozenEstimator(encoder), **{**SMALL, "batch_size": 4}, epochs=8)
     assert clone(segmenter).set_params(epochs=0).fit(folder).evaluate(folder)["mean_iou"] < 0.4
     scores = segmenter.fit(folder).evaluate(folder)
@@ -367,7 +367,7 @@ def test_a_segmenter_finds_what_it_was_shown(encoder, folder):
 
 @pytest.mark.parametrize("frozen", [True, False])
 @pytest.mark.parametrize("method", BOTH)
-def test_a_frozen_encoder_stays_as_it_is_and_the_users_always(method, frozen, encoder, few):
+def test_frozen_encoder_and_the_users_encoder_are_unchanged(method, frozen, encoder, few):
     before = {name: value.clone() for name, value in encoder.encoder_.state_dict().items()}
     transfer = method(encoder, frozen=frozen, **SMALL, epochs=1).fit(few)
     after = (transfer.model_.backbone if method is DetectionTransfer else transfer.model_.pyramid).encoder
@@ -382,7 +382,7 @@ def test_a_frozen_encoder_stays_as_it_is_and_the_users_always(method, frozen, en
 
 
 @pytest.mark.parametrize("method", BOTH)
-def test_a_seed_gives_the_same_bits(method, encoder, few):
+def test_same_seed_gives_same_bits(method, encoder, few):
     state = torch.random.get_rng_state()
     first, second, third = (
         method(FrozenEstimator(encoder), **{**SMALL, "random_state": seed}, epochs=1).fit(few) for seed in (0, 0, 1)
@@ -413,7 +413,7 @@ def test_mirrored_images_have_mirrored_targets(encoder, few, monkeypatch):
                 assert b.tolist() == [64 - a[2], a[1], 64 - a[0], a[3]]
 
 
-def test_pixels_that_are_void_or_padded_are_not_learned_from(encoder, few):
+def test_void_and_padded_pixels_do_not_count_in_the_loss(encoder, few):
     segmenter = SegmentationTransfer(encoder, **{**SMALL, "image_size": 32}, epochs=0).fit(few)
     model = segmenter.model_.train()
     draw = torch.Generator().manual_seed(0)
@@ -434,7 +434,7 @@ def test_pixels_that_are_void_or_padded_are_not_learned_from(encoder, few):
     torch.testing.assert_close(loss, total / known)
 
 
-def test_images_are_normalised_as_in_training_and_brought_to_size(X, few):
+def test_images_are_normalised_and_resized_as_in_training(X, few):
     augment = Augmentation(mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
     gray = X[..., 0]
     for images, mean, std in ((X, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)), (gray, (0.2,), (0.6,))):
@@ -450,7 +450,7 @@ def test_images_are_normalised_as_in_training_and_brought_to_size(X, few):
         transfer.predict(X)
 
 
-def test_bad_input_is_refused_in_a_sentence(encoder, few):
+def test_invalid_input_raises(encoder, few):
     with pytest.raises(NotFittedError, match="The encoder, SimCLR, is not fitted"):
         DetectionTransfer(clone(encoder), **SMALL).fit(few)
     with pytest.raises(TypeError, match="encoder must be an estimator of skssl"):
@@ -475,7 +475,7 @@ def test_bad_input_is_refused_in_a_sentence(encoder, few):
             transfer.predict([few / "Annotations" / "000000.xml"])
 
 
-def test_progress_is_shown_if_asked_for(encoder, few, capsys):
+def test_progress_is_shown_if_verbose(encoder, few, capsys):
     segmenter = SegmentationTransfer(encoder, **SMALL, epochs=1).fit(few)
     segmenter.evaluate(few)
     assert capsys.readouterr() == ("", "")

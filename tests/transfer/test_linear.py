@@ -44,7 +44,7 @@ def literal(features, y, val, metric):
     return best, metric(y[test], model.fit(features[both], y[both]).predict(features[test]))
 
 
-def test_the_table_is_the_papers_protocol(encoder):
+def test_table_matches_a_literal_version_of_the_protocol(encoder):
     parts = (X[:100], shade[:100], X[100:150], shade[100:150], X[150:], shade[150:])
     table = transfer_table(encoder, {"shades": parts})
     with warnings.catch_warnings():
@@ -60,7 +60,7 @@ def test_the_table_is_the_papers_protocol(encoder):
     assert row["seconds"] > 0
 
 
-def test_a_fifth_is_held_out_by_the_seed_alone(encoder, monkeypatch):
+def test_held_out_fifth_depends_only_on_the_seed(encoder, monkeypatch):
     sizes = []
     learn = skssl.transfer.linear._learn
     monkeypatch.setattr(
@@ -77,7 +77,7 @@ def test_a_fifth_is_held_out_by_the_seed_alone(encoder, monkeypatch):
     assert second[columns].values.tolist() == first[columns].values[::-1].tolist()
 
 
-def test_mean_average_precision_is_vocs():
+def test_mean_average_precision_matches_voc():
     rng = np.random.default_rng(0)
     for _ in range(20):
         y_true, y_score = rng.integers(-1, 2, (30, 3)), rng.normal(size=(30, 3))
@@ -95,13 +95,13 @@ def test_mean_average_precision_is_vocs():
         mean_average_precision(np.zeros((3, 2)), np.zeros((3, 2)))
 
 
-def test_the_mean_per_class_weighs_classes_alike():
+def test_mean_per_class_weights_classes_equally():
     true, found = np.array(list("aaaab")), np.array(list("aaaac"))
     assert METRICS["accuracy"](true, found) == 0.8
     assert METRICS["mean per class"](true, found) == 0.5
 
 
-def test_several_labels_an_image(encoder):
+def test_multi_label_data(encoder):
     """The two classes are told by colour; where a class is -1 its label must not be looked at."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 60, (120, 16, 16, 3), dtype=np.uint8)
@@ -120,7 +120,7 @@ def learnable(labels):
     return all({0, 1} <= set(column) for column in labels.T.tolist())
 
 
-def test_what_is_held_out_leaves_all_classes_to_learn_and_one_to_score():
+def test_held_out_samples_leave_every_class_learnable():
     rng = np.random.default_rng(0)
     drawn = {True: 0, False: 0}
     for seed in range(300):
@@ -143,7 +143,7 @@ def test_what_is_held_out_leaves_all_classes_to_learn_and_one_to_score():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_rare_class_is_learned_and_c_chosen_by_the_others(encoder, seed, monkeypatch):
+def test_rare_classes_are_learned(encoder, seed, monkeypatch):
     monkeypatch.setitem(skssl.transfer.linear.LINEAR["transfer"], "C", (100.0, 0.01))
     target = np.stack([np.arange(60) % 2, np.arange(60) == 7, np.arange(60) != 9], axis=1).astype(int)
     test = np.stack([y[150:] == y[0], y[150:] == y[1], y[150:] != y[2]], axis=1)
@@ -152,7 +152,7 @@ def test_a_rare_class_is_learned_and_c_chosen_by_the_others(encoder, seed, monke
     assert 0 < row["score"] <= 1
 
 
-def test_labels_without_anything_to_learn_or_score_are_refused_before_encoding(encoder, monkeypatch):
+def test_unusable_labels_raise_before_encoding(encoder, monkeypatch):
     monkeypatch.setattr(Encoder, "transform", lambda self, X: pytest.fail("encoded"))
     both = np.stack([np.arange(50) % 2, np.arange(50) % 3 > 0], axis=1).astype(int)
     for column, value, wrong in ((1, 1, 0), (0, 0, 1), (0, 1, -1), (1, 0, -1)):
@@ -171,7 +171,7 @@ def test_labels_without_anything_to_learn_or_score_are_refused_before_encoding(e
         transfer_table(encoder, {"own": (X[:50], single, X[50:100], both)})
 
 
-def test_features_of_a_layer_of_a_module_and_of_what_is_frozen(encoder, monkeypatch):
+def test_layers_modules_and_frozen_estimators(encoder, monkeypatch):
     monkeypatch.setitem(skssl.transfer.linear.LINEAR["transfer"], "C", (1.0,))
     parts = {"shapes": (X[:150], y[:150], X[150:], y[150:])}
     assert transfer_table(FrozenEstimator(encoder), parts)["score"][0] == transfer_table(encoder, parts)["score"][0]
@@ -209,7 +209,7 @@ def draw_dtd(home):
         (root / "labels" / f"{split}1.txt").write_text("\n".join(names) + "\n")
 
 
-def test_pictures_are_resized_by_the_shorter_side_and_cropped(encoder, tmp_path, monkeypatch):
+def test_images_are_resized_by_the_shorter_side_and_cropped(encoder, tmp_path, monkeypatch):
     draw_dtd(tmp_path)
     seen, encode = [], skssl.transfer.linear._encode
     monkeypatch.setattr(skssl.transfer.linear, "_encode", lambda *args: seen.append(encode(*args)) or seen[-1])
@@ -226,7 +226,7 @@ def test_pictures_are_resized_by_the_shorter_side_and_cropped(encoder, tmp_path,
     assert transfer_table(encoder, ["dtd"], data_home=tmp_path, image_size=24)["score"][0] == 1.0
 
 
-def test_splits_are_drawn_where_torchvision_has_none(tmp_path):
+def test_data_sets_without_splits_are_split_by_the_seed(tmp_path):
     for kind in ("ant", "bass", "BACKGROUND_Google"):
         for i in range(34):
             picture(
@@ -250,7 +250,7 @@ def test_splits_are_drawn_where_torchvision_has_none(tmp_path):
         assert not set(drawn[0]["train"].indices) & set(drawn[0]["test"].indices)
 
 
-def test_voc_labels_leave_out_what_is_difficult(tmp_path, encoder):
+def test_voc_labels_ignore_difficult_objects(tmp_path, encoder):
     folder = make_voc_folder(tmp_path / "torchvision" / "VOCdevkit" / "VOC2007", 60, random_state=0)
     lists = folder / "ImageSets" / "Main"
     names = [f"{i:06d}" for i in range(60)]
@@ -282,14 +282,14 @@ def test_cifar_is_found_where_load_images_finds_it(tmp_path, monkeypatch, encode
 
 
 @pytest.mark.parametrize("name", _SETS)
-def test_a_data_set_that_is_not_there(name, encoder, tmp_path, monkeypatch):
+def test_missing_data_set_raises(name, encoder, tmp_path, monkeypatch):
     monkeypatch.delenv("SKSSL_DATA", raising=False)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=f"^'{name}' was .* download=False"):
         transfer_table(encoder, [name], data_home=tmp_path)
 
 
-def test_bad_input_is_refused_in_a_sentence(encoder):
+def test_invalid_input_raises(encoder):
     good = (X[:50], y[:50], X[50:], y[50:])
     with pytest.raises(ValueError, match="Unknown data set 'flowers', did you mean 'flowers102'"):
         transfer_table(encoder, ["flowers"])
@@ -315,7 +315,7 @@ def test_bad_input_is_refused_in_a_sentence(encoder):
         transfer_table(encoder, {"own": (X[:50], np.zeros(50), X[50:], np.zeros(150))})
 
 
-def test_progress_is_shown_if_asked_for(encoder, tmp_path, capsys):
+def test_progress_is_shown_if_verbose(encoder, tmp_path, capsys):
     draw_dtd(tmp_path)
     transfer_table(encoder, ["dtd"], data_home=tmp_path)
     assert capsys.readouterr() == ("", "")
