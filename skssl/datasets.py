@@ -208,7 +208,7 @@ def _from_torchvision(
     from torchvision import datasets
 
     try:
-        with _impatient():
+        with connection_timeout():
             data = getattr(datasets, class_name)(
                 home / "torchvision",  # not a folder of the name's own, which would be taken for class folders
                 **{parameter: split == "train" if parameter == "train" else split},
@@ -224,8 +224,8 @@ def _from_torchvision(
 
 
 @contextmanager
-def _impatient(seconds: float = 10.0) -> Iterator[None]:
-    """Let a connection that does not answer fail soon: torchvision sets no limit of its own."""
+def connection_timeout(seconds: float = 10.0) -> Iterator[None]:
+    """Limit how long a connection waits for an answer, since torchvision sets no limit."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

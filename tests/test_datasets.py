@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn.linear_model import RidgeClassifier
 from sklearn.neighbors import KNeighborsClassifier
 
-from skssl.datasets import _impatient, load_images, make_shapes
+from skssl.datasets import connection_timeout, load_images, make_shapes
 from skssl.images import as_images
 
 STARTED_IN = os.getcwd()
@@ -235,7 +235,7 @@ def test_a_download_that_fails_says_what_was_tried(
 
 def test_a_server_that_does_not_answer_is_not_waited_for() -> None:
     before = socket.getdefaulttimeout()
-    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(TimeoutError), _impatient(0.1):
+    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(TimeoutError), connection_timeout(0.1):
         urllib.request.urlopen(f"http://127.0.0.1:{server.getsockname()[1]}/data")
     assert socket.getdefaulttimeout() == before
 
