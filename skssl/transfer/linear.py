@@ -283,8 +283,8 @@ def _check_labels(name: str, splits: Mapping[str, tuple[Images, np.ndarray]]) ->
             )
     if "val" not in splits and not can_hold_out(y_train).any():
         raise ValueError(
-            f"{name!r} needs a validation split: no training sample with a 1 can be held out, since each has the only 0 "
-            "or the only 1 of a column."
+            f"{name!r} needs a validation split: no training sample with a 1 can be held out, since each "
+            "has the only 0 or the only 1 of a column."
         )
 
 
