@@ -12,7 +12,7 @@ from torch import nn
 import skssl
 from skssl import Augmentation, metrics
 from skssl.datasets import make_shapes
-from skssl.metrics import _finds_its_other
+from skssl.metrics import nearest_is_positive
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_measures_refuse_what_they_cannot_measure():
         metrics.effective_rank(np.full((3, 2), np.nan))
 
 
-def test_who_finds_its_other_view():
+def test_whonearest_is_positive_view():
     rng = np.random.default_rng(0)
     z1 = rng.normal(size=(40, 3))
     z2 = z1 + 0.3 * rng.normal(size=(40, 3))
@@ -80,9 +80,9 @@ def test_who_finds_its_other_view():
         own = views[i] @ views[other]
         expected.append(all(own > views[i] @ views[j] for j in range(80) if j not in (i, other)))
     assert 0.1 < np.mean(expected) < 0.9
-    assert _finds_its_other(torch.from_numpy(z1), torch.from_numpy(z2)).tolist() == expected
+    assert nearest_is_positive(torch.from_numpy(z1), torch.from_numpy(z2)).tolist() == expected
     same = torch.ones(3, 2)
-    assert not _finds_its_other(same, same).any(), "an encoder that has collapsed finds nothing"
+    assert not nearest_is_positive(same, same).any(), "an encoder that has collapsed finds nothing"
 
 
 @pytest.mark.parametrize("layer", ["backbone", "projector"])
@@ -99,7 +99,7 @@ def test_contrastive_accuracy_is_the_mean_over_full_batches(layer, encoder, X):
         views = [augment(pixels[index], draws) for _ in range(2)]
         with torch.no_grad():
             z = [net.projector(net.encoder(view)) if layer == "projector" else net.encoder(view) for view in views]
-        right += _finds_its_other(*z).tolist()
+        right += nearest_is_positive(*z).tolist()
     assert found == pytest.approx(np.mean(right))
     assert 0 < found < 1
 
@@ -167,7 +167,7 @@ def test_nothing_is_computed_in_float64_on_the_device(encoder, X, monkeypatch):
 
     params = {"batch_size": 20, "random_state": 0}
     expected = metrics.contrastive_accuracy(encoder, X, **params)
-    monkeypatch.setattr(metrics, "_finds_its_other", lambda *z: _finds_its_other(*z).as_subclass(Elsewhere))
+    monkeypatch.setattr(metrics, "nearest_is_positive", lambda *z: nearest_is_positive(*z).as_subclass(Elsewhere))
     assert metrics.contrastive_accuracy(encoder, X, **params) == expected
 
 

@@ -15,7 +15,7 @@ from skssl import losses
 from skssl.methods.momentum import MomentumMethod
 from skssl.methods.settings import Settings
 from skssl.nn.momentum import cosine_schedule
-from skssl.pretext.rotation import mislabel
+from skssl.pretext.rotation import corrupt_labels
 
 
 def test_simclr_normalises_both_views_as_one_batch(X):
@@ -284,13 +284,13 @@ def test_turns_and_labels_agree(X):
 def test_label_noise_replaces_its_share_by_wrong_labels_only():
     torch.manual_seed(0)
     label = torch.randint(4, (20000,))
-    noisy = mislabel(label, 4, 0.3)
+    noisy = corrupt_labels(label, 4, 0.3)
     wrong = noisy != label
     assert wrong.float().mean().item() == pytest.approx(0.3, abs=0.01)
     assert np.bincount(((noisy - label) % 4)[wrong].numpy(), minlength=4)[1:] / wrong.sum().item() == pytest.approx(
         [1 / 3] * 3, abs=0.02
     )
-    assert mislabel(label, 4, 0.0) is label
+    assert corrupt_labels(label, 4, 0.0) is label
 
 
 def test_noisy_labels_enter_the_loss_and_not_the_accuracy(X):
@@ -304,7 +304,7 @@ def test_noisy_labels_enter_the_loss_and_not_the_accuracy(X):
         labels.append(torch.randint(4, (12,)))
         turned = torch.stack([torch.rot90(v, int(k), (1, 2)) for v, k in zip(view, labels[-1], strict=True)])
         scores.append(net.rotation_head(net.encoder(turned)).float())
-    noisy = [mislabel(label, 4, 0.5) for label in labels]
+    noisy = [corrupt_labels(label, 4, 0.5) for label in labels]
     expected = sum(nn.functional.cross_entropy(*pair) for pair in zip(scores, noisy, strict=True))
     torch.testing.assert_close(found["rotation"], expected)
     right = torch.cat([s.argmax(1) == k for s, k in zip(scores, labels, strict=True)])
@@ -317,7 +317,7 @@ def test_noisy_labels_enter_the_loss_and_not_the_accuracy(X):
     label = torch.arange(4).repeat_interleave(12)
     turned = torch.cat([torch.rot90(batch.views[0], k, (2, 3)) for k in range(4)])
     scores = net.turn_classifier(net.encoder(turned)).float()
-    torch.testing.assert_close(found["rotation"], nn.functional.cross_entropy(scores, mislabel(label, 4, 0.5)))
+    torch.testing.assert_close(found["rotation"], nn.functional.cross_entropy(scores, corrupt_labels(label, 4, 0.5)))
     assert found["rotation_accuracy"].item() == pytest.approx((scores.argmax(1) == label).float().mean().item())
 
 

@@ -17,10 +17,10 @@ from skssl.backbones import build_backbone, stages
 from skssl.images import as_images
 from skssl.pretext import TASKS
 from skssl.pretext.colorization import color_cells, color_weights, rgb_to_lab, soft_encode
-from skssl.pretext.inpainting import blobs, middle
+from skssl.pretext.inpainting import center_region, random_region
 from skssl.pretext.jigsaw import far_permutations
-from skssl.pretext.relative_patch import keep_one_channel, neighbours
-from skssl.pretext.rotation import turn, zoom
+from skssl.pretext.relative_patch import drop_channels, neighbor_pairs
+from skssl.pretext.rotation import inner_square, rotate
 from skssl.pretext.tiles import cut_tiles, encode_tiles, normalize_tiles
 from skssl.training.loader import ImageLoader
 from skssl.training.objective import Batch
@@ -180,8 +180,8 @@ def test_jigsaw_is_learnt():
 
 
 def test_the_label_is_where_the_second_patch_is_seen_from_the_first():
-    pairs = set(map(tuple, neighbours(3).T.tolist()))
-    assert len(pairs) == neighbours(3).shape[1] == 40
+    pairs = set(map(tuple, neighbor_pairs(3).T.tolist()))
+    assert len(pairs) == neighbor_pairs(3).shape[1] == 40
     # The centre is 4; its neighbours are labelled row by row, without the centre itself.
     assert {(second, side) for first, second, side in pairs if first == 4} == {
         (0, 0), (1, 1), (2, 2), (3, 3), (5, 4), (6, 5), (7, 6), (8, 7)
@@ -230,16 +230,16 @@ def test_patches_are_enlarged_for_encoders_that_cannot_read_small_ones(X):
 def test_one_random_channel_is_left_of_a_patch():
     torch.manual_seed(0)
     patches = normalize_tiles(torch.rand(50, 9, 3, 8, 8))
-    found = keep_one_channel(patches, 1.0)
+    found = drop_channels(patches, 1.0)
     kept = (found == patches).all(4).all(3)  # (50, 9, 3)
     assert (kept.sum(2) == 1).all()
     assert np.bincount(kept.float().argmax(2).flatten()) / 450 == pytest.approx([1 / 3] * 3, abs=0.08)
     assert found[~kept].std().item() == pytest.approx(0.01, rel=0.05)
-    assert torch.equal(keep_one_channel(patches, 0.0), patches)
-    half = (keep_one_channel(patches, 0.5) == patches).all(4).all(3).all(2).float().mean().item()
+    assert torch.equal(drop_channels(patches, 0.0), patches)
+    half = (drop_channels(patches, 0.5) == patches).all(4).all(3).all(2).float().mean().item()
     assert half == pytest.approx(0.5, abs=0.1)
     gray = patches[:, :, :1]
-    assert torch.equal(keep_one_channel(gray, 1.0), gray)
+    assert torch.equal(drop_channels(gray, 1.0), gray)
 
 
 def test_the_encoder_is_not_shown_the_colours_of_patches(X):
@@ -258,9 +258,9 @@ def test_the_encoder_is_not_shown_the_colours_of_patches(X):
 
 @pytest.mark.parametrize("angles", [(0, 45, 200), tuple(range(0, 360, 30))])
 def test_interpolated_turns_are_the_literal_ones_and_show_no_corner(angles):
-    share = zoom(angles)
+    share = inner_square(angles)
     view = torch.rand(len(angles), 1, 9, 9, generator=torch.Generator().manual_seed(0))
-    found = turn(view, torch.tensor(angles, dtype=torch.float32), share)
+    found = rotate(view, torch.tensor(angles, dtype=torch.float32), share)
     for image, turned, angle in zip(view[:, 0].numpy(), found[:, 0].numpy(), angles, strict=True):
         c, s = math.cos(math.radians(angle)), math.sin(math.radians(angle))
         for row, column in itertools.product(range(9), repeat=2):
@@ -281,13 +281,13 @@ def test_an_interpolated_quarter_turn_is_rot90_and_one_zoom_serves_all():
     view = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     angles = torch.tensor([0.0, 90.0, 180.0, 270.0])
     exact = torch.stack([image.rot90(k, (1, 2)) for k, image in enumerate(view)])
-    torch.testing.assert_close(turn(view, angles, 1.0), exact, rtol=1e-4, atol=1e-5)
-    assert torch.equal(turn(view, angles), exact)
-    upright = turn(view, torch.zeros(4), zoom((0, 45)))
+    torch.testing.assert_close(rotate(view, angles, 1.0), exact, rtol=1e-4, atol=1e-5)
+    assert torch.equal(rotate(view, angles), exact)
+    upright = rotate(view, torch.zeros(4), inner_square((0, 45)))
     assert not torch.allclose(upright, view, atol=0.05), "0 degrees are cropped and resized, too"
-    torch.testing.assert_close(turn(view, angles, 0.8), turn(exact, torch.zeros(4), 0.8), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(rotate(view, angles, 0.8), rotate(exact, torch.zeros(4), 0.8), rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match=r"square images.*8 and 6"):
-        turn(view[..., :6], angles, 0.8)
+        rotate(view[..., :6], angles, 0.8)
 
 
 @pytest.mark.parametrize("angles", [(0, 180), tuple(range(0, 360, 45))])
@@ -295,7 +295,7 @@ def test_rotnet_takes_any_angles(angles, X):
     estimator, net, batch = net_and_batch(skssl.RotNet, X, angles=angles)
     found = estimator.losses(net, batch)
     (view,) = batch.views
-    turned = [turn(view, torch.full((12,), float(angle)), zoom(angles)) for angle in angles]
+    turned = [rotate(view, torch.full((12,), float(angle)), inner_square(angles)) for angle in angles]
     scores = net.turn_classifier(net.encoder(torch.cat(turned)))
     label = torch.arange(len(angles)).repeat_interleave(12)
     torch.testing.assert_close(found["rotation"], F.cross_entropy(scores, label))
@@ -310,7 +310,7 @@ def turned_outputs(task, net, batch, different=False):
             torch.rand(12)
         else:
             labels.append(torch.randint(k, (12,)))
-        turned = turn(view, net.rotation_angles[labels[-1]])
+        turned = rotate(view, net.rotation_angles[labels[-1]])
         outputs.append(net.rotation_head(net.projector(net.encoder(turned))))
     return outputs, labels
 
@@ -511,7 +511,7 @@ def test_colorization_reads_the_map_of_other_encoders(X):
     ("side", "hole", "margin"), [(16, 8, 1), (32, 16, 1), (128, 64, 4), (13, 6, 1), (4, 2, 0), (1, 1, 0)]
 )
 def test_the_hole_is_in_the_middle(side, hole, margin):
-    rows, columns, found = middle(side, 2 * side)
+    rows, columns, found = center_region(side, 2 * side)
     assert (rows.stop - rows.start, columns.stop - columns.start, found) == (hole, side, margin)
     assert abs(rows.start - (side - rows.stop)) <= 1
 
@@ -569,7 +569,7 @@ def test_inpainting_of_blobs_is_its_formula(side, X):
 
 def test_blobs_are_smooth_and_each_images_own():
     torch.manual_seed(0)
-    holes = blobs(200, 32, 32, torch.device("cpu"))[:, 0]
+    holes = random_region(200, 32, 32, torch.device("cpu"))[:, 0]
     assert (holes.sum((1, 2)) == 256).all()
     assert len({tuple(hole.flatten().tolist()) for hole in holes}) == 200
     alike = (holes[:, 1:] == holes[:, :-1]).float().mean()  # of neighbours; 1/16 + 9/16 if they were independent
