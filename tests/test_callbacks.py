@@ -16,7 +16,7 @@ from skssl.probes.encoders import as_encoder
 from skssl.training.trainer import Trainer
 
 
-def test_gradient_snr_is_the_formula(X, monkeypatch):
+def test_gradient_snr_matches_the_formula(X, monkeypatch):
     gradients = []
     notify = Trainer.notify
 
@@ -44,7 +44,7 @@ def test_gradient_snr_is_the_formula(X, monkeypatch):
     np.testing.assert_allclose(found[2:], np.array(ratios[10:]).reshape(2, 5, 2).mean(1), rtol=1e-3)
 
 
-def test_gradients_without_noise_do_not_count(X):
+def test_gradient_snr_ignores_constant_gradients(X):
     """Where a gradient is always the same nothing is divided by zero, and of the others alone the average is taken."""
 
     class Alternating(GradientSNR):
@@ -66,7 +66,7 @@ def test_gradients_without_noise_do_not_count(X):
     np.testing.assert_allclose(found[1:], np.array(ratios[10:]).reshape(2, 10, 2).mean(1), rtol=1e-4)
 
 
-def test_noise_alone_has_the_ratio_that_the_docstring_names(X):
+def test_gradient_snr_of_pure_noise(X):
     class Noise(GradientSNR):
         def on_grad_computed(self, net, **kwargs):
             for parameter in net.module_.encoder.parameters():
@@ -84,7 +84,7 @@ def test_gradient_snr_of_the_whole_net(X):
     assert len(snr.moments_[0]) == sum(parameter.numel() for parameter in fitted.net_.module_.parameters())
 
 
-def test_knn_monitor_is_a_knn_probe_after_each_epoch(X, y):
+def test_knn_monitor_matches_a_knn_probe(X, y):
     queries, labels = make_shapes(24, image_size=16, random_state=1)
     monitor = KNNMonitor(X, y, queries, labels, n_neighbors=3)
     estimator = quick(skssl.SimCLR, epochs=2, callbacks=[monitor])
@@ -94,14 +94,14 @@ def test_knn_monitor_is_a_knn_probe_after_each_epoch(X, y):
         assert estimator.history_["knn"][epoch] == probe.score(estimator.transform(queries), labels)
 
 
-def test_knn_monitor_holds_a_fifth_out_and_rests_between(X, y):
+def test_knn_monitor_holds_out_a_fifth_every_few_epochs(X, y):
     estimator = quick(skssl.SimCLR, epochs=5, callbacks=[KNNMonitor(X, y, n_neighbors=3, every=2)]).fit(X)
     history = estimator.history_["knn"]
     assert history.notna().tolist() == [False, True, False, True, False]
     assert (history.dropna() * 8 % 1 == 0).all(), "8 of 40 images are judged"
 
 
-def test_knn_monitor_leaves_out_what_has_no_class(X, y):
+def test_knn_monitor_leaves_out_unlabelled_images(X, y):
     few = skssl.label_fraction(y, 0.8, random_state=0)
     known = few != -1
     columns = [
@@ -113,7 +113,7 @@ def test_knn_monitor_leaves_out_what_has_no_class(X, y):
         quick(skssl.SimCLR, callbacks=[KNNMonitor(X, np.full(40, -1))]).fit(X)
 
 
-def test_knn_monitor_keeps_a_voter_of_every_class(X):
+def test_knn_monitor_never_holds_out_the_only_image_of_a_class(X):
     """A class of one image is not held out: it would be one that no neighbour can vote for."""
     for rare in range(8):
         y = np.where(np.arange(40) == 5 * rare, "rare", np.repeat(["a", "b"], 20))
@@ -121,14 +121,14 @@ def test_knn_monitor_keeps_a_voter_of_every_class(X):
         assert history["knn"].between(0, 1).all()
 
 
-def test_knn_monitor_reads_as_the_classifier_that_it_watches(X, y):
+def test_knn_monitor_with_finetuner_reads_table_images(X, y):
     table = X[:, :8].reshape(40, -1)
     encoder = quick(skssl.SimCLR, image_shape=(8, 16, 3), epochs=0).fit(table)
     tuner = skssl.FineTuner(encoder, epochs=1, batch_size=16, callbacks=[KNNMonitor(table, y)], random_state=0)
     assert tuner.fit(table, y).history_["knn"].between(0, 1).all()
 
 
-def test_watching_changes_nothing(X, y):
+def test_callbacks_do_not_change_the_training(X, y):
     alone = quick(skssl.SimCLR, epochs=2).fit(X)
     watched = quick(skssl.SimCLR, epochs=2, callbacks=[KNNMonitor(X, y, n_neighbors=3), GradientSNR()]).fit(X)
     np.testing.assert_array_equal(alone.transform(X), watched.transform(X))
@@ -152,7 +152,7 @@ def test_callbacks_survive_clone_and_pickle(X, y):
     assert copy.deepcopy(callbacks[0]).get_params()["n_neighbors"] == 3
 
 
-def test_tables_and_gray_images_are_read_as_in_training(y):
+def test_knn_monitor_reads_tables_and_gray_images(y):
     gray = make_shapes(40, image_size=16, random_state=0)[0].mean(3)
     table = np.stack([gray, 255 - gray, gray / 2], axis=3).reshape(40, -1)
     for images, shape in ((gray, None), (table, (16, 16, 3))):
@@ -176,6 +176,6 @@ def test_tables_and_gray_images_are_read_as_in_training(y):
         (lambda X, y: GradientSNR(decay=1.0), r"decay must be between 0 and 1\. Got 1\.0"),
     ],
 )
-def test_what_callbacks_refuse(make, message, X, y):
+def test_invalid_callback_parameters_are_rejected(make, message, X, y):
     with pytest.raises(ValueError, match=message):
         quick(skssl.SimCLR, callbacks=[make(X, y)]).fit(X)
