@@ -248,7 +248,7 @@ def test_rows_of_two_processes_concatenate_to_the_batch(both):
         for whole, *halves in zip(shares(**arguments), *both(shares, **arguments), strict=True):
             assert torch.equal(torch.cat(halves), whole)
     assert [len(index) for index in both(shares, n_images=11, batch_size=16)[0]] == [5], (
-        "equally many rows for each process"
+        "equally many rows in each"
     )
 
 
