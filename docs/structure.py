@@ -74,7 +74,8 @@ def draw_rooms() -> Figure:
             ends = (
                 ((x + side, y), (there - side, y)) if level == y else ((x, y - height / 2), (there, level + height / 2))
             )
-            bend = 0.3 if level == y and abs(there - x) > 3 else 0
+            behind = abs(there - x) > 3 if level == y else there == x and y - level > 1.2  # a room is in between
+            bend = 0.3 if behind else 0
             ax.add_patch(arrow(*ends, connectionstyle=f"arc3,rad={bend}"))
     for room, (x, y) in centres.items():
         ax.add_patch(box(x - width / 2, y - height / 2, width, height))

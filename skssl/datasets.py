@@ -1,4 +1,4 @@
-"""Image data to learn from: folders, archives, ``.npz`` files, torchvision's data sets, a generated set."""
+"""Load images from folders, archives, ``.npz`` files and torchvision's data sets, or generate them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from skssl.images.image_files import decode_images, inspect_image
 
 __all__ = ["load_images", "make_shapes", "make_voc_folder"]
 
-# torchvision's class, and how it takes the split: `train` is True or False, `split` is a name
+# torchvision's class, and its parameter for the split: `train` is a bool, `split` is a string
 _TORCHVISION = {
     "cifar10": ("CIFAR10", "train"),
     "cifar100": ("CIFAR100", "train"),
@@ -49,35 +49,35 @@ def load_images(
         Where the images are:
 
         - a folder ``<class>/<file>`` or ``<split>/<class>/<file>``;
-        - a tar archive of such a folder, decoded once and then kept as an ``.npz`` file in `data_home`;
+        - a tar archive of such a folder, which is decoded once and cached as an ``.npz`` file in `data_home`;
         - an ``.npz`` file with ``X_<split>`` and ``y_<split>`` (or ``x_…``, or ``<split>_images`` and
           ``<split>_labels``), or without splits ``X`` and ``y`` (or ``x``, ``images`` and ``labels``,
           ``data`` and ``target``);
-        - a name: ``<name>.npz``, the folder ``<name>``, or the archive ``<name>.tar.xz`` or
-          ``<name>-jpeg.tar.xz`` in the folder that the environment variable ``SKSSL_DATA`` names, in
-          ``../shared/data`` or in `data_home`; else torchvision's data set of that name, one of "cifar10",
-          "cifar100", "fashion-mnist", "kmnist", "mnist", "stl10" and "svhn".
+        - a name, for which ``<name>.npz``, the folder ``<name>`` and the archives ``<name>.tar.xz`` and
+          ``<name>-jpeg.tar.xz`` are looked for in the folder that the environment variable ``SKSSL_DATA`` names, in
+          ``../shared/data`` and in `data_home`. Otherwise torchvision loads its data set of that name, one of
+          "cifar10", "cifar100", "fashion-mnist", "kmnist", "mnist", "stl10" and "svhn".
     split : str, default="train"
-        The part to load, such as "train" or "test". Data without splits are "train" as a whole.
+        The split to load, such as "train" or "test". Data without splits are one split, "train".
     data_home : str or path, default=None
-        Folder for downloads and decoded archives, ``~/.cache/skssl`` by default.
+        Folder for downloads and decoded archives, by default ``~/.cache/skssl``.
     download : bool, default=True
-        Whether torchvision may download what was not found.
+        Whether torchvision may download a data set that is not found.
 
     Returns
     -------
     X : ndarray of uint8, shape (n, h, w), (n, h, w, c) or (n, c, h, w), or list of str
-        The images; the paths of the files if those of a folder have several sizes. What an ``.npz`` file
-        holds is returned as it is.
+        The images, or the paths of the files if those in a folder differ in size. An array in an ``.npz`` file is
+        returned unchanged, whatever its dtype and shape.
     y : ndarray, shape (n,)
-        The names of the classes where they are known, otherwise integers.
+        The class names if they are known, otherwise integers.
 
     Raises
     ------
     FileNotFoundError
-        If there is nothing at the path, or nothing of this name was found or could be downloaded.
+        If the path does not exist, or if the data set is not found and cannot be downloaded.
     ValueError
-        If the name is unknown, or what was found has no such split, no labels or no readable images.
+        If the name is unknown, or if the data have no such split, no labels or an image that cannot be read.
 
     Examples
     --------
@@ -108,20 +108,20 @@ def load_images(
     if path.is_dir():
         return _from_folder(path, split)
     if not path.is_file():
-        raise FileNotFoundError(f"There is no folder or file {str(path)!r} to load images from.")
+        raise FileNotFoundError(f"name_or_path is {name!r}, but there is no such folder or file.")
     if path.name.endswith(_ARCHIVES):
         return _from_archive(path, split, home)
     return _from_npz(path, split)
 
 
 def _find(name: str, homes: list[Path]) -> Path | None:
-    """Return the first file or folder that a name stands for in some folders."""
+    """Return the first file or folder for a name in the given folders, or None."""
     files = [f"{name}.npz", name, *(f"{name}{tag}{ending}" for tag in ("", "-jpeg") for ending in _ARCHIVES)]
     return next((home / file for home in homes for file in files if (home / file).exists()), None)
 
 
 def _choose(files: list[str], split: str, where: Path) -> tuple[list[str], np.ndarray]:
-    """Choose the image files of a split by their paths, and return them with the names of their classes."""
+    """Return the paths of the image files of a split, and their class names."""
     from PIL import Image
 
     endings = tuple(Image.registered_extensions())
@@ -135,14 +135,14 @@ def _choose(files: list[str], split: str, where: Path) -> tuple[list[str], np.nd
         chosen = [steps for steps in images if len(steps) == 2 and split == "train"]
     if not chosen:
         raise ValueError(
-            f"{str(where)!r} holds no split {split!r}: images as {split}/<class>/<file> were expected (or "
-            f"<class>/<file>, if they are all for training), and the splits there are {splits}."
+            f"{str(where)!r} has no split {split!r}. Images at {split}/<class>/<file> were expected, or at "
+            f"<class>/<file> if all are for training. Its splits are {splits}."
         )
     return ["/".join(steps) for steps in chosen], np.array([steps[-2] for steps in chosen])
 
 
 def _from_folder(folder: Path, split: str) -> tuple[np.ndarray | list[str], np.ndarray]:
-    """Load a folder of class folders; return paths if the images have several sizes."""
+    """Load a folder of class folders; return paths if the images differ in size."""
     files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     chosen, y = _choose(files, split, folder)
     paths = [str(folder / file) for file in chosen]
@@ -152,7 +152,7 @@ def _from_folder(folder: Path, split: str) -> tuple[np.ndarray | list[str], np.n
 
 
 def _from_archive(archive: Path, split: str, home: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Load an archive of class folders, from the copy that its first reading leaves in `home`."""
+    """Load an archive of class folders, by the decoded copy in `home` once it is there."""
     status = archive.stat()
     version = hashlib.sha256(f"{status.st_size} {status.st_mtime_ns}".encode()).hexdigest()[:8]
     copy = home / f"{archive.name}-{version}.npz"
@@ -170,7 +170,7 @@ def _from_archive(archive: Path, split: str, home: Path) -> tuple[np.ndarray, np
         chosen, y = _choose(list(files), part, archive)
         names = [f"The file {name!r} in {str(archive)!r}" for name in chosen]
         arrays |= {f"X_{part}": decode_images([files[name] for name in chosen], names.__getitem__), f"y_{part}": y}
-    with suppress(OSError):  # where nothing can be written, the archive is decoded every time
+    with suppress(OSError):  # if `home` is not writable, the archive is decoded every time
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=home) as folder:
             partial = Path(folder) / copy.name
@@ -193,39 +193,45 @@ def _from_npz(path: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
             if X in arrays and y in arrays:
                 return arrays[X], arrays[y].reshape(-1)
         raise ValueError(
-            f"{str(path)!r} holds no split {split!r}: one of the pairs {', '.join(map(str, pairs))} was "
-            f"expected, but the arrays there are {arrays.files}."
+            f"{str(path)!r} has no split {split!r}. One of the pairs {', '.join(map(str, pairs))} was expected, but "
+            f"its arrays are {arrays.files}."
         )
 
 
 def _from_torchvision(
     name: str, split: str, home: Path, download: bool, homes: list[Path]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Load torchvision's data set of a name, which has not been found anywhere else."""
+    """Load a data set by torchvision."""
     class_name, parameter = pick("data set", name, _TORCHVISION)
     if parameter == "train" and split not in ("train", "test"):
-        raise ValueError(f"{name!r} has no split {split!r}, only 'train' and 'test'.")
+        raise ValueError(f"split must be 'train' or 'test' for {name!r}. Got {split!r}.")
     from torchvision import datasets
 
     try:
-        with _impatient():
+        with connection_timeout():
             data = getattr(datasets, class_name)(
-                home / "torchvision",  # not a folder of the name's own, which would be taken for class folders
+                home / "torchvision",  # a folder with the data set's name would be read as class folders
                 **{parameter: split == "train" if parameter == "train" else split},
                 download=download,
             )
     except (OSError, RuntimeError) as error:
         raise FileNotFoundError(
-            f"{name!r} was found in none of the folders {', '.join(str(home) for home in homes)}, and "
-            f"{'its download failed' if download else 'download=False'}: {error}"
+            f"{name!r} was not found in the folders {', '.join(str(home) for home in homes)}, and "
+            f"{'its download failed' if download else 'download=False'}. Put it into one of them. Error: {error}"
         ) from error
     y = np.asarray(data.targets if hasattr(data, "targets") else data.labels)
     return np.asarray(data.data), np.asarray(data.classes)[y] if hasattr(data, "classes") else y
 
 
 @contextmanager
-def _impatient(seconds: float = 10.0) -> Iterator[None]:
-    """Let a connection that does not answer fail soon: torchvision sets no limit of its own."""
+def connection_timeout(seconds: float = 10.0) -> Iterator[None]:
+    """Set a timeout for new connections inside a ``with`` block, as torchvision sets none for its downloads.
+
+    Parameters
+    ----------
+    seconds : float, default=10.0
+        The timeout.
+    """
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:
@@ -234,29 +240,26 @@ def _impatient(seconds: float = 10.0) -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-# A generated set. A shape is the distance from its edge, negative inside, of places in units of its radius, y
-# pointing down; a maximum of distances cuts one form by another, a minimum joins them.
+# Generated images. A shape is its signed distance function: negative inside, in units of its radius, y pointing down.
+# The maximum of two distances is the intersection of two shapes, the minimum their union.
 
 
 def _polygon(x: np.ndarray, y: np.ndarray, n_sides: int, inner: float) -> np.ndarray:
-    """Distance from a regular polygon with a corner at the top, by the radius of the circle inside it."""
+    """Return the signed distance to a regular polygon with a corner at the top and this inner radius."""
     angles = 2 * np.pi * (np.arange(n_sides) + 0.5) / n_sides
     return np.max([np.sin(angle) * x - np.cos(angle) * y for angle in angles], axis=0) - inner
 
 
 def _box(x: np.ndarray, y: np.ndarray, width: float, height: float) -> np.ndarray:
-    """Distance from a rectangle, by half of its sides."""
+    """Return the signed distance to a rectangle; width and height are half of its sides."""
     return np.maximum(np.abs(x) - width, np.abs(y) - height)
 
 
 def _star(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Distance from a star of five points, one at the top."""
+    """Return the signed distance to a star of five points, one at the top."""
     half = np.pi / 5
     angle, radius = np.abs((np.arctan2(x, -y) + half) % (2 * half) - half), np.hypot(x, y)
-    point, dent = (
-        np.array([1.1, 0.0]),
-        0.5 * np.array([np.cos(half), np.sin(half)]),
-    )  # the ends of half an edge
+    point, dent = np.array([1.1, 0.0]), 0.5 * np.array([np.cos(half), np.sin(half)])  # the ends of an edge
     along = (dent - point) / np.linalg.norm(dent - point)
     return (radius * np.sin(angle) - point[1]) * -along[0] + (radius * np.cos(angle) - point[0]) * along[1]
 
@@ -271,7 +274,7 @@ _SHAPES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "crescent": lambda x, y: np.maximum(np.hypot(x, y) - 0.95, 0.75 - np.hypot(x - 0.45, y + 0.25)),
     "arrow": lambda x, y: np.minimum(_polygon(x, y + 0.25, 3, 0.4), _box(x, y - 0.45, 0.25, 0.5)),
 }
-_FEWEST, _MOST = 6, 12  # shapes in an image
+_MIN_SHAPES, _MAX_SHAPES = 6, 12  # in an image
 
 
 def make_shapes(
@@ -281,21 +284,21 @@ def make_shapes(
     n_classes: int = 8,
     random_state: int | np.random.RandomState | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Generate images scattered with shapes of one kind, of any place, size and colour, before any background.
+    """Generate images of scattered shapes; the class is the kind of shape.
 
-    A set for trying things out where no data can be had. What tells the classes apart is the form alone,
-    which neither a linear classifier nor the nearest neighbours find in the pixels and a small network does. As in
-    photographs the parts of an image belong together, and there is an upright direction: shapes are tilted a little
-    at most, light comes from above, shadows fall below.
+    The set needs no download. Places, sizes, colours and backgrounds are random, so that only the form tells the
+    classes apart: a small network finds it, but a linear classifier or nearest neighbours on the pixels do not. As in
+    photographs, the parts of an image belong together and there is an upright direction: shapes are tilted only a
+    little, light comes from above, and shadows fall below.
 
     Parameters
     ----------
     n_samples : int, default=2000
-        Number of images; the classes have the same number of them, or one more.
+        Number of images. The sizes of the classes differ by at most one.
     image_size : int, default=32
         Height and width in pixels, at least 8.
     n_classes : int, default=8
-        How many of the shapes to use, from 2 to 8: disc, square, triangle, cross, ring, star, crescent,
+        Number of shapes to use, from 2 to 8, in the order disc, square, triangle, cross, ring, star, crescent,
         arrow.
     random_state : int, RandomState or None, default=None
         Seed of all draws.
@@ -310,7 +313,7 @@ def make_shapes(
     Raises
     ------
     ValueError
-        If a number is out of its range.
+        If a parameter is out of range.
 
     Examples
     --------
@@ -319,19 +322,15 @@ def make_shapes(
     >>> X.shape, X.dtype, sorted(set(y.tolist()))
     ((100, 32, 32, 3), dtype('uint8'), ['disc', 'square', 'triangle'])
     """
-    for parameter, value, low, high in (
-        ("n_samples", n_samples, 1, math.inf),
-        ("image_size", image_size, 8, math.inf),
-        ("n_classes", n_classes, 2, len(_SHAPES)),
-    ):
-        if not low <= value <= high:
-            raise ValueError(f"{parameter}={value}, but a number from {low} to {high} was expected.")
+    _check_range("n_samples", n_samples, 1)
+    _check_range("image_size", image_size, 8)
+    _check_range("n_classes", n_classes, 2, len(_SHAPES))
     rng = check_random_state(random_state)
     names = np.array(list(_SHAPES)[:n_classes])
     target = rng.permutation(np.arange(n_samples) % n_classes)
 
     def draw(low: float, high: float, *shape: int) -> np.ndarray:
-        """Draw evenly, a number for each image unless a longer shape is asked for."""
+        """Draw uniformly, by default one number for each image."""
         return rng.uniform(low, high, (n_samples, *(shape or (1, 1)))).astype(np.float32)
 
     # The background: a gradient of two colours, cloudy, lit from above
@@ -345,9 +344,9 @@ def make_shapes(
     image += draw(0, 0.3, 1, 1, 1) * _clouds(rng, n_samples, image_size)[..., None]
     image *= (1 - 0.25 * down)[..., None]
 
-    count = rng.randint(_FEWEST, _MOST + 1, n_samples)
-    for i in range(_MOST):
-        # Where each pixel lies in the shape's own units
+    count = rng.randint(_MIN_SHAPES, _MAX_SHAPES + 1, n_samples)
+    for i in range(_MAX_SHAPES):
+        # The coordinates of the pixels in units of the shape's radius
         radius = draw(0.22, 0.34)
         reach = 1.05 - radius
         tilt = draw(-np.pi / 12, np.pi / 12)
@@ -362,7 +361,7 @@ def make_shapes(
             cover[some] = (0.5 - distance * (image_size / 2 * radius[some])).clip(0, 1)  # an edge of one pixel
             shadow[some] = (0.5 - 2 * _SHAPES[name](x[some], y[some] - 0.25)).clip(0, 1)
 
-        # The shape: lighter or darker than its background, brighter at its top
+        # The shape: lighter or darker than the background, brighter at its top
         image *= 1 - 0.35 * shadow[..., None]
         step = draw(0.25, 0.5, 1, 1, 1) * np.sign(draw(-1, 1, 1, 1, 1))
         colour = brightness + step + draw(-0.25, 0.25, 1, 1, 3)
@@ -371,8 +370,15 @@ def make_shapes(
     return (image.clip(0, 1) * 255).round().astype(np.uint8), names[target]
 
 
+def _check_range(parameter: str, value: int, low: int, high: float = math.inf) -> None:
+    """Refuse a parameter that is out of range."""
+    if not low <= value <= high:
+        expected = f"at least {low}" if high == math.inf else f"from {low} to {high}"
+        raise ValueError(f"{parameter} must be {expected}. Got {value}.")
+
+
 def _clouds(rng: np.random.RandomState, n_samples: int, image_size: int) -> np.ndarray:
-    """Smooth noise of several coarsenesses, (n, s, s), about 0.1 in size."""
+    """Return smooth noise of three scales, (n, s, s), with amplitudes of about 0.1."""
     clouds = np.zeros((n_samples, image_size, image_size), np.float32)
     for cells in (3, 6, 12):
         place = np.linspace(0, cells, image_size, dtype=np.float32)[:, None]
@@ -402,17 +408,17 @@ def make_voc_folder(
     image_size: int = 64,
     random_state: int | np.random.RandomState | None = None,
 ) -> Path:
-    """Draw discs and squares, and write them with their boxes and masks as a folder in PASCAL VOC's format.
+    """Generate images of discs and squares with boxes and masks, as a folder in the format of PASCAL VOC.
 
-    A set for trying detection and segmentation out where no data can be had. Every image holds one to three objects,
-    red discs and green squares of any shade, before a bluish, noisy background.
+    The set needs no download and serves detection and segmentation. Each image has one to three objects, red discs
+    and green squares of random shades, on a bluish, noisy background.
 
     Parameters
     ----------
     folder : str or path
-        Where to write, created if it is not there.
+        The folder to write, created if it does not exist.
     n_samples : int, default=32
-        Number of images, at least 2; the first half are the split "train", the others "val".
+        Number of images, at least 2. The first half is the split "train", the second "val".
     image_size : int, default=64
         Height and width in pixels, at least 32.
     random_state : int, RandomState or None, default=None
@@ -421,13 +427,13 @@ def make_voc_folder(
     Returns
     -------
     Path
-        The folder, with ``JPEGImages``, ``Annotations``, ``SegmentationClass`` and ``ImageSets``. In the masks 0 is the
-        background, 1 a disc, 2 a square and 255, void, their edges.
+        The folder, with ``JPEGImages``, ``Annotations``, ``SegmentationClass`` and ``ImageSets``. In the masks, 0 is
+        the background, 1 a disc, 2 a square and 255 (void) the edge of an object.
 
     Raises
     ------
     ValueError
-        If a number is out of its range.
+        If a parameter is out of range.
 
     Examples
     --------
@@ -439,15 +445,14 @@ def make_voc_folder(
     """
     from PIL import Image
 
-    for parameter, value, low in (("n_samples", n_samples, 2), ("image_size", image_size, 32)):
-        if value < low:
-            raise ValueError(f"{parameter}={value}, but a number from {low} on was expected.")
+    _check_range("n_samples", n_samples, 2)
+    _check_range("image_size", image_size, 32)
     rng, root = check_random_state(random_state), Path(folder)
     for part in ("JPEGImages", "Annotations", "SegmentationClass", "ImageSets/Main", "ImageSets/Segmentation"):
         (root / part).mkdir(parents=True, exist_ok=True)
     names = [f"{i:06d}" for i in range(n_samples)]
     grid = np.arange(image_size) + 0.5
-    quarter = image_size / 4  # each object has a quarter of the image for itself
+    quarter = image_size / 4  # each object lies in a quarter of its own
     for name in names:
         image = rng.uniform((0, 0, 60), (60, 60, 160)) + rng.normal(0, 10, (image_size, image_size, 3))
         mask, objects = np.zeros((image_size, image_size), np.uint8), ""

@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn.linear_model import RidgeClassifier
 from sklearn.neighbors import KNeighborsClassifier
 
-from skssl.datasets import _impatient, load_images, make_shapes
+from skssl.datasets import connection_timeout, load_images, make_shapes
 from skssl.images import as_images
 
 STARTED_IN = os.getcwd()
@@ -24,8 +24,8 @@ X, Y = make_shapes(24, image_size=8, n_classes=3, random_state=0)
 
 
 @pytest.fixture(autouse=True)
-def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a test find nothing but what it writes."""
+def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide all data sets but those that the test writes."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -46,7 +46,7 @@ def pack(folder: Path, archive: Path) -> Path:
 
 
 def assert_same(loaded: tuple[Any, np.ndarray], images: np.ndarray, classes: np.ndarray) -> None:
-    """Check that what was loaded by class is what was written."""
+    """Check that the loaded images are those that were written, sorted by class."""
     order = np.lexsort((np.arange(len(classes)), classes))
     np.testing.assert_array_equal(loaded[0], images[order])
     np.testing.assert_array_equal(loaded[1], classes[order])
@@ -55,28 +55,28 @@ def assert_same(loaded: tuple[Any, np.ndarray], images: np.ndarray, classes: np.
 # Folders
 
 
-def test_a_folder_of_class_folders(tmp_path: Path) -> None:
+def test_folder_of_class_folders(tmp_path: Path) -> None:
     folder = write(tmp_path / "data", X, Y)
     (folder / "readme.txt").write_text("no image")
     (folder / "disc" / "notes.txt").write_text("no image")
-    (folder / "disc" / "._000.png").write_text("no image, though it is called one")
+    (folder / "disc" / "._000.png").write_text("no image, despite its name")
     for path in (folder, str(folder)):
         assert_same(load_images(path), X, Y)
-    with pytest.raises(ValueError, match="no split 'test': images as test/<class>/<file> were expected"):
+    with pytest.raises(ValueError, match=r"no split 'test'\. Images at test/<class>/<file> were expected"):
         load_images(folder, "test")
 
 
-def test_a_folder_of_splits(tmp_path: Path) -> None:
+def test_folder_of_splits(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     write(folder / "train", X[:20], Y[:20])
     write(folder / "test", X[20:], Y[20:])
     assert_same(load_images(folder), X[:20], Y[:20])
     assert_same(load_images(folder, "test"), X[20:], Y[20:])
-    with pytest.raises(ValueError, match=r"no split 'val'.* the splits there are \['test', 'train'\]"):
+    with pytest.raises(ValueError, match=r"no split 'val'.* Its splits are \['test', 'train'\]"):
         load_images(folder, "val")
 
 
-def test_gray_files(tmp_path: Path) -> None:
+def test_gray_files_have_one_channel(tmp_path: Path) -> None:
     images, _ = load_images(write(tmp_path / "data", X[..., 0], Y))
     assert images.shape == (24, 8, 8, 1)
 
@@ -89,7 +89,7 @@ def test_images_of_several_sizes_are_returned_as_paths(tmp_path: Path) -> None:
     assert as_images(paths, (8, 8)).shape == (3, 8, 8)
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_damaged_file_is_named(tmp_path: Path) -> None:
     folder = write(tmp_path / "data", X, Y)
     (folder / "disc" / "zzz.png").write_text("no image")
     with pytest.raises(ValueError, match=r"The file .*zzz\.png.* cannot be read as an image"):
@@ -98,10 +98,12 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 def test_empty_folders_and_missing_paths_are_refused(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
-    with pytest.raises(ValueError, match=r"no split 'train'.* \(or <class>/<file>"):
+    with pytest.raises(ValueError, match=r"no split 'train'.* at <class>/<file> if all are for training"):
         load_images(tmp_path / "data")
     for missing in (tmp_path / "missing", str(tmp_path / "missing"), "missing.npz"):
-        with pytest.raises(FileNotFoundError, match=r"There is no folder or file '.*missing"):
+        with pytest.raises(
+            FileNotFoundError, match=r"name_or_path is '.*missing.*', but there is no such folder or file"
+        ):
             load_images(missing)
 
 
@@ -120,13 +122,13 @@ def test_empty_folders_and_missing_paths_are_refused(tmp_path: Path) -> None:
         (("data", "target"), "train"),
     ],
 )
-def test_npz_files(tmp_path: Path, keys: tuple[str, str], split: str) -> None:
+def test_npz_keys_and_splits(tmp_path: Path, keys: tuple[str, str], split: str) -> None:
     y = np.arange(24)[:, None]
     np.savez(tmp_path / "data.npz", **{keys[0]: X, keys[1]: y})
     loaded = load_images(tmp_path / "data.npz", split)
     np.testing.assert_array_equal(loaded[0], X)
     np.testing.assert_array_equal(loaded[1], np.arange(24))
-    with pytest.raises(ValueError, match=r"no split 'other'.* the arrays there are \["):
+    with pytest.raises(ValueError, match=r"no split 'other'.* its arrays are \["):
         load_images(tmp_path / "data.npz", "other")
 
 
@@ -139,18 +141,18 @@ def test_archives_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     archive = pack(tmp_path / "data", tmp_path / "small.tar.xz")
     home = tmp_path / "kept"
     assert_same(load_images(archive, data_home=home), X[:20], Y[:20])
-    (copy,) = home.iterdir()  # nothing else is left behind
+    (copy,) = home.iterdir()  # no temporary file remains
     assert copy.name.startswith("small.tar.xz-")
     with monkeypatch.context() as patch:
         patch.setattr(tarfile, "open", None)
         assert_same(load_images(archive, "test", data_home=home), X[20:], Y[20:])
-    # An archive that has changed is decoded anew
+    # A changed archive is decoded again
     write(tmp_path / "data" / "test", X[20:][::-1], Y[20:])
     pack(tmp_path / "data", archive)
     assert_same(load_images(archive, "test", data_home=home), X[20:][::-1], Y[20:])
 
 
-def test_archives_without_splits_and_a_home_that_cannot_be_written(tmp_path: Path) -> None:
+def test_archive_without_splits_is_read_if_data_home_is_not_writable(tmp_path: Path) -> None:
     archive = pack(write(tmp_path / "data", X, Y), tmp_path / "small.tar.xz")
     (tmp_path / "file").write_text("no folder")
     assert_same(load_images(archive, data_home=tmp_path / "file"), X, Y)
@@ -158,7 +160,7 @@ def test_archives_without_splits_and_a_home_that_cannot_be_written(tmp_path: Pat
         load_images(archive, "test")
 
 
-def test_a_file_in_an_archive_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_damaged_file_in_archive_is_named(tmp_path: Path) -> None:
     folder = write(tmp_path / "data", X, Y)
     (folder / "disc" / "zzz.png").write_text("no image")
     with pytest.raises(ValueError, match=r"The file 'disc/zzz\.png' in .*small\.tar\.xz' cannot be read"):
@@ -168,13 +170,13 @@ def test_a_file_in_an_archive_that_cannot_be_read_is_named(tmp_path: Path) -> No
 # Names
 
 
-def test_names_are_looked_for_in_several_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_are_searched_for_names_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home, shared, named = tmp_path / "kept", tmp_path / "shared" / "data", tmp_path / "named"
     for i, folder in enumerate((home, shared, named)):
         folder.mkdir(parents=True)
         np.savez(folder / "cifar10.npz", X_train=X, y_train=np.full(24, i))
     monkeypatch.setenv("SKSSL_DATA", str(named))
-    for i in (2, 1, 0):  # each is found when those before it are gone
+    for i in (2, 1, 0):  # a folder is searched after those before it are emptied
         assert load_images("cifar10", data_home=home)[1][0] == i
         ([named, shared, home][2 - i] / "cifar10.npz").unlink()
     write(home / "cifar10" / "train", X, Y)
@@ -189,14 +191,14 @@ def test_unknown_names_are_refused() -> None:
 
 
 def fake(monkeypatch: pytest.MonkeyPatch, name: str, data: Any) -> list[tuple[Path, dict[str, Any]]]:
-    """Put something in the place of a data set of torchvision's."""
+    """Replace a data set of torchvision, and return the list of its calls."""
     from torchvision import datasets
 
     calls = []
 
     def make(root: Path, **kwargs: Any) -> Any:
         calls.append((root, kwargs))
-        root.mkdir(exist_ok=True)  # which torchvision does before the download
+        root.mkdir(exist_ok=True)  # as torchvision does before a download
         if isinstance(data, Exception):
             raise data
         return data
@@ -205,7 +207,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, name: str, data: Any) -> list[tuple[Pa
     return calls
 
 
-def test_torchvision_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchvision_loads_names_that_no_folder_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     y = np.arange(24) % 3
     calls = fake(monkeypatch, "CIFAR10", SimpleNamespace(data=X, targets=y.tolist(), classes=["a", "b", "c"]))
     images, classes = load_images("cifar10", "test", data_home=tmp_path)
@@ -215,33 +217,33 @@ def test_torchvision_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     np.testing.assert_array_equal(load_images("svhn", "extra", data_home=tmp_path, download=False)[1], y)
     assert calls == [(tmp_path / "torchvision", {"train": False, "download": True})]
     np.testing.assert_array_equal(load_images("cifar10", "test", data_home=tmp_path)[0], X)
-    assert len(calls) == 2, "what torchvision has left there is torchvision's to read"
-    with pytest.raises(ValueError, match="'cifar10' has no split 'val', only 'train' and 'test'"):
+    assert len(calls) == 2, "torchvision reads its own folder"
+    with pytest.raises(ValueError, match=r"split must be 'train' or 'test' for 'cifar10'\. Got 'val'"):
         load_images("cifar10", "val")
 
 
 @pytest.mark.parametrize("error", [urllib.error.URLError("no network"), RuntimeError("not found"), TimeoutError()])
-def test_a_download_that_fails_says_what_was_tried(
+def test_failed_download_lists_the_folders_searched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     fake(monkeypatch, "MNIST", error)
     monkeypatch.setenv("SKSSL_DATA", str(tmp_path / "named"))
-    with pytest.raises(FileNotFoundError, match=r"'mnist' was found in none of .*named.*, and its download failed"):
+    with pytest.raises(FileNotFoundError, match=r"'mnist' was not found in .*named.*, and its download failed"):
         load_images("mnist")
     (tmp_path / "kept").mkdir()
     with pytest.raises(FileNotFoundError, match=r"shared/data.*kept, and download=False"):
         load_images("mnist", data_home=tmp_path / "kept", download=False)
 
 
-def test_a_server_that_does_not_answer_is_not_waited_for() -> None:
+def test_silent_server_times_out() -> None:
     before = socket.getdefaulttimeout()
-    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(TimeoutError), _impatient(0.1):
+    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(TimeoutError), connection_timeout(0.1):
         urllib.request.urlopen(f"http://127.0.0.1:{server.getsockname()[1]}/data")
     assert socket.getdefaulttimeout() == before
 
 
 @pytest.mark.slow
-def test_cifar10_from_where_the_machine_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cifar10_from_a_local_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(STARTED_IN)
     monkeypatch.setenv("SKSSL_DATA", SKSSL_DATA)
     folders = [Path(SKSSL_DATA or "nowhere"), Path("../shared/data")]
@@ -255,10 +257,10 @@ def test_cifar10_from_where_the_machine_keeps_it(tmp_path: Path, monkeypatch: py
     assert 100 < images.mean() < 140
 
 
-# The generated set
+# Generated images
 
 
-def test_shapes_are_uint8_balanced_and_decided_by_the_seed() -> None:
+def test_make_shapes_is_uint8_balanced_and_seeded() -> None:
     images, y = make_shapes(100, image_size=16, random_state=3)
     again, y_again = make_shapes(100, image_size=16, random_state=np.random.RandomState(3))
     assert (images.shape, images.dtype) == ((100, 16, 16, 3), np.uint8)
@@ -270,14 +272,14 @@ def test_shapes_are_uint8_balanced_and_decided_by_the_seed() -> None:
     assert set(counts) == {12, 13}
 
 
-def test_shapes_are_lit_from_above() -> None:
+def test_make_shapes_is_brighter_at_the_top() -> None:
     images, _ = make_shapes(400, random_state=0)
     rows = images.mean((0, 2, 3))
     assert rows[:8].mean() > 1.2 * rows[-8:].mean()
 
 
-def test_pixels_tell_little_of_the_shape_and_edges_more() -> None:
-    """A set on which a representation has something to gain."""
+def test_edges_tell_classes_of_make_shapes_better_than_pixels() -> None:
+    """A representation can improve on the pixels."""
     images, y = make_shapes(1600, random_state=0)
     pixels = images.reshape(len(images), -1) / 255
     down, right = np.gradient(images.mean(-1) / 255, axis=(1, 2))
@@ -296,7 +298,7 @@ def test_pixels_tell_little_of_the_shape_and_edges_more() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"n_samples": 0}, {"image_size": 7}, {"n_classes": 9}, {"n_classes": 1}])
-def test_numbers_out_of_range_are_refused(wrong: dict[str, int]) -> None:
+def test_make_shapes_parameters_are_validated(wrong: dict[str, int]) -> None:
     ((parameter, value),) = wrong.items()
-    with pytest.raises(ValueError, match=f"{parameter}={value}, but a number from"):
+    with pytest.raises(ValueError, match=rf"{parameter} must be (at least|from) .*\. Got {value}\."):
         make_shapes(**wrong)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import cosine, numpy, random_rows
+from torch.nn import functional as F
 
 from skssl import losses
 
@@ -182,3 +183,68 @@ def test_losses_leave_autocast_and_half_precision_behind():
     assert inside.dtype == half.dtype == torch.float32
     assert torch.equal(inside, losses.nt_xent(z1, z2, 0.1))
     assert torch.isclose(half, inside, rtol=0.05)
+
+
+def random(*shape, seed=0):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def literal_sinkhorn(scores, epsilon, n_iterations):
+    """The paper's algorithm, a number at a time: a row a prototype, a column a sample."""
+    n, k = scores.shape
+    q = [[math.exp(float(scores[b, j]) / epsilon) for b in range(n)] for j in range(k)]
+    total = sum(map(sum, q))
+    q = [[value / total for value in row] for row in q]
+    for _ in range(n_iterations):
+        for row in q:
+            row[:] = [value / sum(row) / k for value in row]
+        for b in range(n):
+            column = sum(row[b] for row in q)
+            for row in q:
+                row[b] = row[b] / column / n
+    return torch.tensor(q, dtype=torch.float64).T * n
+
+
+@pytest.mark.parametrize("n_iterations", [1, 3])
+@pytest.mark.parametrize("epsilon", [0.05, 0.5])
+def test_sinkhorn_is_the_papers_algorithm(n_iterations, epsilon):
+    scores = F.normalize(random(7, 4), dim=1)
+    found = losses.sinkhorn(scores, epsilon, n_iterations)
+    torch.testing.assert_close(found, literal_sinkhorn(scores, epsilon, n_iterations))
+
+
+def test_sinkhorn_normalises_samples_last_and_uses_all_prototypes():
+    scores = torch.cat([torch.ones(60, 1), 0.9 * torch.rand(60, 3)], 1).requires_grad_()  # all prefer the first
+    few, many = (losses.sinkhorn(scores, 0.05, n) for n in (1, 200))
+    torch.testing.assert_close(few.sum(1), torch.ones(60))
+    assert not torch.allclose(few.sum(0), torch.full((4,), 15.0), rtol=1e-3)
+    torch.testing.assert_close(many.sum(0), torch.full((4,), 15.0), rtol=1e-3, atol=0)
+    assert not many.requires_grad
+
+
+def test_sinkhorn_stays_finite_and_in_float32():
+    scores = torch.tensor([[1.0, -1.0], [1.0, -1.0]])  # exp(-2 / epsilon) is nothing in float32
+    torch.testing.assert_close(losses.sinkhorn(scores, 1e-3), torch.full((2, 2), 0.5))
+    with torch.autocast("cpu", torch.bfloat16):
+        half = losses.sinkhorn(F.normalize(random(6, 3), dim=1).bfloat16(), 0.05)
+        z = F.normalize(random(6, 3), dim=1).float()
+        assert losses.prototype_scores(z, z).dtype == torch.float32
+    assert half.dtype == torch.float32
+
+
+@pytest.mark.parametrize(("n_views", "n_codes"), [(2, 2), (5, 2), (3, 1)])
+def test_swapped_prediction_is_the_literal_sum(n_views, n_codes):
+    scores, codes = random(n_views, 6, 4), random(n_codes, 6, 4, seed=1).softmax(-1)
+    scores.requires_grad_()
+    total = 0.0
+    for a in range(n_codes):
+        for v in range(n_views):
+            for i in range(6):
+                p = np.exp(scores[v, i].detach().numpy() / 0.3)
+                terms = [-codes[a, i, j].item() * math.log(p[j] / p.sum()) for j in range(4)]
+                total += (v != a) * sum(terms) / (n_codes * (n_views - 1) * 6)
+    loss = losses.swapped_prediction(scores, codes.requires_grad_(), 0.3)
+    assert loss.item() == pytest.approx(total, rel=1e-12)
+    loss.backward()
+    assert codes.grad is None
+    assert torch.autograd.gradcheck(lambda s: losses.swapped_prediction(s, codes, 0.3), (scores,))

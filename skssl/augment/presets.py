@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, ClassVar
@@ -16,25 +16,27 @@ from skssl.backbones import SMALL
 from skssl.errors import pick
 from skssl.storage.registry import register
 
-# What labels are learned with: torchvision's random resized crop and flip
+#: The augmentation of supervised training: torchvision's random resized crop and flip.
 CROPS_AND_FLIPS = Augmentation(jitter=0.0, gray=0.0)
+
+MAX_CROPS = 100  # of one kind; more would be a mistake
 
 
 @register("object")
 @dataclass(kw_only=True, eq=False, repr=False)
 class MultiCrop(BaseEstimator):
-    """Some views of large crops and some smaller views of small crops, as SwAV and DINO take them.
+    """Global views of large crops and smaller local views of small crops, as in SwAV [1]_ and DINO.
 
     Parameters
     ----------
     n_global, n_local : int, default=2, 6
-        How many of each.
+        Number of global and of local views.
     global_scale, local_scale : tuple of float, default=(0.14, 1.0), (0.05, 0.14)
-        The least and the greatest area of the crops.
+        Smallest and largest area of the crops, as fractions of the image's area.
     local_size : int or None, default=None
-        Side of the smaller views. None: 3/7 of the images' longer side, as 96 is of 224.
+        Side of the local views in pixels. None: 3/7 of the images' longer side, as in 96 of 224 pixels.
     augment : str, Augmentation or sequence of Augmentation, default="simclr"
-        What else is done to the views; one for each, starting again from the first.
+        The views' settings except for the crop. Several are used in turn.
 
     References
     ----------
@@ -55,15 +57,15 @@ class MultiCrop(BaseEstimator):
     augment: Any = "simclr"
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "n_global": [Interval(Integral, 2, 100, closed="both")],
-        "n_local": [Interval(Integral, 0, 100, closed="both")],
+        "n_global": [Interval(Integral, 2, MAX_CROPS, closed="both")],
+        "n_local": [Interval(Integral, 0, MAX_CROPS, closed="both")],
         "global_scale": ["array-like"],
         "local_scale": ["array-like"],
         "local_size": [Interval(Integral, 1, None, closed="left"), None],
     }
 
     def views(self, image_size: int) -> list[Augmentation]:
-        """Make one augmentation a view, the global ones first.
+        """Return one augmentation a view, the global ones first.
 
         Parameters
         ----------
@@ -73,7 +75,7 @@ class MultiCrop(BaseEstimator):
         Returns
         -------
         list of Augmentation
-            For ``n_global + n_local`` views.
+            The augmentations of ``n_global + n_local`` views.
 
         Raises
         ------
@@ -91,26 +93,26 @@ class MultiCrop(BaseEstimator):
 
 
 def as_augmentations(augment: Any, image_size: int) -> list[Augmentation]:
-    """Turn what the user gave as ``augment`` into a list of augmentations.
+    """Return the augmentations that the parameter ``augment`` of an estimator stands for.
 
     Parameters
     ----------
     augment : str, Augmentation, sequence of Augmentation or MultiCrop
-        A preset's name, one for all views, one for each, or crops of several sizes.
+        Name of a preset, one augmentation for all views, one for each, or crops of several sizes.
     image_size : int
         The images' longer side, in pixels.
 
     Returns
     -------
     list of Augmentation
-        At least one, each with its parameters checked.
+        At least one. Their parameters are valid.
 
     Raises
     ------
     ValueError
         If a name is unknown or a parameter out of its range.
     TypeError
-        If something is no augmentation.
+        If an item is not an Augmentation.
 
     Examples
     --------
@@ -123,12 +125,12 @@ def as_augmentations(augment: Any, image_size: int) -> list[Augmentation]:
         augment = preset(augment, image_size)
     given = list(augment) if isinstance(augment, Sequence) else [augment]
     if not given:
-        raise ValueError("The 'augment' parameter must have one Augmentation or more, but it is an empty sequence.")
+        raise ValueError("The 'augment' parameter must hold at least one Augmentation. Got an empty sequence.")
     for augmentation in given:
         if not isinstance(augmentation, Augmentation):
             raise TypeError(
-                "The 'augment' parameter must be a preset's name, an Augmentation, one Augmentation a view or a "
-                f"MultiCrop. Got {augmentation!r}."
+                "The 'augment' parameter must be a preset's name, an Augmentation, a sequence of them (one a view) or "
+                f"a MultiCrop. Got {augmentation!r}."
             )
         augmentation.validate()
     return given
@@ -140,24 +142,28 @@ def preset(name: str, image_size: int) -> tuple[Augmentation, ...]:
     Parameters
     ----------
     name : {"simclr", "simsiam", "byol", "moco", "leoclr", "gsg-cifar10", "instdisc", "pirl", "rotnet", "none"}
-        - "simclr": SimCLR [1]_, appendices A and B.9. Up to 64 pixels colour strength 1/2 and no blur, above
-          them strength 1 and blur for half of the views. As in most PyTorch versions values are normalised (its own
-          code leaves them in [0, 1], which only the borders of a convolution with BatchNorm notice) and crops
-          are bilinear (its own are bicubic, which costs more).
-        - "simsiam": SimSiam [2]_, section 4, with the views of MoCo v2: crops of at least a fifth, blur for
-          half of the views. Up to 64 pixels no blur, as in its appendix D.
-        - "byol": BYOL [3]_, appendix B. The two views differ in blur and solarisation. The paper has no small
-          images; up to 64 pixels the blur is left out, as in solo-learn's settings for CIFAR.
-        - "moco": MoCo v2 [6]_: crops of at least a fifth, blur for half of the views. Up to 64 pixels as in its
-          authors' demonstration on CIFAR-10: any crops, no blur (there with that set's own mean and deviation).
-        - "leoclr": LeOCLR [7]_, algorithm 1: the first of three views is not cropped, but flipped and coloured like
-          the others. Up to 64 pixels, for which the paper says nothing else, no blur.
-        - "instdisc": instance discrimination [8]_, from its code. Crops of at least a fifth, every image jittered, at
-          full strength in hue, and above 64 pixels flips: there it is MoCo v1's, too.
-        - "pirl": PIRL [9]_, from its code: SimCLR's crops, every image jittered, with a hue of 0.2.
-        - "gsg-cifar10": GSG [4]_ on CIFAR-10: SimCLR at strength 1/2, no blur, ImageNet's mean and deviation.
-        - "rotnet": RotNet [5]_, from its code. Flips, and up to 64 pixels a crop of the image padded by 4,
-          above them a resized crop.
+        Images of up to 64 pixels are called small.
+
+        - "simclr": SimCLR [1]_, appendices A and B.9. Small images get colour strength 1/2 and no blur, others strength
+          1 and a blur of half of the views. Values are normalised and crops are bilinear, as in most PyTorch versions.
+          The authors' code leaves values in [0, 1], which makes a difference only at the borders of a convolution
+          with BatchNorm, and its crops are bicubic, which costs more.
+        - "simsiam": SimSiam [2]_, section 4, with the views of MoCo v2: crops of at least a fifth, and a blur of half
+          of the views. Small images get no blur, as in appendix D.
+        - "byol": BYOL [3]_, appendix B. The two views differ in blur and solarisation. The paper has no small images;
+          they get no blur, as in solo-learn's settings for CIFAR.
+        - "moco": MoCo v2 [6]_: crops of at least a fifth, and a blur of half of the views. Small images get crops of
+          any size and no blur, as in the authors' demonstration on CIFAR-10, which normalises by CIFAR's own mean and
+          standard deviation.
+        - "leoclr": LeOCLR [7]_, algorithm 1. The first of three views is not cropped, but flipped and jittered as the
+          two others. Small images get no blur; the paper does not mention them.
+        - "instdisc": instance discrimination [8]_, from its code. Crops of at least a fifth, and jitter of every view
+          with a hue of 0.4. Images that are not small are also flipped, as in MoCo v1.
+        - "pirl": PIRL [9]_, from its code: SimCLR's crops, and jitter of every view with a hue of 0.2.
+        - "gsg-cifar10": GSG [4]_ on CIFAR-10: SimCLR at strength 1/2 without blur, and ImageNet's mean and standard
+          deviation.
+        - "rotnet": RotNet [5]_, from its code. Flips, and a crop: of the image padded by 4 pixels if it is small, else
+          a random resized crop.
         - "none": normalisation alone.
 
     image_size : int
@@ -166,12 +172,12 @@ def preset(name: str, image_size: int) -> tuple[Augmentation, ...]:
     Returns
     -------
     tuple of Augmentation
-        One a view, the same object where they are alike; a method with more views starts again from the first.
+        One augmentation a view, the same object for equal views. Methods with more views use them in turn.
 
     Raises
     ------
     ValueError
-        If there is no preset of that name.
+        If the name is unknown.
 
     References
     ----------
@@ -191,30 +197,27 @@ def preset(name: str, image_size: int) -> tuple[Augmentation, ...]:
     >>> preset("byol", 224)[1]
     Augmentation(blur=0.1, interpolation='bicubic', saturation=0.2, solarize=0.2)
     """
-    views: tuple[dict[str, Any], ...] = pick("augment", name, _PRESETS)(image_size <= SMALL)
+    views: tuple[dict[str, Any], ...] = pick("augment", name, _settings(image_size <= SMALL))
     first = Augmentation(**views[0])
     return tuple(first if settings == views[0] else Augmentation(**settings) for settings in views)
 
 
-_STILL: dict[str, Any] = {"jitter": 0.0, "gray": 0.0}
-_SIMCLR_LARGE = {"brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2, "blur": 0.5}
-_PRESETS: Mapping[str, Callable[[bool], tuple[dict[str, Any], ...]]] = {
-    "simclr": lambda small: ({} if small else _SIMCLR_LARGE,) * 2,
-    "simsiam": lambda small: ({"crop_scale": (0.2, 1.0), "blur": 0.0 if small else 0.5},) * 2,
-    "byol": lambda small: tuple(
-        {
-            "interpolation": "bicubic",
-            "saturation": 0.2,
-            "blur": 0.0 if small else blur,
-            "solarize": solarize,
-        }
-        for blur, solarize in ((1.0, 0.0), (0.1, 0.2))
-    ),
-    "moco": lambda small: ({} if small else {"crop_scale": (0.2, 1.0), "blur": 0.5},) * 2,
-    "leoclr": lambda small: tuple({**crop, "blur": 0.0 if small else 0.5} for crop in ({"crop_scale": None}, {}, {})),
-    "gsg-cifar10": lambda small: ({},) * 2,
-    "instdisc": lambda small: ({"crop_scale": (0.2, 1.0), "flip": 0.0 if small else 0.5, "jitter": 1.0, "hue": 0.4},),
-    "pirl": lambda small: ({"jitter": 1.0, "hue": 0.2},),
-    "rotnet": lambda small: ({**_STILL, "crop_padding": 4 if small else 0},),
-    "none": lambda small: ({**_STILL, "crop_scale": None, "flip": 0.0},),
-}
+def _settings(small: bool) -> Mapping[str, tuple[dict[str, Any], ...]]:
+    """Return the settings of every preset for small or large images: one dictionary a view."""
+    blur = 0.0 if small else 0.5
+    fifth = {"crop_scale": (0.2, 1.0)}
+    strong = {"brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2}
+    byol = {"interpolation": "bicubic", "saturation": 0.2}
+    geometric = {"jitter": 0.0, "gray": 0.0}
+    return {
+        "simclr": ({} if small else {**strong, "blur": blur},) * 2,
+        "simsiam": ({**fifth, "blur": blur},) * 2,
+        "byol": ({**byol, "blur": 0.0 if small else 1.0}, {**byol, "blur": 0.0 if small else 0.1, "solarize": 0.2}),
+        "moco": ({} if small else {**fifth, "blur": blur},) * 2,
+        "leoclr": ({"crop_scale": None, "blur": blur}, {"blur": blur}, {"blur": blur}),
+        "gsg-cifar10": ({},) * 2,
+        "instdisc": ({**fifth, "flip": 0.0 if small else 0.5, "jitter": 1.0, "hue": 0.4},),
+        "pirl": ({"jitter": 1.0, "hue": 0.2},),
+        "rotnet": ({**geometric, "crop_padding": 4 if small else 0},),
+        "none": ({**geometric, "crop_scale": None, "flip": 0.0},),
+    }

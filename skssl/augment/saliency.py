@@ -1,4 +1,4 @@
-"""Where in an image a classifier looks."""
+"""Saliency maps of a classifier."""
 
 from __future__ import annotations
 
@@ -18,28 +18,34 @@ __all__ = ["grad_cam"]
 def grad_cam(
     classifier: nn.Module, images: Any, *, layer: nn.Module | None = None, augment: Any = "none", batch_size: int = 128
 ) -> np.ndarray:
-    """Map where in each image a classifier sees the class that it predicts: Grad-CAM.
+    """Compute Grad-CAM maps: where in each image a classifier sees the class that it predicts.
 
-    The channels of a map within the network are added, each weighted by the mean of the predicted score's gradient in
-    it; what is below zero is cut off. No labels are used.
+    A map is the sum of the channels of one of the network's feature maps, each weighted by the mean gradient of the
+    predicted class's score in it. Negative values are set to 0. No labels are used.
 
     Parameters
     ----------
     classifier : torch.nn.Module
-        From normalised images (n, c, h, w) to scores (n, classes). It is run in evaluation mode, and left as it was.
+        Network from normalised images (n, c, h, w) to scores (n, classes). It runs in evaluation mode; the mode of each
+        module is restored.
     images : array-like, sequence of files or PIL images, or torch Dataset
         Images, as for `fit`.
     layer : torch.nn.Module, default=None
-        The one whose output is the map. None: ``layer4`` (ResNets), ``features``, or else the last convolution.
+        Layer whose output is the feature map. None: ``layer4`` (ResNets), ``features``, or else the last convolution.
     augment : str or Augmentation, default="none"
-        Its normalisation is used.
+        Its normalisation is applied, and nothing else.
     batch_size : int, default=128
-        Images at a time.
+        Number of images at a time.
 
     Returns
     -------
     float32 ndarray of shape (n, h, w)
-        The maps, of the images' size, divided by their maximum, as ``Augmentation(saliency=...)`` takes them.
+        The maps at the images' size, each divided by its maximum, for ``Augmentation(saliency=...)``.
+
+    Raises
+    ------
+    ValueError
+        If no `layer` is given and the classifier has no convolution, or the images cannot be read.
 
     References
     ----------
@@ -63,7 +69,9 @@ def grad_cam(
     named = [getattr(classifier, name) for name in ("layer4", "features") if hasattr(classifier, name)]
     layer = layer or next(iter([*named, *convolutions[-1:]]), None)
     if layer is None:
-        raise ValueError("grad_cam needs a layer whose output is a map: this classifier has no convolution.")
+        raise ValueError(
+            "grad_cam needs a layer whose output is a feature map: this classifier has no convolution, so pass one."
+        )
     device = next(classifier.parameters(), torch.zeros(())).device
     outputs: list[Tensor] = []
     hook = layer.register_forward_hook(lambda module, given, output: outputs.append(output))
@@ -74,7 +82,7 @@ def grad_cam(
         for index in torch.arange(len(found)).split(batch_size):
             outputs.clear()
             with torch.enable_grad():
-                pixels = normalize(found.read(index).to(device)).requires_grad_()  # frozen weights have no graph
+                pixels = normalize(found.read(index).to(device)).requires_grad_()  # frozen weights make no graph
                 scores = classifier(pixels).max(1).values.sum()
                 (gradient,) = torch.autograd.grad(scores, outputs[-1])
             weighted = (gradient.mean((2, 3), keepdim=True) * outputs[-1].detach()).sum(1, keepdim=True)

@@ -161,8 +161,6 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
     multi_crop: ClassVar[bool] = False
     #: Whether the net stores a value for every training image, as in a memory bank.
     per_image: ClassVar[bool] = False
-    #: Submodules of the net whose learning rate is not scheduled.
-    constant: ClassVar[tuple[str, ...]] = ()
 
     _parameter_constraints: ClassVar[dict] = {
         "backbone": [str, nn.Module, callable],
@@ -451,7 +449,6 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
             warmup_epochs=self.setting("warmup_epochs"),
             momentum=self.momentum,
             weight_decay=self.setting("weight_decay"),
-            constant=self.constant,
             dtype=dtype,
             tf32=self.precision == "auto",
             seed=seed,

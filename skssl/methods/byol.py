@@ -129,4 +129,4 @@ class BYOLGSG(MomentumSiamese):
     ema_schedule: str = "constant"
 
     default_settings: ClassVar[Settings] = replace(SimSiam.default_settings, augment="gsg-cifar10")
-    constant: ClassVar[tuple[str, ...]] = ("predictor",)
+    unscheduled: ClassVar[tuple[str, ...]] = ("predictor",)

@@ -17,7 +17,7 @@ from skssl.augment.augmentation import Augmentation
 from skssl.backbones import adapt_channels
 from skssl.methods.base import SSLTransformer
 from skssl.methods.settings import Settings
-from skssl.nn.clusters import balanced_sample, k_means
+from skssl.nn.clustering import balanced_sample, k_means
 from skssl.training.objective import Batch, Objective
 
 

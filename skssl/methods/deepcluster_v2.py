@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from skssl.losses import prototype_scores
 from skssl.methods.base import SSLTransformer
 from skssl.methods.settings import Settings
-from skssl.nn.clusters import k_means
+from skssl.nn.clustering import k_means
 from skssl.nn.distributed import all_gather
 from skssl.nn.heads import MLP
 from skssl.training.objective import Batch, Objective

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from skssl.losses import proto_nce
 from skssl.methods.queue import QueueMethod
-from skssl.nn.clusters import concentration, k_means
+from skssl.nn.clustering import concentration, k_means
 from skssl.nn.distributed import all_gather
 from skssl.training.objective import Batch, Objective
 

@@ -44,7 +44,7 @@ class SimSiam(Siamese):
         warmup=0.0,
         aux_weight=0.1,
     )
-    constant: ClassVar[tuple[str, ...]] = ("predictor",)
+    unscheduled: ClassVar[tuple[str, ...]] = ("predictor",)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -25,8 +25,9 @@ from skssl.images import Images
 from skssl.nn.distributed import is_main_process, n_processes
 from skssl.storage.files import part, read, write
 from skssl.training.digests import digest_training
+from skssl.training.resume import ResumeState, random_states, trainable
 from skssl.training.state import load_training_state, training_state
-from skssl.training.trainer import Place, Trainer
+from skssl.training.trainer import Trainer
 
 STATE, LOCK = "training.safetensors", "lock"  # the files in the folder
 FORMAT = 2  # of the state; checkpoints of another format are refused
@@ -117,13 +118,18 @@ class Checkpoint:
         if self.stop is not None and kind is None:  # it came after the last step
             signal.raise_signal(self.stop)
 
-    def restore(self, trainer: Trainer) -> None:
+    def restore(self, trainer: Trainer) -> ResumeState | None:
         """Bring a new trainer to where the folder's training was saved; leave it new if there is none.
 
         Parameters
         ----------
         trainer : Trainer
             One that has been initialised with the same parameters.
+
+        Returns
+        -------
+        ResumeState or None
+            The state within an epoch, for `Trainer.run`. None if the folder holds no training.
 
         Raises
         ------
@@ -132,7 +138,7 @@ class Checkpoint:
         """
         file = self.folder / STATE
         if not file.exists():
-            return
+            return None
         header, tensors = read(file)
         if header.get("format") != FORMAT:
             raise ValueError(
@@ -146,23 +152,23 @@ class Checkpoint:
                 f"checkpoint={str(self.folder)!r} holds a training that differs in: {', '.join(other)}. Go on with the "
                 "same, take another folder, or delete this one."
             )
-        unpack(trainer, header["training"], tensors)
-        place, epochs = trainer.place, len(trainer.history)
+        state, epochs = unpack(trainer, header["training"], tensors), len(trainer.history)
         if is_main_process():
             tqdm.write(
                 f"{type(trainer.module_.method).__name__}: going on from {str(self.folder)!r}, after {epochs} epoch(s)"
-                + (f" and {place.step} step(s)." if place is not None and place.step else "."),
+                + (f" and {state.step} step(s)." if state.step else "."),
                 file=sys.stderr,
             )
+        return state
 
-    def after_step(self, trainer: Trainer, place: Place, draws: torch.Generator) -> None:
+    def after_step(self, trainer: Trainer, state: ResumeState, draws: torch.Generator) -> None:
         """Save in the middle of an epoch, if it is time.
 
         Parameters
         ----------
         trainer : Trainer
             What trains.
-        place : Place
+        state : ResumeState
             How far the epoch is.
         draws : torch.Generator
             The augmentation's.
@@ -170,8 +176,8 @@ class Checkpoint:
         if n_processes() > 1:
             self._end()
         elif self.stop is not None or time.monotonic() - self._saved >= self.seconds:
-            place.random = trainer.random_states(draws)
-            self._save(trainer, place)
+            state.random = random_states(draws)
+            self._save(trainer, state)
 
     def after_epoch(self, trainer: Trainer) -> None:
         """Save between two epochs, if it is time.
@@ -184,13 +190,13 @@ class Checkpoint:
         done = len(trainer.history)
         due = done % self.epochs == 0 if self.epochs else time.monotonic() - self._saved >= self.seconds
         if due or self.stop is not None or done == trainer.max_epochs:
-            self._save(trainer, Place())
+            self._save(trainer, ResumeState())
 
-    def _save(self, trainer: Trainer, place: Place) -> None:
+    def _save(self, trainer: Trainer, state: ResumeState) -> None:
         """Save, and end the training if that was asked for. What cannot be saved is no reason to stop."""
         try:
             if is_main_process():
-                values, tensors = pack(trainer, place)
+                values, tensors = pack(trainer, state)
                 write(self.folder / STATE, {"format": FORMAT, "known": self.known, "training": values}, tensors)
         except (OSError, TypeError, ValueError) as error:
             warnings.warn(
@@ -239,19 +245,19 @@ def train(estimator: Any, trainer: Trainer, images: Images, target: Tensor | Non
         return
     known = digest_training(estimator, images, target, **more)
     with Checkpoint(estimator.checkpoint, estimator.checkpoint_every, known) as checkpoint:
-        checkpoint.restore(trainer)
+        resume = checkpoint.restore(trainer)
         if left := estimator.epochs - len(trainer.history):
-            trainer.run(images, target, left, checkpoint)
+            trainer.run(images, target, left, checkpoint, resume)
 
 
-def pack(trainer: Trainer, place: Place) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def pack(trainer: Trainer, state: ResumeState) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the state of a training, perhaps in the middle of an epoch.
 
     Parameters
     ----------
     trainer : Trainer
         The trainer.
-    place : Place
+    state : ResumeState
         The state of the epoch.
 
     Returns
@@ -263,22 +269,22 @@ def pack(trainer: Trainer, place: Place) -> tuple[dict[str, Any], dict[str, Tens
         ("callbacks.…").
     """
     values, tensors = training_state(trainer)
-    if place.step:
+    if state.step:
         values["history"].pop()  # the row of the epoch under way is recorded again
-    values |= {"step": place.step, "seconds": place.seconds, "learns": trainer.trainable(), "callbacks": {}}
-    tensors |= {f"sums.{name}": value for name, value in place.sums.items()}
-    tensors |= {f"random.{name}": value for name, value in place.random.items()}
-    if place.chosen is not None:
-        tensors["chosen"] = place.chosen
+    values |= {"step": state.step, "seconds": state.seconds, "trainable": trainable(trainer.module_), "callbacks": {}}
+    tensors |= {f"sums.{name}": value for name, value in state.sums.items()}
+    tensors |= {f"random.{name}": value for name, value in state.random.items()}
+    if state.chosen is not None:
+        tensors["chosen"] = state.chosen
     for name, callback in trainer.callbacks_:
         if hasattr(callback, "state_dict"):
-            state = callback.state_dict()
-            tensors |= {f"callbacks.{name}.{key}": value for key, value in state.items() if isinstance(value, Tensor)}
-            values["callbacks"][name] = {key: value for key, value in state.items() if not isinstance(value, Tensor)}
+            own = callback.state_dict()
+            tensors |= {f"callbacks.{name}.{key}": value for key, value in own.items() if isinstance(value, Tensor)}
+            values["callbacks"][name] = {key: value for key, value in own.items() if not isinstance(value, Tensor)}
     return values, tensors
 
 
-def unpack(trainer: Trainer, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+def unpack(trainer: Trainer, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> ResumeState:
     """Give a trainer the state that `pack` returned.
 
     Parameters
@@ -287,18 +293,21 @@ def unpack(trainer: Trainer, values: Mapping[str, Any], tensors: Mapping[str, Te
         A trainer that was initialized with the same parameters and has not trained.
     values, tensors : mapping of str to object
         The state.
+
+    Returns
+    -------
+    ResumeState
+        The state within an epoch, for `Trainer.run`.
     """
     load_training_state(trainer, values, tensors)
-    trainer.place = Place(
+    return ResumeState(
         step=values["step"],
         seconds=values["seconds"],
-        sums={name: value.to(trainer.device) for name, value in part(tensors, "sums.").items()},
+        sums=part(tensors, "sums."),
         chosen=tensors.get("chosen"),
         random=part(tensors, "random."),
-        learns=values["learns"],
-        callbacks={
-            name: {**state, **part(tensors, f"callbacks.{name}.")} for name, state in values["callbacks"].items()
-        },
+        trainable=values["trainable"],
+        callbacks={name: {**own, **part(tensors, f"callbacks.{name}.")} for name, own in values["callbacks"].items()},
     )
 
 

@@ -6,52 +6,43 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-if TYPE_CHECKING:
-    from skssl.training.loader import ImageLoader
-    from skssl.training.objective import Batch
-    from skssl.training.trainer import Trainer
+from skssl.training.loader import ImageLoader
+from skssl.training.objective import Batch
 
-WARM_UP = 3  # steps in which kernels are compiled and chosen, and the optimiser's state comes to be
+WARM_UP = 3  # steps in which kernels are compiled and chosen, and the state of the optimiser is initialised
 
 
 class StepGraph:
-    """Takes steps one by one at first, then records one as a CUDA graph, and replays it from then on.
+    """A training step that is recorded as a CUDA graph and then replayed, after some steps that are not.
 
-    What a step reads lies at fixed places, into which each batch is copied. The views are part of the step, so that the
-    loader makes none from then on. What the method does after the optimiser's step remains outside.
+    The tensors that a step reads have fixed addresses, to which each batch is copied. Making the views is part of the
+    step, so the loader makes no views once it is recorded. `Hooks.after_step` is not part of it.
 
     Parameters
     ----------
-    trainer : Trainer
-        What trains.
+    optimizer : torch.optim.Optimizer
+        The optimiser, one that `can_record` allows.
     loader : ImageLoader
-        Makes the views; by static shapes.
+        Makes the views, with static shapes.
     step : callable
-        From a batch with views to what a step of the trainer returns.
+        From a batch with views to the result of a step.
+    key : tuple
+        What else the recorded step depends on. If it changes, the step has to be recorded again.
     """
 
-    def __init__(self, trainer: Trainer, loader: ImageLoader, step: Callable[[Batch], dict[str, Any]]) -> None:
-        self.trainer, self.loader, self.step = trainer, loader, step
-        self.key = trainer.module_.phase, trainer.trainable()  # with another one the step has to be recorded again
-        device = torch.device(trainer.device)
-        self.rates = [torch.zeros((), device=device) for _ in trainer.optimizer_.param_groups]
+    def __init__(
+        self, optimizer: Optimizer, loader: ImageLoader, step: Callable[[Batch], dict[str, Any]], key: tuple[Any, ...]
+    ) -> None:
+        self.optimizer, self.loader, self.step, self.key = optimizer, loader, step, key
+        self.rates = [torch.zeros((), device=loader.device) for _ in optimizer.param_groups]
         self.left: int | None = WARM_UP
         self.graph: Any = None
-
-    @staticmethod
-    def takes(trainer: Trainer) -> bool:
-        """Tell whether a trainer's steps can be recorded: on CUDA, without callbacks, by an optimiser that can."""
-        return (
-            torch.device(trainer.device).type == "cuda"
-            and not trainer.callbacks_
-            and type(trainer.optimizer_) in (torch.optim.SGD, torch.optim.AdamW)
-        )
 
     def __call__(self, batch: Batch) -> dict[str, Any]:
         """Take a step.
@@ -66,10 +57,10 @@ class StepGraph:
         dict
             As the step's own; the next one overwrites the tensors in it.
         """
-        for group, rate in zip(self.trainer.optimizer_.param_groups, self.rates, strict=True):
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             rate.fill_(group["lr"])
         if self.graph is None:
-            with reading(self.trainer.optimizer_, self.rates):  # for the same bits as in a graph
+            with tensor_rates(self.optimizer, self.rates):  # for the same bits as in a graph
                 found = self.step(batch)
             if self.left is not None:
                 self.left -= 1
@@ -108,10 +99,28 @@ class StepGraph:
 
         def whole() -> None:
             self.batch.views = self.loader.views(images, draws, index)
-            with reading(self.trainer.optimizer_, self.rates):
+            with tensor_rates(self.optimizer, self.rates):
                 self.found = self.step(self.batch)
 
         self.graph = capture(whole, draws)
+
+
+def can_record(optimizer: Optimizer, device: torch.device | str) -> bool:
+    """Return whether steps of an optimiser can be recorded: on CUDA, by SGD or AdamW.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+        The optimiser.
+    device : torch.device or str
+        The device of the training.
+
+    Returns
+    -------
+    bool
+        Whether they can.
+    """
+    return torch.device(device).type == "cuda" and type(optimizer) in (torch.optim.SGD, torch.optim.AdamW)
 
 
 def capture(work: Callable[[], None], generator: torch.Generator | None = None) -> Any:
@@ -140,7 +149,7 @@ def capture(work: Callable[[], None], generator: torch.Generator | None = None) 
 
 
 @contextmanager
-def reading(optimizer: Optimizer, rates: list[Tensor]) -> Iterator[None]:
+def tensor_rates(optimizer: Optimizer, rates: list[Tensor]) -> Iterator[None]:
     """Let an optimiser read its learning rates from tensors for a while.
 
     Parameters
@@ -153,9 +162,9 @@ def reading(optimizer: Optimizer, rates: list[Tensor]) -> Iterator[None]:
     Examples
     --------
     >>> import torch
-    >>> from skssl.training.graphs import reading
+    >>> from skssl.training.graphs import tensor_rates
     >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
-    >>> with reading(optimizer, [torch.tensor(0.1)]):
+    >>> with tensor_rates(optimizer, [torch.tensor(0.1)]):
     ...     optimizer.param_groups[0]["lr"]
     tensor(0.1000)
     >>> optimizer.param_groups[0]["lr"]
@@ -174,7 +183,7 @@ def reading(optimizer: Optimizer, rates: list[Tensor]) -> Iterator[None]:
 
 
 @contextmanager
-def apart_from_others(device: torch.device) -> Iterator[None]:
+def own_stream(device: torch.device) -> Iterator[None]:
     """Work on a stream of one's own, as a CUDA graph is recorded on one; elsewhere nothing changes.
 
     Parameters

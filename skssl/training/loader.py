@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,9 +10,6 @@ from torch import Tensor
 from skssl.augment.augmentation import Augmentation
 from skssl.images import Images
 from skssl.nn.distributed import local_rows, n_processes
-
-if TYPE_CHECKING:
-    pass
 from skssl.training.objective import Batch
 
 
@@ -31,7 +27,7 @@ class ImageLoader:
         One for each view.
     device : torch.device
         Where views are made.
-    target : int64 Tensor of shape (n_samples,), optional
+    labels : int64 Tensor of shape (n_samples,), optional
         The images' classes, on the device.
     compile : bool, default=False
         Whether ``torch.compile`` makes the views; see `Augmentation`.
@@ -48,10 +44,10 @@ class ImageLoader:
         batch_size: int,
         augmentations: Sequence[Augmentation],
         device: torch.device,
-        target: Tensor | None = None,
+        labels: Tensor | None = None,
         compile: bool = False,
     ) -> None:
-        self.images, self.augmentations, self.device, self.target = images, augmentations, device, target
+        self.images, self.augmentations, self.device, self.labels = images, augmentations, device, labels
         self.compile = compile
         self.bare = False
         n = n_processes()
@@ -101,8 +97,8 @@ class ImageLoader:
         shares = [local_rows(index) for index in indices]
         for index, images in self.images.batches(shares):  # by numbers on the host, where a data set needs them
             index = index.to(self.device, non_blocking=True)
-            target = None if self.target is None else self.target.index_select(0, index)
-            yield Batch(images, [] if self.bare else self.views(images, draws, index), index, target, draws)
+            labels = None if self.labels is None else self.labels.index_select(0, index)
+            yield Batch(images, [] if self.bare else self.views(images, draws, index), index, labels, draws)
 
     def views(self, images: Tensor, draws: torch.Generator, index: Tensor) -> list[Tensor]:
         """Make the views of some images; those by one and the same augmentation in one go."""

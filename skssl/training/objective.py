@@ -48,6 +48,8 @@ class Hooks:
     A task's `build`, `prepare` and `losses` are called; a method's hooks are called all.
     """
 
+    #: Submodules of the net whose learning rate stays constant.
+    unscheduled: ClassVar[tuple[str, ...]] = ()
     #: Submodules of the net that `before_epoch` resets, so that their optimiser state is reset as well.
     reset_each_epoch: ClassVar[tuple[str, ...]] = ()
     #: Groups of a batch that BatchNorm normalises apart from each other.

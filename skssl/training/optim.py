@@ -235,79 +235,128 @@ def make_optimizer(
     lr: float,
     momentum: float,
     weight_decay: float,
-    constant: Collection[str] = (),
+    unscheduled: Collection[str] = (),
     rates: Mapping[str, float] | None = None,
 ) -> Optimizer:
-    """Make an optimiser for what a module trains.
+    """Make an optimiser of the parameters of a module that require a gradient.
 
     Parameters
     ----------
     optimizer : {"sgd", "lars", "adamw"} or torch.optim.Optimizer subclass
-        Which one. AdamW decays no parameter of one axis, as is usual with it.
+        The optimiser. AdamW does not decay parameters of one axis, as is usual.
     module : torch.nn.Module
-        Its parameters that require a gradient are trained.
+        The module.
     lr, momentum, weight_decay : float
-        Passed on where the optimiser takes them.
-    constant : collection of str, default=()
-        Names of submodules whose learning rate stays constant (SimSiam's predictor); their parameter group is marked
-        by ``group["scheduled"] = False``.
+        Passed to the optimiser if it takes them.
+    unscheduled : collection of str, default=()
+        Names of submodules whose learning rate stays constant, such as SimSiam's predictor.
     rates : mapping of str to float, default=None
-        Names of submodules and learning rates of their own, in place of `lr`.
+        Learning rates of submodules, by their name, that differ from `lr`.
 
     Returns
     -------
     torch.optim.Optimizer
-        The optimiser. Each group keeps its rate as ``group["peak"]``, which a schedule lowers ``group["lr"]`` from.
+        The optimiser. For the schedule, each parameter group holds its learning rate as "peak", and whether it is
+        scheduled as "scheduled".
 
     Raises
     ------
-    ValueError
-        If the name is unknown.
+    TypeError, ValueError
+        If the name is unknown, or the class makes no optimiser of these parameters.
 
     Examples
     --------
     >>> from torch import nn
     >>> from skssl.training.optim import make_optimizer
     >>> net = nn.ModuleDict({"encoder": nn.Linear(2, 2), "predictor": nn.Linear(2, 2)})
-    >>> made = make_optimizer("sgd", net, lr=0.1, momentum=0.9, weight_decay=0.0, constant=["predictor"])
+    >>> made = make_optimizer("sgd", net, lr=0.1, momentum=0.9, weight_decay=0.0, unscheduled=["predictor"])
     >>> [(len(group["params"]), group["scheduled"]) for group in made.param_groups]
     [(2, True), (2, False)]
     """
     kind = pick("optimizer", optimizer, OPTIMIZERS) if isinstance(optimizer, str) else optimizer
+    groups = parameter_groups(
+        module,
+        lr=lr,
+        weight_decay=weight_decay,
+        unscheduled=unscheduled,
+        rates=rates or {},
+        decay_vectors=kind is not torch.optim.AdamW,
+    )
+    options: dict[str, Any] = {"momentum": momentum}
+    if issubclass(kind, (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)):  # others cannot on all devices
+        options["fused"] = True
+    try:
+        options = {name: value for name, value in options.items() if name in inspect.signature(kind).parameters}
+        made = kind(groups, lr=lr, **options)  # type: ignore[call-arg]
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"The optimizer {kind!r} cannot be made with lr={lr}: {error}") from error
+    if not isinstance(made, torch.optim.Optimizer):
+        raise TypeError(f"The optimizer {kind!r} must make a torch.optim.Optimizer. It made {type(made).__name__}.")
+    if kind is torch.optim.SGD and momentum:
+        _initialize_momentum(made)
+    return made
+
+
+def parameter_groups(
+    module: nn.Module,
+    *,
+    lr: float,
+    weight_decay: float,
+    unscheduled: Collection[str],
+    rates: Mapping[str, float],
+    decay_vectors: bool,
+) -> list[dict[str, Any]]:
+    """Group the parameters of a module that require a gradient by learning rate, schedule and weight decay.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The module.
+    lr, weight_decay, unscheduled, rates
+        As for `make_optimizer`.
+    decay_vectors : bool
+        Whether parameters of one axis, such as biases, are decayed.
+
+    Returns
+    -------
+    list of dict
+        The groups, with the entries "params", "lr", "peak", "scheduled" and "weight_decay".
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from skssl.training.optim import parameter_groups
+    >>> layer = nn.Linear(2, 2)
+    >>> found = parameter_groups(layer, lr=0.1, weight_decay=1e-4, unscheduled=(), rates={}, decay_vectors=False)
+    >>> [group["weight_decay"] for group in found]
+    [0.0001, 0.0]
+    """
     groups: dict[tuple[float, bool, bool], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             part = name.split(".")[0]
-            decayed = kind is not torch.optim.AdamW or parameter.ndim > 1
-            groups.setdefault(((rates or {}).get(part, lr), part not in constant, decayed), []).append(parameter)
-    options: dict[str, Any] = {"momentum": momentum}
-    if issubclass(kind, (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)):  # others cannot on all devices
-        options["fused"] = True
-    params = [
+            decayed = decay_vectors or parameter.ndim > 1
+            groups.setdefault((rates.get(part, lr), part not in unscheduled, decayed), []).append(parameter)
+    return [
         {
-            "params": params,
+            "params": parameters,
             "lr": rate,
             "peak": rate,
             "scheduled": scheduled,
             "weight_decay": weight_decay if decayed else 0.0,
         }
-        for (rate, scheduled, decayed), params in groups.items()
+        for (rate, scheduled, decayed), parameters in groups.items()
     ]
-    try:
-        options = {key: value for key, value in options.items() if key in inspect.signature(kind).parameters}
-        made = kind(params, lr=lr, **options)  # type: ignore[call-arg]
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"The optimizer {kind!r} cannot be made with lr={lr}: {error}") from error
-    if not isinstance(made, torch.optim.Optimizer):
-        raise TypeError(f"The optimizer {kind!r} must make a torch.optim.Optimizer. It made {type(made).__name__}.")
-    if kind is torch.optim.SGD and momentum:  # fused, it fails where a layer that was frozen at first joins the others
-        for group in made.param_groups:
-            made.state.update({p: {"momentum_buffer": torch.zeros_like(p)} for p in group["params"]})
-    return made
 
 
-def moved_by(optimizer: Optimizer) -> list[nn.Parameter]:
-    """List the parameters that an optimiser moves, in its order.
+def _initialize_momentum(optimizer: Optimizer) -> None:
+    """Begin with a momentum of zeros: fused SGD fails if only some parameters have a momentum, as layers thaw."""
+    for parameter in optimizer_parameters(optimizer):
+        optimizer.state[parameter] = {"momentum_buffer": torch.zeros_like(parameter)}
+
+
+def optimizer_parameters(optimizer: Optimizer) -> list[nn.Parameter]:
+    """List the parameters of an optimiser, in the order of its groups.
 
     Parameters
     ----------
@@ -322,8 +371,8 @@ def moved_by(optimizer: Optimizer) -> list[nn.Parameter]:
     Examples
     --------
     >>> import torch
-    >>> from skssl.training.optim import moved_by
-    >>> len(moved_by(torch.optim.SGD(torch.nn.Linear(2, 2).parameters())))
+    >>> from skssl.training.optim import optimizer_parameters
+    >>> len(optimizer_parameters(torch.optim.SGD(torch.nn.Linear(2, 2).parameters())))
     2
     """
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from skssl.storage.files import part
-from skssl.training.optim import laid_out_as, moved_by
+from skssl.training.optim import laid_out_as, optimizer_parameters
 from skssl.training.trainer import Trainer
 
 
@@ -35,7 +35,7 @@ def training_state(trainer: Trainer) -> tuple[dict[str, Any], dict[str, Tensor]]
     optimizer = trainer.optimizer_
     state = {
         f"{i}.{name}": value
-        for i, parameter in enumerate(moved_by(optimizer))
+        for i, parameter in enumerate(optimizer_parameters(optimizer))
         for name, value in optimizer.state.get(parameter, {}).items()
     }
     tensors = {f"net.{name}": value for name, value in trainer.module_.state_dict().items()}
@@ -67,7 +67,7 @@ def load_training_state(trainer: Trainer, values: Mapping[str, Any], tensors: Ma
     optimizer = trainer.optimizer_
     states = _by_index({**values.get("optimizer", {}), **part(tensors, "optimizer.")})
     state = optimizer.state_dict()
-    for i, parameter in enumerate(moved_by(optimizer)):
+    for i, parameter in enumerate(optimizer_parameters(optimizer)):
         if str(i) in states:
             state["state"][i] = {
                 name: laid_out_as(parameter, value) if isinstance(value, Tensor) else value
@@ -120,7 +120,7 @@ def check_optimizer_state(optimizer: Optimizer, values: Mapping[str, Any], tenso
         raise ValueError(f"'rates' must hold {n_groups} learning rates, one for each parameter group. Got {n_rates}.")
     states = _by_index(part(tensors, "optimizer."))
     expected: dict[Any, Mapping[str, Tensor]] = {}
-    for i, parameter in enumerate(moved_by(optimizer)):
+    for i, parameter in enumerate(optimizer_parameters(optimizer)):
         if (state := states.pop(str(i), None)) is not None:
             kind = parameter.shape, parameter.dtype
             expected[kind] = expected.get(kind) or _state_after_step(optimizer, parameter)

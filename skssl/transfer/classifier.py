@@ -54,6 +54,7 @@ class ClassifierHooks(Hooks):
 
     n_classes: int
     teacher: nn.Module | None = None
+    read: Callable[[Any], Images] | None = None  # for `KNNMonitor`
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:
         """Add a head whose weights are zero, and the teacher if there is one."""
@@ -298,6 +299,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
     def _train(self, encoder: Encoder, images: Images, target: Tensor | None, hooks: ClassifierHooks) -> Self:
         """Train a copy of the encoder with a new head."""
         self._read, self.n_features_in_ = encoder.read, math.prod(images.shape)
+        hooks.read = encoder.read
         device = resolve_device(self.device)
         init_process_group(device)
         seed = draw_seed(self.random_state)

@@ -22,7 +22,7 @@ from torch import nn
 from torch.utils.data import Dataset, Subset
 from tqdm.auto import tqdm
 
-from skssl.datasets import _impatient, load_images
+from skssl.datasets import connection_timeout, load_images
 from skssl.errors import pick
 from skssl.images import Images, as_images
 from skssl.images.image_files import decode_image
@@ -397,7 +397,7 @@ def _torchvision(name: str, kind: str, home: Path, download: bool, **options: An
         except (OSError, RuntimeError):
             if not download:
                 raise
-        with _impatient():
+        with connection_timeout():
             return make(root, download=True, **options)
     except (OSError, RuntimeError, ValueError) as error:
         tried = "its download failed" if download else "download=False"

@@ -15,7 +15,7 @@ from skssl.augment.normalization import IMAGENET_MEAN, IMAGENET_STD
 from skssl.backbones import ConvNet
 
 
-def test_the_first_box_above_the_mean_is_taken_else_the_last():
+def test_salient_crops_takes_the_first_box_above_the_mean_or_the_last():
     draw = torch.Generator().manual_seed(0)
     maps = torch.rand(200, 9, 12, generator=draw) ** 3
     boxes = [side.view(200, 4) for side in sample_crops(800, (9, 12), (0.08, 1.0), (3 / 4, 4 / 3), draw)]
@@ -32,7 +32,7 @@ def test_the_first_box_above_the_mean_is_taken_else_the_last():
 
 
 @pytest.mark.parametrize(("jitter", "n_views"), [(0.0, 1), (0.8, 1), (0.8, 2)])
-def test_crops_follow_the_map_of_their_own_image(jitter, n_views):
+def test_crops_follow_the_saliency_map_of_their_own_image(jitter, n_views):
     """Images are 1 where their map is, each in a quadrant of its own, so that a crop's mean is its score."""
     marked = torch.zeros(40, 1, 16, 16)
     for i in range(40):
@@ -54,7 +54,7 @@ def test_crops_follow_the_map_of_their_own_image(jitter, n_views):
     assert share[0.5] == pytest.approx((share[0.0] + share[1.0]) / 2, abs=0.06)
 
 
-def test_ten_crops_are_tried_before_any_is_taken(monkeypatch):
+def test_ten_crops_are_compared_before_the_last_is_taken(monkeypatch):
     tried = []
     monkeypatch.setattr(
         draws, "salient_crops", lambda boxes, maps: tried.append(boxes[0].shape) or salient_crops(boxes, maps)
@@ -64,7 +64,7 @@ def test_ten_crops_are_tried_before_any_is_taken(monkeypatch):
     assert tried == [(5, 10 + 1)]
 
 
-def test_an_even_map_and_no_map_crop_alike_in_distribution():
+def test_constant_saliency_map_crops_as_no_map():
     images = torch.rand(2000, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     plain = Augmentation(jitter=0.0)
     even = Augmentation(jitter=0.0, saliency=np.ones((2000, 8, 8)))
@@ -74,7 +74,7 @@ def test_an_even_map_and_no_map_crop_alike_in_distribution():
     assert means[0] == pytest.approx(means[1], rel=0.02)
 
 
-def test_maps_reach_the_views_in_training_and_are_checked(X):
+def test_saliency_maps_change_training_and_are_validated(X):
     maps = np.random.default_rng(0).random((40, 4, 4))
     fitted = quick(skssl.BYOL, augment=Augmentation(saliency=maps)).fit(X)
     assert not np.array_equal(fitted.transform(X), quick(skssl.BYOL, augment=Augmentation()).fit(X).transform(X))
@@ -89,7 +89,7 @@ def test_maps_reach_the_views_in_training_and_are_checked(X):
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_grad_cam_is_its_formula(frozen, X):
+def test_grad_cam_matches_a_literal_version(frozen, X):
     torch.manual_seed(0)
     body = ConvNet()
     classifier = nn.Sequential(body, nn.Linear(128, 4)).train().requires_grad_(not frozen)
@@ -113,7 +113,7 @@ def test_grad_cam_is_its_formula(frozen, X):
     assert found.min() >= 0
 
 
-def test_grad_cam_finds_its_layer_or_says_that_there_is_none(X):
+def test_grad_cam_finds_its_layer_or_raises(X):
     import torchvision
 
     assert grad_cam(torchvision.models.resnet18(num_classes=3), X[:2]).shape == (2, 16, 16)

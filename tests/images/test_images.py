@@ -364,6 +364,8 @@ def test_one_image_is_enough_to_transform_but_none_is_not() -> None:
         (torch.zeros((2, 8, 8), dtype=torch.complex64), ValueError, "dense tensor of real numbers"),
         (torch.eye(4).to_sparse(), ValueError, "dense tensor of real numbers"),
         (np.array([[["a"] * 4] * 4] * 2), ValueError, "convert|numeric"),
+        (np.array([[{}] * 4] * 2), TypeError, "X cannot be read as numbers"),
+        (np.array([[[{}] * 4] * 4] * 2), TypeError, "X cannot be read as numbers"),
         ("folder", TypeError, "X is str 'folder', but an array or tensor"),
         (Path("folder"), TypeError, r"Path.*, but an array or tensor"),
         (None, TypeError, "X is NoneType None, but"),
@@ -610,6 +612,40 @@ def test_whole_batches_are_asked_for_where_the_data_set_gives_them() -> None:
     assert asked[1:] == [[3, 1]]
 
 
+def test_items_are_read_one_by_one_if_getitems_fails() -> None:
+    class Broken(Items):
+        def __getitems__(self, indices: list[int]) -> list[Any]:
+            raise RuntimeError("no batches")
+
+        def __getitem__(self, i: int) -> Any:
+            if i == 4:
+                raise OSError("gone")
+            return self.items[i]
+
+    images = as_images(Broken(NHWC))
+    np.testing.assert_array_equal(images.read(torch.tensor([3, 1])), NCHW[[3, 1]])
+    with pytest.raises(ValueError, match=r"^Item 4 of the data set X cannot be read: OSError: gone$"):
+        images.read(torch.tensor([3, 4]))
+
+
+@pytest.mark.parametrize("returned", [NHWC[:2], [NHWC[0]], None])
+def test_getitems_must_return_one_item_for_each_index(returned: Any) -> None:
+    class Wrong(Items):
+        def __getitems__(self, indices: list[int]) -> Any:
+            return [self.items[0]] if len(indices) == 1 else returned
+
+    images = as_images(Wrong(NHWC))
+    with pytest.raises(TypeError, match=r"returned .* from __getitems__, but a list of 2 items was expected"):
+        images.read(torch.tensor([0, 1]))
+
+
+def test_items_without_pixels_are_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"Item 0 of the data set X is .*\(3, 0, 8\), but an image of at least one pixel"
+    ):
+        as_images(Items(torch.zeros(2, 3, 0, 8)))
+
+
 def test_gray_items_and_floats() -> None:
     gray = Items(GRAY)
     assert as_images(gray).shape == (1, 8, 10)
@@ -674,3 +710,17 @@ def test_some_of_the_images() -> None:
         assert (len(some), some.shape, some.scale) == (3, images.shape, images.scale)
         np.testing.assert_array_equal(everything(some), everything(images)[index])
         np.testing.assert_array_equal(some.read(torch.tensor([2, 0])), images.read(torch.tensor([1, 4])))
+
+
+def test_images_are_checked_and_returned() -> None:
+    images, estimator = as_images(NHWC / 255), BaseEstimator()
+    assert as_images(images, estimator=estimator, shape=(3, 8, 8), scale=images.scale) is images
+    assert estimator.n_features_in_ == 192
+    with pytest.raises(ValueError, match=r"1 sample.* minimum of 2 is required"):
+        as_images(images.take(torch.tensor([0])))
+    with pytest.raises(ValueError, match=r"image_shape=\(8, 9\) was expected"):
+        as_images(images, (8, 9))
+    with pytest.raises(
+        ValueError, match=r"have the range .*, but the estimator was fitted on images of the range \(0, 2\)"
+    ):
+        as_images(images, shape=(3, 8, 8), scale=(0, 2))

@@ -470,12 +470,15 @@ def test_pirl_cuts_the_papers_tiles(pirl):
     assert shapes.pop() == (108, 3, 5, 5)
 
 
-def test_pirl_makes_the_augmentations_of_its_tiles_once(pirl):
+def test_pirl_validates_the_augmentations_of_its_tiles_once(pirl, monkeypatch):
     estimator, net, batch = pirl
+    validated, validate = [], Augmentation.validate
+    monkeypatch.setattr(Augmentation, "validate", lambda self: validated.append(self) or validate(self))
     estimator.prepare(net, batch)
-    made = net.tile_augmentations
+    assert validated
+    validated.clear()
     estimator.prepare(net, batch)
-    assert net.tile_augmentations is made
+    assert not validated
 
 
 def test_every_tile_has_colours_of_its_own_and_the_views_normalisation(pirl):

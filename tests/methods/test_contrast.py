@@ -15,7 +15,7 @@ from skssl import losses
 from skssl.images import as_images
 from skssl.nn import batchnorm
 from skssl.nn.batchnorm import run_with_split_batchnorm, split_batchnorm, sync_batchnorm
-from skssl.nn.clusters import concentration
+from skssl.nn.clustering import concentration
 
 
 def unit(x):

@@ -36,7 +36,7 @@ def k_means(x: Tensor, n_clusters: int, n_iterations: int) -> tuple[Tensor, Tens
     Examples
     --------
     >>> import torch
-    >>> from skssl.nn.clusters import k_means
+    >>> from skssl.nn.clustering import k_means
     >>> _ = torch.manual_seed(0)  # the draws are torch's
     >>> k_means(torch.tensor([[0.0], [1.0], [8.0], [9.0]]), n_clusters=2, n_iterations=10)[0].sort(0).values
     tensor([[0.5000],
@@ -72,7 +72,7 @@ def balanced_sample(label: Tensor) -> Tensor:
     Examples
     --------
     >>> import torch
-    >>> from skssl.nn.clusters import balanced_sample
+    >>> from skssl.nn.clustering import balanced_sample
     >>> _ = torch.manual_seed(0)
     >>> label = torch.tensor([0, 0, 0, 0, 0, 1])
     >>> label[balanced_sample(label)].bincount().max()  # three of each
@@ -119,7 +119,7 @@ def concentration(z: Tensor, centers: Tensor, assignment: Tensor, temperature: f
     Examples
     --------
     >>> import torch
-    >>> from skssl.nn.clusters import concentration
+    >>> from skssl.nn.clustering import concentration
     >>> z = torch.tensor([[0.0], [2.0], [7.0], [11.0]])
     >>> concentration(z, torch.tensor([[1.0], [9.0]]), torch.tensor([0, 0, 1, 1]), temperature=0.3)  # about 1 to 2
     tensor([0.2200, 0.3800])

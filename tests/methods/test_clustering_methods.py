@@ -1,6 +1,5 @@
-"""Methods that cluster: assignments, prototypes, queues and what is drawn from them, against literal versions."""
+"""SwAV, DeepCluster and DeepCluster v2 against literal versions."""
 
-import math
 import pickle
 
 import numpy as np
@@ -15,73 +14,11 @@ import skssl
 from skssl import MultiCrop, losses
 from skssl.images import as_images
 from skssl.methods.deepcluster import sobel_filter
-from skssl.nn.clusters import balanced_sample, k_means
-from skssl.training.optim import make_optimizer
+from skssl.nn.clustering import k_means
 
 
 def random(*shape, seed=0):
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def literal_sinkhorn(scores, epsilon, n_iterations):
-    """The paper's algorithm, a number at a time: a row a prototype, a column a sample."""
-    n, k = scores.shape
-    q = [[math.exp(float(scores[b, j]) / epsilon) for b in range(n)] for j in range(k)]
-    total = sum(map(sum, q))
-    q = [[value / total for value in row] for row in q]
-    for _ in range(n_iterations):
-        for row in q:
-            row[:] = [value / sum(row) / k for value in row]
-        for b in range(n):
-            column = sum(row[b] for row in q)
-            for row in q:
-                row[b] = row[b] / column / n
-    return torch.tensor(q, dtype=torch.float64).T * n
-
-
-@pytest.mark.parametrize("n_iterations", [1, 3])
-@pytest.mark.parametrize("epsilon", [0.05, 0.5])
-def test_sinkhorn_is_the_papers_algorithm(n_iterations, epsilon):
-    scores = F.normalize(random(7, 4), dim=1)
-    found = losses.sinkhorn(scores, epsilon, n_iterations)
-    torch.testing.assert_close(found, literal_sinkhorn(scores, epsilon, n_iterations))
-
-
-def test_sinkhorn_normalises_samples_last_and_uses_all_prototypes():
-    scores = torch.cat([torch.ones(60, 1), 0.9 * torch.rand(60, 3)], 1).requires_grad_()  # all prefer the first
-    few, many = (losses.sinkhorn(scores, 0.05, n) for n in (1, 200))
-    torch.testing.assert_close(few.sum(1), torch.ones(60))
-    assert not torch.allclose(few.sum(0), torch.full((4,), 15.0), rtol=1e-3)
-    torch.testing.assert_close(many.sum(0), torch.full((4,), 15.0), rtol=1e-3, atol=0)
-    assert not many.requires_grad
-
-
-def test_sinkhorn_stays_finite_and_in_float32():
-    scores = torch.tensor([[1.0, -1.0], [1.0, -1.0]])  # exp(-2 / epsilon) is nothing in float32
-    torch.testing.assert_close(losses.sinkhorn(scores, 1e-3), torch.full((2, 2), 0.5))
-    with torch.autocast("cpu", torch.bfloat16):
-        half = losses.sinkhorn(F.normalize(random(6, 3), dim=1).bfloat16(), 0.05)
-        z = F.normalize(random(6, 3), dim=1).float()
-        assert losses.prototype_scores(z, z).dtype == torch.float32
-    assert half.dtype == torch.float32
-
-
-@pytest.mark.parametrize(("n_views", "n_codes"), [(2, 2), (5, 2), (3, 1)])
-def test_swapped_prediction_is_the_literal_sum(n_views, n_codes):
-    scores, codes = random(n_views, 6, 4), random(n_codes, 6, 4, seed=1).softmax(-1)
-    scores.requires_grad_()
-    total = 0.0
-    for a in range(n_codes):
-        for v in range(n_views):
-            for i in range(6):
-                p = np.exp(scores[v, i].detach().numpy() / 0.3)
-                terms = [-codes[a, i, j].item() * math.log(p[j] / p.sum()) for j in range(4)]
-                total += (v != a) * sum(terms) / (n_codes * (n_views - 1) * 6)
-    loss = losses.swapped_prediction(scores, codes.requires_grad_(), 0.3)
-    assert loss.item() == pytest.approx(total, rel=1e-12)
-    loss.backward()
-    assert codes.grad is None
-    assert torch.autograd.gradcheck(lambda s: losses.swapped_prediction(s, codes, 0.3), (scores,))
 
 
 def test_swav_swaps_the_assignments_of_the_first_two_of_all_crops(X):
@@ -143,44 +80,6 @@ def test_multi_crop_is_for_those_who_take_it(X):
         quick(skssl.SwAV, epsilon=0).fit(X)
 
 
-def test_the_optimiser_takes_parameters_that_join_later():
-    """Momentum that begins with zeros is the momentum that begins with the first gradient."""
-    ours, torchs = (torch.nn.Linear(3, 2, bias=False) for _ in range(2))
-    torchs.load_state_dict(ours.state_dict())
-    late = torch.nn.Linear(3, 2)
-    net = torch.nn.ModuleList([ours, late])
-    made = make_optimizer("sgd", net, lr=0.1, momentum=0.9, weight_decay=0.01)
-    plain = torch.optim.SGD(torchs.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01, fused=True)
-    for step in range(3):
-        for optimizer, module in ((made, ours), (plain, torchs)):
-            optimizer.zero_grad()
-            (module.weight.square().sum() + (late.weight.sum() if step else 0)).backward()
-            optimizer.step()
-    assert torch.equal(ours.weight, torchs.weight)
-
-
-def test_k_means_finds_what_is_apart():
-    torch.manual_seed(0)
-    x = (10 * torch.eye(2).repeat_interleave(30, 0) + 0.1 * torch.randn(60, 2))[torch.randperm(60)]
-    for _ in range(3):
-        centers, label = k_means(x, 2, 20)
-        assert torch.equal(label, label[x[:, 0].argmax()] * (x[:, 0] > 5) + label[x[:, 1].argmax()] * (x[:, 1] > 5))
-        for k in range(2):
-            torch.testing.assert_close(centers[k], x[label == k].mean(0))
-    starts = []
-    for seed in (1, 1, 2):
-        torch.manual_seed(seed)
-        starts.append(k_means(x, 7, 1)[0])
-    assert torch.equal(starts[0], starts[1])
-    assert not torch.equal(starts[0], starts[2])
-
-
-def test_k_means_of_fewer_distinct_rows_than_clusters_says_and_breaks_nothing():
-    centers, label = k_means(torch.ones(6, 2), 4, 10)
-    assert torch.equal(centers, torch.ones(4, 2))
-    assert label.max() < 4
-
-
 def test_deepcluster_v2_compares_all_crops_with_the_clusters_of_their_image(X):
     estimator, net, batch = built(skssl.DeepClusterV2, X, augment=MultiCrop(n_local=1))
     batch.views += [random(12, 3, 7, 7, seed=1)]
@@ -235,20 +134,6 @@ def test_deepcluster_v2_begins_with_the_images_themselves(X):
     assert net.prototypes.shape == (3, 40, 8)  # no more than there are images
     with pytest.raises(ValueError, match=r"stores a value for every training image.* Got 20"):
         quick(skssl.DeepClusterV2).partial_fit(X).partial_fit(X[:20])
-
-
-def test_even_draws_take_as_many_from_every_cluster():
-    label = torch.tensor([0] * 50 + [2] * 8 + [3] * 2)[torch.randperm(60)]  # cluster 1 is empty
-    torch.manual_seed(0)
-    drawn = balanced_sample(label)
-    assert len(drawn) == 60
-    assert (label[drawn].bincount(minlength=4) - torch.tensor([20, 0, 20, 20])).abs().max() <= 2
-    of_large = drawn[label[drawn] == 0]
-    assert len(of_large.unique()) == len(of_large), "a large cluster's images come once"
-    assert set(drawn[label[drawn] == 3].tolist()) == set((label == 3).nonzero().flatten().tolist())
-    assert not torch.equal(label[drawn], label[drawn].sort().values)
-    assert not torch.equal(drawn, balanced_sample(label))
-    torch.testing.assert_close(balanced_sample(torch.zeros(5, dtype=torch.long)).sort().values, torch.arange(5))
 
 
 def test_deepcluster_clusters_whitened_directions(X):

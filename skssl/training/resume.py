@@ -1,0 +1,114 @@
+"""The state of a training within an epoch, from which it resumes bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass
+class ResumeState:
+    """The state of a training within an epoch, besides the network, the optimiser and the history.
+
+    Attributes
+    ----------
+    step : int
+        Number of steps completed in the epoch. 0 is before the epoch has been prepared.
+    seconds : float
+        Duration of these steps.
+    sums : dict of str to scalar Tensor
+        The losses summed over these steps, by name.
+    chosen : int64 Tensor of shape (n_samples,) or None
+        Indices of the epoch's images, if the method chooses them.
+    random : dict of str to uint8 Tensor
+        The states of the random generators, see `random_states`.
+    trainable : list of str
+        Names of the parameters that require a gradient.
+    callbacks : dict of str to (dict of str to object)
+        The states of the callbacks that have a ``state_dict``, by name.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    chosen: Tensor | None = None
+    random: dict[str, Tensor] = field(default_factory=dict)
+    trainable: list[str] = field(default_factory=list)
+    callbacks: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @torch.no_grad()
+    def add(self, losses: Mapping[str, Tensor]) -> None:
+        """Add the losses of a step to the sums, in one call.
+
+        Parameters
+        ----------
+        losses : dict of str to scalar Tensor
+            The losses by name, with the same names in every step.
+        """
+        if self.sums:
+            torch._foreach_add_(list(self.sums.values()), [losses[name] for name in self.sums])
+        else:
+            self.sums = {name: value.detach().clone() for name, value in losses.items()}
+
+
+def trainable(module: nn.Module) -> list[str]:
+    """Return the names of the parameters of a module that require a gradient.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The module.
+
+    Returns
+    -------
+    list of str
+        The names.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from skssl.training.resume import trainable
+    >>> trainable(nn.Linear(2, 2))
+    ['weight', 'bias']
+    """
+    return [name for name, parameter in module.named_parameters() if parameter.requires_grad]
+
+
+def random_states(draws: torch.Generator) -> dict[str, Tensor]:
+    """Return the states of all random generators that a training step uses.
+
+    Parameters
+    ----------
+    draws : torch.Generator
+        The generator of the augmentation, on the device of the training.
+
+    Returns
+    -------
+    dict of str to uint8 Tensor
+        The states of this generator ("draws"), of the global one ("global"), and of the device's global one ("device")
+        where the device is not the CPU.
+    """
+    states = {"draws": draws.get_state(), "global": torch.get_rng_state()}
+    if draws.device.type != "cpu":
+        states["device"] = torch.get_device_module(draws.device).get_rng_state(draws.device)
+    return states
+
+
+def set_random_states(draws: torch.Generator, states: Mapping[str, Tensor]) -> None:
+    """Set the states of all random generators that a training step uses.
+
+    Parameters
+    ----------
+    draws : torch.Generator
+        The generator of the augmentation, on the device of the training.
+    states : dict of str to uint8 Tensor
+        As `random_states` returns them. The device's is ignored on a CPU.
+    """
+    draws.set_state(states["draws"])
+    torch.set_rng_state(states["global"])
+    if "device" in states and draws.device.type != "cpu":
+        torch.get_device_module(draws.device).set_rng_state(states["device"], draws.device)
