@@ -89,7 +89,8 @@ class RotationDecoupling(MemoryBankMethod):
     def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102
         if dim % 2:
             raise ValueError(
-                f"RotationDecoupling expects a backbone with an even number of features, to split them in halves. Got {dim}."
+                "RotationDecoupling splits the features in halves and expects a backbone with an even number of features. "
+                f"Got {dim}."
             )
         half = dim // 2
         hidden = () if self.loss == "nce" else (max(half // 2, 1),)
@@ -114,9 +115,8 @@ class RotationDecoupling(MemoryBankMethod):
             weights = net.pu_weights[batch.index].T.flatten()
             turn = turn * torch.lerp(torch.ones_like(weights), weights, net.pu_counts)
         mean = still.unflatten(0, (4, -1)).mean(0)  # (n, d)
-        invariance = F.mse_loss(
-            still.float(), mean.detach().float().repeat(4, 1)
-        )  # detaching the mean does not change the gradient
+        # Detaching the mean does not change the gradient.
+        invariance = F.mse_loss(still.float(), mean.detach().float().repeat(4, 1))
         return {
             "turn": turn.mean(),
             "turn_accuracy": _accuracy(scores, label),
