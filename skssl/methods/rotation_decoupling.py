@@ -89,8 +89,7 @@ class RotationDecoupling(MemoryBankMethod):
     def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102
         if dim % 2:
             raise ValueError(
-                "RotationDecoupling splits the features in halves and expects a backbone with an even number of features. "
-                f"Got {dim}."
+                f"RotationDecoupling expects a backbone with an even number of features, which it halves. Got {dim}."
             )
         half = dim // 2
         hidden = () if self.loss == "nce" else (max(half // 2, 1),)

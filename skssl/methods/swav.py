@@ -151,9 +151,7 @@ class SwAV(SSLTransformer):
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
         with torch.no_grad():
-            net.prototypes.copy_(
-                F.normalize(net.prototypes, dim=1)
-            )  # normalised before they are used, not after the step
+            net.prototypes.copy_(F.normalize(net.prototypes, dim=1))  # before they are used, not after the step
         z = [all_gather(view) for view in net.project(batch.views)]
         scores = prototype_scores(torch.stack(z), net.prototypes)  # (views, n, n_prototypes)
         return {"swav": swapped_prediction(scores, self.assign(net, z, scores), self.temperature)}
