@@ -13,6 +13,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -54,8 +55,14 @@ def shares(step: Callable[[], Any], steps: int, device: torch.device) -> dict[st
 
 def run(backbone: str, device: torch.device, steps: int, *, compiled: bool, keep: bool) -> dict[str, float]:
     """Profile a step in this process, which must be fresh since glibc adapts its thresholds."""
-    if not keep:
-        skssl.training.trainer.keeping_memory = contextlib.nullcontext
+    if keep:
+        return profile_step(backbone, device, steps, compiled=compiled)
+    with mock.patch.object(skssl.training.trainer, "keeping_memory", contextlib.nullcontext):
+        return profile_step(backbone, device, steps, compiled=compiled)
+
+
+def profile_step(backbone: str, device: torch.device, steps: int, *, compiled: bool) -> dict[str, float]:
+    """Return the milliseconds of the views and of the parts of a step."""
     pixels, _ = random_images(1)
     shared = {"backbone": backbone, "batch_size": BATCH, "device": str(device), "random_state": 0}
     net = SimCLR(**shared, epochs=1, compile=compiled).fit(pixels).net_
