@@ -302,7 +302,7 @@ def mean_average_precision(y_true: np.ndarray, y_score: np.ndarray) -> float:
     y_true : ndarray of shape (n_samples, n_classes)
         1 if the class is present, 0 if it is absent, -1 if the sample is ignored for the class.
     y_score : ndarray of shape (n_samples, n_classes)
-        Scores; a higher score means a more likely class. VOCDataset with equal scores are retrieved together.
+        Scores; a higher score means a more likely class. Samples with equal scores are retrieved together.
 
     Returns
     -------

@@ -153,7 +153,7 @@ def test_mean_iou_matches_its_formula():
     for a, b in zip(truth, found, strict=True):
         right, known = right + ((a == b) & (a != VOID)).sum(), known + (a != VOID).sum()
     assert mean_iou(truth, found) == pytest.approx({"mean_iou": np.mean(ious), "pixel_accuracy": right / known})
-    with pytest.raises(ValueError, match=r"must have one shape. Got \(5, 7\) and \(2, 2\)"):
+    with pytest.raises(ValueError, match=r"must have the same shape. Got \(5, 7\) and \(2, 2\)"):
         mean_iou(truth[:1], [np.zeros((2, 2), np.uint8)])
     with pytest.raises(ValueError, match="not void"):
         mean_iou([np.full((2, 2), VOID)], [np.zeros((2, 2), int)])
