@@ -201,7 +201,7 @@ def test_queue_keeps_the_latest_in_the_order_of_a_ring():
         batch = F.normalize(torch.randn(n, 2), dim=1)
         queue.push(batch)
         literal.extend(batch)
-    found = torch.cat([queue.items[queue.place :], queue.items[: queue.place]])  # from the oldest on
+    found = torch.cat([queue.items[queue.pointer :], queue.items[: queue.pointer]])  # oldest first
     assert torch.equal(found, torch.stack(list(literal)))
 
 
