@@ -22,7 +22,7 @@ except ImportError:  # on Windows
     resource = None  # type: ignore[assignment]
 
 # OpenMP's threads spin for about a millisecond between two operations before they sleep. If programs share cores,
-# spinning threads keep others from working, and all programs become many times slower. libgomp, a part of torch's wheels
+# spinning threads keep others from working, and all programs become many times slower. libgomp, part of torch's wheels
 # for Linux, reads the number of spins when it is loaded. So it is set here, before torch is imported. With this number
 # one training is about as fast as before, and two at once on two cores take 1.3 times as long as one by one.
 SPIN_COUNT = 4000
