@@ -8,7 +8,6 @@ import math
 import os
 import socket
 import tarfile
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ from sklearn.utils import check_random_state
 
 from skssl.errors import pick
 from skssl.images.image_files import decode_images, inspect_image
+from skssl.storage.files import atomic_write
 
 __all__ = ["load_images", "make_shapes", "make_voc_folder"]
 
@@ -172,10 +172,8 @@ def _from_archive(archive: Path, split: str, home: Path) -> tuple[np.ndarray, np
         arrays |= {f"X_{part}": decode_images([files[name] for name in chosen], names.__getitem__), f"y_{part}": y}
     with suppress(OSError):  # if `home` is not writable, the archive is decoded every time
         home.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=home) as folder:
-            partial = Path(folder) / copy.name
-            np.savez(partial, allow_pickle=False, **arrays)
-            partial.replace(copy)
+        with atomic_write(copy) as file:
+            np.savez(file, allow_pickle=False, **arrays)
     return arrays[f"X_{split}"], arrays[f"y_{split}"]
 
 

@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from skssl.storage.files import atomic_write, write_bytes
+
 
 def cache_folder() -> Path:
     """Return the folder of the cache: ``SKSSL_CACHE``, or ``~/.cache/skssl``.
@@ -77,14 +79,10 @@ def cached_images(
         folder.mkdir(parents=True, exist_ok=True)
         if math.prod(shape) > shutil.disk_usage(folder).free:
             raise no_room(math.prod(shape), folder)
-        with tempfile.TemporaryDirectory(dir=folder) as unfinished:
-            part = Path(unfinished) / file.name
-            decode(np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape))
+        with atomic_write(file) as temporary:
+            decode(np.lib.format.open_memmap(temporary.name, mode="w+", dtype=np.uint8, shape=shape))
             if bad:
-                note = part.with_suffix(".json")
-                note.write_text(json.dumps(bad))
-                note.replace(bad_file)
-            part.replace(file)  # last, so that a file in the cache is complete
+                write_bytes(bad_file, json.dumps(bad).encode())
     if bad_file.exists():
         reasons = {int(i): reason for i, reason in json.loads(bad_file.read_text()).items()}
         if bad is None:
