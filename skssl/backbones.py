@@ -1,4 +1,4 @@
-"""Encoders by name, and any torch module as an encoder: from images to one row of features each."""
+"""Encoders, by name or from any torch module, which map images to features."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from skssl.errors import pick
 from skssl.nn.heads import MLP
 
-SMALL = 64  # up to this side, in pixels, stems and presets are those for CIFAR rather than ImageNet
+SMALL = 64  # largest side, in pixels, of images that get the stems and presets of CIFAR rather than ImageNet
 
 
 class ConvNet(nn.Module):
-    """The encoder for a CPU: four 3x3 convolutions with BatchNorm and ReLU, then global average pooling.
+    """Small encoder for CPUs: four 3x3 convolutions with BatchNorm and ReLU, then global average pooling.
 
     Parameters
     ----------
@@ -26,9 +26,9 @@ class ConvNet(nn.Module):
     Attributes
     ----------
     features : torch.nn.Sequential
-        From images (n, c, h, w) to maps of 16, 32, 64 and in the end 128 channels, at strides 1, 2, 2, 2.
+        The convolutions, with 16, 32, 64 and 128 channels and strides 1, 2, 2 and 2.
     avgpool : torch.nn.AdaptiveAvgPool2d
-        From the last map to features.
+        The pooling of the last map.
 
     Examples
     --------
@@ -65,7 +65,7 @@ class ConvNet(nn.Module):
 
 
 class Pooled(nn.Module):
-    """A network that ends in a map, followed by global average pooling."""
+    """Global average pooling of the map that a network outputs."""
 
     def __init__(self, body: nn.Module) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class Pooled(nn.Module):
 
 
 def _resnet(name: str) -> Callable[[int], nn.Module]:
-    """Make torchvision's ResNet; small images get a 3x3 stem of stride 1 without max-pooling."""
+    """Return a function that builds torchvision's ResNet; small images get a 3x3 stem without max-pooling."""
 
     def make(side: int) -> nn.Module:
         import torchvision
@@ -100,14 +100,14 @@ def _alexnet(side: int) -> nn.Module:
 
 
 def _alexnet_bn(side: int) -> nn.Module:
-    """Make torchvision's AlexNet with BatchNorm after every layer, and without dropout."""
+    """Build torchvision's AlexNet with BatchNorm after every layer, and without dropout."""
     net = _alexnet(side)
     layers: list[nn.Module] = []
     for layer in net.get_submodule("features").children():
         layers += [layer, nn.BatchNorm2d(layer.out_channels)] if isinstance(layer, nn.Conv2d) else [layer]
     net.features = nn.Sequential(*layers)
     head = MLP((256 * 6**2, 4096, 4096), output_norm=True, output_affine=True)
-    net.classifier = head.append(nn.ReLU(inplace=True))  # named so, but it ends in features
+    net.classifier = head.append(nn.ReLU(inplace=True))  # torchvision's name; it outputs features here
     return net
 
 
@@ -121,7 +121,7 @@ BACKBONES: dict[str, Callable[[int], nn.Module]] = {
 
 
 def _drop_classifier(net: nn.Module) -> None:
-    """Replace the linear layer that ends a network of torchvision or timm by the identity."""
+    """Replace the final linear layer of a torchvision or timm network by the identity."""
     for name in ("fc", "classifier", "heads", "head"):
         child = getattr(net, name, None)
         if isinstance(child, nn.Linear):
@@ -131,7 +131,7 @@ def _drop_classifier(net: nn.Module) -> None:
 
 
 def adapt_channels(net: nn.Module, channels: int) -> None:
-    """Let the first convolution read another number of channels: its kernels are averaged, then repeated."""
+    """Adapt the first convolution to a number of input channels; its kernels are averaged, then repeated."""
     first = next((module for module in net.modules() if isinstance(module, nn.Conv2d)), None)
     if first is not None and first.in_channels != channels and first.groups == 1:
         kernel = first.weight.data.mean(1, keepdim=True) * (first.in_channels / channels)
@@ -140,18 +140,18 @@ def adapt_channels(net: nn.Module, channels: int) -> None:
 
 
 def stages(encoder: nn.Module) -> dict[str, list[nn.Module]]:
-    """Split an encoder into stages, as papers name them.
+    """Split an encoder into stages, with the names that papers use.
 
     Parameters
     ----------
     encoder : torch.nn.Module
-        A network of torchvision's form: its children, or those of its child ``features``, follow one another.
+        A network like torchvision's, whose children, or those of its child ``features``, run in order.
 
     Returns
     -------
     dict of str to list of Module
-        The modules of each stage, in their order: "conv1", "conv2", … begin at a convolution, "layer1", … at a child of
-        that name, and each goes on to the next.
+        The modules of each stage, in order. Stages "conv1", "conv2", … start at a convolution; stages "layer1", …
+        start at the child of that name. Each ends before the next starts.
 
     Examples
     --------
@@ -178,32 +178,33 @@ def stages(encoder: nn.Module) -> dict[str, list[nn.Module]]:
 def build_backbone(
     backbone: str | nn.Module | Callable[[], nn.Module], shape: tuple[int, int, int]
 ) -> tuple[nn.Module, int]:
-    """Make an encoder for images of a shape.
+    """Build an encoder for images of a shape.
 
     Parameters
     ----------
     backbone : {"resnet18", "resnet50", "alexnet", "alexnet_bn", "convnet"}, torch.nn.Module or callable
-        A name; a module, which is copied, weights and all; or a callable that makes one. A linear classifier at its
-        end (``fc``, ``classifier``, ``head`` or ``heads``) is dropped, and a map at its end is pooled. "alexnet_bn" is
-        RotNet's and rotation feature decoupling's AlexNet: BatchNorm follows every layer, and there is no dropout.
+        A name, a module, which is copied with its weights, or a callable that returns a module. A final linear
+        classifier (``fc``, ``classifier``, ``head`` or ``heads``) is removed, and a final map is pooled. "alexnet_bn"
+        is the AlexNet of RotNet and rotation feature decoupling: BatchNorm follows every layer, without dropout.
     shape : tuple of int
-        Channels, height and width of the images. The first convolution is adapted to the channels; ResNets by name
-        get a 3x3 stem without max-pooling where the longer side is up to 64 pixels, and blocks that begin as the
-        identity (a gain of 0 in the last BatchNorm), as in SimSiam, Barlow Twins and VICReg, but not in MoCo and SwAV.
+        Channels, height and width of the images. The first convolution is adapted to the channels. ResNets by name
+        get a 3x3 stem without max-pooling where the longer side is at most 64 pixels. Their residual blocks start as
+        the identity (a gain of 0 in the last BatchNorm), as in SimSiam, Barlow Twins and VICReg, but not in MoCo and
+        SwAV.
 
     Returns
     -------
     encoder : torch.nn.Module
-        From images (n, c, h, w) to features (n, d), in training mode.
+        The encoder, which maps images (n, c, h, w) to features (n, d), in training mode.
     dim : int
-        d.
+        The width of the features, d.
 
     Raises
     ------
     ValueError
-        If the name is unknown or the network cannot read such images.
+        If the name is unknown, or the network fails on images of this shape.
     TypeError
-        If it is neither a name nor a module nor a callable that makes one.
+        If `backbone` is not a name, a module or a callable that returns a module.
 
     Examples
     --------
@@ -220,7 +221,7 @@ def build_backbone(
         net = backbone() if callable(backbone) else backbone
     if not isinstance(net, nn.Module):
         raise TypeError(
-            f"backbone must be one of {', '.join(map(repr, BACKBONES))}, a torch.nn.Module or a callable that makes "
+            f"backbone must be one of {', '.join(map(repr, BACKBONES))}, a torch.nn.Module or a callable that returns "
             f"one. Got {backbone!r}."
         )
     _drop_classifier(net)
@@ -245,27 +246,27 @@ def build_backbone(
 
 
 def feature_map(encoder: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Encode images, and keep the map that the encoder pools.
+    """Encode images, and return the features and the map before pooling.
 
     Parameters
     ----------
     encoder : torch.nn.Module
-        What `build_backbone` made. The last of its modules that is an ``nn.AdaptiveAvgPool2d`` is taken for its
-        pooling, as in torchvision's networks (in AlexNet, layers follow it) and in any whose output is a map.
+        An encoder of `build_backbone`. Its last ``nn.AdaptiveAvgPool2d`` is the pooling, as in torchvision's networks
+        (in AlexNet, layers follow it) and in networks whose output is a map.
     images : Tensor of shape (n, c, h, w)
         Images.
 
     Returns
     -------
     features : Tensor of shape (n, d)
-        What the encoder returns.
+        The output of the encoder.
     grid : Tensor of shape (n, c', h', w')
-        The map before it is pooled.
+        The map before pooling.
 
     Raises
     ------
     ValueError
-        If the encoder has no such module.
+        If the encoder has no ``nn.AdaptiveAvgPool2d``.
 
     Examples
     --------
@@ -278,12 +279,12 @@ def feature_map(encoder: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     pools = [module for module in encoder.modules() if isinstance(module, nn.AdaptiveAvgPool2d)]
     if not pools:
         raise ValueError(
-            "backbone must pool its last map by an nn.AdaptiveAvgPool2d, or return a map (n, d, h, w), for a method "
-            f"that looks at the map. Got {type(encoder).__name__}, which has none."
+            "This method needs the backbone's map: backbone must pool its last map by an nn.AdaptiveAvgPool2d, or "
+            f"return a map (n, d, h, w). Got {type(encoder).__name__}, which has no nn.AdaptiveAvgPool2d."
         )
     grids: list[Tensor] = []
     pool, hooks = pools[-1], pools[-1]._forward_pre_hooks
-    # Not by `register_forward_pre_hook`, which torch.compile cannot follow.
+    # Not register_forward_pre_hook, which torch.compile cannot trace.
     pool._forward_pre_hooks = {**hooks, -1: lambda module, inputs: grids.append(inputs[0])}
     try:
         features = encoder(images)
@@ -293,19 +294,19 @@ def feature_map(encoder: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def map_channels(encoder: nn.Module, shape: tuple[int, int, int]) -> int:
-    """Count the channels of the map that an encoder pools.
+    """Return the number of channels of the map that an encoder pools.
 
     Parameters
     ----------
     encoder : torch.nn.Module
-        What `build_backbone` made; its running statistics stay as they are.
+        An encoder of `build_backbone`. Its running statistics are not changed.
     shape : tuple of int
         Channels, height and width of the images.
 
     Returns
     -------
     int
-        c' of `feature_map`.
+        The channels c' of the map, see `feature_map`.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Debian's Chromium without a screen, driven through its DevTools protocol on a pipe."""
+"""Headless Chromium, driven by the DevTools protocol over a pipe."""
 
 import base64
 import json
@@ -13,14 +13,14 @@ CHROMIUM = next(
 
 
 class Browser:
-    """A page, and everything that it logs and asks for."""
+    """A page, with the messages that it logs and the requests that it sends."""
 
     def __init__(self, folder):
-        inbox, theirs = os.pipe()  # what it writes, on its file descriptor 4
-        ours, outbox = os.pipe()  # what it reads, on 3
+        inbox, theirs = os.pipe()  # Chromium writes to its file descriptor 4
+        ours, outbox = os.pipe()  # and reads from 3
 
         def connect():
-            os.dup2(ours, 1003)  # first out of the way: either may be 3 or 4 already
+            os.dup2(ours, 1003)  # first moved away: either may be 3 or 4 already
             os.dup2(theirs, 1004)
             os.dup2(1003, 3)
             os.dup2(1004, 4)
@@ -54,13 +54,13 @@ class Browser:
     def receive(self):
         while b"\0" not in self.rest:
             part = os.read(self.inbox, 65536)
-            assert part, "Chromium has gone"
+            assert part, "Chromium has exited"
             self.rest += part
         message, self.rest = self.rest.split(b"\0", 1)
         return json.loads(message)
 
     def call(self, method, **params):
-        """Send a command, and wait for its answer; events that come first are kept."""
+        """Send a command and return its result; events that arrive first are stored."""
         self.calls += 1
         message = {"id": self.calls, "method": method, "params": params}
         message |= {"sessionId": self.session} if self.session else {}
@@ -80,7 +80,7 @@ class Browser:
             time.sleep(0.02)
 
     def run(self, script):
-        """The value of an expression on the page."""
+        """Return the value of a JavaScript expression."""
         result = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
@@ -92,17 +92,17 @@ class Browser:
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", **options)["data"]))
 
     def of(self, *methods):
-        """The events of some kinds that have come."""
-        self.run("0")  # whatever came before it has been read
+        """Return the received events of some kinds."""
+        self.run("0")  # receives all earlier events
         return [event["params"] for event in self.events if event["method"] in methods]
 
     @property
-    def complaints(self):
-        """Console messages, log entries such as refused requests, and exceptions."""
+    def messages(self):
+        """Return console messages, log entries such as blocked requests, and exceptions."""
         return self.of("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
 
     @property
-    def addresses(self):
-        """All that the page asked for, but for itself and what it holds."""
-        asked = [event["request"]["url"] for event in self.of("Network.requestWillBeSent")]
-        return [url for url in asked if not url.startswith(("data:", "file:"))]
+    def requests(self):
+        """Return the URLs of all requests, except for files and data URLs."""
+        urls = [event["request"]["url"] for event in self.of("Network.requestWillBeSent")]
+        return [url for url in urls if not url.startswith(("data:", "file:"))]

@@ -1,4 +1,4 @@
-"""Pictures of data, training and representations, by matplotlib and as scikit-learn's displays: one file a display."""
+"""Displays of data, training and representations by matplotlib, one per file, and the HTML report (reporting.py)."""
 
 from skssl.display.embedding import EmbeddingDisplay
 from skssl.display.neighbors import NeighborsDisplay

@@ -1,4 +1,4 @@
-"""What the displays share: colours that all can tell apart, images as they are shown, and walls of them."""
+"""Shared parts of the displays: colours, axes, legends, and grids of images."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from skssl.probes.encoders import as_encoder
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Petroff, Accessible Color Sequences for Data Visualization, arXiv:2107.02270: ten for every kind of colour vision.
+# Petroff, Accessible Color Sequences for Data Visualization, arXiv:2107.02270: ten colours for all colour vision.
 COLORS = (
     *("#3f90da", "#ffa90e", "#bd1f01", "#832db6", "#717581"),
     *("#a96b59", "#92dadd", "#e76300", "#94a4a2", "#b9ac70"),
 )
-MOST = 2 * len(COLORS)  # classes that a legend can hold, with two markers for each colour
+MAX_NAMED_CLASSES = 2 * len(COLORS)  # classes in a legend, with two markers for each colour
 MARKERS = "osD^vP"
-INK, FAINT = "#333333", "#bbbbbb"
-UNLABELLED = "unlabelled"  # what -1 among the classes is called; it is drawn in FAINT
-SMALL, TEXT = 8, 9  # sizes of type, in points
-PIXELATED = 96  # up to this side images are shown pixel by pixel
+TEXT_COLOR, GREY = "#333333", "#bbbbbb"
+UNLABELLED = "unlabelled"  # the name of class -1, drawn in GREY
+SMALL_FONT, FONT = 8, 9  # in points
+MAX_PIXELATED_SIDE = 96  # images up to this side are drawn without interpolation
 
 
-def new_axes(ax: Any, n_panels: int, *, size: tuple[float, float], columns: int = 1) -> np.ndarray:
-    """The axes that were given, one a panel, or those of a new figure, of a size in inches a panel."""
+def make_axes(ax: Any, n_panels: int, *, size: tuple[float, float], columns: int = 1) -> np.ndarray:
+    """Return the given axes, one for each panel, or those of a new figure; `size` is that of a panel in inches."""
     check_matplotlib_support("A display")
     from matplotlib import pyplot as plt
 
@@ -49,50 +49,50 @@ def new_axes(ax: Any, n_panels: int, *, size: tuple[float, float], columns: int 
         ax = grid.flat[:n_panels]
     axes = np.atleast_1d(np.asarray(ax, dtype=object)).ravel()
     if len(axes) != n_panels:
-        raise ValueError(f"ax must be None or as many axes as there are panels: expected {n_panels}, got {len(axes)}.")
+        raise ValueError(f"ax must be None or one axes for each panel: expected {n_panels} axes, got {len(axes)}.")
     return axes
 
 
-def tidy(ax: Axes) -> None:
-    """Leave out what says nothing: the frame's upper right, dark ticks."""
+def style_axes(ax: Axes) -> None:
+    """Remove the upper and right spines, and draw the others and the ticks in grey."""
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["bottom", "left"]].set_color("#888888")
-    ax.tick_params(which="both", labelsize=SMALL, color="#888888", labelcolor=INK)
+    ax.tick_params(which="both", labelsize=SMALL_FONT, color="#888888", labelcolor=TEXT_COLOR)
     ax.set_axisbelow(True)
 
 
-def key(ax: Axes, **where: Any) -> None:
-    """Add a legend, whose names may hold any signs."""
-    legend = ax.legend(frameon=False, fontsize=SMALL, labelcolor=INK, **where)
+def add_legend(ax: Axes, **where: Any) -> None:
+    """Add a legend without mathtext."""
+    legend = ax.legend(frameon=False, fontsize=SMALL_FONT, labelcolor=TEXT_COLOR, **where)
     for text in legend.get_texts():
         text.set_parse_math(False)
 
 
 def class_colors(n_classes: int) -> np.ndarray:
-    """A colour for each class: these ten in turn, or shades of one scale where there are too many; then one for -1."""
+    """Return a colour for each class, by a colormap if there are more than 20, followed by that of class -1."""
     from matplotlib import colormaps
     from matplotlib.colors import to_rgba_array
 
     few = [COLORS[code % len(COLORS)] for code in range(n_classes)]
-    colors = to_rgba_array(few) if n_classes <= MOST else colormaps["turbo"](np.linspace(0, 1, n_classes))
-    return np.concatenate([colors, to_rgba_array(FAINT)])
+    colors = to_rgba_array(few) if n_classes <= MAX_NAMED_CLASSES else colormaps["turbo"](np.linspace(0, 1, n_classes))
+    return np.concatenate([colors, to_rgba_array(GREY)])
 
 
-def names_of(y: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """The classes' names and, behind them, that of what has none; and each label's place, -1 for the latter."""
+def names_and_codes(y: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """Return the names of the classes followed by "unlabelled", and each label as an index into them."""
     classes, target = encode_labels(y)
     return [*map(str, classes), UNLABELLED], target.numpy()
 
 
-def pictures(images: Tensor) -> np.ndarray:
-    """Turn images (n, c, h, w), uint8 or float in [0, 1], into what is shown: float32 (n, h, w, 3) in [0, 1]."""
+def to_pictures(images: Tensor) -> np.ndarray:
+    """Convert images (n, c, h, w), uint8 or float in [0, 1], to float32 pictures (n, h, w, 3) in [0, 1]."""
     shown = images.detach().cpu().float() / (1 if images.is_floating_point() else 255)
     shown = shown[:, :3] if shown.shape[1] in (3, 4) else shown.mean(1, keepdim=True).expand(-1, 3, -1, -1)
     return shown.clamp(0, 1).movedim(1, 3).contiguous().numpy()
 
 
-def mosaic(parts: np.ndarray) -> np.ndarray:
-    """Lay pictures (k, h, w, 3) in a grid, row by row, with white gaps; one is left as it is."""
+def tile(parts: np.ndarray) -> np.ndarray:
+    """Arrange pictures (k, h, w, 3) in one picture, row by row with white gaps."""
     k, height, width, _ = parts.shape
     across = math.ceil(math.sqrt(k))
     gap = max(1, height // 8)
@@ -104,15 +104,16 @@ def mosaic(parts: np.ndarray) -> np.ndarray:
     return sheet
 
 
-def hang(ax: Axes, wall: Sequence[Sequence[np.ndarray]], columns: np.ndarray, gap: float = 0.08) -> None:
-    """Hang pictures in rows of cells of the first picture's form, at columns' left sides in units of its width.
+def draw_grid(ax: Axes, rows: Sequence[Sequence[np.ndarray]], columns: np.ndarray, gap: float = 0.08) -> None:
+    """Draw rows of pictures in cells of the shape of the first picture.
 
-    What is smaller than the first is shown as much smaller, what is larger is fitted into its cell.
+    `columns` holds the left sides of the cells in units of their width. Smaller pictures are drawn in proportion, and
+    larger ones are scaled down to the cell.
     """
-    height, width, _ = wall[0][0].shape
+    height, width, _ = rows[0][0].shape
     tall = height / width
-    for row, shown in enumerate(wall):
-        for left, picture in zip(columns, shown, strict=True):
+    for row, pictures in enumerate(rows):
+        for left, picture in zip(columns, pictures, strict=True):
             h, w, _ = picture.shape
             half_w = w / width / 2 / max(1, w / width, h / height)
             half_h = half_w * h / w
@@ -120,14 +121,14 @@ def hang(ax: Axes, wall: Sequence[Sequence[np.ndarray]], columns: np.ndarray, ga
             ax.imshow(
                 picture,
                 extent=(x - half_w, x + half_w, y + half_h, y - half_h),
-                interpolation="nearest" if max(h, w) <= PIXELATED else "antialiased",
+                interpolation="nearest" if max(h, w) <= MAX_PIXELATED_SIDE else "antialiased",
             )
-    ax.set(xlim=(columns[0], columns[-1] + 1), ylim=(len(wall) * (tall + gap) - gap, 0), aspect="equal")
+    ax.set(xlim=(columns[0], columns[-1] + 1), ylim=(len(rows) * (tall + gap) - gap, 0), aspect="equal")
     ax.axis("off")
 
 
-def encoded(estimator: Any, X: Any, layer: str, index: np.ndarray | None = None) -> tuple[np.ndarray, Images]:
-    """Encode images, or some of them, by a fitted estimator or a module; give the features (n, d) and the images."""
+def encode_images(estimator: Any, X: Any, layer: str, index: np.ndarray | None = None) -> tuple[np.ndarray, Images]:
+    """Return the features (n, d) of images, or of those at some indices, and the images."""
     if isinstance(estimator, BaseEstimator):
         check_is_fitted(estimator)
     encoder = as_encoder(estimator, X, layer=layer)
@@ -135,17 +136,17 @@ def encoded(estimator: Any, X: Any, layer: str, index: np.ndarray | None = None)
     return encoder.transform(images), images
 
 
-def seen(images: Images, index: np.ndarray) -> np.ndarray:
-    """Read some images as they are shown: float32 (m, h, w, 3) in [0, 1]."""
-    return pictures(images.read(torch.from_numpy(index)))
+def read_pictures(images: Images, index: np.ndarray) -> np.ndarray:
+    """Return the images at some indices as float32 pictures (m, h, w, 3) in [0, 1]."""
+    return to_pictures(images.read(torch.from_numpy(index)))
 
 
-def classes_of(y: Any, X: Any) -> np.ndarray | None:
-    """Check that there is one class for each image."""
+def check_labels(y: Any, X: Any) -> np.ndarray | None:
+    """Return the labels as an array, and check that there is one for each image."""
     n_samples = _num_samples(X)
     if y is None:
         return None
     y = as_labels(y)
     if len(y) != n_samples:
-        raise ValueError(f"y must have one class for each image: expected {n_samples}, got {len(y)}.")
+        raise ValueError(f"y must have one class for each image: expected {n_samples} classes, got {len(y)}.")
     return y

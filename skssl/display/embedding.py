@@ -1,4 +1,4 @@
-"""A map of a representation: images near each other whose features are alike."""
+"""Two-dimensional maps of features by t-SNE or PCA."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from sklearn.utils import check_random_state
 
 from skssl.display._drawing import (
     COLORS,
-    INK,
+    FONT,
     MARKERS,
-    MOST,
-    TEXT,
+    MAX_NAMED_CLASSES,
+    TEXT_COLOR,
     UNLABELLED,
+    add_legend,
+    check_labels,
     class_colors,
-    classes_of,
-    encoded,
-    key,
-    names_of,
-    new_axes,
-    seen,
+    encode_images,
+    make_axes,
+    names_and_codes,
+    read_pictures,
 )
 from skssl.errors import pick
 
@@ -37,20 +37,20 @@ class EmbeddingDisplay:
     Parameters
     ----------
     embedding : ndarray of shape (n, 2)
-        Where each image lies.
+        The position of each image.
     y : ndarray of shape (n,), default=None
-        Their classes, -1 where unknown.
+        The classes; -1 if unknown.
     images : ndarray of shape (n, h, w, 3), default=None
         The images in [0, 1], for thumbnails.
     index : int64 ndarray of shape (n,), default=None
-        Which images of those that were given they are.
+        Their indices among the given images.
     names : (str, str), default=("", "")
-        Of the two dimensions.
+        The names of the two dimensions.
 
     Attributes
     ----------
     embedding, y, images, index, names
-        The same.
+        The parameters.
     ax_ : matplotlib Axes
         The axes.
     figure_ : matplotlib Figure
@@ -107,24 +107,23 @@ class EmbeddingDisplay:
         Parameters
         ----------
         estimator : SSLTransformer, FrozenEstimator of one, or torch.nn.Module
-            Fitted, or a module, see `encoders.as_encoder`.
+            A fitted estimator or a module, see `encoders.as_encoder`.
         X : array-like, sequence of files or PIL images, or torch Dataset
-            Images.
+            The images.
         y : array-like of shape (n,), default=None
-            Their classes; -1 where unknown, as `label_fraction` makes it.
+            The classes; -1 if unknown, as in `label_fraction`.
         layer : str, default="backbone"
-            Which layer's output the features are, see `encoders.at_layer`.
+            The layer whose output the features are, see `encoders.at_layer`.
         method : {"tsne", "pca"}, default="tsne"
-            t-SNE by cosine distance, which shows who is near whom; or the two directions in which the features vary
-            most.
+            t-SNE by cosine distance, which preserves neighbourhoods, or the first two principal components.
         n_samples : int, default=1000
-            How many images, drawn at random where there are more.
+            The maximum number of images, drawn at random.
         thumbnails : bool, default=False
-            Whether to draw the images themselves, as many as find room.
+            Whether to draw images as thumbnails, as many as fit.
         random_state : int, RandomState instance or None, default=0
-            Seed of the draw and of t-SNE.
+            The seed of the draw and of t-SNE.
         ax : matplotlib Axes, default=None
-            None makes a figure.
+            The axes; None makes a figure.
 
         Returns
         -------
@@ -136,14 +135,14 @@ class EmbeddingDisplay:
         sklearn.exceptions.NotFittedError
             If the estimator is not fitted.
         ValueError
-            If there is no such method or layer, or another number of classes than of images.
+            If the method or the layer is unknown, or the number of classes is not that of the images.
         """
-        y = classes_of(y, X)
+        y = check_labels(y, X)
         index = np.sort(check_random_state(random_state).permutation(len(X))[:n_samples])
-        features, images = encoded(estimator, X, layer, index)
+        features, images = encode_images(estimator, X, layer, index)
         embedding, names = embed(features, method, random_state)
         chosen = None if y is None else y[index]
-        shown = seen(images, np.arange(len(images)))
+        shown = read_pictures(images, np.arange(len(images)))
         return cls(embedding, y=chosen, images=shown, index=index, names=names).plot(ax, thumbnails=thumbnails)
 
     @classmethod
@@ -155,7 +154,7 @@ class EmbeddingDisplay:
         Parameters
         ----------
         features : array-like of shape (n, d)
-            Features of any origin.
+            The features.
         y, method, random_state, ax
             As for `from_estimator`.
 
@@ -165,19 +164,19 @@ class EmbeddingDisplay:
             The display.
         """
         embedding, names = embed(np.asarray(features), method, random_state)
-        return cls(embedding, y=classes_of(y, embedding), names=names).plot(ax)
+        return cls(embedding, y=check_labels(y, embedding), names=names).plot(ax)
 
     def plot(self, ax: Any = None, *, thumbnails: bool = False, legend: bool = True) -> Self:
-        """Draw the map; images without a class are small grey dots beneath the others.
+        """Draw the map, with unlabelled images as small grey dots below the others.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            None makes a figure.
+            The axes; None makes a figure.
         thumbnails : bool, default=False
-            Whether to draw the images themselves, as many as find room, framed by the colour of their class.
+            Whether to draw images as thumbnails, as many as fit, with frames in the colours of the classes.
         legend : bool, default=True
-            Whether to name the classes; with more than 20 there is none, and their colours are shades of one scale.
+            Whether to draw a legend of the classes. More than 20 classes have no legend and the colours of a colormap.
 
         Returns
         -------
@@ -187,20 +186,20 @@ class EmbeddingDisplay:
         Raises
         ------
         ValueError
-            If there are no images to draw.
+            If thumbnails are requested but the display has no images.
         """
         if thumbnails and self.images is None:
-            raise ValueError("thumbnails=True needs images, which this display was made without.")
-        (self.ax_,) = new_axes(ax, 1, size=(4.6, 3.8))
+            raise ValueError("thumbnails=True needs images, but images is None.")
+        (self.ax_,) = make_axes(ax, 1, size=(4.6, 3.8))
         self.figure_ = self.ax_.figure
         names, codes = ["", UNLABELLED], np.zeros(len(self.embedding), int)
         if self.y is not None:
-            names, codes = names_of(self.y)
+            names, codes = names_and_codes(self.y)
         n_classes = len(names) - 1
         colors = class_colors(n_classes)
-        few = n_classes <= MOST
+        few = n_classes <= MAX_NAMED_CLASSES
         markers = np.array([*(MARKERS[code // len(COLORS)] if few else "o" for code in range(n_classes)), "."])
-        # Drawn class by class the last would hide the first: one call, in a random order, for each marker.
+        # One call for each marker, in a random order: drawn class by class, the last class would hide the others.
         order = np.random.default_rng(0).permutation(len(codes))
         for marker in [each for each in dict.fromkeys(markers[::-1].tolist()) if each in markers[codes]]:
             some = order[markers[codes[order]] == marker]
@@ -220,17 +219,17 @@ class EmbeddingDisplay:
         self.ax_.set(xticks=[], yticks=[], aspect="equal")
         self.ax_.set(xlim=(x - reach, x + reach), ylim=(y - reach, y + reach))
         self.ax_.spines[:].set_color("#cccccc")
-        self.ax_.set_xlabel(self.names[0], fontsize=TEXT, color=INK)
-        self.ax_.set_ylabel(self.names[1], fontsize=TEXT, color=INK)
+        self.ax_.set_xlabel(self.names[0], fontsize=FONT, color=TEXT_COLOR)
+        self.ax_.set_ylabel(self.names[1], fontsize=FONT, color=TEXT_COLOR)
         if legend and self.y is not None and few:
             for code in [*range(n_classes), *([-1] if (codes == -1).any() else [])]:
                 self.ax_.plot([], [], markers[code], color=colors[code], markersize=5, label=names[code])
             beside = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "handletextpad": 0.2, "labelspacing": 0.4}
-            key(self.ax_, **beside)
+            add_legend(self.ax_, **beside)
         return self
 
     def _draw_thumbnails(self, colors: np.ndarray) -> None:
-        """Draw images where they do not cover one another, first come first served in a random order."""
+        """Draw thumbnails in a random order, without those that would overlap."""
         from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
         low, high = self.embedding.min(0), self.embedding.max(0)
@@ -246,23 +245,23 @@ class EmbeddingDisplay:
 
 
 def embed(features: np.ndarray, method: str, random_state: Any) -> tuple[np.ndarray, tuple[str, str]]:
-    """Bring features to two dimensions, and name these.
+    """Reduce features to two dimensions.
 
     Parameters
     ----------
     features : ndarray of shape (n, d)
-        Features.
+        The features.
     method : {"tsne", "pca"}
-        How.
+        The method.
     random_state : int, RandomState instance or None
-        Seed of t-SNE.
+        The seed of t-SNE.
 
     Returns
     -------
     embedding : ndarray of shape (n, 2)
-        Where each lies.
+        The two-dimensional features.
     names : (str, str)
-        Of the axes.
+        The names of the dimensions.
 
     Examples
     --------
@@ -274,7 +273,7 @@ def embed(features: np.ndarray, method: str, random_state: Any) -> tuple[np.ndar
     pick("method", method, {"tsne": None, "pca": None})
     if len(features) < 3:
         raise ValueError(f"A map needs at least three images. Got {len(features)}.")
-    features = features.astype(np.float64)  # else threads that add in another order change digits that are seen
+    features = features.astype(np.float64)  # float32 sums depend on the number of threads
     if method == "pca":
         pca = PCA(2)
         embedding = pca.fit_transform(features)

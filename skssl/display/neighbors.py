@@ -1,4 +1,4 @@
-"""Which images a representation takes for alike: queries, and the images that are nearest to them."""
+"""Images and their nearest neighbours in the feature space."""
 
 from __future__ import annotations
 
@@ -8,36 +8,51 @@ import numpy as np
 from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import check_random_state
 
-from skssl.display._drawing import FAINT, INK, SMALL, TEXT, UNLABELLED, classes_of, encoded, hang, new_axes, seen
+from skssl.display._drawing import (
+    FONT,
+    GREY,
+    SMALL_FONT,
+    TEXT_COLOR,
+    UNLABELLED,
+    check_labels,
+    draw_grid,
+    encode_images,
+    make_axes,
+    read_pictures,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-SAME, OTHER = "#009e73", "#d55e00"  # bluish green and vermilion of Okabe and Ito
-FRAMES: dict[bool | None, tuple[str, Any]] = {True: (SAME, "-"), False: (OTHER, (0, (2.2, 1.2))), None: (FAINT, ":")}
+SAME_COLOR, OTHER_COLOR = "#009e73", "#d55e00"  # bluish green and vermilion of Okabe and Ito
+FRAMES: dict[bool | None, tuple[str, Any]] = {
+    True: (SAME_COLOR, "-"),
+    False: (OTHER_COLOR, (0, (2.2, 1.2))),
+    None: (GREY, ":"),
+}
 
 
 class NeighborsDisplay:
-    """Queries, each with the images whose features are nearest by cosine similarity.
+    """Query images with their nearest neighbours by the cosine similarity of features.
 
     Parameters
     ----------
     queries : ndarray of shape (n, h, w, 3)
-        The queries, in [0, 1].
+        The query images in [0, 1].
     neighbors : ndarray of shape (n, k, h, w, 3)
-        The images that are nearest to each, the nearest first.
+        The neighbours of each query, the nearest first.
     similarity : ndarray of shape (n, k)
-        Their cosine similarity.
+        The cosine similarity of each neighbour.
     query_y : ndarray of shape (n,), default=None
-        The queries' classes, -1 where unknown.
+        The classes of the queries; -1 if unknown.
     neighbor_y : ndarray of shape (n, k), default=None
-        The neighbours' classes, -1 where unknown.
+        The classes of the neighbours; -1 if unknown.
 
     Attributes
     ----------
     queries, neighbors, similarity, query_y, neighbor_y
-        The same.
+        The parameters.
     ax_ : matplotlib Axes
         The axes.
     figure_ : matplotlib Figure
@@ -45,7 +60,7 @@ class NeighborsDisplay:
 
     See Also
     --------
-    NeighborsDisplay.from_estimator : Encode images and find the nearest.
+    NeighborsDisplay.from_estimator : Encode images and draw nearest neighbours.
 
     Examples
     --------
@@ -90,28 +105,28 @@ class NeighborsDisplay:
         random_state: Any = 0,
         ax: Any = None,
     ) -> Self:
-        """Encode images and find the nearest to some of them.
+        """Encode images and draw the nearest neighbours of some of them.
 
         Parameters
         ----------
         estimator : SSLTransformer, FrozenEstimator of one, or torch.nn.Module
-            Fitted, or a module, see `encoders.as_encoder`.
+            A fitted estimator or a module, see `encoders.as_encoder`.
         X : array-like, sequence of files or PIL images, or torch Dataset
-            Images among which the nearest are looked for.
+            The images to search.
         y : array-like of shape (n,), default=None
-            Their classes; -1 where unknown, as `label_fraction` makes it.
+            The classes; -1 if unknown, as in `label_fraction`.
         X_query, y_query : array-like, default=None
-            Images to look for, and their classes. None: images of X, each of which is not its own neighbour.
+            The query images and their classes. If None, the queries are images of X, and not their own neighbours.
         n_queries : int, default=5
-            How many of them, drawn at random.
+            The number of queries, drawn at random.
         n_neighbors : int, default=8
-            How many images to find.
+            The number of neighbours.
         layer : str, default="backbone"
-            Which layer's output the features are, see `encoders.at_layer`.
+            The layer whose output the features are, see `encoders.at_layer`.
         random_state : int, RandomState instance or None, default=0
-            Seed of the draw.
+            The seed of the draw.
         ax : matplotlib Axes, default=None
-            None makes a figure.
+            The axes; None makes a figure.
 
         Returns
         -------
@@ -123,20 +138,25 @@ class NeighborsDisplay:
         sklearn.exceptions.NotFittedError
             If the estimator is not fitted.
         ValueError
-            If there are not enough images, or another number of classes than of images.
+            If there are too few images, or the number of classes is not that of the images.
         """
-        others = X_query is not None
-        asked_of = X_query if others else X
-        y, query_y = classes_of(y, X), classes_of(y_query if others else y, asked_of)
-        if len(X) < n_neighbors + (not others):
-            raise ValueError(f"n_neighbors={n_neighbors} neighbours of an image need more images than {len(X)}.")
-        features, images = encoded(estimator, X, layer)
-        chosen = check_random_state(random_state).permutation(len(asked_of))[:n_queries]
-        asked, asked_images = encoded(estimator, X_query, layer, chosen) if others else (features[chosen], None)
-        similarity, index = nearest(features, asked, n_neighbors, None if others else chosen)
-        near = seen(images, index.ravel())
+        separate = X_query is not None
+        query_pool = X_query if separate else X
+        y, query_y = check_labels(y, X), check_labels(y_query if separate else y, query_pool)
+        n_needed = n_neighbors + (not separate)
+        if len(X) < n_needed:
+            raise ValueError(f"n_neighbors={n_neighbors} needs at least {n_needed} images. Got {len(X)}.")
+        features, images = encode_images(estimator, X, layer)
+        chosen = check_random_state(random_state).permutation(len(query_pool))[:n_queries]
+        if separate:
+            queries, query_images = encode_images(estimator, X_query, layer, chosen)
+            query_pictures = read_pictures(query_images, np.arange(len(chosen)))
+        else:
+            queries, query_pictures = features[chosen], read_pictures(images, chosen)
+        similarity, index = nearest(features, queries, n_neighbors, None if separate else chosen)
+        near = read_pictures(images, index.ravel())
         return cls(
-            seen(images, chosen) if asked_images is None else seen(asked_images, np.arange(len(chosen))),
+            query_pictures,
             near.reshape(*index.shape, *near.shape[1:]),
             similarity,
             query_y=None if query_y is None else query_y[chosen],
@@ -144,15 +164,15 @@ class NeighborsDisplay:
         ).plot(ax)
 
     def plot(self, ax: Any = None) -> Self:
-        """Draw a row for each query: the query, and its nearest images with their similarity.
+        """Draw a row for each query, with its nearest images and their similarity.
 
-        Where the classes are known a frame says whether a neighbour's is the query's: green and whole where it is,
-        orange and broken where it is not, grey and dotted where one of the two is unlabelled.
+        If there are classes, a neighbour of the query's class has a solid green frame, one of another class a dashed
+        orange frame, and a pair with an unlabelled image a dotted grey frame.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            None makes a figure.
+            The axes; None makes a figure.
 
         Returns
         -------
@@ -164,28 +184,34 @@ class NeighborsDisplay:
         n, k = self.similarity.shape
         left = np.arange(k + 1) * 1.12
         left[1:] += 0.25
-        wall = [[query, *near] for query, near in zip(self.queries, self.neighbors, strict=True)]
+        rows = [[query, *near] for query, near in zip(self.queries, self.neighbors, strict=True)]
         tall, gap = self.queries.shape[1] / self.queries.shape[2], 0.3
-        (self.ax_,) = new_axes(ax, 1, size=(0.85 * (left[-1] + 1), 0.85 * n * (tall + gap) + 0.2))
+        (self.ax_,) = make_axes(ax, 1, size=(0.85 * (left[-1] + 1), 0.85 * n * (tall + gap) + 0.2))
         self.figure_ = self.ax_.figure
-        hang(self.ax_, wall, left, gap)
-        write: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": SMALL, "color": INK, "parse_math": False}
+        draw_grid(self.ax_, rows, left, gap)
+        caption: dict[str, Any] = {
+            "ha": "center",
+            "va": "top",
+            "fontsize": SMALL_FONT,
+            "color": TEXT_COLOR,
+            "parse_math": False,
+        }
         for row in range(n):
             top = row * (tall + gap)
             if self.query_y is not None:
                 name = UNLABELLED if self.query_y[row] == -1 else str(self.query_y[row])
-                self.ax_.text(0.5, top + tall + 0.05, name, **write)
+                self.ax_.text(0.5, top + tall + 0.05, name, **caption)
             for place in range(k):
                 x = left[place + 1]
-                self.ax_.text(x + 0.5, top + tall + 0.05, f"{self.similarity[row, place]:.2f}", **write)
+                self.ax_.text(x + 0.5, top + tall + 0.05, f"{self.similarity[row, place]:.2f}", **caption)
                 if self.query_y is not None and self.neighbor_y is not None:
                     both = self.query_y[row], self.neighbor_y[row, place]
                     color, line = FRAMES[None if -1 in both else bool(both[0] == both[1])]
                     frame = Rectangle((x, top), 1, tall, fill=False, linewidth=2.2, clip_on=False)
                     frame.set(edgecolor=color, linestyle=line)
                     self.ax_.add_patch(frame)
-        self.ax_.text(0.5, -0.06, "query", ha="center", va="bottom", fontsize=TEXT, color=INK)
-        self.ax_.text(left[1], -0.06, "nearest, with their similarity", va="bottom", fontsize=TEXT, color=INK)
+        self.ax_.text(0.5, -0.06, "query", ha="center", va="bottom", fontsize=FONT, color=TEXT_COLOR)
+        self.ax_.text(left[1], -0.06, "nearest, with similarity", va="bottom", fontsize=FONT, color=TEXT_COLOR)
         self.ax_.set_ylim(n * (tall + gap), 0)
         return self
 
@@ -193,25 +219,25 @@ class NeighborsDisplay:
 def nearest(
     features: np.ndarray, queries: np.ndarray, k: int, own: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Find the nearest features of some queries by cosine similarity.
+    """Return the nearest features of some queries by cosine similarity.
 
     Parameters
     ----------
     features : ndarray of shape (n, d)
-        Among which to look.
+        The features to search.
     queries : ndarray of shape (m, d)
-        What to look for.
+        The features of the queries.
     k : int
-        How many to find.
+        The number of neighbours.
     own : int64 ndarray of shape (m,), default=None
-        Where the queries themselves are among the features, which is then left out.
+        The indices of the queries among the features, which are excluded. None excludes nothing.
 
     Returns
     -------
     similarity : ndarray of shape (m, k)
-        In falling order.
+        The similarities in descending order.
     index : int64 ndarray of shape (m, k)
-        Where they are.
+        The indices of the neighbours.
 
     Examples
     --------
@@ -226,6 +252,6 @@ def nearest(
     distance, index = search.kneighbors(queries)
     if own is not None:
         others = index != own[:, None]
-        others[others.all(1), -1] = False  # where copies of it came before it, the last is left out
+        others[others.all(1), -1] = False  # if duplicates of the query take its place, drop the last
         distance, index = distance[others].reshape(-1, k), index[others].reshape(-1, k)
     return 1 - distance, index

@@ -1,4 +1,4 @@
-"""A trained estimator on one page of HTML that needs nothing else: parameters, curves, views, neighbours, a map."""
+"""The report of a trained estimator: one HTML file with parameters, training curves, views, neighbours and a map."""
 
 from __future__ import annotations
 
@@ -18,7 +18,14 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, validate_params
 
-from skssl.display._drawing import class_colors, classes_of, encoded, names_of, pictures, seen
+from skssl.display._drawing import (
+    check_labels,
+    class_colors,
+    encode_images,
+    names_and_codes,
+    read_pictures,
+    to_pictures,
+)
 from skssl.display.embedding import embed
 from skssl.display.neighbors import NeighborsDisplay, nearest
 from skssl.display.training import TrainingDisplay
@@ -29,8 +36,8 @@ from skssl.storage.version import __version__
 
 __all__ = ["report"]
 
-SIDES = (32, 48)  # pixels of a thumbnail on the sheet: of small images and of others
-QUERIES = 5  # in the figure of nearest images
+THUMBNAIL_SIDES = (32, 48)  # pixels; the smaller one for images that fit it
+N_QUERIES = 5  # of the figure of nearest images
 
 
 @validate_params(
@@ -56,47 +63,47 @@ def report(
     title: str | None = None,
     random_state: Any = 0,
 ) -> Path:
-    """Write a page about a trained estimator: what it is, how it was trained, and what it makes of images.
+    """Write an HTML report of a trained estimator.
 
-    The page has the parameters, the curves of the training, the views that it was trained on, images with their nearest
-    neighbours, and a map of the features: the pointer on a point shows its image and the images nearest to it. It is
-    one file, without any link to another, and works offline.
+    The report shows the parameters, the training curves, the views of the training, images with their nearest
+    neighbours, and a map of the features, where hovering over a point shows its image and the nearest images. It is one
+    file without external resources, and works offline.
 
     Parameters
     ----------
     estimator : SSLTransformer, FrozenEstimator of one, or torch.nn.Module
-        Fitted, or a module, which has no parameters, curves or views to show.
+        A fitted estimator, or a module, for which parameters, curves and views are omitted.
     X : array-like, sequence of files or PIL images, or torch Dataset
-        Images: those of the training or others.
+        The images, of the training or of a test set.
     y : array-like of shape (n,), default=None
-        Their classes, for colours and frames; -1 where unknown, as `label_fraction` makes it.
+        The classes, shown by colours and frames; -1 if unknown, as in `label_fraction`.
     path : str or path, default="report.html"
-        Where to write the page.
+        The file to write.
     layer : str, default="backbone"
-        Which layer's output the features are, see `encoders.at_layer`.
+        The layer whose output the features are, see `encoders.at_layer`.
     method : {"tsne", "pca"}, default="tsne"
-        How features are brought to two dimensions, see `EmbeddingDisplay`.
+        The method of the map, see `EmbeddingDisplay`.
     n_samples : int, default=1000
-        How many images are on the page, drawn at random where there are more; neighbours are looked for among them. A
-        thousand make a page of two or three megabytes.
+        The maximum number of images in the report, drawn at random. Neighbours are searched among them. A report of a
+        thousand images has two to three megabytes.
     n_neighbors : int, default=8
-        How many neighbours of an image are shown.
+        The number of neighbours of an image.
     title : str, default=None
-        The page's title; None is the name of the estimator's class.
+        The title; None is the name of the estimator's class.
     random_state : int, RandomState instance or None, default=0
-        Seed of all draws.
+        The seed of all random draws.
 
     Returns
     -------
     pathlib.Path
-        Where the page is.
+        The path of the report.
 
     Raises
     ------
     sklearn.exceptions.NotFittedError
         If the estimator is not fitted.
     ValueError
-        If X cannot be read as images, there are too few, or y is of another length.
+        If X cannot be read as images, there are too few of them, or the number of classes is not that of the images.
 
     Examples
     --------
@@ -111,25 +118,25 @@ def report(
     >>> page.startswith("<!DOCTYPE html>"), "SimCLR" in page
     (True, True)
     """
-    y = classes_of(y, X)
+    y = check_labels(y, X)
     draw = check_random_state(random_state)
     index = np.sort(draw.permutation(len(X))[:n_samples])
     if len(index) <= n_neighbors:
-        raise ValueError(f"n_neighbors={n_neighbors} neighbours of an image need more images. Got {len(index)}.")
+        raise ValueError(f"n_neighbors={n_neighbors} needs at least {n_neighbors + 1} images. Got {len(index)}.")
     trained = estimator.estimator if isinstance(estimator, FrozenEstimator) else estimator
     known = isinstance(trained, SSLTransformer)
-    features, images = encoded(estimator, subset(X, index), layer)
+    features, images = encode_images(estimator, subset(X, index), layer)
     embedding, axes = embed(features, method, draw)
     similarity, near = nearest(features, features, n_neighbors, np.arange(len(features)))
-    some = draw.permutation(len(index))[:QUERIES]
-    shown = seen(images, np.concatenate([some, near[some].ravel()]))
-    made: dict[str, Any] = {
-        "queries": shown[: len(some)],
-        "neighbors": shown[len(some) :].reshape(len(some), n_neighbors, *shown.shape[1:]),
-        "similarity": similarity[some],
+    queries = draw.permutation(len(index))[:N_QUERIES]
+    shown = read_pictures(images, np.concatenate([queries, near[queries].ravel()]))
+    neighbors: dict[str, Any] = {
+        "queries": shown[: len(queries)],
+        "neighbors": shown[len(queries) :].reshape(len(queries), n_neighbors, *shown.shape[1:]),
+        "similarity": similarity[queries],
     }
     span, centre = np.ptp(embedding, axis=0).max(), (embedding.max(0) + embedding.min(0)) / 2
-    sheet, side, across = _sheet(images)
+    sheet, side, across = _sprite_sheet(images)
     data: dict[str, Any] = {
         "points": ((embedding - centre) / (span or 1.0)).round(4).tolist(),
         "index": index.tolist(),
@@ -141,23 +148,27 @@ def report(
     facts = _facts(trained, features, images)
     if y is not None:
         y = y[index]
-        made |= {"query_y": y[some], "neighbor_y": y[near[some]]}
-        names, codes = names_of(y)
+        neighbors |= {"query_y": y[queries], "neighbor_y": y[near[queries]]}
+        names, codes = names_and_codes(y)
         n_classes = len(names) - 1
         used = len(names) if (codes == -1).any() else n_classes
-        data |= {"classes": names[:used], "codes": (codes % len(names)).tolist(), "colors": _hues(n_classes)[:used]}
-        both = (codes != -1) & (codes[near[:, 0]] != -1)
-        if both.any():
-            share = (codes[near[:, 0]] == codes)[both].mean()
-            of = f"{n_classes} classes" + ("" if both.all() else f"; of {both.sum():,} labelled pairs")
-            facts["nearest image, same class"] = f"{100 * share:.1f} % (of {of})"
-    return _write(
+        data |= {
+            "classes": names[:used],
+            "codes": (codes % len(names)).tolist(),
+            "colors": _hex_colors(n_classes)[:used],
+        }
+        labelled = (codes != -1) & (codes[near[:, 0]] != -1)
+        if labelled.any():
+            share = (codes[near[:, 0]] == codes)[labelled].mean()
+            basis = f"{n_classes} classes" + ("" if labelled.all() else f"; {labelled.sum():,} labelled pairs")
+            facts["nearest image of the same class"] = f"{100 * share:.1f} % ({basis})"
+    return _render(
         Path(path),
         title=title or type(trained).__name__,
         facts=facts,
         parameters=_parameters(trained) if known else [],
         network=None if known else repr(trained),
-        figures=_figures(trained, X, made, draw),
+        figures=_figures(trained, X, neighbors, draw),
         history=trained.history_.round(4) if known and len(trained.history_) else None,
         axes=axes,
         sheet=sheet,
@@ -165,8 +176,8 @@ def report(
     )
 
 
-def _write(path: Path, **parts: Any) -> Path:
-    """Fill in the template, which escapes all that it is given, and write the page."""
+def _render(path: Path, **parts: Any) -> Path:
+    """Render the template, which escapes all values, and write the page."""
     from jinja2 import Environment
 
     template = resources.files("skssl.display").joinpath("report.html.jinja").read_text(encoding="utf-8")
@@ -175,42 +186,44 @@ def _write(path: Path, **parts: Any) -> Path:
     return path
 
 
-def _hues(n_classes: int) -> list[str]:
-    """A colour for each class and one for what has none, as HTML names them."""
+def _hex_colors(n_classes: int) -> list[str]:
+    """Return a hexadecimal colour for each class and one for unlabelled images."""
     from matplotlib.colors import to_hex
 
     return [to_hex(color) for color in class_colors(n_classes)]
 
 
 def _parameters(estimator: SSLTransformer) -> list[tuple[str, str, str, bool]]:
-    """Each parameter with its value, what None stands for, and whether it was set."""
+    """Return for each parameter its name, its value, the value in use if it is None, and whether it was set."""
     rows = []
     for name, value in estimator.get_params(deep=False).items():
-        stands = value is None and name in (*vars(estimator.default_settings), "warmup_epochs")
+        resolved = value is None and name in (*vars(estimator.default_settings), "warmup_epochs")
         default = inspect.signature(type(estimator)).parameters[name].default
-        rows.append((name, repr(value), repr(estimator.setting(name)) if stands else "", repr(value) != repr(default)))
+        rows.append(
+            (name, repr(value), repr(estimator.setting(name)) if resolved else "", repr(value) != repr(default))
+        )
     return rows
 
 
 def _facts(estimator: Any, features: np.ndarray, images: Images) -> dict[str, str]:
-    """What stands at the top of the page."""
+    """Return the facts at the top of the page."""
     network = estimator.encoder_ if isinstance(estimator, SSLTransformer) else estimator
     channels, height, width = images.shape
     facts = {
-        "images on this page": f"{len(images):,}, of {height} × {width} × {channels}",
+        "images on this page": f"{len(images):,} of {height} × {width} × {channels}",
         "features": f"{features.shape[1]:,}",
-        "weights of the encoder": f"{sum(weight.numel() for weight in network.parameters()):,}",
+        "encoder parameters": f"{sum(weight.numel() for weight in network.parameters()):,}",
     }
     if isinstance(estimator, SSLTransformer) and len(estimator.history_):
         last = estimator.history_.iloc[-1]
         facts["epochs"] = f"{len(estimator.history_)}"
-        facts["loss in the end"] = f"{last['loss']:.4g}"
+        facts["final loss"] = f"{last['loss']:.4g}"
         facts["images per second"] = f"{estimator.history_['images_per_second'].median():,.0f}"
     return facts
 
 
-def _figures(estimator: Any, X: Any, made: dict[str, Any], random_state: Any) -> dict[str, str]:
-    """The displays by their headings, as addresses that hold the pictures."""
+def _figures(estimator: Any, X: Any, neighbors: dict[str, Any], random_state: Any) -> dict[str, str]:
+    """Return the figures as data URLs by heading."""
     from matplotlib import pyplot as plt
 
     drawn: dict[str, Any] = {}
@@ -219,35 +232,35 @@ def _figures(estimator: Any, X: Any, made: dict[str, Any], random_state: Any) ->
             if len(estimator.history_):
                 drawn["Training"] = TrainingDisplay.from_estimator(estimator).figure_
             drawn["Views"] = ViewsDisplay.from_estimator(estimator, X, random_state=random_state).figure_
-        drawn["Nearest images"] = NeighborsDisplay(**made).plot().figure_
+        drawn["Nearest images"] = NeighborsDisplay(**neighbors).plot().figure_
     found = {}
     for heading, figure in drawn.items():
         file = io.BytesIO()
         figure.savefig(file, format="png", dpi=150, facecolor="white")
         plt.close(figure)
-        found[heading] = _address("png", file.getvalue())
+        found[heading] = _data_url("png", file.getvalue())
     return found
 
 
-def _address(kind: str, content: bytes) -> str:
-    """A picture as an address that holds it."""
+def _data_url(kind: str, content: bytes) -> str:
+    """Return a picture as a data URL."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def _sheet(images: Images) -> tuple[str, int, int]:
-    """All images on one sheet, as an address; the side of each, and how many stand in a row."""
+def _sprite_sheet(images: Images) -> tuple[str, int, int]:
+    """Return a sheet of all thumbnails as a data URL, their side in pixels, and their number in a row."""
     from PIL import Image, ImageOps
 
-    side = SIDES[max(images.shape[1:]) > SIDES[0]]
+    side = THUMBNAIL_SIDES[max(images.shape[1:]) > THUMBNAIL_SIDES[0]]
     across = math.ceil(math.sqrt(len(images)))
     sheet = Image.new("RGB", (across * side, -(-len(images) // across) * side), "white")
     for start in range(0, len(images), 256):
-        pixels = pictures(images.read(torch.arange(start, min(start + 256, len(images)))))
+        pixels = to_pictures(images.read(torch.arange(start, min(start + 256, len(images)))))
         for place, picture in enumerate((255 * pixels).round().astype(np.uint8), start):
             larger = max(picture.shape[:2]) <= side
             how = Image.Resampling.NEAREST if larger else Image.Resampling.LANCZOS
             tile = ImageOps.pad(Image.fromarray(picture), (side, side), how, color="white")
             sheet.paste(tile, (place % across * side, place // across * side))
     file = io.BytesIO()
-    sheet.save(file, "JPEG", quality=88, subsampling=0)  # with all colours, blocks of 8 pixels do not cross tiles
-    return _address("jpeg", file.getvalue()), side, across
+    sheet.save(file, "JPEG", quality=88, subsampling=0)  # JPEG blocks of 8 pixels stay within thumbnails
+    return _data_url("jpeg", file.getvalue()), side, across

@@ -1,4 +1,4 @@
-"""Scores of a comparison, with their deviation over the seeds."""
+"""Scores of a comparison with their standard deviation over the seeds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from skssl.display._drawing import COLORS, INK, MARKERS, TEXT, key, new_axes, tidy
+from skssl.display._drawing import COLORS, FONT, MARKERS, TEXT_COLOR, add_legend, make_axes, style_axes
 from skssl.results.tables import Results
 
 if TYPE_CHECKING:
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 
 class ResultsDisplay:
-    """Methods against scores: the mean and the deviation over the seeds, and each seed's score.
+    """Scores of each method: the mean, the standard deviation over the seeds, and the score of each seed.
 
     Parameters
     ----------
     results : Results
-        Scores, as `compare` returns them.
+        The scores, as returned by `compare`.
 
     Attributes
     ----------
     results : Results
-        The same.
+        The scores.
     axes_ : ndarray of matplotlib Axes
-        One for each data set.
+        The axes, one for each data set.
     figure_ : matplotlib Figure
         The figure.
 
@@ -67,7 +67,7 @@ class ResultsDisplay:
         Parameters
         ----------
         results : Results
-            Scores, as `compare` returns them.
+            The scores, as returned by `compare`.
         methods, percent, ax
             As for `plot`.
 
@@ -79,7 +79,7 @@ class ResultsDisplay:
         Raises
         ------
         ValueError
-            If there is no such method.
+            If a method is unknown.
         """
         return cls(results).plot(ax, methods=methods, percent=percent)
 
@@ -91,11 +91,11 @@ class ResultsDisplay:
         Parameters
         ----------
         ax : matplotlib Axes or array of these, default=None
-            One a data set. None makes a figure.
+            The axes, one for each data set; None makes a figure.
         methods : sequence of str or dict of str to str, default=None
-            Which methods, from top to bottom; a dict gives them other names. None is all.
+            The methods from top to bottom; a dict renames them. None is all.
         percent : bool, default=True
-            Whether scores are multiplied by 100.
+            Whether to multiply the scores by 100.
 
         Returns
         -------
@@ -107,7 +107,7 @@ class ResultsDisplay:
         titles = dict(methods) if isinstance(methods, Mapping) else {name: name for name in names}
         seeds = self.results.frame.assign(method=self.results.frame["method"].map(titles))
         size = 4.6 if len(sets) == 1 else 3.6, 0.24 * len(names) * (1 + 0.35 * len(probes)) + 0.8
-        self.axes_ = new_axes(ax, len(sets), size=size, columns=3)
+        self.axes_ = make_axes(ax, len(sets), size=size, columns=3)
         self.figure_ = self.axes_[0].figure
         unit = 100 if percent else 1
         for ax, name in zip(self.axes_, sets, strict=True):
@@ -131,15 +131,15 @@ class ResultsDisplay:
                     label=probe,
                     zorder=3,
                 )
-            tidy(ax)
+            style_axes(ax)
             ax.set_yticks(range(len(names)), names, parse_math=False)
             ax.tick_params(axis="y", length=0)
             ax.set_ylim(len(names) - 0.5, -0.5)
             ax.grid(axis="x", color="#e6e6e6", linewidth=0.6)
-            ax.set_xlabel("score (%)" if percent else "score", fontsize=TEXT, color=INK)
-            ax.set_title(name, fontsize=TEXT, color=INK, loc="left", parse_math=False)
+            ax.set_xlabel("score (%)" if percent else "score", fontsize=FONT, color=TEXT_COLOR)
+            ax.set_title(name, fontsize=FONT, color=TEXT_COLOR, loc="left", parse_math=False)
             if ax is not self.axes_[0]:
                 ax.set_yticklabels([])
         if len(probes) > 1:
-            key(self.axes_[-1], loc="center left", bbox_to_anchor=(1.0, 0.5), handletextpad=0.2)
+            add_legend(self.axes_[-1], loc="center left", bbox_to_anchor=(1.0, 0.5), handletextpad=0.2)
         return self

@@ -1,4 +1,4 @@
-"""How a training went: losses, accuracies of the pretext tasks and measures of collapse, epoch by epoch."""
+"""Training curves: losses, accuracies of pretext tasks and measures of collapse by epoch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from skssl.display._drawing import COLORS, INK, MARKERS, TEXT, key, new_axes, tidy
+from skssl.display._drawing import COLORS, FONT, MARKERS, TEXT_COLOR, add_legend, make_axes, style_axes
 from skssl.errors import pick
 
 if TYPE_CHECKING:
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
 
 MEASURES = ("embedding_std", "effective_rank")
-REST = ("epoch", "loss", "lr", "images_per_second", *MEASURES)  # of a history, what any training has
-SCORES = ("agreement", "knn", "nmi")  # from 0 to 1, as is what ends in "accuracy"
-RATIO = "gradient_snr"  # which spans decades
-FEW = 20  # epochs of which each is marked
+COMMON = ("epoch", "loss", "lr", "images_per_second", *MEASURES)  # columns of every history
+SCORES = ("agreement", "knn", "nmi")  # columns in [0, 1], besides those that end in "accuracy"
+GRADIENT_SNR = "gradient_snr"  # prefix of the columns on a logarithmic axis
+MAX_MARKERS = 20  # epochs; longer curves have no markers
 
 
 class TrainingDisplay:
-    """Curves of one training, or of several side by side.
+    """Curves of one training or several.
 
     Parameters
     ----------
     histories : DataFrame or dict of str to DataFrame
-        What estimators have as ``history_``, by name where there are several.
+        The ``history_`` of an estimator, or of several by name.
 
     Attributes
     ----------
     histories : dict of str to DataFrame
-        The same.
+        The histories by name.
     axes_ : ndarray of matplotlib Axes
-        One a panel.
+        The axes, one for each panel.
     figure_ : matplotlib Figure
         The figure.
 
@@ -65,7 +65,7 @@ class TrainingDisplay:
         for name, history in self.histories.items():
             if not len(history):
                 of = f" of {name!r}" if name else ""
-                raise ValueError(f"The history{of} is empty: there is nothing to draw of a training of no epochs.")
+                raise ValueError(f"The history{of} is empty: train for at least one epoch.")
 
     @classmethod
     def from_estimator(cls, estimator: Any, *, measures: Sequence[Any] | None = None, ax: Any = None) -> Self:
@@ -74,7 +74,7 @@ class TrainingDisplay:
         Parameters
         ----------
         estimator : SSLTransformer, or dict of str to SSLTransformer
-            Fitted; several by name.
+            A fitted estimator, or several by name.
         measures, ax
             As for `plot`.
 
@@ -86,9 +86,9 @@ class TrainingDisplay:
         Raises
         ------
         sklearn.exceptions.NotFittedError
-            If one is not fitted.
+            If an estimator is not fitted.
         ValueError
-            If one was trained for no epoch.
+            If a history is empty.
         """
         given = dict(estimator) if isinstance(estimator, Mapping) else {"": estimator}
         for each in given.values():
@@ -96,16 +96,16 @@ class TrainingDisplay:
         return cls({name: each.history_ for name, each in given.items()}).plot(ax, measures=measures)
 
     def plot(self, ax: Any = None, *, measures: Sequence[Any] | None = None) -> Self:
-        """Draw a panel a measure.
+        """Draw a panel for each measure.
 
         Parameters
         ----------
         ax : matplotlib Axes or array of these, default=None
-            One a panel. None makes a figure.
+            The axes, one for each panel; None makes a figure.
         measures : sequence of str or tuple of str, default=None
-            Columns of the history; those of a tuple share a panel. None is the loss (of a single training with its
-            terms), what is from 0 to 1, such as accuracies (of a single training in one panel), whatever else a step
-            or a callback measures, ``embedding_std`` (1 is healthy) and ``effective_rank``.
+            Columns of the history; those of a tuple share a panel. None is the loss, the scores in [0, 1] such as
+            accuracies, all other measures of steps and callbacks, ``embedding_std`` (1 is healthy) and
+            ``effective_rank``. For a single training the terms share the panel of the loss, and the scores share one.
 
         Returns
         -------
@@ -115,7 +115,7 @@ class TrainingDisplay:
         Raises
         ------
         ValueError
-            If no history has such a column.
+            If no history has a column.
         """
         from matplotlib.ticker import MaxNLocator
 
@@ -124,51 +124,51 @@ class TrainingDisplay:
         for name in (name for panel in chosen for name in panel):
             pick("measures", name, columns)
         alone = len(self.histories) == 1
-        self.axes_ = new_axes(ax, len(chosen), size=(2.9, 2.4), columns=4)
+        self.axes_ = make_axes(ax, len(chosen), size=(2.9, 2.4), columns=4)
         self.figure_ = self.axes_[0].figure
         for ax, panel in zip(self.axes_, chosen, strict=True):
             for place, (title, history) in enumerate(self.histories.items()):
-                for turn, name in enumerate(name for name in panel if name in history):
-                    kind = turn if alone else place
-                    measured = history[history[name].notna()]  # not every epoch need be
+                for curve, name in enumerate(name for name in panel if name in history):
+                    style = curve if alone else place
+                    measured = history[history[name].notna()]  # a callback may skip epochs
                     ax.plot(
                         measured["epoch"],
                         measured[name],
-                        color=COLORS[kind % len(COLORS)],
-                        linestyle="-" if alone else ("-", "--", ":", "-.")[turn % 4],
-                        marker=MARKERS[kind % len(MARKERS)] if len(measured) <= FEW else "",
+                        color=COLORS[style % len(COLORS)],
+                        linestyle="-" if alone else ("-", "--", ":", "-.")[curve % 4],
+                        marker=MARKERS[style % len(MARKERS)] if len(measured) <= MAX_MARKERS else "",
                         markersize=3.5,
                         linewidth=1.6,
                         label=name if alone else title if len(panel) == 1 else f"{title}, {name}",
                     )
             if panel[0] == "embedding_std":
-                ax.axhline(1, color=INK, linewidth=0.8, linestyle=(0, (1, 3)))
+                ax.axhline(1, color=TEXT_COLOR, linewidth=0.8, linestyle=(0, (1, 3)))
                 ax.set_ylim(0, max(1.05, ax.get_ylim()[1]))
-            if all(name.startswith(RATIO) for name in panel):
+            if all(name.startswith(GRADIENT_SNR) for name in panel):
                 ax.set_yscale("log")
-            tidy(ax)
+            style_axes(ax)
             ax.grid(axis="y", color="#e6e6e6", linewidth=0.6)
-            ax.set_xlabel("epoch", fontsize=TEXT, color=INK)
+            ax.set_xlabel("epoch", fontsize=FONT, color=TEXT_COLOR)
             scores = len(panel) > 1 and all(map(_is_score, panel))
-            ax.set_ylabel("score" if scores else panel[0].replace("_", " "), fontsize=TEXT, color=INK)
+            ax.set_ylabel("score" if scores else panel[0].replace("_", " "), fontsize=FONT, color=TEXT_COLOR)
             ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
             if alone and len(panel) > 1:
-                across = max(1, min(3, 30 // max(map(len, panel))))  # as many as are no wider than the panel
+                across = max(1, min(3, 30 // max(map(len, panel))))  # columns that fit the width of the panel
                 above = {"loc": "lower left", "bbox_to_anchor": (-0.02, 1.0), "ncols": across}
-                key(ax, **above, handlelength=1.4, columnspacing=1.2)
+                add_legend(ax, **above, handlelength=1.4, columnspacing=1.2)
         if not alone:
-            key(self.axes_[-1], loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.6)
+            add_legend(self.axes_[-1], loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.6)
         return self
 
     def _measures(self) -> list[Any]:
-        """The panels that are drawn where none are named."""
+        """Return the default panels."""
         histories = self.histories.values()
         numbers = [history.select_dtypes("number").dropna(axis=1, how="all") for history in histories]
         found = dict.fromkeys(str(name) for history in numbers for name in history)
         terms = dict.fromkeys(name for history in histories for name in _terms(history))
-        others = [name for name in found if name not in (*REST, *terms)]
+        others = [name for name in found if name not in (*COMMON, *terms)]
         scores = [name for name in others if _is_score(name)]
-        ratios = [name for name in others if name.startswith(RATIO)]
+        ratios = [name for name in others if name.startswith(GRADIENT_SNR)]
         others = [name for name in others if name not in (*scores, *ratios)]
         healthy = [name for name in MEASURES if name in found]
         if len(self.histories) > 1:
@@ -179,11 +179,11 @@ class TrainingDisplay:
 
 
 def _is_score(name: str) -> bool:
-    """Whether a measure is from 0 to 1."""
+    """Return whether a column holds values in [0, 1]."""
     return name in SCORES or name.endswith("accuracy")
 
 
 def _terms(history: pd.DataFrame) -> list[str]:
-    """The losses of a step by name: what stands before the learning rate and is no score; callbacks' columns follow."""
+    """Return the columns of loss terms: those before "lr" that are not scores. Columns of callbacks come after it."""
     step = itertools.takewhile(lambda name: name != "lr", map(str, history))
-    return [name for name in step if name not in REST and not _is_score(name)]
+    return [name for name in step if name not in COMMON and not _is_score(name)]

@@ -1,4 +1,4 @@
-"""What the augmentation and the pretext tasks do to images."""
+"""Augmented views and the inputs of pretext tasks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sklearn.utils import check_random_state
 from torch import Tensor
 
 from skssl.augment.augmentation import Augmentation
-from skssl.display._drawing import INK, TEXT, hang, mosaic, new_axes, pictures
+from skssl.display._drawing import FONT, TEXT_COLOR, draw_grid, make_axes, tile, to_pictures
 from skssl.images import as_images
 from skssl.methods.base import SSLTransformer
 from skssl.methods.pirl import PIRL
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-OWN = (PretextMethod, PIRL, RotationDecoupling)  # methods that have a pretext task within them
+TASK_METHODS = (PretextMethod, PIRL, RotationDecoupling)  # methods that include a pretext task
 
 
 class ViewsDisplay:
-    """Images, their views, and what the pretext tasks give to the network.
+    """Images, their views, and the inputs that pretext tasks make of them.
 
     Parameters
     ----------
     columns : dict of str to list of ndarray of shape (h, w, 3)
-        Pictures in [0, 1] by the column's title, one for each image; the first column has the images themselves.
+        Pictures in [0, 1] by the title of the column, one for each image. The first column holds the images.
 
     Attributes
     ----------
     columns : dict
-        The same.
+        The columns.
     ax_ : matplotlib Axes
         The axes.
     figure_ : matplotlib Figure
@@ -71,24 +71,24 @@ class ViewsDisplay:
     def from_estimator(
         cls, estimator: SSLTransformer, X: Any, *, n_images: int = 4, random_state: Any = 0, ax: Any = None
     ) -> Self:
-        """Draw what an estimator, fitted or not, makes of images before its network sees them.
+        """Draw the inputs that an estimator, fitted or not, makes of images for its network.
 
-        What the pretext tasks do is not imitated: their losses are computed with a new network, and what this is given
-        is what is shown. A picture of several parts is a puzzle's tiles, or an image's turns, in the order in which
-        the network gets them. Crops by saliency maps are drawn without these where the images are not theirs.
+        The losses of the pretext tasks are computed with a new network, and its inputs are drawn. A picture of several
+        parts shows the tiles of a puzzle or the rotations of an image, in the order of the inputs. Saliency maps are
+        ignored if their number is not that of the images.
 
         Parameters
         ----------
         estimator : SSLTransformer
             The estimator.
         X : array-like, sequence of files or PIL images, or torch Dataset
-            Images, as for `fit`.
+            The images, as for `fit`.
         n_images : int, default=4
-            How many to show, drawn at random.
+            The number of images, drawn at random.
         random_state : int, RandomState instance or None, default=0
-            Seed of this draw and of the views.
+            The seed of the draw and of the views.
         ax : matplotlib Axes, default=None
-            None makes a figure.
+            The axes; None makes a figure.
 
         Returns
         -------
@@ -98,13 +98,13 @@ class ViewsDisplay:
         Raises
         ------
         TypeError
-            If the estimator is none of skssl's, which have an augmentation.
+            If it is not an estimator of skssl.
         ValueError
-            As in `fit`, for images or parameters.
+            If images or parameters are invalid, as in `fit`.
         """
         estimator = estimator.estimator if isinstance(estimator, FrozenEstimator) else estimator
         if not isinstance(estimator, SSLTransformer):
-            raise TypeError(f"estimator must be an estimator of skssl, which makes views of images. Got {estimator!r}.")
+            raise TypeError(f"estimator must be an estimator of skssl. Got {estimator!r}.")
         fitted = estimator.__sklearn_is_fitted__()
         images = estimator._read(X, reset=False) if fitted else as_images(X, estimator.image_shape, reset=False)
         draw = check_random_state(random_state)
@@ -118,20 +118,20 @@ class ViewsDisplay:
             if augment.saliency is not None and len(augment.saliency) != len(images):
                 augment.set_params(saliency=None)
         views = [augment(pixels, generator, index) for augment in net.augmentations]
-        columns = {"original": list(pictures(pixels))}
-        if not isinstance(fresh, PretextMethod):  # what those give to the network is shown below
+        columns = {"original": list(to_pictures(pixels))}
+        if not isinstance(fresh, PretextMethod):  # their inputs are drawn below
             titles = [f"view {place}" for place in range(1, len(views) + 1)] if len(views) > 1 else ["view"]
             shown = [
-                pictures(augment.denormalize(view)) for augment, view in zip(net.augmentations, views, strict=True)
+                to_pictures(augment.denormalize(view)) for augment, view in zip(net.augmentations, views, strict=True)
             ]
             columns |= {title: list(view) for title, view in zip(titles, shown, strict=True)}
         with seeded(int(draw.randint(2**31))):
-            own = {type(fresh).__name__: fresh} if isinstance(fresh, OWN) else {}
+            own = {type(fresh).__name__: fresh} if isinstance(fresh, TASK_METHODS) else {}
             tasks = {name: task for name, (task, _) in fresh._tasks().items()}
             rows = (slice(i, i + 1) for i in range(len(pixels)))
             batches = [Batch(pixels[row], [view[row] for view in views], index[row], None, generator) for row in rows]
             for name, task in {**own, **tasks}.items():
-                columns |= _given(net.module_, name, task, batches, net.augmentations[0])
+                columns |= _task_inputs(net.module_, name, task, batches, net.augmentations[0])
         return cls(columns).plot(ax)
 
     def plot(self, ax: Any = None) -> Self:
@@ -140,37 +140,39 @@ class ViewsDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            None makes a figure.
+            The axes; None makes a figure.
 
         Returns
         -------
         ViewsDisplay
             The display itself.
         """
-        wall = list(zip(*self.columns.values(), strict=True))
+        rows = list(zip(*self.columns.values(), strict=True))
         left = np.arange(len(self.columns)) * 1.08
-        left[1:] += 0.2  # the originals stand apart
-        height, width, _ = wall[0][0].shape
-        size = 0.95 * (left[-1] + 1), 0.95 * len(wall) * height / width + 0.3
-        (self.ax_,) = new_axes(ax, 1, size=size)
+        left[1:] += 0.2  # a gap after the originals
+        height, width, _ = rows[0][0].shape
+        size = 0.95 * (left[-1] + 1), 0.95 * len(rows) * height / width + 0.3
+        (self.ax_,) = make_axes(ax, 1, size=size)
         self.figure_ = self.ax_.figure
-        hang(self.ax_, wall, left)
+        draw_grid(self.ax_, rows, left)
         for x, title in zip(left, self.columns, strict=True):
-            self.ax_.text(x + 0.5, -0.06, title.replace("_", " "), ha="center", va="bottom", fontsize=TEXT, color=INK)
+            self.ax_.text(
+                x + 0.5, -0.06, title.replace("_", " "), ha="center", va="bottom", fontsize=FONT, color=TEXT_COLOR
+            )
         return self
 
 
 @torch.no_grad()
-def _given(
+def _task_inputs(
     net: Objective, name: str, task: Any, batches: list[Batch], augment: Augmentation
 ) -> dict[str, list[np.ndarray]]:
-    """Record what a task gives to the encoder for each image, a column for each pass through it."""
-    net.eval()  # so that one image is enough for BatchNorm
+    """Return the inputs of the encoder in the losses of a task, as a column for each forward pass."""
+    net.eval()  # BatchNorm cannot train on a single image
     passes: list[Tensor] = []
     kind = type(net.encoder)
     hooks = [
         module.register_forward_pre_hook(lambda module, inputs: passes.append(inputs[0]))
-        for module in net.modules()  # the task's own copy of the encoder, too
+        for module in net.modules()  # includes copies of the encoder that a task makes
         if type(module) is kind
     ]
     columns: dict[str, list[np.ndarray]] = {}
@@ -181,18 +183,18 @@ def _given(
             new = [given for given in passes if not any(given is view for view in batch.views)]
             for place, given in enumerate(new):
                 title = f"{name} {place + 1}" if len(new) > 1 else name
-                columns.setdefault(title, []).append(mosaic(_visible(given, batch.views[0], augment)))
+                columns.setdefault(title, []).append(tile(_to_image_range(given, batch.views[0], augment)))
     finally:
         for hook in hooks:
             hook.remove()
     return columns
 
 
-def _visible(given: Tensor, view: Tensor, augment: Augmentation) -> np.ndarray:
-    """Bring what a network is given back to the scale of images.
+def _to_image_range(given: Tensor, view: Tensor, augment: Augmentation) -> np.ndarray:
+    """Convert inputs of the network back to the range of images.
 
-    Grey images, and tiles, which are normalised by themselves, have no colour cast to undo.
+    Grey images and tiles, which are normalised individually, have no colour cast; the mean statistics are used.
     """
     if given.shape[2:] == view.shape[2:] and bool((given != given[:, :1]).any()):
-        return pictures(augment.denormalize(given))
-    return pictures(given * float(np.mean(augment.std)) + float(np.mean(augment.mean)))
+        return to_pictures(augment.denormalize(given))
+    return to_pictures(given * float(np.mean(augment.std)) + float(np.mean(augment.mean)))

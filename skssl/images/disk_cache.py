@@ -79,8 +79,8 @@ def cached_images(
         folder.mkdir(parents=True, exist_ok=True)
         if math.prod(shape) > shutil.disk_usage(folder).free:
             raise no_room(math.prod(shape), folder)
-        with atomic_write(file) as temporary:
-            decode(np.lib.format.open_memmap(temporary.name, mode="w+", dtype=np.uint8, shape=shape))
+        with atomic_write(file) as unfinished:
+            decode(np.lib.format.open_memmap(unfinished.name, mode="w+", dtype=np.uint8, shape=shape))
             if bad:
                 write_bytes(bad_file, json.dumps(bad).encode())
     if bad_file.exists():

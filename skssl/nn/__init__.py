@@ -1,1 +1,1 @@
-"""Networks: heads, momentum copies, memories, clusters, BatchNorm, precision and several processes."""
+"""Parts of networks: heads, momentum copies, memory banks, clustering, BatchNorm, precision, distributed training."""

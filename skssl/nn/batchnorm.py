@@ -1,4 +1,4 @@
-"""BatchNorm over the rows of all processes, or over groups of a process's own rows."""
+"""Synchronised BatchNorm, over the rows of all processes, and split BatchNorm, over groups of a process's rows."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from skssl.nn.distributed import all_gather, all_reduce_mean, n_processes
 
 
 class SplitBatchNorm(_BatchNorm):
-    """BatchNorm that can normalise groups of its rows by themselves, in one pass; mixed into a layer's own class.
+    """Mixin of BatchNorm layers that normalises groups of the rows separately, in one pass.
 
-    `sync_batchnorm` and `split_batchnorm` give layers a class with it, and their own again.
+    The context managers `sync_batchnorm` and `split_batchnorm` set and reset the class of the layers.
     """
 
-    groups = 0  # of this process's rows; 0: the layer is what it is otherwise
-    plain = True  # whether its own class only normalises
-    BY_MOMENTS: ClassVar[tuple[str, ...]] = ("cuda",)  # types of device on which that is the faster way
+    groups = 0  # number of groups of this process's rows; 0 leaves the layer's behaviour unchanged
+    plain = True  # False if the layer's class overrides `forward`, for example to add an activation
+    BY_MOMENTS: ClassVar[tuple[str, ...]] = ("cuda",)  # device types on which `_normalize_by_moments` is faster
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (n, c, ...)."""
@@ -31,16 +31,16 @@ class SplitBatchNorm(_BatchNorm):
             return super().forward(x)
         if not self.plain:
             return torch.cat([super(SplitBatchNorm, self).forward(part) for part in x.tensor_split(self.groups)])
-        larger = len(x) % self.groups  # so many groups have a row more, and come first
+        larger = len(x) % self.groups  # the first groups have one more row
         rows = larger * (len(x) // self.groups + 1)
         parts = [(x[:rows], larger), (x[rows:], self.groups - larger)] if larger else [(x, self.groups)]
         outputs, statistics = zip(*(self._normalize(part, n) for part, n in parts), strict=True)
         with torch.no_grad():
-            self._follow(all_gather(statistics[0] if len(parts) == 1 else torch.cat(statistics)))
+            self._update_running_statistics(all_gather(statistics[0] if len(parts) == 1 else torch.cat(statistics)))
         return outputs[0] if len(parts) == 1 else torch.cat(outputs)
 
     def _normalize(self, x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-        """Normalise groups of one size as if their channels were side by side; also give (g, 2, c) statistics."""
+        """Normalise groups of equal size as extra channels; return the output and statistics (g, 2, c)."""
         if x.device.type in self.BY_MOMENTS:
             return self._normalize_by_moments(x, groups)
         wide = x.movedim(1, -1).unflatten(0, (groups, -1)).movedim(0, -2).flatten(-2).movedim(-1, 1)  # (m, g * c, ...)
@@ -53,7 +53,7 @@ class SplitBatchNorm(_BatchNorm):
         return found, statistics.unflatten(1, (groups, -1)).transpose(0, 1)
 
     def _normalize_by_moments(self, x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-        """Do the same without moving the pixels: a reduction and a product, where each is one kernel."""
+        """Do the same without moving pixels, by one reduction and one product, each a single kernel."""
         rows = x.movedim(1, -1).reshape(groups, -1, x.shape[1])  # (g, m * h * w, c): no copy with the channels last
         known = torch.promote_types(x.dtype, torch.float32)
         rows = rows.to(known)
@@ -65,12 +65,12 @@ class SplitBatchNorm(_BatchNorm):
         n = rows.shape[1]
         return found, torch.stack((mean, variance * (n / max(n - 1, 1))), 1).detach()
 
-    def _follow(self, statistics: Tensor) -> None:
-        """Move the running statistics as by one batch after the other: (k, 2, c), means and unbiased variances."""
+    def _update_running_statistics(self, statistics: Tensor) -> None:
+        """Update the running statistics by k batches in order; (k, 2, c) holds means and unbiased variances."""
         if self.running_mean is None or self.running_var is None:
             return
         k, seen = len(statistics), self.num_batches_tracked
-        if self.momentum is None and seen is not None:  # the mean over all batches
+        if self.momentum is None and seen is not None:  # a cumulative average
             weights = (1 / (seen + k).to(statistics.dtype)).expand(k)
         else:
             rate = self.momentum or 0.0
@@ -79,14 +79,14 @@ class SplitBatchNorm(_BatchNorm):
             seen.add_(k)
         kept, moves = 1 - weights.sum(), (weights[:, None, None] * statistics).sum(0)
         for value, moved in zip((self.running_mean, self.running_var), moves, strict=True):
-            # Behind autograd's back, as torch's own layers do: an earlier pass may have kept them for its gradient.
+            # Hidden from autograd, as in torch's layers: an earlier pass may have saved these tensors for its gradient.
             value.data.mul_(kept).add_(moved)
 
 
 class SyncBatchNorm(SplitBatchNorm, nn.SyncBatchNorm):
-    """BatchNorm by the statistics of all processes' rows: torch's own on GPUs, and on CPUs, which that cannot.
+    """BatchNorm with statistics of all processes' rows: torch's SyncBatchNorm on GPUs, the same computation on CPUs.
 
-    `sync_batchnorm` makes layers of this class, and what they were again.
+    The context manager `sync_batchnorm` sets and resets the class of the layers.
     """
 
     process_group = None
@@ -106,12 +106,12 @@ class SyncBatchNorm(SplitBatchNorm, nn.SyncBatchNorm):
             mean = means.mean(0)
             variance = variances.mean(0) + (means - mean).square().mean(0)
             n = n_processes() * x.numel() // x.shape[1]
-            self._follow(torch.stack([mean, variance * (n / max(n - 1, 1))])[None])
+            self._update_running_statistics(torch.stack([mean, variance * (n / max(n - 1, 1))])[None])
         return _Normalize.apply(x, self.weight, self.bias, mean, variance, self.eps)
 
 
 class _Normalize(torch.autograd.Function):
-    """BatchNorm by statistics of all processes' rows, whose gradient comes from all rows, too."""
+    """BatchNorm with given statistics of all processes' rows, and its gradient with respect to all rows."""
 
     @staticmethod
     def forward(
@@ -125,28 +125,28 @@ class _Normalize(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, scale = ctx.saved_tensors
         gain = scale if weight is None else weight * scale
-        # As if all rows were this process's, and then what the others' rows change in the two means over rows.
+        # The gradient for this process's rows alone, then the correction by the means over the rows of all processes.
         found, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
             grad, x, gain / scale, None, None, mean, scale, True, ctx.eps, [True, True, True]
         )
-        # Means over this process's rows: of the gradient, and of it times the output.
+        # Means over this process's rows of the gradient, and of the gradient times the normalised input.
         own = torch.stack([of_bias, of_weight]) * (x.shape[1] / x.numel())
         shift, slope = own - all_reduce_mean(own)
         slope = gain * scale * slope
         shift = gain * shift - mean * slope
-        # slope * x + shift in one pass, by a variance of one: torch 2.11 wants an eps, and adds it
+        # slope * x + shift in one pass. The variance is 1 - eps, as torch adds eps, which torch 2.11 requires.
         found += F.batch_norm(x, torch.zeros_like(mean), torch.full_like(mean, 1 - ctx.eps), slope, shift, eps=ctx.eps)
         return found, None if weight is None else of_weight, None if weight is None else of_bias, None, None, None
 
 
 @contextmanager
 def sync_batchnorm(module: nn.Module, groups: bool = False) -> Iterator[None]:
-    """Let every BatchNorm of a network normalise by all processes' rows for a while.
+    """Make every BatchNorm of a network use the statistics of all processes' rows within a context.
 
     Parameters
     ----------
     module : torch.nn.Module
-        The network. Its layers are the same objects before, meanwhile and afterwards.
+        The network. Only the class of its BatchNorm layers changes; the layers stay the same objects.
     groups : bool, default=False
         Whether to prepare the layers for `split_batchnorm` with one process, too. torch.compile cannot trace this
         preparation.
@@ -155,7 +155,7 @@ def sync_batchnorm(module: nn.Module, groups: bool = False) -> Iterator[None]:
     kinds: list[tuple[Any, type]] = [(layer, type(layer)) for layer in layers if not isinstance(layer, SplitBatchNorm)]
     try:
         for layer, kind in kinds:
-            layer.__class__ = SyncBatchNorm if n_processes() > 1 else _with_groups(kind)
+            layer.__class__ = SyncBatchNorm if n_processes() > 1 else _split_class(kind)
             layer.groups = 0
         yield
     finally:
@@ -165,24 +165,24 @@ def sync_batchnorm(module: nn.Module, groups: bool = False) -> Iterator[None]:
 
 
 @functools.cache
-def _with_groups(kind: Any) -> type[_BatchNorm]:
-    """Make the class of a layer that is of another, and can do groups."""
+def _split_class(kind: Any) -> type[_BatchNorm]:
+    """Return a subclass of a BatchNorm class that can split."""
     return type(kind.__name__, (SplitBatchNorm, kind), {"plain": kind.forward is _BatchNorm.forward})
 
 
 @contextmanager
 def split_batchnorm(modules: Iterable[nn.Module], groups: int) -> Iterator[None]:
-    """Let BatchNorm normalise groups of this process's rows by themselves for a while, all of them in one pass.
+    """Make BatchNorm normalise groups of this process's rows separately, in one pass, within a context.
 
-    Outputs, gradients and running statistics are those of the groups of all processes one after the other, provided
-    that all else in the networks works on each image by itself, as do convolutions, LayerNorm, GroupNorm and dropout.
+    Outputs, gradients and running statistics equal those of one pass for each group of each process in order. This
+    requires that all other layers treat each image independently, as convolutions, LayerNorm, GroupNorm and dropout do.
 
     Parameters
     ----------
     modules : iterable of torch.nn.Module
         The networks.
     groups : int
-        How many, at least 1, of as equal size as can be; of the larger come first. Each has two rows or more.
+        Number of groups, at least 1. Their sizes differ by at most one row, larger groups first, and are at least 2.
 
     Examples
     --------
@@ -210,27 +210,27 @@ def split_batchnorm(modules: Iterable[nn.Module], groups: int) -> Iterator[None]
 def run_with_split_batchnorm(
     network: Callable[[Tensor], tuple[Tensor, ...]], parts: Sequence[nn.Module], images: Tensor, groups: int
 ) -> tuple[Tensor, ...]:
-    """Run a network such that BatchNorm normalises groups of a batch by themselves, as if on a device of its own each.
+    """Run a network with split BatchNorm, which normalises groups of a batch as separate devices would.
 
-    Running statistics move once a group. All else in the network must work on each image by itself, as do
-    convolutions, LayerNorm, GroupNorm and dropout: it is run once, see `split_batchnorm`. On a CPU, where maps of
-    a group stay in the cache, it is run once a group, unless it is compiled or one of several processes.
+    Running statistics are updated once per group. All other layers must treat each image independently, see
+    `split_batchnorm`, as the network runs once for all groups. On a CPU it runs once per group, since the maps of a
+    group stay in the cache, unless it is compiled or several processes train.
 
     Parameters
     ----------
     network : callable
-        From images to one or more tensors with a row an image.
+        Maps images to a tuple of tensors with one row per image.
     parts : sequence of torch.nn.Module
-        The modules that it is made of.
+        The modules that the network calls.
     images : Tensor of shape (n, c, h, w)
-        The batch; of several processes this one's share.
+        This process's images of the batch.
     groups : int
-        How many, of as equal size as can be; fewer where they would have less than two images.
+        Number of groups. It is reduced where a group would have fewer than two images.
 
     Returns
     -------
     tuple of Tensors
-        The outputs for the whole batch.
+        The outputs for all images.
 
     Examples
     --------
@@ -252,5 +252,5 @@ def run_with_split_batchnorm(
 
 
 def _at_once(images: Tensor) -> bool:
-    """Whether groups of images go through a network in one pass."""
+    """Return whether all groups go through the network in one pass."""
     return images.device.type != "cpu" or torch.compiler.is_compiling() or n_processes() > 1

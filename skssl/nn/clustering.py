@@ -1,4 +1,4 @@
-"""k-means, how wide its clusters are, and draws from all of them alike, for the methods that cluster between epochs."""
+"""Clustering between epochs: k-means, concentrations of clusters, and samples balanced over clusters."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from skssl.nn.distributed import broadcast
 
 
 def k_means(x: Tensor, n_clusters: int, n_iterations: int) -> tuple[Tensor, Tensor]:
-    """Cluster rows by scikit-learn's k-means, once, from randomly chosen rows.
+    """Cluster rows by one run of scikit-learn's k-means, initialised with random rows.
 
-    A cluster that loses its members is given the row that is farthest from its centre. It runs on the CPU, in one
-    thread, as with more the same seed does not give the same bits. All processes get what the first has found.
+    An empty cluster is moved to the row that is farthest from its centre. k-means runs on the CPU in one thread,
+    because several threads are not reproducible to the bit. All processes return the result of rank 0.
 
     Parameters
     ----------
     x : Tensor of shape (n, d)
         The rows.
     n_clusters : int
-        How many clusters; no more than n.
+        Number of clusters, at most n.
     n_iterations : int
-        At most so many iterations.
+        Maximum number of iterations.
 
     Returns
     -------
     centers : Tensor of shape (n_clusters, d)
-        Their centres.
+        The centres of the clusters.
     label : int64 Tensor of shape (n,)
         The cluster of each row.
 
@@ -49,14 +49,14 @@ def k_means(x: Tensor, n_clusters: int, n_iterations: int) -> tuple[Tensor, Tens
     seed = int(torch.randint(2**31 - 1, ()))
     found = KMeans(n_clusters, init="random", n_init=1, max_iter=n_iterations, random_state=seed)
     with threadpool_limits(1), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # of fewer distinct rows than clusters
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than clusters
         found.fit(x.cpu().numpy())
     centers, label = broadcast(torch.from_numpy(found.cluster_centers_)), broadcast(torch.from_numpy(found.labels_))
     return centers.to(x), label.long().to(x.device)
 
 
 def balanced_sample(label: Tensor) -> Tensor:
-    """Draw as many rows as there are, from all clusters alike and in a random order.
+    """Draw n of n rows in random order, equally many from each cluster.
 
     Parameters
     ----------
@@ -66,8 +66,8 @@ def balanced_sample(label: Tensor) -> Tensor:
     Returns
     -------
     int64 Tensor of shape (n,)
-        Rows: n / k from each of k clusters that have any, up to rounding. None comes twice where a cluster has enough;
-        where it has not, they are drawn with replacement.
+        Indices of rows: n / k from each of the k nonempty clusters, up to rounding. Clusters with at least n / k rows
+        are sampled without replacement, smaller clusters with replacement.
 
     Examples
     --------
@@ -90,26 +90,26 @@ def balanced_sample(label: Tensor) -> Tensor:
 
 
 def concentration(z: Tensor, centers: Tensor, assignment: Tensor, temperature: float) -> Tensor:
-    """Estimate how wide each cluster is, phi: the mean distance of its members by the logarithm of their number + 10.
+    """Estimate the concentration of each cluster.
 
-    Clusters of one member get the widest of the others, all are clipped to the percentiles from 10 to 90, and scaled
-    such that their mean is the temperature.
+    It is the mean distance of its m members to its centre, divided by log(m + 10). Clusters of one member get the
+    largest value. All values are clipped to their percentiles 10 and 90, and scaled to a mean of `temperature`.
 
     Parameters
     ----------
     z : Tensor of shape (n, d)
         Embeddings.
     centers : Tensor of shape (k, d)
-        K-means' centres as they are, not normalised.
+        Centres of k-means, not normalised.
     assignment : int64 Tensor of shape (n,)
-        Each embedding's cluster.
+        The cluster of each embedding.
     temperature : float
-        The mean.
+        The mean concentration.
 
     Returns
     -------
     Tensor of shape (k,)
-        Greater than 0.
+        phi, greater than 0. Small values are compact clusters.
 
     References
     ----------

@@ -36,12 +36,12 @@ __all__ = [
 
 
 def n_processes() -> int:
-    """Tell how many processes train together.
+    """Return the number of processes that train together.
 
     Returns
     -------
     int
-        1 unless this process has joined others.
+        The world size; 1 without a process group.
 
     Examples
     --------
@@ -53,12 +53,12 @@ def n_processes() -> int:
 
 
 def is_main_process() -> bool:
-    """Tell whether this process is the one to write files and logs, and to warn of what all of them see.
+    """Return whether this is the main process, which writes files and logs and issues the warnings.
 
     Returns
     -------
     bool
-        True in the first process, and where there are no others.
+        True at rank 0, and without a process group.
 
     Examples
     --------
@@ -70,65 +70,65 @@ def is_main_process() -> bool:
 
 
 def rank() -> int:
-    """Tell which of the processes this is.
+    """Return the rank of this process.
 
     Returns
     -------
     int
-        From 0 on.
+        From 0 to `n_processes` - 1.
     """
     return dist.get_rank() if n_processes() > 1 else 0
 
 
 def init_process_group(device: torch.device) -> None:
-    """Join the processes that ``torchrun`` has started with this one, if it has, and once.
+    """Initialise torch's process group if ``torchrun`` started this process; otherwise do nothing.
 
-    A group that the user has initialised is used as it is. What this process starts itself, such as joblib's workers,
-    inherits torchrun's environment, but is none of its processes.
+    A group that the user has initialised is kept. Child processes, such as joblib's workers, inherit torchrun's
+    environment, but do not belong to its processes, and are ignored.
 
     Parameters
     ----------
     device : torch.device
-        Where this process computes: GPUs talk by NCCL, CPUs by gloo.
+        The device of this process. GPUs communicate by NCCL, CPUs by gloo.
     """
     wanted = int(os.environ.get("WORLD_SIZE", 1)) > 1 and multiprocessing.parent_process() is None
     if not wanted or not dist.is_available() or dist.is_initialized():
         return
     if device.type == "cuda":
-        torch.cuda.set_device(device)  # where NCCL's own work goes
+        torch.cuda.set_device(device)  # NCCL works on the current device
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     how: dict[str, Any] = {}
     if os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]:
-        # torchrun keeps one store for all restarts, in which those who start anew find addresses of the dead (PyTorch's
-        # issue 135712). On one machine all count the restarts alike, and can keep apart what they write.
+        # torchrun keeps one store for all restarts, so that restarted workers read the addresses of dead ones (PyTorch
+        # issue 135712). On one machine all workers have the same restart count, which makes a prefix for their keys.
         store, own_rank, size = next(rendezvous("env://"))
         store = dist.PrefixStore(f"restart {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
         how = {"store": store, "rank": own_rank, "world_size": size}
     dist.init_process_group(backend, **how)
-    atexit.register(_leave)
+    atexit.register(_destroy_process_group)
 
 
-def _leave() -> None:
-    """End the group, unless the user has."""
+def _destroy_process_group() -> None:
+    """Destroy the process group, unless the user did."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def all_gather(x: Tensor) -> Tensor:
-    """Bring the rows of all processes together, with their gradients.
+    """Concatenate the rows of all processes; gradients flow back to each process's rows.
 
-    A loss that is computed from all rows, by every process alike, has the gradient that it would have in one process:
-    what flows back to a row is the sum over the processes, and the gradients of the weights are averaged.
+    Every process computes the same loss from all rows. The gradient of a row is summed over the processes, and
+    DistributedDataParallel averages the gradients of the weights. The result is the gradient of a single process.
 
     Parameters
     ----------
     x : Tensor of shape (n, ...)
-        This process's rows; as many in each process.
+        This process's rows; n is the same in each process.
 
     Returns
     -------
     Tensor of shape (n_processes * n, ...)
-        All rows, in the order of the processes; `x` itself where there is one process.
+        All rows, ordered by rank; `x` itself with one process.
 
     Examples
     --------
@@ -137,11 +137,11 @@ def all_gather(x: Tensor) -> Tensor:
     >>> all_gather(torch.arange(3))
     tensor([0, 1, 2])
     """
-    return x if n_processes() == 1 else _Gather.apply(x)
+    return x if n_processes() == 1 else _AllGather.apply(x)
 
 
-class _Gather(torch.autograd.Function):
-    """All rows forward; backward the sum of what the processes have for one's own rows."""
+class _AllGather(torch.autograd.Function):
+    """All-gather in the forward pass, reduce-scatter (a sum) in the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -157,21 +157,21 @@ class _Gather(torch.autograd.Function):
 
 
 def _collective(name: str, before: str) -> Callable[[Tensor, Tensor], Any]:
-    """Look up one of torch's collectives by its name, or by the name before torch 2.14, which now warns."""
+    """Return one of torch's collectives. torch 2.14 renamed them; the old names warn."""
     return getattr(dist, name if hasattr(dist, name) else before)
 
 
 def all_reduce_mean(x: Tensor) -> Tensor:
-    """Average a tensor over the processes, with its gradient.
+    """Return the mean of a tensor over the processes, with its gradient.
 
     Parameters
     ----------
     x : Tensor of any shape
-        The same shape in each process.
+        The shape is the same in each process.
 
     Returns
     -------
-    Tensor of this shape
+    Tensor of the same shape
         The mean.
 
     Examples
@@ -185,17 +185,17 @@ def all_reduce_mean(x: Tensor) -> Tensor:
 
 
 def local_rows(x: Tensor) -> Tensor:
-    """Take this process's rows.
+    """Return this process's rows of a batch.
 
     Parameters
     ----------
     x : Tensor of shape (n, ...)
-        All rows; n is a multiple of the number of processes.
+        The rows of all processes; n is a multiple of `n_processes`.
 
     Returns
     -------
     Tensor of shape (n / n_processes, ...)
-        The process's own.
+        This process's rows.
 
     Examples
     --------
@@ -208,17 +208,17 @@ def local_rows(x: Tensor) -> Tensor:
 
 
 def broadcast(x: Tensor) -> Tensor:
-    """Give all processes what the first has drawn or computed.
+    """Return the tensor of rank 0 in all processes.
 
     Parameters
     ----------
     x : Tensor of any shape
-        The same shape and type in each process.
+        The shape and the dtype are the same in each process.
 
     Returns
     -------
-    Tensor of this shape
-        The first process's.
+    Tensor of the same shape
+        The tensor of rank 0, without a gradient; `x` itself with one process.
 
     Examples
     --------
@@ -230,25 +230,25 @@ def broadcast(x: Tensor) -> Tensor:
     if n_processes() == 1:
         return x
     sent = x.detach().clone(memory_format=torch.contiguous_format)
-    sent = sent.cuda() if dist.get_backend() == "nccl" else sent  # which knows nothing of CPUs
+    sent = sent.cuda() if dist.get_backend() == "nccl" else sent  # NCCL cannot send CPU tensors
     dist.broadcast(sent, 0)
     return sent.to(x.device)
 
 
 def shared_randperm(n: int, device: torch.device) -> Tensor:
-    """Draw an order of the rows of all processes, the same in all of them.
+    """Draw a random permutation that is the same in all processes.
 
     Parameters
     ----------
     n : int
-        The number of rows.
+        Length of the permutation.
     device : torch.device
-        Where they are.
+        Device of the result.
 
     Returns
     -------
     int64 Tensor of shape (n,)
-        The numbers from 0 to n - 1.
+        A permutation of 0 to n - 1.
 
     Examples
     --------
@@ -257,12 +257,12 @@ def shared_randperm(n: int, device: torch.device) -> Tensor:
     >>> shared_randperm(3, torch.device("cpu")).sort().values
     tensor([0, 1, 2])
     """
-    # The remainder changes nothing, but keeps torch 2.11's compiler from a pattern of indexing that it fails with.
+    # The remainder does not change the numbers. It avoids an indexing pattern that the compiler of torch 2.11 fails on.
     return broadcast(torch.randperm(n, device=device) % n)
 
 
 def draw_seed(random_state: Any) -> int:
-    """Draw a training's seed, the same in all processes.
+    """Draw the seed of a training, the same in all processes.
 
     Parameters
     ----------
@@ -285,12 +285,12 @@ def draw_seed(random_state: Any) -> int:
 
 @torch.no_grad()
 def sync_parameters(module: nn.Module) -> None:
-    """Give all processes the weights and buffers that the first has.
+    """Copy the parameters and buffers of rank 0 to all processes.
 
     Parameters
     ----------
     module : torch.nn.Module
-        Of one form in each process.
+        A module with the same parameters and buffers, by shape, in each process. It is changed in place.
     """
     if n_processes() > 1:
         for value in (*module.parameters(), *module.buffers()):
@@ -298,21 +298,21 @@ def sync_parameters(module: nn.Module) -> None:
 
 
 def wrap_ddp(module: nn.Module) -> nn.Module:
-    """Wrap a module such that its gradients are averaged over the processes as they are computed.
+    """Wrap a module in DistributedDataParallel, which averages the gradients over the processes.
 
     Parameters
     ----------
     module : torch.nn.Module
-        The same in each process. Which of its parameters have a gradient must not change from one step to the next;
-        what is frozen or thawed between epochs needs a new wrapper.
+        A module that is equal in each process. The set of parameters with a gradient must not change between steps.
+        Wrap the module again after freezing or unfreezing parameters.
 
     Returns
     -------
     torch.nn.Module
-        torch's ``DistributedDataParallel``, or the module itself where there is one process.
+        The wrapper, or the module itself with one process.
     """
     if n_processes() == 1:
         return module
     wrapped = nn.parallel.DistributedDataParallel(module, init_sync=False, static_graph=True)
-    wrapped.broadcast_buffers = False  # they are equal, as they follow from all rows
+    wrapped.broadcast_buffers = False  # computed from all rows, they are equal in all processes
     return wrapped

@@ -1,4 +1,4 @@
-"""Heads on an encoder."""
+"""Projection and prediction heads."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from torch import nn
 
 
 class MLP(nn.Sequential):
-    """Linear layers with BatchNorm and ReLU, or another activation, between them.
+    """Multilayer perceptron: linear layers with BatchNorm and an activation between them.
 
     Parameters
     ----------
     dims : sequence of int
         Widths from the input to the output, such as ``(512, 2048, 256)``.
     bias : bool, default=True
-        Whether the last linear layer has a bias; one that BatchNorm follows never does.
+        Whether the last linear layer has a bias. Linear layers before a BatchNorm have no bias.
     norm : bool, default=True
         Whether BatchNorm follows the hidden layers.
     output_norm : bool, default=False
-        Whether BatchNorm follows the last layer, too.
+        Whether BatchNorm follows the last layer.
     output_affine : bool, default=False
-        Whether that last BatchNorm learns a scale and a shift.
+        Whether the BatchNorm after the last layer has a learnable scale and shift.
     activation : callable, default=None
-        Makes what follows every hidden layer. None is ReLU, in place.
+        Returns the module that follows each hidden layer. None is an in-place ReLU.
 
     Attributes
     ----------

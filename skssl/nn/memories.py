@@ -1,4 +1,4 @@
-"""Embeddings kept from earlier steps: a queue, and a memory bank with one for each image."""
+"""Embeddings of earlier steps: a queue of recent ones, and a memory bank with one per training image."""
 
 from __future__ import annotations
 
@@ -9,23 +9,25 @@ from torch import Tensor, nn
 
 from skssl.nn.distributed import all_gather, n_processes
 
+GATHER_BELOW = 1 / 16  # of the bank's size: with fewer memories an image, gathering them beats scoring the whole bank
+
 
 class Queue(nn.Module):
-    """The embeddings of past batches, the oldest of which make room for new ones.
+    """A first-in, first-out queue of embeddings of past batches.
 
     Parameters
     ----------
     size : int
-        How many it holds.
+        Number of embeddings.
     dim : int
-        Their width.
+        Width of the embeddings.
 
     Attributes
     ----------
     items : Tensor of shape (size, dim)
-        The embeddings; random directions of length one at first.
+        The embeddings, initially random unit vectors.
     pushed : int64 Tensor of shape ()
-        How many it has ever taken in.
+        Number of embeddings pushed so far.
 
     Examples
     --------
@@ -34,7 +36,7 @@ class Queue(nn.Module):
     >>> queue = Queue(size=3, dim=1)
     >>> for batch in ([[1.0], [2.0]], [[3.0], [4.0]]):
     ...     queue.push(torch.tensor(batch))
-    >>> queue.items.flatten()  # 4 has taken the place of 1
+    >>> queue.items.flatten()  # 4 replaces 1
     tensor([4., 2., 3.])
     """
 
@@ -47,32 +49,32 @@ class Queue(nn.Module):
         self.register_buffer("pushed", torch.zeros((), dtype=torch.long))
 
     @property
-    def place(self) -> Tensor:
-        """Where the oldest is, a Tensor of shape ()."""
+    def pointer(self) -> Tensor:
+        """Index of the oldest embedding, a Tensor of shape ()."""
         return self.pushed % len(self.items)
 
     @property
     def full(self) -> bool:
-        """Whether nothing is left of what it held at first. Asking waits for the device."""
+        """True once all initial random entries are replaced. Reading it synchronises with the device."""
         return bool(self.pushed >= len(self.items))
 
     @torch.no_grad()
     def push(self, batch: Tensor) -> None:
-        """Let a batch take the places of the oldest.
+        """Replace the oldest embeddings by a batch.
 
         Parameters
         ----------
         batch : Tensor of shape (n, dim)
-            What is new, gathered from all processes; of more than the queue holds, the last.
+            The new embeddings of all processes. If n exceeds the queue's size, the last ones are kept.
         """
         batch = batch[-len(self.items) :].to(self.items.dtype)
-        index = (self.place + torch.arange(len(batch), device=batch.device)) % len(self.items)
+        index = (self.pointer + torch.arange(len(batch), device=batch.device)) % len(self.items)
         self.items.index_copy_(0, index, batch)
         self.pushed.add_(len(batch))
 
 
 class MemoryBank(nn.Module):
-    """A vector for every training image, to compare embeddings with; no gradient reaches it.
+    """A memory bank: one vector per training image, without gradient.
 
     Parameters
     ----------
@@ -81,17 +83,16 @@ class MemoryBank(nn.Module):
     dim : int
         Width of the embeddings.
     momentum : float, default=0.5
-        What a vector keeps of itself in an update.
+        Weight of the old vector in an update.
     fixed_z : bool, default=False
-        Whether the normaliser Z stays that of the first batch, as in the reference code, or is each batch's own. Z has
-        no gradient. Fixed, it is that of a random bank: as soon as embeddings gather, which they do at the start, all
-        probabilities are far too high, the negatives' pushes outweigh the positive's pull by their sum, and embeddings
-        chase each other's memories into few dimensions.
+        Whether the normaliser Z is that of the first batch, as in the reference code, or of each batch. Z has no
+        gradient. A fixed Z is that of a random bank. It becomes too small as embeddings cluster early in training:
+        all probabilities are too high, the negatives dominate, and embeddings collapse into few dimensions.
 
     Attributes
     ----------
     items : Tensor of shape (size, dim)
-        The vectors, of length one; random directions at first (the reference code's are of about that length).
+        The vectors, of length one, initially random (the reference code's have about that length).
     log_z : Tensor of shape ()
         The logarithm of the normaliser Z; nan before the first batch.
 
@@ -120,14 +121,14 @@ class MemoryBank(nn.Module):
         self.register_buffer("log_z", torch.tensor(torch.nan))
 
     def scores(self, v: Tensor, index: Tensor | None = None) -> Tensor:
-        """Compare embeddings with memories by their cosine, in full precision.
+        """Compute the cosines of embeddings and memories, in full precision.
 
         Parameters
         ----------
         v : Tensor of shape (n, dim)
             Embeddings.
         index : int64 Tensor of shape (n, k), optional
-            With which memories each of them; by default with all.
+            The memories to compare each embedding with. By default all.
 
         Returns
         -------
@@ -136,30 +137,30 @@ class MemoryBank(nn.Module):
         """
         with torch.autocast(v.device.type, enabled=False):
             v = nn.functional.normalize(v.to(self.items.dtype), dim=1)
-            if index is not None and len(self.items) > 16 * index.shape[1]:
-                return (self.items[index] @ v[:, :, None]).squeeze(2)  # (n, k, dim) is smaller than the work on all
-            scores = v @ self.items.clone().T  # a copy, since the bank moves before the backward pass
+            if index is not None and index.shape[1] < GATHER_BELOW * len(self.items):
+                return (self.items[index] @ v[:, :, None]).squeeze(2)  # (n, k, dim)
+            scores = v @ self.items.clone().T  # a copy: the bank is updated before the backward pass
             return scores if index is None else scores.gather(1, index)
 
     def log_p(self, v: Tensor, index: Tensor, n_negatives: int, temperature: float) -> Tensor:
-        """Estimate how probable each embedding makes its own image, and others that are drawn among all.
+        """Estimate the log-probabilities of each embedding's image and of random negatives.
 
         Parameters
         ----------
         v : Tensor of shape (n, dim)
             Embeddings.
         index : int64 Tensor of shape (n,)
-            Which images they are of.
+            Indices of their images.
         n_negatives : int
-            How many others are drawn for each, evenly and with replacement among all, itself included.
+            Number of negatives per embedding, drawn uniformly with replacement from all images, its own included.
         temperature : float
             t, greater than 0.
 
         Returns
         -------
         Tensor of shape (n, 1 + n_negatives)
-            The logarithm of exp(cos / t) / Z, that of the own image first. Z is the mean of exp(cos / t) here or, if
-            it is fixed, in the first call, times the number of images. The mean is over the rows of all processes.
+            The logarithm of exp(cos / t) / Z, the embedding's image first. Z is the number of images times the mean of
+            exp(cos / t) over the rows of all processes, in this call or, if Z is fixed, in the first call.
         """
         others = torch.randint(len(self.items), (len(index), n_negatives), device=index.device)
         logits = self.scores(v, torch.cat([index[:, None], others], dim=1)) / temperature
@@ -170,12 +171,12 @@ class MemoryBank(nn.Module):
 
     @torch.no_grad()
     def update(self, index: Tensor, v: Tensor) -> None:
-        """Move the images' vectors, of all processes, towards their embeddings, and back to length one.
+        """Move the vectors of images towards their embeddings and normalise them, for the rows of all processes.
 
         Parameters
         ----------
         index : int64 Tensor of shape (n,)
-            Which images, each once.
+            Indices of the images, all different.
         v : Tensor of shape (n, dim)
             Their embeddings, of any length.
         """

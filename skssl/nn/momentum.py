@@ -1,4 +1,4 @@
-"""Momentum copies of networks, and the schedule of their momentum."""
+"""Momentum copies of networks (exponential moving averages), and their momentum schedule."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from torch import nn
 
 
 def momentum_copy(module: nn.Module) -> nn.Module:
-    """Copy a module for `update_momentum` to move: no gradient reaches it.
+    """Copy a module as the start of its moving average, see `update_momentum`.
 
-    It stays in training mode with its source, so that its BatchNorm normalises by the batch and keeps running
-    statistics of its own (only parameters are averaged).
+    The copy follows the mode of the net, training or evaluation. In training its BatchNorm uses batch statistics and
+    keeps running statistics of its own, as only parameters are averaged.
 
     Parameters
     ----------
     module : torch.nn.Module
-        What to copy, weights and all.
+        The source.
 
     Returns
     -------
     torch.nn.Module
-        The copy.
+        The copy, whose parameters require no gradient.
 
     Examples
     --------
@@ -63,14 +63,14 @@ def update_momentum(model: nn.Module, model_ema: nn.Module, m: float) -> None:
 
 
 def cosine_schedule(start: float, end: float, progress: float) -> float:
-    """Go from one value to another along half a cosine, as BYOL's and DINO's momentum does.
+    """Return a value between two ends along half a cosine, the momentum schedule of BYOL and DINO.
 
     Parameters
     ----------
     start, end : float
         The values at progress 0 and 1.
     progress : float
-        The share of the training that is done, in [0, 1].
+        The fraction of the training that is done, in [0, 1].
 
     Returns
     -------

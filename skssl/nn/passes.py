@@ -17,17 +17,17 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 
 def concat_views(views: Sequence[Tensor]) -> Tensor:
-    """Concatenate views of one size, without a copy where they lie side by side in memory, as the loader makes them.
+    """Concatenate views of one size. Views that are adjacent in memory, as the loader's are, are not copied.
 
     Parameters
     ----------
     views : sequence of Tensors of shape (n, c, h, w)
-        At least one.
+        One or more views.
 
     Returns
     -------
     Tensor of shape (n_views * n, c, h, w)
-        All of them, one after the other.
+        The views in order.
 
     Examples
     --------
@@ -40,11 +40,12 @@ def concat_views(views: Sequence[Tensor]) -> Tensor:
     first = views[0]
     if torch.compiler.is_compiling() or first.requires_grad:
         return torch.cat(list(views))
-    places = [first.data_ptr() + i * first.nbytes for i in range(len(views))]
-    one = first.untyped_storage().data_ptr()
+    storage = first.untyped_storage().data_ptr()
     if all(
-        view.data_ptr() == place and view.stride() == first.stride() and view.untyped_storage().data_ptr() == one
-        for view, place in zip(views, places, strict=True)
+        view.data_ptr() == first.data_ptr() + i * first.nbytes
+        and view.stride() == first.stride()
+        and view.untyped_storage().data_ptr() == storage
+        for i, view in enumerate(views)
     ):
         return first.as_strided((len(views) * len(first), *first.shape[1:]), first.stride())
     return torch.cat(list(views))
@@ -52,12 +53,12 @@ def concat_views(views: Sequence[Tensor]) -> Tensor:
 
 @contextmanager
 def eval_mode(module: nn.Module) -> Iterator[nn.Module]:
-    """Put a network into evaluation mode for a while; each of its parts goes back into the mode that it was in.
+    """Put a network into evaluation mode within a context, then restore the mode of each module.
 
     Parameters
     ----------
     module : torch.nn.Module
-        The network, which may hold parts of others.
+        The network. It may share modules with other networks.
 
     Yields
     ------
@@ -93,17 +94,17 @@ def eval_mode(module: nn.Module) -> Iterator[nn.Module]:
                     part.training = training
 
 
-# Modules in evaluation mode: in how many threads, and their mode before. The last thread restores it.
+# For modules in evaluation mode: the number of threads that use them, and their mode before, which the last restores.
 _evaluated: WeakKeyDictionary[nn.Module, tuple[int, bool]] = WeakKeyDictionary()
 _lock = threading.Lock()
 
 
 def fuse_batchnorm(module: nn.Module) -> nn.Module:
-    """Fold BatchNorm into the convolutions and linear layers before it, for inference.
+    """Fuse BatchNorm into the convolution or linear layer before it, for inference.
 
-    Layers are folded where their order is known without running the network: in sequences, and in torchvision's
-    ResNets. A module of any other origin is left as it is, with all that it holds. Nothing is traced, so that any
-    number of threads may do this at a time.
+    Layers are fused where their order is known without running the network: in ``nn.Sequential`` and in torchvision's
+    ResNets. Modules of unknown classes, and all that they contain, are not changed. The function does not trace the
+    network, so it is thread-safe.
 
     Parameters
     ----------
@@ -113,8 +114,8 @@ def fuse_batchnorm(module: nn.Module) -> nn.Module:
     Returns
     -------
     torch.nn.Module
-        A copy that computes the same to within rounding and in fewer passes over the maps; or the network itself,
-        where there is nothing to fold or hooks want to see its parts.
+        A copy with the same output up to rounding; or the network itself, if there is nothing to fuse or a module has
+        forward hooks.
 
     Examples
     --------
@@ -125,7 +126,7 @@ def fuse_batchnorm(module: nn.Module) -> nn.Module:
     >>> [type(part).__name__ for part in fuse_batchnorm(net).children()]
     ['Conv2d', 'Identity', 'ReLU']
     """
-    pairs = list(_foldable(module))
+    pairs = list(_fusable(module))
     if not pairs or any(part._forward_hooks or part._forward_pre_hooks for part in module.modules()):
         return module
     network = copy.deepcopy(module)
@@ -137,10 +138,10 @@ def fuse_batchnorm(module: nn.Module) -> nn.Module:
     return network.to(memory_format=torch.channels_last)
 
 
-def _foldable(module: nn.Module) -> Iterator[tuple[str, str]]:
-    """Find the paths of layers that BatchNorm follows, with its own path, in networks whose order is known."""
+def _fusable(module: nn.Module) -> Iterator[tuple[str, str]]:
+    """Yield the paths of layers and of the BatchNorm that follows each, in modules whose order is known."""
     uses = Counter(id(part) for _, part in module.named_modules(remove_duplicate=False))
-    known: set[str] = set()  # paths of modules whose order is known, and that of all that they lie in
+    known: set[str] = set()  # paths of modules whose order is known, along with that of all modules around them
     for path, part in module.named_modules(remove_duplicate=False):
         if (path and path.rpartition(".")[0] not in known) or not type(part).__module__.startswith(KNOWN_NETWORKS):
             continue
@@ -153,10 +154,14 @@ def _foldable(module: nn.Module) -> Iterator[tuple[str, str]]:
             pairs = ((name, name.replace("conv", "bn")) for name in children if name.startswith("conv"))
         for first, second in pairs:
             layer, norm = children[first], children[second]
-            fits = (type(layer), type(norm)) in FOLDABLE and uses[id(layer)] == uses[id(norm)] == 1
+            fits = (type(layer), type(norm)) in FUSABLE and uses[id(layer)] == uses[id(norm)] == 1
             if fits and not norm.training and norm.running_mean is not None:
                 yield f"{path}.{first}".lstrip("."), f"{path}.{second}".lstrip(".")
 
 
-FOLDABLE = {(nn.Conv2d, nn.BatchNorm2d), (nn.Linear, nn.BatchNorm1d)}
-KNOWN_NETWORKS = ("torch.nn.", "torchvision.models.", "skssl.")  # whose classes run a sequence from end to end
+FUSABLE = {(nn.Conv2d, nn.BatchNorm2d), (nn.Linear, nn.BatchNorm1d)}
+KNOWN_NETWORKS = (
+    "torch.nn.",
+    "torchvision.models.",
+    "skssl.",
+)  # packages whose classes run a Sequential as a whole

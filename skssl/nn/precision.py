@@ -1,4 +1,4 @@
-"""The precision that networks compute in."""
+"""Mixed precision: the dtype of networks, autocast, and the precision of matrix products."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ import torch
 from skssl.errors import pick
 
 PRECISIONS = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16}
-SMALLEST_BFLOAT16 = 16  # pixels a side, on a CPU
+SMALLEST_BFLOAT16 = 16  # smallest side, in pixels, of images in bfloat16 on a CPU
 
 
 def resolve_precision(precision: str, device: torch.device, side: int) -> torch.dtype:
-    """Turn what the user gave as ``precision`` into the type that the networks compute in.
+    """Return the dtype of the networks for the parameter ``precision``.
 
     Parameters
     ----------
     precision : {"auto", "float32", "bfloat16"}
-        The type by name. "auto" is bfloat16 where the hardware computes in it (NVIDIA GPUs from Ampere on,
-        AMD GPUs, CPUs with AMX) and float32 elsewhere.
+        The dtype by name. "auto" is bfloat16 where the hardware supports it (NVIDIA GPUs since Ampere, AMD GPUs,
+        CPUs with AMX) and float32 elsewhere.
     device : torch.device
         The device that computes.
     side : int
-        The shorter side of the images in pixels. On a CPU bfloat16 needs 16: the weights' gradient of a strided 3x3
-        convolution is wrong in oneDNN where the map is one pixel wide (seen in torch 2.15), which the last maps of
+        The shorter side of the images in pixels. bfloat16 on a CPU needs 16: in oneDNN the weight gradient of a
+        strided 3x3 convolution is wrong for maps that are one pixel wide (seen in torch 2.15), as the last maps of
         smaller images are.
 
     Returns
     -------
     torch.dtype
-        The floating-point type.
+        float32 or bfloat16.
 
     Raises
     ------
     ValueError
-        If there is no such precision, or the images are too small for the one that was asked for.
+        If the precision is unknown, or the images are too small for bfloat16 on a CPU.
 
     Examples
     --------
@@ -47,8 +47,8 @@ def resolve_precision(precision: str, device: torch.device, side: int) -> torch.
     too_small = device.type == "cpu" and side < SMALLEST_BFLOAT16
     if dtype == torch.bfloat16 and too_small:
         raise ValueError(
-            f"precision='bfloat16' on a CPU needs images of at least {SMALLEST_BFLOAT16} pixels a side. Got {side}: "
-            "take precision='auto' or 'float32'."
+            f"precision='bfloat16' on a CPU needs images of at least {SMALLEST_BFLOAT16} pixels a side. Got {side}. "
+            "Use precision='auto' or 'float32'."
         )
     if dtype is None:
         return torch.bfloat16 if _computes_in_bfloat16(device) and not too_small else torch.float32
@@ -56,19 +56,19 @@ def resolve_precision(precision: str, device: torch.device, side: int) -> torch.
 
 
 def mixed_precision(dtype: torch.dtype, device: torch.device) -> torch.autocast:
-    """Compute in a type, where that loses nothing that matters; float32 is as ever.
+    """Return an autocast context for a dtype.
 
     Parameters
     ----------
     dtype : torch.dtype
-        The type, see `resolve_precision`.
+        The dtype, see `resolve_precision`. float32 disables autocast.
     device : torch.device
-        Where.
+        The device that computes.
 
     Returns
     -------
     torch.autocast
-        A context.
+        The context.
 
     Examples
     --------
@@ -81,15 +81,15 @@ def mixed_precision(dtype: torch.dtype, device: torch.device) -> torch.autocast:
 
 @contextmanager
 def matmul_precision(precision: str | None, device: torch.device) -> Iterator[None]:
-    """Compute products of float32 matrices on CUDA in a precision for a while.
+    """Set the precision of float32 matrix products on CUDA within a context.
 
     Parameters
     ----------
     precision : {"highest", "high"} or None
-        As ``torch.set_float32_matmul_precision`` has it: "highest" is float32, "high" TF32, with ten bits of mantissa
-        and many times faster. None leaves all as it is.
+        As in ``torch.set_float32_matmul_precision``: "highest" is float32. "high" is TF32, which has a mantissa of ten
+        bits and is several times faster. None changes nothing.
     device : torch.device
-        Where. On others than CUDA nothing changes.
+        The device that computes. Nothing changes unless it is a CUDA device.
 
     Examples
     --------
@@ -100,7 +100,7 @@ def matmul_precision(precision: str | None, device: torch.device) -> Iterator[No
     if precision is None or device.type != "cuda":
         yield
         return
-    # Not by ``torch.backends.cuda.matmul.fp32_precision``: where both ways are mixed, torch.compile fails.
+    # Not torch.backends.cuda.matmul.fp32_precision: torch.compile fails if both settings are used.
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(precision)
     try:
@@ -110,17 +110,17 @@ def matmul_precision(precision: str | None, device: torch.device) -> Iterator[No
 
 
 def autocast_for(images: torch.Tensor) -> torch.autocast:
-    """Keep autocast as it is for a pass through an encoder, but off where bfloat16 is wrong.
+    """Return a context that keeps autocast, but disables it for images too small for bfloat16 on a CPU.
 
     Parameters
     ----------
     images : Tensor of shape (n, c, h, w)
-        What the encoder is given, perhaps smaller than the training images: tiles, patches.
+        Input of the encoder, such as small crops or tiles.
 
     Returns
     -------
     torch.autocast
-        A context for the pass.
+        The context for a forward pass.
 
     Examples
     --------
@@ -128,7 +128,7 @@ def autocast_for(images: torch.Tensor) -> torch.autocast:
     ...     torch.is_autocast_enabled("cpu")
     False
     """
-    # See `resolve_precision`: oneDNN's gradient of a strided 3x3 convolution is wrong where a map is one pixel wide.
+    # `resolve_precision` says why.
     kind = images.device.type
     wrong = kind == "cpu" and min(images.shape[2:]) < SMALLEST_BFLOAT16
     return torch.autocast(
@@ -137,11 +137,11 @@ def autocast_for(images: torch.Tensor) -> torch.autocast:
 
 
 def _computes_in_bfloat16(device: torch.device) -> bool:
-    """Tell whether the device has instructions for bfloat16 that are faster than those for float32."""
+    """Return whether the device has bfloat16 instructions that are faster than those for float32."""
     if device.type == "cuda":
         return bool(torch.version.hip) or torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
-        capabilities = getattr(torch.cpu, "get_capabilities", None)  # public, but not in every torch from 2.11 on
+        capabilities = getattr(torch.cpu, "get_capabilities", None)  # not in every supported torch
         if capabilities:
             return bool(capabilities().get("amx_bf16", False))
         return getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()

@@ -57,7 +57,7 @@ def write(path: str | os.PathLike[str], header: Mapping[str, Any], tensors: Mapp
     ({'epochs': 3, 'scale': (0.0, 1.0)}, {'weight': tensor([1., 1.])})
     """
     packed, mine = _pack(dict(header), "header"), own(tensors)
-    text = json.dumps({"format": FORMAT, "sha256": digest(packed, mine), "header": packed})
+    text = json.dumps({"format": FORMAT, "sha256": checksum(packed, mine), "header": packed})
     content = save(mine, {"skssl": text})
     if int.from_bytes(content[:8], "little") > LARGEST_HEADER or len(mine) > MOST_TENSORS:
         raise ValueError(
@@ -109,7 +109,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     except BaseException as error:
         with contextlib.suppress(OSError):  # the file may not exist; the first error is raised
             os.unlink(temporary)
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and error.errno and error.filename in (None, temporary):
             message = f"{os.fspath(path)!r} could not be written and is unchanged: {error.strerror}"
             raise OSError(error.errno, message) from error
         raise
@@ -213,7 +213,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor
             raise ValueError(f"it is in format {content['format']} of a newer skssl, this one reads up to {FORMAT}")
         if content.keys() != {"format", "sha256", "header"} or not isinstance(content["header"], dict):
             raise ValueError("it is not in the form that skssl writes")
-        if content["sha256"] != digest(content["header"], tensors):
+        if content["sha256"] != checksum(content["header"], tensors):
             raise ValueError("its checksum is another one, so that the file is damaged")
         return _unpack(content["header"]), tensors
     except (ValueError, RuntimeError) as error:  # a RecursionError is one of the latter
@@ -246,7 +246,7 @@ def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def digest(header: Any, tensors: Mapping[str, Tensor]) -> str:
+def checksum(header: Any, tensors: Mapping[str, Tensor]) -> str:
     """Compute the checksum of what a file holds, which tells damage, but does not keep anyone from making another file.
 
     Parameters

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skssl.augment.augmentation import Augmentation
+from skssl.augment.normalization import gain_and_offset
 from skssl.images import as_images
 from skssl.images.labels import encode_labels
 from skssl.nn.precision import resolve_precision
@@ -69,10 +70,12 @@ class _Renormalized(nn.Module):
     def __init__(self, module: nn.Module, own: Augmentation, other: Augmentation, channels: int) -> None:
         super().__init__()
         self.module = module
-        black, white = torch.zeros(1, channels, 1, 1), torch.ones(1, channels, 1, 1)
-        gain, given = (a.normalize(white) - a.normalize(black) for a in (own, other))
-        self.register_buffer("gain", gain / given)
-        self.register_buffer("shift", own.normalize(black) - other.normalize(black) * gain / given)
+        (own_gain, own_offset), (gain, offset) = (
+            (part[:, None, None] for part in gain_and_offset(a.mean, a.std, channels, torch.device("cpu")))
+            for a in (own, other)
+        )
+        self.register_buffer("gain", own_gain / gain)
+        self.register_buffer("shift", own_offset - offset * own_gain / gain)
 
     def forward(self, views: Tensor) -> Tensor:
         """Return the output of the network for images (n, c, h, w) that are normalised by `other`."""

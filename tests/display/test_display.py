@@ -1,4 +1,4 @@
-"""The displays: what they draw is what they were given, on the axes that they were given."""
+"""The displays: axes, training curves, views, maps, neighbours and scores."""
 
 from pathlib import Path
 
@@ -29,13 +29,13 @@ from skssl import (
 )
 from skssl.backbones import ConvNet
 from skssl.callbacks import GradientSNR, KNNMonitor
-from skssl.display._drawing import FAINT, mosaic
-from skssl.display.neighbors import OTHER, SAME, nearest
+from skssl.display._drawing import GREY, tile
+from skssl.display.neighbors import OTHER_COLOR, SAME_COLOR, nearest
 
 
 @pytest.fixture(autouse=True)
 def close():
-    """Close whatever was drawn."""
+    """Close all figures."""
     yield
     plt.close("all")
 
@@ -76,7 +76,7 @@ DISPLAYS = {
 
 
 @pytest.mark.parametrize("draw", DISPLAYS.values(), ids=DISPLAYS)
-def test_axes_that_are_given_are_drawn_on_and_others_are_made(draw, encoder, X, y, results):
+def test_given_axes_are_used_and_missing_ones_are_made(draw, encoder, X, y, results):
     figure = plt.Figure()
     ax = figure.add_subplot()
     display = draw(encoder, X, y, results, ax=ax)
@@ -86,14 +86,14 @@ def test_axes_that_are_given_are_drawn_on_and_others_are_made(draw, encoder, X, 
     assert display.figure_ is figure
     assert ax.has_data()
     display.plot()
-    assert len(plt.get_fignums()) == 1, "plot can be called again, and makes a figure"
+    assert len(plt.get_fignums()) == 1, "a second call of plot makes a figure"
     assert display.figure_ is not figure
-    with pytest.raises(ValueError, match=r"as many axes as there are panels: expected \d, got 9"):
+    with pytest.raises(ValueError, match=r"one axes for each panel: expected \d axes, got 9"):
         display.plot([ax] * 9)
 
 
 @pytest.mark.parametrize("draw", DISPLAYS.values(), ids=DISPLAYS)
-def test_nothing_is_cut_off_where_a_figure_is_saved(draw, encoder, X, y, results):
+def test_all_artists_are_inside_the_figure(draw, encoder, X, y, results):
     display = draw(encoder, X, y, results)
     display.figure_.canvas.draw()
     whole = display.figure_.bbox
@@ -104,7 +104,7 @@ def test_nothing_is_cut_off_where_a_figure_is_saved(draw, encoder, X, y, results
     assert tight.y1 <= whole.y1 + 1
 
 
-def test_every_display_has_a_picture_in_the_gallery():
+def test_every_display_is_in_the_gallery():
     scripts = "".join(path.read_text() for path in (Path(__file__).parents[2] / "examples").glob("plot_*.py"))
     displays = [name for name in skssl.__all__ if name.endswith("Display")]
     assert len(displays) == 5
@@ -114,7 +114,7 @@ def test_every_display_has_a_picture_in_the_gallery():
 # Training
 
 
-def test_curves_are_the_history(encoder):
+def test_curves_show_the_history(encoder):
     display = TrainingDisplay.from_estimator(encoder)
     lines = {line.get_label(): line for ax in display.axes_ for line in ax.get_lines() if line.get_label()[0] != "_"}
     history = encoder.history_
@@ -124,26 +124,26 @@ def test_curves_are_the_history(encoder):
     assert [text.get_text() for text in display.axes_[0].get_legend().get_texts()] == ["loss", "nt_xent", "rotation"]
 
 
-def test_several_trainings_share_their_panels(encoder, simsiam):
+def test_several_trainings_share_panels(encoder, simsiam):
     display = TrainingDisplay.from_estimator({"A $x$": encoder, "B": simsiam})
     assert [ax.get_ylabel() for ax in display.axes_] == ["loss", "rotation accuracy", "embedding std", "effective rank"]
     loss, accuracy = ([line.get_label() for line in ax.get_lines()] for ax in display.axes_[:2])
     assert loss == ["A $x$", "B"]
-    assert accuracy == ["A $x$"], "the other has none"
+    assert accuracy == ["A $x$"], "only A has the task"
     assert not any(text.get_parse_math() for text in display.axes_[-1].get_legend().get_texts())
     pair = TrainingDisplay.from_estimator({"A": encoder, "B": simsiam}, measures=[("lr", "loss")])
     assert [line.get_label() for line in pair.axes_[0].get_lines()] == ["A, lr", "A, loss", "B, lr", "B, loss"]
 
 
 def panels_of(display):
-    """The names of the curves in each panel, by what stands at its axis."""
+    """Return the names of the curves in each panel by its axis label."""
     return {
         ax.get_ylabel(): [line.get_label() for line in ax.get_lines() if line.get_label()[0] != "_"]
         for ax in display.axes_
     }
 
 
-def test_only_the_terms_of_the_loss_are_drawn_with_it(X, y):
+def test_default_panels_of_a_training_with_callbacks(X, y):
     callbacks = [KNNMonitor(X, y, n_neighbors=3, every=4), GradientSNR()]
     few = {"batch_size": 8, "epochs": 24}
     encoder = quick(skssl.DeepCluster, aux="rotation", callbacks=callbacks, n_clusters=3, **few).fit(X)
@@ -158,14 +158,14 @@ def test_only_the_terms_of_the_loss_are_drawn_with_it(X, y):
     }
     assert [ax.get_yscale() for ax in display.axes_] == ["linear", "linear", "log", "linear", "linear"]
     knn = display.axes_[1].get_lines()[-1]
-    assert knn.get_xdata().tolist() == [4, 8, 12, 16, 20, 24], "a line, though most epochs were not measured"
+    assert knn.get_xdata().tolist() == [4, 8, 12, 16, 20, 24], "a line through the measured epochs"
     two = panels_of(TrainingDisplay.from_estimator({"A": encoder, "B": encoder}))
     assert list(two) == ["loss", "cluster accuracy", "nmi", "rotation accuracy", "knn", "gradient snr",
                          "gradient snr squared", "embedding std", "effective rank"]  # fmt: skip
     assert set(map(tuple, two.values())) == {("A", "B")}
 
 
-def test_what_a_step_names_is_drawn_with_the_loss_and_what_comes_later_is_not():
+def test_loss_panel_shows_the_terms_of_a_step_only():
     rng = np.random.default_rng(0)
     history = pd.DataFrame(rng.random((6, 4)), columns=["one", "two", "agreement", "mine"])
     history.insert(0, "loss", history["one"] + 0.05 * history["two"])
@@ -179,7 +179,7 @@ def test_what_a_step_names_is_drawn_with_the_loss_and_what_comes_later_is_not():
     assert panels_of(TrainingDisplay(history[["epoch", "loss"]]).plot()) == {"loss": ["loss"]}
 
 
-def test_trainings_that_cannot_be_drawn(X, encoder):
+def test_invalid_trainings_raise(X, encoder):
     with pytest.raises(NotFittedError):
         TrainingDisplay.from_estimator(SimCLR())
     with pytest.raises(ValueError, match="of 'none' is empty"):
@@ -191,7 +191,7 @@ def test_trainings_that_cannot_be_drawn(X, encoder):
 # Views
 
 
-def test_turned_views_are_turns_of_the_views(X):
+def test_rotation_columns_are_rotations_of_the_views(X):
     columns = ViewsDisplay.from_estimator(quick(SimCLR, aux="rotation"), X, n_images=6).columns
     assert list(columns) == ["original", "view 1", "view 2", "rotation 1", "rotation 2"]
     turns = []
@@ -203,26 +203,26 @@ def test_turned_views_are_turns_of_the_views(X):
     assert all((original == X).all((1, 2, 3)).any() for original in np.round(255 * np.array(columns["original"])))
 
 
-def test_what_the_other_tasks_give_to_the_network(X):
+def test_inputs_of_the_other_tasks(X):
     tasks = ["jigsaw", "colorization", "inpainting", "relative_patch"]
     columns = ViewsDisplay.from_estimator(quick(SimCLR, aux=tasks), X, n_images=2).columns
     assert list(columns) == ["original", "view 1", "view 2", *tasks]
     for view, holed in zip(columns["view 1"], columns["inpainting"], strict=True):
         hidden = np.isclose(holed, np.array(Augmentation().mean), atol=1e-5).all(2)
-        assert hidden.sum() >= 64, "a quarter of the image"
+        assert hidden.sum() >= 64, "at least a quarter of the image"
         np.testing.assert_allclose(holed[~hidden], view[~hidden], atol=1e-5)
     for gray in columns["colorization"]:
         np.testing.assert_allclose(gray, gray[..., :1].repeat(3, axis=2), atol=1e-6)
-    for name in ("jigsaw", "relative_patch"):  # tiles of 4 pixels, three a side, with gaps of 1
+    for name in ("jigsaw", "relative_patch"):  # 3x3 tiles of 4 pixels with gaps of 1
         assert {tiles.shape for tiles in columns[name]} == {(14, 14, 3)}
         assert all((tiles[[4, 9]] == 1).all() for tiles in columns[name])
 
 
-def test_every_method_s_views(method, X):
+def test_views_of_every_method(method, X):
     estimator = quick(method)
     before = torch.get_rng_state()
     columns = ViewsDisplay.from_estimator(estimator, X, n_images=2).columns
-    assert torch.equal(before, torch.get_rng_state()), "the global random state is left alone"
+    assert torch.equal(before, torch.get_rng_state()), "the global random state is unchanged"
     assert not estimator.__sklearn_is_fitted__()
     assert len(columns) > 1
     for name, pictures in columns.items():
@@ -232,7 +232,7 @@ def test_every_method_s_views(method, X):
     assert all(np.array_equal(a, b) for name in columns for a, b in zip(columns[name], again[name], strict=True))
 
 
-def test_rotnet_shows_all_turns_of_an_image(X):
+def test_rotnet_shows_all_rotations_of_an_image(X):
     columns = ViewsDisplay.from_estimator(quick(skssl.RotNet), X, n_images=1).columns
     assert list(columns) == ["original", "RotNet"]
     (sheet,) = columns["RotNet"]
@@ -242,14 +242,14 @@ def test_rotnet_shows_all_turns_of_an_image(X):
         np.testing.assert_allclose(part, np.rot90(parts[0], k), atol=1e-6)
 
 
-def test_small_crops_are_shown_small(X):
+def test_small_crops_are_drawn_in_proportion(X):
     display = ViewsDisplay.from_estimator(quick(SwAV, augment=MultiCrop(n_local=2)), X, n_images=1)
     assert [picture[0].shape[0] for picture in display.columns.values()] == [16, 16, 16, 7, 7]
     widths = [image.get_extent()[1] - image.get_extent()[0] for image in display.ax_.get_images()]
     assert widths == pytest.approx([1, 1, 1, 7 / 16, 7 / 16])
 
 
-def test_views_of_a_fitted_and_a_frozen_estimator_and_of_gray_images(X):
+def test_views_of_frozen_estimators_and_grey_images(X):
     gray = X.mean(3)
     fitted = quick(SimCLR, augment="none").fit(gray)
     columns = ViewsDisplay.from_estimator(FrozenEstimator(fitted), gray, n_images=2).columns
@@ -259,7 +259,7 @@ def test_views_of_a_fitted_and_a_frozen_estimator_and_of_gray_images(X):
         ViewsDisplay.from_estimator(PCA(), X)
 
 
-def test_crops_follow_saliency_maps_where_they_are_the_images_own(X):
+def test_saliency_maps_of_another_number_of_images_are_ignored(X):
     maps = np.zeros((40, 16, 16))
     maps[:, :8, :8] = 1
     estimator = quick(SimCLR, augment=Augmentation(crop_scale=(0.1, 0.2), jitter=0.0, gray=0.0, saliency=maps))
@@ -268,18 +268,18 @@ def test_crops_follow_saliency_maps_where_they_are_the_images_own(X):
     assert estimator.augment.saliency is maps
 
 
-def test_a_mosaic_lays_parts_row_by_row():
+def test_tile_arranges_pictures_row_by_row():
     parts = np.arange(5, dtype=np.float32).repeat(8 * 8 * 3).reshape(5, 8, 8, 3) / 5
-    sheet = mosaic(parts)
+    sheet = tile(parts)
     assert sheet.shape == (17, 26, 3)
     assert sheet[::9, ::9, 0].tolist() == pytest.approx(np.array([[0, 0.2, 0.4], [0.6, 0.8, 1]]))
-    assert mosaic(parts[:1]).shape == (8, 8, 3)
+    assert tile(parts[:1]).shape == (8, 8, 3)
 
 
 # Maps
 
 
-def test_components_are_those_of_pca(encoder, X, y):
+def test_pca_map_matches_scikit_learn(encoder, X, y):
     display = EmbeddingDisplay.from_estimator(encoder, X, y, method="pca", n_samples=25)
     assert len(set(display.index)) == 25
     assert display.y.tolist() == y[display.index].tolist()
@@ -296,7 +296,7 @@ def test_components_are_those_of_pca(encoder, X, y):
     assert [text.get_text() for text in display.ax_.get_legend().get_texts()] == sorted(set(display.y))
 
 
-def test_t_sne_keeps_neighbours_and_its_seed():
+def test_t_sne_preserves_neighbours_and_is_deterministic():
     rng = np.random.default_rng(0)
     y = np.arange(60) % 3
     features = np.eye(8)[y] + 0.05 * rng.standard_normal((60, 8))
@@ -307,7 +307,7 @@ def test_t_sne_keeps_neighbours_and_its_seed():
 
 
 @pytest.mark.parametrize(("n_classes", "n_names", "n_markers"), [(10, 10, 1), (15, 15, 2), (21, 0, 1)])
-def test_as_many_classes_as_can_be_told_apart_are_named(n_classes, n_names, n_markers):
+def test_legend_names_up_to_twenty_classes(n_classes, n_names, n_markers):
     features = np.random.default_rng(0).random((60, 4))
     display = EmbeddingDisplay.from_features(features, np.arange(60) % n_classes, method="pca")
     legend = display.ax_.get_legend()
@@ -317,7 +317,7 @@ def test_as_many_classes_as_can_be_told_apart_are_named(n_classes, n_names, n_ma
 
 
 @pytest.mark.parametrize(("n_classes", "as_list"), [(3, True), (10, False), (20, False), (21, False)])
-def test_unlabelled_points_are_grey_dots_and_come_last_in_the_legend(n_classes, as_list):
+def test_unlabelled_points_are_grey_and_last_in_the_legend(n_classes, as_list):
     features = np.random.default_rng(0).random((84, 4))
     names = np.array([f"class {code:02}" for code in range(n_classes)], dtype=object)
     y = names[np.arange(84) % n_classes]
@@ -327,9 +327,9 @@ def test_unlabelled_points_are_grey_dots_and_come_last_in_the_legend(n_classes, 
         display = EmbeddingDisplay.from_features(features, labels, method="pca")
         gray, *others = display.ax_.collections
         np.testing.assert_array_equal(np.sort(gray.get_offsets()[:, 0]), np.sort(display.embedding[::2, 0]))
-        assert {to_hex(color) for color in gray.get_facecolors()} == {FAINT}
+        assert {to_hex(color) for color in gray.get_facecolors()} == {GREY}
         assert sum(len(points.get_offsets()) for points in others) == 42
-        assert FAINT not in {to_hex(color) for points in others for color in points.get_facecolors()}
+        assert GREY not in {to_hex(color) for points in others for color in points.get_facecolors()}
         legend = display.ax_.get_legend()
         if n_classes > 20:
             assert legend is None
@@ -337,10 +337,10 @@ def test_unlabelled_points_are_grey_dots_and_come_last_in_the_legend(n_classes, 
         shown = [text.get_text() for text in legend.get_texts()]
         labelled = sorted({str(label) for label in labels if label != -1}, key=lambda name: (len(name), name))
         assert shown == [*labelled, "unlabelled"]
-        assert to_hex(legend.legend_handles[-1].get_color()) == FAINT
+        assert to_hex(legend.legend_handles[-1].get_color()) == GREY
 
 
-def test_thumbnails_do_not_cover_one_another(encoder, X, y):
+def test_thumbnails_do_not_overlap(encoder, X, y):
     display = EmbeddingDisplay.from_estimator(encoder, X, y, method="pca", thumbnails=True)
     display.figure_.canvas.draw()
     boxes = [box.get_window_extent() for box in display.ax_.artists]
@@ -350,10 +350,10 @@ def test_thumbnails_do_not_cover_one_another(encoder, X, y):
         EmbeddingDisplay(display.embedding).plot(thumbnails=True)
 
 
-def test_maps_that_cannot_be_drawn(encoder, X, y):
+def test_invalid_maps_raise(encoder, X, y):
     with pytest.raises(NotFittedError):
         EmbeddingDisplay.from_estimator(quick(SimCLR), X)
-    with pytest.raises(ValueError, match="y must have one class for each image: expected 40, got 39"):
+    with pytest.raises(ValueError, match="y must have one class for each image: expected 40 classes, got 39"):
         EmbeddingDisplay.from_estimator(encoder, X, y[1:])
     with pytest.raises(ValueError, match="Unknown method 'umap'"):
         EmbeddingDisplay.from_estimator(encoder, X, method="umap")
@@ -363,7 +363,7 @@ def test_maps_that_cannot_be_drawn(encoder, X, y):
         EmbeddingDisplay.from_estimator(encoder, X[:2])
 
 
-def test_a_module_is_an_encoder_too(X, y):
+def test_map_of_a_module(X, y):
     display = EmbeddingDisplay.from_estimator(ConvNet(), X, y, method="pca", layer="conv2")
     assert display.embedding.shape == (40, 2)
 
@@ -371,7 +371,7 @@ def test_a_module_is_an_encoder_too(X, y):
 # Neighbours
 
 
-def test_nearest_against_a_loop():
+def test_nearest_matches_literal_loop():
     rng = np.random.default_rng(0)
     features = rng.standard_normal((20, 5))
     features[7] = features[3]  # a copy
@@ -389,13 +389,13 @@ def test_nearest_against_a_loop():
         assert len(set(where)) == 4
 
 
-def test_neighbours_are_framed_by_their_class(encoder, X, y):
+def test_frames_show_the_class_of_neighbours(encoder, X, y):
     display = NeighborsDisplay.from_estimator(encoder, X, y, n_queries=4, n_neighbors=6)
     frames = [patch for patch in display.ax_.patches if isinstance(patch, Rectangle)]
     same = (display.query_y[:, None] == display.neighbor_y).ravel()
     assert 0 < same.sum() < 24
-    assert [to_hex(frame.get_edgecolor()) for frame in frames] == [SAME if each else OTHER for each in same]
-    assert [frame.get_linestyle() == "-" for frame in frames] == same.tolist(), "not by colour alone"
+    assert [to_hex(frame.get_edgecolor()) for frame in frames] == [SAME_COLOR if each else OTHER_COLOR for each in same]
+    assert [frame.get_linestyle() == "-" for frame in frames] == same.tolist(), "frames differ in style, too"
     texts = [text.get_text() for text in display.ax_.texts]
     assert [f"{each:.2f}" for each in display.similarity.ravel()] == [text for text in texts if "." in text]
     for query, label in zip(display.queries, display.query_y, strict=True):
@@ -406,23 +406,23 @@ def test_neighbours_are_framed_by_their_class(encoder, X, y):
     np.testing.assert_array_equal(shown[8].get_array(), display.neighbors[1, 0])
 
 
-def test_frames_of_what_is_unlabelled_are_grey(encoder, X, y):
+def test_frames_of_unlabelled_images_are_grey(encoder, X, y):
     few = skssl.label_fraction(y, 0.5, random_state=0)
     for labels in (few, few.tolist(), np.where(few == -1, -1, np.unique(y, return_inverse=True)[1])):
         display = NeighborsDisplay.from_estimator(encoder, X, labels, n_queries=6, n_neighbors=6)
         unknown = ((display.query_y == -1)[:, None] | (display.neighbor_y == -1)).ravel()
         same = (display.query_y[:, None] == display.neighbor_y).ravel()
         assert 0 < unknown.sum() < 36
-        assert (same & unknown).any(), "-1 is no class, though both have it"
+        assert (same & unknown).any(), "-1 is not a class"
         frames = [patch for patch in display.ax_.patches if isinstance(patch, Rectangle)]
-        wanted = np.where(unknown, FAINT, np.where(same, SAME, OTHER)).tolist()
+        wanted = np.where(unknown, GREY, np.where(same, SAME_COLOR, OTHER_COLOR)).tolist()
         assert [to_hex(frame.get_edgecolor()) for frame in frames] == wanted
         texts = [text.get_text() for text in display.ax_.texts]
         assert texts.count("unlabelled") == (display.query_y == -1).sum() > 0
         assert "-1" not in texts
 
 
-def test_few_images_can_be_looked_among(encoder, X):
+def test_search_among_few_images(encoder, X):
     display = NeighborsDisplay.from_estimator(encoder, X[:3], X_query=X, n_queries=40, n_neighbors=3)
     assert display.neighbors.shape == (40, 3, 16, 16, 3)
     shown = np.round(255 * display.neighbors)
@@ -430,15 +430,15 @@ def test_few_images_can_be_looked_among(encoder, X):
         assert sorted(next(i for i in range(3) if (image == X[i]).all()) for image in row) == [0, 1, 2]
 
 
-def test_other_images_can_be_looked_for(encoder, X, y):
+def test_separate_queries(encoder, X, y):
     display = NeighborsDisplay.from_estimator(encoder, X[:30], X_query=X, n_queries=40, n_neighbors=1)
     found = [(np.round(255 * query) == X[:30]).all((1, 2, 3)).any() for query in display.queries]
     assert sum(found) == 30
-    assert np.allclose(display.similarity[found], 1, atol=1e-5), "those that are there are nearest to themselves"
-    assert len(display.ax_.patches) == 0, "no classes, no frames"
-    with pytest.raises(ValueError, match="n_neighbors=40 neighbours of an image need more images than 40"):
+    assert np.allclose(display.similarity[found], 1, atol=1e-5), "queries among the images are their own neighbours"
+    assert len(display.ax_.patches) == 0, "no frames without classes"
+    with pytest.raises(ValueError, match=r"n_neighbors=40 needs at least 41 images\. Got 40"):
         NeighborsDisplay.from_estimator(encoder, X, n_neighbors=40)
-    with pytest.raises(ValueError, match="expected 40, got 1"):
+    with pytest.raises(ValueError, match="expected 40 classes, got 1"):
         NeighborsDisplay.from_estimator(encoder, X, y[:1])
     with pytest.raises(NotFittedError):
         NeighborsDisplay.from_estimator(quick(SimCLR), X)
@@ -447,7 +447,7 @@ def test_other_images_can_be_looked_for(encoder, X, y):
 # Scores
 
 
-def test_means_and_deviations_are_drawn(results):
+def test_means_and_standard_deviations_are_drawn(results):
     display = ResultsDisplay.from_results(results)
     assert [ax.get_title(loc="left") for ax in display.axes_] == ["D", "E"]
     frame = results.frame
@@ -462,10 +462,10 @@ def test_means_and_deviations_are_drawn(results):
                 deviation = scores.std() if method == "two" else 0.0
                 assert segment[:, 0] == pytest.approx([x - deviation, x + deviation])
     assert [text.get_text() for text in display.axes_[-1].get_legend().get_texts()] == ["p", "q"]
-    assert len(display.axes_[0].collections[0].get_offsets()) == 3, "the seeds of the method that has several"
+    assert len(display.axes_[0].collections[0].get_offsets()) == 3, "the scores of the method with several seeds"
 
 
-def test_scores_of_some_methods_under_other_names(results):
+def test_selected_and_renamed_methods(results):
     display = ResultsDisplay.from_results(results, {"two": "TWO $1$"}, percent=False)
     (label,) = display.axes_[0].get_yticklabels()
     assert label.get_text() == "TWO $1$"

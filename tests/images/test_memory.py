@@ -492,7 +492,7 @@ def test_errors_of_items_stop_the_worker_processes_and_are_one_line(workers: Cal
     items = list(X16)
     items[7] = OSError("gone")
     with pytest.raises(ValueError, match=r"^Item 7 of the data set X cannot be read: OSError: gone$"):
-        quick(SimCLR, n_jobs=2).fit(Items(items))
+        quick(SimCLR, n_jobs=2, batch_size=8).fit(Items(items))
     assert not workers()
 
 

@@ -21,7 +21,7 @@ import skssl
 from skssl import Augmentation, JigsawTask, MultiCrop, Rotation
 from skssl.callbacks import GradientSNR
 from skssl.datasets import make_shapes
-from skssl.storage.files import digest, read, write
+from skssl.storage.files import checksum, read, write
 
 
 def small(**params):
@@ -385,7 +385,7 @@ def test_fuzzed_files(tmp_path):
 def test_the_format_stays_readable(saved, tmp_path):
     """What is written by hand, as the documentation of the format says, is read."""
     header, tensors = {"a": {"!tuple": [1, {"!float": "inf"}]}}, {"x": torch.ones(2)}
-    text = json.dumps({"format": 1, "sha256": digest(header, tensors), "header": header})
+    text = json.dumps({"format": 1, "sha256": checksum(header, tensors), "header": header})
     safetensors.torch.save_file(tensors, tmp_path / "a", {"skssl": text})
     assert read(tmp_path / "a")[0] == {"a": (1, float("inf"))}
 

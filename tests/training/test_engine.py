@@ -1,8 +1,10 @@
-"""What the engine offers to those who write methods: labels, hooks, passes over views of several sizes, queues."""
+"""The training loop: labels, hooks, views of several sizes, early stopping, compiled and recorded steps."""
 
 import functools
 import pickle
 import shutil
+import signal
+import threading
 import types
 from collections import deque
 from dataclasses import dataclass, replace
@@ -10,6 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+import skorch
 import torch
 from conftest import quick
 from skorch.callbacks import Callback
@@ -198,7 +201,7 @@ def test_queue_keeps_the_latest_in_the_order_of_a_ring():
         batch = F.normalize(torch.randn(n, 2), dim=1)
         queue.push(batch)
         literal.extend(batch)
-    found = torch.cat([queue.items[queue.place :], queue.items[: queue.place]])  # from the oldest on
+    found = torch.cat([queue.items[queue.pointer :], queue.items[: queue.pointer]])  # oldest first
     assert torch.equal(found, torch.stack(list(literal)))
 
 
@@ -228,6 +231,85 @@ def test_the_losses_of_every_method_are_one_graph_that_is_compiled_once(method, 
     assert estimator.net_.compiled, "it did not fall back"
     assert watch.counts == [1] * 4
     assert not counters["graph_break"]
+
+
+def test_a_failing_compiled_step_leaves_the_buffers_unchanged(X, monkeypatch):
+    def compile(forward, dynamic):
+        def fail(batch):
+            forward(batch)  # moves running statistics and the queue
+            raise RuntimeError("no kernel")
+
+        return fail
+
+    monkeypatch.setattr(torch, "compile", compile)
+    with pytest.warns(UserWarning, match="compile=True failed, so training continues without it: RuntimeError: no ker"):
+        failed = quick(skssl.MoCo, compile=True, bn_splits=1).fit(X)
+    assert not failed.net_.compiled
+    plain = quick(skssl.MoCo, compile=False, bn_splits=1).fit(X)
+    pushed, expected = (of.net_.module_.queue.pushed for of in (failed, plain))
+    assert pushed == expected
+
+
+def test_an_error_in_a_later_compiled_step_is_raised(X, monkeypatch):
+    calls = []
+
+    def compile(forward, dynamic):
+        def fail(batch):
+            calls.append(batch)
+            if len(calls) == 2:
+                raise RuntimeError("out of memory")
+            return forward(batch)
+
+        return fail
+
+    monkeypatch.setattr(torch, "compile", compile)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        quick(skssl.SimCLR, compile=True).fit(X)
+
+
+class Stops(Callback):
+    """Stops a training at the end of its second epoch, by an exception or by a signal."""
+
+    def __init__(self, stop):
+        self.stop = stop
+
+    def on_epoch_end(self, net, **kwargs):
+        if len(net.history) == 2:
+            self.stop()
+
+
+def raise_keyboard_interrupt():
+    raise KeyboardInterrupt
+
+
+def test_a_callback_stops_a_training_early(X):
+    early = skorch.callbacks.EarlyStopping(monitor="loss", patience=1, threshold=1e9, sink=lambda text: None)
+    for callback in (early, Stops(raise_keyboard_interrupt)):
+        assert len(quick(skssl.SimCLR, epochs=4, callbacks=[callback]).fit(X).history_) == 2
+
+
+@pytest.mark.parametrize("module", ["skorch.callbacks.training", "mine"])
+def test_ctrl_c_in_a_callback_ends_fit(module, X):
+    """The signal may arrive within skorch's code, from where it is raised like an early stopping."""
+    code = compile("import os, signal\ndef interrupt(): os.kill(os.getpid(), signal.SIGINT)", "<callback>", "exec")
+    namespace = {"__name__": module}
+    exec(code, namespace)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            quick(skssl.SimCLR, epochs=4, callbacks=[Stops(namespace["interrupt"])]).fit(X)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_early_stopping_works_outside_the_main_thread(X):
+    found = []
+    estimator = quick(skssl.SimCLR, epochs=4, callbacks=[Stops(raise_keyboard_interrupt)])
+    thread = threading.Thread(target=lambda: found.append(estimator.fit(X)))
+    thread.start()
+    thread.join()
+    assert len(found[0].history_) == 2
 
 
 def test_many_trainings_are_all_compiled(X, monkeypatch):

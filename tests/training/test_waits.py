@@ -1,4 +1,4 @@
-"""No step of a training makes the host wait for the device: each operation that would is seen on a CPU, too."""
+"""No training step makes the host wait for the device. Operations that would wait are detected on a CPU, too."""
 
 import itertools
 import time
@@ -12,23 +12,24 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import skssl
+from skssl.augment.views import make_views
 from skssl.callbacks import GradientSNR
 from skssl.methods import directpred
 from skssl.nn import batchnorm
 from skssl.training.loader import ImageLoader
 
-# What reads the device's memory on the host, has an output whose size the host must know, or is partly done by it.
+# Operations that read the device's memory, whose output has a size that the host must know, or that run on the host.
 WAITING = {"_local_scalar_dense", "equal", "is_nonzero", "nonzero", "masked_select", "_unique", "_unique2", "bincount"}
 WAITING |= {"unique_dim", "unique_consecutive", "repeat_interleave", "_linalg_eigh", "_linalg_svd", "linalg_eig"}
 WAITING |= {"linalg_lstsq", "_linalg_check_errors"}
-# What Python reads, which on a CPU needs no operation; `numpy` is refused elsewhere.
+# Methods by which Python reads a tensor; on a CPU they are no operation. `numpy` is refused elsewhere.
 READING = {"item", "tolist", "cpu", "__bool__", "__int__", "__float__", "__index__", "__contains__"}
-# Tensors of Python's numbers are copied to the device.
+# Functions that make a tensor of Python numbers, which is copied to the device.
 MAKING = {"tensor", "as_tensor", "scalar_tensor", "new_tensor", "asarray"}
 
 
 class Waits(TorchDispatchMode):
-    """Notes the operations that wait, while it watches."""
+    """Records the operations that wait, while it is watching."""
 
     def __init__(self):
         super().__init__()
@@ -50,7 +51,7 @@ class Waits(TorchDispatchMode):
 
 
 class _Reads(TorchFunctionMode):
-    """Sees what Python asks for."""
+    """Records the calls by which Python reads a tensor."""
 
     def __init__(self, waits):
         super().__init__()
@@ -66,9 +67,9 @@ class _Reads(TorchFunctionMode):
 
 @pytest.fixture
 def seen(monkeypatch):
-    """Whatever waits from the first step of the second epoch, when constants are there, to its last but one.
+    """Return what waits from the first step of the second epoch, when constants are cached, to the last but one.
 
-    An epoch ends with a look at the losses.
+    The losses are read at the end of an epoch.
     """
     epoch, waits, epochs = ImageLoader.epoch, Waits(), itertools.count()
 
@@ -79,22 +80,17 @@ def seen(monkeypatch):
             yield batch
 
     monkeypatch.setattr(ImageLoader, "epoch", watching)
-    # What is done in another way on a GPU: views and groups all at once, DirectPred without eigenvectors.
-    monkeypatch.setattr(skssl.Augmentation, "_run", at_once)
-    monkeypatch.setattr(skssl.nn.passes, "_at_once", lambda images: True)
+    # As on a GPU: views and groups all at once, DirectPred without eigenvectors.
+    monkeypatch.setattr(skssl.Augmentation, "_make_views", make_views)
+    monkeypatch.setattr(batchnorm, "_at_once", lambda images: True)
     monkeypatch.setattr(batchnorm.SplitBatchNorm, "BY_MOMENTS", ("cpu",))
     monkeypatch.setattr(directpred, "_by_eigenvectors", directpred._by_products)
     with waits, waits.read:
         yield waits.seen
 
 
-def at_once(self, images, draws, constants):
-    """Make views as `Augmentation._run` does where it is not on a CPU."""
-    return self._views(images, self._plan(draws, images.shape[2:], constants), constants)
-
-
-def watch(seen, estimator, X, y=None):
-    """Train for two epochs of four steps, with a progress bar that shows the loss in each."""
+def assert_no_waits(seen, estimator, X, y=None):
+    """Train for two epochs of four steps, with a progress bar that shows the loss in each step."""
     watched = {"epochs": 2, "batch_size": 10, "verbose": 1, "device": "cpu", "callbacks": [GradientSNR()]}
     with mock.patch.object(time, "monotonic", itertools.count(1.0).__next__):
         estimator.set_params(**watched).fit(X, y)
@@ -102,12 +98,12 @@ def watch(seen, estimator, X, y=None):
 
 
 def test_no_step_waits(method, X, y, seen):
-    watch(seen, quick(method), X, y)
+    assert_no_waits(seen, quick(method), X, y)
 
 
 def test_no_task_waits(X, y, seen):
     tasks = ["rotation", "jigsaw", "relative_patch", "inpainting", "colorization"]
-    watch(seen, quick(skssl.SimCLR, aux=tasks), X, y)
+    assert_no_waits(seen, quick(skssl.SimCLR, aux=tasks), X, y)
 
 
 @pytest.mark.parametrize(
@@ -122,10 +118,10 @@ def test_no_task_waits(X, y, seen):
     ],
 )
 def test_no_variant_waits(method, params, X, y, seen):
-    watch(seen, quick(method, **params), X, y)
+    assert_no_waits(seen, quick(method, **params), X, y)
 
 
-def test_what_waits_is_seen(X, seen):
+def test_waits_are_detected(X, seen):
     class Waiting(skssl.SimCLR):
         def losses(self, net, batch):
             found = super().losses(net, batch)
@@ -135,6 +131,6 @@ def test_what_waits_is_seen(X, seen):
             return found
 
     with pytest.raises(AssertionError) as caught:
-        watch(seen, Waiting(backbone="convnet", random_state=0), X)
+        assert_no_waits(seen, Waiting(backbone="convnet", random_state=0), X)
     for name in ("index", "nonzero", "_linalg_eigh", "_local_scalar_dense", "cpu", "tensor"):
         assert f"{name} in" in str(caught.value)

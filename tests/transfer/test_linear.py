@@ -1,4 +1,4 @@
-"""Transfer to other data sets: the protocol against a literal version, the measures, and how the sets are read."""
+"""Linear transfer: the protocol against a literal version, the metrics, and how data sets are loaded."""
 
 import warnings
 
@@ -18,7 +18,8 @@ from skssl.backbones import ConvNet
 from skssl.datasets import make_shapes, make_voc_folder
 from skssl.probes.encoders import Encoder
 from skssl.transfer import mean_average_precision
-from skssl.transfer.linear import _SETS, METRICS, _hold_out, _spare
+from skssl.transfer.benchmark_datasets import BENCHMARK_DATASETS
+from skssl.transfer.linear import METRICS, can_hold_out, hold_out
 
 X, y = make_shapes(200, image_size=16, n_classes=4, random_state=0)
 red = X[..., 0].mean((1, 2))
@@ -62,11 +63,11 @@ def test_table_matches_a_literal_version_of_the_protocol(encoder):
 
 def test_held_out_fifth_depends_only_on_the_seed(encoder, monkeypatch):
     sizes = []
-    learn = skssl.transfer.linear._learn
+    fit_predict = skssl.transfer.linear._fit_predict
     monkeypatch.setattr(
         skssl.transfer.linear,
-        "_learn",
-        lambda C, X, y, new, device: sizes.append((len(X), len(new))) or learn(C, X, y, new, device),
+        "_fit_predict",
+        lambda C, X, y, new, device: sizes.append((len(X), len(new))) or fit_predict(C, X, y, new, device),
     )
     monkeypatch.setitem(skssl.transfer.linear.LINEAR["transfer"], "C", (100.0, 1.0, 0.01))
     parts = {"a": (X[:104], y[:104], X[150:], y[150:]), "b": (X[50:150], y[50:150], X[:50], y[:50])}
@@ -130,10 +131,10 @@ def test_held_out_samples_leave_every_class_learnable():
         if not learnable(labels):
             continue
         spare = [1 in labels[i] and learnable(np.delete(labels, i, axis=0)) for i in range(n)]
-        assert _spare(labels).tolist() == spare
+        assert can_hold_out(labels).tolist() == spare
         drawn[any(spare)] += 1
         if any(spare):
-            (train, y_train), (out, y_out) = _hold_out(np.arange(n), labels, np.random.RandomState(seed))
+            (train, y_train), (out, y_out) = hold_out(np.arange(n), labels, np.random.RandomState(seed))
             assert sorted([*train, *out]) == list(range(n))
             np.testing.assert_array_equal(np.concatenate([y_train, y_out]), labels[[*train, *out]])
             assert learnable(y_train)
@@ -158,7 +159,7 @@ def test_unusable_labels_raise_before_encoding(encoder, monkeypatch):
     for column, value, wrong in ((1, 1, 0), (0, 0, 1), (0, 1, -1), (1, 0, -1)):
         labels = both.copy()
         labels[labels[:, column] == value, column] = wrong
-        expected = f"train split of 'own' must have .* but has no {value} in column {column}"
+        expected = f"train split of 'own' must have .* but it has no {value} in column {column}"
         for val in ((), (X[50:100], both)):
             with pytest.raises(ValueError, match=expected):
                 transfer_table(encoder, {"own": (X[:50], labels, *val, X[50:100], both)})
@@ -238,7 +239,7 @@ def test_data_sets_without_splits_are_split_by_the_seed(tmp_path):
             picture(tmp_path / "torchvision" / "SUN397" / name[0] / name, f"sun_{i}.jpg", i, (8, 8))
     (tmp_path / "torchvision" / "SUN397" / "ClassName.txt").write_text("".join(f"/{n[0]}/{n}\n" for n in names))
     for name, n_train, n_test in (("caltech101", 30, 4), ("sun397", 50, 50)):
-        drawn = [_SETS[name][1](name, tmp_path, False, np.random.RandomState(seed)) for seed in (0, 0, 1)]
+        drawn = [BENCHMARK_DATASETS[name][1](name, tmp_path, False, np.random.RandomState(seed)) for seed in (0, 0, 1)]
         for split, n in (("train", n_train), ("test", n_test)):
             labels = []
             for image, label in drawn[0][split]:
@@ -263,7 +264,7 @@ def test_voc_labels_ignore_difficult_objects(tmp_path, encoder):
             for i, kind in enumerate(kinds)
         )
         (folder / "Annotations" / f"{name}.xml").write_text(f"<annotation>{things}</annotation>")
-    pairs = _SETS["voc2007"][1]("voc2007", tmp_path, False, None)
+    pairs = BENCHMARK_DATASETS["voc2007"][1]("voc2007", tmp_path, False, None)
     assert [len(pairs[split]) for split in ("train", "val", "test")] == [20, 20, 20]
     assert [label for _, label in pairs["test"][:3]] == [[1, 0], [-1, 0], [0, -1]]
     row = transfer_table(encoder, ["voc2007"], data_home=tmp_path).iloc[0]
@@ -281,7 +282,7 @@ def test_cifar_is_found_where_load_images_finds_it(tmp_path, monkeypatch, encode
     assert found["score"][0] == given["score"][0], "pictures of the encoder's own size stay as they are"
 
 
-@pytest.mark.parametrize("name", _SETS)
+@pytest.mark.parametrize("name", BENCHMARK_DATASETS)
 def test_missing_data_set_raises(name, encoder, tmp_path, monkeypatch):
     monkeypatch.delenv("SKSSL_DATA", raising=False)
     monkeypatch.chdir(tmp_path)
@@ -305,7 +306,7 @@ def test_invalid_input_raises(encoder):
         transfer_table(encoder, {"own": good[:3]})
     with pytest.raises(ValueError, match="The test split of 'own' has 150 images, but 50 labels"):
         transfer_table(encoder, {"own": (*good[:3], y[:50])})
-    with pytest.raises(ValueError, match="The test split of 'own' has the class 'z', which its training split has not"):
+    with pytest.raises(ValueError, match="The test split of 'own' has the class 'z', which its train split lacks"):
         transfer_table(encoder, {"own": (*good[:3], np.where(y[50:] == "disc", "z", y[50:]))})
     with pytest.raises(ValueError, match="'own' has 4 training samples, but at least 5"):
         transfer_table(encoder, {"own": (X[:4], y[:4], X[:4], y[:4])})
