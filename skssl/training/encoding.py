@@ -41,7 +41,7 @@ def encode(
     images : Images
         The images.
     augment : Augmentation
-        Its views' size and normalisation are used, see `Augmentation.still`.
+        Its views' size and normalisation are used, see `Augmentation.eval_transform`.
     device : torch.device
         Where the module is.
     dtype : torch.dtype
@@ -78,7 +78,7 @@ class Transform(nn.Module):
     module : torch.nn.Module
         From normalized images to features.
     augment : Augmentation
-        Its size and normalization are used, see `Augmentation.still`.
+        Its size and normalization are used, see `Augmentation.eval_transform`.
     shape : tuple of int
         The images' channels, height and width.
 
