@@ -28,7 +28,7 @@ from skssl.training.graphs import StepGraph, can_record, own_stream
 from skssl.training.interrupts import Interrupts
 from skssl.training.loader import ImageLoader
 from skssl.training.objective import Batch, Objective
-from skssl.training.optim import forget, make_optimizer, schedule_factor
+from skssl.training.optim import make_optimizer, reset_state, schedule_factor
 from skssl.training.progress import Progress
 from skssl.training.resume import ResumeState, set_random_states, trainable
 from skssl.training.seeding import reseed, seeded
@@ -262,7 +262,7 @@ class Trainer(NeuralNet):
                 self.run_single_epoch(loader, True, "train", self.train_step, checkpoint=checkpoint, resume=resume)
                 resume = None
                 self.notify("on_epoch_end", **data)
-                crowd.look()
+                crowd.check()
                 if checkpoint is not None:
                     checkpoint.after_epoch(self)
         return self
@@ -325,7 +325,7 @@ class Trainer(NeuralNet):
                 net, epoch, lambda module: encode_together(module, loader.images, augment, device, self.dtype)
             )
             for name in method.reset_each_epoch:
-                forget(self.optimizer_, net.get_submodule(name))
+                reset_state(self.optimizer_, net.get_submodule(name))
         net.phase = method.phase(net, epoch)
         self.forward_pass.share_gradients(True)
         if rank():  # from here on each process draws its own random numbers
