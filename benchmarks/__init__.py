@@ -1,1 +1,1 @@
-"""How fast, and how good: scripts that print a table and append it, with its commit and hardware, to results/."""
+"""Benchmarks of speed and accuracy. Each prints a table and appends it to results/ with the commit and the hardware."""

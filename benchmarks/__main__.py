@@ -1,4 +1,4 @@
-"""All benchmarks by name: ``python -m benchmarks NAME [options]``; without a name they are listed."""
+"""Run a benchmark: ``python -m benchmarks NAME [options]``. Without a name the benchmarks are listed."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import benchmarks
 
 
 def scripts() -> dict[str, Any]:
-    """Find the modules that can be run, by name."""
+    """Return the modules with a main function by name."""
     names = [module.name for module in pkgutil.iter_modules(benchmarks.__path__) if module.name != "__main__"]
     modules = {name: importlib.import_module(f"benchmarks.{name}") for name in names}
     return {name: module for name, module in modules.items() if hasattr(module, "main")}
 
 
 def main() -> None:
-    """Run one, with the options that follow its name."""
+    """Run the named benchmark with its options."""
     found = scripts()
     if len(sys.argv) < 2 or sys.argv[1] not in found:
         lines = [f"  {name:18} {(module.__doc__ or '').splitlines()[0]}" for name, module in found.items()]
-        sys.exit("\n".join([__doc__ or "", *lines, "\npython -m benchmarks NAME --help says more of one."]))
+        sys.exit("\n".join([__doc__ or "", *lines, "\nOptions of a benchmark: python -m benchmarks NAME --help"]))
     name = sys.argv.pop(1)
     sys.argv[0] = f"python -m benchmarks {name}"
     found[name].main()

@@ -1,7 +1,7 @@
-"""Do several processes train what one does, and how fast: the same cores shared out among one, two, ... processes.
+"""Accuracy and speed of distributed training: the same cores shared by one, two or more processes.
 
-Each run is the same script under torchrun, on images of CIFAR-10, with gloo on a CPU and NCCL on GPUs.
-knn: cosine, k = 20, of every other test image on the labels of the training images.
+Each run is the same script under torchrun on images of CIFAR-10, with gloo on CPUs and NCCL on GPUs. knn: cosine kNN
+with k = 20 from the training images, on every second test image.
 
     python -m benchmarks distributed [NAME ...] [--processes 1 2] [--seeds 0 1 2] [--epochs 3] [--images 5000]
                                      [--backbone convnet] [--device auto]
@@ -22,13 +22,13 @@ from skssl import KNNProbe
 from skssl.datasets import load_images
 from skssl.nn.distributed import is_main_process
 
-TRAIN = "SKSSL_BENCHMARK_RUN"  # where a process that trains finds what
+SETTINGS = "SKSSL_BENCHMARK_RUN"  # environment variable with the settings of a training process
 
 
 def train(method: str, seed: int, images: int, **params: Any) -> None:
-    """Train in this process, together with others; one of them prints what came of it."""
+    """Train in this process as part of a group; one process of the group prints the results."""
     (X, y), (X_test, y_test) = (load_images("cifar10", split=split) for split in ("train", "test"))
-    X, y = (of[:: len(X) // images][:images] for of in (X, y))  # from all classes, by which they are sorted
+    X, y = (of[:: len(X) // images][:images] for of in (X, y))  # evenly spaced, since the images are sorted by class
     kind, own = METHODS[method]
     estimator = kind(**{**own, **params}, random_state=seed).fit(X, y)
     if is_main_process():
@@ -42,9 +42,9 @@ def train(method: str, seed: int, images: int, **params: Any) -> None:
 
 
 def run(processes: int, **settings: Any) -> dict[str, Any]:
-    """Start some processes that share the cores evenly, and read what the first says."""
+    """Train in a group of processes that share the cores evenly, and return the printed results."""
     threads = max(1, (os.cpu_count() or 1) // processes)
-    environment = {**os.environ, TRAIN: json.dumps(settings), "OMP_NUM_THREADS": str(threads)}
+    environment = {**os.environ, SETTINGS: json.dumps(settings), "OMP_NUM_THREADS": str(threads)}
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     command = [sys.executable, *command, "-m", "benchmarks.distributed"]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
@@ -52,7 +52,7 @@ def run(processes: int, **settings: Any) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Let the numbers of processes take turns, and record each run."""
+    """Run each number of processes in turn, and record each run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=["SimCLR", "SwAV"], help=f"of: {', '.join(METHODS)}")
     parser.add_argument("--processes", nargs="+", type=int, default=[1, 2])
@@ -72,4 +72,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    train(**json.loads(os.environ[TRAIN]))
+    train(**json.loads(os.environ[SETTINGS]))

@@ -1,11 +1,11 @@
-"""The few-label curve: pixels, a probe on frozen features, and fine-tuning, by the share of labels.
+"""Accuracy by the share of labels: pixels, a probe on frozen features, and fine-tuning.
 
-1, 5, 10, 20 and 100 % of the labels of the 20,000 images of CIFAR-10 that the encoders have learned from, judged on the
-test set. pixels and probe: standardised logistic regression, C chosen by cross-validation; fine-tuning: the whole
-network, batches of 64, random resized crops and flips, SGD with a cosine; its learning rates are the best of five pairs
-for SimCLR on 5,000 other training images, and the same for all encoders.
-"untrained" is the same network from the start: supervised learning. On two CPU cores it takes four to five minutes a
-method and seed (half of them to train the encoder, which is kept for the other benchmarks).
+The shares are 1, 5, 10, 20 and 100 % of the labels of the 20,000 CIFAR-10 images on which the encoders were trained;
+the accuracy is that on the test set. pixels and probe: standardised logistic regression with C chosen by
+cross-validation. fine-tuning: the whole network, batches of 64, random resized crops and flips, SGD with a cosine
+schedule. Its learning rates are the best of five pairs for SimCLR on 5,000 other training images, and are used for all
+encoders. "untrained" is supervised learning of the same network. On two CPU cores a method and seed take four to five
+minutes, half of them for the training of the encoder, which is cached for other benchmarks.
 
     python -m benchmarks few_labels [NAME ...] [--seeds 0 1 2] [--epochs 10] [--images 20000] [--again]
 """
@@ -32,13 +32,13 @@ TUNING: dict[str, Any] = {"batch_size": 64, "backbone_lr": 0.1, "head_lr": 0.5, 
 
 
 def probe(features: np.ndarray, labels: np.ndarray) -> GridSearchCV:
-    """Fit logistic regression, C chosen by cross-validation."""
-    chosen = {"linearprobe__C": [1e-4, 1e-3, 1e-2, 1e-1, 1.0]}
-    return GridSearchCV(make_pipeline(StandardScaler(), LinearProbe()), chosen, cv=5).fit(features, labels)
+    """Fit logistic regression with C chosen by cross-validation."""
+    grid = {"linearprobe__C": [1e-4, 1e-3, 1e-2, 1e-1, 1.0]}
+    return GridSearchCV(make_pipeline(StandardScaler(), LinearProbe()), grid, cv=5).fit(features, labels)
 
 
 def main() -> None:
-    """Train and judge what was asked for."""
+    """Train and evaluate the selected methods."""
     asked = options(__doc__, NAMES)
     X, y, X_test, y_test = cifar10(asked.images, asked.test)
     for name, seed in itertools.product(asked.names, asked.seeds):

@@ -1,11 +1,10 @@
-"""All that needs a GPU, most important first, each part in a process of its own that ends when its time is over.
+"""All benchmarks for GPUs, the most important first, each part in a separate process with a time limit.
 
-tests: those marked ``cuda``; throughput: SimCLR's `fit`, eager and compiled, against bare loops; graph: the same with
-a step as one CUDA graph; methods: every method's images a second; passes: methods against their own compiled passes;
-others: Kornia, and lightly on all cores; tables: rows of ``benchmarks tables`` in the time that is left. Images are
-random but for the tables. Every figure is a row of ``RESULTS/gpu.csv`` as soon as it is there, and left out when the
-same commit is run again; what the parts print is in ``RESULTS/tests.log`` and ``log.txt``. At the end stands what fell
-short of the goals.
+tests: the tests marked ``cuda``; throughput: SimCLR's `fit`, eager and compiled, and bare loops; graph: `fit` with each
+step as one CUDA graph; methods: the images per second of every method; passes: methods and their own compiled passes;
+others: Kornia, and lightly on all cores; tables: rows of ``benchmarks tables`` in the remaining time. Images are random
+except for the tables. Each measurement is a row of ``RESULTS/gpu.csv``, and is skipped if the same commit has recorded
+it. The output of the parts is in ``RESULTS/tests.log`` and ``log.txt``. The missed goals are printed at the end.
 
     python -m benchmarks gpu --minutes 8 --results FOLDER [--parts tests throughput ...] [--tiny]
 """
@@ -30,15 +29,14 @@ import pandas as pd
 import torch
 
 import skssl
-from benchmarks import record as recording
 from benchmarks import tables, throughput
-from benchmarks.record import COMMIT, record, recorded
+from benchmarks.record import COMMIT, RESULTS, hardware, record, recorded
 from skssl.augment import MultiCrop
 from skssl.training.devices import resolve_device
 from skssl.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
-#: The share of the time that a part may take; the last has all that is left.
+#: The share of the time that a part may take; the last one has all the remaining time.
 PARTS = {
     "tests": 0.3,
     "throughput": 0.3,
@@ -84,7 +82,7 @@ METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
 
 @dataclass
 class Size:
-    """How large the runs are."""
+    """The size of the runs."""
 
     backbone: str = "resnet18"
     side: int = 32
@@ -101,9 +99,9 @@ class Size:
 TINY = Size("convnet", 16, (8, 4), 2, 8, 2, 1, ("SimCLR",), ("SimCLR", "MoCo"), ("SimSiam",))
 
 
-def measure(row: dict[str, Any], prepare: Callable[[], Callable[[], float]]) -> None:
-    """Record one figure unless it is there, or what kept it from coming, for the others to come nevertheless."""
-    if recorded("gpu", {**row, "error": "", "commit": COMMIT}):
+def measure(results: Path, row: dict[str, Any], prepare: Callable[[], Callable[[], float]]) -> None:
+    """Record a measurement or its error, unless this commit has recorded it."""
+    if recorded("gpu", {**row, "error": "", "commit": COMMIT}, results):
         return
     started = time.perf_counter()
     found: dict[str, Any] = {"images_per_second": float("nan"), "error": ""}
@@ -113,108 +111,108 @@ def measure(row: dict[str, Any], prepare: Callable[[], Callable[[], float]]) -> 
         found["images_per_second"] = prepare()()
     except ImportError as error:
         found["error"] = f"not installed: {error.name}"
-    except Exception as error:  # whatever it is, it is recorded
+    except Exception as error:  # recorded in the row
         found["error"] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-    found["seconds"] = time.perf_counter() - started  # with all that comes before, such as compiling
+    found["seconds"] = time.perf_counter() - started  # includes the preparation, such as compiling
     found["gib"] = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else float("nan")
-    record("gpu", [{**row, **found}])
+    record("gpu", [{**row, **found}], results)
 
 
 def fit(method: Any, size: Size, steps: int, *, graph: bool = False) -> Callable[[], float]:
-    """Prepare a fit, as CUDA graphs or not."""
+    """Return a function that fits, with or without CUDA graphs, and returns the images per second."""
     run = throughput.skssl_fit(method, steps, size.side)
 
-    def switched() -> float:
+    def run_with_setting() -> float:
         before, Trainer._graphs = Trainer._graphs, graph
         try:
             return run()
         finally:
             Trainer._graphs = before
 
-    return switched
+    return run_with_setting
 
 
 def make(name: str, size: Size, device: torch.device, batch: int, **params: Any) -> Any:
-    """Make a method at its defaults, which are the papers' sizes."""
+    """Return a method with its default sizes, those of the papers."""
     kind, own = METHODS[name]
     shared = {"backbone": size.backbone, "epochs": 3, "random_state": 0, "device": str(device), "compile": False}
     return kind(**{**shared, "batch_size": batch, **own, **params})
 
 
-def run_tests(size: Size, device: torch.device, minutes: float) -> None:
-    """Run the tests marked ``cuda``, by eight workers where pytest-xdist is installed."""
+def run_tests(size: Size, device: torch.device, minutes: float, results: Path) -> None:
+    """Run the tests marked ``cuda``, with eight workers if pytest-xdist is installed."""
     several = ["-n", "8"] if device.type == "cuda" and importlib.util.find_spec("xdist") else []
     command = ["-m", "pytest", "-m", "cuda", "tests/test_cuda.py", *several]
-    plugins = ["-p", "no:cacheprovider", "-p", "no:benchmark"]  # pytest-benchmark warns of workers
+    plugins = ["-p", "no:cacheprovider", "-p", "no:benchmark"]  # pytest-benchmark warns about workers
     options = ["-v", "-rfEs", "--tb=short", *plugins, "-o", "addopts=", "--durations=8"]
-    options += ["-W", "default"]  # what other packages warn of there is no error
+    options += ["-W", "default"]  # warnings of other packages are not errors
     threads = {"OMP_NUM_THREADS": "2", "TORCHINDUCTOR_COMPILE_THREADS": "4"}
     done = subprocess.run([sys.executable, *command, *options], cwd=ROOT, env={**os.environ, **threads}, check=False)
     print(f"pytest ended with {done.returncode}")
 
 
-def run_throughput(size: Size, device: torch.device, minutes: float) -> None:
-    """Compare SimCLR's training with loops by hand."""
+def run_throughput(size: Size, device: torch.device, minutes: float, results: Path) -> None:
+    """Measure the training of SimCLR and bare loops."""
     for batch in size.batches:
         same = size.backbone, size.steps, device, batch, size.side
         row = {"part": "throughput", "method": "SimCLR", "batch": batch}
         for suffix, compile in ((", compiled", True), ("", False)):
             method = make("SimCLR", size, device, batch, compile=compile)
             loop = f"fit{suffix or ', eager'}"
-            measure({**row, "loop": loop}, functools.partial(fit, method, size, size.steps))
+            measure(results, {**row, "loop": loop}, functools.partial(fit, method, size, size.steps))
             bare = functools.partial(throughput.bare_loop, *same, compile=compile)
-            measure({**row, "loop": f"bare loop{suffix}"}, bare)
+            measure(results, {**row, "loop": f"bare loop{suffix}"}, bare)
 
 
-def run_graph(size: Size, device: torch.device, minutes: float) -> None:
-    """Measure SimCLR's training with every step one CUDA graph."""
+def run_graph(size: Size, device: torch.device, minutes: float, results: Path) -> None:
+    """Measure the training of SimCLR with each step as one CUDA graph."""
     for batch in size.batches:
         method = make("SimCLR", size, device, batch, compile=True)
         row = {"part": "graph", "method": "SimCLR", "loop": "fit, graph", "batch": batch}
-        measure(row, functools.partial(fit, method, size, size.steps, graph=True))
+        measure(results, row, functools.partial(fit, method, size, size.steps, graph=True))
 
 
-def run_others(size: Size, device: torch.device, minutes: float) -> None:
+def run_others(size: Size, device: torch.device, minutes: float, results: Path) -> None:
     """Measure the loops of other libraries."""
     for batch in size.batches:
         row = {"part": "others", "method": "SimCLR", "batch": batch}
         same = device, batch, size.side
         kornia = functools.partial(throughput.kornia_loop, size.backbone, size.steps, *same)
-        measure({**row, "loop": "kornia"}, kornia)
+        measure(results, {**row, "loop": "kornia"}, kornia)
         few, workers = max(size.steps // 4, 2), os.cpu_count() or 1
         lightly = functools.partial(throughput.lightly_loop, size.backbone, few, *same, workers)
-        measure({**row, "loop": "lightly"}, lightly)
+        measure(results, {**row, "loop": "lightly"}, lightly)
 
 
-def run_methods(size: Size, device: torch.device, minutes: float) -> None:
-    """Measure every method, eager: compiling all of them takes too long."""
+def run_methods(size: Size, device: torch.device, minutes: float, results: Path) -> None:
+    """Measure every method without compiling, which would take too long."""
     for name in size.methods:
         batch = size.method_batch
         method = make(name, size, device, batch)
         row = {"part": "methods", "method": name, "loop": "fit, eager", "batch": batch}
-        measure(row, functools.partial(fit, method, size, size.method_steps))
+        measure(results, row, functools.partial(fit, method, size, size.method_steps))
 
 
-def run_passes(size: Size, device: torch.device, minutes: float) -> None:
-    """Compare methods, compiled, with their own compiled passes on a ready-made batch."""
+def run_passes(size: Size, device: torch.device, minutes: float, results: Path) -> None:
+    """Measure compiled methods and their own compiled passes on a prepared batch."""
     for name in size.passes:
         batch = size.batches[0]
         method = make(name, size, device, batch, compile=True)
         row = {"part": "passes", "method": name, "batch": batch}
-        measure({**row, "loop": "fit, graph"}, functools.partial(fit, method, size, size.steps, graph=True))
+        measure(results, {**row, "loop": "fit, graph"}, functools.partial(fit, method, size, size.steps, graph=True))
         passes = functools.partial(throughput.own_passes, method, size.steps, device, size.side)
-        measure({**row, "loop": "own passes, compiled"}, passes)
+        measure(results, {**row, "loop": "own passes, compiled"}, passes)
 
 
-def run_tables(size: Size, device: torch.device, minutes: float) -> None:
-    """Fill rows of the papers' tables."""
+def run_tables(size: Size, device: torch.device, minutes: float, results: Path) -> None:
+    """Run rows of the papers' tables."""
     options = ["--epochs", str(size.epochs), "--backbone", size.backbone, "--minutes", str(minutes)]
     state = Path("~/.cache/skssl/benchmarks/gpu").expanduser() / COMMIT.rstrip("+")
-    sys.argv = ["tables", *size.rows, *options, "--results", str(recording.RESULTS), "--state", str(state)]
+    sys.argv = ["tables", *size.rows, *options, "--results", str(results), "--state", str(state)]
     tables.main()
 
 
-RUNS: dict[str, Callable[[Size, torch.device, float], None]] = {
+RUNS: dict[str, Callable[[Size, torch.device, float, Path], None]] = {
     "tests": run_tests,
     "throughput": run_throughput,
     "graph": run_graph,
@@ -226,29 +224,31 @@ RUNS: dict[str, Callable[[Size, torch.device, float], None]] = {
 
 
 def shortfalls(table: pd.DataFrame, images: int = 50_000, epochs: int = 200) -> list[str]:
-    """Say what falls short of the goals, or could not be measured.
+    """Return the missed goals and the failed measurements.
 
-    They are for a ResNet-18 on an H200: SimCLR, compiled and as graphs, at 0.9 of the bare compiled loop, at 4 times
-    lightly, at 38,000 images/s in batches of 512 and 34,000 in batches of 256; SimSiam and BYOL at 0.9 of their own
-    compiled passes; MoCo at half of SimCLR; SimSiam's 200 epochs on CIFAR-10 within 5 minutes.
+    The goals are for a ResNet-18 on an H200: SimCLR, compiled and as graphs, at 0.9 of the bare compiled loop, at 4
+    times lightly, at 38,000 images/s in batches of 512 and 34,000 in batches of 256; SimSiam and BYOL at 0.9 of their
+    own compiled passes; MoCo at half of SimCLR; 200 epochs of SimSiam on CIFAR-10 within 5 minutes.
     """
     keys = ["part", "method", "loop", "batch"]
     table = table.drop_duplicates(keys, keep="last")
     found: dict[tuple[Any, ...], float] = {}
     for row in table.to_dict("records"):
         found[tuple(row[key] for key in keys)] = float(row["images_per_second"])
-    said = [
+    missed = [
         f"{row['method']}, {row['loop']}, batch {row['batch']}: {row['error']}"
         for row in table.to_dict("records")
         if str(row["error"]) not in ("", "nan")
     ]
 
     def goal(what: str, *keys: tuple[Any, ...], least: float) -> None:
-        """Compare a figure, or the first over the second, with what it is to be."""
+        """Compare a speed, or the ratio of two, with a goal."""
         rates = [found.get(key, float("nan")) for key in keys]
         reached = rates[0] / rates[1] if len(rates) > 1 else rates[0]
         if not reached >= least:
-            said.append(f"{what}: {'not measured' if np.isnan(reached) else f'{reached:,.4g}'}, the goal is {least:,}")
+            missed.append(
+                f"{what}: {'not measured' if np.isnan(reached) else f'{reached:,.4g}'}, the goal is {least:,}"
+            )
 
     for batch, least in ((512, 38_000), (256, 34_000)):
         compiled, bare = (("throughput", "SimCLR", loop, batch) for loop in ("fit, compiled", "bare loop, compiled"))
@@ -264,14 +264,14 @@ def shortfalls(table: pd.DataFrame, images: int = 50_000, epochs: int = 200) -> 
     goal("MoCo, batch 256, of SimCLR, eager", moco, simclr, least=0.5)
     simsiam = "passes", "SimSiam", "fit, graph", 512
     goal("SimSiam, batch 512, images/s for 200 epochs in 5 minutes", simsiam, least=round(images * epochs / 300))
-    return said
+    return missed
 
 
 def run_part(name: str, arguments: argparse.Namespace, seconds: float) -> str:
-    """Run a part in a process of its own, all of whose processes end with its time; say how it went."""
+    """Run a part in a separate process group, which is killed at the time limit; return how it ended."""
     log = log_of(name, arguments.results)
     options = ["--results", str(arguments.results), "--device", arguments.device, *["--tiny"] * arguments.tiny]
-    minutes = str(0.9 * seconds / 60)  # what can stop by itself does so before
+    minutes = str(0.9 * seconds / 60)  # parts that can stop do so before the limit
     command = [sys.executable, "-m", "benchmarks", "gpu", "--part", name, "--minutes", minutes, *options]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     begun = time.monotonic()
@@ -282,7 +282,7 @@ def run_part(name: str, arguments: argparse.Namespace, seconds: float) -> str:
         try:
             how = f"ended with {process.wait(seconds)}"
         except subprocess.TimeoutExpired:
-            how = "was stopped when its time was over"
+            how = "was stopped at its time limit"
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -291,39 +291,38 @@ def run_part(name: str, arguments: argparse.Namespace, seconds: float) -> str:
 
 
 def log_of(name: str, results: Path) -> Path:
-    """Say where a part's output goes: few files, as not many come back from some machines."""
+    """Return the log of a part; there are few files, since some machines return only a few."""
     return results / ("tests.log" if name == "tests" else "log.txt")
 
 
 def tail(file: Path, lines: int) -> str:
-    """Return a file's last lines."""
+    """Return the last lines of a file."""
     return "\n".join(file.read_text(errors="replace").splitlines()[-lines:])
 
 
 def main() -> None:
-    """Run the parts as far as the time goes, or one part here."""
+    """Run the parts within the time limit, or one part in this process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60.0)
-    parser.add_argument("--results", type=Path, default=recording.RESULTS)
+    parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS, metavar="PART")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--tiny", action="store_true", help="a few images, as the test does")
-    parser.add_argument("--part", choices=PARTS, help="run this one in this process")
+    parser.add_argument("--tiny", action="store_true", help="use a few images, as in the test")
+    parser.add_argument("--part", choices=PARTS, help="run only this part, in this process")
     arguments = parser.parse_args()
     arguments.results = arguments.results.resolve()
     arguments.results.mkdir(parents=True, exist_ok=True)
-    recording.RESULTS = arguments.results
     if arguments.part:
         size = TINY if arguments.tiny else Size()
         if arguments.tiny:
             stand_ins()
-        RUNS[arguments.part](size, resolve_device(arguments.device), arguments.minutes)
+        RUNS[arguments.part](size, resolve_device(arguments.device), arguments.minutes, arguments.results)
         return
     end = time.monotonic() + 60 * arguments.minutes
     for name in arguments.parts:
         left = end - time.monotonic()
         if left < 5:
-            print(f"== {name}: no time is left")
+            print(f"== {name}: skipped at the time limit")
             continue
         print(run_part(name, arguments, min(left, 60 * PARTS[name] * arguments.minutes)), flush=True)
         print(tail(log_of(name, arguments.results), 40 if name == "tests" else 6), flush=True)
@@ -333,18 +332,18 @@ def main() -> None:
         table = table[table["commit"].astype(str) == COMMIT]
         columns = ["part", "method", "loop", "batch", "images_per_second", "seconds", "error"]
         print(table[columns].to_string(index=False, float_format=lambda value: f"{value:.4g}"))
-        said = "\n".join(f"- {line}" for line in shortfalls(table)) or "- nothing"
-        (arguments.results / "shortfalls.txt").write_text(said + "\n")
-        print(f"== short of the goals on {recording.hardware()}:\n{said}")
+        missed = "\n".join(f"- {line}" for line in shortfalls(table)) or "- nothing"
+        (arguments.results / "shortfalls.txt").write_text(missed + "\n")
+        print(f"== missed goals on {hardware()}:\n{missed}")
 
 
 def stand_ins() -> None:
-    """Put small things in the place of what takes long: a compiler, CIFAR-10, and the papers' judgement."""
+    """Replace the slow parts: the compiler, CIFAR-10, and the evaluation of the tables."""
     torch.compile = functools.partial(torch.compile, backend="eager")
     rng = np.random.default_rng(0)
     X, y = rng.integers(0, 256, (64, 16, 16, 3), dtype=np.uint8), np.arange(64) % 10
     tables.cifar10 = lambda *_: (X, y, X, y)
-    tables.judge = lambda *_: {"linear": 0.1, "knn": 0.1}
+    tables.evaluate = lambda *_: {"linear": 0.1, "knn": 0.1}
 
 
 if __name__ == "__main__":

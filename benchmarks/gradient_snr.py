@@ -1,7 +1,7 @@
-"""The gradient's signal-to-noise ratio of SimSiam with and without the rotation task, as in EffSSL's supplement.
+"""Gradient signal-to-noise ratio of SimSiam with and without the rotation task, as in EffSSL's supplement.
 
-Of the encoder's parameters, on 20,000 images of CIFAR-10; both runs go through the same batches. A row an epoch. On two
-CPU cores it takes about two minutes a method and seed.
+The ratio is that of the encoder's parameters, on 20,000 images of CIFAR-10, with a row for each epoch. All runs use the
+same batches. A method and seed take about two minutes on two CPU cores.
 
     python -m benchmarks gradient_snr [NAME ...] [--seeds 0 1 2] [--epochs 10] [--images 20000] [--again]
 """
@@ -20,7 +20,7 @@ DECAY = 0.99
 
 
 def main() -> None:
-    """Train what was asked for, and record what the callback saw."""
+    """Train the selected methods, and record the ratios."""
     asked = options(__doc__, NAMES)
     X, y, *_ = cifar10(asked.images, asked.test)
     rows = [{**run(name, seed, asked), "decay": DECAY} for name, seed in itertools.product(asked.names, asked.seeds)]

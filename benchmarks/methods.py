@@ -1,9 +1,9 @@
-"""How good are the features: every method on 20,000 images of CIFAR-10 for ten epochs, judged on the test set.
+"""Accuracy of every method after ten epochs on 20,000 images of CIFAR-10, on the test set.
 
-linear: standardised logistic regression (C = 0.01) on 500 labels a class; knn: cosine, k = 20, on 10,000 labels;
-"knn, two classes": on the first 2,000 test images only, two classes where the test set is sorted by class.
-It takes about two minutes a method and seed on two CPU cores. Every run is a row of ``results/methods.csv`` as soon as
-it ends; runs that are there already are left out, so that an interrupted comparison goes on where it stopped.
+linear: standardised logistic regression (C = 0.01) on 500 labels per class. knn: cosine kNN with k = 20 on 10,000
+labels. "knn, two classes": on the first 2,000 test images, which are two classes if the test set is sorted by class. A
+method and seed take about two minutes on two CPU cores. Each finished run is a row of ``results/methods.csv``. Recorded
+runs are skipped, so that an interrupted benchmark resumes.
 
     python -m benchmarks methods [NAME ...] [--seeds 0 1 2] [--epochs 10] [--backbone convnet] [--again]
 """
@@ -26,9 +26,9 @@ from skssl import KNNProbe
 from skssl.datasets import load_images
 
 SMALL_HEADS = {"proj_dim": 512, "pred_dim": 128, "lr": 0.1}  # for a network of 128 features
-SHARED = {"pairing": "shared"}  # two views an image: as many passes as without guiding
+SHARED = {"pairing": "shared"}  # two views per image: as many forward passes as without guiding
 BYOL_HEADS = {"hidden_dim": 512, "pred_dim": 512, "ema_momentum": 0.95}  # EffSSL's on CIFAR-10
-# Memories of all images settle in many steps, not in ten epochs of 78, and at the papers' rate they never do.
+# Memory banks need more steps than ten epochs of 78, and do not converge at the papers' learning rate.
 MEMORY = {"batch_size": 64, "lr": 0.008, "schedule": "cosine"}
 METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     "untrained": (skssl.SimCLR, {}),
@@ -82,20 +82,20 @@ METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
 
 
 def cifar10(n_train: int = 20_000, n_test: int = 10_000) -> tuple[np.ndarray, ...]:
-    """Load the images that are trained on, drawn once and for all, and those that are judged on, with their classes."""
+    """Load a fixed sample of training and test images with their classes."""
     (X, y), (X_test, y_test) = (load_images("cifar10", split=split) for split in ("train", "test"))
     chosen = np.random.RandomState(0).permutation(50_000)[:n_train]
-    judged = np.sort(np.random.RandomState(0).permutation(10_000)[:n_test])
-    return X[chosen], y[chosen], X_test[judged], y_test[judged]
+    test = np.sort(np.random.RandomState(0).permutation(10_000)[:n_test])
+    return X[chosen], y[chosen], X_test[test], y_test[test]
 
 
 def balanced(y: np.ndarray, per_class: int) -> np.ndarray:
-    """Return the first indices of each class, so many of each."""
+    """Return the first `per_class` indices of each class."""
     return np.concatenate([np.flatnonzero(y == label)[:per_class] for label in np.unique(y)])
 
 
-def judge(features: Any, X: np.ndarray, y: np.ndarray, X_test: np.ndarray, y_test: np.ndarray) -> dict[str, float]:
-    """Score features by both probes."""
+def evaluate(features: Any, X: np.ndarray, y: np.ndarray, X_test: np.ndarray, y_test: np.ndarray) -> dict[str, float]:
+    """Return the scores of a linear and a kNN probe."""
     few, many = balanced(y, 500), np.arange(len(y))[:10_000]
     train, test = features(X), features(X_test)
     linear = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000)).fit(train[few], y[few])
@@ -105,13 +105,13 @@ def judge(features: Any, X: np.ndarray, y: np.ndarray, X_test: np.ndarray, y_tes
 
 
 def main() -> None:
-    """Train and judge what was asked for."""
+    """Train and evaluate the selected methods."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=["pixels", *METHODS], help=f"of: pixels, {', '.join(METHODS)}")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--backbone", default="convnet")
-    parser.add_argument("--again", action="store_true", help="run also what is recorded already")
+    parser.add_argument("--again", action="store_true", help="repeat recorded runs")
     arguments = parser.parse_args()
     X, y, X_test, y_test = cifar10()
     for name, seed in itertools.product(arguments.names, arguments.seeds):
@@ -121,10 +121,10 @@ def main() -> None:
         elif name == "untrained":
             row["epochs"] = 0
         if recorded("methods", row) and not arguments.again:
-            print(f"{name}, seed {seed}: recorded already")
+            print(f"{name}, seed {seed}: already recorded")
             continue
         if name == "pixels":
-            scores = judge(lambda images: images.reshape(len(images), -1) / np.float32(255), X, y, X_test, y_test)
+            scores = evaluate(lambda images: images.reshape(len(images), -1) / np.float32(255), X, y, X_test, y_test)
             record("methods", [{**row, **scores}])
             continue
         method, params = METHODS[name]
@@ -133,7 +133,7 @@ def main() -> None:
         start = time.perf_counter()
         estimator.fit(X, y)
         row["seconds"] = time.perf_counter() - start
-        row |= judge(estimator.transform, X, y, X_test, y_test)
+        row |= evaluate(estimator.transform, X, y, X_test, y_test)
         if len(estimator.history_):
             row |= estimator.history_.iloc[-1][["embedding_std", "effective_rank"]].to_dict()
             row["images_per_second"] = estimator.history_["images_per_second"].median()

@@ -1,8 +1,8 @@
-"""Rotation and contrastive accuracy of trained encoders, at the backbone and at the projector: EffSSL's table 4.
+"""Rotation and contrastive accuracy of trained encoders at the backbone and the projector, as in EffSSL's table 4.
 
-20,000 images of CIFAR-10 to train the encoders and the rotation probes with, the test set to judge on. All encoders are
-given SimCLR's views for the contrastive accuracy, in batches of 512. RotNet has no projector. On two CPU cores it takes
-one to two minutes a method and seed, beside the training of the encoder.
+Encoders and rotation probes are trained on 20,000 images of CIFAR-10 and evaluated on the test set. The contrastive
+accuracy uses SimCLR's views in batches of 512 for all encoders. RotNet has no projector. A method and seed take one to
+two minutes on two CPU cores, without the training of the encoder.
 
     python -m benchmarks pretext_accuracy [NAME ...] [--seeds 0 1 2] [--epochs 10] [--images 20000] [--again]
 """
@@ -13,7 +13,7 @@ import itertools
 import time
 
 from benchmarks.encoders import options, run, to_do, trained
-from benchmarks.methods import cifar10, judge
+from benchmarks.methods import cifar10, evaluate
 from benchmarks.record import record
 from skssl.metrics import contrastive_accuracy, rotation_accuracy
 
@@ -22,7 +22,7 @@ BATCH = 512
 
 
 def main() -> None:
-    """Train and judge what was asked for."""
+    """Train and evaluate the selected methods."""
     asked = options(__doc__, NAMES)
     X, y, X_test, y_test = cifar10(asked.images, asked.test)
     rows = [
@@ -32,7 +32,7 @@ def main() -> None:
         found = trained(row, asked.cache, X, y)
         encoder, seed = found["encoder"], row["seed"]
         start = time.perf_counter()
-        row["linear"] = judge(encoder.transform, X, y, X_test, y_test)["linear"]
+        row["linear"] = evaluate(encoder.transform, X, y, X_test, y_test)["linear"]
         for layer in ("backbone", "projector"):
             if layer == "projector" and not hasattr(encoder.net_.module_, "projector"):
                 continue

@@ -1,15 +1,15 @@
-"""The probes against scikit-learn's estimators of the same answers: time, objective and accuracy.
+"""Time, objective and accuracy of the probes and of scikit-learn's equivalent estimators.
 
-The features are made up but shaped like a network's: 50,000 x 512 in float32 for training and 10,000 for the test, 10
-classes, correlated and rectified, so badly conditioned and far from zero; once with clusters that overlap and once with
-clusters that planes nearly separate. There LogisticRegression is also timed with a tolerance at which its objective
-comes close to the optimum. "linear, CIFAR-10" has as many features of an untrained "convnet", its last map pooled to
-2x2, standardised. Both sides get all cores and take turns; the shortest time of each counts. Every job is a row of
-``results/probes.csv`` as soon as it ends; jobs that are there already are left out.
+The synthetic features resemble those of a network: 50,000 x 512 in float32 for training and 10,000 for the test, in 10
+classes, correlated and rectified, thus badly conditioned and far from zero. The clusters overlap or are almost linearly
+separable. For the latter LogisticRegression is also timed with a tolerance at which its objective is close to the
+optimum. "linear, CIFAR-10" uses as many standardised features of an untrained "convnet": its last map, pooled to 2x2.
+Both estimators use all cores and take turns; the shortest time of each counts. Each finished job is a row of
+``results/probes.csv``. Recorded jobs are skipped.
 
-"protocol, moco" and its kin time the papers' protocols, without augmentation, on the same features, and go to
-``results/protocols.csv``. On CUDA, where hundreds of steps are a graph, "eager_seconds" is ten times what a tenth of
-the epochs takes step by step.
+The "protocol" jobs time the papers' protocols without augmentation on the same features, and are recorded in
+``results/protocols.csv``. On CUDA, where hundreds of steps form a graph, "eager_seconds" is ten times the time of a
+tenth of the epochs without graphs.
 
     python -m benchmarks probes [JOB ...] [--repeats 3] [--device cpu] [--again]
 """
@@ -37,7 +37,7 @@ from skssl.datasets import load_images
 from skssl.probes import sgd
 from skssl.probes.encoders import as_encoder
 
-LINEAR = {  # the clusters' spread, or None for CIFAR-10, and LogisticRegression's tolerance
+LINEAR = {  # the spread of the clusters (None for CIFAR-10) and the tolerance of LogisticRegression
     "linear, overlapping": (0.15, 1e-4),
     "linear, separable": (0.5, 1e-4),
     "linear, separable, tol=1e-6": (0.5, 1e-6),
@@ -53,7 +53,7 @@ NEAREST = {"nearest, k=1": 1, "nearest, k=20": 20, "nearest, k=200": 200}
 def features(
     spread: float, n_train: int = 50_000, n_test: int = 10_000, d: int = 512, n_classes: int = 10
 ) -> tuple[np.ndarray, ...]:
-    """Draw clusters whose noise is correlated, with variances that fall as 1 / rank, and rectify them."""
+    """Draw rectified clusters with correlated noise, whose variances decrease as 1 / rank."""
     rng = np.random.default_rng(0)
     y = rng.integers(0, n_classes, n_train + n_test)
     mixing = rng.standard_normal((d, d)) / np.sqrt(np.arange(1, d + 1))[:, None]
@@ -63,7 +63,7 @@ def features(
 
 
 def cifar10() -> tuple[np.ndarray, ...]:
-    """Encode CIFAR-10 as features that are as many as above."""
+    """Encode CIFAR-10 as 512 standardised features."""
     data = [load_images("cifar10", split=split) for split in ("train", "test")]
     untrained = SimCLR(backbone="convnet", epochs=0, random_state=0).fit(data[0][0][:256])
     encoder = as_encoder(untrained, data[0][0], layer="conv4")  # 128 maps of 4x4
@@ -73,7 +73,7 @@ def cifar10() -> tuple[np.ndarray, ...]:
 
 
 def best_times(jobs: list[Callable[[], Any]], repeats: int) -> tuple[list[float], list[Any]]:
-    """Run the jobs in turn and give the shortest time of each, and what it returned last."""
+    """Run the jobs in turn; return the shortest time and the last result of each."""
     times: list[list[float]] = [[] for _ in jobs]
     results = [None] * len(jobs)
     for _ in range(repeats):
@@ -85,14 +85,14 @@ def best_times(jobs: list[Callable[[], Any]], repeats: int) -> tuple[list[float]
 
 
 def objective(model: LinearProbe | LogisticRegression, X: np.ndarray, y: np.ndarray) -> float:
-    """Give the objective with C=1 divided by the number of samples, in float64."""
+    """Return the objective with C=1 divided by the number of samples, in float64."""
     logits = X.astype(np.float64) @ model.coef_.T.astype(np.float64) + model.intercept_
     loss = (np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(y)), y]).mean()
     return float(loss + (model.coef_.astype(np.float64) ** 2).sum() / (2 * len(y)))
 
 
 def linear(job: str, device: str, repeats: int) -> dict[str, Any]:
-    """Train both linear models."""
+    """Compare LinearProbe with LogisticRegression."""
     spread, tol = LINEAR[job]
     X, y, X_test, y_test = cifar10() if spread is None else features(spread)
     y, y_test = (np.unique(labels, return_inverse=True)[1] for labels in (y, y_test))
@@ -106,7 +106,7 @@ def linear(job: str, device: str, repeats: int) -> dict[str, Any]:
 
 
 def nearest(job: str, device: str, repeats: int) -> dict[str, Any]:
-    """Let both predict by their nearest neighbours."""
+    """Compare KNNProbe with KNeighborsClassifier."""
     X, y, X_test, y_test = features(0.5)
     knn = KNNProbe(n_neighbors=NEAREST[job], device=device).fit(X, y)
     brute = KNeighborsClassifier(NEAREST[job], metric="cosine", algorithm="brute").fit(X, y)
@@ -117,9 +117,9 @@ def nearest(job: str, device: str, repeats: int) -> dict[str, Any]:
 
 
 def protocol(job: str, device: str, repeats: int) -> dict[str, Any]:
-    """Train a probe as a paper does."""
+    """Time the protocol of a paper."""
     X, y, X_test, y_test = features(0.5)
-    X, X_test = X / 10, X_test / 10  # rates of 30 are for features of small norm
+    X, X_test = X / 10, X_test / 10  # learning rates of 30 assume features of small norm
     probe = clone(PROTOCOLS[job]).set_params(device=device, random_state=0)
     (seconds,), (model,) = best_times([lambda: clone(probe).fit(X, y)], repeats)
     row = {"seconds": seconds, "steps": model.n_iter_ * math.ceil(len(X) / _setting(probe, "batch_size"))}
@@ -133,24 +133,24 @@ def protocol(job: str, device: str, repeats: int) -> dict[str, Any]:
 
 
 def _setting(probe: LinearProbe | MLPProbe, name: str) -> int:
-    """Tell what a probe's parameter is, its protocol's where it is None."""
+    """Return a parameter of a probe, or its protocol's value if it is None."""
     return int(getattr(probe, name) if isinstance(probe, MLPProbe) else probe.setting(name))
 
 
 def main() -> None:
-    """Run what was asked for."""
+    """Run the selected jobs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     jobs = dict.fromkeys(LINEAR, ("probes", linear)) | dict.fromkeys(NEAREST, ("probes", nearest))
     jobs |= dict.fromkeys(PROTOCOLS, ("protocols", protocol))
     parser.add_argument("jobs", nargs="*", default=[*jobs], help=f"of: {'; '.join(jobs)}")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--again", action="store_true", help="run also what is recorded already")
+    parser.add_argument("--again", action="store_true", help="repeat recorded jobs")
     arguments = parser.parse_args()
     for job in arguments.jobs:
         file, run = jobs[job]
         if recorded(file, {"job": job, "device": arguments.device}) and not arguments.again:
-            print(f"{job}: recorded already")
+            print(f"{job}: already recorded")
             continue
         measured = run(job, arguments.device, arguments.repeats)
         settings = {"job": job, "device": arguments.device, "repeats": arguments.repeats}

@@ -1,4 +1,4 @@
-"""A run in a process of its own: neither what ran before nor what it leaves behind (malloc's thresholds) counts."""
+"""Runs in fresh processes, unaffected by earlier runs, for example by malloc's adapted thresholds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 
-def alone(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-    """Call a function in a fresh process, and wait for what it returns."""
+def run_in_process(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    """Call a function in a fresh process and return its result."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         return process.submit(function, *arguments, **named).result()

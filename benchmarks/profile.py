@@ -1,7 +1,7 @@
-"""Where a training step's time goes: what the profiler sees of SimCLR's step on one batch, and the views beside it.
+"""Profile of a training step of SimCLR on one batch, and the time of its views.
 
-Parts are sums over operations of the time in themselves, in milliseconds a step of 256 images; *memory as ever* is the
-step without `keeping_memory`, *compiled* that of ``compile=True``.
+Parts are sums of the self times of operations, in milliseconds per step of 256 images. *memory as ever* is the step
+without `keeping_memory`; *compiled* is the step with ``compile=True``.
 
     python -m benchmarks profile [--backbones convnet resnet18] [--steps 10] [--device auto]
 """
@@ -13,19 +13,20 @@ import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 import skssl.training.trainer
-from benchmarks.processes import alone
+from benchmarks.processes import run_in_process
 from benchmarks.record import record
 from benchmarks.throughput import BATCH, random_images
 from skssl import SimCLR
 from skssl.images import as_images
 from skssl.training.devices import resolve_device
 
-#: Parts of a step, by what the names of their operations hold; the first that fits.
+#: Parts of a step by substrings of the names of operations; the first match counts.
 PARTS = {
     "compiled": ("CompiledFxGraph", "triton"),
     "convolutions": ("conv", "Conv", "gemm", "cutlass"),
@@ -37,7 +38,7 @@ KINDS = [("memory as ever", False, False), ("eager", False, True), ("compiled", 
 
 
 def shares(step: Callable[[], Any], steps: int, device: torch.device) -> dict[str, float]:
-    """Profile some steps: milliseconds a step, by part."""
+    """Profile some steps; return the milliseconds per step of each part."""
     for _ in range(2):
         step()
     kinds = [ProfilerActivity.CUDA if device.type == "cuda" else ProfilerActivity.CPU]
@@ -53,9 +54,15 @@ def shares(step: Callable[[], Any], steps: int, device: torch.device) -> dict[st
 
 
 def run(backbone: str, device: torch.device, steps: int, *, compiled: bool, keep: bool) -> dict[str, float]:
-    """Profile a step in this process, which has trained nothing before: glibc remembers."""
-    if not keep:
-        skssl.training.trainer.keeping_memory = contextlib.nullcontext
+    """Profile a step in this process, which must be fresh since glibc adapts its thresholds."""
+    if keep:
+        return profile_step(backbone, device, steps, compiled=compiled)
+    with mock.patch.object(skssl.training.trainer, "keeping_memory", contextlib.nullcontext):
+        return profile_step(backbone, device, steps, compiled=compiled)
+
+
+def profile_step(backbone: str, device: torch.device, steps: int, *, compiled: bool) -> dict[str, float]:
+    """Return the milliseconds of the views and of the parts of a step."""
     pixels, _ = random_images(1)
     shared = {"backbone": backbone, "batch_size": BATCH, "device": str(device), "random_state": 0}
     net = SimCLR(**shared, epochs=1, compile=compiled).fit(pixels).net_
@@ -80,7 +87,7 @@ def run(backbone: str, device: torch.device, steps: int, *, compiled: bool, keep
 
 
 def main() -> None:
-    """Profile steps of each kind, and record their parts."""
+    """Profile each kind of step, and record the parts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbones", nargs="+", default=["convnet", "resnet18"])
     parser.add_argument("--steps", type=int, default=None, help="default: 10 for convnet, 2 for others on a CPU")
@@ -91,7 +98,7 @@ def main() -> None:
         steps = arguments.steps or (10 if backbone == "convnet" or device.type != "cpu" else 2)
         rows = []
         for name, compiled, keep in KINDS:
-            found = alone(run, backbone, device, steps, compiled=compiled, keep=keep)
+            found = run_in_process(run, backbone, device, steps, compiled=compiled, keep=keep)
             rows.append({"backbone": backbone, "step": name, **found})
         record("profile", rows)
 

@@ -1,4 +1,4 @@
-"""Where results go: CSV rows with the commit, the versions, the hardware and the command that made them."""
+"""Results as CSV rows with their commit, versions, hardware and command."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def hardware() -> str:
-    """Name the processor that computes, and how many of its cores or which accelerator."""
+    """Return the name of the accelerator, or of the processor with the number of threads."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     name = platform.processor() or platform.machine()
@@ -30,9 +30,9 @@ def hardware() -> str:
 
 
 def commit() -> str:
-    """Name the commit, with a plus sign if anything but the recorded results has changed since.
+    """Return the commit, with a plus sign if files other than the recorded results have changed since.
 
-    The environment variable ``SKSSL_COMMIT`` names it where there is no history.
+    The environment variable ``SKSSL_COMMIT`` replaces it where git is not available.
     """
     if "SKSSL_COMMIT" in os.environ:
         return os.environ["SKSSL_COMMIT"]
@@ -52,20 +52,20 @@ def commit() -> str:
     return name + "+" * bool(changed)
 
 
-def recorded(name: str, row: dict[str, Any]) -> bool:
-    """Whether ``results/<name>.csv`` has a row with these values."""
-    file = RESULTS / f"{name}.csv"
+def recorded(name: str, row: dict[str, Any], results: Path = RESULTS) -> bool:
+    """Return whether ``<results>/<name>.csv`` has a row with these values."""
+    file = results / f"{name}.csv"
     if not file.exists():
         return False
     table = pd.read_csv(file, keep_default_na=False)
     return bool((table[list(row)].astype(str) == pd.Series(row).astype(str)).all(axis=1).any())
 
 
-COMMIT = commit()  # of the code that runs, not of what the tree has become when it ends
+COMMIT = commit()  # at import, since the tree may change during a run
 
 
-def record(name: str, rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Append rows to ``results/<name>.csv`` and print them."""
+def record(name: str, rows: list[dict[str, Any]], results: Path = RESULTS) -> pd.DataFrame:
+    """Append rows to ``<results>/<name>.csv`` and print them."""
     table = pd.DataFrame(rows)
     print(table.to_string(index=False, float_format=lambda value: f"{value:.4g}"))
     table["commit"] = COMMIT
@@ -73,8 +73,8 @@ def record(name: str, rows: list[dict[str, Any]]) -> pd.DataFrame:
     table["hardware"] = hardware()
     table["versions"] = f"torch {torch.__version__}, torchvision {torchvision.__version__}"
     table["command"] = " ".join(["python", "-m", "benchmarks", name, *sys.argv[1:]])
-    file = RESULTS / f"{name}.csv"
-    RESULTS.mkdir(exist_ok=True)
+    file = results / f"{name}.csv"
+    results.mkdir(exist_ok=True)
     if file.exists():
         table = pd.concat([pd.read_csv(file), table], ignore_index=True)
     table.to_csv(file, index=False)

@@ -1,8 +1,8 @@
-"""How the cost of training grows: with the images, how they are kept, their pixels, and the batch.
+"""Time and memory of training by the number of images, their storage, their size, and the batch size.
 
-Every run is a process of its own, which trains for some epochs; the median of all but the first counts, and the highest
-resident memory above what the process had before it made the images. The runs of a comparison take turns, and the
-ratio to its first run is taken round by round. "memory" is half a million images that are not in memory, for an epoch.
+Each run is a separate process that trains for some epochs. The speed is the median over all epochs but the first; the
+memory is the peak resident memory above that before the images were made. The runs of a comparison take turns, and the
+ratio to the first one is computed in each round. "memory" trains one epoch on half a million images stored on disk.
 
     python -m benchmarks scaling [images source pixels batch memory] [--images 500000] [--backbone convnet]
         [--rounds 3] [--device auto]
@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.processes import alone
+from benchmarks.processes import run_in_process
 from benchmarks.record import record
 from skssl import SimCLR
 
-#: What varies, from what it is compared with on. All else stays as in BASE.
+#: The values that vary, the baseline first. All other settings are those of BASE.
 BASE: dict[str, Any] = {"images": 5_000, "source": "array", "pixels": 32, "batch": 256, "epochs": 3}
 VARIED: dict[str, list[Any]] = {
     "images": [5_000, 10_000, 20_000, 50_000],
@@ -33,18 +33,18 @@ VARIED: dict[str, list[Any]] = {
     "batch": [256, 64, 128, 512, 1024],
     "memory": ["memmap", "files"],
 }
-VARIES = {"memory": "source"}  # where a comparison is not called as what varies
-#: What else a comparison needs: sources show from so many images on; large pixels take long.
+VARIES = {"memory": "source"}  # the setting that varies, if it is not the name of the comparison
+#: Other settings of a comparison.
 ALSO: dict[str, dict[str, Any]] = {
     "source": {"images": 20_000},
     "batch": {"images": 10_000},
     "memory": {"images": 500_000, "epochs": 1},
 }
-AT_A_TIME = 10_000  # images that are made in memory
+CHUNK = 10_000  # images made in memory at once
 
 
 def draw(images: int, pixels: int, seed: int = 0) -> np.ndarray:
-    """Draw smooth random images, which a JPEG holds well."""
+    """Draw smooth random images, which JPEG compresses well."""
     random = np.random.default_rng(seed)
     drawn, cell = np.empty((images, pixels, pixels, 3), np.uint8), pixels // 4
     coarse = random.integers(0, 256, (images, 4, 1, 4, 1, 3), dtype=np.uint8)
@@ -53,15 +53,15 @@ def draw(images: int, pixels: int, seed: int = 0) -> np.ndarray:
 
 
 def keep(images: int, source: str, pixels: int, folder: Path) -> None:
-    """Put images where a run finds them, unless they are there, with few of them in memory."""
+    """Write the images of a run, unless they exist, with few of them in memory."""
     place = folder / f"{source}-{images}-{pixels}"
     if source == "array" or place.exists():
         return
     place.mkdir()
     if source == "memmap":
         stored = np.lib.format.open_memmap(place / "X.npy", "w+", np.uint8, (images, pixels, pixels, 3))
-    for start in range(0, images, AT_A_TIME):
-        drawn = draw(min(AT_A_TIME, images - start), pixels, start)
+    for start in range(0, images, CHUNK):
+        drawn = draw(min(CHUNK, images - start), pixels, start)
         if source == "memmap":
             stored[start : start + len(drawn)] = drawn
             continue
@@ -70,7 +70,7 @@ def keep(images: int, source: str, pixels: int, folder: Path) -> None:
 
 
 def find(images: int, source: str, pixels: int, folder: Path) -> Any:
-    """Find the images of a run."""
+    """Return the images of a run."""
     place = folder / f"{source}-{images}-{pixels}"
     if source == "array":
         return draw(images, pixels)
@@ -79,8 +79,8 @@ def find(images: int, source: str, pixels: int, folder: Path) -> Any:
     return sorted(entry.path for entry in os.scandir(place))
 
 
-def highest_memory() -> float:
-    """Return the most memory that this process has had resident so far, in MB; NaN where the system does not tell."""
+def peak_memory() -> float:
+    """Return the peak resident memory of this process in MB; NaN if the system does not report it."""
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []
     found = [int(line.split()[1]) / 1000 for line in lines if line.startswith("VmHWM")]
@@ -90,21 +90,21 @@ def highest_memory() -> float:
 def run(
     backbone: str, device: str, folder: Path, images: int, source: str, pixels: int, batch: int, epochs: int
 ) -> dict[str, Any]:
-    """Train in this process, and say how fast and in how much memory."""
-    os.environ["SKSSL_CACHE"] = str(folder)  # many files are kept decoded
+    """Train in this process; return its speed and its memory."""
+    os.environ["SKSSL_CACHE"] = str(folder)  # for decoded files
     shared = {"backbone": backbone, "batch_size": batch, "device": device, "random_state": 0}
-    SimCLR(**shared, epochs=1).fit(draw(8 * batch, pixels))  # what every training needs, whatever its images
-    before = highest_memory()
+    SimCLR(**shared, epochs=1).fit(draw(8 * batch, pixels))  # memory of any training
+    before = peak_memory()
     history = SimCLR(**shared, epochs=epochs).fit(find(images, source, pixels, folder)).history_
     rates = history["images_per_second"].iloc[min(1, epochs - 1) :]
-    return {"images_per_second": rates.median(), "memory": highest_memory() - before}
+    return {"images_per_second": rates.median(), "memory": peak_memory() - before}
 
 
 def main() -> None:
-    """Let the runs of each comparison take turns, and record them."""
+    """Run the comparisons in turns, and record them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("varied", nargs="*", default=list(VARIED), help=f"of: {', '.join(VARIED)}")
-    parser.add_argument("--images", type=int, help="instead of what a comparison has, where it does not vary them")
+    parser.add_argument("--images", type=int, help="number of images, in comparisons that do not vary it")
     parser.add_argument("--backbone", default="convnet")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="auto")
@@ -114,14 +114,14 @@ def main() -> None:
             fixed = {**BASE, **ALSO.get(varied, {}), **({"images": arguments.images} if arguments.images else {})}
             settings = [{**fixed, VARIES.get(varied, varied): value} for value in VARIED[varied]]
             found: list[list[dict[str, Any]]] = [[] for _ in settings]
-            if varied == "images":  # as many steps for all, with whose number the highest memory grows
+            if varied == "images":  # equal numbers of steps, since the peak memory grows with them
                 for setting in settings:
                     setting["epochs"] = 2 * max(VARIED["images"]) // setting["images"]
             for setting in settings:
                 keep(setting["images"], setting["source"], setting["pixels"], Path(folder))
             for _ in range(arguments.rounds):
                 for setting, of in zip(settings, found, strict=True):
-                    of.append(alone(run, arguments.backbone, arguments.device, Path(folder), **setting))
+                    of.append(run_in_process(run, arguments.backbone, arguments.device, Path(folder), **setting))
             rows = []
             for setting, of in zip(settings, found, strict=True):
                 pairs = zip(of, found[0], strict=True)

@@ -1,7 +1,7 @@
-"""What several trainings on the same cores come to: one alone, then two and four at a time, of SimCLR with "convnet".
+"""Speed of several trainings on the same cores: one, two and four trainings of SimCLR with "convnet" at once.
 
-Each trains for the same seconds, from the same moment on. by_turns is the time that they take side by side, relative to
-one after the other: 1 where nothing is lost. Variables of the environment are tried as ``--set NAME=VALUE``.
+All start at the same time and train for the same number of seconds. by_turns is the time of parallel trainings relative
+to consecutive ones: 1 means no loss. Environment variables are set by ``--set NAME=VALUE``.
 
     python -m benchmarks sharing [--fits 2 4] [--seconds 10] [--rounds 3] [--set NAME=VALUE] [--backbone convnet]
 """
@@ -14,13 +14,13 @@ import subprocess
 import sys
 import time
 
-STARTS_AT = "SKSSL_BENCHMARK_STARTS_AT"  # where a process that trains finds when to begin
-READY = 5.0  # seconds until one has been imported and warmed up
+STARTS_AT = "SKSSL_BENCHMARK_STARTS_AT"  # environment variable with the start time of a training process
+READY = 5.0  # seconds for imports and warm-up of a process
 
 
 def train(starts_at: float, seconds: float, backbone: str) -> None:
-    """Wait for the moment, train, and print the images a second."""
-    import skssl  # first, as it is to set what it sets before torch is there  # isort: skip
+    """Wait for the start, train, and print the images per second."""
+    import skssl  # before torch, whose threads it configures  # isort: skip
     import numpy as np
 
     X = np.random.default_rng(0).integers(0, 256, (2048, 32, 32, 3), dtype=np.uint8)
@@ -34,7 +34,7 @@ def train(starts_at: float, seconds: float, backbone: str) -> None:
 
 
 def side_by_side(fits: int, seconds: float, backbone: str, variables: dict[str, str]) -> float:
-    """Train in some processes at a time; return the images a second of all of them together."""
+    """Train in several processes at once; return their total images per second."""
     starts_at = str(time.time() + READY * (1 + fits))
     command = [sys.executable, "-m", "benchmarks.sharing", str(seconds), backbone]
     environment = {**os.environ, **variables, STARTS_AT: starts_at}
@@ -43,14 +43,14 @@ def side_by_side(fits: int, seconds: float, backbone: str, variables: dict[str, 
 
 
 def main() -> None:
-    """Let the numbers of trainings take turns, and record each round."""
+    """Run each number of trainings in turn, and record each round."""
     from benchmarks.record import record
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fits", nargs="+", type=int, default=[2, 4])
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="variables of the environment")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="environment variables")
     parser.add_argument("--backbone", default="convnet")
     arguments = parser.parse_args()
     variables = dict(pair.split("=", 1) for pair in arguments.set)

@@ -1,13 +1,12 @@
-"""How fast does `fit` train: against a bare PyTorch loop, and against lightly's own loop where it is installed.
+"""Training speed of `fit`, compared with a bare PyTorch loop and with lightly's and Kornia's loops if installed.
 
-The runs of a comparison take turns in one process, and what counts is the ratio of each pair: these machines are
-shared, so that a figure by itself says little. Random images will do: the time does not depend on what they show.
+The runs of a comparison take turns in one process, and their ratios are reported, since the load of a shared machine
+varies. The images are random; the speed does not depend on their content.
 
-SimCLR is compared with what `--against` names, or instead of it what `--methods` names with their own passes: a
-method's forward and backward passes and optimiser steps on one ready-made batch again and again, so that what `fit`
-adds is left over (views, momentum copies, queues, records). `--compile` is `fit` with ``compile=True``, against the
-same loops. `--transform` compares `transform` with the same network's forward pass as one writes it, in float32, each
-in a process of its own.
+SimCLR is compared with the loops of `--against`. The methods of `--methods` are compared with their own passes instead:
+forward pass, backward pass and optimiser step on the same prepared batch, without the views, momentum copies, queues
+and records of `fit`. `--compile` uses ``compile=True`` in `fit`, against the same loops. `--transform` compares
+`transform` with a plain float32 forward pass of the same network, each in a separate process.
 
     python -m benchmarks throughput [--backbones convnet resnet18] [--rounds 5] [--methods BYOL MoCo] [--device auto]
                                     [--against "bare loop" lightly kornia] [--compile] [--transform]
@@ -30,7 +29,7 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from benchmarks.methods import METHODS
-from benchmarks.processes import alone
+from benchmarks.processes import run_in_process
 from benchmarks.record import record
 from skssl import SimCLR
 from skssl.augment.normalization import IMAGENET_MEAN, IMAGENET_STD
@@ -44,13 +43,13 @@ BATCH, SIDE = 256, 32
 
 
 def random_images(batches: int, batch: int = BATCH, side: int = SIDE) -> tuple[np.ndarray, np.ndarray]:
-    """Draw images and classes for some batches."""
+    """Draw random images and classes for some batches."""
     n = batches * batch
     return np.random.default_rng(0).integers(0, 256, (n, side, side, 3), dtype=np.uint8), np.arange(n) % 10
 
 
 def skssl_fit(method: Any, steps: int, side: int = SIDE) -> Callable[[], float]:
-    """Prepare a fit whose images a second come from its own history, the first epoch left out."""
+    """Return a function that fits, and returns the images per second of its history without the first epoch."""
     pixels, labels = random_images(steps, method.batch_size, side)
 
     def run() -> float:
@@ -59,8 +58,8 @@ def skssl_fit(method: Any, steps: int, side: int = SIDE) -> Callable[[], float]:
     return run
 
 
-def seconds_a_step(step: Callable[[Any], None], batches: Iterator[Any], steps: int, device: torch.device) -> float:
-    """Time some steps, after two that are not counted; the better of two goes, as for `fit`."""
+def seconds_per_step(step: Callable[[Any], None], batches: Iterator[Any], steps: int, device: torch.device) -> float:
+    """Return the seconds per step, the better of two measurements as for `fit`, after two warm-up steps."""
     for batch in itertools.islice(batches, 2):
         step(batch)
     best = float("inf")
@@ -77,18 +76,18 @@ def seconds_a_step(step: Callable[[Any], None], batches: Iterator[Any], steps: i
 
 
 def own_passes(method: Any, steps: int, device: torch.device, side: int = SIDE) -> Callable[[], float]:
-    """Prepare a method's own passes and optimiser steps, fed the same ready-made batch again and again.
+    """Return a function that times a method's own passes and optimiser steps on the same prepared batch.
 
-    It has seen as many images as `fit` does, so that queues and memories are as long.
+    The method is fitted to as many images as in `fit`, so that queues and memory banks have the same size.
     """
 
-    class Keep(Callback):
+    class LastBatch(Callback):
         def on_batch_begin(self, net: Any, batch: Any = None, training: Any = None, **kwargs: Any) -> None:
             self.batch = batch
 
-    keep = Keep()
+    last = LastBatch()
     images = random_images(steps, method.batch_size, side)
-    net = clone(method).set_params(epochs=1, callbacks=[keep]).fit(*images).net_
+    net = clone(method).set_params(epochs=1, callbacks=[last]).fit(*images).net_
     net.module_.train()
 
     def step(batch: Any) -> None:
@@ -98,15 +97,15 @@ def own_passes(method: Any, steps: int, device: torch.device, side: int = SIDE) 
 
     def run() -> float:
         with keeping_memory():  # as in `fit`
-            return method.batch_size / seconds_a_step(step, itertools.repeat(keep.batch), steps, device)
+            return method.batch_size / seconds_per_step(step, itertools.repeat(last.batch), steps, device)
 
     return run
 
 
-def written_by_hand(
+def plain_step(
     backbone: str, device: torch.device, side: int = SIDE, *, compile: bool = False
 ) -> Callable[[Any], None]:
-    """Write SimCLR's step as one does by hand: from views to an optimiser's step."""
+    """Return a plain PyTorch step of SimCLR, from views to the optimiser step."""
     dtype = resolve_precision("auto", device, side)
     encoder, dim = build_backbone(backbone, (3, side, side))
     projector = MLP((dim, max(dim, 256), 128), output_norm=True, output_affine=True)
@@ -131,18 +130,18 @@ def written_by_hand(
 def bare_loop(
     backbone: str, steps: int, device: torch.device, batch: int = BATCH, side: int = SIDE, *, compile: bool = False
 ) -> Callable[[], float]:
-    """Prepare a loop that is fed the same ready-made views again and again."""
-    step = written_by_hand(backbone, device, side, compile=compile)
+    """Return a function that times a plain loop on the same prepared views."""
+    step = plain_step(backbone, device, side, compile=compile)
     views = [
         torch.randn(batch, 3, side, side, device=device).contiguous(memory_format=torch.channels_last) for _ in range(2)
     ]
-    return lambda: batch / seconds_a_step(step, itertools.repeat(views), steps, device)
+    return lambda: batch / seconds_per_step(step, itertools.repeat(views), steps, device)
 
 
 def kornia_loop(
     backbone: str, steps: int, device: torch.device, batch: int = BATCH, side: int = SIDE
 ) -> Callable[[], float]:
-    """Prepare a loop whose images lie on the device, and whose views Kornia makes there, a batch at a time."""
+    """Return a function that times a plain loop on views that Kornia makes on the device by batch."""
     import kornia.augmentation as K
 
     augment = nn.Sequential(
@@ -152,7 +151,7 @@ def kornia_loop(
         K.RandomGrayscale(p=0.2),
         K.Normalize(torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)),
     ).to(device)
-    step = written_by_hand(backbone, device, side)
+    step = plain_step(backbone, device, side)
     images = torch.from_numpy(random_images(steps, batch, side)[0]).permute(0, 3, 1, 2).to(device)
 
     def batches() -> Iterator[list[torch.Tensor]]:
@@ -161,13 +160,13 @@ def kornia_loop(
                 chosen = images.index_select(0, index.to(device)).float() / 255
                 yield [augment(chosen), augment(chosen)]
 
-    return lambda: batch / seconds_a_step(step, batches(), steps, device)
+    return lambda: batch / seconds_per_step(step, batches(), steps, device)
 
 
 def lightly_loop(
     backbone: str, steps: int, device: torch.device, batch: int = BATCH, side: int = SIDE, workers: int = 2
 ) -> Callable[[], float]:
-    """Prepare lightly's loop: its transform, image by image in worker processes, its head and loss, float32."""
+    """Return a function that times lightly: its transform in worker processes, its head and its loss, in float32."""
     from lightly.loss import NTXentLoss
     from lightly.models.modules import SimCLRProjectionHead
     from lightly.transforms import SimCLRTransform
@@ -175,7 +174,7 @@ def lightly_loop(
 
     class Pixels(torch.utils.data.Dataset):
         def __init__(self) -> None:
-            self.images, _ = random_images(2 + 2 * steps, batch, side)  # as many as a run takes
+            self.images, _ = random_images(2 + 2 * steps, batch, side)  # those of one run
 
         def __len__(self) -> int:
             return len(self.images)
@@ -196,14 +195,14 @@ def lightly_loop(
         optimizer.step()
 
     def run() -> float:
-        batches = iter(loader)  # whose workers end with it: they would go on in the next run's time
-        return batch / seconds_a_step(step, batches, steps, device)
+        batches = iter(loader)  # its workers end with this run
+        return batch / seconds_per_step(step, batches, steps, device)
 
     return run
 
 
 def skssl_transform(method: Any, steps: int) -> float:
-    """Time `transform`."""
+    """Return the images per second of `transform`."""
     images, _ = random_images(4 * steps)
     method.fit(images[: 2 * BATCH]).transform(images)
     start = time.perf_counter()
@@ -212,7 +211,7 @@ def skssl_transform(method: Any, steps: int) -> float:
 
 
 def plain_forward(backbone: str, steps: int, device: torch.device) -> float:
-    """Time a network as one would run it by hand: float32, batches of 256, ready-made input."""
+    """Return the images per second of a plain forward pass: float32, batches of 256, prepared input."""
     network = build_backbone(backbone, (3, SIDE, SIDE))[0].to(device).eval()
     batch = torch.randn(BATCH, 3, SIDE, SIDE, device=device)
 
@@ -220,14 +219,14 @@ def plain_forward(backbone: str, steps: int, device: torch.device) -> float:
     def step(batch: torch.Tensor) -> None:
         network(batch).cpu()
 
-    return BATCH / seconds_a_step(step, itertools.repeat(batch), 4 * steps, device)
+    return BATCH / seconds_per_step(step, itertools.repeat(batch), 4 * steps, device)
 
 
 LOOPS = {"bare loop": bare_loop, "lightly": lightly_loop, "kornia": kornia_loop}
 
 
 def compare(runs: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Let the runs take turns."""
+    """Run each of the functions in turn; return their results by name."""
     found: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
@@ -236,7 +235,7 @@ def compare(runs: dict[str, Callable[[], float]], rounds: int) -> dict[str, list
 
 
 def rows(method: str, backbone: str, found: dict[str, list[float]]) -> list[dict[str, Any]]:
-    """Make one row a loop, with the ratios of what stands first, ours, to it."""
+    """Return a row for each loop, with the speed of the first, ours, relative to it."""
     made = []
     for name, rates in found.items():
         ratios = [ours / theirs for ours, theirs in zip(next(iter(found.values())), rates, strict=True)]
@@ -262,7 +261,7 @@ def main() -> None:
     parser.add_argument("--backbones", nargs="+", default=["convnet", "resnet18"])
     parser.add_argument("--against", nargs="+", default=list(LOOPS), choices=LOOPS, metavar="LOOP")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=None, help="steps a run (default: 30 for convnet, 6 for others)")
+    parser.add_argument("--steps", type=int, default=None, help="steps per run (default: 30 for convnet, 6 for others)")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--transform", action="store_true")
@@ -274,11 +273,11 @@ def main() -> None:
         shared["compile"] = arguments.compile
         suffix = ", compiled" * arguments.compile
         if arguments.transform:
-            # each time in a process of its own: a training leaves malloc's thresholds where they serve both
+            # Separate processes, since a training adapts malloc's thresholds in favour of both.
             method = SimCLR(**{**shared, "epochs": 1})
             runs = {
-                "fit": functools.partial(alone, skssl_transform, method, steps),
-                "plain forward": functools.partial(alone, plain_forward, backbone, steps, device),
+                "fit": functools.partial(run_in_process, skssl_transform, method, steps),
+                "plain forward": functools.partial(run_in_process, plain_forward, backbone, steps, device),
             }
             record("throughput", rows("SimCLR.transform", backbone, compare(runs, arguments.rounds)))
         elif not arguments.methods:
@@ -287,7 +286,7 @@ def main() -> None:
                 try:
                     runs[name] = LOOPS[name](backbone, steps, device)
                 except ImportError:
-                    print(f"{name} is not installed (pip install {name}) and left out")
+                    print(f"{name} is skipped, since it is not installed (pip install {name})")
             record("throughput", rows(f"SimCLR{suffix}", backbone, compare(runs, arguments.rounds)))
         for name in arguments.methods:
             method, params = METHODS[name]

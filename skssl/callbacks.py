@@ -1,4 +1,4 @@
-"""Callbacks that watch a training: a column of ``history_`` each."""
+"""Callbacks that record measures of a training in ``history_``."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from skssl.training.trainer import Trainer
 
 __all__ = ["GradientSNR", "KNNMonitor"]
 
-EPSILON, UNSETTLED = 1e-12, 10  # what variances are increased by, and the steps before they are taken for one
+EPSILON, WARM_UP_STEPS = 1e-12, 10  # added to variances, and the first steps without reliable variances
 
 
 class KNNMonitor(Callback):
-    """Record how many images the nearest neighbours classify rightly, in the column "knn".
+    """Record the accuracy of kNN classification in the column "knn".
 
-    The encoder's features, without the projector, are compared by cosine after an epoch. The training itself stays the
-    same, bit by bit.
+    The features of the encoder, without the projector, are compared by cosine similarity. The training is unchanged,
+    bit by bit.
 
     Parameters
     ----------
     X : array-like, sequence of files or PIL images, or torch Dataset
-        Labelled images, like the training's.
+        Labelled images of the same kind as those of the training.
     y : array-like of shape (n,)
-        Their classes. Images whose class is -1 are left out.
+        Their classes. Images of class -1 are ignored.
     X_test, y_test : default=None
-        Images that are classified, and their classes. By default a random fifth of X and y, which then does not vote;
-        one image of each class stays.
+        The images to classify and their classes. By default a random fifth of X and y is held out, which leaves at
+        least one image of each class.
     n_neighbors : int, default=20
-        How many neighbours vote, see `KNNProbe`.
+        The number of neighbours, see `KNNProbe`.
     every : int, default=1
-        After every so many epochs.
+        The number of epochs between evaluations.
 
     Examples
     --------
@@ -70,11 +70,13 @@ class KNNMonitor(Callback):
         if self.X_test is not None:
             check_consistent_length(self.X_test, self.y_test)
         if not isinstance(self.every, Integral) or self.every < 1:
-            raise ValueError(f"KNNMonitor's every must be a whole number from 1. Got {self.every!r}.")
+            raise ValueError(
+                f"The 'every' parameter of KNNMonitor must be an integer of at least 1. Got {self.every!r}."
+            )
         return self
 
     def on_train_begin(self, net: Trainer, X: Images, **kwargs: Any) -> None:
-        """Read the images as the training's are read."""
+        """Read the images in the same way as those of the training."""
         method = net.module_.method
         read = getattr(method, "read", None) or partial(
             as_images, image_shape=method.image_shape, reset=False, shape=X.shape, scale=X.scale
@@ -84,34 +86,36 @@ class KNNMonitor(Callback):
             y = as_labels(y)
             known = np.flatnonzero(y != -1)
             if not len(known):
-                raise ValueError("KNNMonitor needs labelled images, but all labels are -1: unknown.")
+                raise ValueError("KNNMonitor needs labelled images, but all labels are -1.")
             return read(X).take(torch.from_numpy(known)), np.array(y[known].tolist())
 
         self.bank_, self.bank_labels_ = images, labels = labelled(self.X, self.y)
         if self.X_test is None:
             draw = np.random.RandomState(0).permutation(len(labels))
-            _, voters = np.unique(labels[draw], return_index=True)  # one of each class is not held out
-            test = np.delete(draw, voters)[: math.ceil(len(labels) / 5)]
+            _, kept = np.unique(labels[draw], return_index=True)  # one image of each class is not held out
+            test = np.delete(draw, kept)[: math.ceil(len(labels) / 5)]
             if not len(test):
-                raise ValueError("KNNMonitor holds images out, but there is only one of each class: give X_test.")
-            kept = np.setdiff1d(draw, test)
-            self.bank_, self.bank_labels_ = images.take(torch.from_numpy(kept)), labels[kept]
+                raise ValueError("KNNMonitor cannot hold out the only image of each class: pass X_test and y_test.")
+            bank = np.setdiff1d(draw, test)
+            self.bank_, self.bank_labels_ = images.take(torch.from_numpy(bank)), labels[bank]
             self.test_, self.test_labels_ = images.take(torch.from_numpy(test)), labels[test]
         else:
             self.test_, self.test_labels_ = labelled(self.X_test, self.y_test)
             unseen = sorted(set(self.test_labels_.tolist()) - set(labels.tolist()))
             if unseen:
-                raise ValueError(f"KNNMonitor's y_test has the class {unseen[0]!r}, which y has not.")
+                raise ValueError(
+                    f"y_test of KNNMonitor must hold only classes of y. Got {unseen[0]!r}, which y does not hold."
+                )
         if len(np.unique(labels)) < 2:
-            raise ValueError(f"KNNMonitor needs images of two classes or more. Got one only: {labels.tolist()[0]!r}.")
+            raise ValueError(f"KNNMonitor needs images of at least two classes. Got one: {labels.tolist()[0]!r}.")
         if not 1 <= self.n_neighbors <= len(self.bank_):
             raise ValueError(
-                "KNNMonitor's n_neighbors must be from 1 to the number of labelled images to compare with, "
+                "The 'n_neighbors' parameter of KNNMonitor must be between 1 and the number of labelled images, "
                 f"{len(self.bank_)}. Got {self.n_neighbors!r}."
             )
 
     def on_epoch_end(self, net: Trainer, **kwargs: Any) -> None:
-        """Encode, and vote."""
+        """Encode the images and record the accuracy."""
         if len(net.history) % self.every:
             return
         augment, device = net.augmentations[0], torch.device(net.device)
@@ -123,39 +127,38 @@ class KNNMonitor(Callback):
         net.history.record("knn", float(probe.score(test, self.test_labels_)))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what is read again when training goes on."""
+        """Return the state without the images, which are read again when training resumes."""
         return {name: value for name, value in vars(self).items() if not name.endswith("_")}
 
 
 class GradientSNR(Callback):
     r"""Record the gradient's signal-to-noise ratio, in the columns "gradient_snr" and "gradient_snr_squared".
 
-    For every entry of the gradient, exponential moving averages of its mean and of its variance are kept,
+    The callback keeps exponential moving averages of the mean and the variance of each entry of the gradient,
 
     .. math:: \mu \leftarrow \beta \mu + (1 - \beta) g, \qquad \nu \leftarrow \beta \nu + (1 - \beta) (g - \mu)^2,
 
-    and corrected for their start from zero, the mean before it enters the variance. "gradient_snr" is
-    :math:`|\mu| / \nu`, averaged over the entries whose variance is not zero and over the epoch's steps;
-    "gradient_snr_squared" is the same of :math:`\mu^2 / \nu`, which does not change with the loss's scale. The first
-    ten steps of all are left out: the inverse of a variance of so few has no mean worth the name. An epoch without any
-    other has NaN.
+    corrected for their bias towards the initial zero; the mean is corrected before it enters the variance.
+    "gradient_snr" is :math:`|\mu| / \nu`, averaged over the entries with a variance above zero and over the steps of
+    the epoch. "gradient_snr_squared" is the same average of :math:`\mu^2 / \nu`, which does not depend on the scale of
+    the loss. The first ten steps of the training are ignored, since their variances are unreliable. An epoch without
+    other steps has NaN.
 
-    Of noise without any signal "gradient_snr_squared" is about :math:`(1 - \beta) / 2`, 0.005 at 0.99. "gradient_snr"
-    is inversely proportional to the loss's scale: a task that adds to the gradient lowers it.
+    For noise without a signal "gradient_snr_squared" is about :math:`(1 - \beta) / 2`, which is 0.005 for
+    :math:`\beta = 0.99`. "gradient_snr" is inversely proportional to the scale of the loss: a task that adds to the
+    gradient lowers it.
 
     Parameters
     ----------
     decay : float, default=0.99
-        Beta.
+        The decay :math:`\beta` of the averages.
     part : str, default="encoder"
-        The submodule of the net whose gradient is measured; "" is all of it. A task adds a head, so that only the
-        encoder has the same entries with and without it.
+        The submodule of the net whose gradient is measured; "" is the whole net. A task adds a head, so that only the
+        encoder is comparable with and without a task.
 
-    References
-    ----------
-    Towards Efficient and Effective Self-Supervised Learning of Visual Representations (EffSSL), ECCV 2022, supplement,
-    section 6, after Mitrovic et al., 2020. It has the ratio of the mean to the variance and states neither beta nor
-    which parameters count; of signed means only the absolute value does not cancel.
+    References ---------- Towards Efficient and Effective Self-Supervised Learning of Visual Representations (EffSSL),
+    ECCV 2022, supplement, section 6, after Mitrovic et al., 2020. It uses the ratio of the mean to the variance and
+    states neither beta nor the parameters; the absolute value keeps signed means from cancelling.
 
     Examples
     --------
@@ -172,20 +175,20 @@ class GradientSNR(Callback):
         self.decay, self.part = decay, part
 
     def initialize(self) -> Self:
-        """Begin anew."""
+        """Check the parameters and reset the averages."""
         if not isinstance(self.decay, Real) or not 0 < self.decay < 1:
-            raise ValueError(f"GradientSNR's decay must be between 0 and 1. Got {self.decay!r}.")
+            raise ValueError(f"The 'decay' parameter of GradientSNR must be between 0 and 1. Got {self.decay!r}.")
         self.moments_: list[Tensor] = []
         self.steps_: int = 0
         return self
 
     def on_epoch_begin(self, net: Trainer, **kwargs: Any) -> None:
-        """Begin an epoch's averages."""
+        """Reset the ratios of the epoch."""
         self.ratios_: list[Tensor] = []
 
     @torch.no_grad()
     def on_grad_computed(self, net: Trainer, **kwargs: Any) -> None:
-        """Move the averages by a step, without waiting for the device."""
+        """Update the averages without synchronising with the device."""
         parameters = net.module_.get_submodule(self.part).parameters()
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         gradient = torch.cat([g.flatten() for g in grads]).float()
@@ -198,43 +201,43 @@ class GradientSNR(Callback):
         centre = mean / corrected
         variance = variance.lerp_((gradient - centre).square_(), 1 - self.decay)
         self.moments_ = [mean, variance]
-        if self.steps_ > UNSETTLED:
+        if self.steps_ > WARM_UP_STEPS:
             noise = variance / corrected
             some = (noise > 0).sum().clamp(min=1)
             ratios = [(signal / (noise + EPSILON) * (noise > 0)).sum() / some for signal in (centre.abs(), centre**2)]
             self.ratios_.append(torch.stack(ratios))
 
     def on_epoch_end(self, net: Trainer, **kwargs: Any) -> None:
-        """Record the epoch's averages."""
+        """Record the mean ratios of the epoch."""
         found = torch.stack(self.ratios_).mean(0).tolist() if self.ratios_ else [math.nan] * 2
         for name, value in zip(("gradient_snr", "gradient_snr_squared"), found, strict=True):
             net.history.record(name, value)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps.
+        """Return the state for a checkpoint.
 
         Returns
         -------
         dict of str to Tensor or int
-            The averages, in the middle of an epoch the epoch's, too.
+            The averages, and the ratios of an unfinished epoch.
         """
         moments = dict(zip(("mean", "variance"), self.moments_, strict=False))
         ratios = {"ratios": torch.stack(self.ratios_)} if self.ratios_ else {}
         return {"steps": self.steps_, **moments, **ratios}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what a checkpoint has kept.
+        """Restore the state of a checkpoint.
 
         Parameters
         ----------
         state : dict of str to Tensor or int
-            What `state_dict` has returned.
+            The return value of `state_dict`.
         """
         self.steps_ = state["steps"]
         self.moments_ = [state[name] for name in ("mean", "variance") if name in state]
         self.ratios_ = list(state.get("ratios", []))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Move the averages to where they can be loaded anywhere."""
+        """Return the state with the averages on the CPU."""
         state = {**vars(self), "ratios_": []}
         return {**state, "moments_": [moment.cpu() for moment in state.get("moments_", [])]}

@@ -1,4 +1,4 @@
-"""The benchmarks' own parts: what can be run, and a long run that goes on where it stopped."""
+"""The benchmarks: the list, resumed runs, the parts for GPUs, and the records."""
 
 import argparse
 import importlib
@@ -17,11 +17,11 @@ from sklearn.base import clone
 import skssl
 
 ROOT = Path(__file__).parents[1]
-tables = pytest.importorskip("benchmarks.tables", reason="the benchmarks are not where the tests are run")
+tables = pytest.importorskip("benchmarks.tables", reason="the benchmarks are not installed")
 gpu, record = (pytest.importorskip(f"benchmarks.{name}") for name in ("gpu", "record"))
 
 
-def test_every_benchmark_is_found_by_its_name(monkeypatch):
+def test_benchmarks_are_listed_by_name(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["benchmarks"])
     with pytest.raises(SystemExit) as ended:
         importlib.import_module("benchmarks.__main__").main()
@@ -29,7 +29,7 @@ def test_every_benchmark_is_found_by_its_name(monkeypatch):
         assert f"\n  {name} " in ended.value.code
 
 
-def test_a_run_of_the_papers_tables_goes_on_where_it_stopped(tmp_path):
+def test_stopped_run_of_the_tables_resumes(tmp_path):
     X = np.random.default_rng(0).integers(0, 256, (200, 16, 16, 3), dtype=np.uint8)
     method = quick(skssl.SimCLR, epochs=12, checkpoint=tmp_path / "state")
     assert not tables.train(clone(method), X, None, until=time.monotonic() + 0.3)
@@ -40,15 +40,14 @@ def test_a_run_of_the_papers_tables_goes_on_where_it_stopped(tmp_path):
 
 
 @pytest.mark.slow
-def test_all_that_needs_a_gpu_runs_on_a_cpu_too(tmp_path, monkeypatch):
-    for owner, name in ((torch, "compile"), (gpu.tables, "cifar10"), (gpu.tables, "judge"), (sys, "argv")):
-        monkeypatch.setattr(owner, name, getattr(owner, name))  # as they are again afterwards
-    monkeypatch.setattr(gpu.recording, "RESULTS", tmp_path)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))  # where a stopped table would go on
+def test_gpu_benchmarks_run_on_a_cpu(tmp_path, monkeypatch):
+    for owner, name in ((torch, "compile"), (gpu.tables, "cifar10"), (gpu.tables, "evaluate"), (sys, "argv")):
+        monkeypatch.setattr(owner, name, getattr(owner, name))  # restored after the test
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))  # for checkpoints of the tables
     gpu.stand_ins()
     for part in gpu.PARTS:
         if part != "tests":
-            gpu.RUNS[part](gpu.TINY, torch.device("cpu"), 1.0)
+            gpu.RUNS[part](gpu.TINY, torch.device("cpu"), 1.0, tmp_path)
     command = [sys.executable, "-m", "benchmarks", "gpu", "--tiny", "--device", "cpu", "--parts", "tests"]
     done = subprocess.run([*command, "--results", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False)
     assert "== tests ended with 0" in done.stdout, done.stdout + done.stderr
@@ -61,12 +60,12 @@ def test_all_that_needs_a_gpu_runs_on_a_cpu_too(tmp_path, monkeypatch):
     assert table["commit"].nunique() == 1
     assert len(pd.read_csv(tmp_path / "tables.csv")) == 1
     assert "torch finds no CUDA device" in (tmp_path / "tests.log").read_text() or torch.cuda.is_available()
-    assert "short of the goals" in done.stdout
-    assert len([file for file in tmp_path.iterdir() if file.is_file()]) <= 8, "more do not come back from the machine"
+    assert "missed goals" in done.stdout
+    assert len([file for file in tmp_path.iterdir() if file.is_file()]) <= 8, "some machines return only a few files"
 
 
 @pytest.mark.parametrize("name", gpu.METHODS)
-def test_every_method_is_measured_with_parameters_that_it_has(name):
+def test_parameters_of_measured_methods_are_valid(name):
     gpu.make(name, gpu.TINY, torch.device("cpu"), batch=8)._validate_params()
 
 
@@ -74,16 +73,15 @@ def test_all_methods_are_measured():
     assert {kind for kind, _ in gpu.METHODS.values()} == set(QUICK)
 
 
-def test_a_part_whose_time_is_over_is_stopped_and_loses_nothing(tmp_path):
+def test_part_is_stopped_at_its_time_limit(tmp_path):
     arguments = argparse.Namespace(results=tmp_path, device="cpu", tiny=True)
     begun = time.monotonic()
-    said = gpu.run_part("throughput", arguments, 0.5)
-    assert "was stopped when its time was over" in said
+    ended = gpu.run_part("throughput", arguments, 0.5)
+    assert "was stopped at its time limit" in ended
     assert time.monotonic() - begun < 30
 
 
-def test_a_figure_is_recorded_once_and_an_error_in_its_place(tmp_path, monkeypatch):
-    monkeypatch.setattr(gpu.recording, "RESULTS", tmp_path)
+def test_measurements_are_recorded_once_and_errors_are_retried(tmp_path):
     calls = []
 
     def prepare():
@@ -92,19 +90,19 @@ def test_a_figure_is_recorded_once_and_an_error_in_its_place(tmp_path, monkeypat
             raise RuntimeError("out of\nmemory")
         return lambda: 5.0
 
-    for batch in (1, 2, 2):  # the second is there already
-        gpu.measure({"part": "methods", "method": "SimCLR", "loop": "fit, eager", "batch": batch}, prepare)
+    for batch in (1, 2, 2):  # the second measurement of batch 2 is skipped
+        gpu.measure(tmp_path, {"part": "methods", "method": "SimCLR", "loop": "fit, eager", "batch": batch}, prepare)
     table = pd.read_csv(tmp_path / "gpu.csv")
     assert len(calls) == len(table) == 2
     assert table["error"][0] == "RuntimeError: out of memory"
     assert table["images_per_second"][1] == 5
-    gpu.measure({"part": "methods", "method": "SimCLR", "loop": "fit, eager", "batch": 1}, prepare)
+    gpu.measure(tmp_path, {"part": "methods", "method": "SimCLR", "loop": "fit, eager", "batch": 1}, prepare)
     table = pd.read_csv(tmp_path / "gpu.csv")
-    assert table["batch"].tolist() == [1, 2, 1], "what failed is tried again"
+    assert table["batch"].tolist() == [1, 2, 1], "failed measurements are retried"
     assert "out of memory" not in "".join(gpu.shortfalls(table))
 
 
-def test_goals_are_compared_with_what_was_measured():
+def test_shortfalls_name_missed_goals():
     def row(part, method, loop, batch, rate, error=""):
         names = "part", "method", "loop", "batch", "images_per_second", "error"
         return dict(zip(names, (part, method, loop, batch, rate, error), strict=True))
@@ -121,13 +119,13 @@ def test_goals_are_compared_with_what_was_measured():
     assert gpu.shortfalls(pd.DataFrame(good)) == []
     slower = [row if row["method"] != "MoCo" else {**row, "images_per_second": 9_000} for row in good]
     worse = [row for row in slower if (row["part"], row["batch"]) != ("graph", 512)]
-    said = gpu.shortfalls(pd.DataFrame([*worse, row("methods", "PIRL", "fit, eager", 256, np.nan, "broke")]))
-    assert said[0] == "PIRL, fit, eager, batch 256: broke"
-    assert "SimCLR, batch 512, images/s: not measured, the goal is 38,000" in said
-    assert said[-1] == "MoCo, batch 256, of SimCLR, eager: 0.45, the goal is 0.5"
+    missed = gpu.shortfalls(pd.DataFrame([*worse, row("methods", "PIRL", "fit, eager", 256, np.nan, "broke")]))
+    assert missed[0] == "PIRL, fit, eager, batch 256: broke"
+    assert "SimCLR, batch 512, images/s: not measured, the goal is 38,000" in missed
+    assert missed[-1] == "MoCo, batch 256, of SimCLR, eager: 0.45, the goal is 0.5"
 
 
-def test_the_commit_is_named_where_there_is_no_git(monkeypatch, tmp_path):
+def test_commit_without_git(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("SKSSL_COMMIT", "abc")
     assert record.commit() == "abc"

@@ -16,7 +16,7 @@ from skssl.probes.encoders import as_encoder
 from skssl.training.trainer import Trainer
 
 
-def test_gradient_snr_is_the_formula(X, monkeypatch):
+def test_gradient_snr_matches_literal_formula(X, monkeypatch):
     gradients = []
     notify = Trainer.notify
 
@@ -44,8 +44,8 @@ def test_gradient_snr_is_the_formula(X, monkeypatch):
     np.testing.assert_allclose(found[2:], np.array(ratios[10:]).reshape(2, 5, 2).mean(1), rtol=1e-3)
 
 
-def test_gradients_without_noise_do_not_count(X):
-    """Where a gradient is always the same nothing is divided by zero, and of the others alone the average is taken."""
+def test_entries_without_variance_are_ignored(X):
+    """Entries with a constant gradient are left out of the average, without a division by zero."""
 
     class Alternating(GradientSNR):
         def on_grad_computed(self, net, **kwargs):
@@ -66,7 +66,7 @@ def test_gradients_without_noise_do_not_count(X):
     np.testing.assert_allclose(found[1:], np.array(ratios[10:]).reshape(2, 10, 2).mean(1), rtol=1e-4)
 
 
-def test_noise_alone_has_the_ratio_that_the_docstring_names(X):
+def test_ratio_of_pure_noise(X):
     class Noise(GradientSNR):
         def on_grad_computed(self, net, **kwargs):
             for parameter in net.module_.encoder.parameters():
@@ -84,7 +84,7 @@ def test_gradient_snr_of_the_whole_net(X):
     assert len(snr.moments_[0]) == sum(parameter.numel() for parameter in fitted.net_.module_.parameters())
 
 
-def test_knn_monitor_is_a_knn_probe_after_each_epoch(X, y):
+def test_knn_monitor_matches_a_knn_probe_after_each_epoch(X, y):
     queries, labels = make_shapes(24, image_size=16, random_state=1)
     monitor = KNNMonitor(X, y, queries, labels, n_neighbors=3)
     estimator = quick(skssl.SimCLR, epochs=2, callbacks=[monitor])
@@ -94,14 +94,14 @@ def test_knn_monitor_is_a_knn_probe_after_each_epoch(X, y):
         assert estimator.history_["knn"][epoch] == probe.score(estimator.transform(queries), labels)
 
 
-def test_knn_monitor_holds_a_fifth_out_and_rests_between(X, y):
+def test_knn_monitor_holds_out_a_fifth_and_skips_epochs(X, y):
     estimator = quick(skssl.SimCLR, epochs=5, callbacks=[KNNMonitor(X, y, n_neighbors=3, every=2)]).fit(X)
     history = estimator.history_["knn"]
     assert history.notna().tolist() == [False, True, False, True, False]
     assert (history.dropna() * 8 % 1 == 0).all(), "8 of 40 images are judged"
 
 
-def test_knn_monitor_leaves_out_what_has_no_class(X, y):
+def test_knn_monitor_ignores_unlabelled_images(X, y):
     few = skssl.label_fraction(y, 0.8, random_state=0)
     known = few != -1
     columns = [
@@ -113,22 +113,22 @@ def test_knn_monitor_leaves_out_what_has_no_class(X, y):
         quick(skssl.SimCLR, callbacks=[KNNMonitor(X, np.full(40, -1))]).fit(X)
 
 
-def test_knn_monitor_keeps_a_voter_of_every_class(X):
-    """A class of one image is not held out: it would be one that no neighbour can vote for."""
+def test_knn_monitor_keeps_one_image_of_every_class(X):
+    """A class of one image is not held out, since no neighbour could vote for it."""
     for rare in range(8):
         y = np.where(np.arange(40) == 5 * rare, "rare", np.repeat(["a", "b"], 20))
         history = quick(skssl.SimCLR, callbacks=[KNNMonitor(X, y, n_neighbors=3)]).fit(X).history_
         assert history["knn"].between(0, 1).all()
 
 
-def test_knn_monitor_reads_as_the_classifier_that_it_watches(X, y):
+def test_knn_monitor_reads_images_as_the_estimator_does(X, y):
     table = X[:, :8].reshape(40, -1)
     encoder = quick(skssl.SimCLR, image_shape=(8, 16, 3), epochs=0).fit(table)
     tuner = skssl.FineTuner(encoder, epochs=1, batch_size=16, callbacks=[KNNMonitor(table, y)], random_state=0)
     assert tuner.fit(table, y).history_["knn"].between(0, 1).all()
 
 
-def test_watching_changes_nothing(X, y):
+def test_callbacks_do_not_change_the_training(X, y):
     alone = quick(skssl.SimCLR, epochs=2).fit(X)
     watched = quick(skssl.SimCLR, epochs=2, callbacks=[KNNMonitor(X, y, n_neighbors=3), GradientSNR()]).fit(X)
     np.testing.assert_array_equal(alone.transform(X), watched.transform(X))
@@ -167,15 +167,21 @@ def test_tables_and_gray_images_are_read_as_in_training(y):
     [
         (lambda X, y: KNNMonitor(X, y[:39]), r"inconsistent numbers of samples: \[40, 39\]"),
         (lambda X, y: KNNMonitor(X, y, X), "KNNMonitor needs both X_test and y_test, or neither"),
-        (lambda X, y: KNNMonitor(X, y, every=0), r"every must be a whole number from 1\. Got 0"),
-        (lambda X, y: KNNMonitor(X, y, n_neighbors=33), r"n_neighbors must be from 1 to .* 32\. Got 33"),
+        (
+            lambda X, y: KNNMonitor(X, y, every=0),
+            r"'every' parameter .* of at least 1\. Got 0",
+        ),
+        (
+            lambda X, y: KNNMonitor(X, y, n_neighbors=33),
+            r"'n_neighbors' parameter .* between 1 and .* 32\. Got 33",
+        ),
         (lambda X, y: KNNMonitor(X[:, :8], y), r"\(3, 8, 16\)"),
-        (lambda X, y: KNNMonitor(X, y, X, np.full(40, "cat")), "y_test has the class 'cat', which y has not"),
-        (lambda X, y: KNNMonitor(X, np.full(40, "cat")), "two classes or more. Got one only: 'cat'"),
-        (lambda X, y: KNNMonitor(X[:4], list("abcd")), "only one of each class: give X_test"),
-        (lambda X, y: GradientSNR(decay=1.0), r"decay must be between 0 and 1\. Got 1\.0"),
+        (lambda X, y: KNNMonitor(X, y, X, np.full(40, "cat")), "only classes of y. Got 'cat'"),
+        (lambda X, y: KNNMonitor(X, np.full(40, "cat")), "at least two classes. Got one: 'cat'"),
+        (lambda X, y: KNNMonitor(X[:4], list("abcd")), "the only image of each class: pass X_test"),
+        (lambda X, y: GradientSNR(decay=1.0), r"'decay' parameter of GradientSNR must be between 0 and 1\. Got 1\.0"),
     ],
 )
-def test_what_callbacks_refuse(make, message, X, y):
+def test_invalid_parameters_raise(make, message, X, y):
     with pytest.raises(ValueError, match=message):
         quick(skssl.SimCLR, callbacks=[make(X, y)]).fit(X)

@@ -1,4 +1,4 @@
-"""Barlow Twins: what the two views' dimensions tell agrees, dimension by dimension, and is told once."""
+"""Barlow Twins: the cross-correlation matrix of two views approaches the identity."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from skssl.training.objective import Batch, Objective
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class BarlowTwins(SSLTransformer):
-    """Barlow Twins: the cross-correlation of the two views' projections becomes the identity.
+    """Barlow Twins: the cross-correlation matrix of the two views' projections approaches the identity.
 
     Parameters
     ----------
     lambd : float, default=0.0051
-        What the decorrelation weighs against the agreement of the views.
+        Weight of the off-diagonal terms, which decorrelate the dimensions.
     loss_scale : float, default=0.1
-        What the loss, a sum over dimensions, is multiplied with. 1 is the paper's, who moves biases and norms at 1/40
-        of the other weights' rate instead, as 0.024 does with a `weight_decay` of 0.024 times theirs: LARS cancels the
-        scale for the others. 0.1 is solo-learn's.
+        Factor of the loss, which is a sum over dimensions. 0.1 is solo-learn's value, 1 the paper's. The paper trains
+        biases and normalisation layers at 1/40 of the other learning rate. ``loss_scale=0.024`` with 0.024 times the
+        paper's weight decay has the same effect, because LARS cancels the scale for the other weights.
     proj_dim : int, default=2048
-        Width of the projector, hidden and output; 8192 on ImageNet.
+        Width of the projector's hidden and output layers, 8192 on ImageNet.
     proj_layers : int, default=3
-        Its layers.
+        Layers of the projector.
 
     References
     ----------
     Zbontar et al., Barlow Twins: Self-Supervised Learning via Redundancy Reduction, ICML 2021, equations 1 and 2 and
-    section 2.2. Width, loss scale and weight decay are those of solo-learn's settings for CIFAR. The learning rate is
-    ours: there it is 0.3 for a LARS with a trust coefficient 20 times ours, and 0.2 in the paper's long trainings. The
-    correlation is that of the whole batch, on however many devices.
+    section 2.2. Width, loss scale and weight decay are solo-learn's for CIFAR. The learning rate is ours: solo-learn
+    uses 0.3 with a LARS whose trust coefficient is 20 times ours, the paper 0.2 in longer trainings. The correlation is
+    computed over the whole batch on all devices.
 
     Examples
     --------

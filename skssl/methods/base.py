@@ -209,7 +209,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
         Raises
         ------
         ValueError
-            If X cannot be read as images, a parameter is out of range, or `checkpoint` holds another training.
+            If X cannot be read as images, a parameter is out of range, or `checkpoint` belongs to another training.
         FloatingPointError
             If the training diverges.
         OSError, RuntimeError
@@ -398,7 +398,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
             return self.default_settings.warmup * self.epochs
         return getattr(self.default_settings, name)
 
-    # Properties that a method overrides; its hooks are those of `Hooks`.
+    # A method overrides these properties, and the hooks of `Hooks`.
 
     @property
     def n_views(self) -> int:
@@ -430,7 +430,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
             pick("optimizer", self.setting("optimizer"), OPTIMIZERS)
         tasks = self._tasks()
         encoder, dim = build_backbone(self.backbone, encoded)
-        method = type(self)(**self.get_params(deep=False))  # parameters only: the net must not hold itself
+        method = type(self)(**self.get_params(deep=False))  # a copy without net_, which would contain itself
         return Objective(encoder, dim, method, tasks, n_samples, shape)
 
     def _wrap(

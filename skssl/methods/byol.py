@@ -1,4 +1,4 @@
-"""BYOL: predict what a slow copy of the network makes of the other view."""
+"""BYOL: predict the projection that a momentum copy computes from the other view."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from skssl.training.objective import Objective
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class MomentumSiamese(Siamese, MomentumMethod):
-    """A Siamese method whose targets come from a momentum copy of encoder and projector; abstract."""
+    """A Siamese method whose targets are the projections of a momentum copy; abstract."""
 
     ema_schedule: str = "cosine"
 
     _parameter_constraints: ClassVar[dict] = {**Siamese._parameter_constraints, **MomentumMethod._parameter_constraints}
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:
-        """Add the momentum copy to the heads."""
+        """Add the heads and the momentum copy."""
         Siamese.build(self, net, dim, n_samples)
         MomentumMethod.build(self, net, dim, n_samples)
 
@@ -40,37 +40,30 @@ class MomentumSiamese(Siamese, MomentumMethod):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class BYOL(MomentumSiamese):
-    """BYOL: an online network predicts the projections of its own slowly following copy.
+    """BYOL: predict the projections of a momentum copy of the network, without negatives.
+
+    An online network predicts, from one view, the projection that the momentum copy (the target network) computes from
+    the other view.
 
     Parameters
     ----------
     hidden_dim : int, default=4096
-        Width of the projector's hidden layer.
+        Width of the projector's hidden layers.
     proj_dim : int, default=256
         Width of the projector's output.
     proj_layers : int, default=2
-        Its layers.
-    pred_dim : int, default=4096
-        Width of the predictor's hidden layer.
-    predictor : bool, default=True
-        Whether there is one.
+        Layers of the projector.
     ema_momentum : float, default=0.99
-        What the copy keeps of itself in a step, at the start. On small data sets and in short trainings less is
-        better: EffSSL has 0.95 on CIFAR-10 and 0.85 on CIFAR-100 in 200 epochs.
-    ema_schedule : {"cosine", "constant"}, default="cosine"
-        Whether it rises to 1 by the training's end or stays.
-    stop_gradient : {"symmetric", "guided", "random", "reverse"}, default="symmetric"
-        Which view of a pair gets no gradient: each in turn, or as in `BYOLGSG`.
-    pairing : {"fresh", "shared"}, default="fresh"
-        As in `BYOLGSG`; not used by the symmetric form.
+        Momentum of the copy at the start. Lower values are better on small data sets and in short trainings: EffSSL
+        uses 0.95 on CIFAR-10 and 0.85 on CIFAR-100 for 200 epochs.
 
     References
     ----------
     Grill et al., Bootstrap Your Own Latent: A New Approach to Self-Supervised Learning, NeurIPS 2020. The copy starts
-    with the online weights (the reference code draws others). The loss is on the paper's scale, 0 to 8; the other forms
-    are on that of `BYOLGSG`, -1 to 1, a quarter of it, which `lr` and `aux_weight` are to make up for. Learning rate
-    and weight decay are ours for momentum SGD on small images; the paper has LARS with 0.2 for a batch of 256, and
-    1.5e-6.
+    with the online weights; the reference code initialises it separately. The symmetric loss has the paper's scale, 0
+    to 8. With other values of `stop_gradient` it has the scale of `BYOLGSG`, -1 to 1, which is a quarter of it; adapt
+    `lr` and `aux_weight`. The learning rate and weight decay are ours for momentum SGD on small images; the paper uses
+    LARS with 0.2 for a batch of 256 and 1.5e-6.
 
     Examples
     --------
@@ -101,7 +94,7 @@ class BYOL(MomentumSiamese):
     }
 
     def heads(self, dim: int) -> tuple[nn.Module, nn.Module]:
-        """Make BYOL's heads: BatchNorm on the hidden layers only, no bias at the end."""
+        """Make BYOL's heads, with BatchNorm on the hidden layers only and no bias at the end."""
         projector = MLP((dim, *[self.hidden_dim] * (self.proj_layers - 1), self.proj_dim), bias=False)
         return projector, MLP((self.proj_dim, self.pred_dim, self.proj_dim), bias=False)
 
@@ -111,35 +104,16 @@ class BYOL(MomentumSiamese):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class BYOLGSG(MomentumSiamese):
-    """BYOL with guided stop-gradient: of two images, the two nearest views are pulled apart.
+    """BYOL with guided stop-gradient, which repels images that are too near each other without negatives.
 
-    As in `SimSiamGSG`, whose heads it has; the projections that are compared and predicted are the momentum copy's.
-
-    Parameters
-    ----------
-    proj_dim : int, default=2048
-        Width of the projector, hidden and output.
-    proj_layers : int, default=2
-        Its layers: 2 on CIFAR, 3 on ImageNet.
-    pred_dim : int, default=512
-        Width of the predictor's hidden layer. Its learning rate stays constant.
-    predictor : bool, default=True
-        Whether there is one.
-    ema_momentum : float, default=0.99
-        What the copy keeps of itself in a step.
-    ema_schedule : {"constant", "cosine"}, default="constant"
-        Whether it stays or rises to 1 by the training's end.
-    stop_gradient : {"guided", "random", "reverse", "symmetric"}, default="guided"
-        The paper's variants: by chance, the siblings of the nearest two as sources, or its baseline, in which each view
-        is predicted from the other. All are on one scale, -1 to 1, a quarter of BYOL's.
-    pairing : {"fresh", "shared"}, default="fresh"
-        Whether an image has two further views of its own as the second of a pair (four in all, as in the reference
-        code), or the same two (half the cost).
+    The pairs, the heads and the predictor's constant learning rate are those of `SimSiamGSG`. The projections that are
+    compared and predicted are the momentum copy's. All values of `stop_gradient` have one scale of the loss, -1 to 1, a
+    quarter of BYOL's.
 
     References
     ----------
-    Lee and Lee, Implicit Contrastive Representation Learning with Guided Stop-gradient, NeurIPS 2023, section 4; the
-    momentum of 0.99 is that of its ImageNet runs.
+    Lee and Lee, Implicit Contrastive Representation Learning with Guided Stop-gradient, NeurIPS 2023, section 4. The
+    momentum of 0.99 is that of its ImageNet experiments.
 
     Examples
     --------

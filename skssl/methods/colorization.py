@@ -1,4 +1,4 @@
-"""Colorization as a method of its own."""
+"""Colorization as a method."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from skssl.pretext.colorization import ColorizationTask
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Colorization(ColorizationTask, PretextMethod):
-    """Colorization: learn by predicting the colours of an image from its luminance.
+    """Colorization: predict the colours of an image from its luminance.
 
-    The encoder, which has three channels all the same, sees grey images alone while it is trained. `transform` shows it
-    the images as they are; what its first layer then makes of colours, beyond their mean, is what it made of them
-    before the training. `augment` serves auxiliary tasks alone.
+    The encoder has three input channels, but sees only grey images in training. `transform` encodes the original
+    images. The response of the first layer to differences between the channels is untrained. `augment` is only used by
+    auxiliary tasks.
 
     References
     ----------
-    Zhang et al., Colorful Image Colorization, ECCV 2016. Details and where they differ are `ColorizationTask`'s; the
-    decoder is ours, and so are learning rate and schedule.
+    Zhang et al., Colorful Image Colorization, ECCV 2016. `ColorizationTask` lists the differences. The decoder, the
+    learning rate and the schedule are ours.
 
     Examples
     --------

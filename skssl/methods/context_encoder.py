@@ -1,4 +1,4 @@
-"""Context encoder: inpainting as a method of its own."""
+"""Context encoder: inpainting as a method."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from skssl.pretext.inpainting import ContextEncoderTask
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class ContextEncoder(ContextEncoderTask, PretextMethod):
-    """Context encoder: learn by filling holes in images.
+    """Context encoder: predict a missing region of an image from its surroundings.
 
     References
     ----------
-    Pathak et al., Context Encoders: Feature Learning by Inpainting, CVPR 2016. Details and where they differ are
-    `ContextEncoderTask`'s; learning rate and schedule are ours.
+    Pathak et al., Context Encoders: Feature Learning by Inpainting, CVPR 2016. `ContextEncoderTask` lists the
+    differences. The learning rate and the schedule are ours.
 
     Examples
     --------

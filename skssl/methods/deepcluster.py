@@ -1,4 +1,4 @@
-"""DeepCluster: cluster the features, and learn to classify into the clusters, in turn."""
+"""DeepCluster: cluster the features and classify images into the clusters, in turn."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from skssl.training.objective import Batch, Objective
 
 
 def sobel_filter(module: nn.Module, args: tuple[Tensor]) -> Tensor:
-    """Turn images (n, c, h, w) into grey and its two gradients, (n, 3, h, w), before a module reads them."""
+    """Convert the images (n, c, h, w) that a module receives to grey and its two gradients, (n, 3, h, w)."""
     (images,) = args
-    gray = images.mean(1, keepdim=True)  # the reference code weighs the channels alike
+    gray = images.mean(1, keepdim=True)  # equal weights, as in the reference code
     padded = F.pad(gray, (1, 1, 1, 1), mode="replicate")
     columns = padded[..., :-2, :] + 2 * padded[..., 1:-1, :] + padded[..., 2:, :]
     rows = padded[..., :-2] + 2 * padded[..., 1:-1] + padded[..., 2:]
@@ -33,34 +33,34 @@ def sobel_filter(module: nn.Module, args: tuple[Tensor]) -> Tensor:
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class DeepCluster(SSLTransformer):
-    """DeepCluster: the clusters of all images' features are the classes of the next epoch.
+    """DeepCluster: the clusters of the images' features are the classes of the next epoch.
 
-    Before every epoch the features of all images are whitened, normalised and clustered. As the clusters' numbers mean
-    nothing from one epoch to the next, a new top layer learns them, without momentum left from the last. The epoch
-    draws from all clusters alike, lest the large ones be all that is learnt: from each as many images, some of a small
-    one more than once. In `history_`, "nmi" is the normalised mutual information with the last epoch's clusters: it
-    grows as they settle, and is 0 in the first.
+    Before every epoch, the features of all images are whitened, normalised and clustered by k-means. Since the
+    numbering of the clusters changes, the top layer is initialised again, and its momentum is reset. The epoch samples
+    the same number of images from each cluster, with repetition in small clusters, so that large clusters do not
+    dominate. "nmi" in `history_` is the normalised mutual information with the clusters of the previous epoch. It grows
+    as the clusters become stable, and is 0 in the first epoch.
 
     Parameters
     ----------
     n_clusters : int, default=100
-        How many, but no more than there are images. The paper has 10,000 on ImageNet, ten times its classes.
+        Number of clusters, at most the number of images. The paper has 10,000 on ImageNet, ten times the classes.
     n_components : int, default=16
-        Principal components that are clustered, no more than there are features, and fewer than images. The paper has
-        256 of 4096; on a few thousand small images fewer are better.
+        Principal components that are clustered, at most the number of features and less than the number of images. The
+        paper has 256 of 4096. Fewer are better on a few thousand small images.
     kmeans_iterations : int, default=20
-        How many, at most.
+        Maximum number of iterations of k-means.
     sobel : bool, default=True
-        Whether the encoder sees grey and its two gradients in place of the channels, so that no cluster is one of a
-        colour. `encoder_` sees to it by itself (by a hook, which its ``state_dict`` does not hold). The paper has the
-        gradients alone.
+        Whether the encoder receives grey and its two gradients instead of the channels, so that images are not
+        clustered by colour. `encoder_` has a hook that applies the filter; its ``state_dict`` does not hold the hook.
+        The paper uses the gradients without grey.
 
     References
     ----------
     Caron et al., Deep Clustering for Unsupervised Learning of Visual Features, ECCV 2018. The paper clusters AlexNet's
-    last hidden layer before its ReLU; here it is what `transform` returns, the pooled features. The paper's top layer
-    has an optimiser of its own without momentum, here it shares the other's, whose state of it is cleared with it. The
-    learning rate is ours for small images; the paper has 0.05.
+    last hidden layer before its ReLU; here the pooled features that `transform` returns are clustered. The paper trains
+    the top layer with a separate optimiser without momentum; here it has the common optimiser. The learning rate is
+    ours for small images; the paper has 0.05.
 
     Examples
     --------
@@ -98,7 +98,7 @@ class DeepCluster(SSLTransformer):
 
     @property
     def n_views(self) -> int:
-        """One."""
+        """One view."""
         return 1
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102
@@ -111,7 +111,7 @@ class DeepCluster(SSLTransformer):
 
     @torch.no_grad()
     def before_epoch(self, net: Objective, epoch: int, encode: Callable[[nn.Module], Tensor]) -> Tensor:
-        """Cluster the features, begin a new top layer, and draw the epoch's images."""
+        """Cluster the features, initialise the top layer, and sample the epoch's images."""
         from sklearn.decomposition import PCA
         from sklearn.metrics import normalized_mutual_info_score
 
@@ -120,7 +120,7 @@ class DeepCluster(SSLTransformer):
         white = PCA(n_components, whiten=True, svd_solver="covariance_eigh").fit_transform(features)
         x = F.normalize(torch.from_numpy(white), dim=1)
         _, label = k_means(x, net.top_layer.out_features, self.kmeans_iterations)
-        with warnings.catch_warnings():  # scikit-learn before 1.9 wonders at more clusters than half the images
+        with warnings.catch_warnings():  # scikit-learn before 1.9 warns of more clusters than half the images
             warnings.simplefilter("ignore", UserWarning)
             net.nmi.fill_(normalized_mutual_info_score(net.assignment.cpu().numpy(), label.numpy()))
         net.assignment.copy_(label)

@@ -23,37 +23,37 @@ from skssl.training.objective import Batch, Objective
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class DeepClusterV2(SSLTransformer):
-    """DeepCluster-v2: the centres of the last epoch's embeddings are this epoch's prototypes.
+    """DeepCluster-v2: the centres of the clustered embeddings of an epoch are the prototypes of the next epoch.
 
-    An embedding of each of the first two views of every image is kept as the epoch goes by. Before the next epoch every
-    head clusters those of the one or of the other view, in turn; its prototypes are the normalised centres, which are
-    not trained. Before the first epoch the embeddings are those of the images themselves, without augmentation.
+    During an epoch, an embedding of each of the first two views of every image is stored. Before the next epoch, each
+    head clusters the embeddings of one of the two views, in turn. Its prototypes are the normalised centres, which are
+    not trained. Before the first epoch, the images are embedded without augmentation.
 
     Parameters
     ----------
     n_prototypes : int, default=100
-        Clusters of a head, but no more than there are images. The paper has 3000 on ImageNet.
+        Clusters of each head, at most the number of images. The paper has 3000 on ImageNet.
     n_heads : int, default=3
-        Clusterings.
+        Number of heads, each with its own clustering.
     temperature : float, default=0.1
-        Of the softmax over a view's cosines with the prototypes.
+        Temperature of the softmax over a view's cosine similarities with the prototypes.
     kmeans_iterations : int, default=10
-        How many, at most.
+        Maximum number of iterations of k-means.
     hidden_dim : int, default=2048
         Width of the projector's hidden layer.
     proj_dim : int, default=128
-        Width of its output.
+        Width of the projector's output.
 
     References
     ----------
-    Caron et al., Unsupervised Learning of Visual Features by Contrasting Cluster Assignments, NeurIPS 2020, section
-    4.1 and appendix; `augment=MultiCrop()` adds small crops, which predict. The reference code normalises the centres
-    in every iteration of k-means, which makes each the direction nearest to its members on average. Here scikit-learn's
-    k-means runs on normalised embeddings and the centres are normalised in the end, when each embedding is assigned to
-    the prototype of the greatest cosine: until then, wide clusters, whose centres are short, reach a little farther. A
-    cluster without members is given one by k-means; a prototype that none is nearest to in the end stays. An image that
-    an epoch left out (the last, short batch) keeps its older embedding; there it has no target. Learning rate and
-    weight decay are ours for momentum SGD on small images; the paper has LARC with 4.8 for a batch of 4096, and 1e-6.
+    Caron et al., Unsupervised Learning of Visual Features by Contrasting Cluster Assignments, NeurIPS 2020, section 4.1
+    and appendix. The small crops of ``augment=MultiCrop()`` only predict. The reference code runs spherical k-means,
+    which normalises the centres in every iteration. Here scikit-learn's k-means runs on normalised embeddings, and the
+    centres are normalised at the end, when each embedding is assigned to the prototype with the largest cosine
+    similarity. Before that, wide clusters, whose centres are short, attract slightly more embeddings. k-means relocates
+    empty clusters; a prototype that is empty after the normalisation is kept. An image that an epoch leaves out keeps
+    its older embedding; in the reference code it has no target. The learning rate and weight decay are ours for
+    momentum SGD on small images; the paper has LARC with 4.8 for a batch of 4096, and 1e-6.
 
     Examples
     --------
@@ -102,7 +102,7 @@ class DeepClusterV2(SSLTransformer):
 
     @torch.no_grad()
     def before_epoch(self, net: Objective, epoch: int, encode: Callable[[nn.Module], Tensor]) -> None:
-        """Cluster the embeddings anew, for each head."""
+        """Cluster the embeddings for each head."""
         if epoch == 0:
             net.embeddings.copy_(F.normalize(encode(nn.Sequential(net.encoder, net.projector)), dim=1))
         for head, (prototypes, assignment) in enumerate(zip(net.prototypes, net.assignments, strict=True)):
@@ -117,8 +117,6 @@ class DeepClusterV2(SSLTransformer):
         for embeddings, view in zip(net.embeddings, z.detach(), strict=False):
             embeddings.index_copy_(0, index, all_gather(F.normalize(view.float(), dim=1).to(embeddings.dtype)))
         scores = prototype_scores(z, net.prototypes.flatten(0, 1)).unflatten(2, net.prototypes.shape[:2])
-        target = net.assignments[:, batch.index].T.expand(
-            len(z), -1, -1
-        )  # (views, n, n_heads): all views have the same
+        target = net.assignments[:, batch.index].T.expand(len(z), -1, -1)  # (views, n, n_heads)
         loss = F.cross_entropy(scores.flatten(0, 2) / self.temperature, target.flatten())
         return {"deepcluster": loss}

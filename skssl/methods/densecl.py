@@ -1,4 +1,4 @@
-"""DenseCL: MoCo on images, and beside it on the cells of their maps."""
+"""DenseCL: MoCo on whole images and on the cells of their feature maps."""
 
 from __future__ import annotations
 
@@ -20,36 +20,28 @@ from skssl.training.objective import Batch, Objective
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class DenseCL(QueueMethod):
-    """DenseCL: as MoCo, and every cell of the encoder's last map is contrasted with the cell that it corresponds to.
+    """DenseCL: contrastive learning of whole images, as in MoCo, and of the cells of their feature maps.
 
-    Which cell of the other view that is, the encoder's own maps say, query's and copy's. The backbone must pool its
-    last map by an ``nn.AdaptiveAvgPool2d``, as all named ones do, or return a map.
+    Each cell of the query's last feature map is matched with the most similar cell of the key's map, and contrasted
+    with its embedding. A second queue holds the negatives: for each image, the mean of its cells' embeddings. The
+    backbone must return a feature map, or pool it with ``nn.AdaptiveAvgPool2d``, as all named backbones do.
 
     Parameters
     ----------
     dense_weight : float, default=0.5
-        lambda, what the dense loss weighs; the other weighs the rest to 1. At 1, cells that no image's loss has taught
-        to differ never come to correspond.
+        Weight lambda of the dense loss, in [0, 1]. The loss of whole images has the weight 1 - lambda. At 1 the matches
+        do not become meaningful, because the features are not trained to differ between images.
     proj_dim : int, default=128
-        Width of both projectors' outputs.
+        Width of the output of both projectors.
     proj_layers : int, default=2
-        Layers of both projectors, with ReLU and no BatchNorm; the dense one works cell by cell.
-    temperature : float, default=0.2
-        Of the softmax over similarities.
+        Layers of both projectors, with ReLU and without BatchNorm. The dense projector is applied to each cell.
     queue_size : int, default=4096
-        Keys that serve as negatives, 65536 on ImageNet, in each of two queues; never more than a quarter of
-        the training images. The dense queue takes one key an image, the mean of its cells'.
-    bn_splits : int, default=8
-        Groups of the batch that BatchNorm normalises by themselves, as in `MoCo`.
-    ema_momentum : float, default=0.99
-        What the copy keeps of itself in a step; on ImageNet 0.999.
-    ema_schedule : {"constant", "cosine"}, default="constant"
-        Whether it stays or rises to 1 by the training's end.
+        Past keys in each of the two queues, 65536 on ImageNet. At most a quarter of the training images.
 
     References
     ----------
-    Wang et al., Dense Contrastive Learning for Self-Supervised Visual Pre-Training, CVPR 2021, equations 2 to 4. The
-    rest is as in `MoCo`.
+    Wang et al., Dense Contrastive Learning for Self-Supervised Visual Pre-Training, CVPR 2021, equations 2 to 4.
+    Everything else is as in `MoCo`.
 
     Examples
     --------
@@ -75,10 +67,10 @@ class DenseCL(QueueMethod):
         net.dense_queue = self.queue(n_samples)
 
     def outputs(self, parts: Iterable[nn.Module], images: Tensor) -> tuple[Tensor, ...]:
-        """Embed images, their cells, and return the map as well."""
+        """Return the embedding of each image, the embeddings of its cells, and its feature map."""
         encoder, projector, dense_projector = parts
         features, grid = feature_map(encoder, images)
-        cells = dense_projector(grid.movedim(1, 3)).movedim(3, 1)  # on each cell, as 1x1 convolutions
+        cells = dense_projector(grid.movedim(1, 3)).movedim(3, 1)  # a linear layer on each cell is a 1x1 convolution
         return projector(features), cells, grid
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102

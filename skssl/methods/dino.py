@@ -1,4 +1,4 @@
-"""DINO: a student matches the distribution over prototypes that its own slow copy, the teacher, gives other views."""
+"""DINO: a student matches a teacher's distribution over prototypes; the teacher is its momentum copy."""
 
 from __future__ import annotations
 
@@ -23,47 +23,47 @@ from skssl.training.objective import Batch, Objective
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class DINO(MomentumMethod):
-    """DINO: self-distillation with no labels, kept from collapsing by centring and sharpening the teacher.
+    """DINO: self-distillation without labels; centring and sharpening the teacher's output prevents collapse.
 
-    With ``augment=MultiCrop(...)`` the student sees all crops, the teacher the global ones only.
+    The student's distribution over prototypes of one view matches the teacher's distribution of another view. The
+    teacher is a momentum copy of the student. With ``augment=MultiCrop(...)`` the student sees all crops, the teacher
+    only the global crops.
 
     Parameters
     ----------
     n_prototypes : int, default=4096
-        Scores that the head ends in; the paper has 65536 for ImageNet.
+        Outputs of the head, 65536 in the paper for ImageNet.
     hidden_dim : int, default=2048
         Width of the head's two hidden layers.
     proj_dim : int, default=256
-        Width of the bottleneck, which is normalised before the prototypes.
+        Width of the bottleneck, whose output is normalised before the prototypes.
     head_norm : bool, default=True
-        Whether the hidden layers have BatchNorm: better for small convolutional networks; the paper has none.
+        Whether the hidden layers have BatchNorm, which is better for small convolutional networks. The paper has none.
     student_temperature : float, default=0.1
-        Of the student's softmax.
+        Temperature of the student's softmax.
     teacher_temperature : float, default=0.04
-        Of the teacher's, from the end of its warm-up on. The paper's best is 0.07, after one.
+        Temperature of the teacher's softmax after its warm-up. The paper's best value is 0.07, after a warm-up.
     warmup_teacher_temperature : float, default=0.04
-        Where the warm-up begins.
+        Temperature of the teacher at the start of the warm-up.
     warmup_teacher_epochs : int, default=0
-        Epochs over which the teacher's temperature goes from the one to the other; the paper's 30.
+        Epochs of the warm-up, 30 in the paper.
     center_momentum : float, default=0.9
-        What the centre keeps of itself in a step.
+        Share of the centre that is kept in a step.
     freeze_last_layer : int, default=1
-        Epochs during which the last layer is not trained.
+        Number of first epochs in which the last layer is not trained.
     clip_grad : float, default=3.0
-        The greatest norm of the gradient of each parameter by itself. None: it is left as it is.
+        Maximum norm of each parameter's gradient. None does not clip.
     ema_momentum : float, default=0.99
-        What the teacher keeps of itself in a step, at the start; the paper's 0.996 is for far more steps.
-    ema_schedule : {"cosine", "constant"}, default="cosine"
-        Whether it rises to 1 by the training's end or stays.
+        Momentum of the teacher at the start. The paper uses 0.996 for far more steps.
 
     References
     ----------
     Caron et al., Emerging Properties in Self-Supervised Vision Transformers, ICCV 2021, section 3 and appendices C and
-    D. The views are BYOL's, whose crops may be a little smaller (0.08, not 0.14, of the area). Small crops take turns
-    in the blur and solarisation of the large ones, unless `MultiCrop` is told otherwise (as the recipe does). BatchNorm
-    in the head and 4096 prototypes follow lightly's and solo-learn's settings for CIFAR; learning rate and weight decay
-    are ours for momentum SGD (the paper's are AdamW's, for vision transformers). `transform` encodes with the student;
-    the paper evaluates the teacher, whose encoder is ``net_.module_.target[0]``.
+    D. The views are BYOL's, with crops from 0.08 of the area instead of 0.14. Small crops use the blur and solarisation
+    of the large ones in turn, unless `MultiCrop` sets them, as the recipe does. BatchNorm in the head and 4096
+    prototypes follow the settings of lightly and solo-learn for CIFAR. The learning rate and weight decay are ours for
+    momentum SGD; the paper's are AdamW's for vision transformers. `transform` encodes with the student; the paper
+    evaluates the teacher, whose encoder is ``net_.module_.target[0]``.
 
     Examples
     --------
@@ -114,7 +114,7 @@ class DINO(MomentumMethod):
     }
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:
-        """Add the head, whose two parts are the projector and the prototypes, the centre and the teacher."""
+        """Add the head (projector and prototypes), the centre and the teacher."""
         dims = (dim, self.hidden_dim, self.hidden_dim, self.proj_dim)
         net.projector = MLP(dims, norm=self.head_norm, activation=nn.GELU)
         net.prototypes = CosinePrototypes(self.proj_dim, self.n_prototypes, bias=False)
@@ -145,11 +145,11 @@ class DINO(MomentumMethod):
 
     def phase(self, net: Objective, epoch: int) -> Phase:
         """Return whether the prototypes are frozen."""
-        return Phase(frozen=bool(epoch < self.freeze_last_layer))  # NumPy's integers, too
+        return Phase(frozen=bool(epoch < self.freeze_last_layer))  # a Python bool, also for NumPy integers
 
     def after_backward(self, net: Objective) -> None:
         """Drop the gradient of frozen prototypes, so that they do not decay either; clip each parameter's gradient."""
-        if net.phase.frozen:  # not by requires_grad, for which a compiled step would be compiled once more
+        if net.phase.frozen:  # changing requires_grad would recompile the step
             net.prototypes.weight.grad = None
         if self.clip_grad is not None:
             gradients = [p.grad for p in net.parameters() if p.grad is not None]
@@ -164,8 +164,8 @@ class Phase(NamedTuple):
 
 
 class CosinePrototypes(nn.Linear):
-    """Cosines with rows of weights: a weight-normalised layer, with gain 1, on normalised input."""
+    """Cosine similarities of normalised input with the weights: a weight-normalised layer with gain 1."""
 
     def forward(self, z: Tensor) -> Tensor:
-        """Score embeddings: (..., d) -> (..., k)."""
+        """Compute the scores of embeddings: (..., d) -> (..., k)."""
         return prototype_scores(z, F.normalize(self.weight, dim=1))

@@ -1,4 +1,4 @@
-"""DirectPred: a linear predictor that is not learnt, but set from the statistics of what it predicts from."""
+"""DirectPred: set a linear predictor from the statistics of the projections instead of training it."""
 
 from __future__ import annotations
 
@@ -20,37 +20,33 @@ from skssl.training.objective import Batch, Objective
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class DirectPred(MomentumMethod):
-    """DirectPred: BYOL with a linear predictor that is set from the correlation of the projections.
+    """DirectPred: BYOL with a linear predictor that is computed from the correlation of the projections.
 
     Parameters
     ----------
     direct : {"pred", "copy"}, default="pred"
-        "pred" gives the predictor the eigenvectors of the correlation F and the square roots of its eigenvalues,
-        "copy" (DirectCopy) makes it F itself.
+        "pred" gives the predictor the eigenvectors of the correlation F and the square roots of its eigenvalues. "copy"
+        (DirectCopy) sets it to F.
     freq : int, default=1
-        Set it every so many steps, the first of an epoch among them. Above 1 the gradient trains it in between; at 1
-        it is not trained at all.
+        Number of steps between two updates of the predictor, which is updated in the first step of every epoch. If it
+        is larger than 1, the gradient trains the predictor in between; at 1 it is not trained.
     rho : float, default=0.3
-        What the running correlation keeps of itself in a step.
+        Share of the running correlation that is kept in a step.
     eps : float, default=0.01
-        Added to the predictor's eigenvalues.
+        Value added to the predictor's eigenvalues.
     hidden_dim : int, default=512
         Width of the projector's hidden layer.
     proj_dim : int, default=128
-        Width of its output, and of the predictor.
-    ema_momentum : float, default=0.996
-        What the momentum copy keeps of itself in a step.
-    ema_schedule : {"constant", "cosine"}, default="constant"
-        Whether it stays or rises to 1 by the training's end.
+        Width of the projector's output and of the predictor.
 
     References
     ----------
-    Tian et al., Understanding Self-Supervised Learning Dynamics without Contrastive Pairs, ICML 2021, section 4; Wang
-    et al., Towards Demystifying Representation Learning with Non-contrastive Self-supervision, 2021 ("copy"). As in
-    the reference code `eps` is added after the largest eigenvalue has become 1; in the paper it is multiplied with
-    it. The scale of the predictor does not matter otherwise, since predictions are normalised. Other than there, the
-    copy starts with the online weights, and the projector's BatchNorm has a scale and a shift. On a GPU, where
-    eigenvectors would have to be waited for, the same predictor comes from matrix products, to about 1e-3.
+    Tian et al., Understanding Self-Supervised Learning Dynamics without Contrastive Pairs, ICML 2021, section 4. Wang
+    et al., Towards Demystifying Representation Learning with Non-contrastive Self-supervision, 2021 ("copy"). As in the
+    reference code, `eps` is added after scaling the largest eigenvalue to 1; the paper multiplies `eps` by that
+    eigenvalue. The scale of the predictor does not matter otherwise, since predictions are normalised. Unlike in the
+    reference code, the copy starts with the online weights, and the projector's BatchNorm has a scale and a shift. On a
+    GPU, where an eigendecomposition would synchronise, matrix products give the same predictor to about 1e-3.
 
     Examples
     --------
@@ -90,7 +86,7 @@ class DirectPred(MomentumMethod):
     }
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:
-        """Add the predictor, which the optimiser sees only if it is trained between two settings."""
+        """Add the predictor, which requires a gradient only if it is trained between two updates."""
         net.projector = MLP((dim, self.hidden_dim, self.proj_dim))
         net.predictor = nn.Linear(self.proj_dim, self.proj_dim, bias=False).requires_grad_(bool(self.freq > 1))
         net.register_buffer("correlation", torch.zeros(self.proj_dim, self.proj_dim))
@@ -102,7 +98,7 @@ class DirectPred(MomentumMethod):
         with torch.no_grad():
             z1, z2 = (net.target(view) for view in batch.views)
             now = all_reduce_mean(correlation(torch.cat(z)).to(net.correlation.dtype))
-            old = torch.where(net.correlation.any(), net.correlation, now)  # the first batch has none before it
+            old = torch.where(net.correlation.any(), net.correlation, now)  # the first batch initialises it
             net.correlation.copy_(old.lerp(now, 1 - self.rho))
         return {"byol": byol_loss(p1, p2, z1, z2)}
 
@@ -117,32 +113,32 @@ class DirectPred(MomentumMethod):
 
 @full_precision
 def correlation(z: Tensor) -> Tensor:
-    """Mean of z z^T over rows that are neither centred nor normalised: (n, d) -> (d, d)."""
+    """Return the mean of z z^T over rows that are neither centred nor normalised: (n, d) -> (d, d)."""
     return z.T @ z / len(z)
 
 
 def direct_pred(f: Tensor, eps: float) -> Tensor:
     """Return the predictor U diag(sqrt(s / max s) + eps) U^T of a correlation U diag(s) U^T: (d, d) -> (d, d).
 
-    ``eigh`` waits for a CUDA device. There the same comes from the square root of a matrix, for which nothing waits.
+    ``eigh`` synchronises with a CUDA device. There, a matrix square root computes the same without synchronisation.
     """
-    f = f.nan_to_num()  # of a training that has diverged the engine tells
+    f = f.nan_to_num()  # the trainer reports divergence
     return (_by_eigenvectors if f.device.type == "cpu" else _by_products)(f, eps)
 
 
 def _by_eigenvectors(f: Tensor, eps: float) -> Tensor:
-    """Decompose the correlation; on one core of a CPU it takes about 1 ms for 128 dimensions."""
+    """Decompose the correlation, in about 1 ms for 128 dimensions on one core of a CPU."""
     values, vectors = torch.linalg.eigh(f)
-    share = values.clamp(min=0) / values[-1].clamp(min=torch.finfo(f.dtype).tiny)  # the last is the largest
+    share = values.clamp(min=0) / values[-1].clamp(min=torch.finfo(f.dtype).tiny)  # eigh sorts them in ascending order
     return vectors * (share.sqrt() + eps).clamp(min=1e-4) @ vectors.T
 
 
 @full_precision
 def _by_products(f: Tensor, eps: float) -> Tensor:
-    """Find (f / max s)^(1/2) to about 1e-3 by matrix products only, and add eps to its diagonal.
+    """Compute (f / max s)^(1/2) to about 1e-3 with matrix products, and add eps to its diagonal.
 
-    The coupled Newton-Schulz iteration: roots of small eigenvalues grow by half in each, until they are there. Where
-    float32 knows no eigenvalue from a negative one, there is no root: 1e-6 is added.
+    It is the coupled Newton-Schulz iteration, in which roots of small eigenvalues grow by half in each iteration until
+    they converge. 1e-6 is added first, because float32 errors can make small eigenvalues negative, which have no root.
     """
     eye = torch.eye(len(f), dtype=torch.float64, device=f.device)
     tiny = torch.finfo(f.dtype).tiny
@@ -150,8 +146,8 @@ def _by_products(f: Tensor, eps: float) -> Tensor:
     for _ in range(22):
         factor = torch.addmm(eye, inverse, root, beta=1.5, alpha=-0.5)
         root, inverse = root @ factor, factor @ inverse
-    power, largest = root, torch.zeros_like(root[0, 0])  # its logarithm
-    for k in range(16):  # the norm of root^(2^k) is about that of its largest eigenvalue
+    power, largest = root, torch.zeros_like(root[0, 0])  # the logarithm of the largest eigenvalue
+    for k in range(16):  # the norm of root^(2^k) approaches its largest eigenvalue
         norm = power.norm()
         largest = largest + norm.log() / 2**k
         power = (power / norm) @ (power / norm)

@@ -1,4 +1,4 @@
-"""InstDisc: every image is a class of its own, whose weight vector is a memory of the image."""
+"""InstDisc: classify each image as its own class, with a memory bank."""
 
 from __future__ import annotations
 
@@ -17,32 +17,26 @@ from skssl.training.objective import Batch, Objective
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class InstDisc(MemoryBankMethod):
-    """InstDisc (NPID): tell every image from all others by its vector in a memory bank.
+    """InstDisc (NPID): non-parametric instance discrimination with a memory bank.
 
-    One view an image. Its vector in the bank follows its embeddings; where an epoch's last, shorter batch leaves an
-    image out, its vector stays.
+    Every image is its own class. One view of it is compared with the image's vector in the memory bank and with the
+    vectors of other images. The vector is a running mean of the image's embeddings. It is not updated in an epoch whose
+    last, smaller batch leaves the image out.
 
     Parameters
     ----------
     loss : {"nce", "softmax"}, default="nce"
-        Noise-contrastive estimation with negatives that are drawn from the bank, or the softmax over all images.
+        "nce" is noise-contrastive estimation with negatives drawn from the bank, "softmax" is the softmax over all
+        images.
     temperature : float, default=0.1
-        Of the cosines. ImageNet: 0.07.
-    n_negatives : int, default=4096
-        Negatives an image, for "nce", drawn with replacement.
-    normalizer : {"batch", "first"}, default="batch"
-        What the exponentials are divided by to be probabilities: a value estimated on each batch, or the first batch's
-        for good, as in the papers' code. The first's is too low once embeddings gather, whereupon all images repel.
-    bank_momentum : float, default=0.5
-        What a vector keeps of itself when its image is seen.
-    proj_dim : int, default=128
-        Width of the embedding, which is one linear layer.
+        Temperature of the cosine similarities, 0.07 on ImageNet.
 
     References
     ----------
-    Wu et al., Unsupervised Feature Learning via Non-Parametric Instance Discrimination, CVPR 2018, equations 2 to 8;
-    settings of the reference code for CIFAR-10, but for the rate's course: it has a tenth from 60 and 80 % of the
-    training on. The proximal term of equation 9 is not in that code, nor here.
+    Wu et al., Unsupervised Feature Learning via Non-Parametric Instance Discrimination, CVPR 2018, equations 2 to 8.
+    The settings are those of the reference code for CIFAR-10 except for the schedule: here the learning rate drops
+    after 60 % and 80 % of the training. The proximal term of equation 9 is not in the reference code and not
+    implemented.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Jigsaw: solving puzzles as a method of its own."""
+"""Jigsaw: solving jigsaw puzzles as a method."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from skssl.pretext.jigsaw import JigsawTask
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Jigsaw(JigsawTask, PretextMethod):
-    """Jigsaw: learn by telling in which order the tiles of an image have been laid.
+    """Jigsaw: predict the permutation in which the tiles of an image were arranged.
 
-    The tiles are cut from the images themselves; `augment` serves auxiliary tasks alone.
+    The tiles are cut from the original images. `augment` is only used by auxiliary tasks.
 
     References
     ----------
-    Noroozi and Favaro, Unsupervised Learning of Visual Representations by Solving Jigsaw Puzzles, ECCV 2016. Details
-    and where they differ are `JigsawTask`'s; learning rate and schedule are those of our RotNet.
+    Noroozi and Favaro, Unsupervised Learning of Visual Representations by Solving Jigsaw Puzzles, ECCV 2016. The paper
+    has 64 permutations at first, later 1000. `JigsawTask` lists the other differences. Learning rate and schedule are
+    those of `RotNet`.
 
     Examples
     --------

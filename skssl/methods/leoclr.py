@@ -1,4 +1,4 @@
-"""LeOCLR: attract random crops to the whole image they are of, rather than to each other."""
+"""LeOCLR: contrast random crops with the whole image."""
 
 from __future__ import annotations
 
@@ -17,40 +17,29 @@ from skssl.training.objective import Batch, Objective
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class LeOCLR(QueueMethod):
-    """LeOCLR: the whole image is the query, two random crops of it are the keys.
+    """LeOCLR: contrastive learning of random crops with the original image.
 
-    The crops are never attracted to each other, which may show different things. The first view is not cropped, but
-    flipped and coloured as the others are. A step takes three views.
+    The whole image is the query, and two random crops of it are the keys. The crops are not compared with each other,
+    since they may show different objects. The first view is not cropped, but flipped and colour-jittered like the
+    others. A step encodes three views. The queue receives the keys of both crops; the paper does not say which keys it
+    uses.
 
     Parameters
     ----------
     encoder : {"momentum", "end-to-end"}, default="momentum"
-        Whether keys come from a momentum copy, with a queue of past keys as negatives (MoCo's form), or all views
-        from one network, with the batch as negatives (SimCLR's form). In the second the gradient flows into the crops,
-        too: the ablation says that both encoders are trained, although equation 3 has the keys fixed. The parameters
-        of queue, groups and copy are then not used.
-    proj_dim : int, default=128
-        Width of the projector's output.
-    proj_layers : int, default=2
-        Its layers, with ReLU and no BatchNorm.
+        "momentum" takes the keys from a momentum copy and the negatives from a queue, as MoCo does. "end-to-end"
+        encodes all views with one network and takes the negatives from the batch, as SimCLR does. It also propagates
+        the gradient through the crops: the paper's ablation says that both encoders are trained, although equation 3
+        stops the gradient of the keys. `queue_size`, `bn_splits`, `ema_momentum` and `ema_schedule` are then not used.
     temperature : float, default=0.2
-        Of the softmax over similarities; MoCo v2's, as the paper names none.
-    queue_size : int, default=4096
-        Keys that serve as negatives, never more than a quarter of the training images. The queue takes the keys
-        of both crops, about which the paper says nothing.
-    bn_splits : int, default=8
-        Groups of the batch that BatchNorm normalises by themselves, as in `MoCo`.
-    ema_momentum : float, default=0.99
-        What the copy keeps of itself in a step; on ImageNet 0.999.
-    ema_schedule : {"constant", "cosine"}, default="constant"
-        Whether it stays or rises to 1 by the training's end.
+        Temperature of the softmax over similarities. The paper does not state it; 0.2 is MoCo v2's.
 
     References
     ----------
     LeOCLR: Leveraging Original Images for Contrastive Learning of Visual Representations, arXiv:2403.06813, equations 1
-    to 3 and algorithm 1, and the end-to-end form of its table 4. The loss is the sum of two terms. The rest is as in
-    `MoCo`. On CIFAR-10 the paper's MoCo v2 reaches 73.9 %, far less than MoCo can there: compare with a `MoCo` of your
-    own.
+    to 3 and algorithm 1; the end-to-end form is that of table 4. The loss is the sum of two terms. Everything else is
+    as in `MoCo`. The paper reports 73.9 % for MoCo v2 on CIFAR-10, far less than MoCo reaches there, so compare with
+    `MoCo` in the same setting.
 
     Examples
     --------

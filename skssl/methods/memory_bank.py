@@ -1,4 +1,4 @@
-"""What the methods with a memory bank share."""
+"""The base class of methods with a memory bank."""
 
 from __future__ import annotations
 
@@ -17,7 +17,21 @@ from skssl.training.objective import Objective
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class MemoryBankMethod(SSLTransformer):
-    """A method that compares one view of an image with a memory of every image; abstract."""
+    """A method that compares one view of each image with a memory bank of all images; abstract.
+
+    Parameters
+    ----------
+    n_negatives : int, default=4096
+        Negatives for each image, drawn from the bank with replacement, 32000 for PIRL on ImageNet.
+    normalizer : {"batch", "first"}, default="batch"
+        Normalising constant Z of the probabilities in noise-contrastive estimation. "batch" estimates it on each batch,
+        "first" on the first batch, as in the papers' code. A fixed Z becomes too small as embeddings cluster, so
+        negatives dominate.
+    bank_momentum : float, default=0.5
+        Share of an image's vector in the bank that is kept when the vector is updated.
+    proj_dim : int, default=128
+        Width of the embeddings.
+    """
 
     n_negatives: int = 4096
     normalizer: str = "batch"
@@ -35,13 +49,13 @@ class MemoryBankMethod(SSLTransformer):
 
     @property
     def n_views(self) -> int:
-        """One, of which all else is made."""
+        """One view."""
         return 1
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:
-        """Put the bank on the net."""
+        """Add the memory bank."""
         net.bank = MemoryBank(n_samples, self.proj_dim, self.bank_momentum, fixed_z=self.normalizer == "first")
 
     def nce(self, net: Objective, v: Tensor, index: Tensor, temperature: float) -> Tensor:
-        """Tell embeddings' own memories from others."""
+        """Compute the noise-contrastive loss of embeddings and their images' vectors in the bank."""
         return nce(net.bank.log_p(v, index, self.n_negatives, temperature), net.n_samples)

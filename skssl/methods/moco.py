@@ -1,4 +1,4 @@
-"""MoCo: contrast a query with its key of a momentum copy, and with a queue of past keys."""
+"""MoCo: contrast a query with its key from a momentum copy and with a queue of past keys."""
 
 from __future__ import annotations
 
@@ -13,37 +13,25 @@ from skssl.training.objective import Batch, Objective
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class MoCo(QueueMethod):
-    """MoCo: tell a query's key from a queue of past keys, all of them made by a slowly following copy.
+    """MoCo: contrastive learning with a momentum encoder and a queue of negatives.
+
+    A query from one view is compared with the key of the other view, which comes from a momentum copy of the encoder,
+    and with a queue of keys from past batches.
 
     Parameters
     ----------
-    proj_dim : int, default=128
-        Width of the projector's output.
-    proj_layers : int, default=2
-        Its layers: 1 is version 1's linear projector (and that of the authors' demonstration on CIFAR-10), 2 is
-        version 2's, with a ReLU, biases and no BatchNorm.
     temperature : float, default=0.1
-        Of the softmax over similarities: 0.1 in the demonstration, on ImageNet 0.07 (v1) and 0.2 (v2).
-    queue_size : int, default=4096
-        Keys that serve as negatives, 65536 on ImageNet; never more than a quarter of the training images, since a
-        longer queue too often holds an older key of the query's own image. It need not be a multiple of the batch size.
+        Temperature of the softmax over similarities: 0.1 in the authors' demonstration on CIFAR-10, 0.07 (v1) and 0.2
+        (v2) on ImageNet.
     symmetric : bool, default=False
-        Whether each view is the query once; the two losses are added, and the queue takes the keys of both.
-    bn_splits : int, default=8
-        Groups of the batch that BatchNorm normalises by themselves, as on so many devices; the keys' are of other
-        images than the queries', so that no group's statistics tell which key belongs to a query. Fewer where a group
-        would have less than two images; 1 is plain BatchNorm, which can cheat.
-    ema_momentum : float, default=0.99
-        What the copy keeps of itself in a step; on ImageNet 0.999.
-    ema_schedule : {"constant", "cosine"}, default="constant"
-        Whether it stays or rises to 1 by the training's end.
+        Whether each view is the query once. The two losses are summed, and the queue receives the keys of both views.
 
     References
     ----------
-    He et al., Momentum Contrast for Unsupervised Visual Representation Learning, CVPR 2020, equation 1 and algorithm
-    1; Chen et al., Improved Baselines with Momentum Contrastive Learning, 2020 (v2). The other settings are those of
-    the authors' demonstration on CIFAR-10. The copy follows after the optimiser's step, which is the beginning of the
-    next step in the reference code.
+    He et al., Momentum Contrast for Unsupervised Visual Representation Learning, CVPR 2020, equation 1 and algorithm 1.
+    Chen et al., Improved Baselines with Momentum Contrastive Learning, 2020 (v2). The other settings are those of the
+    authors' demonstration on CIFAR-10, whose projector is linear (``proj_layers=1``). The momentum copy is updated
+    after the optimiser's step; the reference code updates it at the beginning of the next step.
 
     Examples
     --------

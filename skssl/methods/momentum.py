@@ -1,4 +1,4 @@
-"""What the methods with a slowly following copy of the network share."""
+"""The base class of methods with a momentum copy of the network."""
 
 from __future__ import annotations
 
@@ -16,12 +16,20 @@ from skssl.training.objective import Objective
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class MomentumMethod(SSLTransformer):
-    """A method whose keys, targets or teachers come from a momentum copy of encoder and projector; abstract."""
+    """A method whose keys or targets come from a momentum copy of its networks; abstract.
+
+    Parameters
+    ----------
+    ema_momentum : float, default=0.99
+        Momentum of the copy: the share of its weights that it keeps in a step.
+    ema_schedule : {"constant", "cosine"}, default="constant"
+        Whether the momentum is constant or rises to 1 along a cosine by the end of the training.
+    """
 
     ema_momentum: float = 0.99
     ema_schedule: str = "constant"
 
-    #: The parts of the net that the copy has, in their order.
+    #: Names of the modules that have a momentum copy, in order.
     ema_modules: ClassVar[tuple[str, ...]] = ("encoder", "projector")
 
     _parameter_constraints: ClassVar[dict] = {
@@ -31,15 +39,15 @@ class MomentumMethod(SSLTransformer):
     }
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:
-        """Put the copy, ``net.target``, on a net that has its heads already."""
+        """Add the momentum copy, ``net.target``, of modules that are on the net already."""
         net.target = momentum_copy(nn.Sequential(*self.parts(net)))
 
     def parts(self, net: Objective) -> list[nn.Module]:
-        """Return what the copy follows."""
+        """Return the modules that have a momentum copy."""
         return [getattr(net, name) for name in self.ema_modules]
 
     def after_step(self, net: Objective, step: int, progress: float) -> None:
-        """Let the copy follow; its momentum rises to 1 along a cosine, or is constant."""
+        """Update the momentum copy."""
         end = 1.0 if self.ema_schedule == "cosine" else self.ema_momentum
         momentum = cosine_schedule(self.ema_momentum, end, progress)
         update_momentum(nn.ModuleList(self.parts(net)), net.target, momentum)

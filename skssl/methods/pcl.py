@@ -1,4 +1,4 @@
-"""PCL: MoCo, and each image is drawn to the centre of its cluster."""
+"""PCL: MoCo, and a contrastive loss with the centres of clusters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from skssl.training.objective import Batch, Objective
 
 
 class Clusters(nn.Module):
-    """One clustering of the training images: centres, concentrations, and whose cluster each image is in."""
+    """One clustering of the training images: centres, concentrations and the cluster of each image."""
 
     centers: Tensor
     concentration: Tensor
@@ -34,7 +34,7 @@ class Clusters(nn.Module):
         self.register_buffer("assignment", torch.zeros(n_samples, dtype=torch.long))
 
     def update(self, z: Tensor, temperature: float) -> None:
-        """Cluster the embeddings (n_samples, d), of length one, anew."""
+        """Cluster the embeddings (n_samples, d), which have unit length."""
         centers, assignment = k_means(z, len(self.centers), n_iterations=20)
         self.concentration.copy_(concentration(z, centers, assignment, temperature))
         self.centers.copy_(F.normalize(centers, dim=1))
@@ -43,35 +43,30 @@ class Clusters(nn.Module):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class PCL(QueueMethod):
-    """PCL: as MoCo, and every query is contrasted with the centres of several clusterings, redone every epoch.
+    """PCL: contrastive learning of images, as in MoCo, and of images with cluster centres (prototypes).
+
+    Before every epoch, the momentum copy's embeddings of all images are clustered several times. Each query is
+    contrasted with the centre of its cluster against other centres, at the temperature (concentration) of each cluster.
 
     Parameters
     ----------
     n_clusters : int or tuple of int, default=(250, 500, 1000)
-        Clusters in each clustering, but no more than one for two training images. On ImageNet 25000, 50000, 100000.
+        Clusters in each clustering, at most one for every two training images. The paper has 25000, 50000 and 100000 on
+        ImageNet.
     instance_epochs : int, default=None
-        First epochs, in which there are no clusters yet. None is a tenth of `epochs`, as 20 are of the paper's 200.
-    proj_dim : int, default=128
-        Width of the projector's output.
-    proj_layers : int, default=2
-        Its layers: 2 as version 2, with a ReLU, biases and no BatchNorm; 1 as version 1.
+        Number of first epochs that train without clusters. None is a tenth of `epochs`, as in the paper (20 of 200).
     temperature : float, default=0.2
-        Of the softmax over keys, and what the clusters' own are on average; version 1 has 0.1.
+        Temperature of the softmax over keys, and the mean of the clusters' temperatures. Version 1 has 0.1.
     queue_size : int, default=4096
-        Keys that serve as negatives, 16384 on ImageNet, never more than a quarter of the training images; and, as in
-        the reference code, how many centres do at most besides those of the batch.
-    bn_splits : int, default=8
-        Groups of the batch that BatchNorm normalises by themselves, as in `MoCo`.
-    ema_momentum : float, default=0.99
-        What the copy keeps of itself in a step; on ImageNet 0.999.
-    ema_schedule : {"constant", "cosine"}, default="constant"
-        Whether it stays or rises to 1 by the training's end.
+        Past keys that serve as negatives, 16384 on ImageNet. At most a quarter of the training images. Also the maximum
+        number of negative prototypes, as in the reference code.
 
     References
     ----------
     Li et al., Prototypical Contrastive Learning of Unsupervised Representations, ICLR 2021, equations 11 and 12 and
-    algorithm 1. As in the reference code, clusters are those of whole images under the momentum copy, and a centre
-    counts as often as the batch has images of its cluster; there k-means is faiss's, the best of 5.
+    algorithm 1. As in the reference code, the images that are clustered are not augmented, and a centre is counted once
+    for each image of its cluster in the batch. The reference code takes the best of 5 runs of k-means in faiss; here
+    scikit-learn's k-means runs once.
 
     Examples
     --------
@@ -97,7 +92,7 @@ class PCL(QueueMethod):
         numbers: list[Any] = list(np.atleast_1d(self.n_clusters))
         if not (len(numbers) and all(isinstance(k, Integral) and int(k) >= 1 for k in numbers)):
             raise ValueError(
-                "The 'n_clusters' parameter of PCL must be an int in the range [1, inf), or several. "
+                "The 'n_clusters' parameter of PCL must be an int in the range [1, inf) or a sequence of them. "
                 f"Got {self.n_clusters!r} instead."
             )
         super().build(net, dim, n_samples)
@@ -107,7 +102,7 @@ class PCL(QueueMethod):
         net.register_buffer("clustered", torch.zeros(()))
 
     def before_epoch(self, net: Objective, epoch: int, encode: Callable[[nn.Module], Tensor]) -> None:
-        """Cluster the copy's embeddings of all training images."""
+        """Cluster the momentum copy's embeddings of all training images."""
         if epoch >= (self.epochs // 10 if self.instance_epochs is None else self.instance_epochs):
             net.clustered.fill_(1.0)
             z = F.normalize(encode(net.target), dim=1)
@@ -120,7 +115,7 @@ class PCL(QueueMethod):
         terms = [
             proto_nce(all_q, c.centers, c.concentration, c.assignment[index], self.queue_size) for c in net.clusters
         ]
-        # Without clusters the second is 0, and so is its gradient.
+        # Before the first clustering the second loss and its gradient are 0.
         return {
             "info_nce": self.contrast(net, [q], [k]),
             "proto_nce": net.clustered * torch.stack(terms).mean(),

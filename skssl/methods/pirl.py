@@ -1,4 +1,4 @@
-"""PIRL: an image, and its tiles in a random order, are both compared with the image's vector in a memory bank."""
+"""PIRL: compare an image and its shuffled tiles with the image's vector in a memory bank."""
 
 from __future__ import annotations
 
@@ -19,41 +19,32 @@ from skssl.methods.settings import Settings
 from skssl.pretext.tiles import cut_tiles, encode_tiles
 from skssl.training.objective import Batch, Objective
 
-GRID = 3  # tiles a side
+GRID = 3  # rows and columns of tiles
 CROP = Augmentation(crop_scale=(0.6, 1.0), jitter=0.0, gray=0.0, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class PIRL(MemoryBankMethod):
-    """PIRL with Jigsaw: representations that do not depend on the order of an image's tiles.
+    """PIRL: representations that are invariant to a Jigsaw transformation of the image.
 
-    Each image has a view, and nine tiles of a crop of its own in a random order. Both embeddings have the image's
-    vector in a memory bank for a positive, and others' vectors for negatives; they are not compared with each other.
+    A view of each image and nine shuffled tiles of another crop of it are embedded. Both embeddings are compared with
+    the image's vector in a memory bank, which is the positive, and with the vectors of other images. They are not
+    compared with each other. The vectors in the bank are running means of the views' embeddings.
 
     Parameters
     ----------
     image_weight : float, default=0.5
-        Weight of the view's loss, in [0, 1]; the tiles' has the rest.
+        Weight of the view's loss, in [0, 1]. The tiles' loss has the weight 1 - `image_weight`.
     temperature : float, default=0.07
-        Of the cosines.
-    n_negatives : int, default=4096
-        Negatives an image, drawn with replacement. ImageNet: 32000.
-    normalizer : {"batch", "first"}, default="batch"
-        What the exponentials are divided by to be probabilities: a value estimated on each batch, or the first batch's
-        for good, as in the papers' code. The first's is too low once embeddings gather, whereupon all images repel.
-    bank_momentum : float, default=0.5
-        What a vector keeps of itself when its image is seen; it moves to the view's embedding.
-    proj_dim : int, default=128
-        Width of the embeddings.
+        Temperature of the cosine similarities.
     tile_size : int, default=None
-        To how many pixels a side the tiles are resized. By default they stay as they are cut: 9 for images of 32, and
-        64 for 224.
+        Side to which the tiles are resized, in pixels. None keeps their size: 9 pixels for images of 32, 64 for 224.
 
     References
     ----------
     Misra and van der Maaten, Self-Supervised Learning of Pretext-Invariant Representations, CVPR 2020, equations 3 to
-    5; heads and settings of the code in VISSL, of whose colours we have jitter and grey. Weight decay is on biases and
-    norms, too.
+    5. Heads and settings are those of the code in VISSL; of its colour augmentations, jitter and grey are used. Weight
+    decay also applies to biases and normalisation layers.
 
     Examples
     --------

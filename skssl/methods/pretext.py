@@ -29,5 +29,5 @@ class PretextMethod(SSLTransformer):
 
     @property
     def n_views(self) -> int:
-        """One."""
+        """One view."""
         return 1

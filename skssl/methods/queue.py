@@ -1,4 +1,4 @@
-"""What MoCo and its kin share: a momentum copy makes the keys, and a queue of past keys has the negatives."""
+"""The base class of MoCo and its relatives: keys from a momentum copy, negatives from a queue of past keys."""
 
 from __future__ import annotations
 
@@ -24,7 +24,29 @@ from skssl.training.objective import Objective
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class QueueMethod(MomentumMethod):
-    """Contrast queries with the keys of a momentum copy and a queue of past keys; abstract."""
+    """A method that contrasts queries with the keys of a momentum copy and a queue of past keys; abstract.
+
+    Parameters
+    ----------
+    proj_dim : int, default=128
+        Width of the projector's output.
+    proj_layers : int, default=2
+        Layers of the projector, with biases and without BatchNorm: 1 is the linear projector of MoCo v1, 2 has a hidden
+        layer with ReLU, as in MoCo v2.
+    temperature : float, default=0.2
+        Temperature of the softmax over similarities.
+    queue_size : int, default=4096
+        Past keys that serve as negatives, 65536 on ImageNet. The queue holds at most a quarter of the training images,
+        because a longer queue would too often hold an older key of the query's own image. It need not be a multiple of
+        `batch_size`.
+    bn_splits : int, default=8
+        Groups of the batch that BatchNorm normalises separately, as if on that many devices. The keys are grouped in
+        another order than the queries, so that the statistics of a group do not reveal which key belongs to a query.
+        There are fewer groups if one would have less than two images. 1 is plain BatchNorm, which leaks this
+        information.
+    ema_momentum : float, default=0.99
+        Momentum of the copy: the share of its weights that it keeps in a step, 0.999 on ImageNet.
+    """
 
     proj_dim: int = 128
     proj_layers: int = 2
@@ -51,26 +73,26 @@ class QueueMethod(MomentumMethod):
     }
 
     def head(self, dim: int) -> nn.Module:
-        """Make the projector: linear (v1), or with hidden layers of the features' width and no BatchNorm (v2)."""
+        """Make a projector. Its hidden layers have the width of the features."""
         return MLP((*[dim] * self.proj_layers, self.proj_dim), norm=False)
 
     def queue(self, n_samples: int) -> Queue:
-        """Make a queue, short enough to seldom hold an older key of the query's own image."""
+        """Make a queue of at most a quarter of the training images."""
         return Queue(max(1, min(self.queue_size, n_samples // 4)), self.proj_dim)
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:
-        """Put the projector, the momentum copy and the queue on the net."""
+        """Add the projector, the momentum copy and the queue."""
         if self.bn_splits > 1 and self.bn_splits % n_processes():
             raise ValueError(
-                f"bn_splits={self.bn_splits} groups of the batch must be shared out evenly among the {n_processes()} "
-                "processes that train: take a multiple of their number, or 1."
+                f"The 'bn_splits' parameter of {type(self).__name__} must be 1 or a multiple of the number of "
+                f"processes, {n_processes()}. Got {self.bn_splits} instead."
             )
         net.projector = self.head(dim)
         super().build(net, dim, n_samples)
         net.queue = self.queue(n_samples)
 
     def outputs(self, parts: Iterable[nn.Module], images: Tensor) -> tuple[Tensor, ...]:
-        """Run what `ema_modules` names, of the net or of its copy; the first output is the embedding."""
+        """Run the modules of `ema_modules`, or their copies, on images. The first output is the embedding."""
         encoder, projector = parts
         return (projector(encoder(images)),)
 
@@ -80,21 +102,21 @@ class QueueMethod(MomentumMethod):
 
     @torch.no_grad()
     def keys(self, net: Objective, images: Tensor) -> tuple[Tensor, ...]:
-        """Run the copy on other groups than the queries', whose statistics else would tell which key is theirs."""
+        """Run the momentum copy on groups of the shuffled batch, and return its outputs in the original order."""
         images = all_gather(images)
         order = shared_randperm(len(images), images.device)
         found = self.split_outputs(net.target, images[local_rows(order)])
         return tuple(all_gather(output)[local_rows(order.argsort())] for output in found)
 
     def split_outputs(self, parts: Sequence[nn.Module], images: Tensor) -> tuple[Tensor, ...]:
-        """Run networks on those of the batch's groups that are this process's, or together on a batch in one piece."""
+        """Run networks with `bn_splits`; each process has an equal share of the groups."""
         if self.bn_splits == 1:
             return self.outputs(parts, images)
         splits = self.bn_splits // n_processes()
         return run_with_split_batchnorm(lambda part: self.outputs(parts, part), parts, images, splits)
 
     def contrast(self, net: Objective, queries: Sequence[Tensor], keys: Sequence[Tensor]) -> Tensor:
-        """Sum InfoNCE over pairs of queries and keys, with the queue as it was; then the queue takes the keys."""
+        """Sum InfoNCE over pairs of queries and keys, then add the keys to the queue."""
         pairs = zip(queries, keys, strict=True)
         loss = torch.stack([info_nce(q, k, net.queue.items, self.temperature) for q, k in pairs]).sum()
         net.queue.push(F.normalize(torch.cat([all_gather(k) for k in keys]).float(), dim=1))

@@ -1,4 +1,4 @@
-"""Relative patch location as a method of its own."""
+"""Relative patch location, or context prediction, as a method."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from skssl.pretext.relative_patch import RelativePatchTask
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class RelativePatch(RelativePatchTask, PretextMethod):
-    """Context prediction: learn by telling on which side of a patch another one was.
+    """Context prediction: predict the location of a patch relative to another patch of the image.
 
-    The patches are cut from the images themselves; `augment` serves auxiliary tasks alone.
+    The patches are cut from the original images. `augment` is only used by auxiliary tasks.
 
     References
     ----------
-    Doersch et al., Unsupervised Visual Representation Learning by Context Prediction, ICCV 2015. Details and where
-    they differ are `RelativePatchTask`'s; learning rate and schedule are those of our RotNet. Images of 32x32 have
-    patches of 8x8: expect weak features.
+    Doersch et al., Unsupervised Visual Representation Learning by Context Prediction, ICCV 2015. `RelativePatchTask`
+    lists the differences. Learning rate and schedule are those of `RotNet`. The patches of 32x32 images have 8x8
+    pixels, from which only weak features can be learned.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Rotation decoupling: one half of the features tells the rotation, the other tells the image and not the rotation."""
+"""Rotation decoupling: half of the features predicts the rotation, half discriminates images."""
 
 from __future__ import annotations
 
@@ -24,42 +24,35 @@ from skssl.training.objective import Batch, Objective
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class RotationDecoupling(MemoryBankMethod):
-    """Rotation feature decoupling: half of the features predicts rotation, half discriminates images whatever it is.
+    """Rotation feature decoupling: half of the features predicts rotation, half discriminates images at any rotation.
 
-    All four turns of an image are in the same batch, so that a step's batch has four times `batch_size` images. The
-    history has the accuracy of the rotation's classifier on its half, and on the other, where it should be chance.
+    All four rotations of an image are in the same batch, so a step encodes four times `batch_size` images. The history
+    has the accuracy of the rotation classifier on its own half and on the second half, where it should be at chance.
 
     Parameters
     ----------
     loss : {"nce", "nt_xent"}, default="nce"
-        How images are told apart. "nce": the mean of the turns' second halves against a memory bank, as `InstDisc`,
-        and each turn's second half is pulled to that mean. "nt_xent": SimCLR's loss of each turn's second half and the
-        mean, summed over the turns; the pull is recorded only.
+        Loss that discriminates images. "nce" compares the mean of the rotations' second halves with a memory bank, as
+        `InstDisc` does, and minimises the distance of each second half to that mean. "nt_xent" is SimCLR's loss of each
+        rotation's second half and the mean, summed over rotations; the distance is only recorded.
     temperature : float, default=None
-        Of the cosines. None is 0.07 for "nce", 0.1 for "nt_xent".
-    n_negatives : int, default=4096
-        Negatives an image, for "nce", drawn with replacement.
-    normalizer : {"batch", "first"}, default="batch"
-        What the exponentials are divided by to be probabilities: a value estimated on each batch, or the first batch's
-        for good, as in the papers' code. The first's is too low once embeddings gather, whereupon all images repel.
-    bank_momentum : float, default=0.5
-        What a vector in the bank keeps of itself when its image is seen.
-    proj_dim : int, default=128
-        Width of the embedding that images are told apart by.
+        Temperature of the cosine similarities. None is 0.07 for "nce" and 0.1 for "nt_xent".
     pu_weights : array-like of shape (n_samples, 4), default=None
-        Weights of the rotation's cross-entropy by image and quarter-turns, which are not normalised. The paper's are
-        1 for the upright and 1 - p^2 for a turned image, p being the probability that it looks upright, from a
-        classifier of upright (positive) and turned (unlabelled) images. None weighs all alike.
+        Weights of the rotation's cross-entropy for each image and number of quarter turns, which are not normalised.
+        The paper uses 1 for the upright image and 1 - p^2 for a rotated one, where p is the probability that it is
+        upright according to a classifier of upright (positive) and rotated (unlabelled) images. None weights all
+        equally.
     pu_start : float, default=6/7
-        The share of the training after which they count (from epoch 210 of 245 on).
+        Share of the training after which `pu_weights` are used (epoch 210 of 245 in the paper).
 
     References
     ----------
     Feng et al., Self-Supervised Representation Learning by Rotation Feature Decoupling, CVPR 2019, equations 3 to 9.
-    The paper's invariance is a mean of distances, its code's (and ours) a mean over elements. Augmentation and schedule
-    are RotNet's (their rate falls to 1e-5 and rises again as the weights begin to count), and momentum is plain, not
-    Nesterov's. The halves are of features after a ReLU, which every backbone by name ends in. "nt_xent" is Improving
-    Feature Decoupling's, whose code normalises after the projection (its text before).
+    The paper's invariance loss is a mean of distances; its code and this implementation use a mean over elements.
+    Augmentation and schedule are RotNet's; in the reference code the learning rate falls to 1e-5 and rises again when
+    the weights are introduced. Momentum is plain, not Nesterov's. The features must be outputs of a ReLU, as for all
+    named backbones. "nt_xent" is Improving Feature Decoupling's, with normalisation after the projection as in its
+    code; its text normalises before.
 
     Examples
     --------
@@ -96,7 +89,7 @@ class RotationDecoupling(MemoryBankMethod):
     def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102
         if dim % 2:
             raise ValueError(
-                f"RotationDecoupling needs a backbone with an even number of features to split in halves. Got {dim}."
+                f"RotationDecoupling expects a backbone with an even number of features, which it halves. Got {dim}."
             )
         half = dim // 2
         hidden = () if self.loss == "nce" else (max(half // 2, 1),)
@@ -108,12 +101,12 @@ class RotationDecoupling(MemoryBankMethod):
         net.register_buffer("pu_counts", torch.zeros(()))  # 1 from pu_start on
 
     def before_epoch(self, net: Objective, epoch: int, encode: Callable[[nn.Module], Tensor]) -> None:
-        """Let the weights count from their epoch on."""
+        """Use `pu_weights` from `pu_start` on."""
         net.pu_counts.fill_(epoch >= self.pu_start * self.epochs)
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
         (view,) = batch.views
-        label = torch.arange(4, device=view.device).repeat_interleave(len(view))  # turn by turn, as all that follows
+        label = torch.arange(4, device=view.device).repeat_interleave(len(view))  # ordered by rotation, then by image
         turning, still = net.encoder(rotate_quarter(view.repeat(4, 1, 1, 1), label)).chunk(2, dim=1)
         scores = net.turn_classifier(turning).float()  # (4 n, 4)
         turn = F.cross_entropy(scores, label, reduction="none")
@@ -121,7 +114,8 @@ class RotationDecoupling(MemoryBankMethod):
             weights = net.pu_weights[batch.index].T.flatten()
             turn = turn * torch.lerp(torch.ones_like(weights), weights, net.pu_counts)
         mean = still.unflatten(0, (4, -1)).mean(0)  # (n, d)
-        invariance = F.mse_loss(still.float(), mean.detach().float().repeat(4, 1))  # stopped or not: the same gradient
+        # Detaching the mean does not change the gradient.
+        invariance = F.mse_loss(still.float(), mean.detach().float().repeat(4, 1))
         return {
             "turn": turn.mean(),
             "turn_accuracy": _accuracy(scores, label),
@@ -131,7 +125,7 @@ class RotationDecoupling(MemoryBankMethod):
         }
 
     def _tell_images_apart(self, net: Objective, index: Tensor, still: Tensor, mean: Tensor) -> Tensor:
-        """Compare the mean of the turns with the bank, or each turn with the mean."""
+        """Compare the mean over rotations with the bank, or each rotation with the mean."""
         if self.loss == "nce":
             v = net.image_head(mean)
             loss = self.nce(net, v, index, self.temperature or 0.07)
@@ -141,18 +135,18 @@ class RotationDecoupling(MemoryBankMethod):
         return torch.stack([nt_xent(z, whole, self.temperature or 0.1) for z in turns]).sum()
 
     def _weights(self, n_samples: int) -> Tensor | None:
-        """Check the weights of images and turns."""
+        """Return `pu_weights` as a tensor, after checking them."""
         if self.pu_weights is None:
             return None
         weights = np.asarray(self.pu_weights, dtype=np.float32)
         if weights.shape != (n_samples, 4) or not np.isfinite(weights).all() or (weights < 0).any():
             raise ValueError(
-                "The 'pu_weights' parameter of RotationDecoupling must be numbers of at least 0, of shape "
+                "The 'pu_weights' parameter of RotationDecoupling must be non-negative numbers of shape "
                 f"(n_samples, 4) = ({n_samples}, 4). Got an array of shape {weights.shape} instead."
             )
         return torch.from_numpy(weights.copy())
 
 
 def _accuracy(scores: Tensor, label: Tensor) -> Tensor:
-    """The share of scores that are highest where they should be."""
+    """Return the share of rows whose highest score is at the label."""
     return (scores.argmax(1) == label).float().mean()

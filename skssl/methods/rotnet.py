@@ -1,4 +1,4 @@
-"""RotNet: rotation prediction as a method of its own."""
+"""RotNet: rotation prediction as a method."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from skssl.training.objective import Batch, Objective
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class RotNet(PretextMethod):
-    """RotNet: learn by telling by which angle an image was turned.
+    """RotNet: predict by which angle an image was rotated.
 
-    All turns of an image are in the same batch, so that a step's batch has ``len(angles)`` times `batch_size` images.
+    All rotations of an image are in the same batch, so a step encodes ``len(angles)`` times `batch_size` images.
 
     Parameters
     ----------
     angles : tuple of float, default=(0, 90, 180, 270)
-        The angles in degrees, counter-clockwise, two or more. Where one is no multiple of 90, all turns are
-        interpolated and cropped, see `Rotation`.
+        Two or more angles in degrees, counter-clockwise. If any is not a multiple of 90, all rotations are interpolated
+        and cropped, see `Rotation`.
     label_noise : float, default=0.0
-        The probability that a label is replaced by a wrong one, see `Rotation`.
+        Probability that a label is replaced by a wrong one, in [0, 1], see `Rotation`.
 
     References
     ----------
     Gidaris et al., Unsupervised Representation Learning by Predicting Image Rotations, ICLR 2018, equations 2 and 3.
-    Settings of the reference code for CIFAR-10, but for Nesterov's momentum. A network's last layers come to serve the
-    task: the paper's own classifiers read the second of its four blocks, while `transform` gives the pooled last map,
-    as with every method.
+    The settings are those of the reference code for CIFAR-10, except for its Nesterov momentum. The last layers of a
+    network specialise in the task: the paper's classifiers read the second of four blocks, while `transform` returns
+    the pooled last map, as for every method.
 
     Examples
     --------
@@ -66,7 +66,7 @@ class RotNet(PretextMethod):
         square = view.shape[2] == view.shape[3]
         turned = torch.cat(
             [
-                torch.rot90(view, round(angle / 90), (2, 3))  # which takes oblong images, too
+                torch.rot90(view, round(angle / 90), (2, 3))  # also for images that are not square
                 if share is None and (square or angle % 180 == 0)
                 else turn(view, view.new_full((len(view),), angle), share)
                 for angle in self.angles

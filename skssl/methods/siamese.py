@@ -1,4 +1,4 @@
-"""What SimSiam and BYOL share: predict one view's projection from another's, and choose where the gradient stops."""
+"""The base class of SimSiam and BYOL: predict one view from another with a stopped gradient."""
 
 from __future__ import annotations
 
@@ -18,9 +18,28 @@ from skssl.training.objective import Batch, Objective
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Siamese(SSLTransformer):
-    """Predict the projection of a view, which gets no gradient, from another view; abstract.
+    """A method that predicts the projection of a view, whose gradient is stopped, from another view; abstract.
 
-    Every view passes through the networks by itself, so that BatchNorm sees one view at a time.
+    Each view passes through the networks separately, so BatchNorm sees one view at a time.
+
+    Parameters
+    ----------
+    proj_dim : int, default=2048
+        Width of the projector's hidden and output layers.
+    proj_layers : int, default=2
+        Layers of the projector: 2 on CIFAR, 3 on ImageNet.
+    pred_dim : int, default=512
+        Width of the predictor's hidden layer.
+    predictor : bool, default=True
+        Whether there is a predictor.
+    stop_gradient : {"symmetric", "guided", "random", "reverse"}, default="symmetric"
+        Where the gradient is stopped. "symmetric" predicts each of an image's two views from its sibling. The other
+        values pair images at random and predict one view of each: "guided" predicts from the nearest two views of the
+        pair, "reverse" from their siblings, "random" from views chosen at random.
+    pairing : {"fresh", "shared"}, default="fresh"
+        Views of an image when it is the second of a pair. "fresh" makes two further views, four in all, as in the
+        reference code. "shared" uses the same two views, which halves the cost. Not used if
+        `stop_gradient="symmetric"`.
     """
 
     proj_dim: int = 2048
@@ -42,7 +61,7 @@ class Siamese(SSLTransformer):
 
     @property
     def n_views(self) -> int:
-        """Four where an image has two parts in the pairs, each with views of its own, otherwise two."""
+        """Four if an image has separate views as the second of a pair, otherwise two."""
         return 2 if self.stop_gradient == "symmetric" or self.pairing == "shared" else 4
 
     def heads(self, dim: int) -> tuple[nn.Module, nn.Module]:
@@ -51,20 +70,20 @@ class Siamese(SSLTransformer):
         return projector, MLP((self.proj_dim, self.pred_dim, self.proj_dim))
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:
-        """Put projector and predictor on the net."""
+        """Add the projector and the predictor."""
         net.projector, predictor = self.heads(dim)
         net.predictor = predictor if self.predictor else nn.Identity()
 
     def targets(self, net: Objective, views: list[Tensor], projections: list[Tensor]) -> list[Tensor]:
-        """Return the projections that are to be predicted, one for each view: SimSiam's are the network's own."""
+        """Return the projections to predict, one for each view. By default they are the network's own."""
         return projections
 
     def symmetric(self, p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor) -> dict[str, Tensor]:
-        """Compute the original loss, in which each view is predicted from the other: SimSiam's, between -1 and 1."""
+        """Compute the symmetric loss: SimSiam's, between -1 and 1."""
         return {"negative_cosine": (negative_cosine(p1, z2) + negative_cosine(p2, z1)) / 2}
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:
-        """Compute the original loss of two views, or the guided one of two or four on pairs of images."""
+        """Compute the symmetric loss, or the loss of guided stop-gradient on pairs of images."""
         projections = [net.projector(net.encoder(view)) for view in batch.views]
         p = [net.predictor(projection) for projection in projections]
         z = self.targets(net, batch.views, projections)

@@ -1,4 +1,4 @@
-"""SimCLR: two views of an image attract each other, all other images repel."""
+"""SimCLR: contrast two views of each image with all other images of the batch."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from skssl.training.objective import Batch, Objective
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class SimCLR(SSLTransformer):
-    """SimCLR: contrastive learning of two views of every image against all others of the batch.
+    """SimCLR: contrastive learning of two views of every image against all other images of the batch.
 
     Parameters
     ----------
     temperature : float, default=0.2
-        Of the softmax over similarities; lower weighs the hardest negatives more.
+        Temperature of the softmax over similarities. Lower values weight the hardest negatives more.
     proj_dim : int, default=128
         Width of the projector's output.
     hidden_dim : int, default=None
-        Width of its hidden layers. None is the encoder's width, but at least 256.
+        Width of the projector's hidden layers. None is the encoder's width, but at least 256.
     proj_layers : int, default=2
-        Its layers. SimCLRv2 has 3.
+        Layers of the projector. SimCLRv2 has 3.
     false_negatives : {"keep", "remove"}, default="keep"
-        "remove" needs y, -1 where unknown: two images of the same known class do not repel each other (nor do they
-        attract).
+        "remove" excludes images of the same known class from the negatives; they do not become positives. It requires
+        y, which is -1 where the class is unknown.
 
     References
     ----------
-    Chen et al., A Simple Framework for Contrastive Learning of Visual Representations, ICML 2020. The projector is
-    that of the reference code: no biases, BatchNorm after both layers (the last has a shift here, but not there).
-    Negatives and BatchNorm's statistics are those of the whole batch, on all devices. The temperature is what EffSSL
-    (ECCV 2022, section 4.1) found on CIFAR-10; learning rate and weight decay, which it does not state in full, are
-    ours for momentum SGD. The removal of false negatives is EffSSL's, section 3.1; SimCLRv2: Chen et al., Big
-    Self-Supervised Models are Strong Semi-Supervised Learners, NeurIPS 2020. `transform` gives the features
-    below the projector, as in version 1; ``FineTuner(layer="projector1")`` begins within it, as version 2 does.
+    Chen et al., A Simple Framework for Contrastive Learning of Visual Representations, ICML 2020. The projector is that
+    of the reference code: no biases, BatchNorm after both layers (here the last one has a shift). Negatives and
+    BatchNorm's statistics come from the whole batch over all devices. The temperature is EffSSL's for CIFAR-10 (ECCV
+    2022, section 4.1). EffSSL does not state the learning rate and weight decay in full; ours are for momentum SGD. The
+    removal of false negatives is EffSSL's, section 3.1. SimCLRv2: Chen et al., Big Self-Supervised Models are Strong
+    Semi-Supervised Learners, NeurIPS 2020. `transform` returns the features before the projector, as in version 1;
+    ``FineTuner(layer="projector1")`` starts from the projector's first layer, as version 2 does.
 
     Examples
     --------
@@ -81,7 +81,7 @@ class SimCLR(SSLTransformer):
 
     @property
     def uses_labels(self) -> bool:
-        """Whether y says which negatives are false."""
+        """Whether y is used to remove false negatives."""
         return self.false_negatives == "remove"
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102

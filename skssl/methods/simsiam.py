@@ -1,4 +1,4 @@
-"""SimSiam: predict one view from the other; a stopped gradient alone keeps it from collapsing."""
+"""SimSiam: predict one view from the other; the stopped gradient prevents collapse."""
 
 from __future__ import annotations
 
@@ -11,27 +11,19 @@ from skssl.methods.siamese import Siamese
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class SimSiam(Siamese):
-    """SimSiam: each view's projection is predicted from the other's, with no negatives and no momentum copy.
+    """SimSiam: predict each view's projection from the other view, without negatives or a momentum copy.
+
+    The stopped gradient and the predictor prevent collapse. The learning rate of the predictor stays constant.
 
     Parameters
     ----------
-    proj_dim : int, default=2048
-        Width of the projector, hidden and output.
-    proj_layers : int, default=2
-        Its layers: 2 on CIFAR, 3 on ImageNet.
-    pred_dim : int, default=512
-        Width of the predictor's hidden layer. Its learning rate stays constant.
     predictor : bool, default=True
-        Whether there is one. Without it the symmetric form collapses.
-    stop_gradient : {"symmetric", "guided", "random", "reverse"}, default="symmetric"
-        Which view of a pair gets no gradient: each in turn, or as in `SimSiamGSG`.
-    pairing : {"fresh", "shared"}, default="fresh"
-        As in `SimSiamGSG`; not used by the symmetric form.
+        Whether there is a predictor. Without it, ``stop_gradient="symmetric"`` collapses.
 
     References
     ----------
-    Chen and He, Exploring Simple Siamese Representation Learning, CVPR 2021; the settings are those of its appendix D
-    for CIFAR-10. The projector's last BatchNorm has no scale and shift, as in the reference code.
+    Chen and He, Exploring Simple Siamese Representation Learning, CVPR 2021. The settings are those of appendix D for
+    CIFAR-10. The projector's last BatchNorm has no scale and shift, as in the reference code.
 
     Examples
     --------
@@ -57,33 +49,23 @@ class SimSiam(Siamese):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class SimSiamGSG(SimSiam):
-    """SimSiam with guided stop-gradient: of two images, the two nearest views are pulled apart.
+    """SimSiam with guided stop-gradient, which repels images that are too near each other without negatives.
 
-    Images are paired at random. Of the four distances between the one's views and the other's, the smallest decides:
-    its two views are moved towards their siblings, which get no gradient. So images that are too near each other
-    repel without being called negatives.
+    Images are paired at random. Among the four distances between the views of the first and of the second image, the
+    smallest selects one view of each. The selected views predict their siblings, whose gradient is stopped, and so move
+    away from each other.
 
     Parameters
     ----------
-    proj_dim : int, default=2048
-        Width of the projector, hidden and output.
-    proj_layers : int, default=2
-        Its layers: 2 on CIFAR, 3 on ImageNet.
-    pred_dim : int, default=512
-        Width of the predictor's hidden layer. Its learning rate stays constant.
     predictor : bool, default=True
-        Whether there is one. The guided form does not collapse without it.
-    stop_gradient : {"guided", "random", "reverse", "symmetric"}, default="guided"
-        The paper's variants: by chance, the siblings of the nearest two as sources, or SimSiam itself.
-    pairing : {"fresh", "shared"}, default="fresh"
-        Whether an image has two further views of its own as the second of a pair (four in all, as in the reference
-        code), or the same two (half the cost).
+        Whether there is a predictor. ``stop_gradient="guided"`` does not collapse without it.
 
     References
     ----------
-    Lee and Lee, Implicit Contrastive Representation Learning with Guided Stop-gradient, NeurIPS 2023, section 4,
-    algorithm 1; settings for CIFAR-10 of its section 5. The text there has no schedule; the code that it follows has
-    the cosine. Pairs are drawn among the whole batch, on all devices (the reference code's, on each by itself).
+    Lee and Lee, Implicit Contrastive Representation Learning with Guided Stop-gradient, NeurIPS 2023, section 4 and
+    algorithm 1. The settings are those of section 5 for CIFAR-10. The text states no schedule; the code that it follows
+    has a cosine. Pairs are drawn from the whole batch over all devices; the reference code draws them on each device
+    separately.
 
     Examples
     --------

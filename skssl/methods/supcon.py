@@ -1,4 +1,4 @@
-"""SupCon: views of a class attract each other, all others repel."""
+"""SupCon: all views of a class are positives."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from skssl.training.objective import Batch, Objective
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class SupCon(SSLTransformer):
-    """SupCon: contrastive learning in which all views of a class are positives; needs y.
+    """SupCon: supervised contrastive learning, in which all views of a class are positives; requires y.
 
-    Where y is -1 the class is unknown: such an image has only its own other view as a positive. With all of them
-    unknown the loss is SimCLR's.
+    An image whose class is unknown (-1 in y) has its own other view as the only positive. If all classes are unknown,
+    the loss is SimCLR's.
 
     Parameters
     ----------
     temperature : float, default=0.1
-        Of the softmax over similarities.
+        Temperature of the softmax over similarities.
     proj_dim : int, default=128
         Width of the projector's output.
     hidden_dim : int, default=None
-        Width of its hidden layer. None is the encoder's width.
+        Width of the projector's hidden layer. None is the encoder's width.
     label_noise : float, default=0.0
-        The share of the known classes, in [0, 1], that are replaced by wrong ones, which are drawn once, from the
-        seed, and stay the same in all epochs (EffSSL's ablation).
+        Share of the known classes, in [0, 1], that are replaced by wrong ones (EffSSL's ablation). They are drawn once
+        from the seed and stay the same in all epochs.
 
     References
     ----------
     Khosla et al., Supervised Contrastive Learning, NeurIPS 2020, equation 2 (the logarithm inside the sum). Projector
-    and settings are those of the reference code for CIFAR (the projector has no BatchNorm). That code multiplies the
-    loss by t/0.07 = 1.43; here the factor is in the learning rate (1.43 times the code's 0.5 for 1024 images),
-    which rises from 0 and falls to 0 (there from 0.01, and to a thousandth).
+    and settings are those of the reference code for CIFAR; the projector has no BatchNorm. That code multiplies the
+    loss by t/0.07 = 1.43; here the learning rate has this factor (1.43 times the code's 0.5 for 1024 images). It rises
+    from 0 and falls to 0; in the code it rises from 0.01 and falls to a thousandth.
 
     Examples
     --------
@@ -62,7 +62,7 @@ class SupCon(SSLTransformer):
     label_noise: float = 0.0
 
     default_settings: ClassVar[Settings] = Settings(
-        augment="simsiam",  # on small images: crops of at least a fifth, and SimCLR's colours
+        augment="simsiam",  # on small images: crops of at least 0.2 of the area, and SimCLR's colours
         optimizer="sgd",
         lr=0.18,
         weight_decay=1e-4,
@@ -80,7 +80,7 @@ class SupCon(SSLTransformer):
 
     @property
     def uses_labels(self) -> bool:
-        """Always."""
+        """Always true."""
         return True
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102
@@ -92,23 +92,23 @@ class SupCon(SSLTransformer):
         return {"sup_con": sup_con(all_gather(z), all_gather(batch.labels), self.temperature)}
 
     def _encode_labels(self, y: Any, images: Images) -> Tensor | None:
-        """Corrupt the same classes in the same way whenever training goes on."""
+        """Replace the share `label_noise` of the classes; the same ones whenever the training continues."""
         target = super()._encode_labels(y, images)
         assert target is not None  # this method uses labels
         return corrupt(target, self.label_noise, np.random.default_rng(self.net_.seed))
 
 
 def corrupt(target: Tensor, share: float, draw: np.random.Generator) -> Tensor:
-    """Replace a fixed share of the known classes by wrong ones, all of which are equally likely.
+    """Replace a share of the known classes by wrong ones, drawn uniformly.
 
     Parameters
     ----------
     target : int64 Tensor of shape (n,)
         Classes from 0, -1 where unknown.
     share : float
-        Between 0 and 1; ``round(share * known)`` classes are replaced, unless there is only one class.
+        Share in [0, 1]. ``round(share * known)`` classes are replaced, unless there is only one class.
     draw : numpy.random.Generator
-        What is drawn from.
+        Generator of the random numbers.
 
     Returns
     -------

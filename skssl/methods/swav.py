@@ -1,4 +1,4 @@
-"""SwAV: predict from one view to which prototypes another view is assigned."""
+"""SwAV: predict the cluster assignment of one view from another view."""
 
 from __future__ import annotations
 
@@ -29,42 +29,44 @@ class Phase(NamedTuple):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class SwAV(SSLTransformer):
-    """SwAV: swap the assignments of two views to prototypes, which all are used equally.
+    """SwAV: predict from each view the assignment of another view to prototypes.
 
-    The sign of collapse is a loss that stays at ln `n_prototypes`. A lower `epsilon` or a longer `freeze_prototypes`
-    helps.
+    The assignments are computed online by the Sinkhorn algorithm, which uses all prototypes equally. A loss that stays
+    at ln `n_prototypes` is a sign of collapse. A lower `epsilon` or a longer `freeze_prototypes` helps.
 
     Parameters
     ----------
     n_prototypes : int, default=100
-        EffSSL's number on CIFAR; the paper has 3000 on ImageNet.
+        Number of prototypes: EffSSL's value on CIFAR. The paper has 3000 on ImageNet.
     temperature : float, default=0.1
-        Of the softmax over a view's scores.
+        Temperature of the softmax over a view's scores.
     epsilon : float, default=0.03
-        Of the Sinkhorn iteration: the smaller, the sharper the assignments. EffSSL's on CIFAR; the paper has 0.05.
+        Regularisation of the Sinkhorn algorithm. Smaller values give sharper assignments. The value is EffSSL's on
+        CIFAR; the paper has 0.05.
     sinkhorn_iterations : int, default=3
-        How many.
+        Iterations of the Sinkhorn algorithm.
     queue_length : int, default=0
-        Past embeddings, of each of the two views that are assigned, that take part in the assignment; for batches much
-        smaller than `n_prototypes`. The paper has 3840 with a batch of 256. Their scores are those for the present
+        Past embeddings of each of the two assigned views that take part in the assignment, for batches much smaller
+        than `n_prototypes`. The paper has 3840 with a batch of 256. Their scores are computed with the current
         prototypes.
     queue_start : int, default=15
-        Epochs before the queue takes part. It fills from the first step and takes part from the beginning of the first
-        epoch that finds it full (the reference code begins to fill it then, and uses it as soon as it is full).
+        Epoch from which the queue is used. It fills from the first step, and is used from the first epoch that begins
+        with a full queue. The reference code starts to fill it at this epoch and uses it as soon as it is full.
     freeze_prototypes : int, default=1
-        Epochs in which the prototypes stay as they are, an epoch at the paper's batch size in the reference code, too.
+        Number of first epochs in which the prototypes are not trained. The reference code also has one at the paper's
+        batch size.
     hidden_dim : int, default=2048
         Width of the projector's hidden layer.
     proj_dim : int, default=128
-        Width of its output.
+        Width of the projector's output.
 
     References
     ----------
     Caron et al., Unsupervised Learning of Visual Features by Contrasting Cluster Assignments, NeurIPS 2020. Only the
-    first two views are assigned; ``augment=MultiCrop()`` adds small crops, which predict. Images are normalised as
-    for all methods (the reference code has a deviation of 0.228 for red). Learning rate and weight decay are ours for
-    momentum SGD on small images; the paper has LARC with 0.6 for a batch of 256, and 1e-6. All is on one device:
-    assignments are those of the whole batch.
+    first two views are assigned; the small crops of ``augment=MultiCrop()`` only predict. Images are normalised as in
+    all methods; the reference code has a deviation of 0.228 for red. The learning rate and weight decay are ours for
+    momentum SGD on small images; the paper has LARC with 0.6 for a batch of 256, and 1e-6. Assignments are those of the
+    whole batch over all devices.
 
     Examples
     --------
@@ -149,12 +151,12 @@ class SwAV(SSLTransformer):
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
         with torch.no_grad():
-            net.prototypes.copy_(F.normalize(net.prototypes, dim=1))  # before, not after, they are used
+            net.prototypes.copy_(F.normalize(net.prototypes, dim=1))  # before they are used, not after the step
         z = [all_gather(view) for view in net.project(batch.views)]
         scores = prototype_scores(torch.stack(z), net.prototypes)  # (views, n, n_prototypes)
         return {"swav": swapped_prediction(scores, self.assign(net, z, scores), self.temperature)}
 
     def after_backward(self, net: Objective) -> None:
         """Take the gradient from frozen prototypes: the optimiser passes over them, decay and momentum included."""
-        if net.phase.frozen:  # not by a detached tensor, for which a compiled step would be compiled once more
+        if net.phase.frozen:  # detaching them in the loss would recompile the step
             net.prototypes.grad = None

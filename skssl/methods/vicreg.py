@@ -1,4 +1,4 @@
-"""VICReg: the variance of every dimension is kept up by a term of its own, rather than by negatives or tricks."""
+"""VICReg: regularise the variance and covariance of the embeddings instead of using negatives."""
 
 from __future__ import annotations
 
@@ -19,30 +19,29 @@ from skssl.training.objective import Batch, Objective
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class VICReg(SSLTransformer):
-    """VICReg: two views agree, every dimension varies over the batch, and no two dimensions vary together.
+    """VICReg: invariance of two views, variance of every dimension, and no covariance between dimensions.
 
-    The history has the three terms as they are weighed.
+    The history has the three terms with their weights applied.
 
     Parameters
     ----------
     sim : float, default=25.0
-        What the invariance weighs: the squared distance of the two views.
+        Weight of the invariance term: the squared distance of the two views.
     var : float, default=25.0
-        What the variance weighs: a hinge that keeps every dimension's deviation up to 1.
+        Weight of the variance term: a hinge that keeps the standard deviation of every dimension at 1 or more.
     cov : float, default=1.0
-        What the covariance weighs: the squares of the dimensions' covariances.
+        Weight of the covariance term: the squared covariances of the dimensions.
     proj_dim : int, default=2048
-        Width of the projector (the paper's expander), hidden and output; 8192 on ImageNet.
+        Width of the hidden and output layers of the projector, the paper's expander; 8192 on ImageNet.
     proj_layers : int, default=3
-        Its layers.
+        Layers of the projector.
 
     References
     ----------
-    Bardes et al., VICReg: Variance-Invariance-Covariance Regularization, ICLR 2022, equations 1 to 6; the terms are
-    on the scale of the reference code, see `skssl.losses.vicreg_terms`. Width and weight decay are those of
-    solo-learn's settings for CIFAR. The learning rate is ours: there it is 0.3 for a LARS with a trust coefficient 20
-    times ours, and 0.2 in the paper's long trainings. Variance and covariance are those of the whole batch, which is on
-    one device.
+    Bardes et al., VICReg: Variance-Invariance-Covariance Regularization, ICLR 2022, equations 1 to 6. The terms have
+    the scale of the reference code, see `skssl.losses.vicreg_terms`. Width and weight decay are solo-learn's for CIFAR.
+    The learning rate is ours: solo-learn uses 0.3 with a LARS whose trust coefficient is 20 times ours, the paper 0.2
+    in longer trainings. Variance and covariance are computed over the whole batch on all devices.
 
     Examples
     --------

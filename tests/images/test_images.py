@@ -26,7 +26,7 @@ GRAY = RNG.integers(0, 256, (6, 8, 10), dtype=np.uint8)
 
 
 class Items(Dataset):
-    """A list as a data set."""
+    """A data set made of a list."""
 
     def __init__(self, items: Any) -> None:
         self.items = items
@@ -73,7 +73,7 @@ def save(folder: Path, images: np.ndarray, ending: str = ".png") -> list[str]:
     ],
     ids=lambda X: type(X).__name__,
 )
-def test_every_layout_of_colour_images_reads_the_same(X: Any) -> None:
+def test_layouts_of_colour_images_read_the_same(X: Any) -> None:
     images = as_images(X)
     assert (len(images), images.shape) == (6, (3, 8, 8))
     batch = images.read(torch.tensor([4, 0, 4])).numpy()
@@ -89,7 +89,7 @@ def test_gray_images_get_a_channel_axis() -> None:
     np.testing.assert_array_equal(read(GRAY), GRAY[:, None])
 
 
-def test_memory_maps_and_read_only_arrays_are_used_in_place(tmp_path: Path) -> None:
+def test_memory_maps_and_read_only_arrays_are_not_copied(tmp_path: Path) -> None:
     np.save(tmp_path / "X.npy", NHWC)
     mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
     fixed = NHWC.copy()
@@ -106,7 +106,7 @@ def test_arrays_are_not_copied(X: np.ndarray) -> None:
     assert np.shares_memory(as_images(X, shape)._stored.tensor.numpy(), X)
 
 
-def test_batches_are_the_callers_own_and_lie_in_memory_like_the_images() -> None:
+def test_batches_are_copies_in_the_memory_format_of_the_images() -> None:
     X = NHWC.astype(np.float32)
     images = as_images(X)
     batch = images.read(torch.tensor([0, 1]))
@@ -132,7 +132,7 @@ def test_bool_images_become_zero_and_one() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64, torch.int32])
-def test_tensors_of_any_number(dtype: torch.dtype) -> None:
+def test_tensors_of_other_dtypes(dtype: torch.dtype) -> None:
     X = torch.from_numpy(GRAY // 2).to(dtype)
     np.testing.assert_array_equal(read(X, scale=(0.0, 1.0))[:, 0], GRAY // 2)
 
@@ -141,7 +141,7 @@ def test_tensors_that_need_a_gradient_are_detached() -> None:
     assert not as_images(torch.rand(3, 8, 8, requires_grad=True)).read(torch.tensor([0])).requires_grad
 
 
-def test_test_data_are_mapped_by_the_training_datas_scale_and_not_clipped() -> None:
+def test_training_scale_applies_to_test_data_without_clipping() -> None:
     train = as_images(np.linspace(2, 4, 32).reshape(2, 4, 4))
     test = as_images(np.full((1, 4, 4), 5.0), reset=False, shape=train.shape, scale=train.scale)
     assert float(test.read(torch.tensor([0])).max()) == 1.5
@@ -151,7 +151,7 @@ def test_constant_images_are_mapped_to_zero() -> None:
     np.testing.assert_array_equal(read(np.full((2, 4, 4), 7.0)), 0)
 
 
-def test_moving_keeps_everything() -> None:
+def test_to_keeps_shape_scale_length_and_values() -> None:
     for X in (NHWC, NHWC.astype(float), TensorDataset(torch.from_numpy(NCHW))):
         images = as_images(X)
         moved = images.to("cpu")
@@ -163,24 +163,24 @@ def test_moving_keeps_everything() -> None:
     assert (lazy.device.type, lazy.shape) == ("meta", (2, 3, 8, 8))
 
 
-# Which axis holds the channels
+# The axis of the channels
 
-LAYOUTS = {  # shape: where the channels are, or None if that cannot be told
+LAYOUTS = {  # shape: axis of the channels, or None if it is ambiguous
     (3, 32, 32): 0,
     (32, 32, 3): 2,
     (1, 28, 28): 0,
     (28, 28, 1): 2,
     (4, 8, 8): 0,
     (8, 8, 4): 2,
-    (7, 32, 32): 0,  # it leaves a square
+    (7, 32, 32): 0,  # the remaining axes form a square
     (32, 32, 7): 2,
     (1, 1, 5): 2,
     (5, 1, 1): 0,
     (1, 1, 1): 2,
-    (3, 20, 30): 0,  # none leaves a square, but one is of size 3
+    (3, 20, 30): 0,  # no square, but one size is 3
     (20, 30, 3): 2,
     (20, 30, 1): 2,
-    (4, 3, 3): 0,  # it leaves a square and is of size 4
+    (4, 3, 3): 0,  # the remaining axes form a square, and the size is 4
     (3, 3, 4): 2,
     (3, 3, 5): None,  # five channels of 3x3, or three of 3x5
     (5, 3, 3): None,
@@ -194,7 +194,7 @@ LAYOUTS = {  # shape: where the channels are, or None if that cannot be told
 
 
 @pytest.mark.parametrize(("shape", "axis"), LAYOUTS.items())
-def test_channel_axis(shape: tuple[int, int, int], axis: int | None) -> None:
+def test_channel_axis_is_found_or_ambiguous(shape: tuple[int, int, int], axis: int | None) -> None:
     X = np.arange(2 * np.prod(shape), dtype=np.float32).reshape(2, *shape)
     flat = X.reshape(2, -1)
     if axis is None:
@@ -238,7 +238,7 @@ def test_rows_of_a_table_are_unfolded(n_features: int, image_shape: Any, shape: 
         np.testing.assert_array_equal(everything(images), expected)
 
 
-def test_uint8_tables_stay_uint8_and_so_do_data_frames() -> None:
+def test_tables_and_data_frames_of_uint8_keep_their_dtype() -> None:
     X = GRAY.reshape(6, -1)
     for form in (X, pd.DataFrame(X), torch.from_numpy(X)):
         np.testing.assert_array_equal(read(form, (8, 10)), GRAY[:, None])
@@ -256,7 +256,7 @@ def test_uint8_tables_stay_uint8_and_so_do_data_frames() -> None:
         (None, "X has 80 features, which is not a square number. Give the shape"),
     ],
 )
-def test_image_shape_must_go_with_the_features(image_shape: Any, message: str) -> None:
+def test_image_shape_must_match_the_number_of_features(image_shape: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         as_images(np.zeros((3, 80)), image_shape)
 
@@ -268,7 +268,7 @@ def test_image_shape_must_be_integers(image_shape: Any) -> None:
 
 
 @pytest.mark.parametrize("image_shape", [(8, 8), (8, 8, 3), (3, 8, 8), (-1, 8), (8, 8, -1)])
-def test_images_that_have_the_image_shape_are_taken(image_shape: tuple[int, ...]) -> None:
+def test_images_that_have_image_shape_are_accepted(image_shape: tuple[int, ...]) -> None:
     for X in (NHWC, NCHW, TensorDataset(torch.from_numpy(NCHW))):
         if -1 in image_shape and isinstance(X, Dataset):
             continue
@@ -276,15 +276,15 @@ def test_images_that_have_the_image_shape_are_taken(image_shape: tuple[int, ...]
 
 
 @pytest.mark.parametrize("image_shape", [(8, 9), (1, 8, 8), (8, 8, 4), (7, -1)])
-def test_images_that_have_another_shape_are_refused(image_shape: tuple[int, ...]) -> None:
+def test_images_that_lack_image_shape_are_refused(image_shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"\(c, h, w\) = \(3, 8, 8\), but image_shape=.* was expected"):
         as_images(NHWC, image_shape)
 
 
-# The estimator that asks
+# The estimator
 
 
-def test_the_estimator_learns_its_features() -> None:
+def test_estimator_attributes_are_set() -> None:
     estimator = BaseEstimator()
     as_images(pd.DataFrame(np.eye(4), columns=list("abcd")), estimator=estimator)
     assert estimator.n_features_in_ == 4
@@ -296,7 +296,7 @@ def test_the_estimator_learns_its_features() -> None:
     assert estimator.n_features_in_ == 192
 
 
-def test_another_number_of_features_is_refused_in_scikit_learns_words() -> None:
+def test_another_number_of_features_raises_the_error_of_scikit_learn() -> None:
     estimator = BaseEstimator()
     as_images(np.eye(4), estimator=estimator)
     with pytest.raises(ValueError, match=r"X has 9 features, but BaseEstimator is expecting 4 features as input"):
@@ -304,12 +304,12 @@ def test_another_number_of_features_is_refused_in_scikit_learns_words() -> None:
 
 
 @pytest.mark.parametrize("X", [NHWC[:, :5], GRAY, TensorDataset(torch.zeros(2, 3, 9, 9, dtype=torch.uint8))])
-def test_another_shape_than_in_training_is_refused(X: Any) -> None:
+def test_shape_other_than_in_training_is_refused(X: Any) -> None:
     with pytest.raises(ValueError, match=r"but BaseEstimator was fitted on images of shape \(3, 8, 8\)"):
         as_images(X, estimator=BaseEstimator(), reset=False, shape=(3, 8, 8))
 
 
-def test_floats_after_uint8_and_uint8_after_floats_are_refused() -> None:
+def test_dtype_kind_other_than_in_training_is_refused() -> None:
     for X in (NHWC / 255, TensorDataset(torch.rand(2, 3, 8, 8))):
         with pytest.raises(TypeError, match="in X are floats, but the estimator was fitted on uint8"):
             as_images(X, reset=False, shape=(3, 8, 8))
@@ -317,12 +317,12 @@ def test_floats_after_uint8_and_uint8_after_floats_are_refused() -> None:
         as_images(NHWC, reset=False, shape=(3, 8, 8), scale=(0.0, 1.0))
 
 
-# What is no images
+# Invalid input
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e300])
 @pytest.mark.parametrize("shape", [(5, 64), (5, 8, 8), (5, 8, 8, 3)])
-def test_numbers_that_are_not_finite_are_refused(bad: float, shape: tuple[int, ...]) -> None:
+def test_nan_and_infinite_values_are_refused(bad: float, shape: tuple[int, ...]) -> None:
     X = np.zeros(shape)
     X[3].flat[7] = bad
     for form in (X, torch.from_numpy(X)):
@@ -343,12 +343,12 @@ def test_numbers_that_are_not_finite_are_refused(bad: float, shape: tuple[int, .
         TensorDataset(torch.zeros(1, 3, 8, 8)),
     ],
 )
-def test_two_images_are_needed_to_fit(X: Any) -> None:
+def test_fit_needs_two_images(X: Any) -> None:
     with pytest.raises(ValueError, match=r"[01] sample.* minimum of 2 is required"):
         as_images(X)
 
 
-def test_one_image_is_enough_to_transform_but_none_is_not() -> None:
+def test_transform_needs_one_image() -> None:
     assert len(as_images(NHWC[:1], reset=False)) == 1
     with pytest.raises(ValueError, match=r"0 sample.* minimum of 1 is required"):
         as_images(NHWC[:0], reset=False)
@@ -381,7 +381,7 @@ def test_one_image_is_enough_to_transform_but_none_is_not() -> None:
         (["a.png", None], TypeError, "Sample 1 of X is NoneType None, but sample 0 is str"),
     ],
 )
-def test_what_cannot_be_read_is_refused(X: Any, error: type[Exception], message: str) -> None:
+def test_input_that_is_no_images_is_refused(X: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         as_images(X)
 
@@ -400,7 +400,7 @@ def test_files_read_as_their_pixels(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read([image] * 20), NCHW[[0] * 20])
 
 
-def test_gray_files_have_one_channel_unless_a_colour_image_is_among_them(tmp_path: Path) -> None:
+def test_files_have_one_channel_if_all_are_gray(tmp_path: Path) -> None:
     gray = save(tmp_path, GRAY)
     assert as_images(gray).shape == (1, 8, 10)
     Image.fromarray(NHWC[0]).resize((10, 8)).save(tmp_path / "colour.png")
@@ -411,12 +411,12 @@ def test_gray_files_have_one_channel_unless_a_colour_image_is_among_them(tmp_pat
     assert as_images(mixed, (8, 10, 1)).shape == (1, 8, 10)
     assert as_images(gray, (3, 8, 10)).shape == (3, 8, 10)
     assert as_images(gray, (8, 10, 4)).shape == (4, 8, 10)
-    # What was trained on colour sees grey files in colour
+    # After training on colour images, grey files are read in colour
     assert as_images(gray[:1], reset=False, shape=(3, 8, 10)).shape == (3, 8, 10)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "F", "I", "I;16"])
-def test_every_mode_reads(mode: str) -> None:
+def test_pil_modes(mode: str) -> None:
     image = Image.new("RGB", (6, 5), (255, 255, 255))
     image.paste((0, 0, 0), (0, 0, 3, 5))  # the left half black
     if mode.startswith("I"):
@@ -431,7 +431,7 @@ def test_every_mode_reads(mode: str) -> None:
     np.testing.assert_allclose(batch, np.asarray(image).transpose(2, 0, 1)[None].repeat(2, 0), atol=2)
 
 
-def test_palettes_with_transparency_read_without_a_warning(tmp_path: Path) -> None:
+def test_palette_with_transparency_gives_no_warning(tmp_path: Path) -> None:
     image = Image.fromarray(NHWC[0]).convert("P")
     colours = np.asarray(image.convert("RGB"))
     image.save(tmp_path / "p.png", transparency=bytes(range(256)))
@@ -439,14 +439,14 @@ def test_palettes_with_transparency_read_without_a_warning(tmp_path: Path) -> No
     np.testing.assert_array_equal(batch[0], colours.transpose(2, 0, 1))
 
 
-def test_sixteen_bit_files_are_brought_to_eight(tmp_path: Path) -> None:
+def test_sixteen_bit_files_are_converted_to_eight_bits(tmp_path: Path) -> None:
     Image.fromarray(GRAY[0].astype(np.uint16) * 257).save(tmp_path / "wide.png")
     batch = read([tmp_path / "wide.png"] * 2)
     np.testing.assert_array_equal(batch[0, 0], GRAY[0])
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_honoured(tmp_path: Path, orientation: int) -> None:
+def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
     upright = np.zeros((8, 12), np.uint8)
     upright[:4, :4] = 255  # bright at the top left
     stored = {
@@ -467,9 +467,9 @@ def test_exif_orientation_is_honoured(tmp_path: Path, orientation: int) -> None:
         np.testing.assert_array_equal(read(X, (8, 12, 1))[0, 0], upright)
 
 
-def test_pictures_are_cropped_at_the_centre_and_smoothed(tmp_path: Path) -> None:
+def test_resizing_crops_the_centre_with_antialiasing(tmp_path: Path) -> None:
     wide = np.zeros((40, 120, 3), np.uint8)
-    wide[:, 40:80] = np.indices((40, 40)).sum(0)[..., None] % 2 * 255  # a chequered square in the middle
+    wide[:, 40:80] = np.indices((40, 40)).sum(0)[..., None] % 2 * 255  # a chequerboard in the middle
     paths = save(tmp_path, np.stack([wide, wide]))
     tall = [Image.open(path).transpose(Image.Transpose.ROTATE_90) for path in paths]
     for X in (paths, tall):
@@ -478,7 +478,7 @@ def test_pictures_are_cropped_at_the_centre_and_smoothed(tmp_path: Path) -> None
         np.testing.assert_allclose(everything(images), 127.5, atol=16)  # grey: neither aliased nor the black sides
 
 
-def test_large_jpegs_of_several_sizes_are_brought_to_one(tmp_path: Path) -> None:
+def test_jpegs_of_several_sizes_are_resized_to_image_shape(tmp_path: Path) -> None:
     ramp = np.linspace(0, 255, 640).astype(np.uint8)[None, :, None].repeat(480, 0).repeat(3, 2)
     Image.fromarray(ramp).save(tmp_path / "a.jpg", quality=95)
     Image.fromarray(ramp[:, ::2]).save(tmp_path / "b.jpg", quality=95)
@@ -493,7 +493,7 @@ def test_large_jpegs_of_several_sizes_are_brought_to_one(tmp_path: Path) -> None
         as_images([Image.open(path) for path in paths])
 
 
-def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+def test_damaged_files_are_named(tmp_path: Path) -> None:
     good = save(tmp_path, NHWC[:2])
     buffer = io.BytesIO()
     Image.fromarray(RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(buffer, "PNG")
@@ -511,19 +511,19 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Files that take too much memory, as it seems, and the folder where they are kept decoded."""
+def decoded_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Send all files to the cache, whatever their size, and return the folder of the decoded files."""
     monkeypatch.setattr(image_files, "MAX_IN_MEMORY", 0)
     monkeypatch.setenv("SKSSL_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache" / "packed"
 
 
-def test_many_files_are_decoded_once_and_mapped_into_memory(
-    tmp_path: Path, packed: Path, monkeypatch: pytest.MonkeyPatch
+def test_large_collections_of_files_are_decoded_once_into_the_cache(
+    tmp_path: Path, decoded_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = save(tmp_path, NHWC)
     np.testing.assert_array_equal(read(paths), NCHW)
-    (file,) = packed.iterdir()
+    (file,) = decoded_folder.iterdir()
     found = decode_images(paths, str)
     assert isinstance(found, np.memmap)
     assert not found.flags.writeable
@@ -534,20 +534,20 @@ def test_many_files_are_decoded_once_and_mapped_into_memory(
     Image.fromarray(NHWC[1]).save(paths[0])
     os.utime(paths[0], ns=(0, 0))  # a new file of that name
     np.testing.assert_array_equal(read(paths)[0], NCHW[1])
-    assert len(list(packed.iterdir())) == 2
-    assert read(paths, (4, 4)).shape == (6, 3, 4, 4), "of another size, they are others"
-    assert file in packed.iterdir()
+    assert len(list(decoded_folder.iterdir())) == 2
+    assert read(paths, (4, 4)).shape == (6, 3, 4, 4), "another size has another file in the cache"
+    assert file in decoded_folder.iterdir()
 
 
-def test_training_on_mapped_images_is_the_same_to_the_bit(tmp_path: Path, packed: Path) -> None:
+def test_training_on_cached_files_is_bit_identical(tmp_path: Path, decoded_folder: Path) -> None:
     X = RNG.integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
     trained = [quick(SimCLR).fit(images).transform(X) for images in (X, save(tmp_path, X))]
-    assert len(list(packed.iterdir())) == 1
+    assert len(list(decoded_folder.iterdir())) == 1
     assert np.array_equal(*trained)
 
 
-def test_what_cannot_be_packed_leaves_nothing_behind(
-    tmp_path: Path, packed: Path, monkeypatch: pytest.MonkeyPatch
+def test_failed_decoding_leaves_no_file_in_the_cache(
+    tmp_path: Path, decoded_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = save(tmp_path, NHWC)
     with monkeypatch.context() as patch:
@@ -558,9 +558,9 @@ def test_what_cannot_be_packed_leaves_nothing_behind(
         file.truncate(60)
     with pytest.raises(ValueError, match="Sample 3 of X, the file"):
         read(paths, (8, 8, 3))
-    assert not list(packed.iterdir())
-    assert len(read([Image.open(paths[0])] * 3)) == 3, "what is no file is not packed"
-    assert not list(packed.iterdir())
+    assert not list(decoded_folder.iterdir())
+    assert len(read([Image.open(paths[0])] * 3)) == 3, "PIL images do not go into the cache"
+    assert not list(decoded_folder.iterdir())
 
 
 def test_file_objects_can_be_read_twice() -> None:
@@ -574,7 +574,7 @@ def test_file_objects_can_be_read_twice() -> None:
     ("image_shape", "message"),
     [((8, 8, -1), "contains -1, which only a 2-D X"), ((8, 8, 5), "5 channels")],
 )
-def test_image_shapes_that_pictures_cannot_have(tmp_path: Path, image_shape: Any, message: str) -> None:
+def test_image_shapes_that_files_cannot_have(tmp_path: Path, image_shape: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         as_images(save(tmp_path, NHWC), image_shape)
 
@@ -593,13 +593,13 @@ def test_image_shapes_that_pictures_cannot_have(tmp_path: Path, image_shape: Any
         Items(NHWC),
     ],
 )
-def test_data_sets_are_read_when_indexed(dataset: Dataset) -> None:
+def test_data_set_items_are_read_by_index(dataset: Dataset) -> None:
     images = as_images(dataset)
     assert (len(images), images.shape, images.scale) == (6, (3, 8, 8), None)
     np.testing.assert_array_equal(images.read(torch.tensor([5, 0, 5])).numpy(), NCHW[[5, 0, 5]])
 
 
-def test_whole_batches_are_asked_for_where_the_data_set_gives_them() -> None:
+def test_getitems_is_called_once_for_each_batch() -> None:
     asked = []
 
     class Batched(Items):
@@ -646,7 +646,7 @@ def test_items_without_pixels_are_refused() -> None:
         as_images(Items(torch.zeros(2, 3, 0, 8)))
 
 
-def test_gray_items_and_floats() -> None:
+def test_gray_items_and_float_items() -> None:
     gray = Items(GRAY)
     assert as_images(gray).shape == (1, 8, 10)
     assert as_images(Items([Image.fromarray(image) for image in GRAY])).shape == (1, 8, 10)
@@ -658,12 +658,12 @@ def test_gray_items_and_floats() -> None:
     np.testing.assert_allclose(everything(scaled)[:, 0], GRAY / 255 * 2, atol=1e-6)
 
 
-def test_a_data_set_says_which_axis_holds_the_channels() -> None:
+def test_axes_of_data_set_items_are_not_guessed() -> None:
     assert as_images(TensorDataset(torch.rand(2, 8, 8, 8))).shape == (8, 8, 8)
     assert as_images(Items(RNG.random((2, 20, 30, 5)))).shape == (5, 20, 30)
 
 
-def test_pil_items_of_several_sizes_are_brought_to_the_image_shape() -> None:
+def test_pil_items_of_several_sizes_are_resized_to_image_shape() -> None:
     items = Items([Image.new("RGB", (10 + i, 20), (50 * i, 0, 0)) for i in range(3)])
     images = as_images(items, (8, 8))
     np.testing.assert_array_equal(everything(images)[:, 0, 4, 4], [0, 50, 100])
@@ -671,7 +671,7 @@ def test_pil_items_of_several_sizes_are_brought_to_the_image_shape() -> None:
         read(items)
 
 
-def test_items_unlike_the_first_are_named() -> None:
+def test_items_of_another_shape_or_dtype_are_named() -> None:
     items = [torch.zeros(3, 8, 8) for _ in range(4)]
     items[2] = torch.zeros(3, 8, 9)
     with pytest.raises(ValueError, match=r"Item 2 of the data set X is a Tensor .*\(3, 8, 9\), but item 0"):
@@ -682,7 +682,7 @@ def test_items_unlike_the_first_are_named() -> None:
 
 
 @pytest.mark.parametrize("value", [-2.0, 255.0, np.nan])
-def test_floats_of_a_data_set_must_be_in_the_unit_interval(value: float) -> None:
+def test_float_items_outside_the_unit_interval_are_refused(value: float) -> None:
     with pytest.raises(ValueError, match=r"has floats from .* but uint8 or floats in \[0, 1\] were expected"):
         as_images(TensorDataset(torch.full((2, 3, 8, 8), value)))
 
@@ -702,7 +702,7 @@ def test_data_sets_without_a_length_are_refused() -> None:
         as_images(Endless())
 
 
-def test_some_of_the_images() -> None:
+def test_take_returns_a_subset() -> None:
     index = torch.tensor([4, 1, 1])
     for given in (NHWC, NHWC / 255, Items([torch.from_numpy(image) for image in NCHW])):
         images = as_images(given)

@@ -475,7 +475,10 @@ def test_pcls_first_epochs_are_a_tenth(X):
         ({"proj_layers": 0}, r"'proj_layers' parameter of MoCo must be an int"),
         ({"method": skssl.DenseCL, "dense_weight": 1.1}, r"'dense_weight' parameter of DenseCL must be a float in the"),
         ({"method": skssl.LeOCLR, "encoder": "simclr"}, "'encoder' parameter of LeOCLR must be a str among"),
-        ({"method": skssl.PCL, "n_clusters": ()}, r"must be an int in the range \[1, inf\), or several. Got \(\)"),
+        (
+            {"method": skssl.PCL, "n_clusters": ()},
+            r"must be an int in the range \[1, inf\) or a sequence of them. Got \(\)",
+        ),
         ({"method": skssl.PCL, "n_clusters": (4, 0)}, r"'n_clusters' parameter of PCL must be an int in the range"),
         ({"method": skssl.PCL, "n_clusters": 0}, r"'n_clusters' parameter of PCL must be an int in the range"),
         ({"method": skssl.PCL, "n_clusters": "4"}, r"'n_clusters' parameter of PCL must be an in"),

@@ -92,9 +92,7 @@ def test_inner_layers_are_pooled_as_in_the_papers(name, sides):
 
 
 def test_inner_layers_apply_the_hooks_of_the_encoder(X):
-    method = quick(skssl.DeepCluster, epochs=0, precision="float32").fit(
-        X
-    )  # a Sobel filter stands before its first layer
+    method = quick(skssl.DeepCluster, epochs=0, precision="float32").fit(X)  # a Sobel filter precedes its first layer
     pixels = method.net_.augmentations[0].normalize(torch.from_numpy(X.copy()).permute(0, 3, 1, 2))
     with torch.no_grad():
         grid = method.encoder_.features[:6](sobel_filter(method.encoder_, (pixels,)))  # 32 maps of 8x8
