@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils._optional_dependencies import check_matplotlib_support
-from sklearn.utils.validation import _num_samples, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skssl.images import Images, subset
-from skssl.images.labels import as_labels, encode_labels
+from skssl.images.labels import encode_labels
 from skssl.probes.encoders import as_encoder
 
 if TYPE_CHECKING:
@@ -139,14 +139,3 @@ def encode_images(estimator: Any, X: Any, layer: str, index: np.ndarray | None =
 def read_pictures(images: Images, index: np.ndarray) -> np.ndarray:
     """Return the images at some indices as float32 pictures (m, h, w, 3) in [0, 1]."""
     return to_pictures(images.read(torch.from_numpy(index)))
-
-
-def check_labels(y: Any, X: Any) -> np.ndarray | None:
-    """Return the labels as an array, and check that there is one for each image."""
-    n_samples = _num_samples(X)
-    if y is None:
-        return None
-    y = as_labels(y)
-    if len(y) != n_samples:
-        raise ValueError(f"y must have one class for each image: expected {n_samples} classes, got {len(y)}.")
-    return y

@@ -17,7 +17,6 @@ from skssl.display._drawing import (
     TEXT_COLOR,
     UNLABELLED,
     add_legend,
-    check_labels,
     class_colors,
     encode_images,
     make_axes,
@@ -25,6 +24,7 @@ from skssl.display._drawing import (
     read_pictures,
 )
 from skssl.errors import pick
+from skssl.images.labels import check_labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -137,7 +137,7 @@ class EmbeddingDisplay:
         ValueError
             If the method or the layer is unknown, or the number of classes is not that of the images.
         """
-        y = check_labels(y, X)
+        y = None if y is None else check_labels(y, X)
         index = np.sort(check_random_state(random_state).permutation(len(X))[:n_samples])
         features, images = encode_images(estimator, X, layer, index)
         embedding, names = embed(features, method, random_state)
@@ -164,7 +164,8 @@ class EmbeddingDisplay:
             The display.
         """
         embedding, names = embed(np.asarray(features), method, random_state)
-        return cls(embedding, y=check_labels(y, embedding), names=names).plot(ax)
+        y = None if y is None else check_labels(y, features, images="features")
+        return cls(embedding, y=y, names=names).plot(ax)
 
     def plot(self, ax: Any = None, *, thumbnails: bool = False, legend: bool = True) -> Self:
         """Draw the map, with unlabelled images as small grey dots below the others.

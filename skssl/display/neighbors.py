@@ -14,12 +14,12 @@ from skssl.display._drawing import (
     SMALL_FONT,
     TEXT_COLOR,
     UNLABELLED,
-    check_labels,
     draw_grid,
     encode_images,
     make_axes,
     read_pictures,
 )
+from skssl.images.labels import check_labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -142,7 +142,10 @@ class NeighborsDisplay:
         """
         separate = X_query is not None
         query_pool = X_query if separate else X
-        y, query_y = check_labels(y, X), check_labels(y_query if separate else y, query_pool)
+        y = None if y is None else check_labels(y, X)
+        query_y = y
+        if separate:
+            query_y = None if y_query is None else check_labels(y_query, X_query, "y_query", "X_query")
         n_needed = n_neighbors + (not separate)
         if len(X) < n_needed:
             raise ValueError(f"n_neighbors={n_neighbors} needs at least {n_needed} images. Got {len(X)}.")

@@ -19,7 +19,6 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, validate_params
 
 from skssl.display._drawing import (
-    check_labels,
     class_colors,
     encode_images,
     names_and_codes,
@@ -31,6 +30,7 @@ from skssl.display.neighbors import NeighborsDisplay, nearest
 from skssl.display.training import TrainingDisplay
 from skssl.display.views import ViewsDisplay
 from skssl.images import Images, subset
+from skssl.images.labels import check_labels
 from skssl.methods.base import SSLTransformer
 from skssl.storage.version import __version__
 
@@ -118,7 +118,7 @@ def report(
     >>> page.startswith("<!DOCTYPE html>"), "SimCLR" in page
     (True, True)
     """
-    y = check_labels(y, X)
+    y = None if y is None else check_labels(y, X)
     draw = check_random_state(random_state)
     index = np.sort(draw.permutation(len(X))[:n_samples])
     if len(index) <= n_neighbors:

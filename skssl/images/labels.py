@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.utils import assert_all_finite
-from sklearn.utils.validation import column_or_1d
+from sklearn.utils.validation import _num_samples, column_or_1d
 from torch import Tensor
 
 
@@ -38,6 +38,43 @@ def as_labels(y: Any) -> np.ndarray:
     y = column_or_1d(np.array(y, dtype=object) if is_text else y, warn=True)
     assert_all_finite(y, input_name="y")
     return y
+
+
+def check_labels(y: Any, X: Any, name: str = "y", images: str = "X") -> np.ndarray:
+    """Return labels as an array, and check that there is one for each image.
+
+    Parameters
+    ----------
+    y : array-like of shape (n,)
+        The labels.
+    X : sequence of n images
+        The images.
+    name, images : str, default="y" and "X"
+        The names of both in the error.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        The labels, as returned by `as_labels`.
+
+    Raises
+    ------
+    ValueError
+        If the number of labels is not that of the images.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skssl.images.labels import check_labels
+    >>> check_labels([1, 0], np.zeros((2, 8, 8)))
+    array([1, 0])
+    """
+    labels, n_images = as_labels(y), _num_samples(X)
+    if len(labels) != n_images:
+        raise ValueError(
+            f"{name} must have one class for each image of {images}: expected {n_images} classes, got {len(labels)}."
+        )
+    return labels
 
 
 def encode_labels(y: Any) -> tuple[np.ndarray, Tensor]:

@@ -18,7 +18,7 @@ from skssl.augment.presets import as_augmentations
 from skssl.images import Images
 from skssl.probes.encoders import Encoder
 from skssl.training import optim
-from skssl.training.encoding import at_a_time
+from skssl.training.encoding import encoding_batch_size
 from skssl.training.graphs import capture
 from skssl.training.optim import larc_gradient, step_decay
 from skssl.training.seeding import seeded
@@ -103,7 +103,7 @@ class AugmentedFeatures:
     def __call__(self, index: Tensor, generator: torch.Generator) -> Tensor:
         """Return the float32 features (b, d) of augmented images at int64 indices (b,), on the encoder's device."""
         module = self.encoder.module.eval()
-        parts = index.split(at_a_time(self.images.shape, self.encoder.device))
+        parts = index.split(encoding_batch_size(self.images.shape, self.encoder.device))
         return torch.cat([module(self.view(self.images.read(part), generator, part)).float() for part in parts])
 
 

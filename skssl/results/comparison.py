@@ -18,12 +18,11 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils._param_validation import Interval, validate_params
-from sklearn.utils.validation import _num_samples
 from torch import nn
 from tqdm.auto import tqdm
 
 from skssl.images import subset
-from skssl.images.labels import as_labels, encode_labels
+from skssl.images.labels import check_labels, encode_labels
 from skssl.probes import KNNProbe, LinearProbe
 from skssl.probes.encoders import as_encoder
 from skssl.results.cache import RunFiles
@@ -199,7 +198,7 @@ def _check_data(test_size: float, name: str, X: Any, y: Any, X_test: Any, y_test
     if y is None or (X_test is None) != (y_test is None):
         missing = "y" if y is None else "y_test" if y_test is None else "X_test"
         raise ValueError(f"The probes need classes and test images: {missing}{of} is missing.")
-    y = _check_labels(X, y, "y", "X", of)
+    y = check_labels(y, X, f"y{of}")
     classes, target = encode_labels(y)
     if len(classes) < 2:
         raise ValueError(f"y{of} must hold at least two classes. Got {classes.tolist()}.")
@@ -210,23 +209,12 @@ def _check_data(test_size: float, name: str, X: Any, y: Any, X_test: Any, y_test
         train = np.concatenate([train, unknown])
         X, y, X_test, y_test = subset(X, train), y[train], subset(X, test), y[test]
     else:
-        y_test = _check_labels(X_test, y_test, "y_test", "X_test", of)
+        y_test = check_labels(y_test, X_test, f"y_test{of}", "X_test")
     seen = set(encode_labels(y)[0].tolist())
     unseen = [label for label in dict.fromkeys(y_test.tolist()) if label not in seen]
     if unseen:
         raise ValueError(f"y_test{of} must hold only classes of y. Got {unseen}, which y does not hold.")
     return _DataSplit(name, X, y, X_test, np.array(y_test.tolist()))
-
-
-def _check_labels(X: Any, y: Any, name: str, of_what: str, of: str) -> np.ndarray:
-    """Return the labels as an array, and check that there is one for each image."""
-    y = as_labels(y)
-    n_samples = _num_samples(X)
-    if len(y) != n_samples:
-        raise ValueError(
-            f"{name}{of} must have one class for each image of {of_what}: expected {n_samples} classes, got {len(y)}."
-        )
-    return y
 
 
 def _seed_parameters(estimator: Any) -> list[str]:

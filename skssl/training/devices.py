@@ -1,4 +1,4 @@
-"""Where the computing happens, and in which floating-point type."""
+"""Devices, and memory that is kept during a training."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from torch import nn
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """Turn what the user gave as ``device`` into a device that this machine has.
+    """Resolve the parameter ``device`` to a device that this machine has.
 
     Parameters
     ----------
     device : str or torch.device
-        A device as torch names it ("cpu", "cuda", "cuda:1", "mps"), or "auto": CUDA where there is one,
-        else Apple's MPS, else the CPU. Under ``torchrun`` CUDA without a number is each process's own GPU.
+        A device of torch, such as "cpu", "cuda", "cuda:1" or "mps", or "auto": CUDA if available, else Apple's MPS,
+        else the CPU. Under ``torchrun``, CUDA without a number is the GPU of the process.
 
     Returns
     -------
@@ -32,7 +32,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
     Raises
     ------
     ValueError
-        If torch knows no such device, or this machine does not have it.
+        If torch does not know the device, or this machine does not have it.
 
     Examples
     --------
@@ -63,7 +63,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 
 def portable(module: nn.Module) -> nn.Module:
-    """Bring a network to where it can be pickled for any machine: to the CPU, as a copy if it is somewhere else.
+    """Return a network on the CPU, so that its pickle can be loaded on any machine.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def portable(module: nn.Module) -> nn.Module:
     Returns
     -------
     torch.nn.Module
-        The network itself, if it is on the CPU, or a copy.
+        The network itself if it is on the CPU, or a copy.
 
     Examples
     --------
@@ -88,7 +88,7 @@ def portable(module: nn.Module) -> nn.Module:
 
 
 def available(device: str | torch.device) -> torch.device:
-    """Tell where what was on a device on another machine goes on this one.
+    """Return a device, or the CPU if this machine does not have the device.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def available(device: str | torch.device) -> torch.device:
     Returns
     -------
     torch.device
-        The device, or the CPU where there is no such one.
+        The device.
 
     Examples
     --------
@@ -113,18 +113,18 @@ def available(device: str | torch.device) -> torch.device:
 
 @contextmanager
 def keeping_memory() -> Iterator[None]:
-    """Keep memory that is freed for what is allocated next, where glibc allocates.
+    """Keep freed memory for later allocations within a context, if glibc is the allocator.
 
-    By default large blocks go back to the system as soon as they are freed, and each time they come back the system
-    clears them anew, page by page: a tenth to a quarter of a training step on a CPU. At the end of what took long, all
-    that is free is given back.
+    By default large blocks return to the system as soon as they are freed, and the system clears them page by page when
+    they are allocated again. On a CPU this takes a tenth to a quarter of a training step. When a long context ends, all
+    free memory returns to the system.
 
     Examples
     --------
     >>> with keeping_memory():
     ...     first = torch.empty(10_000_000)
     ...     del first
-    ...     second = torch.empty(10_000_000)  # in the same place
+    ...     second = torch.empty(10_000_000)  # at the same address
     """
     global _keeping
     started = time.monotonic()
@@ -138,15 +138,15 @@ def keeping_memory() -> Iterator[None]:
         with _change:
             _keeping -= 1
             if _keeping == 0:
-                # Where glibc's own thresholds end up when large blocks have been freed; it no longer moves them.
+                # The values at which glibc's dynamic thresholds end up after large blocks have been freed.
                 _set_malloc(M_MMAP_MAX=2**16, M_MMAP_THRESHOLD=2**25, M_TRIM_THRESHOLD=2**26)
                 if time.monotonic() - started > LONG:
                     _glibc("malloc_trim", 0)
 
 
-LONG = 1.0  # seconds, after which it is worth the milliseconds to give memory back
-_keeping, _change = 0, threading.Lock()  # how many are in `keeping_memory`, here or in other threads
-_MALLOPT = {"M_TRIM_THRESHOLD": -1, "M_MMAP_THRESHOLD": -3, "M_MMAP_MAX": -4}  # numbers in glibc's malloc.h
+LONG = 1.0  # seconds; returning memory takes milliseconds, too much for shorter contexts
+_keeping, _change = 0, threading.Lock()  # number of active `keeping_memory` contexts of all threads
+_MALLOPT = {"M_TRIM_THRESHOLD": -1, "M_MMAP_THRESHOLD": -3, "M_MMAP_MAX": -4}  # from glibc's malloc.h
 
 
 def _set_malloc(**options: int) -> None:
@@ -156,15 +156,15 @@ def _set_malloc(**options: int) -> None:
 
 
 def _glibc(name: str, *arguments: int) -> Any:
-    """Call a function of glibc's, or nothing where this is no glibc."""
+    """Call a function of glibc, or do nothing if the C library is another one."""
     try:
         function = getattr(ctypes.CDLL(None), name)
-    except (AttributeError, OSError, TypeError):  # other systems' libraries, and Windows, which has none of no name
+    except (AttributeError, OSError, TypeError):  # another C library, or Windows
         return None
     return function(*arguments)
 
 
 def _n_devices(kind: str) -> int:
-    """Count this machine's devices of one type; none for a type that holds no data, such as "meta"."""
+    """Return the number of this machine's devices of a type, 0 for a type without data such as "meta"."""
     count = getattr(getattr(torch, kind, None), "device_count", None)
     return count() if count else 0

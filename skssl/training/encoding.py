@@ -1,9 +1,8 @@
-"""A module run over all images, in evaluation mode and without augmentation."""
+"""Features of all images, in evaluation mode and without augmentation."""
 
 from __future__ import annotations
 
 from contextlib import closing
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +15,8 @@ from skssl.nn.precision import mixed_precision
 from skssl.training.cores import limited_threads
 from skssl.training.devices import keeping_memory
 
-if TYPE_CHECKING:
-    pass
-
-
-# Pixels that are encoded at a time: those that a CPU's cache holds the maps of, and enough to keep a GPU busy
-ENCODED = {"cpu": 2**18, "cuda": 2**23}
+# Pixels per batch: as many as a CPU's cache holds feature maps of, and enough to keep a GPU busy
+PIXELS_PER_BATCH = {"cpu": 2**18, "cuda": 2**23}
 
 
 def encode(
@@ -32,22 +27,22 @@ def encode(
     dtype: torch.dtype,
     to: torch.device | str = "cpu",
 ) -> Tensor:
-    """Run a module over all images, of the views' size but without augmentation, in evaluation mode.
+    """Run a module on all images, resized to the size of views, without augmentation and in evaluation mode.
 
     Parameters
     ----------
     module : torch.nn.Module
-        From normalised images to features.
+        Maps normalised images to features.
     images : Images
         The images.
     augment : Augmentation
-        Its views' size and normalisation are used, see `Augmentation.still`.
+        Its views' size and normalisation are used, see `Augmentation.eval_transform`.
     device : torch.device
-        Where the module is.
+        The device of the module.
     dtype : torch.dtype
-        What it computes in.
+        The type that it computes in.
     to : torch.device or str, default="cpu"
-        Where the features are to be.
+        The device of the features.
 
     Returns
     -------
@@ -65,7 +60,7 @@ def encode(
         network = fuse_batchnorm(module)
         features = [
             network(augment.eval_transform(batch.to(device))).float().to(to)
-            for _, batch in images.batches(torch.arange(len(images)).split(at_a_time(images.shape, device)))
+            for _, batch in images.batches(torch.arange(len(images)).split(encoding_batch_size(images.shape, device)))
         ]
     return torch.cat(features)
 
@@ -78,7 +73,7 @@ class Transform(nn.Module):
     module : torch.nn.Module
         From normalized images to features.
     augment : Augmentation
-        Its size and normalization are used, see `Augmentation.still`.
+        Its size and normalization are used, see `Augmentation.eval_transform`.
     shape : tuple of int
         The images' channels, height and width.
 
@@ -123,7 +118,7 @@ class Transform(nn.Module):
 def encode_together(
     module: nn.Module, images: Images, augment: Augmentation, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    """Encode all images for all processes, each of which does its share.
+    """Encode all images with several processes, each of which encodes its share.
 
     Parameters
     ----------
@@ -136,30 +131,30 @@ def encode_together(
         The features of all images, on the device.
     """
     n = len(images)
-    rows = torch.arange(-(-n // n_processes()) * n_processes()) % n  # as many for each
+    rows = torch.arange(-(-n // n_processes()) * n_processes()) % n  # the same number for each
     return all_gather(encode(module, images.take(local_rows(rows)), augment, device, dtype, device))[:n]
 
 
-def at_a_time(shape: tuple[int, int, int], device: torch.device) -> int:
-    """Tell how many images are encoded at a time.
+def encoding_batch_size(shape: tuple[int, int, int], device: torch.device) -> int:
+    """Return the batch size for encoding.
 
     Parameters
     ----------
     shape : tuple of int
-        Their channels, height and width.
+        Channels, height and width of an image.
     device : torch.device
-        Where.
+        The device.
 
     Returns
     -------
     int
-        At least one.
+        The number of images per batch, at least 1.
 
     Examples
     --------
     >>> import torch
-    >>> from skssl.training.encoding import at_a_time
-    >>> at_a_time((3, 32, 32), torch.device("cpu")), at_a_time((3, 224, 224), torch.device("cpu"))
+    >>> from skssl.training.encoding import encoding_batch_size
+    >>> encoding_batch_size((3, 32, 32), torch.device("cpu")), encoding_batch_size((3, 224, 224), torch.device("cpu"))
     (256, 5)
     """
-    return max(1, ENCODED.get(device.type, ENCODED["cpu"]) // (shape[1] * shape[2]))
+    return max(1, PIXELS_PER_BATCH.get(device.type, PIXELS_PER_BATCH["cpu"]) // (shape[1] * shape[2]))

@@ -1,4 +1,4 @@
-"""A whole step of training as one CUDA graph: views, forward and backward pass and the optimiser, launched at once."""
+"""A training step as one CUDA graph: views, forward and backward pass, and the optimiser's step."""
 
 from __future__ import annotations
 
@@ -50,17 +50,17 @@ class StepGraph:
         Parameters
         ----------
         batch : Batch
-            With views until the step is recorded; without them it is given them.
+            A batch. Its views are made by the loader until the step is recorded, and by the graph from then on.
 
         Returns
         -------
         dict
-            As the step's own; the next one overwrites the tensors in it.
+            The result of the step. The next step overwrites its tensors.
         """
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             rate.fill_(group["lr"])
         if self.graph is None:
-            with tensor_rates(self.optimizer, self.rates):  # for the same bits as in a graph
+            with tensor_rates(self.optimizer, self.rates):  # the same bits as in a graph
                 found = self.step(batch)
             if self.left is not None:
                 self.left -= 1
@@ -68,41 +68,41 @@ class StepGraph:
                     self.left = None
                     self._try(batch)
             return found
-        for name, place in self._places(self.batch).items():
-            place.copy_(getattr(batch, name), non_blocking=True)
+        for name, tensor in self._inputs(self.batch).items():
+            tensor.copy_(getattr(batch, name), non_blocking=True)
         self.graph.replay()
         batch.views, batch.made = self.batch.views, self.batch.made
         return self.found
 
     @staticmethod
-    def _places(batch: Batch) -> dict[str, Tensor]:
-        """What differs from one batch to the next, by name."""
-        places = {"images": batch.images, "index": batch.index, "labels": batch.labels}
-        return {name: value for name, value in places.items() if value is not None}
+    def _inputs(batch: Batch) -> dict[str, Tensor]:
+        """Return the tensors that differ from batch to batch, by name."""
+        inputs = {"images": batch.images, "index": batch.index, "labels": batch.labels}
+        return {name: value for name, value in inputs.items() if value is not None}
 
     def _try(self, batch: Batch) -> None:
-        """Record a step, or go on without."""
+        """Record a step, or warn that it cannot be recorded."""
         try:
             self._record(batch)
         except RuntimeError as error:
             self.graph = None
             message = str(error).strip().splitlines()[0]
-            warnings.warn(f"A step cannot be a CUDA graph here, training goes on without: {message}", stacklevel=2)
+            warnings.warn(f"A step cannot be a CUDA graph, so training continues without one: {message}", stacklevel=2)
         else:
             self.loader.bare = True
 
     def _record(self, batch: Batch) -> None:
-        """Record a step without taking it."""
-        copies = {name: value.clone() for name, value in self._places(batch).items()}
+        """Record a step without running it."""
+        copies = {name: value.clone() for name, value in self._inputs(batch).items()}
         images, index, draws = copies["images"], copies["index"], cast("torch.Generator", batch.generator)
         self.batch = replace(batch, images=images, views=[], index=index, labels=copies.get("labels"), made={})
 
-        def whole() -> None:
+        def whole_step() -> None:
             self.batch.views = self.loader.views(images, draws, index)
             with tensor_rates(self.optimizer, self.rates):
                 self.found = self.step(self.batch)
 
-        self.graph = capture(whole, draws)
+        self.graph = capture(whole_step, draws)
 
 
 def can_record(optimizer: Optimizer, device: torch.device | str) -> bool:
@@ -150,14 +150,14 @@ def capture(work: Callable[[], None], generator: torch.Generator | None = None) 
 
 @contextmanager
 def tensor_rates(optimizer: Optimizer, rates: list[Tensor]) -> Iterator[None]:
-    """Let an optimiser read its learning rates from tensors for a while.
+    """Let an optimiser read its learning rates from tensors within a context.
 
     Parameters
     ----------
     optimizer : torch.optim.Optimizer
-        One that can, fused: SGD or AdamW.
+        A fused SGD or AdamW.
     rates : list of scalar Tensors
-        On the device, one for each group of parameters.
+        One for each parameter group, on the device.
 
     Examples
     --------
@@ -184,20 +184,20 @@ def tensor_rates(optimizer: Optimizer, rates: list[Tensor]) -> Iterator[None]:
 
 @contextmanager
 def own_stream(device: torch.device) -> Iterator[None]:
-    """Work on a stream of one's own, as a CUDA graph is recorded on one; elsewhere nothing changes.
+    """Work on a new CUDA stream, as recording a graph requires. On other devices nothing changes.
 
     Parameters
     ----------
     device : torch.device
-        Where.
+        The device.
     """
     if device.type != "cuda":
         yield
         return
-    others, own = torch.cuda.current_stream(device), torch.cuda.Stream(device)
-    own.wait_stream(others)
+    current, own = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    own.wait_stream(current)
     try:
         with torch.cuda.stream(own):
             yield
     finally:
-        others.wait_stream(own)
+        current.wait_stream(own)

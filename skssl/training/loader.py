@@ -21,12 +21,12 @@ class ImageLoader:
     images : Images
         The training images, on the device.
     batch_size : int
-        Images a batch, of all processes together. The last, shorter batch of an epoch is left out unless it is the
+        Images per batch, of all processes together. The last, shorter batch of an epoch is dropped unless it is the
         only one.
     augmentations : sequence of Augmentation
         One for each view.
     device : torch.device
-        Where views are made.
+        The device on which views are made.
     labels : int64 Tensor of shape (n_samples,), optional
         The images' classes, on the device.
     compile : bool, default=False
@@ -35,7 +35,7 @@ class ImageLoader:
     Attributes
     ----------
     bare : bool
-        Whether batches go without views, which the step itself then makes.
+        Whether batches have no views, because the step makes them.
     """
 
     def __init__(
@@ -53,11 +53,11 @@ class ImageLoader:
         n = n_processes()
         if batch_size % n:
             raise ValueError(
-                f"batch_size={batch_size} is that of all processes together, and must be a multiple of their number, "
-                f"{n}."
+                f"The 'batch_size' parameter counts the images of all processes together, so it must be a multiple of "
+                f"their number, {n}. Got {batch_size}."
             )
         if len(images) < n:
-            raise ValueError(f"X must have an image for each of {n} processes at least. Got {len(images)}.")
+            raise ValueError(f"X must have at least one image for each of the {n} processes. Got {len(images)} images.")
         self.batch_size = int(min(batch_size, len(images) // n * n))  # NumPy's integers, too
         for augment in augmentations:
             if augment.saliency is not None and len(augment.saliency) != len(images):
@@ -72,20 +72,20 @@ class ImageLoader:
     def epoch(
         self, order: torch.Generator, draws: torch.Generator, chosen: Tensor | None = None, done: int = 0
     ) -> Iterator[Batch]:
-        """Go through the images once in a random order, or through those that a method has chosen.
+        """Iterate over the images once in random order, or over those that a method has chosen.
 
-        Each of several processes has its share of every batch.
+        Each process has its share of every batch.
 
         Parameters
         ----------
         order : torch.Generator
-            For the order, on the CPU; in the same state in every process.
+            The generator of the order, on the CPU and in the same state in every process.
         draws : torch.Generator
-            For the augmentation, on the device.
+            The generator of the augmentation, on the device.
         chosen : int64 Tensor of shape (n_samples,), optional
-            Which images to go through, in this order.
+            Indices of the images, in their order.
         done : int, default=0
-            How many batches are left out at the beginning.
+            The number of batches to skip at the beginning.
 
         Yields
         ------

@@ -1,4 +1,4 @@
-"""What one step of training computes: a batch, the hooks of methods and tasks, and the network with its losses."""
+"""What a training step computes: the batch, the hooks of methods and tasks, and the network with its losses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from skssl.nn.precision import autocast_for
 
 @dataclass
 class Batch:
-    """What one step works on.
+    """The images of one step, and their views.
 
     Attributes
     ----------
@@ -25,13 +25,13 @@ class Batch:
     views : list of float32 Tensors of shape (n, c, h', w')
         Their augmented and normalised views.
     index : int64 Tensor of shape (n,)
-        Which images of the training set they are.
+        Their indices in the training set.
     labels : int64 Tensor of shape (n,), optional
         Their classes, -1 where unknown; None unless the method uses labels.
     generator : torch.Generator, optional
-        Where further augmentation draws from, on the device; of tasks that augment by themselves.
+        The generator of further augmentation, on the device.
     made : dict of str to Tensor
-        What hooks have made of it before the step, by their names; see `Hooks.prepare`.
+        What the hooks have added before the step, by name; see `Hooks.prepare`.
     """
 
     images: Tensor
@@ -43,9 +43,9 @@ class Batch:
 
 
 class Hooks:
-    """The hooks of a method or an auxiliary task, which the training loop calls; all but two do nothing by default.
+    """The hooks of a method or an auxiliary task, which the training loop calls.
 
-    A task's `build`, `prepare` and `losses` are called; a method's hooks are called all.
+    Only `build` and `losses` are required. Of a task's hooks, `build`, `prepare` and `losses` are called.
     """
 
     #: Submodules of the net whose learning rate stays constant.
@@ -170,21 +170,21 @@ class Hooks:
 
 
 class Objective(nn.Module):
-    """The network and the loss of one step in one forward pass, for autocast and ``torch.compile`` to wrap.
+    """The network and the losses of a step as one module, which autocast and ``torch.compile`` wrap.
 
-    It is the ``net`` that a method's and a task's hooks are given: they put their heads, momentum copies and
-    buffers on it when it is built and use them in every step.
+    It is the ``net`` of the hooks. They add heads, momentum copies and buffers to it when it is built, and use them in
+    every step.
 
     Parameters
     ----------
     encoder : torch.nn.Module
-        From views to features of width `dim`.
+        Maps views to features of width `dim`.
     dim : int
-        The features' width.
+        Width of the features.
     method : Hooks
         The method, holding parameters only.
     tasks : mapping of str to (Hooks, float)
-        Auxiliary tasks by name, with their weights.
+        The auxiliary tasks by name, with their weights.
     n_samples : int
         The number of training images.
     shape : tuple of int
@@ -209,7 +209,7 @@ class Objective(nn.Module):
         self.phase: Any = method.phase(self, epoch=0)
 
     def prepare(self, batch: Batch) -> None:
-        """Let the hooks make what `forward`, which may be compiled, only reads.
+        """Let the hooks add to the batch what a compiled `forward` cannot compute.
 
         Parameters
         ----------
@@ -230,7 +230,7 @@ class Objective(nn.Module):
         Returns
         -------
         dict of str to scalar Tensor
-            "loss", the weighted sum of all that requires a gradient, and every number by its name.
+            "loss", the weighted sum of the losses that require a gradient, and every loss by its name.
         """
         numbers = self.method.losses(self, batch)
         total: Any = sum(value for value in numbers.values() if value.requires_grad)
@@ -241,19 +241,19 @@ class Objective(nn.Module):
         return {"loss": total, **numbers}
 
     def project(self, views: Sequence[Tensor]) -> list[Tensor]:
-        """Map views to the projector's output, all in one pass, or one a resolution where they differ in size.
+        """Map views to the projector's output, with one pass of the encoder for each resolution.
 
-        BatchNorm sees the views of a resolution at once in the encoder, and all of them in the projector.
+        BatchNorm normalises the views of a resolution together in the encoder, and all views in the projector.
 
         Parameters
         ----------
         views : sequence of Tensors of shape (n, c, h, w)
-            Views; those of a size stand side by side.
+            The views. Views of the same size are neighbours.
 
         Returns
         -------
         list of Tensors of shape (n, d)
-            One for each view; none where no views are wanted.
+            One for each view.
         """
         features = []
         for _, group in itertools.groupby(views, key=lambda view: view.shape[2:]):
@@ -265,23 +265,23 @@ class Objective(nn.Module):
     if TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            """Whatever the hooks have put on the net."""
+            """Return what the hooks have put on the net."""
 
         def __setattr__(self, name: str, value: Any) -> None:
             """Set what the hooks put on the net. State that changes must be in parameters and buffers."""
 
     def embed(self, view: Tensor) -> Tensor:
-        """Map views to where the loss compares them, normalised by the batch as in training.
+        """Map views to the space of the loss, with BatchNorm in training mode.
 
         Parameters
         ----------
         view : Tensor of shape (n, c, h, w)
-            Views.
+            The views.
 
         Returns
         -------
         Tensor of shape (n, d)
-            The projector's output, or the features where there is no projector. Running statistics stay as they are.
+            The projector's output, or the features if there is no projector. Running statistics do not change.
         """
         for part in (self.encoder, getattr(self, "projector", None)):
             if part is not None:

@@ -1,4 +1,4 @@
-"""Optimisers by name, LARS among them, and learning-rate schedules as plain arithmetic."""
+"""Optimisers by name, including LARS, and learning-rate schedules."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from skssl.storage.registry import register
 
 @register("optimizer")
 class LARS(Optimizer):
-    r"""Momentum SGD whose steps are scaled, layer by layer, to the size of the weights.
+    r"""Momentum SGD whose steps are scaled to the norm of the weights, layer by layer.
 
-    Of the four update rules that go by this name, this is BYOL's (also Barlow Twins', VICReg's and DINO's):
+    Four update rules are known as LARS. This is BYOL's (also Barlow Twins', VICReg's and DINO's):
 
     .. math::
         d = g + \lambda w, \quad d \leftarrow \eta \frac{\lVert w\rVert}{\lVert d\rVert} d, \quad
         \mu \leftarrow m \mu + d, \quad w \leftarrow w - \mathrm{lr}\,\mu.
 
-    Parameters of one axis (biases and norms' gains) are neither decayed nor scaled.
+    Parameters of one axis (biases and gains of norms) are neither decayed nor scaled.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class LARS(Optimizer):
     >>> weight = torch.nn.Parameter(torch.tensor([[3.0, 4.0]]))
     >>> weight.grad = torch.tensor([[100.0, 0.0]])
     >>> LARS([weight], lr=1.0, trust=0.1).step()
-    >>> weight.data  # moved by a tenth of its own norm, 5
+    >>> weight.data  # moved by a tenth of its norm, 5
     tensor([[2.5000, 4.0000]])
     """
 
@@ -73,12 +73,12 @@ class LARS(Optimizer):
         Parameters
         ----------
         closure : callable, optional
-            Computes the loss and its gradients first.
+            Called first. It computes the loss and its gradients.
 
         Returns
         -------
         object
-            What the closure returned.
+            The result of the closure.
         """
         loss = None
         if closure is not None:
@@ -112,16 +112,16 @@ class LARS(Optimizer):
 
 @register("optimizer")
 class LARC(Optimizer):
-    r"""Momentum SGD whose gradients are scaled to the size of the weights: another rule that goes by the name of LARS.
+    r"""Momentum SGD whose gradients are scaled to the norm of the weights: another rule known as LARS.
 
-    SwAV, DeepCluster-v2 and the linear probes of SimSiam and guided stop-gradient have it from NVIDIA's apex, with
+    SwAV, DeepCluster-v2 and the linear probes of SimSiam and guided stop-gradient take it from NVIDIA's apex, with
     ``clip=False``:
 
     .. math::
         d = \eta \frac{\lVert w\rVert}{\lVert g\rVert + \lambda \lVert w\rVert + 10^{-8}} (g + \lambda w), \quad
         \mu \leftarrow m \mu + d, \quad w \leftarrow w - \mathrm{lr}\,\mu.
 
-    It is done to every parameter, biases and norms' gains too. Where a parameter or its gradient is zero, d = g.
+    All parameters are scaled, also biases and gains of norms. If a parameter or its gradient is zero, d = g.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ class LARC(Optimizer):
     >>> bias = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
     >>> bias.grad = torch.tensor([100.0, 0.0])
     >>> LARC([bias], lr=1.0, trust=0.1).step()
-    >>> bias.data  # moved by a tenth of its own norm, 5
+    >>> bias.data  # moved by a tenth of its norm, 5
     tensor([2.5000, 4.0000])
     """
 
@@ -168,12 +168,12 @@ class LARC(Optimizer):
         Parameters
         ----------
         closure : callable, optional
-            Computes the loss and its gradients first.
+            Called first. It computes the loss and its gradients.
 
         Returns
         -------
         object
-            What the closure returned.
+            The result of the closure.
         """
         loss = None
         if closure is not None:
@@ -193,7 +193,7 @@ class LARC(Optimizer):
 def larc_gradient(
     p: Tensor, grad: Tensor, decay: float | Tensor, trust: float = 1e-3, dim: tuple[int, ...] | None = None
 ) -> Tensor:
-    """Scale a gradient to the size of its parameter, as `LARC` does.
+    """Scale a gradient to the norm of its parameter, as `LARC` does.
 
     Parameters
     ----------
@@ -206,7 +206,7 @@ def larc_gradient(
     trust : float, default=1e-3
         The trust coefficient.
     dim : tuple of int, default=None
-        Which axes a norm goes over: those that are left out hold parameters side by side. None: all.
+        Axes of the norms. The other axes hold several parameters side by side. None is all axes.
 
     Returns
     -------
@@ -366,7 +366,7 @@ def optimizer_parameters(optimizer: Optimizer) -> list[nn.Parameter]:
     Returns
     -------
     list of torch.nn.Parameter
-        Group by group.
+        The parameters.
 
     Examples
     --------
@@ -379,19 +379,19 @@ def optimizer_parameters(optimizer: Optimizer) -> list[nn.Parameter]:
 
 
 def laid_out_as(parameter: nn.Parameter, value: Tensor) -> Tensor:
-    """Lay a tensor of an optimiser's state out in memory as its parameter is, which fused steps rely on.
+    """Give a tensor of an optimiser's state the memory layout of its parameter, which fused steps require.
 
     Parameters
     ----------
     parameter : torch.nn.Parameter
         The parameter.
     value : Tensor
-        What the optimiser keeps for it.
+        A tensor of the optimiser's state for the parameter.
 
     Returns
     -------
     Tensor
-        A copy on the parameter's device, or the tensor itself, if it is a counter: of another shape.
+        A copy on the parameter's device, or the tensor itself if it is a counter, of another shape.
 
     Examples
     --------
@@ -407,7 +407,7 @@ def laid_out_as(parameter: nn.Parameter, value: Tensor) -> Tensor:
 
 
 def _constant(progress: float, epoch: float) -> float:
-    """Stay."""
+    """Stay at 1."""
     return 1.0
 
 
@@ -460,26 +460,26 @@ SCHEDULES: dict[str, Callable[[float, float], float]] = {
 
 
 def schedule_factor(schedule: str | Sequence[float], epoch: float, epochs: int, warmup_epochs: float = 0.0) -> float:
-    """What the learning rate is multiplied with at a point of the training.
+    """Return the factor of the learning rate at a point of the training.
 
     Parameters
     ----------
     schedule : {"constant", "cosine", "epoch_cosine", "step"} or sequence of float
-        The course after the warm-up. "cosine" falls step by step (SimCLR, BYOL), "epoch_cosine" at the epochs' ends
-        (SimSiam, MoCo v2), "step" to a fifth at 30, 60 and 80 % of the training (RotNet's epochs 60, 120 and 160 of
-        200). Numbers in [0, 1] are other shares of the training at which it falls to a fifth.
+        The schedule after the warm-up. "cosine" falls step by step (SimCLR, BYOL), "epoch_cosine" at the end of each
+        epoch (SimSiam, MoCo v2), "step" to a fifth at 30, 60 and 80 % of the training (RotNet's epochs 60, 120 and 160
+        of 200). Numbers in [0, 1] are other shares of the training at which it falls to a fifth.
     epoch : float
-        Epochs done so far, with the fraction of the current one.
+        Number of completed epochs, with the fraction of the current one.
     epochs : int
-        Epochs planned. From then on the factor stays as at the start of the last planned epoch, or as at the
-        warm-up's end if that comes later, so that further epochs do not train at a rate of zero.
+        Number of planned epochs. After them the factor stays at that of the start of the last planned epoch, or of the
+        end of the warm-up if that is later, so that further epochs do not train at a rate of zero.
     warmup_epochs : float, default=0
-        Epochs during which the factor rises linearly to 1.
+        Number of epochs in which the factor rises linearly to 1.
 
     Returns
     -------
     float
-        Between 0 and 1.
+        The factor, between 0 and 1.
 
     Raises
     ------
@@ -507,25 +507,25 @@ def schedule_factor(schedule: str | Sequence[float], epoch: float, epochs: int, 
     return course(epoch / epochs_left, epoch)
 
 
-def forget(optimizer: Optimizer, module: nn.Module) -> None:
-    """Set what an optimiser has kept for a module's parameters, such as momentum, back to zero.
+def reset_state(optimizer: Optimizer, module: nn.Module) -> None:
+    """Reset an optimiser's state of the parameters of a module, such as momentum, to zero.
 
     Parameters
     ----------
     optimizer : torch.optim.Optimizer
         The optimiser.
     module : torch.nn.Module
-        A part of what it trains, which begins anew.
+        A module whose parameters it trains.
 
     Examples
     --------
     >>> import torch
-    >>> from skssl.training.optim import forget
+    >>> from skssl.training.optim import reset_state
     >>> layer = torch.nn.Linear(1, 1)
     >>> optimizer = torch.optim.SGD(layer.parameters(), lr=1.0, momentum=0.9)
     >>> layer(torch.ones(1)).backward()
     >>> optimizer.step()
-    >>> forget(optimizer, layer)
+    >>> reset_state(optimizer, layer)
     >>> optimizer.state[layer.weight]["momentum_buffer"]
     tensor([[0.]])
     """

@@ -4,47 +4,44 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from skssl.nn.distributed import is_main_process
-
-if TYPE_CHECKING:
-    pass
 from skssl.training.objective import Batch
 
 
 class Progress:
-    """A progress bar for an epoch, with the loss, images a second and the time left.
+    """A progress bar of an epoch, with the loss, images per second and the time left.
 
     Parameters
     ----------
     title : str
-        What stands before the bar.
+        The text before the bar.
     verbose : int or bool
-        Whether it is shown.
+        Whether the bar is shown.
     """
 
     def __init__(self, title: str, verbose: int) -> None:
         self.title, self.verbose = title, verbose and is_main_process()
         self.bar: Any = None
         self.steps, self.shown = 0, 0.0
-        self.copied: tuple[Tensor, int, Any] | None = None  # a sum on its way to the host, its steps, when it is there
+        self.copied: tuple[Tensor, int, Any] | None = None  # a sum that is copied to the host, its steps, an event
 
     def __call__(self, batches: Iterable[Batch], steps: int, batch_size: int, done: int = 0) -> Iterator[Batch]:
-        """Pass the batches on and count them.
+        """Iterate over the batches of an epoch and count them.
 
         Parameters
         ----------
         batches : iterable of Batch
-            The batches that are left.
+            The remaining batches.
         steps, batch_size : int
-            How many there are in all, and images in each.
+            The number of batches of the whole epoch, and the images per batch.
         done : int, default=0
-            How many went before.
+            The number of batches that have been done.
 
         Yields
         ------
@@ -68,16 +65,16 @@ class Progress:
                 self.bar.update(batch_size)
 
     def show(self, total: Tensor, steps: int) -> None:
-        """Show the mean loss at most twice a second, as it was half a second before, and at the end.
+        """Show the mean loss at most twice a second, and at the end of the epoch.
 
-        Reading it at once would wait for the device.
+        The loss shown is that of half a second before, since reading the current one would wait for the device.
 
         Parameters
         ----------
         total : scalar Tensor
-            The sum of the losses.
+            The sum of the losses so far.
         steps : int
-            Of how many steps.
+            The number of steps summed.
         """
         if self.bar is None:
             return

@@ -1,4 +1,4 @@
-"""What a trained encoder is good for elsewhere: few labels, other data sets, detection and segmentation."""
+"""Transfer of a trained encoder: fine-tuning, linear transfer, detection and segmentation."""
 
 from skssl.transfer.detection import DetectionTransfer, average_precision
 from skssl.transfer.distillation import Distiller

@@ -1,4 +1,4 @@
-"""What detection and segmentation share: parameters, the training loop, images of any size."""
+"""The base of detection and segmentation: parameters, training loop, images of any size."""
 
 from __future__ import annotations
 
@@ -31,51 +31,54 @@ from skssl.training.devices import available, keeping_memory, portable, resolve_
 from skssl.training.optim import make_optimizer, schedule_factor
 from skssl.training.progress import Progress
 from skssl.training.seeding import seeded
-from skssl.transfer.voc import Samples
+from skssl.transfer.voc import VOCDataset
 
 if TYPE_CHECKING:
     import pandas as pd
 
-LONGEST = 5 / 3  # of an image's longer side by `image_size`: 1333 by 800 in Faster R-CNN, 1000 by 600 in UPerNet
-LR, LR_IMAGES = 0.02, 16  # the papers' learning rate, and for how many images a step
+MAX_ASPECT = (
+    5 / 3
+)  # limit of the longer side in units of `image_size`: 1333 / 800 in Faster R-CNN, 1000 / 600 in UPerNet
+BASE_LR, BASE_BATCH_SIZE = 0.02, 16  # the papers' learning rate and batch size
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class DenseTransfer(BaseEstimator, ABC):
-    """What detection and segmentation share: a pyramid on an encoder, a folder to learn from, and how it is learned.
+    """Base class of detection and segmentation with a feature pyramid on an encoder.
 
     Parameters
     ----------
     encoder : fitted estimator of skssl, FrozenEstimator of one, or torch.nn.Module
-        The encoder, of which a copy is used. It needs stages that end in maps (`backbones.stages`), as ResNets, AlexNet
-        and "convnet" have. Images are normalised as those that it was trained on; for a module, by ImageNet's mean and
+        The encoder, which is copied. It needs stages that end in feature maps (`backbones.stages`), as ResNets, AlexNet
+        and "convnet" have. Images are normalised as in its training; for a module, by ImageNet's mean and standard
         deviation.
     frozen : bool, default=True
-        Whether the encoder stays as it is, or is trained with the rest, its BatchNorm included.
+        Whether the encoder is frozen, including its BatchNorm. If False, it is trained with the rest.
     image_size : int or sequence of int, default=800
-        To what the shorter side is brought, in pixels, unless the longer side would exceed 5/3 of it. Of several one is
-        drawn for each training image, and the last is for testing. The papers draw from ``range(480, 801, 32)`` to
-        detect, and from (300, 375, 450, 525, 600) to segment.
+        Length of the resized shorter side in pixels. It is reduced if the longer side would exceed 5/3 of it. Of
+        several sizes, one is drawn for each training image, and the last is used for testing. The papers draw from
+        ``range(480, 801, 32)`` for detection and from (300, 375, 450, 525, 600) for segmentation.
     epochs : int, default=24
-        How often `fit` goes through the images.
+        Number of passes over the images.
     width : int, default=256
-        Channels of the pyramid's maps. A detector's layers that classify boxes have four times as many units.
+        Channels of the pyramid's feature maps. The hidden layers of a detector's box head have four times as many
+        units.
     batch_size : int, default=16
-        Images a step. An epoch's last, shorter batch is left out, unless it is the only one.
+        Images per step. The last batch of an epoch is dropped if it is shorter, unless it is the only one.
     lr : float, default=None
-        Learning rate at its highest. None is 0.02 for 16 images a step, and in proportion to them.
+        Peak learning rate. None is 0.02 * batch_size / 16.
     momentum, weight_decay : float, default=0.9, 1e-4
-        Of SGD.
+        Momentum and weight decay of SGD.
     warmup_epochs : float, default=1.0
-        Epochs in which the rate rises from 0. Then it falls along half a cosine.
+        Epochs during which the rate rises linearly from 0. Afterwards it follows a cosine schedule.
     flip : float, default=0.5
-        The share of training images that are mirrored.
+        Probability that a training image is flipped horizontally.
     num_workers : int, default=0
-        Processes that read images while the network trains; 0 reads them in between.
+        Processes that read images; 0 reads them in the main process.
     device : str or torch.device, default="auto"
-        "auto" is CUDA, else MPS, else the CPU.
+        "auto" is CUDA if available, else MPS, else the CPU.
     random_state : int, RandomState instance or None, default=None
-        Seed of the weights, the order, mirroring and all else. The global random state is not used.
+        Seed of all random numbers. The global random state is not used.
     verbose : int, default=0
         1 shows a progress bar for every epoch.
     """
@@ -119,26 +122,26 @@ class DenseTransfer(BaseEstimator, ABC):
         inherit_parameters(cls, DenseTransfer)
 
     @abstractmethod
-    def _learn(self, folder: Any, split: str) -> list[tuple[Path, Any]]:
-        """Find the training images with their targets, and set `classes_`."""
+    def _find_training_files(self, folder: Any, split: str) -> list[tuple[Path, Any]]:
+        """Return the training images with their targets, and set `classes_`."""
 
     @abstractmethod
     def _build(self, encoder: nn.Module, channels: int, **transform: Any) -> nn.Module:
-        """Make the network, whose images are brought to size and normalised as `transform` says."""
+        """Build the network; `transform` says how images are resized and normalised."""
 
     @abstractmethod
-    def _target(self, target: Any, device: torch.device, mirrored: int) -> Any:
-        """Make what the network takes for a target; of a mirrored image of that width, if it is not 0."""
+    def _target(self, target: Any, device: torch.device, flipped_width: int) -> Any:
+        """Return a target in the form that the network expects; for a flipped image, given its width instead of 0."""
 
     def fit(self, folder: str | os.PathLike[str], split: str = "train") -> Self:
-        """Learn from a folder in PASCAL VOC's format.
+        """Train on a folder in PASCAL VOC's format.
 
         Parameters
         ----------
         folder : str or path
             The folder, such as ``VOCdevkit/VOC2007``.
         split : str, default="train"
-            Which images, by the name of a list in its ``ImageSets``.
+            The split: the name of a list in the folder's ``ImageSets``.
 
         Returns
         -------
@@ -148,40 +151,43 @@ class DenseTransfer(BaseEstimator, ABC):
         Raises
         ------
         FileNotFoundError
-            If this is no such folder, or an image or an annotation is missing.
+            If `folder` lacks a required subfolder, an image or an annotation.
         NotFittedError
             If the encoder is an estimator that is not fitted.
         ValueError
-            If there is no such split, a file cannot be read, a parameter is out of range, or the encoder has no maps.
+            If there is no such split, a file cannot be read, a parameter is out of range, or the encoder has no feature
+            maps.
         FloatingPointError
             If the training diverges.
         """
         self._validate_params()
         sizes = [int(size) for size in np.atleast_1d(np.asarray(self.image_size))]
         if not sizes or min(sizes) < 32:
-            raise ValueError(f"image_size must be an integer from 32 on, or some of them. Got {self.image_size!r}.")
+            raise ValueError(
+                f"image_size must be an integer of at least 32, or a sequence of these. Got {self.image_size!r}."
+            )
         device, trained = resolve_device(self.device), as_trained(self.encoder, device=self.device)
         self._channels = channels = trained.shape[0]
-        samples = Samples(self._learn(folder, split), channels)
+        samples = VOCDataset(self._find_training_files(folder, split), channels)
         if len(samples) < 2:
-            raise ValueError(f"{type(self).__name__} needs at least 2 images to learn from. Got {len(samples)}.")
+            raise ValueError(f"{type(self).__name__} needs at least 2 training images. Got {len(samples)}.")
         gain, offset = gain_and_offset(trained.augment.mean, trained.augment.std, channels, torch.device("cpu"))
         transform = {
             "min_size": tuple(sizes),
-            "max_size": round(LONGEST * max(sizes)),
+            "max_size": round(MAX_ASPECT * max(sizes)),
             "image_mean": (-offset / gain).tolist(),
             "image_std": (1 / gain).tolist(),
         }
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         with seeded(seed, device):
-            encoder = copy.deepcopy(trained.module)  # the user's own stays as it is
+            encoder = copy.deepcopy(trained.module)  # the user's encoder is not changed
             self.model_ = self._build(encoder, channels, **transform).to(device)
             with keeping_memory():
                 self.history_ = self._train(samples, torch.Generator().manual_seed(seed), device)
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        """Bring the network to where it can be loaded anywhere."""
+        """Return the state with the network on the CPU, so that any machine can load it."""
         state = super().__getstate__()
         return {**state, "model_": portable(state["model_"])} if "model_" in state else state
 
@@ -191,8 +197,8 @@ class DenseTransfer(BaseEstimator, ABC):
         if "model_" in state:
             self.model_.to(available(self.device))
 
-    def _train(self, samples: Samples, order: torch.Generator, device: torch.device) -> pd.DataFrame:
-        """Train the network, and give the history."""
+    def _train(self, samples: VOCDataset, order: torch.Generator, device: torch.device) -> pd.DataFrame:
+        """Train the network and return the history."""
         import pandas as pd
 
         batch_size = min(self.batch_size, len(samples))
@@ -200,12 +206,12 @@ class DenseTransfer(BaseEstimator, ABC):
             samples,
             batch_size,
             shuffle=True,
-            drop_last=True,  # BatchNorm cannot learn from one image
+            drop_last=True,  # BatchNorm needs more than one image
             collate_fn=list,
             num_workers=self.num_workers,
             generator=order,
         )
-        rate = self.lr or LR * self.batch_size / LR_IMAGES
+        rate = self.lr or BASE_LR * self.batch_size / BASE_BATCH_SIZE
         optimizer = make_optimizer("sgd", self.model_, lr=rate, momentum=self.momentum, weight_decay=self.weight_decay)
         rows = []
         for epoch in range(self.epochs):
@@ -214,7 +220,7 @@ class DenseTransfer(BaseEstimator, ABC):
             started, sums = time.perf_counter(), cast(dict[str, Tensor], {})
             for step, batch in enumerate(progress(cast(Any, loader), len(loader), batch_size)):
                 done = epoch + step / len(loader)
-                done += (done < self.warmup_epochs) / len(loader)  # the first step is not one of rate 0
+                done += (done < self.warmup_epochs) / len(loader)  # so that the rate of the first step is not 0
                 for group in optimizer.param_groups:
                     group["lr"] = rate * schedule_factor("cosine", done, self.epochs, self.warmup_epochs)
                 losses = self._losses(cast(Any, batch), device)
@@ -226,7 +232,7 @@ class DenseTransfer(BaseEstimator, ABC):
             means = {name: float(value) / len(loader) for name, value in sums.items()}
             if not math.isfinite(means["loss"]):
                 raise FloatingPointError(
-                    f"The training has diverged in epoch {epoch + 1}: the loss is {means['loss']:.4g}. Try a learning "
+                    f"The training diverged in epoch {epoch + 1}: the loss is {means['loss']:.4g}. Try a learning "
                     f"rate below lr={rate:g} or more warmup_epochs."
                 )
             speed = len(loader) * batch_size / (time.perf_counter() - started)
@@ -236,7 +242,7 @@ class DenseTransfer(BaseEstimator, ABC):
         return pd.DataFrame(rows)
 
     def _losses(self, batch: list[tuple[Tensor, Any]], device: torch.device) -> dict[str, Tensor]:
-        """Compute the losses of a batch, some of whose images are mirrored."""
+        """Compute the losses of a batch after random flips."""
         images, targets = [], []
         for (image, target), draw in zip(batch, torch.rand(len(batch)).tolist(), strict=True):
             pixels = _unit(image.to(device, non_blocking=True))
@@ -246,20 +252,20 @@ class DenseTransfer(BaseEstimator, ABC):
         return {"loss": sum(losses.values()), **losses}
 
     def _progress(self, n_images: int) -> Iterable[int]:
-        """Count images that are gone through, with a bar if one is asked for."""
+        """Return the indices of the images, with a progress bar if `verbose` is set."""
         return tqdm(range(n_images), desc="Evaluation", unit=" images", dynamic_ncols=True, disable=not self.verbose)
 
-    def _run(self, image: Tensor) -> Any:
-        """Run the network on an image (c, h, w), alone, so that it does not depend on others."""
+    def _predict_one(self, image: Tensor) -> Any:
+        """Run the network on one image (c, h, w). Alone, since padding would make it depend on others."""
         device = next(self.model_.parameters()).device
         with torch.no_grad():
             return self.model_.eval()([_unit(image.to(device))])[0]
 
 
-def each_image(X: Any, channels: int) -> Iterator[Tensor]:
-    """Go through whatever the user calls images, each of its own size: float32 (c, h, w) in [0, 1]."""
+def iter_images(X: Any, channels: int) -> Iterator[Tensor]:
+    """Iterate over images of any kind and of several sizes; yield float32 (c, h, w) in [0, 1]."""
     if isinstance(X, (str, os.PathLike)) or hasattr(X, "getbands") or getattr(X, "ndim", 4) == 2:
-        raise TypeError("X must be a sequence of images, which one image alone is not: put it into a list.")
+        raise TypeError("X must be a sequence of images. Got a single image; put it into a list.")
     for i, x in enumerate(X):
         if isinstance(x, (str, os.PathLike)) or hasattr(x, "getbands"):
             name = f"Sample {i} of X" + (f", the file {str(x)!r}," if isinstance(x, (str, os.PathLike)) else "")
@@ -268,20 +274,20 @@ def each_image(X: Any, channels: int) -> Iterator[Tensor]:
             x = x if isinstance(x, Tensor) else np.asarray(x)
             image = as_images(x[None], reset=False, scale=(0.0, 1.0)).read(torch.tensor([0]))[0]
         if len(image) not in (1, channels):
-            raise ValueError(f"Sample {i} of X has {len(image)} channels, but the encoder reads {channels}.")
+            raise ValueError(f"Sample {i} of X has {len(image)} channels, but the encoder expects {channels}.")
         yield _unit(image).expand(channels, -1, -1)
 
 
 def _unit(image: Tensor) -> Tensor:
-    """Bring uint8 to float32 in [0, 1]."""
+    """Convert uint8 to float32 in [0, 1]."""
     return image.float() / 255 if image.dtype == torch.uint8 else image
 
 
 def check_known(names: set[Any], classes: np.ndarray, split: str) -> None:
-    """Refuse classes that were not learned."""
+    """Raise if there are classes that the training images lack."""
     unknown = sorted(names - set(classes.tolist()))
     if unknown:
         raise ValueError(
-            f"The split {split!r} has the class {unknown[0]!r}, which the training images do not hold: their classes "
-            f"are {classes.tolist()}."
+            f"The split {split!r} has the class {unknown[0]!r}, which the training images lack. Their classes are "
+            f"{classes.tolist()}."
         )

@@ -1,4 +1,4 @@
-"""Detection: Faster R-CNN on an encoder's maps, and its average precision."""
+"""Detection with Faster R-CNN on an encoder, and average precision."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from skssl.transfer.dense import DenseTransfer, check_known, each_image
+from skssl.transfer.dense import DenseTransfer, check_known, iter_images
 from skssl.transfer.pyramid import Pyramid
-from skssl.transfer.voc import Samples, VOCObject, find_files, read_objects
+from skssl.transfer.voc import VOCDataset, VOCObject, find_files, read_objects
 
-ANCHOR = 8  # an anchor's side by its map's stride: 32 by 4, 64 by 8, …
+ANCHOR_SCALE = 8  # side of an anchor in units of the stride of its map: 32 at stride 4, 64 at stride 8, …
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class DetectionTransfer(DenseTransfer):
-    """Faster R-CNN on the maps of a trained encoder: how well what it has learned serves to find objects.
+    """Evaluate a trained encoder by object detection with Faster R-CNN.
 
-    A feature pyramid (FPN) joins the maps of the encoder's stages, torchvision's ``FasterRCNN`` does the rest, and both
-    are trained on a folder in PASCAL VOC's format: the images in ``JPEGImages``, what they show in
-    ``Annotations/<name>.xml``, which of them are for what in ``ImageSets/Main/<split>.txt``.
+    A feature pyramid network (FPN) on the stages of the encoder is the backbone of torchvision's ``FasterRCNN``. Both
+    are trained on a folder in PASCAL VOC's format, with the images in ``JPEGImages``, the objects in
+    ``Annotations/<name>.xml`` and the splits in ``ImageSets/Main/<split>.txt``.
 
     Attributes
     ----------
     classes_ : ndarray of str
-        The names of the classes.
+        Names of the classes, sorted.
     history_ : pandas.DataFrame
-        A row an epoch: epoch, loss, its four parts by torchvision's names, lr, images_per_second.
+        One row per epoch: epoch, loss, its four terms by torchvision's names, lr, images_per_second.
     model_ : torchvision.models.detection.FasterRCNN
-        The trained detector; label 0 is the background, the others are places in `classes_` plus 1.
+        The trained detector. Label 0 is the background; label i + 1 is ``classes_[i]``.
 
     Notes
     -----
-    The settings are those of MoCo [1]_ and Ericsson et al. [2]_ (24,000 steps of 16 images at a rate of 0.02, or
-    144,000 of 2 at 0.0025, after 100 steps of warm-up), but the rate falls along a cosine and not in two steps of a
-    tenth. As in [2]_ and other than in [1]_ on VOC, whose head is C4, the detector has a pyramid. Anchors are eight
-    times as large as their map's stride, 32 pixels at a stride of 4. Objects marked difficult are learned from, as in
-    Detectron2.
+    The settings are those of MoCo [1]_ and Ericsson et al. [2]_: 24,000 steps of 16 images at a rate of 0.02, or
+    144,000 steps of 2 images at 0.0025, after 100 steps of warm-up. Unlike there, the rate follows a cosine schedule
+    instead of falling twice to a tenth. The detector has a pyramid, as in [2]_; [1]_ uses a C4 head on VOC. The side
+    of an anchor is eight times the stride of its map: 32 pixels at stride 4. Difficult objects are used in training,
+    as in Detectron2.
 
     References
     ----------
@@ -68,7 +68,7 @@ class DetectionTransfer(DenseTransfer):
     """
 
     def predict(self, X: Any) -> list[dict[str, np.ndarray]]:
-        """Find objects.
+        """Detect objects.
 
         Parameters
         ----------
@@ -78,38 +78,38 @@ class DetectionTransfer(DenseTransfer):
         Returns
         -------
         list of dict
-            For each image "boxes", float32 (k, 4), in pixels from the left, the top, the left and the top edge to the
-            box's left, top, right and bottom; "labels", str (k,); and "scores", float32 (k,), in (0.05, 1], falling.
+            For each image "boxes", float32 (k, 4): left, top, right, bottom in pixels; "labels", str (k,); and
+            "scores", float32 (k,), in (0.05, 1], in decreasing order.
         """
         check_is_fitted(self, "model_")
-        return [self._named(self._run(image)) for image in each_image(X, self._channels)]
+        return [self._to_arrays(self._predict_one(image)) for image in iter_images(X, self._channels)]
 
     def evaluate(self, folder: str | os.PathLike[str], split: str = "val") -> dict[str, float]:
-        """Compare what is found with what is there.
+        """Compute the average precision on a split.
 
         Parameters
         ----------
         folder : str or path
             A folder in PASCAL VOC's format.
         split : str, default="val"
-            Which of its images.
+            The split: the name of a list in the folder's ``ImageSets``.
 
         Returns
         -------
         dict of str to float
-            See `average_precision`. Objects marked difficult do not count.
+            See `average_precision`. Difficult objects are ignored.
 
         Raises
         ------
         FileNotFoundError
-            If this is no such folder, or an image or an annotation is missing.
+            If `folder` lacks a required subfolder, an image or an annotation.
         ImportError
             If pycocotools is not installed.
         ValueError
-            If there is no such split, or there are objects of classes that the training images do not hold.
+            If there is no such split, or it has a class that the training images lack.
         """
         check_is_fitted(self, "model_")
-        _pycocotools()  # refuse before the work rather than after it
+        _pycocotools()  # raise before the detection, not after it
         files = _objects(folder, split)
         check_known({thing.name for _, things in files for thing in things}, self.classes_, split)
         truth = [
@@ -120,15 +120,15 @@ class DetectionTransfer(DenseTransfer):
             }
             for _, things in files
         ]
-        samples = Samples(files, self._channels)
-        found = [self._named(self._run(samples[i][0])) for i in self._progress(len(samples))]
+        samples = VOCDataset(files, self._channels)
+        found = [self._to_arrays(self._predict_one(samples[i][0])) for i in self._progress(len(samples))]
         return average_precision(truth, found)
 
-    def _learn(self, folder: Any, split: str) -> list[tuple[Path, Any]]:
+    def _find_training_files(self, folder: Any, split: str) -> list[tuple[Path, Any]]:
         files = _objects(folder, split)
         names = [thing.name for _, things in files for thing in things]
         if not names:
-            raise ValueError(f"The split {split!r} of {str(folder)!r} has no objects to learn from.")
+            raise ValueError(f"The split {split!r} of {str(folder)!r} has no objects.")
         self.classes_ = np.unique(names)
         return files
 
@@ -143,61 +143,63 @@ class DetectionTransfer(DenseTransfer):
         cells = 7
         return FasterRCNN(
             pyramid,
-            rpn_anchor_generator=AnchorGenerator([(ANCHOR * s,) for s in strides], [(0.5, 1.0, 2.0)] * len(strides)),
+            rpn_anchor_generator=AnchorGenerator(
+                [(ANCHOR_SCALE * s,) for s in strides], [(0.5, 1.0, 2.0)] * len(strides)
+            ),
             box_roi_pool=MultiScaleRoIAlign([str(i) for i in range(len(pyramid.strides))], cells, sampling_ratio=2),
             box_head=TwoMLPHead(self.width * cells**2, 4 * self.width),
             box_predictor=FastRCNNPredictor(4 * self.width, len(self.classes_) + 1),
             **transform,
         )
 
-    def _target(self, target: list[VOCObject], device: torch.device, mirrored: int) -> dict[str, Tensor]:
+    def _target(self, target: list[VOCObject], device: torch.device, flipped_width: int) -> dict[str, Tensor]:
         boxes = torch.tensor([thing.box for thing in target], dtype=torch.float32).reshape(-1, 4)
-        if mirrored:
-            boxes[:, [0, 2]] = mirrored - boxes[:, [2, 0]]
+        if flipped_width:
+            boxes[:, [0, 2]] = flipped_width - boxes[:, [2, 0]]
         labels = np.searchsorted(self.classes_, [thing.name for thing in target]) + 1
         return {"boxes": boxes.to(device), "labels": torch.from_numpy(labels).to(device)}
 
-    def _named(self, found: dict[str, Tensor]) -> dict[str, np.ndarray]:
-        """Turn what torchvision gives into arrays, labels into names."""
+    def _to_arrays(self, found: dict[str, Tensor]) -> dict[str, np.ndarray]:
+        """Convert torchvision's output to arrays, with class names as labels."""
         arrays = {name: value.cpu().numpy() for name, value in found.items()}
         return {**arrays, "labels": self.classes_[arrays["labels"] - 1]}
 
 
 def _objects(folder: Any, split: str) -> list[tuple[Path, list[VOCObject]]]:
-    """Find the images of a split with the objects in them."""
+    """Return the images of a split and the objects in each."""
     return [(image, read_objects(path)) for image, path in find_files(folder, split, "Main", "Annotations", ".xml")]
 
 
 def average_precision(
     truth: Sequence[dict[str, np.ndarray]], found: Sequence[dict[str, np.ndarray]]
 ) -> dict[str, float]:
-    r"""Mean average precision of boxes, as COCO computes it.
+    """Compute COCO's mean average precision of boxes, with pycocotools.
 
-    For each class and each threshold of the intersection over union the found boxes are gone through by falling score;
-    each is true if it meets the threshold with a true box of its image and class that no earlier one has taken. The
-    precision at a recall is the highest at that recall or beyond, and is averaged over 101 recalls from 0 to 1. At most
-    100 boxes an image count. pycocotools computes it.
+    For each class and each threshold of the intersection over union (IoU), predicted boxes are matched in decreasing
+    order of score. A box is a true positive if its IoU with an unmatched true box of the same image and class reaches
+    the threshold. The precision at a recall is the highest at that recall or beyond. It is averaged over 101 recalls
+    from 0 to 1. At most 100 boxes per image are used.
 
     Parameters
     ----------
     truth : sequence of dict
-        For each image "boxes" (k, 4), from edge to edge as left, top, right, bottom; "labels" (k,); and, if some do not
-        count, whether found or not, "difficult" (k,) of bool.
+        For each image "boxes" (k, 4): left, top, right, bottom; "labels" (k,); and optionally "difficult" (k,) of bool.
+        Difficult objects are ignored, whether they are detected or not.
     found : sequence of dict
-        For each image "boxes", "labels" and "scores".
+        For each image the predicted "boxes", "labels" and "scores".
 
     Returns
     -------
     dict of str to float
-        "AP", the mean over the classes that are there and the thresholds 0.5, 0.55, …, 0.95; "AP50" and "AP75",
-        those at 0.5 and 0.75 alone. From 0 to 1.
+        "AP", the mean over the classes in `truth` and the thresholds 0.5, 0.55, …, 0.95; "AP50" and "AP75", the means
+        at the thresholds 0.5 and 0.75. All are in [0, 1].
 
     Raises
     ------
     ImportError
         If pycocotools is not installed.
     ValueError
-        If `truth` and `found` are of several lengths, or no object counts.
+        If `truth` and `found` differ in length, or all objects are difficult.
 
     References
     ----------
@@ -214,26 +216,26 @@ def average_precision(
     """
     COCO, COCOeval = _pycocotools()
     if len(truth) != len(found):
-        raise ValueError(f"truth and found must be of one length. Got {len(truth)} and {len(found)}.")
+        raise ValueError(f"truth and found must have the same length. Got {len(truth)} and {len(found)}.")
     classes = np.unique([name for image in truth for name in image["labels"]])
 
-    def index(images: Sequence[dict[str, np.ndarray]]) -> Any:
-        """Put boxes into COCO's form."""
+    def as_coco(images: Sequence[dict[str, np.ndarray]]) -> Any:
+        """Return boxes as a COCO data set."""
         rows: list[dict[str, Any]] = []
         for i, image in enumerate(images):
             difficult = image.get("difficult", np.zeros(len(image["labels"]), bool))
             scores = image.get("scores", np.ones(len(image["labels"])))
             for box, name, hard, score in zip(image["boxes"], image["labels"], difficult, scores, strict=True):
                 left, top, right, bottom = (float(value) for value in box)
-                place = np.searchsorted(classes, name)
-                if place < len(classes) and classes[place] == name:
+                index = np.searchsorted(classes, name)
+                if index < len(classes) and classes[index] == name:
                     rows.append(
                         {
                             "id": len(rows) + 1,
                             "image_id": i,
-                            "category_id": int(place),
+                            "category_id": int(index),
                             "bbox": [left, top, right - left, bottom - top],
-                            # What is out of the range of areas neither counts as found nor as missed
+                            # objects outside the range of areas are ignored
                             "area": -1.0 if hard else (right - left) * (bottom - top),
                             "iscrowd": 0,
                             "score": float(score),
@@ -249,21 +251,21 @@ def average_precision(
         return coco
 
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(index(truth), index(found), "bbox")
+        evaluation = COCOeval(as_coco(truth), as_coco(found), "bbox")
         evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
         evaluation.params.maxDets = [100]
         evaluation.evaluate()
         evaluation.accumulate()
     precision = evaluation.eval["precision"][..., 0, 0]  # thresholds, recalls, classes
-    precision = precision[:, :, (precision[0] >= 0).all(0)]  # -1 where no object of a class counts
+    precision = precision[:, :, (precision[0] >= 0).all(0)]  # -1 if all objects of a class are difficult
     if not precision.size:
-        raise ValueError("truth must hold at least one object that counts. Got none.")
+        raise ValueError("truth needs at least one object that is not difficult. Got none.")
     by_threshold = precision.mean((1, 2))
     return {"AP": float(by_threshold.mean()), "AP50": float(by_threshold[0]), "AP75": float(by_threshold[5])}
 
 
 def _pycocotools() -> tuple[Any, Any]:
-    """Import what computes average precision."""
+    """Import pycocotools, which is optional."""
     try:
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval

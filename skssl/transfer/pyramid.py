@@ -1,4 +1,4 @@
-"""A feature pyramid on the maps of any encoder."""
+"""A feature pyramid on the stages of any encoder."""
 
 from __future__ import annotations
 
@@ -13,44 +13,43 @@ from torch.nn import functional as F
 from skssl.backbones import stages
 from skssl.probes.encoders import DEFAULT_SHAPE, last_module, module_outputs
 
-MAPS = 4  # of the pyramid, the coarsest ones
+MAX_MAPS = 4  # of the pyramid, the coarsest ones
 
 
 class Pyramid(nn.Module):
-    """A feature pyramid on the maps of an encoder's stages, one map for each resolution, the coarsest four.
+    """A feature pyramid network on the stages of an encoder: one map per resolution, at most the coarsest four.
 
     Parameters
     ----------
     encoder : torch.nn.Module
-        The encoder, which becomes a part of the pyramid: it is left in evaluation mode and without gradients if it is
-        frozen.
+        The encoder, which becomes a submodule.
     channels : int
         Channels of the images.
     width : int
         Channels of the pyramid's maps.
     frozen : bool
-        Whether the encoder stays as it is.
+        Whether the encoder is kept in evaluation mode and without gradients.
     pooled : bool, default=False
-        Whether the coarsest map is joined by what is seen of it as a whole, in halves, thirds and sixths (PSPNet).
+        Whether the coarsest map passes through pyramid pooling (PSPNet).
     beyond : bool, default=False
-        Whether there is another map above the coarsest, of half its resolution.
+        Whether another map is added, with half the resolution of the coarsest.
 
     Attributes
     ----------
     out_channels : int
         `width`, for torchvision.
     strides : list of int
-        Pixels of the image by cell of the encoder's maps, in rising order.
+        Strides of the encoder's maps in pixels, in increasing order.
 
     Raises
     ------
     ValueError
-        If the encoder has no stages that end in maps.
+        If the encoder has no stages that end in feature maps.
 
     References
     ----------
-    Lin et al., Feature Pyramid Networks for Object Detection, CVPR 2017. BatchNorm follows its convolutions, as in
-    MoCo [He et al., CVPR 2020, section 4.2], since the maps of different encoders differ in scale.
+    Lin et al., Feature Pyramid Networks for Object Detection, CVPR 2017. Convolutions are followed by BatchNorm, as in
+    MoCo [He et al., CVPR 2020, section 4.2], since the scale of feature maps differs between encoders.
     """
 
     def __init__(
@@ -71,7 +70,7 @@ class Pyramid(nn.Module):
                 "encoder must have stages that end in maps, as ResNets have (see skssl.backbones.stages). Got "
                 f"{type(encoder).__name__}, which has none."
             )
-        sides = sorted(found, reverse=True)[-MAPS:]
+        sides = sorted(found, reverse=True)[-MAX_MAPS:]
         self.ends = [found[side][0] for side in sides]  # in a list, as they are no children of this module, too
         self.strides = [2 ** round(math.log2(side / cells)) for cells in sides]
         widths = [found[side][1] for side in sides]
@@ -84,21 +83,21 @@ class Pyramid(nn.Module):
         )
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode, but leave a frozen encoder in evaluation mode."""
+        """Set the mode, but keep a frozen encoder in evaluation mode."""
         super().train(mode)
         if self.frozen:
             self.encoder.eval()
         return self
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Map images (n, c, h, w) to maps of `width` channels by the names "0", "1", …, the finest first."""
+        """Return the maps (n, width, h_i, w_i) of images (n, c, h, w), named "0", "1", …, the finest first."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             grids = module_outputs(self.ends, self.encoder, images)
         return self.fpn({str(i): grid for i, grid in enumerate([*grids[:-1], self.context(grids[-1])])})
 
 
 class PyramidPooling(nn.Module):
-    """A map joined by its own means over a grid of 1, 2, 3 and 6 cells a side (Zhao et al., PSPNet, CVPR 2017)."""
+    """Concatenate a map with its means over grids of 1, 2, 3 and 6 cells a side (Zhao et al., PSPNet, CVPR 2017)."""
 
     def __init__(self, channels: int, width: int) -> None:
         from torchvision.ops import Conv2dNormActivation

@@ -1,4 +1,4 @@
-"""Segmentation: UPerNet's head on an encoder's maps, and its mean intersection over union."""
+"""Segmentation with UPerNet's head on an encoder, and mean intersection over union."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skssl.transfer.dense import DenseTransfer, check_known, each_image
+from skssl.transfer.dense import DenseTransfer, check_known, iter_images
 from skssl.transfer.pyramid import Pyramid, resize
-from skssl.transfer.voc import VOID, Samples, find_files, read_mask
+from skssl.transfer.voc import VOID, VOCDataset, find_files, read_mask
 
 _MASKS = ("Segmentation", "SegmentationClass", ".png")
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class SegmentationTransfer(DenseTransfer):
-    """UPerNet's head on the maps of a trained encoder: how well what it has learned serves to classify pixels.
+    """Evaluate a trained encoder by semantic segmentation with UPerNet's head.
 
-    The encoder's last map is pooled over grids of several sizes, a feature pyramid joins the maps of its stages, and
-    all of the pyramid's maps together, at the size of the finest, are classified by two convolutions. The head is
-    trained on a folder in PASCAL VOC's format: the images in ``JPEGImages``, masks in
-    ``SegmentationClass/<name>.png``, which of them are for what in ``ImageSets/Segmentation/<split>.txt``.
+    The encoder's last feature map is pooled over grids of several sizes, and a feature pyramid is built on the maps of
+    its stages. The maps of the pyramid are resized to the finest, concatenated, and classified by two convolutions.
+    The network is trained on a folder in PASCAL VOC's format, with the images in ``JPEGImages``, the masks in
+    ``SegmentationClass/<name>.png`` and the splits in ``ImageSets/Segmentation/<split>.txt``.
 
     Attributes
     ----------
     classes_ : ndarray of uint8
-        The masks' values. 255 is void, and no class.
+        Values in the masks, sorted. 255 is void and not a class.
     history_ : pandas.DataFrame
-        A row an epoch: epoch, loss, loss_pixels, lr, images_per_second.
+        One row per epoch: epoch, loss, loss_pixels, lr, images_per_second.
     model_ : torch.nn.Module
         The trained network.
 
     Notes
     -----
-    Simpler than [1]_ and its code, which Ericsson et al. [2]_ use: the learning rate falls along a cosine and not
-    polynomially, there is no second loss on an inner layer, the loss is taken at the images' full size and not at a
-    quarter of it, and images are tested at one size.
+    The protocol differs from [1]_ and its code, which Ericsson et al. [2]_ use: the learning rate follows a cosine
+    schedule instead of a polynomial one, there is no auxiliary loss on an inner layer, the loss is computed at full
+    resolution instead of a quarter, and images are tested at one size.
 
     References
     ----------
@@ -78,50 +78,50 @@ class SegmentationTransfer(DenseTransfer):
         Returns
         -------
         list of ndarray of uint8, shape (h, w)
-            For each image the class of every pixel, of `classes_`.
+            For each image the class of every pixel, one of `classes_`.
         """
         check_is_fitted(self, "model_")
-        return [self._valued(self._run(image)) for image in each_image(X, self._channels)]
+        return [self._to_values(self._predict_one(image)) for image in iter_images(X, self._channels)]
 
     def evaluate(self, folder: str | os.PathLike[str], split: str = "val") -> dict[str, float]:
-        """Compare predicted masks with the true ones.
+        """Compute the mean intersection over union on a split.
 
         Parameters
         ----------
         folder : str or path
             A folder in PASCAL VOC's format.
         split : str, default="val"
-            Which of its images.
+            The split: the name of a list in the folder's ``ImageSets``.
 
         Returns
         -------
         dict of str to float
-            See `mean_iou`. Void pixels do not count.
+            See `mean_iou`. Void pixels are ignored.
 
         Raises
         ------
         FileNotFoundError
-            If this is no such folder, or an image or a mask is missing.
+            If `folder` lacks a required subfolder, an image or a mask.
         ValueError
-            If there is no such split, or there are pixels of classes that the training images do not hold.
+            If there is no such split, or it has a class that the training images lack.
         """
         check_is_fitted(self, "model_")
         files = find_files(folder, split, *_MASKS)
         check_known(set(_values(files).tolist()), self.classes_, split)
-        samples, truth, found = Samples(files, self._channels), [], []
+        samples, truth, found = VOCDataset(files, self._channels), [], []
         for i in self._progress(len(samples)):
             image, mask = samples[i]
             truth.append(mask.numpy())
-            found.append(self._valued(self._run(image)))
+            found.append(self._to_values(self._predict_one(image)))
         return mean_iou(truth, found)
 
-    def _learn(self, folder: Any, split: str) -> list[tuple[Path, Any]]:
+    def _find_training_files(self, folder: Any, split: str) -> list[tuple[Path, Any]]:
         files = find_files(folder, split, *_MASKS)
         self.classes_ = _values(files)
         if len(self.classes_) < 2:
             raise ValueError(
-                f"The masks of the split {split!r} of {str(folder)!r} must hold at least 2 classes, the background "
-                f"among them. Got {self.classes_.tolist()}."
+                f"The masks of the split {split!r} of {str(folder)!r} need at least 2 classes, including the "
+                f"background. Got {self.classes_.tolist()}."
             )
         return files
 
@@ -131,28 +131,28 @@ class SegmentationTransfer(DenseTransfer):
         pyramid = Pyramid(encoder, channels, self.width, frozen=self.frozen, pooled=True)
         return Segmenter(pyramid, len(self.classes_), GeneralizedRCNNTransform(**transform))
 
-    def _target(self, target: Tensor, device: torch.device, mirrored: int) -> Tensor:
-        places = torch.full((256,), VOID)
-        places[torch.from_numpy(self.classes_).long()] = torch.arange(len(self.classes_))
-        target = places[target.long()].to(device)
-        return target.flip(-1) if mirrored else target
+    def _target(self, target: Tensor, device: torch.device, flipped_width: int) -> Tensor:
+        indices = torch.full((256,), VOID)
+        indices[torch.from_numpy(self.classes_).long()] = torch.arange(len(self.classes_))
+        target = indices[target.long()].to(device)
+        return target.flip(-1) if flipped_width else target
 
-    def _valued(self, found: Tensor) -> np.ndarray:
-        """Turn places among the classes into their values."""
+    def _to_values(self, found: Tensor) -> np.ndarray:
+        """Convert class indices to values of masks."""
         return self.classes_[found.cpu().numpy()]
 
 
 class Segmenter(nn.Module):
-    """From images to classes of their pixels, called as torchvision's detectors are.
+    """A network that classifies pixels, with the interface of torchvision's detectors.
 
     Parameters
     ----------
     pyramid : Pyramid
-        From images to maps.
+        The pyramid.
     n_classes : int
         The number of classes.
     transform : torchvision.models.detection.transform.GeneralizedRCNNTransform
-        Brings images to size, normalises and pads them.
+        Resizes, normalises and pads images.
     """
 
     def __init__(self, pyramid: Pyramid, n_classes: int, transform: nn.Module) -> None:
@@ -164,7 +164,7 @@ class Segmenter(nn.Module):
         self.classifier = nn.Conv2d(width, n_classes, 1)
 
     def forward(self, images: list[Tensor], targets: list[Tensor] | None = None) -> Any:
-        """Give the loss of images (c, h, w) and masks (h, w) of int64; in evaluation mode the predicted masks."""
+        """Return the loss for images (c, h, w) and int64 masks (h, w); without masks, the predicted class indices."""
         batch, _ = self.transform(images)
         maps = list(self.pyramid(batch.tensors).values())
         joined = torch.cat([resize(grid, maps[0].shape[2:]) for grid in maps], dim=1)
@@ -177,36 +177,36 @@ class Segmenter(nn.Module):
         truth = torch.full_like(scores[:, 0], VOID, dtype=torch.int64)
         for i, (target, (h, w)) in enumerate(zip(targets, batch.image_sizes, strict=True)):
             truth[i, :h, :w] = F.interpolate(target[None, None].float(), (h, w), mode="nearest-exact")[0, 0].long()
-        known = (truth != VOID).sum().clamp(min=1)  # a batch may be void altogether
+        known = (truth != VOID).sum().clamp(min=1)  # all pixels may be void
         return {"loss_pixels": F.cross_entropy(scores, truth, ignore_index=VOID, reduction="sum") / known}
 
 
 def _values(files: Sequence[tuple[Path, Any]]) -> np.ndarray:
-    """List the classes in masks, as uint8."""
+    """Return the classes in the masks, uint8 (n_classes,)."""
     values = np.unique(np.concatenate([np.unique(read_mask(path)) for _, path in files]))
     return values[values != VOID]
 
 
 def mean_iou(truth: Iterable[np.ndarray], found: Iterable[np.ndarray]) -> dict[str, float]:
-    """Mean intersection over union of the classes of pixels, and the share of pixels whose class is right.
+    """Compute the mean intersection over union (IoU) of the classes, and the accuracy of the pixels.
 
     Parameters
     ----------
     truth : iterable of ndarray of uint8, shape (h, w)
-        The masks. Pixels of 255 are void and do not count.
+        True masks. Pixels of value 255 are void and ignored.
     found : iterable of ndarray of uint8, shape (h, w)
-        The predicted ones.
+        Predicted masks.
 
     Returns
     -------
     dict of str to float
-        "mean_iou", the mean over the classes that are in any mask, true or predicted, of the pixels that have the class
-        in both, by those that have it in either, all images together; "pixel_accuracy". From 0 to 1.
+        "mean_iou", the mean IoU over the classes that occur in a true or predicted mask, with the pixels of all images
+        counted together; "pixel_accuracy", the fraction of the pixels whose class is correct. Both are in [0, 1].
 
     Raises
     ------
     ValueError
-        If there are not as many predicted masks as true ones, their shapes differ, or all pixels are void.
+        If the numbers or the shapes of true and predicted masks differ, or all pixels are void.
 
     Examples
     --------
@@ -216,15 +216,17 @@ def mean_iou(truth: Iterable[np.ndarray], found: Iterable[np.ndarray]) -> dict[s
     >>> scores["mean_iou"], round(scores["pixel_accuracy"], 2)
     (0.5, 0.67)
     """
-    counts = np.zeros((256, 256), np.int64)  # of pixels, by their true and their predicted class
+    counts = np.zeros((256, 256), np.int64)  # pixels by true and predicted class
     for true, predicted in zip(truth, found, strict=True):
         if true.shape != predicted.shape:
-            raise ValueError(f"A mask of shape {true.shape} has been predicted as one of shape {predicted.shape}.")
+            raise ValueError(
+                f"True and predicted masks must have the same shape. Got {true.shape} and {predicted.shape}."
+            )
         pairs = true.astype(np.int64) * 256 + predicted
         counts += np.bincount(pairs.ravel(), minlength=256**2).reshape(256, 256)
     counts[VOID] = 0
     if not counts.any():
-        raise ValueError("truth must hold at least one pixel that is not void. Got none.")
+        raise ValueError("truth needs at least one pixel that is not void. Got none.")
     right = counts.diagonal()
     either = counts.sum(0) + counts.sum(1) - right
     return {

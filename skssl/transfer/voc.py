@@ -1,4 +1,4 @@
-"""Folders in PASCAL VOC's format: the images of a split, and the objects or the mask that each has."""
+"""Folders in PASCAL VOC's format: splits, images, objects and masks."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from torch.utils.data import Dataset
 from skssl.errors import pick
 from skssl.images.image_files import decode_image
 
-VOID = 255  # a mask's value where no class is given, or any would do
+VOID = 255  # value of pixels without a class
 
 
 class VOCObject(NamedTuple):
-    """An object in an annotation: its class, its box (left, top, right, bottom) and whether it is marked difficult."""
+    """An object: its class, its box (left, top, right, bottom) in pixels, and whether it is difficult to recognise."""
 
     name: str
     box: tuple[float, float, float, float]
@@ -28,22 +28,22 @@ class VOCObject(NamedTuple):
 
 
 def read_objects(path: str | os.PathLike[str]) -> list[VOCObject]:
-    """Read the objects of an annotation in PASCAL VOC's format.
+    """Read the objects of an annotation.
 
     Parameters
     ----------
     path : str or path
-        The XML file. Its boxes hold the first and the last pixel, counted from 1.
+        The XML file. Its boxes consist of the first and the last pixel, counted from 1.
 
     Returns
     -------
     list of VOCObject
-        The objects; a box goes from edge to edge, (0, 0, width, height) is the whole image.
+        The objects. Boxes go from edge to edge: (0, 0, width, height) is the whole image.
 
     Raises
     ------
     ValueError
-        If the file is no such annotation, or a box has no area.
+        If the file is not an annotation in PASCAL VOC's format, or a box has no area.
     """
     found = []
     try:
@@ -55,12 +55,12 @@ def read_objects(path: str | os.PathLike[str]) -> list[VOCObject]:
                 raise ValueError(f"an object {name!r} has the corners {corners}")
             found.append(VOCObject(name, box, node.findtext("difficult", "0").strip() == "1"))
     except (ElementTree.ParseError, ValueError) as error:
-        raise ValueError(f"{str(path)!r} is no annotation in PASCAL VOC's format: {error}.") from error
+        raise ValueError(f"{str(path)!r} is not an annotation in PASCAL VOC's format: {error}.") from error
     return found
 
 
 def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
-    """Read a mask, whose values are classes: uint8 (h, w)."""
+    """Read a mask, uint8 (h, w), whose values are classes."""
     from PIL import Image
 
     try:
@@ -70,7 +70,7 @@ def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
         raise ValueError(f"{str(path)!r} cannot be read as a mask: {error}") from error
     if mode not in ("P", "L"):
         raise ValueError(
-            f"{str(path)!r} is of mode {mode}, but a palette or grey image was expected, whose values are the classes."
+            f"{str(path)!r} has mode {mode}, but a palette (P) or grey (L) image is expected, whose values are classes."
         )
     return values
 
@@ -78,14 +78,13 @@ def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
 def find_files(
     folder: str | os.PathLike[str], split: str, lists: str, annotations: str, ending: str
 ) -> list[tuple[Path, Path]]:
-    """Find the images of a split of a folder, each with the file that annotates it."""
+    """Return the images of a split, each with its annotation file."""
     root = Path(folder)
     parts = ("JPEGImages", f"ImageSets/{lists}", annotations)
     for part in parts:
         if not (root / part).is_dir():
             raise FileNotFoundError(
-                f"{str(root)!r} is no folder in PASCAL VOC's format: it has no {part}, while {', '.join(parts)} were "
-                "expected."
+                f"{str(root)!r} is not a folder in PASCAL VOC's format: it lacks {part}. Expected {', '.join(parts)}."
             )
     splits = {path.stem: path for path in sorted((root / parts[1]).glob("*.txt"))}
     names = [line.split()[0] for line in pick("split", split, splits).read_text().splitlines() if line.strip()]
@@ -102,8 +101,8 @@ def find_files(
     return files
 
 
-class Samples(Dataset):
-    """The images of a split with what is to be found in them."""
+class VOCDataset(Dataset):
+    """A data set of images, each with its objects or its mask."""
 
     def __init__(self, files: Sequence[tuple[Path, Any]], channels: int) -> None:
         self.files, self.channels = files, channels
@@ -112,7 +111,7 @@ class Samples(Dataset):
         return len(self.files)
 
     def __getitem__(self, i: int) -> tuple[Tensor, Any]:
-        """Read an image, uint8 (c, h, w), and its mask; objects have been read."""
+        """Return an image, uint8 (c, h, w), with its objects or its mask, uint8 (h, w)."""
         path, target = self.files[i]
         image = torch.from_numpy(decode_image(path, f"The file {str(path)!r}", self.channels)).permute(2, 0, 1)
         if isinstance(target, Path):

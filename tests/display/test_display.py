@@ -353,7 +353,7 @@ def test_thumbnails_do_not_overlap(encoder, X, y):
 def test_invalid_maps_raise(encoder, X, y):
     with pytest.raises(NotFittedError):
         EmbeddingDisplay.from_estimator(quick(SimCLR), X)
-    with pytest.raises(ValueError, match="y must have one class for each image: expected 40 classes, got 39"):
+    with pytest.raises(ValueError, match="y must have one class for each image of X: expected 40 classes, got 39"):
         EmbeddingDisplay.from_estimator(encoder, X, y[1:])
     with pytest.raises(ValueError, match="Unknown method 'umap'"):
         EmbeddingDisplay.from_estimator(encoder, X, method="umap")

@@ -133,7 +133,7 @@ FACTORS = {  # of the learning rate in each of 15 steps: 5 epochs of 32 + 32 + 6
 def initial(shape, std, seed):
     """Return the initial weights of the probe."""
     generator = torch.Generator().manual_seed(int(np.random.SeedSequence(seed).generate_state(2)[1]))
-    torch.nn.init.kaiming_uniform_(torch.empty(shape), generator=generator)  # draws of the torch.nn.Linear
+    torch.nn.init.kaiming_uniform_(torch.empty(shape), generator=generator)  # as in torch.nn.Linear
     torch.empty(shape[0]).uniform_(generator=generator)
     return std * torch.randn(shape, generator=generator).double().numpy()
 

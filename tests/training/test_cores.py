@@ -1,4 +1,4 @@
-"""The cores of a machine that others use, too."""
+"""Sharing the cores of a machine with other programs."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ from skssl.training import cores
         ("", {"OMP_WAIT_POLICY": "ACTIVE"}, "None"),
     ],
 )
-def test_threads_spin_briefly_unless_the_user_says_otherwise(first, variables, expected):
+def test_threads_spin_briefly_unless_the_user_has_chosen(first, variables, expected):
     script = f"{first}\nimport os, runpy\nrunpy.run_path({cores.__file__!r})\nprint(os.environ.get('GOMP_SPINCOUNT'))"
     kept = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
     done = subprocess.run(
@@ -29,13 +29,13 @@ def test_threads_spin_briefly_unless_the_user_says_otherwise(first, variables, e
     assert done.stdout.strip() == expected
 
 
-def test_nothing_of_the_package_imports_torch_before():
+def test_the_spin_count_is_set_before_torch_is_imported():
     code = "import sys, skssl; print(skssl.training.cores.IN_TIME)"
     kept = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=kept).stdout == "True\n"
 
 
-def test_no_more_threads_than_cores(monkeypatch):
+def test_threads_are_limited_to_the_cores(monkeypatch):
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(3)
@@ -55,7 +55,7 @@ def test_no_more_threads_than_cores(monkeypatch):
     ("wall", "computed", "switches", "crowded"),
     [(10, 10, 2500, True), (10, 19.9, 340, False), (10, 10, 100, False), (10, 19, 2500, False), (1, 1, 250, False)],
 )
-def test_a_crowd_is_noticed_once(wall, computed, switches, crowded, monkeypatch):
+def test_crowded_cores_warn_once(wall, computed, switches, crowded, monkeypatch):
     cores._warn.cache_clear()
     monkeypatch.setattr(cores, "IN_TIME", False)
     monkeypatch.setattr(cores, "CHOSEN", False)
@@ -65,15 +65,15 @@ def test_a_crowd_is_noticed_once(wall, computed, switches, crowded, monkeypatch)
     crowd = cores.Crowd(torch.device("cpu"))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        crowd.look()
-        crowd.look()
+        crowd.check()
+        crowd.check()
     assert len(caught) == crowded
     if crowded:
-        assert "this training's 2 threads wait for" in str(caught[0].message)
+        assert "the cores of this training's 2 threads" in str(caught[0].message)
     cores._warn.cache_clear()
 
 
-def test_where_skssl_came_first_or_one_thread_computes_nothing_is_said(monkeypatch):
+def test_cores_are_not_checked_with_one_thread_or_brief_spins(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     monkeypatch.setattr(cores, "IN_TIME", False)
     assert cores.Crowd(torch.device("cpu")).threads == 1

@@ -1,4 +1,4 @@
-"""Detection and segmentation: the measures against literal versions, what is learned, and what stays frozen."""
+"""Detection and segmentation: the metrics against literal versions, what is learned, and what stays frozen."""
 
 import itertools
 import pickle
@@ -22,7 +22,7 @@ from skssl.datasets import make_voc_folder
 from skssl.methods.deepcluster import sobel_filter
 from skssl.transfer import average_precision, mean_iou
 from skssl.transfer.pyramid import Pyramid
-from skssl.transfer.voc import VOID, Samples, read_mask, read_objects
+from skssl.transfer.voc import VOID, VOCDataset, read_mask, read_objects
 
 SMALL = {"image_size": 64, "width": 16, "batch_size": 2, "lr": 0.05, "device": "cpu", "random_state": 0}
 BOTH = [DetectionTransfer, SegmentationTransfer]
@@ -49,7 +49,7 @@ def few(tmp_path):
     return make_voc_folder(tmp_path / "voc", 8, random_state=1)
 
 
-# Measures
+# Metrics
 
 
 def literal_precision(truth, found, threshold):
@@ -126,9 +126,9 @@ def test_average_precision_of_perfect_and_empty_predictions():
     perfect = average_precision(truth, [{**truth[0], "scores": np.ones(2)}])
     assert perfect == pytest.approx({"AP": 1.0, "AP50": 1.0, "AP75": 1.0})
     assert average_precision(truth, nothing) == {"AP": 0.0, "AP50": 0.0, "AP75": 0.0}
-    with pytest.raises(ValueError, match=r"at least one object that counts"):
+    with pytest.raises(ValueError, match=r"at least one object that is not difficult"):
         average_precision([{**truth[0], "difficult": np.ones(2, bool)}], nothing)
-    with pytest.raises(ValueError, match=r"of one length. Got 1 and 2"):
+    with pytest.raises(ValueError, match=r"the same length. Got 1 and 2"):
         average_precision(truth, nothing * 2)
 
 
@@ -153,7 +153,7 @@ def test_mean_iou_matches_its_formula():
     for a, b in zip(truth, found, strict=True):
         right, known = right + ((a == b) & (a != VOID)).sum(), known + (a != VOID).sum()
     assert mean_iou(truth, found) == pytest.approx({"mean_iou": np.mean(ious), "pixel_accuracy": right / known})
-    with pytest.raises(ValueError, match=r"shape \(5, 7\) has been predicted as one of shape \(2, 2\)"):
+    with pytest.raises(ValueError, match=r"must have the same shape. Got \(5, 7\) and \(2, 2\)"):
         mean_iou(truth[:1], [np.zeros((2, 2), np.uint8)])
     with pytest.raises(ValueError, match="not void"):
         mean_iou([np.full((2, 2), VOID)], [np.zeros((2, 2), int)])
@@ -195,7 +195,7 @@ def test_annotations_count_pixels_from_one_and_mark_difficult_objects(tmp_path):
     assert read_objects(tmp_path / "a.xml") == [("cat", (0.0, 1.0, 8.0, 5.5), True)]
     for spoilt in (text[:-5], text.replace("<xmax>8", "<xmax>x"), text.replace("<xmin>1</xmin>", "")):
         (tmp_path / "a.xml").write_text(spoilt)
-        with pytest.raises(ValueError, match=r"a.xml' is no annotation in PASCAL VOC's format"):
+        with pytest.raises(ValueError, match=r"a.xml' is not an annotation in PASCAL VOC's format"):
             read_objects(tmp_path / "a.xml")
     (tmp_path / "a.xml").write_text(text.replace("<xmax>8", "<xmax>0"))
     with pytest.raises(ValueError, match=r"an object 'cat' has the corners \[1.0, 2.0, 0.0, 5.5\]"):
@@ -209,12 +209,14 @@ def test_unusable_folders_raise(method, encoder, few):
         DetectionTransfer: ("Annotations", "Main", "xml"),
         SegmentationTransfer: ("SegmentationClass", "Segmentation", "png"),
     }[method]
-    with pytest.raises(FileNotFoundError, match=r"nowhere' is no folder in PASCAL VOC's format: it has no JPEGImages"):
+    with pytest.raises(
+        FileNotFoundError, match=r"nowhere' is not a folder in PASCAL VOC's format: it lacks JPEGImages"
+    ):
         transfer.fit(few / "nowhere")
     with pytest.raises(ValueError, match="Unknown split 'trian', did you mean 'train'"):
         transfer.fit(few, "trian")
     (few / "ImageSets" / lists / "one.txt").write_text("000000\n")
-    with pytest.raises(ValueError, match=r"at least 2 images to learn from. Got 1"):
+    with pytest.raises(ValueError, match=r"at least 2 training images. Got 1"):
         transfer.fit(few, "one")
     (few / "ImageSets" / lists / "none.txt").write_text("\n")
     with pytest.raises(ValueError, match=r"The split 'none' of .* has no images"):
@@ -226,23 +228,23 @@ def test_unusable_folders_raise(method, encoder, few):
     with pytest.raises(FileNotFoundError, match=f"'000000' of the split 'train' has no annotation .*000000.{ending}"):
         transfer.fit(few)
     shutil.rmtree(few / kind)
-    with pytest.raises(FileNotFoundError, match=f"it has no {kind}, while JPEGImages, ImageSets/{lists}, {kind}"):
+    with pytest.raises(FileNotFoundError, match=f"it lacks {kind}. Expected JPEGImages, ImageSets/{lists}, {kind}"):
         transfer.fit(few)
 
 
 def test_unknown_classes_raise(encoder, few):
     path = few / "Annotations" / "000005.xml"
     path.write_text(path.read_text().replace("<name>disc", "<name>cow").replace("<name>square", "<name>cow"))
-    with pytest.raises(ValueError, match="The split 'val' has the class 'cow', which the training images do not hold"):
+    with pytest.raises(ValueError, match="The split 'val' has the class 'cow', which the training images lack"):
         DetectionTransfer(encoder, **SMALL, epochs=0).fit(few).evaluate(few)
     for i in range(4):
         path = few / "Annotations" / f"{i:06d}.xml"
         path.write_text("<annotation></annotation>")
-    with pytest.raises(ValueError, match="has no objects to learn from"):
+    with pytest.raises(ValueError, match="has no objects"):
         DetectionTransfer(encoder, **SMALL, epochs=0).fit(few)
     mask = few / "SegmentationClass" / "000006.png"
     Image.fromarray(np.full((64, 64), 9, np.uint8)).save(mask)
-    with pytest.raises(ValueError, match="The split 'val' has the class 9, which the training images do not hold"):
+    with pytest.raises(ValueError, match="The split 'val' has the class 9, which the training images lack"):
         SegmentationTransfer(encoder, **SMALL, epochs=0).fit(few).evaluate(few)
 
 
@@ -254,14 +256,16 @@ def test_unusable_masks_raise(encoder, few):
     ):
         SegmentationTransfer(encoder, **SMALL, epochs=1).fit(few)
     Image.new("RGB", (64, 64)).save(masks[0])
-    with pytest.raises(ValueError, match=r"000000.png' is of mode RGB, but a palette or grey image was expected"):
+    with pytest.raises(
+        ValueError, match=r"000000.png' has mode RGB, but a palette \(P\) or grey \(L\) image is expected"
+    ):
         SegmentationTransfer(encoder, **SMALL).fit(few)
     masks[0].write_text("no image")
     with pytest.raises(ValueError, match=r"000000.png' cannot be read as a mask"):
         SegmentationTransfer(encoder, **SMALL).fit(few)
     for mask in masks:
         Image.fromarray(np.zeros((64, 64), np.uint8)).save(mask)
-    with pytest.raises(ValueError, match=r"at least 2 classes, the background among them. Got \[0\]"):
+    with pytest.raises(ValueError, match=r"at least 2 classes, including the background. Got \[0\]"):
         SegmentationTransfer(encoder, **SMALL).fit(few)
 
 
@@ -396,8 +400,8 @@ def test_same_seed_gives_same_bits(method, encoder, few):
 def test_mirrored_images_have_mirrored_targets(encoder, few, monkeypatch):
     for method in BOTH:
         transfer = method(encoder, **SMALL, epochs=0).fit(few)
-        files = transfer._learn(few, "train")
-        samples = Samples(files, 3)
+        files = transfer._find_training_files(few, "train")
+        samples = VOCDataset(files, 3)
         given = []
         monkeypatch.setattr(transfer, "model_", lambda *args, given=given: given.append(args) or {"a": 0})
         for flip in (0.0, 1.0):
@@ -446,7 +450,7 @@ def test_images_are_normalised_and_resized_as_in_training(X, few):
         assert transform.min_size == (32, 40, 48, 56, 64)
         assert transform.max_size == 107
         assert transfer.predict([np.zeros((40, 60), np.uint8)])[0]["boxes"].shape[1] == 4
-    with pytest.raises(ValueError, match="Sample 0 of X has 3 channels, but the encoder reads 1"):
+    with pytest.raises(ValueError, match="Sample 0 of X has 3 channels, but the encoder expects 1"):
         transfer.predict(X)
 
 
