@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import functional as TF
 
 
 def views_one_by_one(augment, images, draws):
-    """Make views image by image and step by step, in float64, by torchvision."""
+    """Make views image by image and step by step in float64, by torchvision's functions."""
     n, (h, w) = len(draws.corner), images.shape[2:]
     size, padding = list(augment.size_of(h, w)), augment.crop_padding
     return torch.stack(
@@ -40,7 +40,7 @@ def _view(augment, image, drawn, size, padding):
 
 
 def jittered(x, drawn):
-    """Change the colours of one image in its order."""
+    """Jitter the colours of one image in its order."""
     changes = [TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation, TF.adjust_hue]
     amounts = [*drawn.factors[0].tolist(), *([] if drawn.shift is None else drawn.shift.tolist())]
     place = list(itertools.permutations(range(len(amounts))))[int(drawn.order)]

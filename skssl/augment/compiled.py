@@ -16,7 +16,8 @@ from skssl.augment.draws import DrawConstants, to_draws
 from skssl.augment.parameters import Parameters
 from skssl.augment.views import ViewConstants, make_views
 
-_COMPILED: dict[tuple[Any, ...], Callable[..., Tensor]] = {}  # by parameters and shapes
+#: Compiled functions by parameters and shapes.
+COMPILED: dict[tuple[Any, ...], Callable[..., Tensor]] = {}
 
 
 def make_compiled_views(
@@ -36,8 +37,8 @@ def make_compiled_views(
     }
     shapes = (images.shape, images.stride(), images.dtype, images.device, numbers.shape, maps is None)
     key, tensors = (*values.values(), *shapes), (images, numbers, maps, draw_constants, view_constants)
-    if key in _COMPILED:
-        return _COMPILED[key](*tensors)
+    if key in COMPILED:
+        return COMPILED[key](*tensors)
     fixed = Parameters(**values)
 
     def views(
@@ -62,7 +63,7 @@ def make_compiled_views(
             f"Views are made without torch.compile, which failed: {type(error).__name__}: {reason}", stacklevel=4
         )
         compiled, made = views, views(*tensors)
-    _COMPILED[key] = compiled
+    COMPILED[key] = compiled
     return made
 
 

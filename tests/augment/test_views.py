@@ -149,7 +149,7 @@ def test_views_in_parts_and_at_once_agree_with_saliency_maps():
 def compiling(monkeypatch):
     """Let torch.compile only trace, since its backend is slow, and empty the cache."""
     torch._dynamo.reset()
-    monkeypatch.setattr(compiled, "_COMPILED", {})
+    monkeypatch.setattr(compiled, "COMPILED", {})
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
 
 
@@ -179,7 +179,7 @@ def test_compiled_views_with_saliency_maps(compiling):
         augmentation = Augmentation(saliency=torch.rand(9, 5, 5, generator=gen(seed)))
         views = augmentation(images, gen(), index, 2, compile=True)
         torch.testing.assert_close(views, augmentation(images, gen(), index, 2), atol=1e-5, rtol=0)
-    assert len(compiled._COMPILED) == 1
+    assert len(compiled.COMPILED) == 1
 
 
 def test_compiled_function_is_shared_by_equal_settings_only(compiling):
@@ -190,7 +190,7 @@ def test_compiled_function_is_shared_by_equal_settings_only(compiling):
             augmentation = Augmentation(**settings)
             with torch._dynamo.config.patch(error_on_recompile=True):
                 augmentation(images, gen(), compile=True)
-    assert len(compiled._COMPILED) == 10
+    assert len(compiled.COMPILED) == 10
 
 
 def test_failing_compilation_warns_once_and_views_are_made_without_it(monkeypatch):
@@ -200,7 +200,7 @@ def test_failing_compilation_warns_once_and_views_are_made_without_it(monkeypatc
 
         return fail
 
-    monkeypatch.setattr(compiled, "_COMPILED", {})
+    monkeypatch.setattr(compiled, "COMPILED", {})
     monkeypatch.setattr(torch, "compile", broken)
     images, augmentation = smooth_images(4, 8, 8), Augmentation()
     with pytest.warns(UserWarning, match="without torch.compile, which failed: RuntimeError: no compiler here"):
@@ -223,7 +223,7 @@ def test_compiled_views_need_few_kernels(name, side, most, monkeypatch):
     torch._dynamo.reset()
     monkeypatch.setattr(torch.utils._triton, "triton_hash_with_backend", lambda: "none")
     monkeypatch.setattr(GraphLowering, "compile_to_module", written)
-    monkeypatch.setattr(compiled, "_COMPILED", {})
+    monkeypatch.setattr(compiled, "COMPILED", {})
     images = smooth_images(2, side, side).contiguous(memory_format=torch.channels_last)
     with config.patch(force_disable_caches=True, cpu_backend="triton", compile_threads=1):
         metrics.reset()
@@ -237,7 +237,7 @@ def test_compiled_views_need_few_kernels(name, side, most, monkeypatch):
 @pytest.mark.slow
 def test_compiled_views_match_eager_views(monkeypatch):
     torch._dynamo.reset()
-    monkeypatch.setattr(compiled, "_COMPILED", {})
+    monkeypatch.setattr(compiled, "COMPILED", {})
     images, augmentation = smooth_images(4), Augmentation(blur=0.5, solarize=0.5)
     views = augmentation(images, gen(), n_views=2, compile=True)
     expected = augmentation(images, gen(), n_views=2)
