@@ -31,6 +31,7 @@ from skssl.training.objective import Batch, Objective
 from skssl.training.optim import make_optimizer, reset_state, schedule_factor
 from skssl.training.progress import Progress
 from skssl.training.resume import ResumeState, set_random_states, trainable
+from skssl.training.seeding import reseed, seeded
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -230,7 +231,7 @@ class Trainer(NeuralNet):
         resume: ResumeState | None = None,
         **fit_params: Any,
     ) -> Trainer:
-        """Train for some epochs, and leave the global random state unchanged.
+        """Train for some epochs, in one thread of the process at a time, and restore the global random state.
 
         Parameters
         ----------
@@ -251,10 +252,9 @@ class Trainer(NeuralNet):
             The trainer.
         """
         device, crowd = torch.device(self.device), Crowd(torch.device(self.device))
-        devices = [] if device.type == "cpu" else [device.index or 0]
         loader, data = self.get_iterator((X, y), training=True), {"dataset_train": (X, y), "dataset_valid": None}
         with (
-            torch.random.fork_rng(devices, device_type="cuda" if device.type == "cpu" else device.type),
+            seeded(self.seed, device),
             own_stream(device) if self._graphs and self.compiled else nullcontext(),
         ):
             for _ in range(self.max_epochs if epochs is None else epochs):
@@ -329,7 +329,7 @@ class Trainer(NeuralNet):
         net.phase = method.phase(net, epoch)
         self.forward_pass.share_gradients(True)
         if rank():  # from here on each process draws its own random numbers
-            torch.manual_seed(draws.initial_seed())
+            reseed(draws.initial_seed(), device)
 
     def restore_state(self, state: ResumeState, draws: torch.Generator) -> None:
         """Restore what the network, the optimiser and the history do not hold.
@@ -427,7 +427,7 @@ class Trainer(NeuralNet):
             in each process. The global generator, which dropout and the methods use, is seeded, too.
         """
         seeds = [int(seed) for seed in np.random.SeedSequence((self.seed, epoch)).generate_state(3)]
-        torch.manual_seed(seeds[0])
+        reseed(seeds[0], torch.device(self.device))
         if self._draws is None:
             self._draws = torch.Generator(torch.device(self.device))  # the same in all epochs: CUDA graphs refer to it
         return torch.Generator().manual_seed(seeds[1]), self._draws.manual_seed(seeds[2] + rank())

@@ -7,7 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from conftest import quick
+from torch import nn
 
+import skssl
 from skssl.training import seeding
 from skssl.training.seeding import seeded
 
@@ -76,3 +79,21 @@ def test_a_fork_does_not_wait_for_a_thread_that_it_lacks():
 def _seed():
     with seeding.seeded(1):
         pass
+
+
+def with_dropout():
+    """A network that draws from the global generator."""
+    return nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.Dropout(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def test_fits_in_threads_are_reproducible_and_leave_the_generator_alone(X, y):
+    def fit(seed):
+        return quick(skssl.SimCLR, backbone=with_dropout, random_state=seed).fit(X).transform(X)
+
+    expected = [fit(seed) for seed in range(2)]
+    before = torch.get_rng_state()
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(fit, [0, 1] * 3))
+    assert torch.equal(torch.get_rng_state(), before)
+    for i, features in enumerate(found):
+        assert (features == expected[i % 2]).all()
