@@ -18,6 +18,7 @@ from skorch.callbacks import Callback, EarlyStopping
 import skssl
 from skssl import Augmentation, CollapseWarning, Rotation
 from skssl.images import as_images
+from skssl.methods.settings import Settings
 from skssl.training.collapse import check_collapse
 
 # Every check of scikit-learn's that an estimator is expected to fail, with the reason.
@@ -34,7 +35,7 @@ def test_scikit_learn_checks(estimator, check):
     check(estimator)
 
 
-def test_history(method, X, y):
+def test_history_has_one_finite_row_for_each_epoch(method, X, y):
     estimator = quick(method, epochs=2).fit(X, y)
     history = estimator.history_
     assert history["epoch"].tolist() == [1, 2]
@@ -45,7 +46,7 @@ def test_history(method, X, y):
     assert (history["effective_rank"] >= 1).all()
 
 
-def test_transform_gives_the_encoders_features(method, X, y):
+def test_transform_returns_the_encoders_features(method, X, y):
     estimator = quick(method, precision="float32")
     features = estimator.fit_transform(X, y)
     assert features.shape == (40, 128)
@@ -71,7 +72,7 @@ def test_transform_computes_in_the_precision_of_the_training(X):
     np.testing.assert_allclose(half.transform(X[:5]), rounded[:5], rtol=0.01, atol=1e-3)
 
 
-def test_same_seed_same_bits_and_the_global_state_is_untouched(method, X, y):
+def test_same_seed_gives_same_bits_and_global_state_is_unchanged(method, X, y):
     before, numpys = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
     first, second = quick(method, aux="rotation").fit(X, y), quick(method, aux="rotation").fit(X, y)
     assert torch.equal(torch.get_rng_state(), before)
@@ -82,7 +83,7 @@ def test_same_seed_same_bits_and_the_global_state_is_untouched(method, X, y):
     assert not np.array_equal(first.transform(X), quick(method, random_state=1).fit(X, y).transform(X))
 
 
-def test_partial_fit_by_epochs_is_fit(method, X, y):
+def test_partial_fit_for_all_epochs_equals_fit(method, X, y):
     whole = quick(method, epochs=3).fit(X, y)
     parts = quick(method, epochs=3)
     for _ in range(3):
@@ -93,7 +94,7 @@ def test_partial_fit_by_epochs_is_fit(method, X, y):
     assert parts.partial_fit(X, y).history_["epoch"].tolist() == [1, 2, 3, 4]
 
 
-def test_gray_colour_and_many_channels(method):
+def test_images_with_one_three_and_more_channels(method):
     draw = np.random.default_rng(0)
     for shape in [(24, 12, 12), (24, 12, 12, 3), (24, 5, 12, 12)]:
         pixels = draw.integers(0, 256, shape, dtype=np.uint8)
@@ -105,7 +106,7 @@ def test_gray_colour_and_many_channels(method):
         assert fitted.transform(pixels).shape == (24, 128)
 
 
-def test_digits_just_work():
+def test_load_digits():
     digits = load_digits().data[:64]
     estimator = quick(skssl.SimCLR).fit(digits)
     assert estimator.n_features_in_ == 64
@@ -113,7 +114,7 @@ def test_digits_just_work():
     assert estimator.encoder_.features[0].in_channels == 1
 
 
-def test_clone_pickle_joblib(method, X, y, tmp_path):
+def test_clone_pickle_and_joblib(method, X, y, tmp_path):
     estimator = quick(method, augment=Augmentation(crop_scale=(0.5, 1.0)), aux=[Rotation(label_noise=0.1)])
     copied = clone(estimator)
     assert copied.get_params()["augment__crop_scale"] == (0.5, 1.0)
@@ -128,7 +129,7 @@ def test_clone_pickle_joblib(method, X, y, tmp_path):
     assert repr(clone(estimator)) == repr(estimator)
 
 
-def test_the_network_learns_where_it_should(method, X, y):
+def test_training_changes_the_networks_parameters(method, X, y):
     """A step moves every parameter that is trained, except those that weigh nothing."""
     estimator = quick(method, aux="rotation").fit(X, y)
     untrained = quick(method, aux="rotation", lr=1e-30, weight_decay=0.0).fit(X, y)
@@ -137,7 +138,7 @@ def test_the_network_learns_where_it_should(method, X, y):
         assert not torch.equal(start, moved[name]), f"{name} did not move"
 
 
-def test_aux_joins_any_method(method, X, y):
+def test_rotation_as_auxiliary_task_of_any_method(method, X, y):
     history = (
         quick(method, aux=Rotation(angles=(0, 180), head="backbone"), aux_weight={"rotation": 2.0}).fit(X, y).history_
     )
@@ -149,7 +150,7 @@ def test_aux_joins_any_method(method, X, y):
     np.testing.assert_allclose(history["loss"], own + 2 * losses["rotation"], rtol=1e-4)
 
 
-def test_compile_falls_back_with_a_word(X, monkeypatch):
+def test_compile_falls_back_with_a_warning(X, monkeypatch):
     def broken(module, **options):
         def call(batch):
             raise RuntimeError("no compiler found")
@@ -162,7 +163,7 @@ def test_compile_falls_back_with_a_word(X, monkeypatch):
     assert np.array_equal(compiled.transform(X), quick(skssl.SimCLR).fit(X).transform(X))
 
 
-def test_numpys_numbers_are_numbers(X):
+def test_numpy_scalars_are_accepted(X):
     found = quick(
         skssl.DINO, batch_size=np.int64(16), epochs=np.int32(2), freeze_last_layer=np.int64(1), lr=np.float32(1e-3)
     )
@@ -170,7 +171,7 @@ def test_numpys_numbers_are_numbers(X):
     assert len(quick(skssl.DirectPred, freq=np.int64(2)).fit(X).history_) == 1
 
 
-def test_no_epochs_leave_the_encoder_untrained(X):
+def test_zero_epochs_leave_the_encoder_untrained(X):
     untrained = quick(skssl.SimCLR, epochs=0).fit(X)
     assert untrained.history_.empty
     assert untrained.transform(X).std() > 0
@@ -187,7 +188,7 @@ def test_optimizers_and_schedules(X):
     assert default.setting("lr") == pytest.approx(0.4 * 32 / 256)
 
 
-def test_callbacks_are_skorchs(X):
+def test_skorch_callbacks_are_called(X):
     class Count(Callback):
         def on_train_begin(self, net, **kwargs):
             self.batches, self.epochs = 0, 0
@@ -204,14 +205,14 @@ def test_callbacks_are_skorchs(X):
     assert history["batches_seen"].tolist() == [2, 4]
 
 
-def test_a_callback_may_stop_the_training_early(X):
+def test_early_stopping(X):
     stopping = EarlyStopping(monitor="loss", patience=2, threshold=100.0)
     method = quick(skssl.SimCLR, epochs=5, callbacks=[stopping]).fit(X)
     assert len(method.history_) == 3
     assert method.transform(X).shape == (40, 128)
 
 
-def test_verbose_shows_a_bar_an_epoch(X, capsys):
+def test_verbose_shows_a_progress_bar_for_each_epoch(X, capsys):
     quick(skssl.SimCLR, epochs=2, verbose=1).fit(X)
     shown = capsys.readouterr().err
     assert "Epoch 2/2: 100%" in shown
@@ -221,12 +222,12 @@ def test_verbose_shows_a_bar_an_epoch(X, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_last_short_batch_is_left_out_and_small_data_is_one_batch(X):
+def test_last_short_batch_is_dropped_unless_it_is_the_only_one(X):
     assert len(quick(skssl.SimCLR, batch_size=30).fit(X).net_.get_iterator((as_images(X), None))) == 1
     assert quick(skssl.SimCLR, batch_size=500).fit(X[:2]).transform(X).shape == (40, 128)
 
 
-def test_collapse_is_named(X):
+def test_collapse_warns(X):
     alone = {"predictor": False, "ema_momentum": 0.0, "ema_schedule": "constant"}
     with pytest.warns(CollapseWarning, match=r"collapsed in epoch \d+.*Try"):
         fitted = quick(skssl.BYOL, lr=0.5, epochs=20, batch_size=40, schedule="constant", **alone).fit(X)
@@ -244,7 +245,7 @@ def test_collapse_into_a_few_dimensions_warns():
         assert check_collapse(z, epoch=1)["embedding_std"] > 0.1
 
 
-def test_divergence_stops_the_run(X):
+def test_divergence_raises(X):
     with pytest.raises(FloatingPointError, match=r"diverged in epoch \d+: .* below lr=1e\+30"):
         quick(skssl.RotNet, lr=1e30, epochs=4, precision="float32").fit(X)
 
@@ -282,13 +283,13 @@ def test_divergence_stops_the_run(X):
         ({"image_shape": (8, 8, 3)}, "image_shape"),
     ],
 )
-def test_wrong_parameters_are_refused_before_training(params, message, X):
+def test_invalid_parameters_raise_before_training(params, message, X):
     estimator = quick(skssl.SimCLR, **params)
     with pytest.raises((ValueError, TypeError), match=message):
         estimator.fit(X)
 
 
-def test_rotation_needs_square_images():
+def test_rotation_requires_square_images():
     oblong = np.random.default_rng(0).integers(0, 256, (20, 12, 16, 3), dtype=np.uint8)
     with pytest.raises(ValueError, match=r"square"):
         quick(skssl.SimCLR, aux="rotation").fit(oblong)
@@ -298,7 +299,7 @@ def test_rotation_needs_square_images():
     assert quick(skssl.SimCLR).fit(oblong).transform(oblong).shape == (20, 128)
 
 
-def test_a_single_step_learns(X):
+def test_a_single_step_changes_the_encoder(X):
     """An epoch of one batch, and further epochs, are not spent in the warm-up, at a rate of zero."""
     estimator = quick(skssl.SimCLR, batch_size=40)
     for _ in range(3):
@@ -306,7 +307,7 @@ def test_a_single_step_learns(X):
     assert (estimator.history_["lr"] == estimator.net_.optimizer_.param_groups[0]["peak"]).all()
 
 
-def test_images_are_encoded_at_the_size_of_the_views(X):
+def test_transform_encodes_at_the_size_of_the_views(X):
     estimator = quick(skssl.SimCLR, augment=Augmentation(size=24), precision="float32").fit(X)
     larger = torch.nn.functional.interpolate(
         torch.from_numpy(X.copy()).permute(0, 3, 1, 2) / 255, (24, 24), mode="bilinear", antialias=True
@@ -318,7 +319,7 @@ def test_images_are_encoded_at_the_size_of_the_views(X):
     assert stem.kernel_size == (7, 7), "that of large images"
 
 
-def test_transform_refuses_what_fit_did_not_see(X):
+def test_transform_refuses_images_unlike_those_of_fit(X):
     estimator = quick(skssl.SimCLR)
     with pytest.raises(NotFittedError):
         estimator.transform(X)
@@ -327,7 +328,7 @@ def test_transform_refuses_what_fit_did_not_see(X):
         estimator.transform(X[..., 0])
 
 
-def test_user_modules_are_not_touched(X):
+def test_user_modules_are_not_modified(X):
     given = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU())
     before = {name: value.clone() for name, value in given.state_dict().items()}
     estimator = quick(skssl.SimCLR, backbone=given).fit(X)
@@ -336,13 +337,19 @@ def test_user_modules_are_not_touched(X):
     assert estimator.get_params()["backbone"] is given
 
 
-def test_help_lists_own_and_shared_parameters(method):
+def test_docstring_lists_own_and_shared_parameters(method):
     text = method.__doc__
     assert text.index("Parameters\n") < text.index("Other Parameters\n") < text.index("References\n")
     for name in method(**{}).get_params():
         assert f"\n{name} : " in text, f"{method.__name__} does not document {name}"
 
 
-def test_documented_defaults_are_those_of_the_constructor(method):
+def test_documented_defaults_match_the_constructor(method):
     found = re.findall(r"^(\w+) : .*default=(.*)$", method.__doc__, flags=re.MULTILINE)
     assert {name: eval(default) for name, default in found} == method().get_params(deep=False)
+
+
+def test_settings_refuse_unknown_and_missing_names():
+    for wrong in ({"learning_rate": 0.1}, {"lr": 0.1}):
+        with pytest.raises(TypeError, match=r"unexpected keyword|missing"):
+            Settings(**wrong)

@@ -19,7 +19,7 @@ def pipeline(**params):
     return Pipeline([("ssl", quick(SimCLR, aux="rotation", **params)), ("clf", LinearProbe())])
 
 
-def test_pipeline_with_scikit_learn_and_our_probes(method, X, y):
+def test_pipeline_with_scikit_learn_and_skssl_classifiers(method, X, y):
     for classifier in (LogisticRegression(max_iter=200), LinearProbe(), KNNProbe(n_neighbors=3)):
         fitted = make_pipeline(quick(method), StandardScaler(), classifier).fit(X, y)
         assert set(fitted.predict(X)) <= set(y)
@@ -44,7 +44,7 @@ def test_halving_search_over_epochs(X, y):
     assert search.best_estimator_.named_steps["ssl"].epochs == 2
 
 
-def test_a_search_over_the_classifier_alone_trains_the_encoder_once_a_fold(X, y, tmp_path, monkeypatch):
+def test_search_over_the_classifier_trains_the_encoder_once_for_each_fold(X, y, tmp_path, monkeypatch):
     trained = []
     monkeypatch.setattr(SimCLR, "after_step", lambda self, net, step, progress: trained.append(progress))
     cached = Pipeline(pipeline().steps, memory=str(tmp_path))
@@ -54,20 +54,20 @@ def test_a_search_over_the_classifier_alone_trains_the_encoder_once_a_fold(X, y,
     assert len(search.cv_results_["params"]) == 4
 
 
-def test_two_processes_find_what_one_finds(X, y):
+def test_search_with_two_processes_equals_one_process(X, y):
     one = cross_val_score(pipeline(precision="float32"), X, y, cv=2)
     two = cross_val_score(pipeline(precision="float32"), X, y, cv=2, n_jobs=2)
     np.testing.assert_allclose(one, two, atol=0.11)  # another number of threads adds in another order
 
 
-def test_frames_out(X):
+def test_set_output_pandas(X):
     frame = quick(SimSiamGSG).set_output(transform="pandas").fit_transform(X)
     assert isinstance(frame, pd.DataFrame)
     assert frame.columns[:2].tolist() == ["simsiamgsg0", "simsiamgsg1"]
     assert frame.dtypes.unique().tolist() == [np.dtype("float32")]
 
 
-def test_frames_in():
+def test_fit_on_a_data_frame():
     pixels = pd.DataFrame(np.random.default_rng(0).random((20, 64)), columns=[f"p{i}" for i in range(64)])
     estimator = quick(SimCLR).fit(pixels)
     assert estimator.feature_names_in_.tolist() == pixels.columns.tolist()
@@ -75,7 +75,7 @@ def test_frames_in():
         estimator.transform(pixels[pixels.columns[::-1]])
 
 
-def test_nested_parameters(X, y):
+def test_grid_search_over_nested_parameters(X, y):
     whole = pipeline(augment=skssl.Augmentation())
     whole.set_params(ssl__augment__crop_scale=(0.5, 1.0), ssl__temperature=0.7, clf__C=3.0)
     copied = clone(whole)
@@ -85,5 +85,5 @@ def test_nested_parameters(X, y):
         whole.set_params(ssl__tempratur=1.0)
 
 
-def test_the_html_display_names_the_method():
+def test_html_display_shows_the_method():
     assert "SimCLR" in pipeline()._repr_html_()

@@ -1,4 +1,4 @@
-"""Methods with labels, and those that remember every image: SupCon, InstDisc, PIRL, rotation decoupling."""
+"""Methods with a memory bank: InstDisc, PIRL and rotation decoupling."""
 
 import dataclasses
 import math
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import quick
-from helpers import built, cosine, numpy, random_rows, reached
+from helpers import built, numpy, random_rows, reached
 from sklearn.base import clone
 from torch import nn
 
@@ -15,139 +15,9 @@ import skssl
 import skssl.datasets
 from skssl import Augmentation, losses
 from skssl.augment import preset
-from skssl.images import as_images
 from skssl.methods import pirl as pirl_module
-from skssl.methods.supcon import corrupt
 from skssl.nn.memories import MemoryBank
 from skssl.training.objective import Batch
-
-LABELS = torch.tensor([0, 1, 0, -1, 2, -1])
-
-
-# Labels
-
-
-@pytest.mark.parametrize("views", [1, 2, 3])
-def test_sup_con_is_the_literal_double_sum(views):
-    rows = random_rows(views)
-    z, image = np.concatenate(numpy(rows)), np.tile(np.arange(6), views)
-    of_anchor = []
-    for i in range(len(z)):
-        alike = LABELS[image] == LABELS[image[i]]
-        positives = [
-            p for p in range(len(z)) if p != i and (image[p] == image[i] or (alike[p] and LABELS[image[i]] >= 0))
-        ]
-        total = sum(math.exp(cosine(z[i], z[a]) / 0.3) for a in range(len(z)) if a != i)
-        terms = [math.log(math.exp(cosine(z[i], z[p]) / 0.3) / total) for p in positives]
-        of_anchor += [-sum(terms) / len(terms)] if terms else []
-    assert len(of_anchor) == (2 if views == 1 else 6 * views), "only single views can be without a positive"
-    loss = losses.sup_con(torch.stack(rows, 1), LABELS, 0.3)
-    assert loss.item() == pytest.approx(np.mean(of_anchor), rel=1e-12)
-    assert torch.autograd.gradcheck(lambda *rows: losses.sup_con(torch.stack(rows, 1), LABELS, 0.3), rows)
-
-
-def test_sup_con_of_single_views_takes_rows_and_is_zero_without_positives():
-    (z,) = random_rows(1)
-    assert torch.equal(losses.sup_con(z, LABELS), losses.sup_con(z[:, None], LABELS))
-    alone = losses.sup_con(z, torch.arange(6))
-    alone.backward()
-    assert alone.item() == 0
-    assert torch.equal(z.grad, torch.zeros_like(z))
-
-
-def test_sup_con_without_labels_is_nt_xent_without_a_factor():
-    z1, z2 = random_rows(2)
-    unknown = torch.full((6,), -1)
-    loss = losses.sup_con(torch.stack([z1, z2], 1), unknown, 0.1)
-    assert torch.isclose(loss, losses.nt_xent(z1, z2, 0.1), rtol=1e-12)
-
-
-def test_nt_xent_forgets_false_negatives():
-    z1, z2 = random_rows(2)
-    z, y, n = np.concatenate(numpy([z1, z2])), torch.cat([LABELS, LABELS]).numpy(), 6
-    total = 0.0
-    for i in range(2 * n):
-        j = (i + n) % (2 * n)
-        kept = [k for k in range(2 * n) if k not in (i, j) and not (y[k] == y[i] >= 0)]
-        assert len(kept) == (8 if y[i] == 0 else 10)
-        positive = math.exp(cosine(z[i], z[j]) / 0.3)
-        total -= math.log(positive / (positive + sum(math.exp(cosine(z[i], z[k]) / 0.3) for k in kept)))
-    assert losses.nt_xent(z1, z2, 0.3, LABELS).item() == pytest.approx(total / (2 * n), rel=1e-12)
-    assert torch.autograd.gradcheck(lambda *z: losses.nt_xent(*z, 0.3, LABELS), (z1, z2))
-    assert torch.equal(losses.nt_xent(z1, z2, 0.3, torch.full((n,), -1)), losses.nt_xent(z1, z2, 0.3))
-    assert losses.nt_xent(z1, z2, 0.3, torch.zeros(n, dtype=torch.long)).item() == 0, "no negative is left"
-
-
-def test_supcon_compares_both_views_of_a_batch(X):
-    estimator, net, batch = built(skssl.SupCon, X)
-    batch = dataclasses.replace(batch, labels=torch.arange(12) % 4 - 1)
-    z1, z2 = (net.projector(net.encoder(torch.cat(batch.views)))).chunk(2)
-    found = estimator.losses(net, batch)["sup_con"]
-    torch.testing.assert_close(found, losses.sup_con(torch.stack([z1, z2], 1), batch.labels, estimator.temperature))
-    assert [type(layer) for layer in net.projector] == [nn.Linear, nn.ReLU, nn.Linear], "no BatchNorm"
-    found.backward()
-    assert reached(net) == {"encoder", "projector"}
-
-
-def test_simclr_removes_what_is_known(X, y):
-    estimator, net, batch = built(skssl.SimCLR, X, false_negatives="remove")
-    batch = dataclasses.replace(batch, labels=torch.arange(12) % 4 - 1)
-    z1, z2 = net.project(batch.views)
-    found = estimator.losses(net, batch)["nt_xent"]
-    torch.testing.assert_close(found, losses.nt_xent(z1, z2, estimator.temperature, batch.labels))
-    assert found < losses.nt_xent(z1, z2, estimator.temperature)
-    removed = quick(skssl.SimCLR, false_negatives="remove").fit(X, y).transform(X)
-    kept = quick(skssl.SimCLR).fit(X).transform(X)
-    assert not np.array_equal(removed, kept)
-    assert np.array_equal(quick(skssl.SimCLR).fit(X, y).transform(X), kept), "y is ignored"
-    unknown = quick(skssl.SimCLR, false_negatives="remove").fit(X, np.full(40, -1)).transform(X)
-    np.testing.assert_allclose(unknown, kept, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize(("method", "params"), [(skssl.SupCon, {}), (skssl.SimCLR, {"false_negatives": "remove"})])
-def test_methods_with_labels_need_them(method, params, X):
-    assert quick(method, **params).__sklearn_tags__().target_tags.required
-    with pytest.raises(ValueError, match="requires y to be passed"):
-        quick(method, **params).fit(X)
-    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
-        quick(method, **params).fit(X, [0, 1])
-
-
-def test_simclr_v2_has_a_deeper_head(X):
-    widths = [built(skssl.SimCLR, X, proj_layers=n, hidden_dim=24)[1].projector for n in (1, 2, 3)]
-    shapes = [[layer.weight.shape for layer in mlp if isinstance(layer, nn.Linear)] for mlp in widths]
-    assert shapes == [[(128, 128)], [(24, 128), (128, 24)], [(24, 128), (24, 24), (128, 24)]]
-    kinds = [nn.Linear, nn.BatchNorm1d, nn.ReLU]
-    assert [type(layer) for layer in widths[2]] == [*kinds, *kinds, *kinds[:2]], "BatchNorm ends it"
-    assert all(layer.bias is None for mlp in widths for layer in mlp if isinstance(layer, nn.Linear))
-    assert all(mlp[-1].weight is not None for mlp in widths), "a gain in the last, too"
-
-
-@pytest.mark.parametrize("share", [0.25, 1.0])
-def test_label_noise_is_a_fixed_share_of_wrong_classes(share):
-    target = torch.arange(4000) % 5 - 1
-    noisy = corrupt(target, share, np.random.default_rng(0))
-    wrong = noisy != target
-    assert wrong.sum() == share * 3200
-    assert (noisy[target < 0] == -1).all()
-    assert set(noisy[wrong].tolist()) == {0, 1, 2, 3}
-    shift = np.bincount((noisy - target)[wrong].numpy() % 4, minlength=4)
-    assert shift[1:] / wrong.sum().item() == pytest.approx([1 / 3] * 3, abs=0.05)
-    assert corrupt(torch.zeros(5, dtype=torch.long), share, np.random.default_rng(0)).eq(0).all(), "one class only"
-
-
-def test_label_noise_is_drawn_once_from_the_seed(X, y):
-    estimator = quick(skssl.SupCon, label_noise=0.5, epochs=2).fit(X, y)
-    images = as_images(X)
-    first = estimator._encode_labels(y, images)
-    assert (first != clone(estimator).set_params(label_noise=0.0).fit(X, y)._encode_labels(y, images)).sum() == 20
-    assert torch.equal(first, estimator.partial_fit(X, y)._encode_labels(y, images))
-    assert not torch.equal(
-        first, quick(skssl.SupCon, label_noise=0.5, random_state=1).fit(X, y)._encode_labels(y, images)
-    )
-
-
-# The memory bank
 
 
 def literal_nce(v, items, own, negatives, t, n_samples, z):
@@ -169,7 +39,7 @@ def unit(rows):
 
 @pytest.mark.parametrize("fixed", [False, True])
 @pytest.mark.parametrize("k", [2, 30])
-def test_nce_of_a_bank_is_the_literal_loop(k, fixed):
+def test_nce_equals_a_literal_loop(k, fixed):
     n_samples, t = 50, 0.2
     bank = MemoryBank(n_samples, 5, momentum=0.3, fixed_z=fixed).double()
     items = bank.items.clone().numpy()
@@ -196,7 +66,7 @@ def test_nce_of_a_bank_is_the_literal_loop(k, fixed):
     assert not any(tensor.requires_grad for tensor in bank.buffers())
 
 
-def test_nce_is_differentiable_and_holds_at_low_temperatures():
+def test_nce_gradient_at_low_temperatures():
     (z,) = random_rows(1)
     assert torch.autograd.gradcheck(lambda z: losses.nce(z, 20), (z,))
     bank = MemoryBank(8, 4)
@@ -204,7 +74,7 @@ def test_nce_is_differentiable_and_holds_at_low_temperatures():
     assert losses.nce(log_p, 8).isfinite()
 
 
-def test_the_banks_scores_are_the_same_by_either_way_and_stay_in_float32():
+def test_memory_bank_scores_agree_and_are_float32():
     v = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
     bank = MemoryBank(200, 4)
     index = torch.tensor([[5, 199], [0, 0], [7, 3]])
@@ -218,7 +88,7 @@ def test_the_banks_scores_are_the_same_by_either_way_and_stay_in_float32():
 
 
 @pytest.mark.parametrize("loss", ["nce", "softmax"])
-def test_instdisc_tells_images_by_their_data_set_index(loss, X):
+def test_instdisc_loss_uses_the_data_set_index(loss, X):
     estimator, net, batch = built(skssl.InstDisc, X, loss=loss)
     batch = dataclasses.replace(batch, index=torch.arange(39, 27, -1))
     before = net.bank.items.clone()
@@ -240,7 +110,7 @@ def test_instdisc_tells_images_by_their_data_set_index(loss, X):
     assert torch.equal(net.bank.items[:28], before[:28])
 
 
-def test_the_bank_goes_on_where_it_stopped(X):
+def test_partial_fit_continues_with_the_memory_bank(X):
     first = quick(skssl.InstDisc, normalizer="first", epochs=2, batch_size=20).partial_fit(X)
     z, items = first.net_.module_.bank.log_z.clone(), first.net_.module_.bank.items.clone()
     first.partial_fit(X)
@@ -250,13 +120,10 @@ def test_the_bank_goes_on_where_it_stopped(X):
         first.partial_fit(X[:20])
 
 
-def test_presets_are_the_papers():
+def test_augmentation_presets_match_the_papers():
     small, large = preset("instdisc", 32)[0], preset("instdisc", 224)[0]
     assert (small.crop_scale, small.jitter, small.hue, small.gray) == ((0.2, 1.0), 1.0, 0.4, 0.2)
     assert (small.flip, large.flip) == (0.0, 0.5), "the code has no flips on CIFAR"
-
-
-# Rotation decoupling
 
 
 def halves(net, view):
@@ -268,7 +135,7 @@ def halves(net, view):
 
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("loss", ["nce", "nt_xent"])
-def test_rotation_decoupling_is_the_papers_sum(loss, late, X):
+def test_rotation_decoupling_equals_the_papers_loss(loss, late, X):
     weights = np.random.default_rng(0).random((40, 4))
     estimator, net, batch = built(skssl.RotationDecoupling, X, loss=loss, pu_weights=weights, epochs=10, pu_start=0.75)
     batch = dataclasses.replace(batch, index=torch.arange(39, 27, -1))
@@ -306,7 +173,7 @@ def test_rotation_decoupling_is_the_papers_sum(loss, late, X):
 
 
 @pytest.mark.parametrize("loss", ["nce", "nt_xent"])
-def test_halves_learn_what_is_theirs(loss, X):
+def test_gradients_reach_the_halves_of_the_features(loss, X):
     """The rotation's loss reaches the first half of the features only, the images' the second."""
     estimator, net, batch = built(skssl.RotationDecoupling, X, loss=loss)
     features = []
@@ -321,7 +188,7 @@ def test_halves_learn_what_is_theirs(loss, X):
         net.zero_grad()
 
 
-def test_rotation_decouplings_heads(X):
+def test_rotation_decoupling_heads(X):
     for loss, hidden in [("nce", []), ("nt_xent", [32])]:
         _, net, _ = built(skssl.RotationDecoupling, X, loss=loss)
         for head, width in [(net.turn_classifier, 4), (net.image_head, 128)]:
@@ -330,7 +197,7 @@ def test_rotation_decouplings_heads(X):
             assert all(layer.bias is not None for layer in head if isinstance(layer, nn.Linear))
 
 
-def test_nt_xents_gradient_flows_through_the_mean_of_the_turns(X):
+def test_nt_xent_gradient_flows_through_the_mean_over_rotations(X):
     estimator, net, batch = built(skssl.RotationDecoupling, X, loss="nt_xent")
     _, still = halves(net, batch.views[0])
 
@@ -346,14 +213,14 @@ def test_nt_xents_gradient_flows_through_the_mean_of_the_turns(X):
     assert not torch.allclose(found, stopped)
 
 
-def test_weights_of_turns_count_from_epoch_210_of_245_on(X):
+def test_pu_weights_start_at_epoch_210_of_245(X):
     estimator, net, _ = built(skssl.RotationDecoupling, X, epochs=245)
     for epoch, counts in [(0, 0), (209, 0), (210, 1), (244, 1)]:
         estimator.before_epoch(net, epoch, None)
         assert net.pu_counts == counts
 
 
-def test_stopping_the_mean_changes_no_gradient():
+def test_detaching_the_mean_does_not_change_the_gradient():
     still = torch.randn(4, 3, 5, dtype=torch.float64, requires_grad=True)
     mean = still.mean(0)
     (stopped,) = torch.autograd.grad((still - mean.detach()).square().mean(), still, retain_graph=True)
@@ -361,7 +228,7 @@ def test_stopping_the_mean_changes_no_gradient():
     torch.testing.assert_close(stopped, through)
 
 
-def test_weights_of_turns_begin_late_and_are_those_of_the_images(X):
+def test_pu_weights_belong_to_the_images_of_the_batch(X):
     start = quick(skssl.RotationDecoupling, epochs=4, pu_start=0.5, batch_size=40)
     weighed = clone(start).set_params(pu_weights=np.zeros((40, 4))).fit(X).history_["turn"]
     alike = start.fit(X).history_["turn"]
@@ -370,12 +237,12 @@ def test_weights_of_turns_begin_late_and_are_those_of_the_images(X):
 
 
 @pytest.mark.parametrize("weights", [np.ones((39, 4)), np.ones(160), np.full((40, 4), np.nan), -np.ones((40, 4))])
-def test_wrong_weights_are_refused(weights, X):
+def test_invalid_pu_weights_raise(weights, X):
     with pytest.raises(ValueError, match=r"'pu_weights' parameter .* \(40, 4\)"):
         quick(skssl.RotationDecoupling, pu_weights=weights).fit(X)
 
 
-def test_rotation_decoupling_refuses_what_it_cannot_split_or_turn(X):
+def test_rotation_decoupling_requires_even_features_and_square_images(X):
     odd = nn.Sequential(nn.Conv2d(3, 7, 3), nn.ReLU())
     with pytest.raises(ValueError, match=r"even number of features.* Got 7"):
         quick(skssl.RotationDecoupling, backbone=odd).fit(X)
@@ -383,13 +250,10 @@ def test_rotation_decoupling_refuses_what_it_cannot_split_or_turn(X):
         quick(skssl.RotationDecoupling).fit(X[:, :12])
 
 
-def test_rotation_decoupling_learns_turns():
+def test_rotation_decoupling_learns_rotations():
     shapes, _ = skssl.datasets.make_shapes(256, image_size=16, random_state=0)
     history = quick(skssl.RotationDecoupling, epochs=6, batch_size=32, lr=0.02).fit(shapes).history_
     assert history["turn_accuracy"].iloc[-1] > 0.4
-
-
-# PIRL
 
 
 @pytest.fixture
@@ -402,7 +266,7 @@ def pirl(X):
     return estimator, net.float(), Batch(images, [batch.views[0].float()], index, generator=draws)
 
 
-def test_pirl_compares_both_branches_with_the_memory(pirl, monkeypatch):
+def test_pirl_compares_view_and_tiles_with_the_bank(pirl, monkeypatch):
     estimator, net, batch = pirl
     tiles = torch.randn(12, 128, generator=torch.Generator().manual_seed(1))
     monkeypatch.setattr(type(estimator), "_embed_tiles", lambda self, net, batch: tiles)
@@ -422,7 +286,7 @@ def test_pirl_compares_both_branches_with_the_memory(pirl, monkeypatch):
     assert torch.equal(net.bank.items[:28], before[:28])
 
 
-def test_pirl_gradients_reach_each_branchs_heads(pirl):
+def test_pirl_gradients_reach_the_heads(pirl):
     estimator, net, batch = pirl
     heads = {"nce_image": {"projector"}, "nce_tiles": {"tile_projector", "tiles_projector"}}
     for name, own in heads.items():
@@ -431,7 +295,7 @@ def test_pirl_gradients_reach_each_branchs_heads(pirl):
         net.zero_grad()
 
 
-def test_pirl_shuffles_evenly_and_encodes_all_tiles_in_one_pass(pirl, monkeypatch):
+def test_pirl_shuffles_uniformly_and_encodes_tiles_in_one_pass(pirl, monkeypatch):
     estimator, net, batch = pirl
     batch = dataclasses.replace(batch, images=batch.images[:1].expand(600, 3, 16, 16))
     numbered = torch.arange(9.0).view(1, 9, 1, 1, 1).expand(600, 9, 3, 4, 4)
@@ -457,7 +321,7 @@ def test_pirl_shuffles_evenly_and_encodes_all_tiles_in_one_pass(pirl, monkeypatc
     torch.testing.assert_close(out, net.tiles_projector(heads), msg="positions stay apart up to the last layer")
 
 
-def test_pirl_cuts_the_papers_tiles(pirl):
+def test_pirl_tile_sizes_match_the_paper(pirl):
     estimator, net, batch = pirl
     shapes = []
     net.encoder.register_forward_hook(lambda module, args, output: shapes.append(args[0].shape))
@@ -481,7 +345,7 @@ def test_pirl_validates_the_augmentations_of_its_tiles_once(pirl, monkeypatch):
     assert not validated
 
 
-def test_every_tile_has_colours_of_its_own_and_the_views_normalisation(pirl):
+def test_pirl_tiles_have_separate_colours_and_the_views_normalisation(pirl):
     estimator, net, batch = pirl
     colour = torch.tensor([200, 100, 50], dtype=torch.uint8).view(3, 1, 1)
     batch = dataclasses.replace(batch, images=colour.repeat(12, 1, 16, 16))
@@ -497,7 +361,7 @@ def test_every_tile_has_colours_of_its_own_and_the_views_normalisation(pirl):
     torch.testing.assert_close(seen.pop(), still.normalize(colour[None]).expand(108, 3, 4, 4))
 
 
-def test_a_normaliser_of_each_batch_keeps_instances_apart():
+def test_normalizer_batch_keeps_images_apart():
     """Behaviour: with the first batch's normaliser embeddings gather, and all of them repel without end."""
     shapes, _ = skssl.datasets.make_shapes(256, image_size=16, random_state=0)
     estimator = quick(skssl.InstDisc, epochs=6, batch_size=32, n_negatives=64)
@@ -507,7 +371,7 @@ def test_a_normaliser_of_each_batch_keeps_instances_apart():
     assert first.iloc[-1] > 2 * own.iloc[-1]
 
 
-def test_colours_of_tiles_need_no_crop_of_their_own(pirl):
+def test_pirl_tiles_are_not_cropped_again(pirl):
     estimator, net, batch = pirl
     maps = np.ones((40, 16, 16))
     estimator.set_params(augment=Augmentation(saliency=maps, blur=0.5))

@@ -1,4 +1,4 @@
-"""MoCo and its kin: queries, keys and queues against literal versions."""
+"""Methods with a queue of keys: MoCo, LeOCLR, DenseCL and PCL."""
 
 import itertools
 import math
@@ -13,8 +13,7 @@ from torch import nn
 import skssl
 from skssl import losses
 from skssl.images import as_images
-from skssl.nn import batchnorm
-from skssl.nn.batchnorm import run_with_split_batchnorm, split_batchnorm, sync_batchnorm
+from skssl.nn.batchnorm import sync_batchnorm
 from skssl.nn.clustering import concentration
 
 
@@ -46,77 +45,8 @@ def moved(queue, keys, place):
     return items
 
 
-def test_groups_are_normalised_by_themselves_and_never_too_small():
-    torch.manual_seed(0)
-    norm = nn.BatchNorm2d(2)
-    images = torch.randn(7, 2, 3, 3)
-    (found,) = run_with_split_batchnorm(lambda part: (norm(part),), [norm], images, 2)
-    for part, result in [(images[:4], found[:4]), (images[4:], found[4:])]:
-        expected = (part - part.mean((0, 2, 3), keepdim=True)) / part.var((0, 2, 3), keepdim=True, correction=0).sqrt()
-        torch.testing.assert_close(result, expected, rtol=1e-3, atol=1e-4)
-    sizes = []
-    for n, groups in [(7, 8), (13, 6), (256, 8), (1, 8)]:
-        images = torch.zeros(n, 1, 1, 1)
-        run_with_split_batchnorm(lambda part: (sizes.append(len(part)) or part,), [norm], images, groups)
-    assert sizes == [3, 2, 2, *[3, 2, 2, 2, 2, 2], *[32] * 8, 1]
-
-
-class Activated(nn.BatchNorm2d):
-    """BatchNorm with a ReLU, as some libraries have."""
-
-    def forward(self, x):
-        return super().forward(x).relu()
-
-
-def normalising():
-    """A network with every sort of BatchNorm, on cells and on features."""
-    torch.manual_seed(0)
-    layers = [nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(inplace=True), nn.Conv2d(6, 5, 3), Activated(5)]
-    layers += [nn.BatchNorm2d(5, momentum=0.3, affine=False), nn.GroupNorm(1, 5), nn.BatchNorm2d(5).eval()]
-    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 4), nn.BatchNorm1d(4, momentum=None)]
-    layers += [nn.Linear(4, 4), nn.BatchNorm1d(4, momentum=0.0), nn.BatchNorm1d(4, track_running_stats=False)]
-    return nn.Sequential(*layers, nn.BatchNorm1d(4, track_running_stats=False).eval()).double()
-
-
-@pytest.mark.parametrize(("n", "groups"), [(24, 4), (27, 5), (6, 1)])
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("by_moments", [False, True])
-def test_one_pass_in_groups_is_the_groups_one_after_the_other(n, groups, layout, by_moments, monkeypatch):
-    monkeypatch.setattr(batchnorm.SplitBatchNorm, "BY_MOMENTS", ("cpu",) if by_moments else ())
-    one, other = normalising(), normalising()
-    kinds = [type(part) for part in one]
-    for _ in range(3):
-        images = torch.randn(n, 3, 6, 6, dtype=torch.float64).to(memory_format=layout)
-        expected = torch.cat([one(part) for part in images.tensor_split(groups)])
-        with split_batchnorm([other], groups):
-            found = other(images)
-        weigh = torch.randn_like(expected)
-        (expected * weigh).sum().backward()
-        (found * weigh).sum().backward()
-        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
-    for (name, a), b in zip(one.named_parameters(), other.parameters(), strict=True):
-        torch.testing.assert_close(b.grad, a.grad, rtol=1e-9, atol=1e-9, msg=name)
-    assert other[11].num_batches_tracked == 3 * groups
-    for (name, a), b in zip(one.named_buffers(), other.buffers(), strict=True):
-        torch.testing.assert_close(b, a, rtol=1e-9, atol=1e-9, msg=name)
-    assert [type(part) for part in other] == kinds
-    assert not any("groups" in vars(part) for part in other if isinstance(part, nn.BatchNorm2d))
-
-
-@pytest.mark.parametrize("by_moments", [False, True])
-def test_one_pass_in_groups_keeps_layout_and_precision(by_moments, monkeypatch):
-    monkeypatch.setattr(batchnorm.SplitBatchNorm, "BY_MOMENTS", ("cpu",) if by_moments else ())
-    norm, images = nn.BatchNorm2d(4), torch.randn(6, 4, 3, 3).bfloat16().to(memory_format=torch.channels_last)
-    with split_batchnorm([norm], 3):
-        found = norm(images)
-    expected = torch.cat([nn.BatchNorm2d(4)(part) for part in images.chunk(3)])
-    assert found.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(found, expected, rtol=2**-8, atol=0)  # a rounding of bfloat16
-    assert norm.running_mean.dtype == torch.float32
-
-
 @pytest.mark.parametrize("method", [skssl.MoCo, skssl.DenseCL])
-def test_compiled_losses_are_one_graph_of_one_pass(method, X):
+def test_compiled_losses_are_one_graph_with_one_pass(method, X):
     (_, net, batch), (_, eager, _) = (built(method, X, bn_splits=4) for _ in range(2))
     graphs = []
 
@@ -140,7 +70,7 @@ def test_compiled_losses_are_one_graph_of_one_pass(method, X):
 
 
 @pytest.mark.parametrize("symmetric", [False, True])
-def test_moco_is_its_formula_with_the_old_queue(symmetric, X):
+def test_moco_loss_uses_the_queue_before_the_update(symmetric, X):
     estimator, net, batch = built(skssl.MoCo, fourfold(X), bn_splits=1, symmetric=symmetric, queue_size=30)
     drift(net.target)
     place = 0
@@ -162,7 +92,7 @@ def test_moco_is_its_formula_with_the_old_queue(symmetric, X):
 
 
 @pytest.mark.parametrize("method", [skssl.MoCo, skssl.LeOCLR, skssl.DenseCL, skssl.PCL])
-def test_the_queues_take_the_keys_of_every_step(method, X):
+def test_queues_receive_the_keys_of_every_step(method, X):
     look = Look(lambda net: [q.items.clone() for name, q in net.named_children() if name.endswith("queue")])
     quick(method, epochs=2, batch_size=12, callbacks=[look]).fit(fourfold(X)[:120])
     assert len(look.seen) == 1 + 2 * 10
@@ -171,7 +101,7 @@ def test_the_queues_take_the_keys_of_every_step(method, X):
         assert changed == ([24] if method is skssl.LeOCLR else [12, 12] if method is skssl.DenseCL else [12])
 
 
-def test_moco_does_not_stop_the_queries_gradient_nor_start_the_keys(X):
+def test_moco_gradient_flows_through_queries_only(X):
     estimator, net, batch = built(skssl.MoCo, X, bn_splits=1)
     old, k = net.queue.items.clone(), net.target(batch.views[1]).detach()
     estimator.losses(net, batch)["info_nce"].backward()
@@ -183,7 +113,7 @@ def test_moco_does_not_stop_the_queries_gradient_nor_start_the_keys(X):
     assert all(p.grad is None for p in net.target.parameters())
 
 
-def test_keys_are_normalised_in_shuffled_groups_and_come_back_in_order(X):
+def test_keys_are_normalised_in_shuffled_groups_and_returned_in_order(X):
     estimator, net, batch = built(skssl.MoCo, X, bn_splits=3)
     view = batch.views[1]
     torch.manual_seed(4)
@@ -210,7 +140,7 @@ def test_moco_heads(X):
     torch.testing.assert_close(v2.queue.items.norm(dim=1), torch.ones(10))
 
 
-def test_leoclr_attracts_each_crop_to_the_whole_image_alone(X):
+def test_leoclr_compares_crops_with_the_whole_image_only(X):
     estimator, net, batch = built(skssl.LeOCLR, fourfold(X), bn_splits=1, queue_size=30)
     drift(net.target)
     for step in range(3):  # 72 keys go through a queue of 30
@@ -229,7 +159,7 @@ def test_leoclr_attracts_each_crop_to_the_whole_image_alone(X):
     torch.testing.assert_close(gradient, net.encoder.features[0].weight.grad)  # of both terms
 
 
-def test_leoclr_end_to_end_trains_through_the_crops(X):
+def test_leoclr_end_to_end_gradient_flows_through_the_crops(X):
     estimator, net, batch = built(skssl.LeOCLR, X, encoder="end-to-end")
     assert not hasattr(net, "target")
     assert not hasattr(net, "queue")
@@ -243,7 +173,7 @@ def test_leoclr_end_to_end_trains_through_the_crops(X):
     assert quick(skssl.LeOCLR, encoder="end-to-end").fit(X).transform(X).shape == (40, 128)
 
 
-def test_leoclrs_first_view_is_whole_but_flipped_and_coloured(X):
+def test_leoclr_first_view_is_not_cropped(X):
     trainer = quick(skssl.LeOCLR, batch_size=40)._make_trainer(as_images(X))
     first, *crops = trainer.augmentations
     assert first.crop_scale is None
@@ -275,7 +205,7 @@ def literal_dense(q, k, q_map, k_map, negatives, temperature):
     return literal_info_nce(torch.stack(rows), torch.stack(keys), negatives, temperature)
 
 
-def test_dense_info_nce_is_the_literal_loop():
+def test_dense_info_nce_equals_a_literal_loop():
     draw = torch.Generator().manual_seed(0)
     q, k, q_map, k_map = (
         torch.randn(3, d, 2, 3, dtype=torch.float64, generator=draw, requires_grad=True) for d in (5, 5, 4, 4)
@@ -299,7 +229,7 @@ def convolved(head, grid):
     return nn.functional.conv2d(hidden, last.weight[:, :, None, None], last.bias)
 
 
-def test_densecl_is_its_formula_with_two_old_queues(X):
+def test_densecl_loss_uses_the_queues_before_the_update(X):
     estimator, net, batch = built(skssl.DenseCL, fourfold(X), bn_splits=1, queue_size=20, dense_weight=0.3)
     drift(net.target)
     assert not torch.equal(net.queue.items, net.dense_queue.items)
@@ -322,7 +252,7 @@ def test_densecl_is_its_formula_with_two_old_queues(X):
     assert reached(net) == {"encoder", "projector", "dense_projector"}
 
 
-def test_densecls_copy_has_the_dense_head(X):
+def test_densecl_momentum_copy_has_the_dense_head(X):
     estimator, net, _ = built(skssl.DenseCL, X, ema_momentum=0.9)
     drift(net.target)
     old = [p.clone() for p in net.target[2].parameters()]
@@ -332,7 +262,7 @@ def test_densecls_copy_has_the_dense_head(X):
     assert [type(layer).__name__ for layer in net.dense_projector] == ["Linear", "ReLU", "Linear"]
 
 
-def test_densecl_refuses_a_backbone_without_a_pooled_map(X):
+def test_densecl_requires_a_pooled_map(X):
     flat = nn.Sequential(nn.Flatten(), nn.Linear(768, 8))
     with pytest.raises(ValueError, match=r"pool its last map by an nn.AdaptiveAvgPool2d.* Got Sequential, which has"):
         quick(skssl.DenseCL, backbone=flat).fit(X)
@@ -351,7 +281,7 @@ def literal_proto(q, prototypes, phi, assignment, others):
     return total / len(q)
 
 
-def test_proto_nce_is_the_literal_loop_over_the_batchs_prototypes_and_random_others():
+def test_proto_nce_equals_a_literal_loop():
     draw = torch.Generator().manual_seed(0)
     q = torch.randn(4, 5, dtype=torch.float64, generator=draw, requires_grad=True)
     prototypes, phi = (torch.rand(s, dtype=torch.float64, generator=draw) + 0.1 for s in ((8, 5), (8,)))
@@ -369,7 +299,7 @@ def test_proto_nce_is_the_literal_loop_over_the_batchs_prototypes_and_random_oth
     assert torch.autograd.gradcheck(lambda x: losses.proto_nce(x, prototypes, phi, assignment, 9), (q,))
 
 
-def test_concentration_is_the_reference_codes():
+def test_concentration_equals_the_reference_code():
     draw = np.random.default_rng(0)
     z, centers = draw.normal(size=(40, 3)), draw.normal(size=(7, 3))
     assignment = np.concatenate([np.arange(5).repeat([3, 9, 1, 20, 6]), [6]])  # 2 and 6 have one member, 5 has none
@@ -384,7 +314,7 @@ def test_concentration_is_the_reference_codes():
     np.testing.assert_allclose(found.numpy(), 0.2 * phi / phi.mean(), rtol=1e-12)
 
 
-def test_concentration_is_positive_where_members_are_equal():
+def test_concentration_is_positive_for_equal_members():
     z = torch.tensor([[1.0, 0.0]] * 6 + [[0.0, 1.0], [0.6, 0.8]])
     assignment = torch.tensor([0] * 3 + [1] * 3 + [2] * 2)
     some = concentration(z, torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.3, 0.9]]), assignment, 0.2)
@@ -394,7 +324,7 @@ def test_concentration_is_positive_where_members_are_equal():
     torch.testing.assert_close(none, torch.full((2,), 0.2))
 
 
-def test_pcl_clusters_the_copys_embeddings_of_whole_images(X):
+def test_pcl_clusters_the_momentum_copys_embeddings(X):
     estimator, net, _ = built(skssl.PCL, X, n_clusters=(4, 30), instance_epochs=1)
     net.float()
     drift(net.target)
@@ -420,7 +350,7 @@ def test_pcl_clusters_the_copys_embeddings_of_whole_images(X):
         assert (nearest == c.assignment).float().mean() > 0.9
 
 
-def test_pcl_is_moco_and_the_mean_over_clusterings(X):
+def test_pcl_loss_is_moco_plus_the_mean_over_clusterings(X):
     estimator, net, batch = built(skssl.PCL, fourfold(X), bn_splits=1, queue_size=20, instance_epochs=0)
     drift(net.target)
     batch.index = torch.arange(12) * 13
@@ -444,7 +374,7 @@ def test_pcl_is_moco_and_the_mean_over_clusterings(X):
     assert reached(net) == {"encoder", "projector"}
 
 
-def test_pcls_clusters_are_those_of_the_epochs_beginning(X):
+def test_pcl_clusters_are_fixed_within_an_epoch(X):
     estimator, net, batch = built(skssl.PCL, X, n_clusters=(5,), instance_epochs=0)
     (clusters,) = net.clusters
     for epoch in range(3):
@@ -459,7 +389,7 @@ def test_pcls_clusters_are_those_of_the_epochs_beginning(X):
         torch.testing.assert_close(clusters.concentration, concentration(z, centers, label, 0.2))
 
 
-def test_pcls_first_epochs_are_a_tenth(X):
+def test_pcl_instance_epochs_default_to_a_tenth(X):
     history = quick(skssl.PCL, epochs=10).fit(X).history_
     assert (history["proto_nce"] > 0).tolist() == [False] + [True] * 9
     history = quick(skssl.PCL, epochs=3, instance_epochs=2).fit(X).history_
@@ -486,6 +416,6 @@ def test_pcls_first_epochs_are_a_tenth(X):
         ({"symmetric": "yes"}, "'symmetric' parameter of MoCo must be an instance of 'bool'"),
     ],
 )
-def test_wrong_parameters_are_refused(params, message, X):
+def test_invalid_parameters_raise(params, message, X):
     with pytest.raises(ValueError, match=message):
         quick(**{"method": skssl.MoCo, **params}).fit(X)
