@@ -59,9 +59,8 @@ class Augmentation(Parameters):
         If above 0, the random resized crop is replaced by a crop of the image's own size, from the image padded by
         this number of black pixels on every side.
     saliency : array of shape (n_samples, h, w) or None, default=None
-        A saliency map for each training image, of any size, such as `grad_cam` computes. The random crop is drawn
-        again until its mean saliency is above that of the image, at most ten times; then one more is taken as it is.
-        See `salient_crops`.
+        A saliency map for each training image, of any size, such as `grad_cam` computes. The random crop is drawn until
+        its mean saliency is above that of the image. After ten failures the next crop is taken. See `salient_crops`.
     good_crops : float, default=1.0
         Probability that a crop is chosen by the saliency map.
     size : int, tuple of int or None, default=None

@@ -95,7 +95,7 @@ class DrawConstants(NamedTuple):
 
 
 def number_counts(salient: bool) -> dict[str, int]:
-    """Return how many uniform numbers a view takes for what, in order."""
+    """Return the count of uniform numbers that each part of a view takes, in order."""
     return {**COUNTS, **SALIENT_COUNTS} if salient else COUNTS
 
 

@@ -25,8 +25,8 @@ def resized_crop(
 ) -> Tensor:
     """Cut a box of its own out of every image, resize it with antialiasing, and flip it if asked.
 
-    The result is that of torchvision's ``resized_crop(antialias=True)`` followed by ``hflip``. The filter is
-    separable: one matrix product with the rows of an image and one with its columns do it all.
+    The result is that of torchvision's ``resized_crop(antialias=True)`` followed by ``hflip``. The filter is separable,
+    so that it takes one matrix product with the rows of an image and one with its columns.
 
     Parameters
     ----------

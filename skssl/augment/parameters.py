@@ -165,5 +165,5 @@ def _error(owner: BaseEstimator, name: str, expected: str) -> ValueError:
 
 
 def _are_reals(value: Any, count: int) -> bool:
-    """Return whether a parameter is so many finite numbers."""
+    """Return whether a parameter is a sequence of `count` finite numbers."""
     return len(value) == count and all(isinstance(x, Real) and math.isfinite(x) for x in value)

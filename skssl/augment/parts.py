@@ -44,7 +44,7 @@ def _sort_by_hue(draws: Draws) -> tuple[Tensor, list[int]]:
 
 
 def _parts(counts: Sequence[int], most: int) -> Iterator[tuple[int, slice]]:
-    """Yield slices of at most so many sorted views, with the position of their hue."""
+    """Yield slices of at most `most` sorted views, with the position of their hue."""
     start = 0
     for position, count in enumerate(counts):
         stop = start + count

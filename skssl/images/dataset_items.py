@@ -27,7 +27,7 @@ _UNREAD = object()
 
 
 def is_dataset(X: Any) -> bool:
-    """Return whether X is a data set with indexed items: torch's, Hugging Face's, or alike.
+    """Return whether X is a data set with indexed items: one of torch, Hugging Face or similar.
 
     Parameters
     ----------

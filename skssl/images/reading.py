@@ -56,8 +56,8 @@ def as_images(
         - a sequence of file paths, open files or PIL images of any mode. They are decoded at once into one uint8
           array: upright by their EXIF data, 16-bit grey in 8 bits, without transparency. Large collections of files
           are kept decoded on disk, see `image_files.decode_images`;
-        - a data set with ``__len__`` and ``__getitem__``: torch's, Hugging Face's or alike. Its items are read when
-          they are needed, through ``__getitems__`` if it has one. An item is a tensor ``(c, h, w)``, a PIL image,
+        - a data set with ``__len__`` and ``__getitem__``: one of torch, Hugging Face or similar. Its items are read
+          when they are needed, through ``__getitems__`` if it has one. An item is a tensor ``(c, h, w)``, a PIL image,
           an array ``(h, w)`` or ``(h, w, c)``, the bytes of an image file, a tuple that begins with one of these, or
           a dict that holds one, preferably as "image" or "img". Floats are in [0, 1];
         - an iterable of such items: a generator, or an iterable data set of torch, Hugging Face or WebDataset. It is
@@ -65,7 +65,7 @@ def as_images(
         - `Images`, which are checked and returned.
 
         uint8 is kept. All other numbers, including bools and integers, become float32. Arrays and tensors are not
-        copied if possible. Of memory-mapped arrays (`numpy.memmap`), only batches are in memory.
+        copied if possible. Memory-mapped arrays (`numpy.memmap`) are loaded batch by batch.
     image_shape : tuple of int, default=None
         ``(h, w)``, ``(h, w, c)`` or ``(c, h, w)``. For a 2-D `X`, the shape of the image in a row: one entry may be
         -1, ``(h, w)`` is grey, and None takes a square grey image. Files and PIL images are resized to it by their

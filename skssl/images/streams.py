@@ -19,7 +19,7 @@ _END = object()
 
 
 def is_stream(X: Any) -> bool:
-    """Return whether X yields items without indices: a generator, an iterable data set, or alike.
+    """Return whether X yields items without indices: a generator, an iterable data set or similar.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""A training's state in a folder: saved whole every so often, gone on from bit by bit, never taken for another's."""
+"""Save and resume a training: atomic saves, bit-exact resume, refused for another run."""
 
 from __future__ import annotations
 
@@ -34,28 +34,28 @@ FORMAT = 2  # of the state; checkpoints of another format are refused
 
 
 class Checkpoint:
-    """What saves a training's state while it trains, and brings it back.
+    """Saves the state of a training to a folder, and restores it.
 
-    As a context it locks the folder, and makes SIGTERM and Ctrl-C save before they end the training: after the step
-    that is under way, or at once when they come again. Of several processes one saves, and between epochs only, as each
-    draws its own views.
+    The context manager locks the folder. Within it, SIGTERM and Ctrl-C save the state after the current step and then
+    end the training; a second signal ends it at once. With several processes, the main process saves, and only between
+    epochs, because each process draws its own views.
 
     Parameters
     ----------
     folder : str or path-like
-        Where the state is kept. It is made if it does not exist; a folder is for one training.
+        The folder, for one training. It is created if it does not exist.
     every : int, str or datetime.timedelta
-        After how many epochs the state is saved, or after how much time, such as "10 min", in the middle of an epoch.
-        It is also saved at the end.
+        Number of epochs between saves; or the time between them, such as "10 min", which also saves within an epoch.
+        The state is always saved at the end.
     known : mapping of str to str
-        Digests of what makes the training what it is, by name: parameters, images, labels.
+        Digests of what the training depends on, by name: parameters, images, labels. See `digest_training`.
 
     Raises
     ------
     ValueError
-        If `folder` or `every` is no such thing, or the folder holds what another training has left.
+        If `folder` is empty, `every` is out of range, or the folder holds another training.
     OSError
-        If the folder cannot be made or written to.
+        If the folder cannot be created or written to.
     RuntimeError
         If another run is using the folder.
 
@@ -68,7 +68,7 @@ class Checkpoint:
     >>> folder = tempfile.mkdtemp()
     >>> method = SimCLR(backbone="convnet", epochs=2, batch_size=16, random_state=0, checkpoint=folder).fit(X)
     >>> again = SimCLR(backbone="convnet", epochs=2, batch_size=16, random_state=0, checkpoint=folder).fit(X)
-    >>> (again.transform(X) == method.transform(X)).all()  # the second has nothing left to do
+    >>> (again.transform(X) == method.transform(X)).all()  # the second fit has no epochs left
     np.True_
     """
 
@@ -80,51 +80,51 @@ class Checkpoint:
         self.folder, self.known = Path(folder), dict(known)
         self._lock = filelock.FileLock(self.folder / LOCK)
         self.epochs, self.seconds = _parse(every)
-        self.stop: int | None = None  # the signal that asked for the end
+        self.stop: int | None = None  # the signal received
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        """Lock the folder, and listen to signals."""
+        """Lock the folder and handle signals."""
         if is_main_process():
-            self._take()
-        if threading.current_thread() is threading.main_thread():  # others cannot, and get no signals
+            self._lock_folder()
+        if threading.current_thread() is threading.main_thread():  # other threads cannot handle signals
             for kind in (signal.SIGINT, signal.SIGTERM):
-                if signal.getsignal(kind) != signal.SIG_IGN:  # as what runs in the background ignores Ctrl-C
-                    self._handlers[kind] = signal.signal(kind, self._asked)
+                if signal.getsignal(kind) != signal.SIG_IGN:  # background jobs ignore Ctrl-C
+                    self._handlers[kind] = signal.signal(kind, self._handle)
         self._saved = time.monotonic()
         return self
 
-    def _take(self) -> None:
-        """Make the folder one's own."""
+    def _lock_folder(self) -> None:
+        """Create and lock the folder."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
         except filelock.Timeout:
             raise RuntimeError(
-                f"checkpoint={str(self.folder)!r} is in use by another run: give each run a folder of its own, or wait."
+                f"checkpoint={str(self.folder)!r} is in use by another run: use another folder, or wait."
             ) from None
         except OSError as error:
             raise OSError(
-                error.errno, f"checkpoint={str(self.folder)!r} is no folder that can be written to: {error.strerror}"
+                error.errno, f"checkpoint={str(self.folder)!r} is not a writable folder: {error.strerror}"
             ) from error
-        for left in self.folder.glob(f".{STATE}.*"):  # of a run that was killed while it saved
+        for left in self.folder.glob(f".{STATE}.*"):  # by a run that was killed while saving
             left.unlink()
 
     def __exit__(self, kind: type[BaseException] | None, *raised: object) -> None:
-        """Leave signals and the folder to others."""
+        """Restore the signal handlers and unlock the folder."""
         for which, handler in self._handlers.items():
             signal.signal(which, handler)
         self._lock.release()
-        if self.stop is not None and kind is None:  # it came after the last step
+        if self.stop is not None and kind is None:  # the signal came after the last step
             signal.raise_signal(self.stop)
 
     def restore(self, trainer: Trainer) -> ResumeState | None:
-        """Bring a new trainer to where the folder's training was saved; leave it new if there is none.
+        """Load the state in the folder, if there is one, into a trainer.
 
         Parameters
         ----------
         trainer : Trainer
-            One that has been initialised with the same parameters.
+            A new trainer, initialised with the same parameters.
 
         Returns
         -------
@@ -134,7 +134,7 @@ class Checkpoint:
         Raises
         ------
         ValueError
-            If the training in the folder is another one, or its file cannot be read.
+            If the folder holds another training, or its file cannot be read.
         """
         file = self.folder / STATE
         if not file.exists():
@@ -142,36 +142,36 @@ class Checkpoint:
         header, tensors = read(file)
         if header.get("format") != FORMAT:
             raise ValueError(
-                f"{str(file)!r} holds no training state that this version of skssl reads: take another folder, or "
+                f"{str(file)!r} holds no training state that this version of skssl can read: use another folder, or "
                 "delete this one."
             )
         found = header["known"]
         other = [name for name in {**self.known, **found} if self.known.get(name) != found.get(name)]
         if other:
             raise ValueError(
-                f"checkpoint={str(self.folder)!r} holds a training that differs in: {', '.join(other)}. Go on with the "
-                "same, take another folder, or delete this one."
+                f"checkpoint={str(self.folder)!r} holds another training, which differs in: {', '.join(other)}. Use "
+                "the same parameters and images to resume it, use another folder, or delete this one."
             )
         state, epochs = unpack(trainer, header["training"], tensors), len(trainer.history)
         if is_main_process():
             tqdm.write(
-                f"{type(trainer.module_.method).__name__}: going on from {str(self.folder)!r}, after {epochs} epoch(s)"
+                f"{type(trainer.module_.method).__name__}: resuming from {str(self.folder)!r}, after {epochs} epoch(s)"
                 + (f" and {state.step} step(s)." if state.step else "."),
                 file=sys.stderr,
             )
         return state
 
     def after_step(self, trainer: Trainer, state: ResumeState, draws: torch.Generator) -> None:
-        """Save in the middle of an epoch, if it is time.
+        """Save within an epoch, if a save is due.
 
         Parameters
         ----------
         trainer : Trainer
-            What trains.
+            The trainer.
         state : ResumeState
-            How far the epoch is.
+            The state within the epoch.
         draws : torch.Generator
-            The augmentation's.
+            The generator of the augmentation.
         """
         if n_processes() > 1:
             self._end()
@@ -180,12 +180,12 @@ class Checkpoint:
             self._save(trainer, state)
 
     def after_epoch(self, trainer: Trainer) -> None:
-        """Save between two epochs, if it is time.
+        """Save between epochs, if a save is due.
 
         Parameters
         ----------
         trainer : Trainer
-            What trains.
+            The trainer.
         """
         done = len(trainer.history)
         due = done % self.epochs == 0 if self.epochs else time.monotonic() - self._saved >= self.seconds
@@ -193,28 +193,28 @@ class Checkpoint:
             self._save(trainer, ResumeState())
 
     def _save(self, trainer: Trainer, state: ResumeState) -> None:
-        """Save, and end the training if that was asked for. What cannot be saved is no reason to stop."""
+        """Save the state, and end the training if a signal came. A failed save warns only."""
         try:
             if is_main_process():
                 values, tensors = pack(trainer, state)
                 write(self.folder / STATE, {"format": FORMAT, "known": self.known, "training": values}, tensors)
         except (OSError, TypeError, ValueError) as error:
             warnings.warn(
-                f"The training goes on, but its state could not be saved; what was saved before stays: {error}",
+                f"The training continues, but its state could not be saved; the last save is unchanged: {error}",
                 stacklevel=2,
             )
         self._saved = time.monotonic()
         self._end()
 
     def _end(self) -> None:
-        """End the training if a signal has asked for it."""
+        """End the training if a signal came."""
         if self.stop == signal.SIGINT:
             raise KeyboardInterrupt
         if self.stop is not None:
             raise SystemExit(128 + self.stop)
 
-    def _asked(self, kind: int, frame: FrameType | None) -> None:
-        """Note a signal, for the end of the step; the second one counts at once."""
+    def _handle(self, kind: int, frame: FrameType | None) -> None:
+        """Remember the first signal until the step ends; pass on the second at once."""
         if self.stop is None:
             self.stop = kind
             os.write(2, b"\nThe state is saved after this step; a second signal ends the training at once.\n")
@@ -225,12 +225,12 @@ class Checkpoint:
 
 
 def train(estimator: Any, trainer: Trainer, images: Images, target: Tensor | None, **more: Any) -> None:
-    """Train an estimator's net to its end, from the start or from where its checkpoint is.
+    """Train an estimator's net for all its epochs, and resume from its checkpoint if there is one.
 
     Parameters
     ----------
     estimator : estimator
-        Has `epochs`, `checkpoint` and `checkpoint_every`.
+        An estimator with the parameters `epochs`, `checkpoint` and `checkpoint_every`.
     trainer : Trainer
         Its net, initialised.
     images : Images
@@ -238,7 +238,7 @@ def train(estimator: Any, trainer: Trainer, images: Images, target: Tensor | Non
     target : int64 Tensor of shape (n_samples,) or None
         Their classes.
     **more : object
-        What else, apart from parameters, images and classes, makes the training what it is.
+        Anything else that the training depends on, by name, for `digest_training`.
     """
     if estimator.checkpoint is None:
         trainer.run(images, target, estimator.epochs)
@@ -251,14 +251,14 @@ def train(estimator: Any, trainer: Trainer, images: Images, target: Tensor | Non
 
 
 def pack(trainer: Trainer, state: ResumeState) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return the state of a training, perhaps in the middle of an epoch.
+    """Return the state of a training between epochs or within one.
 
     Parameters
     ----------
     trainer : Trainer
         The trainer.
     state : ResumeState
-        The state of the epoch.
+        The state within the epoch.
 
     Returns
     -------
@@ -270,7 +270,7 @@ def pack(trainer: Trainer, state: ResumeState) -> tuple[dict[str, Any], dict[str
     """
     values, tensors = training_state(trainer)
     if state.step:
-        values["history"].pop()  # the row of the epoch under way is recorded again
+        values["history"].pop()  # the current epoch's row is recorded again
     values |= {"step": state.step, "seconds": state.seconds, "trainable": trainable(trainer.module_), "callbacks": {}}
     tensors |= {f"sums.{name}": value for name, value in state.sums.items()}
     tensors |= {f"random.{name}": value for name, value in state.random.items()}
@@ -290,9 +290,9 @@ def unpack(trainer: Trainer, values: Mapping[str, Any], tensors: Mapping[str, Te
     Parameters
     ----------
     trainer : Trainer
-        A trainer that was initialized with the same parameters and has not trained.
+        A trainer that was initialised with the same parameters and has not trained.
     values, tensors : mapping of str to object
-        The state.
+        The state, as `pack` returns it.
 
     Returns
     -------
@@ -312,7 +312,7 @@ def unpack(trainer: Trainer, values: Mapping[str, Any], tensors: Mapping[str, Te
 
 
 def _parse(every: Any) -> tuple[int, float]:
-    """Tell epochs (0: time counts) and seconds (infinite: epochs count)."""
+    """Return the epochs between saves, or 0, and the seconds between saves, or infinity."""
     if isinstance(every, Integral) and not isinstance(every, bool) and int(every) >= 1:
         return int(every), float("inf")
     if isinstance(every, (str, datetime.timedelta)):
@@ -323,6 +323,6 @@ def _parse(every: Any) -> tuple[int, float]:
             if seconds > 0:
                 return 0, seconds
     raise ValueError(
-        "The 'checkpoint_every' parameter must be a number of epochs from 1 on, or a time such as '10 min'. "
+        "The 'checkpoint_every' parameter must be a number of epochs, at least 1, or a time such as '10 min'. "
         f"Got {every!r}."
     )

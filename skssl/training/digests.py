@@ -1,4 +1,4 @@
-"""What parameters and images are known by on disk: numbers that are the same in every process."""
+"""Stable hashes of parameters and images, used as keys of checkpoints and caches: the same in every process."""
 
 from __future__ import annotations
 
@@ -21,33 +21,35 @@ from skssl.images.dataset_items import is_dataset
 from skssl.images.memory_maps import mapped_file_of
 
 IDLE = ("verbose", "n_jobs", "checkpoint", "checkpoint_every")  # parameters that change no result
-NOT_COMPARED = (*IDLE, "device", "callbacks", "random_state")  # when a training goes on
-READ = 2**28  # pixels' values by which a training's images are known
+NOT_COMPARED = (*IDLE, "device", "callbacks", "random_state")  # parameters that may differ when a training resumes
+SAMPLED = 2**28  # pixel values of a training's images that are hashed, at most
+BATCH = 512  # images read at once
 
 
 def digest(value: Any, what: str) -> str:
-    """Digest an estimator's parameters, or any one of them.
+    """Compute a digest of an estimator or of one of its parameters.
 
-    ``joblib.hash`` of what they are known by: pickles, of which it is made, hold the addresses of tensors and cannot
-    hold lambdas.
+    ``joblib.hash`` alone does not do: it hashes pickles, which contain the addresses of tensors and cannot contain
+    lambdas.
 
     Parameters
     ----------
     value : object
-        An estimator: its class and its parameters but ``verbose`` and ``n_jobs``, in a ``FrozenEstimator`` what it has
-        learned, too. A module: its form and its weights. A function: its code and what it has captured.
+        An estimator counts by its class and its parameters other than ``verbose``, ``n_jobs`` and ``checkpoint``, a
+        ``FrozenEstimator`` also by its fitted state, a module by its ``repr`` and weights, a function by its code,
+        defaults and captured variables.
     what : str
-        How to call it in a message.
+        Its name in the error message.
 
     Returns
     -------
     str
-        A number in hexadecimal digits.
+        Hexadecimal digits.
 
     Raises
     ------
     TypeError
-        If it has a parameter that cannot be pickled.
+        If a parameter cannot be pickled.
 
     Examples
     --------
@@ -58,26 +60,25 @@ def digest(value: Any, what: str) -> str:
     (True, False)
     """
     try:
-        return joblib.hash(_known_by(value))
+        return joblib.hash(_hashable(value))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise TypeError(
-            f"{what} has a parameter that cannot be pickled, so that its runs cannot be told from others on "
-            f"disk: {error}"
+            f"{what} has a parameter that cannot be pickled, so that its runs cannot be identified on disk: {error}"
         ) from error
 
 
 def digest_images(X: Any) -> str:
-    """Digest images: their values, or the path, size and time of files; a data set is read once.
+    """Compute a digest of images: of their values, or of the path, size and modification time of files.
 
     Parameters
     ----------
     X : array, tensor, sequence or data set
-        Images, as `as_images` reads them.
+        Images, as for `as_images`. A data set is read once.
 
     Returns
     -------
     str
-        A number in hexadecimal digits.
+        Hexadecimal digits.
 
     Examples
     --------
@@ -87,11 +88,11 @@ def digest_images(X: Any) -> str:
     False
     """
     file = mapped_file_of(X)
-    if file is not None:  # a copy in memory has another digest, as joblib.hash says, too
+    if file is not None:  # a copy in memory has another digest, as with joblib.hash
         return joblib.hash(["mapped", X.shape, [joblib.hash(part) for part in file.chunks(X)]])
     if is_dataset(X):
         images = as_images(X, reset=False)
-        batches = torch.arange(len(images)).split(512)
+        batches = torch.arange(len(images)).split(BATCH)
         return joblib.hash([joblib.hash(images.read(index).cpu().numpy()) for index in batches])
     if isinstance(X, Tensor):
         X = X.detach().cpu().numpy()
@@ -101,23 +102,23 @@ def digest_images(X: Any) -> str:
 
 
 def digest_training(estimator: Any, images: Images, target: Tensor | None, **more: Any) -> dict[str, str]:
-    """Digest what makes a training what it is, apart from where and how it is watched.
+    """Compute digests of everything that the result of a training depends on.
 
     Parameters
     ----------
     estimator : estimator
-        Whose parameters count.
+        The estimator that trains. Parameters that change no result do not count, nor does the device.
     images : Images
-        The training images. Of more than a quarter of a gigabyte so many count, evenly apart, that they make that.
+        The training images. If they hold more than `SAMPLED` pixel values, an evenly spaced subset of that size counts.
     target : Tensor or None
         Their classes.
     **more : object
-        What else counts, by name.
+        Anything else that counts, by name.
 
     Returns
     -------
     dict of str to str
-        The digests by name: of the parameters, "estimator", its class, "X" and "y".
+        The digests by name: each parameter, "estimator" for its class, "X" and "y".
 
     Examples
     --------
@@ -132,38 +133,39 @@ def digest_training(estimator: Any, images: Images, target: Tensor | None, **mor
     """
     known = {name: value for name, value in estimator.get_params(deep=False).items() if name not in NOT_COMPARED}
     seed = getattr(estimator, "random_state", None)
-    known |= {"random_state": seed} if isinstance(seed, Integral) else {}  # others give another seed each time
+    known |= {"random_state": seed} if isinstance(seed, Integral) else {}  # a generator gives another seed each time
     known |= {"estimator": type(estimator), "y": target, **more}
-    some = torch.linspace(0, len(images) - 1, min(len(images), READ // math.prod(images.shape) + 2)).long()
-    pixels = [joblib.hash(images.read(index).cpu().numpy()) for index in some.split(512)]
+    n_sampled = min(len(images), max(2, SAMPLED // math.prod(images.shape)))  # the first and the last one at least
+    sample = torch.linspace(0, len(images) - 1, n_sampled).long()
+    pixels = [joblib.hash(images.read(index).cpu().numpy()) for index in sample.split(BATCH)]
     return {
         "X": joblib.hash([len(images), images.shape, images.scale, pixels]),
         **{name: digest(value, f"{type(estimator).__name__}: {name}") for name, value in known.items()},
     }
 
 
-def _known_by(value: Any) -> Any:
-    """Turn what a parameter may be into what it is known by."""
+def _hashable(value: Any) -> Any:
+    """Turn a value into one whose pickle is the same in every process."""
     if isinstance(value, FrozenEstimator):
         inner = value.estimator
         learned = inner.net_.module_ if hasattr(inner, "net_") else vars(inner)
-        return ["frozen", _known_by(inner), _known_by(learned)]
+        return ["frozen", _hashable(inner), _hashable(learned)]
     if hasattr(value, "get_params") and not isinstance(value, type):
         params = {name: of for name, of in value.get_params(deep=False).items() if name not in IDLE}
-        return [_known_by(type(value)), _known_by(params)]
+        return [_hashable(type(value)), _hashable(params)]
     if isinstance(value, nn.Module):
-        return [repr(value), _known_by(value.state_dict())]
+        return [repr(value), _hashable(value.state_dict())]
     if isinstance(value, Tensor):
         return value.detach().cpu().float().numpy()
     if isinstance(value, Mapping):
-        return {name: _known_by(of) for name, of in value.items()}
+        return {name: _hashable(of) for name, of in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_known_by(of) for of in value]
+        return [_hashable(of) for of in value]
     if isinstance(value, functools.partial):
-        return [_known_by(of) for of in (value.func, value.args, value.keywords)]
+        return [_hashable(of) for of in (value.func, value.args, value.keywords)]
     if isinstance(value, FunctionType):
         captured = [cell.cell_contents for cell in value.__closure__ or ()]
-        return [value.__qualname__, _known_by(value.__code__), _known_by([value.__defaults__, captured])]
+        return [value.__qualname__, _hashable(value.__code__), _hashable([value.__defaults__, captured])]
     if isinstance(value, CodeType):
-        return [value.co_code, value.co_names, _known_by(value.co_consts)]
+        return [value.co_code, value.co_names, _hashable(value.co_consts)]
     return f"{value.__module__}.{value.__qualname__}" if isinstance(value, type) else value

@@ -36,9 +36,7 @@ from skssl.transfer.voc import VOCDataset
 if TYPE_CHECKING:
     import pandas as pd
 
-MAX_ASPECT = (
-    5 / 3
-)  # limit of the longer side in units of `image_size`: 1333 / 800 in Faster R-CNN, 1000 / 600 in UPerNet
+MAX_ASPECT = 5 / 3  # longer side / `image_size`, at most: 1333 / 800 in Faster R-CNN, 1000 / 600 in UPerNet
 BASE_LR, BASE_BATCH_SIZE = 0.02, 16  # the papers' learning rate and batch size
 
 

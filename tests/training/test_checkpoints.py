@@ -1,4 +1,4 @@
-"""Trainings that die and go on: wherever that is, they end where the uninterrupted one ends, bit for bit."""
+"""A training that is interrupted and resumed ends bit for bit like one that is not interrupted."""
 
 import multiprocessing
 import os
@@ -7,6 +7,7 @@ import resource
 import shutil
 import signal
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import joblib
@@ -20,17 +21,18 @@ from torch import nn
 import skssl
 from skssl import FineTuner, Rotation
 from skssl.callbacks import GradientSNR, KNNMonitor
+from skssl.storage.files import write
 from skssl.training.checkpoints import STATE
 
 OFTEN = "1 us"  # after every step
 
 
 class Death(Exception):
-    """What ends a training in these tests."""
+    """Ends a training in these tests."""
 
 
 class DiesAt(Callback):
-    """Ends the process' hopes at the beginning of some step of the run."""
+    """Raises an error at the beginning of a step of the run."""
 
     def __init__(self, step, error=Death):
         self.step, self.error = step, error
@@ -46,12 +48,12 @@ class DiesAt(Callback):
 
 
 def dropping():
-    """A network that draws random numbers itself."""
+    """Return a network that draws random numbers."""
     return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(0.5))
 
 
-def ends_as(first, second, X):
-    """Whether two trainings have ended in the same place: parameters, buffers, history, features."""
+def assert_same(first, second, X):
+    """Check that two trainings have the same parameters, buffers, history and features."""
     state, other = (of.net_.module_.state_dict() for of in (first, second))
     assert state.keys() == other.keys()
     different = [name for name in state if not torch.equal(state[name], other[name])]
@@ -62,13 +64,13 @@ def ends_as(first, second, X):
         assert np.array_equal(first.transform(X), second.transform(X))
 
 
-@pytest.mark.parametrize("step", [2, 3])  # of two an epoch: between both, in the second
-def test_a_training_that_died_ends_where_another_ends(method, step, X, y, tmp_path):
+@pytest.mark.parametrize("step", [2, 3])  # with two steps an epoch: between epochs, and within the second one
+def test_resume_is_bit_exact(method, step, X, y, tmp_path):
     estimator = quick(method, epochs=2, checkpoint=tmp_path, checkpoint_every=OFTEN)
     with pytest.raises(Death):
         estimator.set_params(callbacks=[DiesAt(step)]).fit(X, y)
     resumed = quick(method, epochs=2, checkpoint=tmp_path).fit(X, y)
-    ends_as(resumed, quick(method, epochs=2).fit(X, y), X)
+    assert_same(resumed, quick(method, epochs=2).fit(X, y), X)
 
 
 @pytest.mark.parametrize(
@@ -83,17 +85,17 @@ def test_a_training_that_died_ends_where_another_ends(method, step, X, y, tmp_pa
     ],
     ids=lambda params: ", ".join(getattr(value, "__name__", str(value)) for value in params.values()),
 )
-def test_whatever_is_trained_with_goes_on(params, X, tmp_path):
+def test_resume_is_bit_exact_with_any_parameters(params, X, tmp_path):
     with pytest.raises(Death):
         quick(skssl.SimCLR, epochs=3, checkpoint=tmp_path, checkpoint_every=OFTEN, **params).set_params(
             callbacks=[DiesAt(3)]
         ).fit(X)
     resumed = quick(skssl.SimCLR, epochs=3, checkpoint=tmp_path, **params).fit(X)
-    ends_as(resumed, quick(skssl.SimCLR, epochs=3, **params).fit(X), X)
+    assert_same(resumed, quick(skssl.SimCLR, epochs=3, **params).fit(X), X)
 
 
-@pytest.mark.parametrize("step", [13, 14])  # the averages of both are in their second epoch
-def test_what_callbacks_have_seen_goes_on(step, X, y, tmp_path):
+@pytest.mark.parametrize("step", [13, 14])  # the running averages of both callbacks are in their second epoch
+def test_states_of_callbacks_are_restored(step, X, y, tmp_path):
     def watched(*more):
         watching = [GradientSNR(), KNNMonitor(X, y, n_neighbors=3), *more]
         return quick(skssl.SimSiam, epochs=2, batch_size=2, callbacks=watching, checkpoint=tmp_path / str(len(more)))
@@ -103,22 +105,22 @@ def test_what_callbacks_have_seen_goes_on(step, X, y, tmp_path):
     os.rename(tmp_path / "1", tmp_path / "0")
     resumed = watched().fit(X)
     plain = watched().set_params(checkpoint=None).fit(X)
-    ends_as(resumed, plain, X)
+    assert_same(resumed, plain, X)
     assert resumed.history_["gradient_snr"].notna().all()
 
 
-def test_fine_tuning_goes_on(X, y, tmp_path):
+def test_fine_tuning_resumes(X, y, tmp_path):
     encoder = quick(skssl.SimCLR).fit(X)
     tuner = partial(FineTuner, encoder, epochs=2, batch_size=16, random_state=0)
     with pytest.raises(Death):
         tuner(checkpoint=tmp_path, checkpoint_every=OFTEN, callbacks=[DiesAt(3)]).fit(X, y)
-    ends_as(tuner(checkpoint=tmp_path).fit(X, y), tuner().fit(X, y), X)
+    assert_same(tuner(checkpoint=tmp_path).fit(X, y), tuner().fit(X, y), X)
     other = quick(skssl.SimCLR, random_state=1).fit(X)
     with pytest.raises(ValueError, match="differs in: encoder"):
         FineTuner(other, epochs=2, batch_size=16, random_state=0, checkpoint=tmp_path).fit(X, y)
 
 
-def test_the_state_is_saved_when_it_is_due(X, tmp_path, monkeypatch):
+def test_checkpoint_every_sets_when_the_state_is_saved(X, tmp_path, monkeypatch):
     saved = []
     monkeypatch.setattr(
         "skssl.training.checkpoints.write", lambda path, header, tensors: saved.append(header["training"])
@@ -134,13 +136,13 @@ def test_the_state_is_saved_when_it_is_due(X, tmp_path, monkeypatch):
     assert places(OFTEN)[:3] == [(0, 1), (1, 0), (1, 1)]
 
 
-def test_it_says_where_it_goes_on_and_has_nothing_to_do_at_the_end(X, tmp_path, capsys):
+def test_resume_reports_the_epoch_and_a_finished_training_is_not_trained_again(X, tmp_path, capsys):
     method = quick(skssl.SimCLR, epochs=2, checkpoint=tmp_path)
     with pytest.raises(Death):
         method.set_params(checkpoint_every=OFTEN, callbacks=[DiesAt(3)]).fit(X)
-    assert "going on" not in capsys.readouterr().err
+    assert "resuming" not in capsys.readouterr().err
     first = method.set_params(callbacks=None).fit(X).transform(X)
-    assert f"SimCLR: going on from '{tmp_path}', after 1 epoch(s) and 1 step(s).\n" in capsys.readouterr().err
+    assert f"SimCLR: resuming from '{tmp_path}', after 1 epoch(s) and 1 step(s).\n" in capsys.readouterr().err
     assert np.array_equal(method.set_params(callbacks=[DiesAt(0)]).fit(X).transform(X), first)
     assert "after 2 epoch(s).\n" in capsys.readouterr().err
     joblib.dump(method.set_params(callbacks=None).fit(X), tmp_path / "method.joblib")
@@ -158,9 +160,9 @@ def test_it_says_where_it_goes_on_and_has_nothing_to_do_at_the_end(X, tmp_path, 
     ],
     ids=str,
 )
-def test_another_training_is_refused_by_what_differs(params, named, X, tmp_path):
+def test_other_parameters_are_refused_by_name(params, named, X, tmp_path):
     quick(skssl.SimCLR, checkpoint=tmp_path, aux="rotation").fit(X)
-    with pytest.raises(ValueError, match=rf"holds a training that differs in: {named}\. Go on with the same"):
+    with pytest.raises(ValueError, match=rf"holds another training, which differs in: {named}\. Use the same"):
         quick(skssl.SimCLR, **{"checkpoint": tmp_path, "aux": "rotation", **params}).fit(X)
 
 
@@ -177,7 +179,7 @@ def test_other_images_classes_and_methods_are_refused(X, y, tmp_path):
         quick(skssl.SimCLR, checkpoint=tmp_path).fit(X)
 
 
-def test_how_a_training_is_watched_and_where_may_change(X, tmp_path):
+def test_device_callbacks_and_verbose_may_change_on_resume(X, tmp_path):
     folder = tmp_path / "a" / "b"
     with pytest.raises(Death):
         quick(skssl.SimCLR, epochs=2, random_state=None, checkpoint=folder, checkpoint_every=1).set_params(
@@ -189,14 +191,14 @@ def test_how_a_training_is_watched_and_where_may_change(X, tmp_path):
 
 @pytest.fixture
 def in_the_foreground():
-    """Ctrl-C as in a terminal: a process in the background may have been started to ignore it."""
+    """Handle Ctrl-C as in a terminal, even if this process was started in the background and ignores it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
 class Signals(DiesAt):
-    """Sends this process a signal at the beginning of some step."""
+    """Sends this process a signal at the beginning of a step."""
 
     def on_batch_begin(self, net, **kwargs):
         self.seen += 1
@@ -205,9 +207,9 @@ class Signals(DiesAt):
 
 
 @pytest.mark.usefixtures("in_the_foreground")
-@pytest.mark.parametrize("step", [0, 1, 2, 4])  # in an epoch, at its end
+@pytest.mark.parametrize("step", [0, 1, 2, 4])  # within an epoch (0, 2, 4) and at the end of one
 @pytest.mark.parametrize(("kind", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
-def test_signals_save_first_and_leave_a_usable_estimator(kind, raised, step, X, tmp_path, capfd):
+def test_signals_save_the_state_and_leave_a_usable_estimator(kind, raised, step, X, tmp_path, capfd):
     handlers = [signal.getsignal(which) for which in (signal.SIGINT, signal.SIGTERM)]
     method = quick(skssl.SimSiam, epochs=3, checkpoint=tmp_path, callbacks=[Signals(step, kind)])
     with pytest.raises(raised) as stopped:
@@ -218,8 +220,9 @@ def test_signals_save_first_and_leave_a_usable_estimator(kind, raised, step, X, 
     assert method.transform(X).shape == (40, 128)
     assert len(method.history_) == (step + 1) // 2
     resumed = quick(skssl.SimSiam, epochs=3, checkpoint=tmp_path).fit(X)
-    assert f"{step % 2 or (step + 1) // 2}" in capfd.readouterr().err
-    ends_as(resumed, quick(skssl.SimSiam, epochs=3).fit(X), X)
+    epochs, steps = divmod(step + 1, 2)
+    assert f", after {epochs} epoch(s)" + (f" and {steps} step(s)." if steps else ".") in capfd.readouterr().err
+    assert_same(resumed, quick(skssl.SimSiam, epochs=3).fit(X), X)
 
 
 @pytest.mark.usefixtures("in_the_foreground")
@@ -231,10 +234,10 @@ def test_a_signal_after_the_last_step_is_not_lost(X, tmp_path):
     method = quick(skssl.SimCLR, checkpoint=tmp_path, callbacks=[Late()])
     with pytest.raises(KeyboardInterrupt):
         method.fit(X)
-    ends_as(method, quick(skssl.SimCLR).fit(X), X)
+    assert_same(method, quick(skssl.SimCLR).fit(X), X)
 
 
-def test_what_is_started_to_ignore_ctrl_c_ignores_it(X, tmp_path):
+def test_ctrl_c_stays_ignored_in_the_background(X, tmp_path):
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         method = quick(skssl.SimCLR, checkpoint=tmp_path, callbacks=[Signals(0, signal.SIGINT)]).fit(X)
@@ -244,7 +247,7 @@ def test_what_is_started_to_ignore_ctrl_c_ignores_it(X, tmp_path):
 
 
 @pytest.mark.usefixtures("in_the_foreground")
-def test_a_second_signal_ends_at_once(X, tmp_path):
+def test_a_second_signal_ends_the_training_at_once(X, tmp_path):
     class Twice(Signals):
         def on_grad_computed(self, net, **kwargs):
             if self.seen == 1:
@@ -256,7 +259,7 @@ def test_a_second_signal_ends_at_once(X, tmp_path):
 
 
 class At(DiesAt):
-    """Does something at the beginning of a step."""
+    """Calls a function at the beginning of a step."""
 
     def on_batch_begin(self, net, **kwargs):
         self.seen += 1
@@ -264,7 +267,7 @@ class At(DiesAt):
             self.error()
 
 
-def test_a_full_disk_costs_no_training_and_not_what_was_saved(X, tmp_path):
+def test_a_full_disk_neither_stops_the_training_nor_loses_the_last_save(X, tmp_path):
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def fill():
@@ -272,34 +275,52 @@ def test_a_full_disk_costs_no_training_and_not_what_was_saved(X, tmp_path):
 
     method = quick(skssl.SimCLR, epochs=2, checkpoint=tmp_path, checkpoint_every=1, callbacks=[At(2, fill)])
     try:
-        with pytest.warns(UserWarning, match=rf"could not be saved; what was saved before stays: .*{STATE}"):
+        with pytest.warns(UserWarning, match=rf"could not be saved; the last save is unchanged: .*{STATE}"):
             method.fit(X)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-    ends_as(method, quick(skssl.SimCLR, epochs=2).fit(X), X)
+    assert_same(method, quick(skssl.SimCLR, epochs=2).fit(X), X)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["lock", STATE]
-    ends_as(quick(skssl.SimCLR, epochs=2, checkpoint=tmp_path).fit(X), method, X)
+    assert_same(quick(skssl.SimCLR, epochs=2, checkpoint=tmp_path).fit(X), method, X)
 
 
-def test_a_folder_that_is_gone_costs_no_training(X, tmp_path):
+def test_a_deleted_folder_does_not_stop_the_training(X, tmp_path):
     folder = tmp_path / "state"
     gone = At(1, lambda: shutil.rmtree(folder))
     with pytest.warns(UserWarning, match="could not be saved"):
         quick(skssl.SimCLR, checkpoint=folder, callbacks=[gone]).fit(X)
 
 
-def test_a_folder_that_cannot_be_written_to_is_refused_before_training(X, tmp_path):
+def test_a_folder_that_is_not_writable_is_refused_before_training(X, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match=r"checkpoint='.*file' is no folder that can be written to: "):
+    with pytest.raises(OSError, match=r"checkpoint='.*file' is not a writable folder: "):
         quick(skssl.SimCLR, checkpoint=tmp_path / "file", callbacks=[DiesAt(0)]).fit(X)
     if os.geteuid() == 0:
         pytest.skip("root may write everywhere")
     (tmp_path / "closed").mkdir(mode=0o500)
-    with pytest.raises(OSError, match=r"checkpoint='.*closed' is no folder that can be written to: "):
+    with pytest.raises(OSError, match=r"checkpoint='.*closed' is not a writable folder: "):
         quick(skssl.SimCLR, checkpoint=tmp_path / "closed", callbacks=[DiesAt(0)]).fit(X)
 
 
-def test_an_empty_name_is_no_folder(X):
+def test_a_training_outside_the_main_thread_saves_and_resumes(X, tmp_path):
+    def fit(**params):
+        method = quick(skssl.SimCLR, epochs=2, checkpoint=tmp_path, checkpoint_every=OFTEN, **params)
+        with ThreadPoolExecutor(1) as pool:  # threads other than the main one cannot handle signals
+            return pool.submit(method.fit, X).result()
+
+    with pytest.raises(Death):
+        fit(callbacks=[DiesAt(3)])
+    assert (tmp_path / STATE).exists()
+    assert_same(fit(), quick(skssl.SimCLR, epochs=2).fit(X), X)
+
+
+def test_a_checkpoint_of_another_format_is_refused(X, tmp_path):
+    write(tmp_path / STATE, {"known": {}, "training": {}}, {})
+    with pytest.raises(ValueError, match="holds no training state that this version of skssl can read"):
+        quick(skssl.SimCLR, checkpoint=tmp_path).fit(X)
+
+
+def test_an_empty_folder_name_is_refused(X):
     with pytest.raises(ValueError, match="'checkpoint' parameter must be a folder"):
         quick(skssl.SimCLR, checkpoint="").fit(X)
 
@@ -310,10 +331,10 @@ def test_a_second_run_in_a_folder_is_refused(X, tmp_path):
             quick(skssl.SimCLR, checkpoint=tmp_path).fit(X)
 
     method = quick(skssl.SimCLR, checkpoint=tmp_path, callbacks=[At(1, second)]).fit(X)
-    ends_as(quick(skssl.SimCLR, checkpoint=tmp_path).fit(X), method, X)
+    assert_same(quick(skssl.SimCLR, checkpoint=tmp_path).fit(X), method, X)
 
 
-def test_what_a_killed_save_has_left_is_cleared(X, tmp_path):
+def test_files_left_by_a_killed_save_are_deleted(X, tmp_path):
     (tmp_path / f".{STATE}.0123").write_bytes(b"half")
     quick(skssl.SimCLR, checkpoint=tmp_path).fit(X)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["lock", STATE]
@@ -326,18 +347,18 @@ def test_a_damaged_state_is_refused(X, tmp_path):
     with pytest.raises(ValueError, match=rf"{STATE}' cannot be read, it is damaged"):
         quick(skssl.SimCLR, checkpoint=tmp_path).fit(X)
     quick(skssl.SimCLR).fit(X).save(tmp_path / STATE)
-    with pytest.raises(ValueError, match=rf"{STATE}' holds no training state that this version of skssl reads"):
+    with pytest.raises(ValueError, match=rf"{STATE}' holds no training state that this version of skssl can read"):
         quick(skssl.SimCLR, checkpoint=tmp_path).fit(X)
 
 
 @pytest.mark.parametrize("every", [0, -1, 1.5, True, "often", "-3 s", "", None])
-def test_checkpoint_every_is_refused_by_name(every, X, tmp_path):
+def test_checkpoint_every_out_of_range_is_refused(every, X, tmp_path):
     with pytest.raises((TypeError, ValueError), match="'checkpoint_every' parameter"):
         quick(skssl.SimCLR, checkpoint=tmp_path, checkpoint_every=every).fit(X)
 
 
 def in_a_process(make, folder, X, y, place):
-    """Train, perhaps with a checkpoint, and leave the estimator."""
+    """Train, with a checkpoint if there is a folder, and dump the estimator."""
     warnings.simplefilter("ignore", skssl.CollapseWarning)
     estimator = make(checkpoint=folder, checkpoint_every=OFTEN) if folder else make()
     joblib.dump(estimator.fit(X, y), f"{place}.part")
@@ -346,14 +367,14 @@ def in_a_process(make, folder, X, y, place):
 
 @pytest.fixture(scope="module")
 def processes():
-    """Processes that start in a blink, since their parent has imported everything."""
+    """Return a context whose processes start quickly, because their parent has imported everything."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["conftest", "skssl.training.checkpoints", "joblib"])
     return context
 
 
 def killed_and_restarted(processes, make, X, y, folder, times, seed):
-    """Kill a training so many times at random moments, and let it end; how often it was killed, and what it came to."""
+    """Kill a training at random moments, then let it finish; return the number of kills and the estimator."""
     draw, place = random.Random(seed), folder / "estimator.joblib"
     kills = 0
     while not place.exists():
@@ -369,14 +390,14 @@ def killed_and_restarted(processes, make, X, y, folder, times, seed):
     return kills, joblib.load(place)
 
 
-# All methods, each killed so many times, where SKSSL_KILLS says how many; here it is a sample.
+# SKSSL_KILLS tests all methods and sets the number of kills of each. By default three methods are killed a few times.
 KILLS = int(os.environ.get("SKSSL_KILLS", "0"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", list(QUICK) if KILLS else [skssl.SimCLR, skssl.SwAV, skssl.DeepCluster])
-def test_killed_at_random_moments_it_ends_where_another_ends(processes, method, X, y, tmp_path):
+def test_resume_after_sigkill_is_bit_exact(processes, method, X, y, tmp_path):
     make = partial(quick, method, epochs=6, batch_size=8)
     kills, estimator = killed_and_restarted(processes, make, X, y, tmp_path, KILLS or 3, method.__name__)
     assert kills == (KILLS or kills) > 0
-    ends_as(estimator, make().fit(X, y), X)
+    assert_same(estimator, make().fit(X, y), X)
