@@ -84,7 +84,7 @@ def pick(parameter: str, name: str, options: Mapping[str, T]) -> T:
     >>> pick("backbone", "resnet81", {"resnet18": 1, "resnet50": 2})
     Traceback (most recent call last):
     ...
-    sklearn.utils._param_validation.InvalidParameterError: Unknown backbone 'resnet81', did you mean 'resnet18'? Known names: 'resnet18', 'resnet50'.
+    sklearn...InvalidParameterError: Unknown backbone 'resnet81', did you mean 'resnet18'? Known names: ...
     """
     if name in options:
         return options[name]
