@@ -201,7 +201,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self, "net_")
         net = self.net_
-        logits = encode(self.classifier_, self._read(X), net.augmentations[0], torch.device(net.device), net.dtype)
+        logits = encode(self.classifier_, self._reader(X), net.augmentations[0], torch.device(net.device), net.dtype)
         return logits.softmax(1).numpy()
 
     def predict(self, X: Any) -> np.ndarray:
@@ -298,7 +298,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
 
     def _train(self, encoder: Encoder, images: Images, target: Tensor | None, hooks: ClassifierHooks) -> Self:
         """Train a copy of the encoder with a new head."""
-        self._read, self.n_features_in_ = encoder.read, math.prod(images.shape)
+        self._reader, self.n_features_in_ = encoder.read, math.prod(images.shape)
         hooks.read = encoder.read
         device = resolve_device(self.device)
         init_process_group(device)

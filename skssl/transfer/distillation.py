@@ -194,7 +194,7 @@ class Distiller(ImageClassifier):
         if isinstance(teacher, ImageClassifier):
             fitted = teacher if teacher.__sklearn_is_fitted__() else clone(teacher).fit(X, y)
             net = fitted.net_
-            how = net.augmentations[0], torch.device(net.device), net.dtype, net.module_.shape, fitted._read
+            how = net.augmentations[0], torch.device(net.device), net.dtype, net.module_.shape, fitted._reader
             return Encoder(fitted.classifier_, *how), fitted.classes_
         if isinstance(teacher, nn.Module):
             images, home = as_images(X), resolve_device(self.device)

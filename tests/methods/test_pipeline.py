@@ -75,7 +75,7 @@ def test_fit_on_a_data_frame():
         estimator.transform(pixels[pixels.columns[::-1]])
 
 
-def test_grid_search_over_nested_parameters(X, y):
+def test_set_params_of_nested_objects(X, y):
     whole = pipeline(augment=skssl.Augmentation())
     whole.set_params(ssl__augment__crop_scale=(0.5, 1.0), ssl__temperature=0.7, clf__C=3.0)
     copied = clone(whole)
