@@ -262,6 +262,7 @@ def test_divergence_raises(X):
         ({"aux": "rotate"}, "Unknown aux 'rotate', did you mean 'rotation'"),
         ({"aux": ["rotation", Rotation()]}, "name each task once. Got 'rotation' twice"),
         ({"aux": 3}, "aux must be a task"),
+        ({"aux": skssl.Jigsaw()}, "aux must be a task"),
         ({"aux": Rotation(angles=(0, 360))}, "'angles' parameter of Rotation must be two or more different angles"),
         ({"aux": Rotation(angles=(0, "90"))}, "'angles' parameter of Rotation must be .* Got \\(0, '90'\\)"),
         ({"aux": Rotation(shared="layer1")}, "Unknown shared 'layer1'.* Known names: 'conv1', 'conv2'"),
