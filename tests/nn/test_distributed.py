@@ -142,7 +142,7 @@ def step(method, params, aux=None):
         numbers["loss"].backward()
         hooks.after_backward(net)
         hooks.after_step(net, seed, 0.5)
-        losses.append(distributed.average(numbers["loss"].detach()))
+        losses.append(distributed.all_reduce_mean(numbers["loss"].detach()))
     assert not any(isinstance(part, nn.SyncBatchNorm) for part in net.modules())
     found = {f"gradient of {name}": p.grad for name, p in net.named_parameters() if p.grad is not None}
     found |= {name: value.clone() for name, value in net.named_buffers()}
@@ -266,7 +266,7 @@ def fit(method, X, y=None, further=True, **params):
 
 def test_batches_and_splits_that_are_no_multiple_of_the_processes_are_rejected(both):
     assert (
-        "batch_size=15 is that of all processes together, and must be a multiple of their number, 2"
+        "counts the images of all processes together, so it must be a multiple of their number, 2. Got 15."
         in both(refused, function=shares, arguments={"n_images": 50, "batch_size": 15})[0]
     )
     X = np.zeros((40, 16, 16, 3), np.uint8)
@@ -353,7 +353,7 @@ def compiled(X):
 
 def test_compile_with_several_processes_warns_once(both, X):
     first, second = both(compiled, X=X)
-    assert first == ["compile=True is for one process: several train without it."]
+    assert first == ["compile=True is for one process. Several processes train without it."]
     assert second == []
 
 
