@@ -479,8 +479,8 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
             X, self.image_shape, estimator=self, reset=reset, on_bad_image=on_bad_image, n_jobs=self.n_jobs, **like
         )
         if reset:
-            self._shape = images.shape
-            self._scale = images.scale
+            self._shape: tuple[int, int, int] = images.shape
+            self._scale: Any = images.scale
         return images
 
     def _encode_labels(self, y: Any, images: Images) -> Tensor | None:
