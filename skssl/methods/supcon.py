@@ -92,7 +92,7 @@ class SupCon(SSLTransformer):
         return {"sup_con": sup_con(all_gather(z), all_gather(batch.labels), self.temperature)}
 
     def _encode_labels(self, y: Any, images: Images) -> Tensor | None:
-        """Replace the share `label_noise` of the classes; the same ones whenever the training continues."""
+        """Replace the share `label_noise` of the classes by the same wrong ones in every call."""
         target = super()._encode_labels(y, images)
         assert target is not None  # this method uses labels
         return corrupt(target, self.label_noise, np.random.default_rng(self.net_.seed))

@@ -99,7 +99,7 @@ def test_images_with_one_three_and_more_channels(method):
     for shape in [(24, 12, 12), (24, 12, 12, 3), (24, 5, 12, 12)]:
         pixels = draw.integers(0, 256, shape, dtype=np.uint8)
         if method in COLOUR and shape[-1] != 3:
-            with pytest.raises(ValueError, match=r"expected 3 channels \(red, green and blue\), got [15]"):
+            with pytest.raises(ValueError, match=r"expected X with 3 channels \(red, green and blue\), got [15]"):
                 quick(method).fit(pixels)
             continue
         fitted = quick(method, aux="rotation").fit(pixels, np.arange(24) % 3)
@@ -260,8 +260,9 @@ def test_divergence_raises(X):
         ({"schedule": "cos"}, "Unknown schedule 'cos'"),
         ({"precision": "float23"}, "Unknown precision 'float23', did you mean 'float32'"),
         ({"aux": "rotate"}, "Unknown aux 'rotate', did you mean 'rotation'"),
-        ({"aux": ["rotation", Rotation()]}, "name each task once. Got 'rotation' twice"),
+        ({"aux": ["rotation", Rotation()]}, "contain each task once. Got 'rotation' twice"),
         ({"aux": 3}, "aux must be a task"),
+        ({"aux": skssl.Jigsaw()}, "aux must be a task"),
         ({"aux": Rotation(angles=(0, 360))}, "'angles' parameter of Rotation must be two or more different angles"),
         ({"aux": Rotation(angles=(0, "90"))}, "'angles' parameter of Rotation must be .* Got \\(0, '90'\\)"),
         ({"aux": Rotation(shared="layer1")}, "Unknown shared 'layer1'.* Known names: 'conv1', 'conv2'"),
