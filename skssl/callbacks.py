@@ -15,6 +15,7 @@ from torch import Tensor
 
 from skssl.images import Images, as_images
 from skssl.images.labels import as_labels
+from skssl.images.photographs import Photographs
 from skssl.probes import KNNProbe
 from skssl.training.encoding import encode
 from skssl.training.trainer import Trainer
@@ -78,9 +79,8 @@ class KNNMonitor(Callback):
     def on_train_begin(self, net: Trainer, X: Images, **kwargs: Any) -> None:
         """Read the images in the same way as those of the training."""
         method = net.module_.method
-        read = getattr(method, "read", None) or partial(
-            as_images, image_shape=method.image_shape, reset=False, shape=X.shape, scale=X.scale
-        )
+        like = {"shape": X.shape, "scale": X.scale, "whole": isinstance(X, Photographs)}
+        read = getattr(method, "read", None) or partial(as_images, image_shape=method.image_shape, reset=False, **like)
 
         def labelled(X: Any, y: Any) -> tuple[Images, np.ndarray]:
             y = as_labels(y)

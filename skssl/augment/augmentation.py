@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,14 +17,20 @@ import torch
 from torch import Tensor
 
 from skssl.augment.compiled import make_compiled_views
-from skssl.augment.draws import Draws, draw_constants, number_counts, to_draws
+from skssl.augment.draws import Draws, draw_boxes, draw_constants, number_counts, to_draws
 from skssl.augment.normalization import denormalize, gain_and_offset, normalize
 from skssl.augment.parameters import Parameters
 from skssl.augment.parts import make_views_in_parts
 from skssl.augment.tensors import to_float
 from skssl.augment.views import ViewConstants, make_views, view_constants
+from skssl.images.photographs import Crops
 from skssl.nn.precision import matmul_precision
 from skssl.storage.registry import register
+
+
+NO_INDEX = (
+    "An Augmentation with saliency maps needs the images' indices in the training set, but index is None. Pass index."
+)
 
 
 def _full_precision(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -67,6 +74,10 @@ class Augmentation(Parameters):
         Side, or height and width, of the views in pixels. None: those of the images.
     interpolation : {"bilinear", "bicubic"}, default="bilinear"
         How crops are resized, always with antialiasing.
+    eval_resize : float or None, default=256/224
+        The still view of a photograph, which a trained network is given: the picture is resized so that its shorter
+        side is so many times that of the view, and the centre is cut out. None: the whole picture is resized. Images of
+        one size are resized whole.
     flip : float, default=0.5
         Probability of a flip from left to right.
     quarter_turn : float, default=0.0
@@ -247,16 +258,73 @@ class Augmentation(Parameters):
     def _saliency_maps(self, index: Tensor | None, size: Sequence[int]) -> Tensor:
         """Return the saliency maps of images, resized to their size, (n, h, w)."""
         if index is None:
-            raise ValueError(
-                "An Augmentation with saliency maps needs the images' indices in the training set, but index is None. "
-                "Pass index."
-            )
+            raise ValueError(NO_INDEX)
         cached = getattr(self, "_maps", None)  # the array, and its copy on the device: the host waits for a transfer
         if cached is None or cached[0] is not self.saliency or cached[1].device != index.device:
             maps = torch.as_tensor(self.saliency, dtype=torch.float32).to(index.device)
             self._maps = cached = self.saliency, maps
         own = cached[1].index_select(0, index)[:, None]  # (n, 1, h', w')
         return torch.nn.functional.interpolate(own, size, mode="bilinear", antialias=True)[:, 0]
+
+    @torch.no_grad()
+    def draw_crops(
+        self,
+        sizes: Tensor,
+        size: tuple[int, int],
+        generator: torch.Generator,
+        index: Tensor | None = None,
+        n_views: int = 1,
+    ) -> Crops:
+        """Draw the crops of photographs, to be cut out where they are decoded.
+
+        Parameters
+        ----------
+        sizes : int64 Tensor of shape (n, 2)
+            Heights and widths of the pictures.
+        size : tuple of int
+            Height and width of the views if `size` of the augmentation is None.
+        generator : torch.Generator
+            Source of the random numbers, on the CPU.
+        index : int64 Tensor of shape (n,), optional
+            Indices of the pictures in the training set. Only `saliency` needs them.
+        n_views : int, default=1
+            Number of views of each picture.
+
+        Returns
+        -------
+        Crops
+            ``n_views`` boxes of each picture. It is the whole picture if there is no random resized crop.
+
+        Examples
+        --------
+        >>> sizes = torch.tensor([[300, 400], [64, 48]])
+        >>> crops = Augmentation(size=32).draw_crops(sizes, (224, 224), torch.Generator().manual_seed(0), n_views=2)
+        >>> crops.boxes.shape, crops.size
+        (torch.Size([2, 2, 4]), (32, 32))
+        """
+        self.ensure_valid()
+        maps = None
+        if self.saliency is not None:
+            if index is None:
+                raise ValueError(NO_INDEX)
+            maps = torch.as_tensor(self.saliency)[index].float().repeat(n_views, 1, 1)
+        boxes = draw_boxes(self, sizes.repeat(n_views, 1), generator, maps)
+        return Crops(boxes.view(n_views, -1, 4), self.size_of(*size), self.interpolation)
+
+    def after_crop(self) -> Augmentation:
+        """Return the rest of the augmentation, for images that have been cropped by `draw_crops`.
+
+        Returns
+        -------
+        Augmentation
+            A copy without the random resized crop.
+
+        Examples
+        --------
+        >>> Augmentation(size=32, flip=0.0).after_crop()
+        Augmentation(crop_scale=None, flip=0.0)
+        """
+        return copy(self).set_params(crop_scale=None, saliency=None, size=None)
 
     def eval_transform(self, images: Tensor) -> Tensor:
         """Resize images to the size of the views and normalise them, for a trained network.

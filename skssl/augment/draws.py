@@ -9,7 +9,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from skssl.augment.crops import CROP_NUMBERS, crop_boxes, crop_frame, crop_limits, salient_crops
+from skssl.augment.crops import (
+    CROP_NUMBERS,
+    boxes_from_numbers,
+    crop_boxes,
+    crop_frame,
+    crop_limits,
+    salient_boxes,
+    salient_crops,
+)
 from skssl.augment.parameters import Parameters
 from skssl.augment.tensors import constant
 
@@ -154,6 +162,39 @@ def to_draws(parameters: Parameters, numbers: Tensor, maps: Tensor | None, const
         solarize=hits["solarize"][:, 0] if p.solarize else None,
         turns=values["turns"][:, 0].long().clamp(max=3) * hits["turns"][:, 0] if p.quarter_turn else None,
     )
+
+
+def draw_boxes(parameters: Parameters, sizes: Tensor, generator: torch.Generator, maps: Tensor | None = None) -> Tensor:
+    """Draw the crops of pictures in sizes of their own.
+
+    Parameters
+    ----------
+    parameters : Parameters
+        The parameters of an augmentation.
+    sizes : int64 Tensor of shape (n, 2)
+        Heights and widths of the pictures.
+    generator : torch.Generator
+        Source of the random numbers.
+    maps : Tensor of shape (n, h, w), optional
+        Saliency maps of the pictures, of any size.
+
+    Returns
+    -------
+    float64 Tensor of shape (n, 4)
+        Top, left, height and width in whole pixels. Whole pictures if there is no random resized crop.
+    """
+    p, n = parameters, len(sizes)
+    if p.crop_padding or not p.crop_scale:
+        return torch.cat((torch.zeros_like(sizes), sizes), 1).double()
+    k = CROP_NUMBERS * (1 if maps is None else 1 + SALIENT_TRIES)
+    numbers = torch.rand(n, k + (maps is not None), generator=generator, device=generator.device)
+    tries = numbers[:, :k].reshape(-1, CROP_NUMBERS)
+    corner, sides = boxes_from_numbers(tries, sizes.repeat_interleave(k // CROP_NUMBERS, 0), p.crop_scale, p.crop_ratio)
+    boxes = torch.cat((corner, sides), 1).double().view(n, -1, 4)
+    if maps is None:
+        return boxes[:, 0]
+    chosen = salient_boxes(boxes, sizes, maps)
+    return torch.where(numbers[:, k:] < p.good_crops, chosen, boxes[:, -1])
 
 
 def _draw_crops(

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from skssl.augment.geometry import FILTERS
 from skssl.augment.normalization import IMAGENET_MEAN, IMAGENET_STD
+from skssl.images.photographs import EVAL_RESIZE
 
 PROBABILITIES = ("good_crops", "flip", "quarter_turn", "jitter", "gray", "blur", "solarize")
 STRENGTHS = ("brightness", "contrast", "saturation")
@@ -30,6 +31,7 @@ class Parameters(BaseEstimator):
     good_crops: float = 1.0
     size: int | tuple[int, int] | None = None
     interpolation: str = "bilinear"
+    eval_resize: float | None = EVAL_RESIZE
     flip: float = 0.5
     quarter_turn: float = 0.0
     jitter: float = 0.8
@@ -53,6 +55,7 @@ class Parameters(BaseEstimator):
         "saliency": ["array-like", Tensor, None],
         "size": [Interval(Integral, 1, None, closed="left"), "array-like", None],
         "interpolation": [StrOptions(set(FILTERS))],
+        "eval_resize": [Interval(Real, 1, None, closed="left"), None],
         "hue": [Interval(Real, 0, 0.5, closed="both")],
         "hue_space": [StrOptions({"hsv", "yiq"})],
         "blur_sigma": ["array-like"],

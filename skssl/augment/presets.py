@@ -136,6 +136,33 @@ def as_augmentations(augment: Any, image_size: int) -> list[Augmentation]:
     return given
 
 
+def view_size(augment: Any) -> tuple[int, int] | None:
+    """Return the height and width that the parameter ``augment`` of an estimator gives to the first view.
+
+    Parameters
+    ----------
+    augment : str, Augmentation, sequence of Augmentation or MultiCrop
+        As for `as_augmentations`, where it is checked.
+
+    Returns
+    -------
+    (int, int) or None
+        None if they are those of the images.
+
+    Examples
+    --------
+    >>> view_size(Augmentation(size=96)), view_size("simclr")
+    ((96, 96), None)
+    """
+    if isinstance(augment, MultiCrop):
+        return view_size(augment.augment)
+    first = augment[0] if isinstance(augment, (list, tuple)) and augment else augment
+    if not isinstance(first, Augmentation):
+        return None
+    first.ensure_valid()
+    return None if first.size is None else first.size_of(0, 0)
+
+
 def preset(name: str, image_size: int) -> tuple[Augmentation, ...]:
     """Build a paper's augmentations by name.
 

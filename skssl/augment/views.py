@@ -33,6 +33,8 @@ from skssl.augment.normalization import gain_and_offset
 from skssl.augment.parameters import Parameters
 from skssl.augment.tensors import small_matmul, to_float
 
+PER_LEVEL = (1 / torch.tensor(255.0)).item()  # of uint8, as `separable_filter` scales it
+
 
 class ViewConstants(NamedTuple):
     """Tensors for images of one shape that do not depend on the draws, on the images' device.
@@ -144,8 +146,10 @@ def apply_plan(
         images = to_float(images)  # fused with the next steps
     if n != len(images):
         images = images.movedim(1, 3).repeat(n // len(images), 1, 1, 1).movedim(3, 1)
-    if parameters.crop_padding or parameters.crop_scale or draws.flip is not None or [height, width] != size:
+    if parameters.crop_padding or parameters.crop_scale or [height, width] != size:
         x = _crop(parameters, images, draws, constants)
+    elif draws.flip is not None:
+        x = _flip(images, draws.flip)
     else:
         x = to_float(images)
     planes = split_channels(x.reshape(n, c, height * width))
@@ -172,6 +176,12 @@ def _crop(parameters: Parameters, images: Tensor, draws: Any, constants: ViewCon
     how = size, p.size_of(*size), p.interpolation, p.crop_padding, constants.row_table, constants.column_table
     crops = separable_filter(images, *crop_weights(draws.corner, draws.sides, draws.flip, *how))
     return crops.clamp_(0, 1) if p.interpolation == "bicubic" else crops
+
+
+def _flip(images: Tensor, flip: Tensor) -> Tensor:
+    """Flip images as `_crop` does with a box that is the whole image: the bits are the same."""
+    x = torch.where(flip[:, None, None, None], images.flip(3), images).float()
+    return x * PER_LEVEL if images.dtype == torch.uint8 else x
 
 
 def _jitter(planes: Planes, plan: Plan, constants: ViewConstants, hue_position: int | None) -> Planes:

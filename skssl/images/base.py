@@ -103,6 +103,26 @@ class Images(ABC):
         """
         return SubsetImages(self, index)
 
+    def still(self, size: Size, resize: float | None, interpolation: str) -> Images:
+        """Return the same images as a network is given them outside of training, where they are larger than that.
+
+        Parameters
+        ----------
+        size : (int, int)
+            Height and width.
+        resize : float or None
+            Photographs are resized so that their shorter side is `resize` times that of `size`, and the centre is cut
+            out. None resizes them whole.
+        interpolation : {"bilinear", "bicubic"}
+            The filter of the resizing.
+
+        Returns
+        -------
+        Images
+            The images with another `shape` if they are photographs, otherwise the images unchanged.
+        """
+        return self
+
     def close(self) -> None:  # noqa: B027 - most images have no worker processes
         """Stop the worker processes, if there are any. The next read starts new ones."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
@@ -14,7 +15,7 @@ import torch
 from joblib import effective_n_jobs
 from scipy.sparse import issparse
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from skssl.errors import warn_of_bad
 from skssl.images.arrays import is_dense
@@ -43,6 +44,29 @@ def is_dataset(X: Any) -> bool:
         return not isinstance(X, IterableDataset)
     is_builtin = isinstance(X, (str, bytes, bytearray, list, tuple, range, memoryview, array, Mapping))
     return hasattr(X, "__getitem__") and hasattr(X, "__len__") and not is_builtin and not is_array_like(X)
+
+
+def paths_of(dataset: Any) -> list[str] | None:
+    """Return the paths of the files in a torchvision ``ImageFolder`` or a subset of one.
+
+    Parameters
+    ----------
+    dataset : object
+        A data set.
+
+    Returns
+    -------
+    list of str or None
+        None unless the items are the files' pictures, without a transform or a loader of the user's own.
+    """
+    if type(dataset) is Subset:
+        paths = paths_of(dataset.dataset)
+        return None if paths is None else [paths[i] for i in dataset.indices]
+    folder = sys.modules.get("torchvision.datasets.folder")  # loaded if the data set is one of its classes
+    if folder is None or type(dataset) not in (folder.ImageFolder, folder.DatasetFolder):
+        return None
+    plain = dataset.transform is None and dataset.loader in (folder.default_loader, folder.pil_loader)
+    return [path for path, _ in dataset.samples] if plain else None
 
 
 def is_array_like(X: Any) -> bool:

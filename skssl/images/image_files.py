@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -112,7 +113,7 @@ class _Decoder:
     def common_format(self, channels: int | None, size: Size | None) -> tuple[int, Size]:
         """Return the channels and the size of all images, where they are not given."""
         modes, first = set(), None
-        for i, found in enumerate(self._map(lambda i: self._attempt(inspect_image, i))):
+        for i, found in enumerate(self.inspect()):
             if found is not None:
                 modes.add(found[0])
                 first = first or found[1]
@@ -121,8 +122,13 @@ class _Decoder:
                         f"{self.name(i)} has the height and width {found[1]}, but the first image has {first}. Give "
                         "image_shape=(h, w) to resize all images."
                     )
-        self._check_any_good()
         return channels or channels_for(modes), size or first  # type: ignore[return-value]
+
+    def inspect(self) -> list[tuple[str, Size] | None]:
+        """Return the mode and the size of each image from its header."""
+        found = list(self._map(lambda i: self._attempt(inspect_image, i)))
+        self._check_any_good()
+        return found
 
     def fill(self, array: np.ndarray, channels: int, size: Size) -> None:
         """Decode all images into an array (n, h, w, channels)."""
@@ -192,7 +198,7 @@ def inspect_image(image: Any, name: str) -> tuple[str, Size]:
     ValueError
         If the image cannot be read.
     """
-    with _open(image, name) as pil:
+    with open_image(image, name) as pil:
         is_on_its_side = pil.getexif().get(_ORIENTATION, 1) >= 5
         return pil.mode, (pil.width, pil.height) if is_on_its_side else (pil.height, pil.width)
 
@@ -223,28 +229,103 @@ def decode_image(image: Any, name: str, channels: int, size: Size | None = None)
     """
     from PIL import Image, ImageOps
 
-    if channels not in _MODES:
-        raise ValueError(
-            f"{name} was to be decoded to {channels} channels, but 1, 3 or 4 are supported. Check image_shape and the "
-            "channels of the training images."
-        )
-    with _open(image, name) as pil:
+    check_channels(channels, name)
+    with open_image(image, name) as pil:
         if size is not None and not is_pil_image(image):
             pil.draft(None, (2 * max(size), 2 * max(size)))  # a JPEG is decoded at the lowest sufficient resolution
-        pil = ImageOps.exif_transpose(pil)
-        if pil.mode.startswith("I"):  # 16 bits
-            pil = Image.fromarray((np.asarray(pil).clip(0, 65535) / 257).round().astype(np.uint8))
-        if "transparency" in pil.info and pil.mode == "P":
-            pil = pil.convert("RGBA")
-        pil = pil.convert(_MODES[channels])
+        pil = upright(pil, channels)
         if size is not None:
             pil = ImageOps.fit(pil, (size[1], size[0]), Image.Resampling.BICUBIC)
         return np.atleast_3d(np.array(pil))
 
 
+def check_channels(channels: int, name: str) -> None:
+    """Refuse a number of channels that images cannot be decoded to.
+
+    Parameters
+    ----------
+    channels : int
+        The number.
+    name : str
+        The name of an image in the message.
+
+    Raises
+    ------
+    ValueError
+        If it is not 1, 3 or 4.
+    """
+    if channels not in _MODES:
+        raise ValueError(
+            f"{name} was to be decoded to {channels} channels, but 1, 3 or 4 are supported. Check image_shape and the "
+            "channels of the training images."
+        )
+
+
+def upright(pil: Image, channels: int) -> Image:
+    """Decode an open image upright, in 8 bits and without transparency unless `channels` is 4.
+
+    Parameters
+    ----------
+    pil : PIL.Image.Image
+        The image.
+    channels : int
+        1 (grey), 3 (RGB) or 4 (RGBA).
+
+    Returns
+    -------
+    PIL.Image.Image
+        The image in the mode "L", "RGB" or "RGBA".
+    """
+    from PIL import Image, ImageOps
+
+    pil = ImageOps.exif_transpose(pil)
+    if pil.mode.startswith("I"):  # 16 bits
+        pil = Image.fromarray((np.asarray(pil).clip(0, 65535) / 257).round().astype(np.uint8))
+    if "transparency" in pil.info and pil.mode == "P":
+        pil = pil.convert("RGBA")
+    return pil.convert(_MODES[channels])
+
+
+def inspect_images(
+    images: Sequence[Any], name: Callable[[int], str], bad: dict[int, str] | None = None
+) -> list[tuple[str, Size] | None]:
+    """Return the modes and the upright sizes of images from their headers, in threads.
+
+    Parameters
+    ----------
+    images, name, bad
+        As for `decode_images`.
+
+    Returns
+    -------
+    list of (str, (int, int)) or None
+        As `inspect_image` returns them. None for a bad image.
+
+    Raises
+    ------
+    ValueError
+        If an image cannot be read and `bad` is None, or if no image can be read.
+    """
+    with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
+        return _Decoder(images, name, bad, pool).inspect()
+
+
 @contextmanager
-def _open(image: Any, name: str) -> Iterator[Image]:
-    """Open an image; turn any error into a ValueError that names it."""
+def open_image(image: Any, name: str) -> Iterator[Image]:
+    """Open an image; turn any error within the context into a ValueError that names it.
+
+    Parameters
+    ----------
+    image : str, path, bytes, file object or PIL image
+        The image.
+    name : str
+        Its name in messages.
+
+    Yields
+    ------
+    PIL.Image.Image
+        The image, which may not be decoded yet.
+    """
     from PIL import Image
 
     try:
@@ -253,7 +334,7 @@ def _open(image: Any, name: str) -> Iterator[Image]:
                 image.load()
             yield image
         else:
-            with Image.open(image) as pil:
+            with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as pil:
                 yield pil
     except Exception as error:
         raise ValueError(f"{name} cannot be read as an image: {error}") from error

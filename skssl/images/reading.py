@@ -19,9 +19,10 @@ from torch.utils.data import Subset
 from skssl.errors import warn_of_bad
 from skssl.images.arrays import MemoryImages, StoredTensor, read_array, read_table, stack_arrays
 from skssl.images.base import Images, Scale, Shape, Size, describe, is_pil_image
-from skssl.images.dataset_items import DatasetImages, is_dataset, length_of
-from skssl.images.image_files import decode_images
+from skssl.images.dataset_items import DatasetImages, is_dataset, length_of, paths_of
+from skssl.images.image_files import channels_for, check_channels, decode_images, inspect_images
 from skssl.images.layout import channels_first, check_image_shape, decoding_target, parse_image_shape, unfold_rows
+from skssl.images.photographs import SMALL, Photographs, default_size, in_memory
 from skssl.images.streams import is_stream, peek, store_stream
 
 __all__ = ["Images", "as_images", "subset"]
@@ -42,6 +43,8 @@ def as_images(
     scale: Scale | None = None,
     on_bad_image: str = "raise",
     n_jobs: int | None = None,
+    whole: bool | None = None,
+    size: Size | None = None,
 ) -> Images:
     """Read anything that users call images.
 
@@ -53,9 +56,10 @@ def as_images(
         - an array or tensor ``(n, h, w)``, ``(n, h, w, c)`` or ``(n, c, h, w)``, or a list of arrays of one
           shape;
         - a 2-D array, list or data frame ``(n, features)`` whose rows `image_shape` unfolds into images;
-        - a sequence of file paths, open files or PIL images of any mode. They are decoded at once into one uint8
-          array: upright by their EXIF data, 16-bit grey in 8 bits, without transparency. Large collections of files
-          are kept decoded on disk, see `image_files.decode_images`;
+        - a sequence of file paths, open files or PIL images of any mode, or a torchvision ``ImageFolder`` without a
+          transform. They are read upright by their EXIF data, 16-bit grey in 8 bits, without transparency. Files of one
+          size up to 64 pixels are decoded at once into one array. All others become `Photographs`: they keep their
+          own sizes and are decoded whenever they are needed;
         - a data set with ``__len__`` and ``__getitem__``: one of torch, Hugging Face or similar. Its items are read
           when they are needed, through ``__getitems__`` if it has one. An item is a tensor ``(c, h, w)``, a PIL image,
           an array ``(h, w)`` or ``(h, w, c)``, the bytes of an image file, a tuple that begins with one of these, or
@@ -68,9 +72,10 @@ def as_images(
         copied if possible. Memory-mapped arrays (`numpy.memmap`) are loaded batch by batch.
     image_shape : tuple of int, default=None
         ``(h, w)``, ``(h, w, c)`` or ``(c, h, w)``. For a 2-D `X`, the shape of the image in a row: one entry may be
-        -1, ``(h, w)`` is grey, and None takes a square grey image. Files and PIL images are resized to it by their
-        shorter side and cropped at the centre: ``(h, w)`` keeps their channels (RGB unless all are grey), and None
-        keeps their size, which must then be the same for all. Other images must have this shape.
+        -1, ``(h, w)`` is grey, and None takes a square grey image. For files and PIL images, the shape of what the
+        network is given: ``(h, w)`` keeps their channels (RGB unless all are grey). None takes `size`, or their own
+        size if it is the same for all, or else 224 pixels, or the median of their shorter sides if that is smaller.
+        Other images must have this shape.
     estimator : estimator, default=None
         The scikit-learn estimator that reads the images. If `reset`, its ``n_features_in_`` (channels times height
         times width) and, for data frames, its ``feature_names_in_`` are set.
@@ -90,7 +95,13 @@ def as_images(
         next item that can be read replaces a bad one.
     n_jobs : int, default=None
         Number of processes that read a data set's items in `Images.batches`, as in scikit-learn. None reads in this
-        process.
+        process. Files are decoded by so many threads, and by one for each core if it is None.
+    whole : bool, default=None
+        Whether files and PIL images become `Photographs`. None: unless all have one size up to 64 pixels. False: they
+        are decoded at once into one array, resized by their shorter side and cropped at the centre; large collections
+        are kept decoded on disk, see `image_files.decode_images`.
+    size : (int, int), default=None
+        Height and width of the views of photographs, if `image_shape` does not give any.
 
     Returns
     -------
@@ -130,7 +141,7 @@ def as_images(
     ((1, 8, 8), (0.0, 16.0))
     """
     parsed = None if image_shape is None else parse_image_shape(image_shape)
-    options = _Options(parsed, estimator, reset, shape, scale, on_bad_image == "skip", n_jobs)
+    options = _Options(parsed, estimator, reset, shape, scale, on_bad_image == "skip", n_jobs, whole, size)
     read, X = _choose_reader(X)
     images = read(X, options)
     if parsed is not None:
@@ -210,6 +221,8 @@ class _Options:
     scale: Scale | None
     skip: bool
     n_jobs: int | None
+    whole: bool | None
+    size: Size | None
 
     @property
     def min_samples(self) -> int:
@@ -285,12 +298,39 @@ def _in_memory(stored: StoredTensor, options: _Options) -> Images:
 def _read_files(X: list[Any], options: _Options) -> Images:
     """Decode image files or PIL images."""
     options.check_count(len(X))
+    photographs = None if options.whole is False else _read_photographs(X, options)
+    if photographs is not None:
+        return photographs
     bad = options.new_bad()
     stored = StoredTensor.from_numpy(decode_images(X, partial(_sample_name, X), *options.target(), bad))
     images: Images = MemoryImages(StoredTensor(stored.tensor.permute(0, 3, 1, 2), stored.file), None)
+    return _without_bad(images, len(X), bad, options)
+
+
+def _read_photographs(X: list[Any], options: _Options, channels: int | None = None) -> Images | None:
+    """Return files or PIL images as `Photographs`, or None if they are small and of one size."""
+    name, bad = partial(_sample_name, X), options.new_bad()
+    found = inspect_images(X, name, bad)
+    sizes = torch.tensor([(0, 0) if header is None else header[1] for header in found])
+    good = sizes[sizes[:, 0] > 0]
+    mixed = bool((good != good[0]).any())
+    if not (options.whole or mixed or int(good.max()) > SMALL):
+        return None
+    asked_channels, asked_size = options.target()
+    channels = asked_channels or channels or channels_for([header[0] for header in found if header is not None])
+    check_channels(channels, name(0))
+    size = asked_size or options.size or (default_size(good) if options.shape is None else options.shape[1:])
+    items = [item if header is None else in_memory(item) for item, header in zip(X, found, strict=True)]
+    images = Photographs(items, name, sizes, channels, size, options.skip, options.n_jobs)
+    images.guessed = mixed and asked_size is None and options.size is None and options.shape is None
+    return _without_bad(images, len(X), bad, options)
+
+
+def _without_bad(images: Images, n: int, bad: dict[int, str] | None, options: _Options) -> Images:
+    """Leave out the bad ones of n images, and warn of them."""
     if bad:
-        options.check_count(len(X) - len(bad), bad)
-        kept = _keep_others(len(X), bad)
+        options.check_count(n - len(bad), bad)
+        kept = _keep_others(n, bad)
         images = images.take(torch.from_numpy(np.flatnonzero(kept)))
         images.kept = kept
     return images
@@ -299,6 +339,10 @@ def _read_files(X: list[Any], options: _Options) -> Images:
 def _read_dataset(X: Any, options: _Options) -> Images:
     """Read a data set when its items are needed."""
     options.check_count(length_of(X))
+    paths = paths_of(X)
+    photographs = None if paths is None or options.whole is False else _read_photographs(paths, options, channels=3)
+    if photographs is not None:
+        return photographs
     return DatasetImages(X, *options.target(), options.scale, options.skip, options.n_jobs)
 
 

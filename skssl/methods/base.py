@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -18,14 +19,15 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from skssl.augment.augmentation import Augmentation
-from skssl.augment.presets import MultiCrop, as_augmentations
+from skssl.augment.presets import MultiCrop, as_augmentations, view_size
 from skssl.backbones import build_backbone
 from skssl.errors import pick
 from skssl.images import Images, as_images
 from skssl.images.labels import encode_labels
+from skssl.images.photographs import Photographs
 from skssl.methods.docstrings import inherit_parameters
 from skssl.methods.settings import Settings
-from skssl.nn.distributed import draw_seed, init_process_group
+from skssl.nn.distributed import draw_seed, init_process_group, is_main_process
 from skssl.nn.precision import SMALLEST_BFLOAT16, resolve_precision
 from skssl.pretext import as_tasks
 from skssl.storage.exporting import export
@@ -56,8 +58,10 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
         is usual for CIFAR. "alexnet_bn" is RotNet's AlexNet, with BatchNorm and without dropout. "convnet" is a small
         network for CPUs with 128 features.
     image_shape : tuple of int, default=None
-        Shape of an image, (h, w), (h, w, c) or (c, h, w). The rows of a 2-D X are reshaped to it, and image files are
-        resized to it. One entry may be -1. By default, rows are square grey images, and files must have the same size.
+        Shape of an image, (h, w), (h, w, c) or (c, h, w). The rows of a 2-D X are reshaped to it; one entry may be -1,
+        and by default rows are square grey images. For image files it is the shape of the views. By default their size
+        is that of `augment`, or that of the files if it is the same for all, or else at most 224 pixels. Views are
+        cropped from whole files.
     augment : str, Augmentation, sequence of Augmentation or MultiCrop, default=None
         Augmentation of the views: the name of a preset of `augment.preset` such as "simclr", one augmentation for all
         views, one for each view, or crops of several sizes for methods that support them. None is the method's default.
@@ -100,9 +104,9 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
         `BadImageWarning`. y has an entry for skipped images, too. If a data set is read during training, the next
         readable item replaces a bad one. `transform` always raises, because its rows correspond to those of X.
     n_jobs : int, default=None
-        Processes that read the items of a data set. None and 1 read in this process, -1 uses one process for each core.
-        The images and their order do not depend on it. Arrays in memory or mapped files are always read in this
-        process.
+        Processes that read the items of a data set: none by default, -1 is one for each core. Image files are decoded
+        in as many threads, by default in one for each core. The images and their order do not depend on it. Arrays in
+        memory or mapped files are always read in this process.
     random_state : int, RandomState instance or None, default=None
         Seed of the initial weights, the order of the images, the augmentation and all other random numbers. The global
         random state is not used.
@@ -310,6 +314,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
         values |= {
             "shape": self._shape,
             "scale": self._scale,
+            "whole": self._whole,
             "feature_names": getattr(self, "feature_names_in_", np.empty(0)).tolist(),
             "output": getattr(self, "_sklearn_output_config", {}).get("transform"),
             "n_samples": net.module_.n_samples,
@@ -395,6 +400,12 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
         device = resolve_device(self.device)
         init_process_group(device)
         augmentations, shape = self._views(images.shape)
+        if isinstance(images, Photographs) and images.guessed and is_main_process():
+            warnings.warn(
+                f"The images in X differ in size. Their views have {shape[1]}x{shape[2]} pixels: give "
+                "Augmentation(size=...) or image_shape=(h, w) for another size.",
+                stacklevel=3,
+            )
         dtype = resolve_precision(self.precision, device, min(shape[1:]))
         seed = draw_seed(self.random_state)
         with seeded(seed):
@@ -474,13 +485,16 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
 
     def _read(self, X: Any, *, reset: bool, on_bad_image: str = "raise") -> Images:
         """Read X as images. Unless `reset`, they must have the shape and value range of those seen in `fit`."""
-        like: dict[str, Any] = {} if reset else {"shape": self._shape, "scale": self._scale}
+        like: dict[str, Any] = {"size": view_size(self.setting("augment"))}
+        if not reset:
+            like = {"shape": self._shape, "scale": self._scale, "whole": self._whole}
         images = as_images(
             X, self.image_shape, estimator=self, reset=reset, on_bad_image=on_bad_image, n_jobs=self.n_jobs, **like
         )
         if reset:
             self._shape: tuple[int, int, int] = images.shape
             self._scale: Any = images.scale
+            self._whole = isinstance(images, Photographs)
         return images
 
     def _encode_labels(self, y: Any, images: Images) -> Tensor | None:
@@ -509,7 +523,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
         net = trained._wrap(objective, augmentations, device, dtype, values["seed"])
         check_optimizer_state(net.optimizer_, values, tensors)
         load_training_state(net, values, tensors)
-        self._shape, self._scale, self.net_ = shape, values["scale"], net
+        self._shape, self._scale, self._whole, self.net_ = shape, values["scale"], values["whole"], net
         self.set_output(transform=values["output"])
         self.n_features_in_ = math.prod(shape)
         if names := values["feature_names"]:

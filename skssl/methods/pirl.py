@@ -60,6 +60,7 @@ class PIRL(MemoryBankMethod):
     temperature: float = 0.07
     tile_size: int | None = None
 
+    reads_images: ClassVar[bool] = True
     default_settings: ClassVar[Settings] = Settings(
         augment="pirl",
         optimizer="sgd",

@@ -73,6 +73,7 @@ class ColorizationTask(Task):
 
     name: ClassVar[str] = "colorization"
     reads_views: ClassVar[bool] = False
+    reads_images: ClassVar[bool] = True
     _parameter_constraints: ClassVar[dict] = {
         "stride": [Interval(Integral, 1, None, closed="left")],
         "hidden_dim": [Interval(Integral, 1, None, closed="left")],

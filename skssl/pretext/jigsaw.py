@@ -74,6 +74,7 @@ class JigsawTask(Task):
 
     name: ClassVar[str] = "jigsaw"
     reads_views: ClassVar[bool] = False
+    reads_images: ClassVar[bool] = True
     _parameter_constraints: ClassVar[dict] = {
         "grid": [Interval(Integral, 2, 8, closed="both")],
         "n_permutations": [Interval(Integral, 2, 10000, closed="both")],

@@ -63,6 +63,7 @@ class RelativePatchTask(Task):
 
     name: ClassVar[str] = "relative_patch"
     reads_views: ClassVar[bool] = False
+    reads_images: ClassVar[bool] = True
     _parameter_constraints: ClassVar[dict] = {
         "grid": [Interval(Integral, 2, 8, closed="both")],
         "hidden_dim": [Interval(Integral, 1, None, closed="left")],

@@ -22,6 +22,7 @@ from skssl.augment.presets import as_augmentations
 from skssl.backbones import build_backbone, stages
 from skssl.errors import pick
 from skssl.images import Images, as_images
+from skssl.images.photographs import Photographs
 from skssl.images.reading import is_decoded
 from skssl.methods.base import SSLTransformer
 from skssl.nn.precision import resolve_precision
@@ -333,7 +334,8 @@ def as_encoder(encoder: Any, X: Any, y: Any = None, *, layer: str = "backbone", 
         images = as_images(X)
         home = resolve_device(device)
         module = at_layer(build_backbone(encoder, images.shape)[0].to(home), None, layer)
-        read = partial(as_images, reset=False, shape=images.shape, scale=images.scale)
+        whole = isinstance(images, Photographs)
+        read = partial(as_images, reset=False, shape=images.shape, scale=images.scale, whole=whole)
         dtype = resolve_precision("auto", home, min(images.shape[1:]))
         return Encoder(module, Augmentation(), home, dtype, images.shape, read)
     raise TypeError(

@@ -27,7 +27,7 @@ def encode(
     dtype: torch.dtype,
     to: torch.device | str = "cpu",
 ) -> Tensor:
-    """Run a module on all images, resized to the size of views, without augmentation and in evaluation mode.
+    """Run a module on all images, of the size of views, without augmentation and in evaluation mode.
 
     Parameters
     ----------
@@ -36,7 +36,8 @@ def encode(
     images : Images
         The images.
     augment : Augmentation
-        Its views' size and normalisation are used, see `Augmentation.eval_transform`.
+        Its views' size and normalisation are used, see `Augmentation.eval_transform`. Photographs take the still view
+        of its `eval_resize`.
     device : torch.device
         The device of the module.
     dtype : torch.dtype
@@ -49,6 +50,7 @@ def encode(
     float32 Tensor of shape (n, d)
         The features of the images, in their order.
     """
+    images = images.still(augment.size_of(*images.shape[1:]), augment.eval_resize, augment.interpolation)
     with (
         closing(images),
         keeping_memory(),

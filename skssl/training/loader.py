@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from skssl.augment.augmentation import Augmentation
 from skssl.images import Images
+from skssl.images.photographs import Crops, Photographs, still_boxes
 from skssl.nn.distributed import local_rows, n_processes
 from skssl.training.objective import Batch
 
@@ -31,6 +33,8 @@ class ImageLoader:
         The images' classes, on the device.
     compile : bool, default=False
         Whether ``torch.compile`` makes the views; see `Augmentation`.
+    reads_images : bool, default=True
+        Whether a hook reads `Batch.images`. If not, photographs are not resized for it.
 
     Attributes
     ----------
@@ -46,9 +50,10 @@ class ImageLoader:
         device: torch.device,
         labels: Tensor | None = None,
         compile: bool = False,
+        reads_images: bool = True,
     ) -> None:
         self.images, self.augmentations, self.device, self.labels = images, augmentations, device, labels
-        self.compile = compile
+        self.compile, self.reads_images = compile, reads_images
         self.bare = False
         n = n_processes()
         if batch_size % n:
@@ -74,7 +79,8 @@ class ImageLoader:
     ) -> Iterator[Batch]:
         """Iterate over the images once in random order, or over those that a method has chosen.
 
-        Each process has its share of every batch.
+        Each process has its share of every batch. The boxes of photographs follow from the seed of `order` and the
+        number of the batch.
 
         Parameters
         ----------
@@ -93,19 +99,85 @@ class ImageLoader:
             The next batch.
         """
         permutation = torch.randperm(len(self.images), generator=order) if chosen is None else chosen.cpu()
-        indices = permutation[: len(self) * self.batch_size].split(self.batch_size)[done:]
-        shares = [local_rows(index) for index in indices]
+        indices = permutation[: len(self) * self.batch_size].split(self.batch_size)
+        if isinstance(self.images, Photographs):
+            yield from self._cropped(self.images, indices, order.initial_seed(), draws, done)
+            return
+        shares = [local_rows(index) for index in indices[done:]]
         for index, images in self.images.batches(shares):  # by numbers on the host, where a data set needs them
             index = index.to(self.device, non_blocking=True)
             labels = None if self.labels is None else self.labels.index_select(0, index)
             yield Batch(images, [] if self.bare else self.views(images, draws, index), index, labels, draws)
 
+    def _cropped(
+        self, images: Photographs, indices: Sequence[Tensor], seed: int, draws: torch.Generator, done: int
+    ) -> Iterator[Batch]:
+        """Iterate over batches of photographs, which are cropped where they are decoded."""
+        places = self._places()
+        whole = [None] if self.reads_images or not places else []
+        plans = (
+            (local_rows(indices[k]), self._plan(images, [*places, *whole], indices[k], batch_generator(seed, k)))
+            for k in range(done, len(indices))
+        )
+        rest = {augment: augment.after_crop() for augment in places}
+        for index, made in images.crops(plans):
+            index = index.to(self.device, non_blocking=True)
+            labels = None if self.labels is None else self.labels.index_select(0, index)
+            views: list[Tensor] = [made[0]] * len(self.augmentations)
+            for (augment, at), crops in zip(places.items(), made, strict=False):
+                parts = rest[augment](crops, draws, compile=self.compile).chunk(len(at))
+                for place, view in zip(at, parts, strict=True):
+                    views[place] = view
+            yield Batch(made[-1] if whole else made[0][: len(index)], views, index, labels, draws)
+
+    def _plan(
+        self,
+        images: Photographs,
+        augmentations: Sequence[Augmentation | None],
+        index: Tensor,
+        generator: torch.Generator,
+    ) -> list[Crops]:
+        """Draw the crops of a batch for all processes, and return those of this one. None is the whole picture."""
+        size, plan = images.shape[1:], []
+        for augment in augmentations:
+            if augment is None:
+                crops = Crops(still_boxes(images.sizes[index], size, None)[None], size)
+            else:
+                n_views = len(self._places()[augment])
+                crops = augment.draw_crops(images.sizes[index], size, generator, index, n_views)
+            plan.append(crops._replace(boxes=local_rows(crops.boxes.movedim(1, 0)).movedim(0, 1)))
+        return plan
+
+    def _places(self) -> dict[Augmentation, list[int]]:
+        """Return the places of each augmentation among the views."""
+        return {
+            augment: [place for place, other in enumerate(self.augmentations) if other is augment]
+            for augment in self.augmentations
+        }
+
     def views(self, images: Tensor, draws: torch.Generator, index: Tensor) -> list[Tensor]:
         """Make the views of some images; those by one and the same augmentation in one go."""
         views = [images] * len(self.augmentations)
-        for augment in dict.fromkeys(self.augmentations):
-            places = [place for place, other in enumerate(self.augmentations) if other is augment]
+        for augment, places in self._places().items():
             made = augment(images, draws, index, len(places), self.compile).chunk(len(places))
             for place, view in zip(places, made, strict=True):
                 views[place] = view
         return views
+
+
+def batch_generator(seed: int, batch: int) -> torch.Generator:
+    """Return the generator of the crops of photographs in a batch.
+
+    Parameters
+    ----------
+    seed : int
+        The seed of the epoch.
+    batch : int
+        The number of the batch in the epoch.
+
+    Returns
+    -------
+    torch.Generator
+        A generator on the CPU, the same in every process.
+    """
+    return torch.Generator().manual_seed(int(np.random.SeedSequence((seed, batch)).generate_state(1)[0]))

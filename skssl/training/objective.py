@@ -21,7 +21,8 @@ class Batch:
     Attributes
     ----------
     images : Tensor of shape (n, c, h, w)
-        The images themselves, uint8 or float32 in [0, 1].
+        The images themselves, uint8 or float32 in [0, 1]. Photographs are resized whole to the size of a network's
+        input if a hook reads the images, and are arbitrary crops otherwise; see `Hooks.reads_images`.
     views : list of float32 Tensors of shape (n, c, h', w')
         Their augmented and normalised views.
     index : int64 Tensor of shape (n,)
@@ -52,6 +53,8 @@ class Hooks:
     unscheduled: ClassVar[tuple[str, ...]] = ()
     #: Submodules of the net that `before_epoch` resets, so that their optimiser state is reset as well.
     reset_each_epoch: ClassVar[tuple[str, ...]] = ()
+    #: Whether `Batch.images` is read.
+    reads_images: ClassVar[bool] = False
     #: Groups of a batch that BatchNorm normalises apart from each other.
     bn_splits: int = 1
 
@@ -203,8 +206,10 @@ class Objective(nn.Module):
         super().__init__()
         self.encoder, self.dim, self.n_samples, self.shape = encoder, dim, n_samples, shape
         self.method, self.tasks = method, tasks
-        self.reads_views = any(hooks.reads_views for hooks in (method, *(task for task, _ in tasks.values())))
-        for hooks in (method, *(task for task, _ in tasks.values())):
+        all_hooks = (method, *(task for task, _ in tasks.values()))
+        self.reads_views = any(hooks.reads_views for hooks in all_hooks)
+        self.reads_images = any(hooks.reads_images for hooks in all_hooks)
+        for hooks in all_hooks:
             hooks.build(self, dim, n_samples)
         self.phase: Any = method.phase(self, epoch=0)
 

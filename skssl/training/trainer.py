@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from skssl.augment.augmentation import Augmentation
 from skssl.images import Images
+from skssl.images.photographs import Photographs
 from skssl.nn.batchnorm import sync_batchnorm
 from skssl.nn.distributed import all_gather, all_reduce_mean, is_main_process, n_processes, rank, sync_parameters
 from skssl.nn.precision import matmul_precision, mixed_precision
@@ -167,7 +168,8 @@ class Trainer(NeuralNet):
         augmentations = self.augmentations if self.module_.reads_views else []
         device = torch.device(self.device)
         compile = self.compiled and device.type == "cuda"  # on a CPU passes that fit the cache are faster
-        return ImageLoader(images, self.batch_size, augmentations, device, labels, compile=compile)
+        how = {"compile": compile, "reads_images": self.module_.reads_images}
+        return ImageLoader(images, self.batch_size, augmentations, device, labels, **how)
 
     # The training: a run of some epochs, an epoch, a step.
 
@@ -403,6 +405,7 @@ class Trainer(NeuralNet):
     ) -> Callable[[Batch], dict[str, Any]]:
         """Return a step that is recorded as a CUDA graph, or the step itself if it cannot be recorded."""
         recorded = self._graphs and self.compiled and not self.callbacks_ and can_record(self.optimizer_, self.device)
+        recorded = recorded and not isinstance(loader.images, Photographs)  # views of which the loader makes by itself
         if not recorded:
             self._graph = None
             return step

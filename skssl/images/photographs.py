@@ -1,0 +1,351 @@
+"""Photographs: pictures in sizes of their own, of which crops are cut where they are decoded."""
+
+from __future__ import annotations
+
+import io
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from joblib import cpu_count, effective_n_jobs
+from torch import Tensor
+
+from skssl.errors import warn_of_bad
+from skssl.images.base import Images, Size
+from skssl.images.image_files import open_image, upright
+
+SMALL = 64  # pixels; files of one size up to this side are decoded once into memory
+DEFAULT_SIDE = 224  # of the images that a network is given, where pictures differ in size
+EVAL_RESIZE = 256 / 224  # the shorter side relative to that of the centre crop, as in the papers on ImageNet
+DRAFT_MARGIN = 2  # how many times as large as a crop its box in a JPEG decoded at reduced scale must be
+BATCHES_AHEAD = 2  # that are decoded while a step runs
+
+
+class Crops(NamedTuple):
+    """Boxes of pictures, and the size that they are resized to.
+
+    Attributes
+    ----------
+    boxes : float64 Tensor of shape (v, b, 4)
+        Top, left, height and width of v boxes in each of b pictures, in the pictures' own pixels.
+    size : (int, int)
+        Height and width of the crops.
+    interpolation : {"bilinear", "bicubic"}
+        The filter of the resizing, always with antialiasing.
+    alone : bool
+        True: a box is cut out and then resized, as torchvision's ``resized_crop`` does. False: the whole picture is
+        resized and the box is then cut out, so that the filter reaches beyond the box.
+    """
+
+    boxes: Tensor
+    size: Size
+    interpolation: str = "bilinear"
+    alone: bool = True
+
+
+class Photographs(Images):
+    """Image files, encoded images and PIL images in sizes of their own, decoded in threads whenever they are needed.
+
+    `crops` cuts boxes out of the pictures. `read` returns their still views, all of one shape.
+
+    Parameters
+    ----------
+    items : sequence of str, path, bytes or PIL image
+        The pictures.
+    name : callable
+        Returns the name of a picture in messages from its index.
+    sizes : int64 Tensor of shape (n, 2)
+        Their heights and widths, upright by their EXIF data.
+    channels : int
+        1 (grey), 3 (RGB) or 4 (RGBA).
+    size : (int, int)
+        Height and width of the still views.
+    skip : bool
+        Whether a picture that cannot be decoded is replaced by the next one that can.
+    n_jobs : int or None
+        Number of threads. None and -1 use one for each core. The crops do not depend on it.
+
+    Attributes
+    ----------
+    sizes : int64 Tensor of shape (n, 2)
+        The pictures' heights and widths.
+    guessed : bool
+        Whether the size of the still views is a default and not asked for.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Any],
+        name: Callable[[int], str],
+        sizes: Tensor,
+        channels: int,
+        size: Size,
+        skip: bool = False,
+        n_jobs: int | None = None,
+    ) -> None:
+        self.shape, self.scale, self.sizes = (channels, *size), None, sizes
+        self.guessed = False
+        self._items, self._name, self._skip = items, name, skip
+        self._index = torch.arange(len(items))
+        self._n_jobs = cpu_count() if n_jobs is None else effective_n_jobs(n_jobs)
+        self._device = torch.device("cpu")
+        self._still = {"resize": EVAL_RESIZE, "interpolation": "bilinear"}
+        self._bad: dict[int, str] = {}  # why pictures cannot be decoded, by index among the items
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def read(self, index: Tensor) -> Tensor:
+        """Return the still views of the pictures at the given indices."""
+        return next(self.batches([index]))[1]
+
+    def batches(self, indices: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Return the still views of one batch after the other."""
+        plans = ((index, [self._still_views(index)]) for index in (index.cpu() for index in indices))
+        for index, (images,) in self.crops(plans):
+            yield index, images
+
+    def crops(self, plans: Iterable[tuple[Tensor, Sequence[Crops]]]) -> Iterator[tuple[Tensor, list[Tensor]]]:
+        """Cut boxes out of pictures, batch by batch. Each picture is decoded once for all its boxes, ahead of its use.
+
+        Parameters
+        ----------
+        plans : iterable of (int64 Tensor of shape (b,), sequence of Crops)
+            The indices of each batch, on the CPU, and the boxes. The iterable is read a few batches ahead.
+
+        Yields
+        ------
+        index : int64 Tensor of shape (b,)
+            The indices of the pictures. They differ from the given ones where a picture that cannot be decoded was
+            replaced by the next one, whose boxes have the same relative place.
+        crops : list of uint8 Tensors of shape (v * b, c, height, width)
+            One for each entry of the plan, on the images' device: the first box of each picture, then the second of
+            each, and so on. Channels are last in memory.
+
+        Raises
+        ------
+        ValueError
+            If a picture cannot be decoded, unless such pictures are skipped.
+        """
+        n_bad, pool, waiting = len(self._bad), ThreadPoolExecutor(self._n_jobs, "skssl-decode"), deque()
+        try:
+            for index, plan in plans:
+                waiting.append(self._submit(pool, index, plan))
+                if len(waiting) > max(BATCHES_AHEAD, 4 * self._n_jobs // max(1, len(index))):
+                    yield self._finish(*waiting.popleft())
+            while waiting:
+                yield self._finish(*waiting.popleft())
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+        if len(self._bad) > n_bad:
+            warn_of_bad(self._bad, len(self), "the next ones that can took their places")
+
+    def to(self, device: torch.device | str) -> Photographs:
+        """Return the same images, whose batches are on another device."""
+        moved = copy(self)
+        moved._device = torch.device(device)
+        return moved
+
+    def take(self, index: Tensor) -> Photographs:
+        """Return a subset of the images without reading them."""
+        taken, index = copy(self), index.cpu()
+        taken._index, taken.sizes = self._index[index], self.sizes[index]
+        return taken
+
+    def still(self, size: Size, resize: float | None, interpolation: str) -> Photographs:
+        """Return the same images with still views of another size, see `Images.still`."""
+        changed = copy(self)
+        changed.shape, changed._still = (self.shape[0], *size), {"resize": resize, "interpolation": interpolation}
+        return changed
+
+    def _still_views(self, index: Tensor) -> Crops:
+        """Return the boxes of the still views."""
+        size, resize = self.shape[1:], self._still["resize"]
+        return Crops(still_boxes(self.sizes[index], size, resize)[None], size, self._still["interpolation"], False)
+
+    def _submit(
+        self, pool: ThreadPoolExecutor, index: Tensor, plan: Sequence[Crops]
+    ) -> tuple[list[Future[list[int]]], list[Tensor]]:
+        """Let threads decode a batch; return their futures, and the memory (v, b, h, w, c) of each kind of crop."""
+        pinned, c = self._device.type == "cuda", self.shape[0]
+        made = [
+            torch.empty((*crops.boxes.shape[:2], *crops.size, c), dtype=torch.uint8, pin_memory=pinned)
+            for crops in plan
+        ]
+        boxes, outs = [crops.boxes.numpy() for crops in plan], [crops.numpy() for crops in made]
+        given = index.tolist()
+
+        def work(rows: range) -> list[int]:
+            return [
+                self._cut_or_next(given[k], plan, [box[:, k] for box in boxes], [out[:, k] for out in outs])
+                for k in rows
+            ]
+
+        step = max(1, len(given) // (4 * self._n_jobs))
+        parts = [range(start, min(start + step, len(given))) for start in range(0, len(given), step)]
+        return [pool.submit(work, rows) for rows in parts], made
+
+    def _finish(self, futures: Sequence[Future[list[int]]], made: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Wait for a batch, and move it to the device."""
+        found = torch.tensor([i for future in futures for i in future.result()])
+        return found, [crops.flatten(0, 1).to(self._device, non_blocking=True).permute(0, 3, 1, 2) for crops in made]
+
+    def _cut_or_next(self, i: int, plan: Sequence[Crops], boxes: list[np.ndarray], outs: list[np.ndarray]) -> int:
+        """Cut the boxes out of a picture, or of the next one that can be decoded; return its index."""
+        n = len(self)
+        for j in (k % n for k in range(i, i + n)):
+            item = int(self._index[j])
+            if item not in self._bad:
+                if j != i:
+                    ratio = np.tile((self.sizes[j] / self.sizes[i]).numpy(), 2)
+                    boxes = [box * ratio for box in boxes]
+                try:
+                    self._cut(item, self.sizes[j].tolist(), plan, boxes, outs)
+                    return j
+                except ValueError as error:
+                    if not self._skip:
+                        raise
+                    self._bad[item] = str(error)
+        raise ValueError(f"None of the {n} images in X can be decoded. The first error: {self._bad[min(self._bad)]}")
+
+    def _cut(
+        self, item: int, size: Sequence[int], plan: Sequence[Crops], boxes: list[np.ndarray], outs: list[np.ndarray]
+    ) -> None:
+        """Decode a picture once, and write its crops (v, h, w, c)."""
+        picture, name = self._items[item], self._name(item)
+        with open_image(picture, name) as pil:
+            scale = min(
+                (
+                    int(box[2:].min() // (DRAFT_MARGIN * max(crops.size)))
+                    for crops, of in zip(plan, boxes, strict=True)
+                    for box in of
+                ),
+                default=1,
+            )
+            scale = next(s for s in (8, 4, 2, 1) if s <= max(1, scale))
+            if scale > 1 and pil.format == "JPEG" and getattr(pil, "fp", None) is not None:
+                full = pil.size
+                pil.draft(None, (full[0] // scale, full[1] // scale))
+                scale = next((s for s in (2, 4, 8) if pil.size == tuple(-(-side // s) for side in full)), 1)
+            else:
+                scale = 1
+            pil = upright(pil, self.shape[0])
+            if (pil.height, pil.width) != tuple(-(-side // scale) for side in size):
+                raise ValueError(f"has changed since its size was read: expected {tuple(size)} pixels.")
+            for crops, of, out in zip(plan, boxes, outs, strict=True):
+                for box, place in zip(of / scale, out, strict=True):
+                    place[:] = np.asarray(resized_box(pil, box, crops)).reshape(place.shape)
+
+
+def resized_box(pil: Any, box: np.ndarray, crops: Crops) -> Any:
+    """Return a box of a PIL image, resized.
+
+    Parameters
+    ----------
+    pil : PIL.Image.Image
+        The image.
+    box : ndarray of shape (4,)
+        Top, left, height and width.
+    crops : Crops
+        How it is resized.
+
+    Returns
+    -------
+    PIL.Image.Image
+        The crop.
+    """
+    from PIL import Image
+
+    top, left = float(box[0]), float(box[1])
+    bottom, right = min(top + float(box[2]), pil.height), min(left + float(box[3]), pil.width)
+    if crops.alone:
+        y, x = int(top), int(left)
+        pil = pil.crop((x, y, int(np.ceil(right)), int(np.ceil(bottom))))
+        top, left, bottom, right = top - y, left - x, bottom - y, right - x
+    height, width = crops.size
+    return pil.resize((width, height), Image.Resampling[crops.interpolation.upper()], (left, top, right, bottom))
+
+
+def still_boxes(sizes: Tensor, size: Size, resize: float | None) -> Tensor:
+    """Return the boxes of still views: pictures are resized by their shorter side, and the centre is cut out.
+
+    Parameters
+    ----------
+    sizes : int64 Tensor of shape (n, 2)
+        Heights and widths of the pictures.
+    size : (int, int)
+        Height and width of the views.
+    resize : float or None
+        The shorter side of the resized picture relative to that of the view. None takes the whole picture.
+
+    Returns
+    -------
+    float64 Tensor of shape (n, 4)
+        Top, left, height and width, in the pictures' own pixels.
+
+    Examples
+    --------
+    >>> still_boxes(torch.tensor([[256, 320]]), (224, 224), 256 / 224)
+    tensor([[ 16.,  48., 224., 224.]], dtype=torch.float64)
+    """
+    given, wanted = sizes.double(), torch.tensor(size, dtype=torch.float64)
+    if resize is None:
+        return torch.cat((torch.zeros_like(given), given), 1)
+    enlarged = (wanted * resize).round()
+    ratio = enlarged / given
+    by = ratio.argmax(1, keepdim=True)  # the axis that limits the picture: its shorter side if views are square
+    # As torchvision's Resize: one side is as asked for, and the longer one is rounded down.
+    longer = (enlarged[by] * given / given.gather(1, by)).floor()
+    resized = torch.where(torch.arange(2) == by, enlarged, longer).maximum(wanted)
+    corner = ((resized - wanted) / 2).round()
+    pixels = given / resized
+    return torch.cat((corner * pixels, wanted * pixels), 1)
+
+
+def default_size(sizes: Tensor) -> Size:
+    """Return the height and width of what a network is given of pictures, unless they are asked for.
+
+    Parameters
+    ----------
+    sizes : int64 Tensor of shape (n, 2)
+        Heights and widths of the pictures.
+
+    Returns
+    -------
+    (int, int)
+        That of the pictures if all have one size, otherwise 224 or the median of their shorter sides if it is smaller.
+
+    Examples
+    --------
+    >>> default_size(torch.tensor([[300, 400], [400, 300]])), default_size(torch.tensor([[70, 80], [70, 80]]))
+    ((224, 224), (70, 80))
+    """
+    if bool((sizes == sizes[0]).all()):
+        return int(sizes[0, 0]), int(sizes[0, 1])
+    side = min(DEFAULT_SIDE, int(sizes.amin(1).median()))
+    return side, side
+
+
+def in_memory(item: Any) -> Any:
+    """Return an open file as its bytes, and any other item unchanged, since threads read items in any order.
+
+    Parameters
+    ----------
+    item : str, path, file object or PIL image
+        The item.
+
+    Returns
+    -------
+    str, path, bytes or PIL image
+        The item.
+    """
+    if isinstance(item, io.BytesIO):
+        return item.getvalue()
+    if not hasattr(item, "read"):
+        return item
+    item.seek(0)
+    return item.read()
