@@ -79,8 +79,10 @@ class KNNMonitor(Callback):
     def on_train_begin(self, net: Trainer, X: Images, **kwargs: Any) -> None:
         """Read the images in the same way as those of the training."""
         method = net.module_.method
-        like = {"shape": X.shape, "scale": X.scale, "whole": isinstance(X, Photographs)}
-        read = getattr(method, "read", None) or partial(as_images, image_shape=method.image_shape, reset=False, **like)
+        like: Any = {"shape": X.shape, "scale": X.scale, "whole": isinstance(X, Photographs)}
+        read: Any = getattr(method, "read", None) or partial(
+            as_images, image_shape=method.image_shape, reset=False, **like
+        )
 
         def labelled(X: Any, y: Any) -> tuple[Images, np.ndarray]:
             y = as_labels(y)

@@ -27,7 +27,6 @@ from skssl.images.photographs import Crops
 from skssl.nn.precision import matmul_precision
 from skssl.storage.registry import register
 
-
 NO_INDEX = (
     "An Augmentation with saliency maps needs the images' indices in the training set, but index is None. Pass index."
 )

@@ -93,7 +93,7 @@ class Photographs(Images):
         self._index = torch.arange(len(items))
         self._n_jobs = cpu_count() if n_jobs is None else effective_n_jobs(n_jobs)
         self._device = torch.device("cpu")
-        self._still = {"resize": EVAL_RESIZE, "interpolation": "bilinear"}
+        self._still: tuple[float | None, str] = EVAL_RESIZE, "bilinear"
         self._bad: dict[int, str] = {}  # why pictures cannot be decoded, by index among the items
 
     def __len__(self) -> int:
@@ -131,7 +131,8 @@ class Photographs(Images):
         ValueError
             If a picture cannot be decoded, unless such pictures are skipped.
         """
-        n_bad, pool, waiting = len(self._bad), ThreadPoolExecutor(self._n_jobs, "skssl-decode"), deque()
+        n_bad, pool = len(self._bad), ThreadPoolExecutor(self._n_jobs, "skssl-decode")
+        waiting: deque[tuple[list[Future[list[int]]], list[Tensor]]] = deque()
         try:
             for index, plan in plans:
                 waiting.append(self._submit(pool, index, plan))
@@ -159,13 +160,13 @@ class Photographs(Images):
     def still(self, size: Size, resize: float | None, interpolation: str) -> Photographs:
         """Return the same images with still views of another size, see `Images.still`."""
         changed = copy(self)
-        changed.shape, changed._still = (self.shape[0], *size), {"resize": resize, "interpolation": interpolation}
+        changed.shape, changed._still = (self.shape[0], *size), (resize, interpolation)
         return changed
 
     def _still_views(self, index: Tensor) -> Crops:
         """Return the boxes of the still views."""
-        size, resize = self.shape[1:], self._still["resize"]
-        return Crops(still_boxes(self.sizes[index], size, resize)[None], size, self._still["interpolation"], False)
+        size, (resize, interpolation) = self.shape[1:], self._still
+        return Crops(still_boxes(self.sizes[index], size, resize)[None], size, interpolation, alone=False)
 
     def _submit(
         self, pool: ThreadPoolExecutor, index: Tensor, plan: Sequence[Crops]

@@ -487,14 +487,14 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
         """Read X as images. Unless `reset`, they must have the shape and value range of those seen in `fit`."""
         like: dict[str, Any] = {"size": view_size(self.setting("augment"))}
         if not reset:
-            like = {"shape": self._shape, "scale": self._scale, "whole": self._whole}
+            like = {"shape": self._shape, "scale": self._scale, "whole": getattr(self, "_whole", False)}
         images = as_images(
             X, self.image_shape, estimator=self, reset=reset, on_bad_image=on_bad_image, n_jobs=self.n_jobs, **like
         )
         if reset:
             self._shape: tuple[int, int, int] = images.shape
             self._scale: Any = images.scale
-            self._whole = isinstance(images, Photographs)
+            self._whole: bool = isinstance(images, Photographs)
         return images
 
     def _encode_labels(self, y: Any, images: Images) -> Tensor | None:

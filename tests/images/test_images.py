@@ -473,7 +473,7 @@ def test_resizing_crops_the_centre_with_antialiasing(tmp_path: Path) -> None:
     paths = save(tmp_path, np.stack([wide, wide]))
     tall = [Image.open(path).transpose(Image.Transpose.ROTATE_90) for path in paths]
     for X in (paths, tall):
-        images = as_images(X, (10, 10))
+        images = as_images(X, (10, 10), whole=False)
         assert images.shape == (3, 10, 10)
         np.testing.assert_allclose(everything(images), 127.5, atol=16)  # grey: neither aliased nor the black sides
 
@@ -483,14 +483,14 @@ def test_jpegs_of_several_sizes_are_resized_to_image_shape(tmp_path: Path) -> No
     Image.fromarray(ramp).save(tmp_path / "a.jpg", quality=95)
     Image.fromarray(ramp[:, ::2]).save(tmp_path / "b.jpg", quality=95)
     paths = [tmp_path / "a.jpg", tmp_path / "b.jpg"]
-    batch = read(paths, (16, 16)).astype(int)
+    batch = read(paths, (16, 16), whole=False).astype(int)
     assert batch.shape == (2, 3, 16, 16)
     expected = np.asarray(Image.fromarray(ramp[:, 80:560]).resize((16, 16), Image.Resampling.BICUBIC)).astype(int)
     np.testing.assert_allclose(batch[0], expected.transpose(2, 0, 1), atol=4)
     with pytest.raises(ValueError, match=r"Sample 1 of X, the file .*b\.jpg.*\(480, 320\).* has \(480, 640\)"):
-        as_images(paths)
+        as_images(paths, whole=False)
     with pytest.raises(ValueError, match=r"Sample 1 of X has the height and width \(480, 320\)"):
-        as_images([Image.open(path) for path in paths])
+        as_images([Image.open(path) for path in paths], whole=False)
 
 
 def test_damaged_files_are_named(tmp_path: Path) -> None:
