@@ -244,7 +244,9 @@ def test_damaged_files(paths: list[str], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"Sample 1 of X, the file .*text\.jpg.*cannot be read as an image"):
         as_images([paths[0], tmp_path / "text.jpg"])
     images = photographs([paths[0], tmp_path / "cut.jpg"])
-    with pytest.raises(ValueError, match=r"Sample 1 of X, the file .*cut\.jpg.*cannot be read as an image: .*truncated"):
+    with pytest.raises(
+        ValueError, match=r"Sample 1 of X, the file .*cut\.jpg.*cannot be read as an image: .*truncated"
+    ):
         images.read(torch.tensor([0, 1]))
     X = [paths[0], tmp_path / "text.jpg", paths[1], tmp_path / "cut.jpg", paths[2]]
     with pytest.warns(BadImageWarning, match="1 of the 5 images in X cannot be read, and they were left out"):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import QUICK, quick
+from PIL import Image
 from torch import distributed as dist
 from torch import multiprocessing, nn
 
@@ -248,6 +249,23 @@ def test_rows_of_two_processes_concatenate_to_the_batch(both):
         for whole, *halves in zip(shares(**arguments), *both(shares, **arguments), strict=True):
             assert torch.equal(torch.cat(halves), whole)
     assert [len(index) for index in both(shares, n_images=11, batch_size=16)[0]] == [5], "equally many rows in each"
+
+
+def cropped(files):
+    images = as_images(files, (8, 8))
+    loader = ImageLoader(images, 4, [Augmentation(size=8, jitter=0.0, gray=0.0, flip=0.0)] * 2, torch.device("cpu"))
+    epoch = loader.epoch(torch.Generator().manual_seed(3), torch.Generator())
+    return [(batch.index, *batch.views, batch.images) for batch in epoch]
+
+
+def test_two_processes_crop_photographs_as_one_does(both, tmp_path):
+    rng = np.random.default_rng(0)
+    files = [str(tmp_path / f"{i}.png") for i in range(9)]
+    for i, file in enumerate(files):
+        Image.fromarray(rng.integers(0, 256, (10 + i, 20, 3), dtype=np.uint8)).save(file)
+    for whole, *halves in zip(cropped(files), *both(cropped, files=files), strict=True):
+        for tensor, *parts in zip(whole, *halves, strict=True):
+            assert torch.equal(torch.cat(parts), tensor)
 
 
 def refused(function, arguments):

@@ -1,0 +1,167 @@
+"""Trainings on photographs: pictures in sizes of their own."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from conftest import quick
+from PIL import Image, ImageOps
+from test_checkpoints import OFTEN, Death, DiesAt, assert_same
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
+
+import skssl
+from skssl import Augmentation, FineTuner, KNNProbe, LinearProbe, MultiCrop
+from skssl.callbacks import KNNMonitor
+from skssl.images import as_images
+from skssl.training.loader import ImageLoader
+
+SIDES = [(40, 60), (60, 40), (30, 30), (80, 33), (28, 90)]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Return 40 files in the folders of two classes."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for i in range(40):
+        height, width = SIDES[i % 5]
+        coarse = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        (folder / "ab"[i % 2]).mkdir(exist_ok=True)
+        Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).save(
+            folder / "ab"[i % 2] / f"{i:02}.jpg", quality=95
+        )
+    return sorted(map(str, folder.rglob("*.jpg")))
+
+
+@pytest.fixture(scope="module")
+def classes(files):
+    return np.array([path.split("/")[-2] for path in files])
+
+
+def test_fit_on_files_of_several_sizes(files):
+    with pytest.warns(UserWarning, match=r"The images in X differ in size. Their views have 33x33 pixels"):
+        encoder = quick(skssl.SimCLR).fit(files)
+    assert encoder.n_features_in_ == 3 * 33 * 33
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for given in (
+            {"augment": Augmentation(size=24)},
+            {"image_shape": (24, 24)},
+            {"augment": [Augmentation(size=24)]},
+        ):
+            encoder = quick(skssl.SimCLR, **given).fit(files)
+            assert encoder.n_features_in_ == 3 * 24 * 24
+    assert encoder.transform(files).shape == (40, 128)
+
+
+def test_fit_on_an_image_folder_equals_fit_on_its_files(files):
+    folder = ImageFolder(files[0].rsplit("/", 2)[0])
+    first, second = (quick(skssl.SimCLR, image_shape=(24, 24)).fit(X) for X in (files, folder))
+    assert_same(first, second, files)
+
+
+def test_transform_encodes_the_papers_still_view(files):
+    encoder = quick(skssl.SimCLR, augment=Augmentation(size=28), precision="float32").fit(files)
+    view = v2.Compose([v2.Resize(32), v2.CenterCrop(28)])
+    cut = np.stack([np.asarray(view(Image.open(path))) for path in files])
+    features = encoder.transform(files)
+    whole = quick(skssl.SimCLR, augment=Augmentation(size=28, eval_resize=None), precision="float32").fit(files)
+    resized = np.stack([np.asarray(Image.open(path).resize((28, 28), Image.Resampling.BILINEAR)) for path in files])
+    np.testing.assert_allclose(whole.transform(files), whole.transform(resized), atol=1e-5)
+    near, far = (np.abs(features - encoder.transform(other)).max() for other in (cut, resized))
+    assert near < far / 20  # one step of 255 at some pixels
+
+
+def test_training_does_not_depend_on_threads(files):
+    first, second = (quick(skssl.BYOL, image_shape=(16, 16), n_jobs=n_jobs, epochs=2).fit(files) for n_jobs in (1, 3))
+    assert_same(first, second, files)
+
+
+def test_epochs_and_views_have_different_boxes(files):
+    loader = ImageLoader(as_images(files, (16, 16)), 20, [Augmentation(size=16)] * 2, torch.device("cpu"))
+    plans = []
+    loader.images.crops = lambda made: plans.extend(made) or []
+    for seed in (0, 1):
+        list(loader.epoch(torch.Generator().manual_seed(seed), torch.Generator()))
+    boxes = [plan[0].boxes for _, plan in plans]
+    assert [tuple(box.shape) for box in boxes] == [(2, 20, 4)] * 4
+    assert len({tuple(view.flatten().tolist()) for box in boxes for view in box}) == 8
+
+
+@pytest.mark.parametrize(
+    "method", [skssl.SimCLR, skssl.SwAV, skssl.PIRL, skssl.LeOCLR, skssl.Jigsaw, skssl.DeepCluster, skssl.SupCon]
+)
+def test_resume_within_an_epoch_is_bit_exact(method, files, classes, tmp_path):
+    params = {"image_shape": (16, 16), "epochs": 2, "n_jobs": 2}
+    y = classes if method(epochs=0).uses_labels else None
+    with pytest.raises(Death):
+        quick(method, **params, checkpoint=tmp_path, checkpoint_every=OFTEN, callbacks=[DiesAt(3)]).fit(files, y)
+    resumed = quick(method, **params, checkpoint=tmp_path).fit(files, y)
+    assert_same(resumed, quick(method, **params).fit(files, y), files)
+
+
+@pytest.mark.parametrize("aux", ["jigsaw", "relative_patch", "colorization", "inpainting", "rotation"])
+def test_pretext_tasks(files, aux):
+    history = quick(skssl.SimSiam, image_shape=(24, 24), aux=aux).fit(files).history_
+    assert np.isfinite(history[aux]).all()
+
+
+def test_images_of_a_batch_are_whole_pictures(files):
+    images = as_images(files, (16, 24))
+    loader = ImageLoader(images, 40, [Augmentation(size=8)], torch.device("cpu"), reads_images=True)
+    (batch,) = loader.epoch(torch.Generator().manual_seed(0), torch.Generator())
+    assert batch.images.shape == (40, 3, 16, 24)
+    for i, image in zip(batch.index, batch.images, strict=True):
+        expected = np.asarray(Image.open(files[i]).resize((24, 16), Image.Resampling.BILINEAR))
+        np.testing.assert_array_equal(image.permute(1, 2, 0), expected)
+
+
+def test_crops_of_several_sizes(files):
+    crops = MultiCrop(n_local=2, augment=Augmentation(size=28))
+    encoder = quick(skssl.SwAV, augment=crops).fit(files)
+    assert [view.size for view in encoder.net_.augmentations] == [28, 28, 12, 12]
+    assert np.isfinite(encoder.history_.loss).all()
+
+
+def test_views_by_the_loader_are_cut_jittered_and_flipped(files):
+    images = as_images(files, (16, 16))
+    still = Augmentation(flip=1.0, jitter=0.0, gray=0.0, crop_scale=None)
+    loader = ImageLoader(images, 40, [still, still], torch.device("cpu"))
+    (batch,) = loader.epoch(torch.Generator().manual_seed(0), torch.Generator())
+    for i, view in zip(batch.index, still.denormalize(batch.views[1]), strict=True):
+        expected = ImageOps.mirror(Image.open(files[i]).resize((16, 16), Image.Resampling.BILINEAR))
+        np.testing.assert_allclose(view.permute(1, 2, 0) * 255, np.asarray(expected), atol=1e-3)
+
+
+def test_saliency_maps(files):
+    maps = np.random.default_rng(0).random((40, 5, 5)).astype(np.float32)
+    augment = Augmentation(size=16, saliency=maps)
+    history = quick(skssl.SimCLR, augment=augment).fit(files).history_
+    assert np.isfinite(history.loss).all()
+    with pytest.raises(ValueError, match="one map for each training image: expected 40, got 39"):
+        quick(skssl.SimCLR, augment=Augmentation(size=16, saliency=maps[1:])).fit(files)
+
+
+def test_monitors_probes_and_fine_tuning(files, classes):
+    monitor = KNNMonitor(files, classes, n_neighbors=3)
+    encoder = quick(skssl.SimCLR, image_shape=(24, 24), callbacks=[monitor]).fit(files)
+    assert encoder.history_.knn.notna().all()
+    features = encoder.transform(files)
+    probe = KNNProbe(encoder=encoder, n_neighbors=3).fit(files, classes)
+    assert probe.score(files, classes) == KNNProbe(n_neighbors=3).fit(features, classes).score(features, classes)
+    assert LinearProbe(encoder=encoder, max_epochs=2).fit(files, classes).predict(files).shape == (40,)
+    tuned = FineTuner(encoder=encoder, epochs=1, batch_size=16, random_state=0).fit(files, classes)
+    assert tuned.predict(files).shape == (40,)
+
+
+def test_saved_estimators_read_photographs_alike(files, tmp_path):
+    encoder = quick(skssl.SimCLR, image_shape=(24, 24)).fit(files)
+    encoder.save(tmp_path / "a.safetensors")
+    same = SIDES.index((30, 30))
+    for X in (files, files[same::5][:1]):  # one small file, too, is read as photographs are
+        np.testing.assert_array_equal(skssl.load(tmp_path / "a.safetensors").transform(X), encoder.transform(X))
+        np.testing.assert_allclose(
+            encoder.transform(X), encoder.transform(files)[[files.index(x) for x in X]], atol=1e-2
+        )
