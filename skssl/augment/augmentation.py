@@ -23,7 +23,8 @@ from skssl.augment.parameters import Parameters
 from skssl.augment.parts import make_views_in_parts
 from skssl.augment.tensors import to_float
 from skssl.augment.views import ViewConstants, make_views, view_constants
-from skssl.images.photographs import Crops
+from skssl.images import Images
+from skssl.images.photographs import Crops, Photographs
 from skssl.nn.precision import matmul_precision
 from skssl.storage.registry import register
 
@@ -309,6 +310,38 @@ class Augmentation(Parameters):
             maps = torch.as_tensor(self.saliency)[index].float().repeat(n_views, 1, 1)
         boxes = draw_boxes(self, sizes.repeat(n_views, 1), generator, maps)
         return Crops(boxes.view(n_views, -1, 4), self.size_of(*size), self.interpolation)
+
+    def read_views(self, images: Images, index: Tensor, generator: torch.Generator) -> Tensor:
+        """Read images and make one random view of each. Photographs are cropped from the whole picture.
+
+        Parameters
+        ----------
+        images : Images
+            The images, on the generator's device.
+        index : int64 Tensor of shape (n,)
+            Indices of the images to read.
+        generator : torch.Generator
+            Source of the random numbers.
+
+        Returns
+        -------
+        Tensor of shape (n, c, height, width), float32
+            The views, in the order of the indices.
+
+        Examples
+        --------
+        >>> from skssl.images import as_images
+        >>> images = as_images(torch.zeros(8, 32, 32, 3, dtype=torch.uint8))
+        >>> Augmentation(size=16).read_views(images, torch.arange(4), torch.Generator()).shape
+        torch.Size([4, 3, 16, 16])
+        """
+        if not isinstance(images, Photographs):
+            return self(images.read(index), generator, index)
+        seed = torch.randint(2**62, (1,), generator=generator, device=generator.device)  # boxes are drawn on the CPU
+        boxes, on_host = torch.Generator().manual_seed(int(seed)), index.cpu()
+        crops = self.draw_crops(images.sizes[on_host], images.shape[1:], boxes, on_host)
+        ((_, (pixels,)),) = images.crops([(on_host, [crops])])
+        return self.after_crop()(pixels, generator)
 
     def after_crop(self) -> Augmentation:
         """Return the rest of the augmentation, for images that have been cropped by `draw_crops`.

@@ -117,7 +117,7 @@ class ViewsDisplay:
         for augment in net.augmentations:
             if augment.saliency is not None and len(augment.saliency) != len(images):
                 augment.set_params(saliency=None)
-        views = [augment(pixels, generator, index) for augment in net.augmentations]
+        views = [augment.read_views(images, index, generator) for augment in net.augmentations]
         columns = {"original": list(to_pictures(pixels))}
         if not isinstance(fresh, PretextMethod):  # their inputs are drawn below
             titles = [f"view {place}" for place in range(1, len(views) + 1)] if len(views) > 1 else ["view"]

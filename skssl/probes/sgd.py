@@ -104,7 +104,7 @@ class AugmentedFeatures:
         """Return the float32 features (b, d) of augmented images at int64 indices (b,), on the encoder's device."""
         module = self.encoder.module.eval()
         parts = index.split(encoding_batch_size(self.images.shape, self.encoder.device))
-        return torch.cat([module(self.view(self.images.read(part), generator, part)).float() for part in parts])
+        return torch.cat([module(self.view.read_views(self.images, part, generator)).float() for part in parts])
 
 
 class LinearHeads(nn.Module):

@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 from skssl.errors import pick
 from skssl.images import Images, as_images
 from skssl.images.image_files import decode_image
+from skssl.images.photographs import Photographs
 from skssl.metrics import mean_per_class_accuracy
 from skssl.probes import LinearProbe
 from skssl.probes.encoders import DEFAULT_SHAPE, Encoder, as_trained
@@ -399,7 +400,8 @@ def _encode_own(
     read = trained.read
     if shape is not None:
         first = as_images(parts[0], shape, reset=False)
-        read = partial(as_images, image_shape=shape, reset=False, shape=first.shape, scale=first.scale)
+        like: Any = {"shape": first.shape, "scale": first.scale, "whole": isinstance(first, Photographs)}
+        read = partial(as_images, image_shape=shape, reset=False, **like)
     splits = {split: (read(X), np.asarray(y)) for split, X, y in zip(names, parts[::2], parts[1::2], strict=True)}
     _check_labels(name, splits)
     return {split: (trained.transform(images), y) for split, (images, y) in splits.items()}

@@ -151,7 +151,7 @@ def test_monitors_probes_and_fine_tuning(files, classes):
     features = encoder.transform(files)
     probe = KNNProbe(encoder=encoder, n_neighbors=3).fit(files, classes)
     assert probe.score(files, classes) == KNNProbe(n_neighbors=3).fit(features, classes).score(features, classes)
-    assert LinearProbe(encoder=encoder, max_epochs=2).fit(files, classes).predict(files).shape == (40,)
+    assert LinearProbe(encoder=encoder).fit(files, classes).predict(files).shape == (40,)
     tuned = FineTuner(encoder=encoder, epochs=1, batch_size=16, random_state=0).fit(files, classes)
     assert tuned.predict(files).shape == (40,)
 
@@ -165,3 +165,19 @@ def test_saved_estimators_read_photographs_alike(files, tmp_path):
         np.testing.assert_allclose(
             encoder.transform(X), encoder.transform(files)[[files.index(x) for x in X]], atol=1e-2
         )
+
+
+def test_probes_and_displays_crop_whole_pictures(files):
+    images = as_images(files, (16, 16), n_jobs=2)
+    augment = Augmentation(size=16, jitter=0.0, gray=0.0, flip=0.0, crop_scale=(0.1, 0.2))
+    index = torch.arange(40)
+    views = augment.read_views(images, index, torch.Generator().manual_seed(0))
+    assert torch.equal(views, augment.read_views(images, index, torch.Generator().manual_seed(0)))
+    seed = int(torch.randint(2**62, (1,), generator=torch.Generator().manual_seed(0)))
+    boxes = augment.draw_crops(images.sizes, (16, 16), torch.Generator().manual_seed(seed)).boxes[0]
+    for path, (top, left, height, width), view in zip(files, boxes.int().tolist(), views, strict=True):
+        crop = (
+            Image.open(path).crop((left, top, left + width, top + height)).resize((16, 16), Image.Resampling.BILINEAR)
+        )
+        pixels = augment.denormalize(view[None])[0].permute(1, 2, 0) * 255
+        np.testing.assert_allclose(pixels, np.asarray(crop), atol=1e-3)
