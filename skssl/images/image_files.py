@@ -25,7 +25,7 @@ _MAX_THREADS = 16
 _BLOCK = 32  # images that a thread takes at a time
 _QUEUED = 2**14  # images that wait for a thread
 _PROGRESS_DELAY = 10.0  # seconds before a progress bar appears
-_ORIENTATION = 0x0112  # EXIF's tag, 1 to 8; from 5 on, height and width are swapped
+ORIENTATION = 0x0112  # EXIF's tag, 1 to 8; from 5 on, height and width are swapped
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's mode for a number of channels
 _GRAY_MODES = ("1", "L", "LA", "La", "F", "I", "I;16", "I;16L", "I;16B", "I;16N")
 _loading = Lock()
@@ -199,7 +199,7 @@ def inspect_image(image: Any, name: str) -> tuple[str, Size]:
         If the image cannot be read.
     """
     with open_image(image, name) as pil:
-        is_on_its_side = pil.getexif().get(_ORIENTATION, 1) >= 5
+        is_on_its_side = pil.getexif().get(ORIENTATION, 1) >= 5
         return pil.mode, (pil.width, pil.height) if is_on_its_side else (pil.height, pil.width)
 
 

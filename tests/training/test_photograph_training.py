@@ -1,13 +1,14 @@
 """Trainings on photographs: pictures in sizes of their own."""
 
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from conftest import quick
 from PIL import Image, ImageOps
-from test_checkpoints import OFTEN, Death, DiesAt, assert_same
+from test_checkpoints import KILLS, OFTEN, Death, DiesAt, assert_same, killed_and_restarted, processes  # noqa: F401
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
@@ -102,6 +103,14 @@ def test_resume_within_an_epoch_is_bit_exact(method, files, classes, tmp_path):
     assert_same(resumed, quick(method, **params).fit(files, y), files)
 
 
+@pytest.mark.slow
+def test_resume_after_sigkill_is_bit_exact(processes, files, tmp_path):  # noqa: F811
+    make = partial(quick, skssl.SimCLR, image_shape=(16, 16), n_jobs=2, epochs=6, batch_size=8)
+    kills, estimator = killed_and_restarted(processes, make, files, None, tmp_path, KILLS or 3, "photographs")
+    assert kills == (KILLS or kills) > 0
+    assert_same(estimator, make().fit(files), files)
+
+
 @pytest.mark.parametrize("aux", ["jigsaw", "relative_patch", "colorization", "inpainting", "rotation"])
 def test_pretext_tasks(files, aux):
     history = quick(skssl.SimSiam, image_shape=(24, 24), aux=aux).fit(files).history_
@@ -181,3 +190,13 @@ def test_probes_and_displays_crop_whole_pictures(files):
         )
         pixels = augment.denormalize(view[None])[0].permute(1, 2, 0) * 255
         np.testing.assert_allclose(pixels, np.asarray(crop), atol=1e-3)
+
+
+def test_files_that_cannot_be_decoded_are_skipped(files, tmp_path):
+    broken = tmp_path / "broken.jpg"
+    with open(files[0], "rb") as file:
+        broken.write_bytes(file.read()[:700])
+    with pytest.raises(ValueError, match=r"Sample 1 of X, the file .*broken\.jpg.* cannot be read"):
+        quick(skssl.SimCLR, image_shape=(16, 16)).fit([files[0], str(broken), *files[1:15]])
+    with pytest.warns(skssl.BadImageWarning, match="1 of the 16 images in X cannot be read, and the next ones"):
+        quick(skssl.SimCLR, image_shape=(16, 16), on_bad_image="skip").fit([files[0], str(broken), *files[1:15]])
