@@ -296,7 +296,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
             check_consistent_length(range(len(X)) if isinstance(X, Images) else X, y)
         return X
 
-    def _train(self, encoder: Encoder, images: Images, target: Tensor | None, hooks: ClassifierHooks) -> Self:
+    def _train(self, encoder: Encoder, images: Images, labels: Tensor | None, hooks: ClassifierHooks) -> Self:
         """Train a copy of the encoder with a new head."""
         self._reader, self.n_features_in_ = encoder.read, math.prod(images.shape)
         hooks.read = encoder.read
@@ -332,5 +332,5 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
             verbose=self.verbose,
         )
         self.net_ = trainer.initialize()
-        train(self, self.net_, images, target, encoder=encoder.module, teacher=hooks.teacher)
+        train(self, self.net_, images, labels, encoder=encoder.module, teacher=hooks.teacher)
         return self
