@@ -110,7 +110,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
     callbacks : list of skorch callbacks, default=None
         Called during training.
     random_state : int, RandomState or None, default=None
-        Seed of all random numbers. The global random state is not used.
+        Seed of all random numbers. The global random state is restored.
     checkpoint : str or path-like, default=None
         Folder to which `fit` saves the state of the training, and from which it resumes, as for the methods.
     checkpoint_every : int, str or datetime.timedelta, default="10 min"

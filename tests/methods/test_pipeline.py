@@ -1,5 +1,6 @@
 """The estimators inside scikit-learn's own tools: pipelines, searches, caches, frames, processes."""
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -58,6 +59,13 @@ def test_search_with_two_processes_equals_one_process(X, y):
     one = cross_val_score(pipeline(precision="float32"), X, y, cv=2)
     two = cross_val_score(pipeline(precision="float32"), X, y, cv=2, n_jobs=2)
     np.testing.assert_allclose(one, two, atol=0.11)  # another number of threads adds in another order
+
+
+def test_search_in_threads_equals_one_thread(X, y):
+    search = GridSearchCV(make_pipeline(quick(SimCLR), KNNProbe()), {"simclr__temperature": [0.1, 0.5]}, cv=2)
+    expected = search.fit(X, y).cv_results_["mean_test_score"]
+    with joblib.parallel_config("threading", n_jobs=2):
+        assert (clone(search).fit(X, y).cv_results_["mean_test_score"] == expected).all()
 
 
 def test_set_output_pandas(X):
