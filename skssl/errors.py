@@ -1,4 +1,4 @@
-"""What the library says when something is wrong: its warnings, and the refusal of an unknown name."""
+"""Warnings, and the error for an unknown name."""
 
 from __future__ import annotations
 
@@ -7,30 +7,32 @@ import warnings
 from collections.abc import Mapping
 from typing import TypeVar
 
+from sklearn.utils._param_validation import InvalidParameterError
+
 T = TypeVar("T")
 
 
 class CollapseWarning(UserWarning):
-    """The embeddings have collapsed: all images are mapped to nearly the same point, or into a few dimensions.
+    """Warning for collapsed embeddings: all images map to nearly the same point or into a few dimensions.
 
-    A collapsed encoder often has the lowest loss of all, which is why the loss alone cannot show it.
+    The loss does not show a collapse: a collapsed encoder often has the lowest loss of all.
 
     Examples
     --------
     >>> import warnings
     >>> from skssl import CollapseWarning
-    >>> warnings.simplefilter("error", CollapseWarning)  # stop a long run as soon as it collapses
+    >>> warnings.simplefilter("error", CollapseWarning)  # end a training when it collapses
     """
 
 
 class BadImageWarning(UserWarning):
-    """Some of the images could not be read and were left out, as ``on_bad_image="skip"`` asks.
+    """Warning for images that cannot be read and are skipped, with ``on_bad_image="skip"``.
 
     Examples
     --------
     >>> import warnings
     >>> from skssl import BadImageWarning
-    >>> warnings.simplefilter("ignore", BadImageWarning)  # who knows that some are damaged need not be told
+    >>> warnings.simplefilter("ignore", BadImageWarning)
     """
 
 
@@ -40,11 +42,11 @@ def warn_of_bad(bad: Mapping[int, str], n: int, instead: str = "they were left o
     Parameters
     ----------
     bad : mapping of int to str
-        What is wrong with them, by their numbers.
+        The reason for each bad image, by its index.
     n : int
-        How many images there are in all.
+        The number of all images.
     instead : str, default="they were left out"
-        What became of them.
+        What happens to the bad ones.
     """
     warnings.warn(
         f"{len(bad)} of the {n} images in X cannot be read, and {instead}. The first: {bad[min(bad)]}",
@@ -54,26 +56,26 @@ def warn_of_bad(bad: Mapping[int, str], n: int, instead: str = "they were left o
 
 
 def pick(parameter: str, name: str, options: Mapping[str, T]) -> T:
-    """Look a name up among the options, or refuse it and name the nearest one.
+    """Return the option with a name; refuse an unknown name and suggest the nearest one.
 
     Parameters
     ----------
     parameter : str
-        The parameter that the name was given for, as the user knows it.
+        The name of the parameter, for the message.
     name : str
-        What the user gave.
+        The value of the parameter.
     options : mapping of str to object
-        The names that exist and what they stand for.
+        The options by name.
 
     Returns
     -------
     object
-        What the name stands for.
+        The option.
 
     Raises
     ------
-    ValueError
-        If there is no such name.
+    InvalidParameterError
+        If the name is unknown. This is scikit-learn's ValueError for parameters, which the estimators raise, too.
 
     Examples
     --------
@@ -82,10 +84,10 @@ def pick(parameter: str, name: str, options: Mapping[str, T]) -> T:
     >>> pick("backbone", "resnet81", {"resnet18": 1, "resnet50": 2})
     Traceback (most recent call last):
     ...
-    ValueError: Unknown backbone 'resnet81', did you mean 'resnet18'? Known names: 'resnet18', 'resnet50'.
+    sklearn...InvalidParameterError: Unknown backbone 'resnet81', did you mean 'resnet18'? Known names: ...
     """
     if name in options:
         return options[name]
     near = difflib.get_close_matches(str(name), options, n=1)
     hint = f", did you mean {near[0]!r}?" if near else "."
-    raise ValueError(f"Unknown {parameter} {name!r}{hint} Known names: {', '.join(map(repr, options))}.")
+    raise InvalidParameterError(f"Unknown {parameter} {name!r}{hint} Known names: {', '.join(map(repr, options))}.")

@@ -1,7 +1,7 @@
-"""Losses of the papers, as pure functions on tensors.
+"""Losses of the papers, as pure functions of tensors.
 
-Every function takes embeddings as rows, normalises them itself where its formula has a cosine, returns a scalar
-that can be differentiated, and computes in float32 (or float64) whatever precision the networks run in.
+Embeddings are rows. A loss normalises them where its formula has a cosine, and returns a differentiable scalar. It is
+computed in float32 (or float64), whatever the precision of the networks.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = [
 
 
 def full_precision(loss: Callable[..., Any]) -> Callable[..., Any]:
-    """Keep a loss out of mixed precision: half-precision arguments become float32 and autocast is off inside."""
+    """Decorate a loss to run in full precision: half-precision arguments become float32, and autocast is disabled."""
 
     def widen(value: Any) -> Any:
         if isinstance(value, tuple):
@@ -58,12 +58,12 @@ def full_precision(loss: Callable[..., Any]) -> Callable[..., Any]:
 def nt_xent(z1: Tensor, z2: Tensor, temperature: float = 0.5, y: Tensor | None = None) -> Tensor:
     r"""Normalised temperature-scaled cross-entropy of SimCLR.
 
-    Each of the 2n embeddings has the other view of its image as its positive and all the rest as negatives:
+    The positive of each of the 2n embeddings is the other view of its image. All remaining embeddings are negatives:
 
     .. math:: \ell_{ij} = -\log\frac{\exp(\cos(z_i, z_j)/t)}{\sum_{k \neq i}\exp(\cos(z_i, z_k)/t)},
 
-    and the loss is the mean over the 2n anchors. (The reference code returns twice that: it adds the means over
-    the two views.)
+    and the loss is the mean over the 2n anchors. The reference code returns twice this value, the sum of the means
+    over the two views.
 
     Parameters
     ----------
@@ -72,8 +72,8 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float = 0.5, y: Tensor | None =
     temperature : float, default=0.5
         t, greater than 0.
     y : int64 Tensor of shape (n,), optional
-        Classes, -1 where unknown. Other images of an anchor's known class leave its denominator; they do not become
-        positives.
+        Classes, -1 where unknown. Other images of an anchor's known class are removed from its denominator. They do
+        not become positives.
 
     Returns
     -------
@@ -104,18 +104,18 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float = 0.5, y: Tensor | None =
 
 @full_precision
 def info_nce(q: Tensor, k: Tensor, negatives: Tensor, temperature: float = 0.2) -> Tensor:
-    r"""InfoNCE of queries against their own key and a set of negatives that all share.
+    r"""InfoNCE of queries with one positive key each and shared negatives.
 
     .. math:: -\log\frac{\exp(\cos(q_i, k_i)/t)}{\exp(\cos(q_i, k_i)/t) + \sum_j\exp(\cos(q_i, n_j)/t)},
 
-    the mean over the queries.
+    averaged over the queries.
 
     Parameters
     ----------
     q : Tensor of shape (n, d)
         Queries.
     k : Tensor of shape (n, d)
-        The key of each query. Whether a gradient flows into it is the caller's affair.
+        The key of each query; not detached.
     negatives : Tensor of shape (m, d)
         Negatives, such as MoCo's queue.
     temperature : float, default=0.2
@@ -145,18 +145,18 @@ def info_nce(q: Tensor, k: Tensor, negatives: Tensor, temperature: float = 0.2) 
 
 
 def _negative_cosines(p: Tensor, z: Tensor) -> Tensor:
-    """-cos(p_i, stop-gradient(z_i)) for every row: (n,)."""
+    """Return -cos(p_i, stop-gradient(z_i)) for every row, (n,)."""
     return -F.cosine_similarity(p, z.detach(), dim=1)
 
 
 @full_precision
 def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
-    """Negative cosine similarity of predictions to targets that get no gradient, D(p, stopgrad(z)) of SimSiam.
+    """Negative cosine similarity of predictions and detached targets, D(p, stopgrad(z)) of SimSiam.
 
     Parameters
     ----------
     p : Tensor of shape (n, d)
-        Predictions; the gradient flows here.
+        Predictions, which receive the gradient.
     z : Tensor of shape (n, d)
         Targets; detached.
 
@@ -181,12 +181,12 @@ def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
 
 @full_precision
 def byol_loss(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor) -> Tensor:
-    r"""BYOL's squared distance of normalised predictions and targets, of both directions.
+    r"""BYOL's symmetric loss: squared distances of normalised predictions and targets.
 
     .. math:: \lVert \bar p_1 - \bar z_2 \rVert^2 + \lVert \bar p_2 - \bar z_1 \rVert^2,
 
-    a sum of two terms (each 2 - 2 cos) and a mean over images: between 0 and 8. Auxiliary losses are weighed
-    against this scale.
+    summed over the two directions (each term is 2 - 2 cos) and averaged over images, between 0 and 8. The weights of
+    auxiliary losses refer to this scale.
 
     Parameters
     ----------
@@ -209,17 +209,17 @@ def byol_loss(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor) -> Tensor:
     >>> import torch
     >>> from skssl.losses import byol_loss
     >>> x = torch.eye(2)
-    >>> byol_loss(x, x, x, -x)  # the first direction is opposite, the second is right
+    >>> byol_loss(x, x, x, -x)  # the first direction is opposite, the second is equal
     tensor(4.)
     """
     return (4 + 2 * _negative_cosines(p1, z2) + 2 * _negative_cosines(p2, z1)).mean()
 
 
 def _nearest(z1: Tensor, z2: Tensor, z3: Tensor, z4: Tensor) -> Tensor:
-    """Which of the distances 1-3, 1-4, 2-3, 2-4 is the smallest, the first of them in a tie: (n,) in 0..3."""
+    """Return which of the distances 1-3, 1-4, 2-3, 2-4 is the smallest, the first in a tie; (n,), from 0 to 3."""
     squares = [(a - b).detach().square().sum(1) for a in (z1, z2) for b in (z3, z4)]
     index, least = torch.zeros_like(squares[0], dtype=torch.long), squares[0]
-    for i, square in enumerate(squares[1:], start=1):  # torch.argmin does not promise the first of equals
+    for i, square in enumerate(squares[1:], start=1):  # torch.argmin may return any of equal minima
         index = torch.where(square < least, i, index)
         least = torch.minimum(square, least)
     return index
@@ -230,7 +230,7 @@ def _guided(z1: Tensor, z2: Tensor, z3: Tensor, z4: Tensor, generator: torch.Gen
 
 
 def _reverse(z1: Tensor, z2: Tensor, z3: Tensor, z4: Tensor, generator: torch.Generator | None) -> Tensor:
-    return 3 - _nearest(z1, z2, z3, z4)  # the siblings of the nearest two
+    return 3 - _nearest(z1, z2, z3, z4)  # the other views of both images
 
 
 def _random(z1: Tensor, z2: Tensor, z3: Tensor, z4: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -251,34 +251,34 @@ def guided_stop_gradient(
     q: tuple[Tensor, Tensor, Tensor, Tensor] | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    r"""Guided stop-gradient: of two images' views, the two nearest are pulled away from each other.
+    r"""Guided stop-gradient: the nearest views of two images are the sources, so that they move apart.
 
-    Image i has the projections ``z1[i], z2[i]`` and the predictions ``p1[i], p2[i]``; its pair is image
-    ``partner[i]``. Of the four Euclidean distances between the one's projections and the other's, let that of view
-    a of the first and view c of the second be the least. These two become the sources and their siblings the
-    targets,
+    Image i has the projections ``z1[i], z2[i]`` and the predictions ``p1[i], p2[i]``. It is paired with image
+    ``partner[i]``. View a of the first image and view c of the second have the smallest of the four Euclidean
+    distances between their projections. Their predictions are the sources, and the projections of the images' other
+    views are the targets:
 
     .. math:: \tfrac12 D(p_{1a}, \mathrm{sg}(z_{1\bar a})) + \tfrac12 D(p_{2c}, \mathrm{sg}(z_{2\bar c})),
 
-    with D the negative cosine, and the loss is the mean over pairs. Distances are those of the projections as they
-    are, not normalised; no gradient passes through them nor through the choice.
+    where D is the negative cosine. The loss is the mean over pairs. The distances are computed from unnormalised
+    projections, and without a gradient.
 
     Parameters
     ----------
     p1, p2 : Tensor of shape (n, d)
-        Predictions of the two views of the pairs' first images.
+        Predictions of the two views of the first images of the pairs.
     z1, z2 : Tensor of shape (n, d)
-        Their projections: SimSiam's own, BYOL's from the momentum network.
+        Their projections; in BYOL those of the momentum network.
     partner : int64 Tensor of shape (n,)
-        Which image is the second of pair i, usually a random permutation; fixed points are allowed.
+        Index of the second image of pair i, usually a random permutation. Fixed points are allowed.
     rule : {"guided", "random", "reverse"}, default="guided"
-        "random" chooses one of the four ways for each pair, "reverse" makes the siblings of the nearest two the
-        sources (the complement, not the farthest two).
+        How the sources are chosen. "random" draws one of the four combinations for each pair. "reverse" takes the
+        views that "guided" does not take (the complement, not the farthest two).
     q : tuple (p3, p4, z3, z4) of Tensors of shape (n, d), optional
-        Predictions and projections of two further views of every image, for its part as the second of a pair, as in
-        the paper and its code. By default the first two views serve in both parts.
+        Predictions and projections of two further views of every image, used for the second images of the pairs, as
+        in the paper and its code. By default the first two views are used for both.
     generator : torch.Generator, optional
-        Where "random" draws from.
+        Random number generator of "random".
 
     Returns
     -------
@@ -297,7 +297,7 @@ def guided_stop_gradient(
 
     Examples
     --------
-    View 2 of image 0 and view 1 of image 1 are nearest, 0.22 apart, so that their predictions are the sources.
+    View 2 of image 0 and view 1 of image 1 are nearest, at a distance of 0.22: their predictions are the sources.
 
     >>> import torch
     >>> from skssl.losses import guided_stop_gradient
@@ -314,27 +314,27 @@ def guided_stop_gradient(
 
 
 def _off_diagonal(c: Tensor) -> Tensor:
-    """Sum of the squares of a matrix, without its diagonal."""
+    """Return the sum of the squared off-diagonal entries of a matrix."""
     return c.square().sum() - c.diagonal().square().sum()
 
 
 @full_precision
 def barlow_twins(z1: Tensor, z2: Tensor, lambd: float = 0.0051) -> Tensor:
-    r"""Barlow Twins: the dimensions of one view correlate with those of the other, each with its own alone.
+    r"""Barlow Twins: the cross-correlation matrix of two views approaches the identity.
 
-    With c the cross-correlation of the two views' dimensions over the batch,
+    With c the cross-correlation of the dimensions of the two views over the batch,
 
     .. math:: \sum_i (1 - c_{ii})^2 + \lambda \sum_i \sum_{j \neq i} c_{ij}^2.
 
-    Each view is brought to mean 0 and deviation 1 by its own statistics (biased, with BatchNorm's 1e-5 beneath the
-    root, as in the reference code). Both sums grow with d, so that plain SGD needs the loss scaled down.
+    Each view is standardised by its own statistics (biased, with BatchNorm's 1e-5 under the root, as in the reference
+    code). Both sums grow with d, so plain SGD needs a scaled-down loss.
 
     Parameters
     ----------
     z1, z2 : Tensor of shape (n, d)
         Embeddings of the first and the second view of n images. The gradient flows into both.
     lambd : float, default=0.0051
-        What the decorrelation weighs.
+        Weight of the off-diagonal terms.
 
     Returns
     -------
@@ -360,7 +360,7 @@ def barlow_twins(z1: Tensor, z2: Tensor, lambd: float = 0.0051) -> Tensor:
 
 @full_precision
 def vicreg_terms(z1: Tensor, z2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    r"""Invariance, variance and covariance, the three terms of VICReg, before they are weighed.
+    r"""Invariance, variance and covariance: the three unweighted terms of VICReg.
 
     .. math::
         s = \frac{1}{nd} \sum_{ij} (z_{ij} - z'_{ij})^2, \quad
@@ -368,7 +368,7 @@ def vicreg_terms(z1: Tensor, z2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         + \max\bigl(0, 1 - \sqrt{\mathrm{Var}_j(z') + 10^{-4}}\bigr)\Bigr], \quad
         c = \frac{1}{d} \sum_{i \neq j} \bigl[C(z)_{ij}^2 + C(z')_{ij}^2\bigr],
 
-    variance and covariance C with the divisor n - 1.
+    where Var and the covariance C have the divisor n - 1.
 
     Parameters
     ----------
@@ -382,15 +382,15 @@ def vicreg_terms(z1: Tensor, z2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     References
     ----------
-    Bardes et al., VICReg: Variance-Invariance-Covariance Regularization, ICLR 2022, equations 1 to 5. As in the
-    reference code, which the weights 25, 25 and 1 belong to, the squared distance is the mean over dimensions (the
-    paper's is their sum) and the variance term is halved (the paper's is not).
+    Bardes et al., VICReg: Variance-Invariance-Covariance Regularization, ICLR 2022, equations 1 to 5. Two details
+    follow the reference code, to which the weights 25, 25 and 1 belong: the squared distance is the mean over
+    dimensions (the sum in the paper), and the variance term is halved (not in the paper).
 
     Examples
     --------
     >>> import torch
     >>> from skssl.losses import vicreg_terms
-    >>> z = torch.tensor([[2.0, 2.0], [-2.0, -2.0]])  # spread, but in one direction only
+    >>> z = torch.tensor([[2.0, 2.0], [-2.0, -2.0]])  # large variance, but in one direction only
     >>> vicreg_terms(z, z)
     (tensor(0.), tensor(0.), tensor(128.))
     """
@@ -403,7 +403,7 @@ def vicreg_terms(z1: Tensor, z2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def vicreg(z1: Tensor, z2: Tensor, sim: float = 25.0, var: float = 25.0, cov: float = 1.0) -> Tensor:
-    """VICReg: views of an image agree, every dimension varies, and no two of them do so together.
+    """VICReg: the weighted sum of invariance, variance and covariance.
 
     Parameters
     ----------
@@ -411,7 +411,7 @@ def vicreg(z1: Tensor, z2: Tensor, sim: float = 25.0, var: float = 25.0, cov: fl
         Embeddings of the first and the second view of n images, at least two, not normalised. The gradient flows into
         both.
     sim, var, cov : float, default=25.0, 25.0, 1.0
-        What the invariance, the variance and the covariance of `vicreg_terms` weigh: lambda, mu and nu.
+        Weights of the terms of `vicreg_terms`: lambda, mu and nu of the paper.
 
     Returns
     -------
@@ -426,7 +426,7 @@ def vicreg(z1: Tensor, z2: Tensor, sim: float = 25.0, var: float = 25.0, cov: fl
     --------
     >>> import torch
     >>> from skssl.losses import vicreg
-    >>> z = torch.zeros(3, 2)  # collapsed: only the variance says so
+    >>> z = torch.zeros(3, 2)  # collapsed: only the variance term is large
     >>> vicreg(z, z)
     tensor(24.7500)
     """
@@ -442,7 +442,7 @@ def dino(
     student_temperature: float = 0.1,
     teacher_temperature: float | Tensor = 0.04,
 ) -> Tensor:
-    r"""DINO: the student's distribution over prototypes agrees with the teacher's of every other view.
+    r"""DINO: cross-entropy of the student's distribution over prototypes with the teacher's from other views.
 
     .. math::
         -\frac{1}{G (V - 1)} \sum_{g=1}^{G} \sum_{v \neq g} \frac{1}{n} \sum_i
@@ -452,13 +452,13 @@ def dino(
     Parameters
     ----------
     student : Tensor of shape (V, n, k)
-        The student's scores of V views of n images. The first G views are those that the teacher saw.
+        The student's scores of V views of n images. The first G are the views of the teacher.
     teacher : Tensor of shape (G, n, k)
-        The teacher's scores, before its temperature; detached.
+        The teacher's scores before the temperature; detached.
     center : Tensor of shape (k,)
-        c, a running mean of the teacher's scores, which keeps one prototype from taking all.
+        c, a running mean of the teacher's scores. It prevents the collapse to one prototype.
     student_temperature, teacher_temperature : float or scalar Tensor, default=0.1, 0.04
-        The lower one of the teacher makes its distribution the sharper one.
+        Temperatures of the softmax. The teacher's is lower, so that its distribution is sharper.
 
     Returns
     -------
@@ -473,7 +473,7 @@ def dino(
     --------
     >>> import torch
     >>> from skssl.losses import dino
-    >>> scores = torch.tensor([[[9.0, -9.0]], [[9.0, -9.0]]])  # two views of one image, of which both are sure
+    >>> scores = torch.tensor([[[9.0, -9.0]], [[9.0, -9.0]]])  # two views of one image, both confident
     >>> dino(scores, scores, center=torch.zeros(2)).item()
     0.0
     """
@@ -485,14 +485,14 @@ def dino(
 
 @full_precision
 def prototype_scores(z: Tensor, prototypes: Tensor) -> Tensor:
-    """Cosines of embeddings with prototypes of length one.
+    """Cosines of embeddings and prototypes of length one.
 
     Parameters
     ----------
     z : Tensor of shape (..., d)
-        Embeddings; normalised here.
+        Embeddings, of any length.
     prototypes : Tensor of shape (k, d)
-        Prototypes; taken as they are.
+        Prototypes, of length one.
 
     Returns
     -------
@@ -512,26 +512,26 @@ def prototype_scores(z: Tensor, prototypes: Tensor) -> Tensor:
 @torch.no_grad()
 @full_precision
 def sinkhorn(scores: Tensor, epsilon: float = 0.05, n_iterations: int = 3) -> Tensor:
-    r"""Soft assignments of samples to prototypes that use all prototypes equally, by Sinkhorn and Knopp's iteration.
+    r"""Soft assignments of samples to equally used prototypes, by the Sinkhorn-Knopp algorithm.
 
     .. math:: Q = \mathrm{Diag}(u)\, \exp(S / \varepsilon)\, \mathrm{Diag}(v).
 
-    Every iteration first gives each prototype the same total, then each sample; the samples' comes last and is one. It
-    works on logarithms, so that no epsilon overflows or leaves a prototype without any weight.
+    Every iteration normalises the prototypes (columns), then the samples (rows). The computation is in logarithms, so
+    that small epsilons neither overflow nor leave a prototype without weight.
 
     Parameters
     ----------
     scores : Tensor of shape (n, k)
         Similarities of n samples and k prototypes.
     epsilon : float, default=0.05
-        Weight of the entropy, greater than 0: the greater, the more even the assignments of a sample.
+        Weight of the entropy, greater than 0. Larger values give smoother assignments.
     n_iterations : int, default=3
-        How many, at least 1.
+        Number of iterations, at least 1.
 
     Returns
     -------
     Tensor of shape (n, k)
-        Q, with rows that sum to one and columns that sum to about n / k. It has no gradient.
+        Q, whose rows sum to one and whose columns sum to about n / k. It has no gradient.
 
     References
     ----------
@@ -554,7 +554,7 @@ def sinkhorn(scores: Tensor, epsilon: float = 0.05, n_iterations: int = 3) -> Te
 
 @full_precision
 def swapped_prediction(scores: Tensor, codes: Tensor, temperature: float = 0.1) -> Tensor:
-    r"""SwAV's loss: every view predicts the codes of the first views, except its own.
+    r"""SwAV: every view predicts the codes of the first views, except its own.
 
     .. math:: -\frac{1}{A} \sum_{a=1}^{A} \frac{1}{V - 1} \sum_{v \neq a} \frac{1}{n} \sum_{i=1}^{n}
         \sum_{j=1}^{k} q_{aij} \log\frac{\exp(s_{vij}/t)}{\sum_{l}\exp(s_{vil}/t)}.
@@ -564,14 +564,14 @@ def swapped_prediction(scores: Tensor, codes: Tensor, temperature: float = 0.1) 
     scores : Tensor of shape (V, n, k)
         Scores of V views of n images for k prototypes.
     codes : Tensor of shape (A, n, k)
-        Assignments of the first A views, the targets, A <= V; detached.
+        The targets: assignments of the first A views, A <= V; detached.
     temperature : float, default=0.1
         t, greater than 0.
 
     Returns
     -------
     Tensor of shape ()
-        The loss. At ln k nothing has been learnt.
+        The loss; ln k for uniform predictions.
 
     References
     ----------
@@ -596,23 +596,23 @@ def swapped_prediction(scores: Tensor, codes: Tensor, temperature: float = 0.1) 
 def dense_info_nce(
     q: Tensor, k: Tensor, q_map: Tensor, k_map: Tensor, negatives: Tensor, temperature: float = 0.2
 ) -> Tensor:
-    r"""InfoNCE of every cell of a map against the cell of the other view that shows the same, as DenseCL has it.
+    r"""DenseCL: InfoNCE of every cell of a map with the corresponding cell of the other view.
 
-    Cell s of the query's map corresponds to the cell of the key's that is nearest by the encoder's features F,
+    Cell s of the query's map corresponds to the cell of the key's map with the most similar encoder features F,
 
     .. math:: c_s = \arg\max_t \cos(F^q_s, F^k_t),
 
-    and its loss is `info_nce` of :math:`q_s` against :math:`k_{c_s}` and the negatives; the mean is over all cells of
-    all images. No gradient passes through the choice.
+    and its loss is `info_nce` of :math:`q_s` with the key :math:`k_{c_s}` and the negatives. The mean is over all cells
+    of all images. The correspondence has no gradient.
 
     Parameters
     ----------
     q, k : Tensor of shape (n, d, h, w)
-        Dense embeddings of the two views. Whether a gradient flows into the keys is the caller's affair.
+        Dense embeddings of the two views; the keys are not detached.
     q_map, k_map : Tensor of shape (n, c, h, w)
-        The encoder's maps, before the head, of the same cells.
+        The encoder's maps of the same cells, before the head.
     negatives : Tensor of shape (m, d)
-        Negatives that all cells share, such as a queue of other images' mean dense embeddings.
+        Negatives shared by all cells, such as a queue of the mean dense embeddings of other images.
     temperature : float, default=0.2
         t, greater than 0.
 
@@ -627,7 +627,7 @@ def dense_info_nce(
 
     Examples
     --------
-    The second view is mirrored, and so are the keys' cells. Where a cell's key is right, it is like any one query's.
+    The second view is mirrored, and so are its cells. Each cell finds its key.
 
     >>> import torch
     >>> from skssl.losses import dense_info_nce
@@ -645,26 +645,26 @@ def dense_info_nce(
 
 @full_precision
 def proto_nce(q: Tensor, prototypes: Tensor, concentration: Tensor, assignment: Tensor, n_negatives: int) -> Tensor:
-    r"""ProtoNCE of PCL: queries against the prototypes of their clusters, each at a temperature of its own.
+    r"""ProtoNCE of PCL: queries against the prototypes of their clusters, each with its own temperature.
 
     .. math:: -\log\frac{\exp(\cos(q_i, c_{s(i)})/\phi_{s(i)})}
         {\sum_j\exp(\cos(q_i, c_{s(j)})/\phi_{s(j)}) + \sum_{r \in R}\exp(\cos(q_i, c_r)/\phi_r)},
 
-    the mean over the queries. The first sum is over the whole batch, so that a prototype counts as often as the batch
-    has queries of its cluster (the reference code's way); R are random others.
+    averaged over the queries. The first sum is over the batch, as in the reference code: a prototype counts once for
+    each query of its cluster. R is a random set of other prototypes.
 
     Parameters
     ----------
     q : Tensor of shape (n, d)
         Queries.
     prototypes : Tensor of shape (k, d)
-        The clusters' centres.
+        The centres of the clusters.
     concentration : Tensor of shape (k,)
         phi, greater than 0.
     assignment : int64 Tensor of shape (n,)
-        s, each query's cluster.
+        s, the cluster of each query.
     n_negatives : int
-        How many there are in R, drawn from torch's global generator; of those that are left when there are fewer, all.
+        Size of R, drawn from torch's global generator; fewer if fewer prototypes remain.
 
     Returns
     -------
@@ -673,8 +673,8 @@ def proto_nce(q: Tensor, prototypes: Tensor, concentration: Tensor, assignment: 
 
     References
     ----------
-    Li et al., Prototypical Contrastive Learning of Unsupervised Representations, ICLR 2021, equation 11, for one of
-    its clusterings and without its first term, which is `info_nce`.
+    Li et al., Prototypical Contrastive Learning of Unsupervised Representations, ICLR 2021, equation 11, for one
+    clustering and without the first term, which is `info_nce`.
 
     Examples
     --------
@@ -685,47 +685,47 @@ def proto_nce(q: Tensor, prototypes: Tensor, concentration: Tensor, assignment: 
     >>> round(loss.item(), 4)  # -log(e / (e + 3))
     0.7437
     """
-    drawn = torch.rand(len(prototypes), device=q.device).index_fill(0, assignment, -1.0)  # the batch's come last
+    drawn = torch.rand(len(prototypes), device=q.device).index_fill(0, assignment, -1.0)  # the batch's prototypes last
     drawn, others = drawn.topk(min(n_negatives, len(prototypes)))
     chosen = torch.cat([assignment, others])
     logits = F.normalize(q, dim=1) @ F.normalize(prototypes, dim=1)[chosen].T / concentration[chosen]
     spare = torch.cat([torch.zeros_like(assignment, dtype=torch.bool), drawn < 0])
-    logits = logits.masked_fill(spare, -torch.inf)  # where fewer are left
+    logits = logits.masked_fill(spare, -torch.inf)  # if fewer than n_negatives remain
     return F.cross_entropy(logits, torch.arange(len(q), device=q.device))
 
 
 def _others_of_class(y: Tensor) -> Tensor:
-    """Which other images are known to be of an image's class: bool (n, n), False on the diagonal."""
+    """Return which other images are known to have the class of each image: bool (n, n), False on the diagonal."""
     itself = torch.eye(len(y), dtype=torch.bool, device=y.device)
     return (y[:, None] == y) & (y >= 0) & ~itself
 
 
 @full_precision
 def sup_con(z: Tensor, y: Tensor, temperature: float = 0.1) -> Tensor:
-    r"""Supervised contrastive loss: all views of an anchor's class are its positives.
+    r"""Supervised contrastive loss: the positives of an anchor are all views of its class.
 
     .. math:: \ell_i = -\frac{1}{|P(i)|}\sum_{p \in P(i)}
         \log\frac{\exp(\cos(z_i, z_p)/t)}{\sum_{a \neq i}\exp(\cos(z_i, z_a)/t)},
 
-    the mean over the anchors, where P(i) is the other views of the anchor's image and all views of the images of its
-    class. The logarithm is inside the sum over positives (the paper's L_out). An anchor without a positive, which
-    there is among single views only, counts as no anchor. The factor t/0.07 of the reference code (1.43 at its t = 0.1)
-    is left out, so that without labels this is `nt_xent`; it scales the learning rate.
+    averaged over the anchors. P(i) contains the other views of the anchor's image and all views of other images of its
+    class. The logarithm is inside the sum over positives (L_out of the paper). Anchors without a positive, which occur
+    with one view per image, are ignored. The factor t/0.07 of the reference code (1.43 at its t = 0.1), which scales
+    the learning rate, is left out. Without labels the loss therefore equals `nt_xent`.
 
     Parameters
     ----------
     z : Tensor of shape (n, views, d) or (n, d)
         Embeddings of one or more views of n images.
     y : int64 Tensor of shape (n,)
-        Classes, -1 where unknown: such an image has its own other views alone for positives, and is a negative of all
-        other images.
+        Classes, -1 where unknown. The positives of an image of unknown class are its own other views, and it is a
+        negative for all other images.
     temperature : float, default=0.1
         t, greater than 0.
 
     Returns
     -------
     Tensor of shape ()
-        The loss; 0 where no anchor has a positive.
+        The loss; 0 if no anchor has a positive.
 
     References
     ----------
@@ -736,7 +736,7 @@ def sup_con(z: Tensor, y: Tensor, temperature: float = 0.1) -> Tensor:
     >>> import torch
     >>> from skssl.losses import sup_con
     >>> z = torch.eye(3)[[0, 0, 1, 2]]
-    >>> round(sup_con(z, torch.tensor([7, 7, -1, -1]), temperature=1.0).item(), 4)  # -log(e / (e + 2)), of two anchors
+    >>> round(sup_con(z, torch.tensor([7, 7, -1, -1]), temperature=1.0).item(), 4)  # -log(e / (e + 2)), two anchors
     0.5514
     """
     n, views = len(z), z.shape[1] if z.ndim == 3 else 1
@@ -752,20 +752,20 @@ def sup_con(z: Tensor, y: Tensor, temperature: float = 0.1) -> Tensor:
 
 @full_precision
 def nce(log_p: Tensor, n_samples: int) -> Tensor:
-    r"""Noise-contrastive estimation: tell an image's own memory from memories drawn evenly among all images.
+    r"""Noise-contrastive estimation: discriminate an image's memory from memories of random images.
 
     .. math:: -\log\frac{P_i}{P_i + K/N} - \sum_{k=1}^K \log\frac{K/N}{P_k + K/N},
 
-    a sum over the K negatives and a mean over images, so that it is about 10 at first and the learning rate is tied
-    to that. (The reference code adds 1e-7 to the denominators, which are not formed here: all is done in logarithms.)
+    summed over the K negatives and averaged over images. It is about 10 at first, to which the papers' learning rates
+    refer. The computation is in logarithms, without the 1e-7 that the reference code adds to the denominators.
 
     Parameters
     ----------
     log_p : Tensor of shape (n, 1 + K)
-        The logarithm of each image's estimated probabilities of being one of N, that of being itself first, then those
-        of K negatives, which are drawn with replacement among all N.
+        Estimated log-probabilities over the N images: of the image itself first, then of K negatives, drawn with
+        replacement from all N images.
     n_samples : int
-        N.
+        Number of training images, N.
 
     Returns
     -------
@@ -784,5 +784,5 @@ def nce(log_p: Tensor, n_samples: int) -> Tensor:
     >>> round(nce(p.log(), n_samples=8).item(), 4)  # -log(3/4) - 2 log(1/2)
     1.674
     """
-    odds = log_p - math.log((log_p.shape[1] - 1) / n_samples)  # of being the image rather than noise
+    odds = log_p - math.log((log_p.shape[1] - 1) / n_samples)  # log-odds of the image against noise
     return -(F.logsigmoid(odds[:, 0]) + F.logsigmoid(-odds[:, 1:]).sum(1)).mean()

@@ -1,4 +1,4 @@
-"""Measures of representations that need no class, and the one of classes that is the transfer sets' own."""
+"""Measures of representations that need no classes, and the mean per-class accuracy of transfer data sets."""
 
 from __future__ import annotations
 
@@ -43,24 +43,24 @@ def rotation_accuracy(
     random_state: Any = None,
     verbose: int = 0,
 ) -> float:
-    """How well a classifier on frozen features tells by how much an image was turned.
+    """Accuracy of a classifier on frozen features that predicts the rotation of an image.
 
-    Every image is turned by 0, 90, 180 and 270 degrees; the probe learns from the features of `X` and is judged on
+    Every image is rotated by 0, 90, 180 and 270 degrees. The probe is trained on the features of `X` and tested on
     those of `X_test`. Chance is 0.25.
 
     Parameters
     ----------
     encoder : SSLTransformer, FrozenEstimator of one, or torch.nn.Module
-        See `encoders.as_encoder`; it is run in evaluation mode.
+        The encoder, see `encoders.as_encoder`. It runs in evaluation mode.
     X, X_test : array-like, sequence of files or PIL images, or torch Dataset
-        Images to train the probe with, and to judge it on; no labels are needed.
+        Images to train and to test the probe on. No labels are needed.
     layer : str, default="backbone"
-        Which layer's features: "backbone", "projector", or another one of `encoders.at_layer`.
+        The layer whose features are used: "backbone", "projector", or another one of `encoders.at_layer`.
     probe : classifier, default=None
-        What is trained on the features. None is an MLP with one hidden layer as wide as they are, on standardised
-        features, which stops when it no longer gains on a tenth that is held out.
+        The classifier that is trained on the features. None is an MLP on standardised features, with one hidden layer
+        of the features' width and early stopping on a held-out tenth.
     device : str or torch.device, default="auto"
-        Where a module goes. An estimator has its own.
+        The device of a module. An estimator has its own device.
     random_state : int, RandomState or None, default=None
         Seed of the default probe.
     verbose : int, default=0
@@ -69,12 +69,12 @@ def rotation_accuracy(
     Returns
     -------
     float
-        The share of the turned test images whose turn is found.
+        The fraction of rotated test images whose rotation is predicted correctly.
 
     References
     ----------
-    Towards Efficient and Effective Self-Supervised Learning of Visual Representations (EffSSL), ECCV 2022, table 4. How
-    its head is trained is not stated.
+    Towards Efficient and Effective Self-Supervised Learning of Visual Representations (EffSSL), ECCV 2022, table 4. It
+    does not state how the head is trained.
 
     Examples
     --------
@@ -89,11 +89,11 @@ def rotation_accuracy(
     """
     found = as_encoder(encoder, X, layer=layer, device=device)
     features, turns = [], []
-    with tqdm(total=8, desc="Turns", disable=not verbose) as bar:
+    with tqdm(total=8, desc="Rotations", disable=not verbose) as bar:
         for images in (found.read(X), found.read(X_test)):
             parts = []
             for turn in range(4):
-                parts.append(replace(found, module=nn.Sequential(_Turn(turn), found.module)).transform(images))
+                parts.append(replace(found, module=nn.Sequential(_Rotate(turn), found.module)).transform(images))
                 bar.update()
             features.append(np.concatenate(parts))
             turns.append(np.arange(4).repeat(len(images)))
@@ -105,15 +105,15 @@ def rotation_accuracy(
     return float(clone(probe).fit(features[0], turns[0]).score(features[1], turns[1]))
 
 
-class _Turn(nn.Module):
-    """Turn all images by a multiple of 90 degrees, counter-clockwise."""
+class _Rotate(nn.Module):
+    """Rotate all images by a multiple of 90 degrees, counter-clockwise."""
 
     def __init__(self, turn: int) -> None:
         super().__init__()
         self.turn = turn
 
     def forward(self, images: Tensor) -> Tensor:
-        """Turn images (n, c, h, w)."""
+        """Rotate images (n, c, h, w)."""
         return torch.rot90(images, self.turn, (2, 3))
 
 
@@ -128,46 +128,47 @@ def contrastive_accuracy(
     random_state: Any = None,
     verbose: int = 0,
 ) -> float:
-    """How often an image's other view is the nearest of all views in a batch.
+    """Fraction of views whose nearest view in a batch is the other view of the same image.
 
-    Two views are made of every image. A view is right if its cosine similarity to the image's other view is larger than
-    to either view of any other image. The larger the batch the harder, so that the value goes with the batch's size.
+    Two views of every image are made. A view is correct if it is more similar, by the cosine, to the other view of its
+    image than to both views of every other image. Larger batches are harder: report the batch size with the value.
 
     Parameters
     ----------
     encoder : SSLTransformer, FrozenEstimator of one, or torch.nn.Module
-        See `encoders.as_encoder`; it is run in evaluation mode.
+        The encoder, see `encoders.as_encoder`. It runs in evaluation mode.
     X : array-like, sequence of files or PIL images, or torch Dataset
-        Images, which are shuffled; those beyond the last full batch are left out.
+        Images, which are shuffled. Images beyond the last full batch are left out.
     batch_size : int, default=512
-        Images a batch, at most as many as there are.
+        Number of images per batch, at most the number of images.
     layer : str, default="backbone"
-        Which layer's features: "backbone", "projector", or another one of `encoders.at_layer`.
+        The layer whose features are used: "backbone", "projector", or another one of `encoders.at_layer`.
     augment : str, Augmentation or sequence of Augmentation, default=None
-        What makes the views, in the encoder's own normalisation; to compare encoders give them the same. None is what
-        the encoder was trained with (its first view's, for both), but for saliency maps, which belong to the images
-        that it was trained on; a module has the preset "simclr". Maps that are given are those of `X`, one an image.
+        The augmentation of the views, with the encoder's normalisation. Use the same one to compare encoders. A single
+        augmentation is used for both views. None is that of the first view in the encoder's training, without its
+        saliency maps, which belong to the training images; for a module it is the preset "simclr". Saliency maps given
+        here belong to `X`, one for each image.
     device : str or torch.device, default="auto"
-        Where a module goes. An estimator has its own.
+        The device of a module. An estimator has its own device.
     random_state : int, RandomState or None, default=None
-        Seed of the order and of the views.
+        Seed of the shuffling and of the views.
     verbose : int, default=0
         1 shows a progress bar.
 
     Returns
     -------
     float
-        The share of the views that are right.
+        The fraction of correct views.
 
     Raises
     ------
     ValueError
-        If there are fewer images than a batch has, or saliency maps are of another number than the images.
+        If `batch_size` exceeds the number of images, or the numbers of saliency maps and images differ.
 
     References
     ----------
-    Towards Efficient and Effective Self-Supervised Learning of Visual Representations (EffSSL), ECCV 2022, table 4. The
-    size of its batches is not stated.
+    Towards Efficient and Effective Self-Supervised Learning of Visual Representations (EffSSL), ECCV 2022, table 4. It
+    does not state the batch size.
 
     Examples
     --------
@@ -196,12 +197,12 @@ def contrastive_accuracy(
         for index in tqdm(batches, desc="Batches", disable=not verbose):
             index = index.to(found.device)
             batch = images.read(index)
-            right.append(_finds_its_other(*(found.module(a(batch, draws, index)).float() for a in (first, second))))
+            right.append(nearest_is_positive(*(found.module(a(batch, draws, index)).float() for a in (first, second))))
     return float(torch.cat(right).cpu().double().mean())  # MPS has no float64
 
 
-def _finds_its_other(z1: Tensor, z2: Tensor) -> Tensor:
-    """Tell of each view, first all of z1 (n, d), then of z2, whether its image's other one is the nearest of all."""
+def nearest_is_positive(z1: Tensor, z2: Tensor) -> Tensor:
+    """Return whether the nearest view of each of z1, then of z2, both (n, d), is the other view of its image: (2n,)."""
     z = nn.functional.normalize(torch.cat([z1, z2]), dim=1)
     similarity = z @ z.T  # (2n, 2n)
     n = len(z1)
@@ -212,7 +213,7 @@ def _finds_its_other(z1: Tensor, z2: Tensor) -> Tensor:
 
 
 def alignment(z1: Any, z2: Any, *, alpha: float = 2.0) -> float:
-    r"""How far apart the embeddings of an image's two views are, on average.
+    r"""Mean distance between the embeddings of the two views of an image.
 
     .. math:: \frac{1}{n} \sum_i \lVert z^1_i - z^2_i \rVert^\alpha
 
@@ -221,14 +222,14 @@ def alignment(z1: Any, z2: Any, *, alpha: float = 2.0) -> float:
     Parameters
     ----------
     z1, z2 : array-like of shape (n, d)
-        The embeddings of both views of the same images.
+        Embeddings of the first and the second view of n images.
     alpha : float, default=2.0
-        The power.
+        Exponent of the distance.
 
     Returns
     -------
     float
-        0 where views are the same, at most 2 to the power alpha. The lower the more invariant.
+        Between 0, where both views have the same embedding, and 2 to the power alpha. Lower values are more invariant.
 
     References
     ----------
@@ -248,23 +249,23 @@ def alignment(z1: Any, z2: Any, *, alpha: float = 2.0) -> float:
 
 
 def uniformity(z: Any, *, t: float = 2.0) -> float:
-    r"""How evenly embeddings are spread over the sphere.
+    r"""Uniformity of the distribution of embeddings on the unit sphere.
 
     .. math:: \log \frac{1}{n (n - 1)} \sum_{i \neq j} \exp(-t \lVert z_i - z_j \rVert^2)
 
-    with all rows normalised to length one. Pairs are compared block by block, so that memory stays bounded.
+    with all rows normalised to length one. Pairs are compared in blocks, so that memory is bounded.
 
     Parameters
     ----------
     z : array-like of shape (n, d)
-        Embeddings of different images, two at least.
+        Embeddings of at least two different images.
     t : float, default=2.0
-        The kernel's sharpness.
+        Sharpness of the Gaussian kernel.
 
     Returns
     -------
     float
-        0 where all are the same (collapse), down to -4t. The lower the more uniform.
+        Between -4t and 0, where all embeddings are equal (collapse). Lower values are more uniform.
 
     References
     ----------
@@ -281,7 +282,7 @@ def uniformity(z: Any, *, t: float = 2.0) -> float:
 
     def kernel(distances: np.ndarray, start: int) -> np.ndarray:
         rows = np.arange(len(distances))
-        distances[rows, start + rows] = np.inf  # not with itself
+        distances[rows, start + rows] = np.inf  # exclude pairs (i, i)
         return logsumexp(-t * distances, axis=1)
 
     sums = pairwise_distances_chunked(z, metric="sqeuclidean", reduce_func=kernel)
@@ -289,12 +290,12 @@ def uniformity(z: Any, *, t: float = 2.0) -> float:
 
 
 def effective_rank(z: Any) -> float:
-    """How many dimensions embeddings make use of: the exponential of the entropy of their singular values.
+    """Effective number of dimensions: the exponential of the entropy of the normalised singular values.
 
     Parameters
     ----------
     z : array-like of shape (n, d)
-        Embeddings; they are centred.
+        Embeddings, which are centred first.
 
     Returns
     -------
@@ -315,15 +316,15 @@ def effective_rank(z: Any) -> float:
 
 
 def mean_per_class_accuracy(y_true: Any, y_pred: Any) -> float:
-    """Average the accuracies within each of the true classes, so that all weigh the same.
+    """Return the mean over classes of the accuracy within a class.
 
-    The measure of transfer to data sets whose classes differ in size, such as Caltech-101, Pets and Flowers. It is
-    scikit-learn's ``balanced_accuracy_score``, without a warning where a class is predicted that is not there.
+    It is the measure for transfer to data sets with classes of different sizes, such as Caltech-101, Pets and Flowers.
+    It equals scikit-learn's ``balanced_accuracy_score``, but does not warn of predicted classes missing from `y_true`.
 
     Parameters
     ----------
     y_true, y_pred : array-like of shape (n,)
-        The classes and those that were predicted.
+        True and predicted classes.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""What several test files share: the estimators in a quick setting, tiny images, and features."""
+"""Fixtures and helpers of the tests: quick estimators, small images and features."""
 
 import warnings
 
@@ -14,7 +14,7 @@ import skssl
 from skssl.datasets import make_shapes
 from skssl.images import image_files
 
-# Adding a method is one entry here: its class and what makes it quick.
+# The methods, with parameters that make them train fast. A new method needs an entry here.
 QUICK = {
     skssl.SimCLR: {},
     skssl.SimSiam: {"proj_dim": 16, "pred_dim": 8},
@@ -52,14 +52,14 @@ QUICK = {
 
 
 def quick(method, **params):
-    """Make an estimator of a method that trains in a blink."""
+    """Make an estimator of a method that trains in a fraction of a second."""
     return method(
         **{"backbone": "convnet", "epochs": 1, "batch_size": 16, "random_state": 0, **QUICK[method], **params}
     )
 
 
 def features(n=400, d=12, n_classes=3, seed=0):
-    """Badly conditioned features: mixed directions whose variances span four decades, far from zero."""
+    """Make badly conditioned features, whose variances span four decades and whose mean is far from zero."""
     rng = np.random.default_rng(seed)
     y = rng.integers(0, n_classes, n)
     X = rng.normal(size=(n_classes, d))[y] + rng.normal(size=(n, d))
@@ -69,7 +69,7 @@ def features(n=400, d=12, n_classes=3, seed=0):
 
 @pytest.fixture(params=QUICK, ids=lambda method: method.__name__)
 def method(request):
-    """Each method in its turn."""
+    """Each method."""
     return request.param
 
 
@@ -83,7 +83,7 @@ def X():
 
 @pytest.fixture(scope="session")
 def y():
-    """Their classes."""
+    """The classes of X."""
     return make_shapes(40, image_size=16, random_state=0)[1]
 
 

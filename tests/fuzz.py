@@ -1,6 +1,6 @@
-"""Whatever comes is read rightly or refused in a sentence: Hypothesis makes it up, a few hundred cases in the suite.
+"""Fuzz the library with Hypothesis: each input is read correctly or refused with a clear error.
 
-A night's run: ``python tests/fuzz.py --cases 100000``.
+The test suite runs a few hundred cases. A long run: ``python tests/fuzz.py --cases 100000``.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from skssl import BadImageWarning, CollapseWarning
 from skssl.images import as_images, image_files, memory_maps
 
 REFUSALS = (ValueError, TypeError, OSError)
-BATCH = 500  # cases that Hypothesis is given at a time, as it remembers them all
-SECONDS = 30  # a case that takes longer hangs
+BATCH = 500  # cases per call of Hypothesis, which keeps them all in memory
+SECONDS = 30  # time limit of a case
 SEEDS = st.integers(0, 2**32 - 1)
 EASY = settings(
     deadline=None,
@@ -45,12 +45,12 @@ EASY = settings(
     phases=(Phase.generate, Phase.shrink),
     suppress_health_check=list(HealthCheck),
 )
-# What a refusal of images names: what came and where, an axis or number of it, or the parameter
+# What the error for images must name: the sample or array, or the parameter
 CULPRIT = r"X\b|[Ss]ample|[Ii]tem|image_shape|[Aa]rray|[Cc]omplex|[Ss]parse|convert|dtype|numeric|feature|quantized"
 
 
 class Items(Dataset):
-    """A data set of anything, whose length may be a lie."""
+    """A data set of any items, whose length may be wrong."""
 
     def __init__(self, items: list[Any], length: int) -> None:
         self.items, self.length = items, length
@@ -64,7 +64,7 @@ class Items(Dataset):
 
 @contextmanager
 def watched() -> Iterator[Path]:
-    """Give a folder of its own to a case, whose warnings are errors, and see that it neither hangs nor leaves rests."""
+    """Run a case in a temporary folder, with warnings as errors; check that it ends and leaves no files behind."""
 
     def hang(*args: Any) -> None:
         raise AssertionError(f"hangs: it takes more than {SECONDS} seconds")
@@ -77,7 +77,7 @@ def watched() -> Iterator[Path]:
             warnings.simplefilter("ignore", BadImageWarning)
             warnings.simplefilter("ignore", CollapseWarning)
             os.environ["SKSSL_CACHE"] = f"{folder}/cache"
-            with chdir(folder):  # where a checkpoint of any name may lie
+            with chdir(folder):  # a checkpoint may have any name
                 yield Path(folder)
             left = [path for path in Path(folder, "cache").rglob("*") if path.suffix not in (".npy", ".json", "")]
             left += [path for path in Path(folder, "cache", "packed").glob("*") if path.is_dir()]
@@ -89,13 +89,15 @@ def watched() -> Iterator[Path]:
 
 
 def check_refusal(error: Exception, names: str) -> None:
-    """See that a refusal is a short sentence which names the culprit."""
+    """Check that an error is a short sentence that names the cause."""
     text = str(error)
-    assert 10 < len(text.splitlines()[0]) < 900, f"no sentence: {error!r}"  # scikit-learn adds lines with the numbers
-    assert re.search(names, text), f"names no culprit: {error!r}"
+    assert 10 < len(text.splitlines()[0]) < 900, (
+        f"not a sentence: {error!r}"
+    )  # scikit-learn adds lines with the numbers
+    assert re.search(names, text), f"does not name the cause: {error!r}"
 
 
-# Arrays and what holds them
+# Arrays and their containers
 
 DTYPES = st.sampled_from(
     "u1 u1 u1 ? i1 i2 i4 i8 u2 u4 u8 f2 f4 f4 f8 g >f4 >i2 >u2 c8 U3 S2 M8[s] m8[s] O V3".split()  # noqa: SIM905
@@ -141,10 +143,10 @@ HOLDERS: dict[str, Callable[[np.ndarray], Any]] = {
 
 @st.composite
 def arrays(draw: Any) -> np.ndarray:
-    """Draw arrays of any type, shape and layout, some with numbers that are not finite."""
+    """Draw arrays of any type, shape and memory layout, some with numbers that are not finite."""
     dtype = np.dtype(draw(DTYPES))
     shape = draw(st.lists(st.sampled_from((0, 1, 2, 3, 4, 5, 8)), max_size=5).filter(lambda s: math.prod(s) < 5000))
-    if draw(st.booleans()):  # most are to be images
+    if draw(st.booleans()):  # make image shapes frequent
         shape = [draw(st.integers(2, 5)), *draw(st.sampled_from(([6, 6], [6, 7], [6, 6, 3], [3, 6, 7], [4], [9])))]
     random = np.random.default_rng(draw(SEEDS))
     X = random.integers(0, 256 if dtype.itemsize > 1 or dtype.kind == "u" else 2, shape)
@@ -169,7 +171,7 @@ SHAPES = st.one_of(
 
 
 def literal(X: np.ndarray, shape: tuple[int, int, int], scale: Any, are_items: bool) -> np.ndarray:
-    """Read an array of images one by one, by what is told of the result; items have their channels last."""
+    """Read an array image by image, given the shape and scale of the result; the channels of items are last."""
     c, h, w = shape
     found = []
     for x in X:
@@ -179,20 +181,20 @@ def literal(X: np.ndarray, shape: tuple[int, int, int], scale: Any, are_items: b
             x = x[None]
         elif are_items or x.shape != shape:
             x = np.moveaxis(x, 2, 0)
-        with np.errstate(over="ignore"):  # of an item for which another stood in
+        with np.errstate(over="ignore"):  # a bad item may have been replaced
             found.append(x if scale is None else (x.astype("f4") - scale[0]) / ((scale[1] - scale[0]) or 1))
     return np.array(found)
 
 
 def check_images(X: np.ndarray, holder: str, image_shape: Any, reset: bool, mapped_file: bool, skip: bool) -> None:
-    """Arrays, and all that holds them, are read as they would be one by one, or refused."""
+    """Check that arrays in any container are read as image by image, or refused."""
     with watched() as folder:
         try:
             if mapped_file and X.dtype.kind not in "OV" and X.size:
                 np.save(folder / "X.npy", X)
                 X = np.load(folder / "X.npy", mmap_mode="r")
             given = HOLDERS[holder](X)
-        except Exception:  # numpy, pandas or torch hold no such thing
+        except Exception:  # NumPy, pandas or PyTorch cannot hold this array
             return
         kept, memory_maps.MAX_RESIDENT = memory_maps.MAX_RESIDENT, 0
         try:
@@ -213,11 +215,11 @@ def check_images(X: np.ndarray, holder: str, image_shape: Any, reset: bool, mapp
             expected = literal(np.asarray(X), images.shape, images.scale, holder in ("items", "stream", "dicts"))
             if X.ndim == 2 and image_shape is not None and len(image_shape) == 3 and image_shape[0] == images.shape[0]:
                 expected = np.asarray(expected).transpose(0, 2, 3, 1).reshape(read.shape)  # (c, h, w) was meant
-            if not skip:  # others may stand in for bad ones
+            if not skip:  # bad images may have been replaced
                 np.testing.assert_allclose(read.numpy(), expected, rtol=1e-4, atol=1e-4)
 
 
-# Pictures, whole and damaged
+# Image files, intact and damaged
 
 MODES = (
     "1",
@@ -251,7 +253,7 @@ def encoded(draw: Any) -> tuple[bytes, np.ndarray | None]:
     try:
         image = Image.fromarray(pixels).convert(mode if mode != "I;16" else "I")
         (image.convert("I;16") if mode == "I;16" else image).save(file, form)
-    except Exception:  # a mode that the format has not
+    except Exception:  # the format lacks the mode
         file = io.BytesIO()
         Image.fromarray(pixels).save(file, form := "PNG")
         mode = "RGB"
@@ -277,7 +279,7 @@ def encoded(draw: Any) -> tuple[bytes, np.ndarray | None]:
 
 
 def opened(data: bytes) -> Any:
-    """Open a picture as users do, whose pixels are decoded later."""
+    """Open an image file without decoding its pixels."""
     return Image.open(io.BytesIO(data))
 
 
@@ -285,7 +287,7 @@ PICTURES = ("paths", "open files", "PIL", "items of bytes", "items of PIL", "str
 
 
 def check_pictures(files: list[Any], holder: str, image_shape: Any, skip: bool, packed: bool) -> None:
-    """Files and PIL images of any mode and format, whole or damaged, are read or refused by name."""
+    """Check that files and PIL images of any mode and format, intact or damaged, are read or refused by name."""
     with watched() as folder:
         paths = [folder / f"{i}" for i in range(len(files))]
         for path, (data, _) in zip(paths, files, strict=True):
@@ -300,7 +302,7 @@ def check_pictures(files: list[Any], holder: str, image_shape: Any, skip: bool, 
                 "items of PIL": lambda: Items([{"image": opened(data)} for data in parts], len(files)),
                 "stream": lambda: iter(parts),
             }[holder]()
-        except Exception:  # Pillow opens no such thing
+        except Exception:  # Pillow cannot open it
             return
         in_memory, image_files.MAX_IN_MEMORY = image_files.MAX_IN_MEMORY, 0 if packed else 2**30
         try:
@@ -310,7 +312,7 @@ def check_pictures(files: list[Any], holder: str, image_shape: Any, skip: bool, 
             check_refusal(error, CULPRIT)
             named = re.match(r"(?:Sample|Item) (\d+) of .* cannot be read", str(error))
             whole = named is not None and files[int(named[1])][1] is not None
-            assert not whole, f"it is whole: {error!r}"  # noqa: PT017 - no test expects it
+            assert not whole, f"the file is intact: {error!r}"  # noqa: PT017 - no test expects it
             return
         finally:
             image_files.MAX_IN_MEMORY = in_memory
@@ -339,7 +341,7 @@ BY_NAME = {method.__name__: method for method in QUICK}
 
 
 def check_parameters(parameter: tuple[str, str], number: int) -> None:
-    """An estimator with any value for a parameter trains, or names the parameter."""
+    """Check that an estimator with any value of a parameter trains, or that the error names the parameter."""
     method, name = parameter
     value = VALUES[number]
     params = {"backbone": "convnet", "epochs": 1, "batch_size": 4, "random_state": 0, **QUICK[BY_NAME[method]]}
@@ -358,7 +360,7 @@ def check_parameters(parameter: tuple[str, str], number: int) -> None:
         assert features.dtype == np.float32
 
 
-#: What is checked, by name, and strategies for its arguments; another target is another entry.
+#: Checks by name, with the strategies for their arguments.
 TARGETS: dict[str, tuple[Callable[..., None], tuple[Any, ...]]] = {
     "images": (
         check_images,
@@ -373,8 +375,8 @@ TARGETS: dict[str, tuple[Callable[..., None], tuple[Any, ...]]] = {
 
 
 def run(target: str, folder: Path, how: settings, first: int = 0) -> int:
-    """Check some cases, and tell how many it were."""
-    if target == "load":  # which reads files
+    """Check some cases and return their number."""
+    if target == "load":  # reads files from the folder
         cases, check_load = strategies.TARGETS["load"](folder)
         check, given_to = check_load, (cases,)
     else:
@@ -384,7 +386,7 @@ def run(target: str, folder: Path, how: settings, first: int = 0) -> int:
     def one(*case: Any) -> None:
         nonlocal n
         n += 1
-        faulthandler.dump_traceback_later(2 * SECONDS, exit=True)  # also of what hangs outside of Python
+        faulthandler.dump_traceback_later(2 * SECONDS, exit=True)  # also shows hangs outside of Python
         check(*case)
 
     try:
@@ -395,12 +397,12 @@ def run(target: str, folder: Path, how: settings, first: int = 0) -> int:
 
 
 def main() -> None:
-    """Run as many cases as asked for of each target, and say how many a second."""
+    """Run the cases of each target and print the rate."""
     parser = argparse.ArgumentParser(description=__doc__)
     names = [*TARGETS, "load"]
     parser.add_argument("targets", nargs="*", default=names, help=f"of: {', '.join(names)}")
     parser.add_argument("--cases", type=int, default=100_000)
-    parser.add_argument("--seconds", type=float, default=math.inf, help="stop after so many, too")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="time limit for each target")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)

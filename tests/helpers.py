@@ -1,4 +1,4 @@
-"""Small parts that the tests of several rooms share."""
+"""Helpers of the tests of several rooms."""
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from skssl.training.objective import Batch
 
 
 def built(method, X, **params):
-    """Make a net in float64 without training it, and a batch of random views for it."""
+    """Make an estimator, its untrained net in float64 and a batch of random views."""
     estimator = quick(method, precision="float32", **params)
     net = estimator._make_trainer(as_images(X)).module_.double().train()
     draw = torch.Generator().manual_seed(0)
@@ -19,12 +19,12 @@ def built(method, X, **params):
 
 
 def reached(net):
-    """Names of the children of a net that have a gradient other than zero."""
+    """Return the names of the net's children that have a nonzero gradient."""
     return {name.split(".")[0] for name, p in net.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
 
 
 def drift(module):
-    """Move a copy away from its source, so that they cannot be taken for each other."""
+    """Add noise to the parameters of a momentum copy, so that it differs from its source."""
     draw = torch.Generator().manual_seed(9)
     with torch.no_grad():
         for p in module.parameters():
@@ -32,7 +32,7 @@ def drift(module):
 
 
 class Look(Callback):
-    """Notes what a function makes of the net before the first step and after each."""
+    """Record a function of the net before the first step and after each step."""
 
     def __init__(self, look):
         self.look, self.seen = look, []

@@ -1,7 +1,7 @@
-"""What fuzzing feeds to the library, and what must come out: shared by the tests and by ``tests/fuzz.py``.
+"""Hypothesis strategies for damaged and forged files, shared by the tests and ``tests/fuzz.py``.
 
-Each of `TARGETS` is a function from an empty folder to a strategy for cases and a check, which returns the kind of a
-case's outcome.
+Each of `TARGETS` is a function of an empty folder. It returns a strategy for cases and a check, which returns the
+outcome of a case.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ import skssl
 from skssl.datasets import make_shapes
 from skssl.storage.files import checksum
 
-SECONDS, BYTES = 10.0, 2**29  # that one case may take at most, of time and of further memory
+SECONDS, BYTES = 10.0, 2**29  # limits of a case: time and additional memory
 NUMBERS = [0, 1, -1, 2, 7, 10**6, 10**9, 10**12, 2**31, 2**63 - 1, 2**63, 10**400, 0.5, -0.0, 1e-320, 1e308]
 WORDS = ["", "SimCLR", "os.system", "../../etc/passwd", "!tuple", "!float", "object", "dict", "cuda:99", "bfloat16"]
 SCALARS = st.one_of(
@@ -39,7 +39,7 @@ VALUES = st.recursive(
 
 
 class Saved:
-    """A saved estimator, taken to pieces."""
+    """A saved estimator, split into its parts."""
 
     def __init__(self, content):
         (length,) = struct.unpack("<Q", content[:8])
@@ -50,7 +50,7 @@ class Saved:
 
 
 def places(value, path=()):
-    """Where in a JSON value something can be changed: the keys that lead there."""
+    """Yield the path of each part of a JSON value: a tuple of keys."""
     yield path
     if isinstance(value, dict | list):
         for key in value if isinstance(value, dict) else range(len(value)):
@@ -58,7 +58,7 @@ def places(value, path=()):
 
 
 def changed(value, path, change, new):
-    """A JSON value with another one, or none, or one more at a place."""
+    """Return a JSON value in which the part at a path is replaced, removed or followed by another."""
     value = copy.deepcopy(value)
     if not path:
         return new
@@ -81,7 +81,7 @@ CHANGES = st.sampled_from(["replace", "replace", "remove", "add"])
 
 @st.composite
 def damaged(draw, saved):
-    """Bytes that are unlike those that were saved, or that no one would have saved."""
+    """Draw the bytes of a damaged file."""
     content = saved.content
     kind = draw(st.sampled_from(["cut", "flip", "append", "noise", "outer"]))
     if kind == "cut":
@@ -104,7 +104,7 @@ def damaged(draw, saved):
 
 @st.composite
 def forged(draw, saved):
-    """A file with a right checksum, by someone who knows the format and means harm."""
+    """Draw the bytes of a malicious file in the right format, most with a valid checksum."""
     tensors, inner = dict(saved.tensors), saved.inner
     for _ in range(draw(st.integers(0, 2))):
         path = draw(st.sampled_from(list(places(inner))))
@@ -126,7 +126,7 @@ def forged(draw, saved):
         elif kind == "empty":
             tensors[name] = old.new_empty(draw(st.sampled_from([(0,), (0, 10**12), (2, 0, 3)])))
     if isinstance(inner, dict) and draw(st.booleans() | st.just(True)):
-        with contextlib.suppress(ValueError):  # NaN has no checksum
+        with contextlib.suppress(ValueError):  # NaN cannot be hashed
             inner = {**inner, "sha256": checksum(inner.get("header"), tensors)}
     text = json.dumps(inner)
     if draw(st.integers(0, 20)) == 0:
@@ -136,12 +136,12 @@ def forged(draw, saved):
 
 
 def largest():
-    """The most memory, in bytes, that this process has ever had."""
+    """Return the peak memory of this process in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def loading(folder):
-    """`skssl.load` gives an estimator that transforms, or refuses in a sentence that names the file."""
+    """Check that `skssl.load` returns an estimator that transforms, or an error that names the file."""
     X, _ = make_shapes(8, image_size=16, random_state=0)
     small = {"backbone": "convnet", "epochs": 1, "batch_size": 4, "precision": "float32", "random_state": 0}
     path = os.fspath(folder / "fuzzed.safetensors")

@@ -22,7 +22,7 @@ def test_resnet_stem_depends_on_the_image_size(side):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
-def test_resnets_blocks_begin_as_the_identity(name):
+def test_resnet_blocks_start_as_the_identity(name):
     encoder, _ = build_backbone(name, (3, 32, 32))
     last = "bn2" if name == "resnet18" else "bn3"
     gains = {module: p.abs().sum().item() for module, p in encoder.named_parameters() if module.endswith("weight")}
@@ -30,7 +30,7 @@ def test_resnets_blocks_begin_as_the_identity(name):
 
 
 @pytest.mark.parametrize("name", ["convnet", "resnet18", "alexnet", "alexnet_bn"])
-def test_features_are_what_a_relu_leaves(name):
+def test_features_are_not_negative(name):
     encoder, _ = build_backbone(name, (3, 64, 64))
     with torch.no_grad():
         features = encoder(torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
@@ -38,7 +38,7 @@ def test_features_are_what_a_relu_leaves(name):
     assert features.std() > 0
 
 
-def test_alexnet_with_batchnorm_is_that_of_rotnet_and_rotation_decoupling():
+def test_alexnet_bn_matches_the_papers_architecture():
     encoder, dim = build_backbone("alexnet_bn", (3, 224, 224))
     assert dim == 4096
     assert map_channels(encoder, (3, 224, 224)) == 256
@@ -73,14 +73,14 @@ def test_alexnet_with_batchnorm_is_that_of_rotnet_and_rotation_decoupling():
 
 @pytest.mark.parametrize("channels", [1, 3, 5])
 @pytest.mark.parametrize(("name", "side", "dim"), [("convnet", 8, 128), ("resnet50", 32, 2048), ("alexnet", 64, 4096)])
-def test_encoders_read_any_number_of_channels(channels, name, side, dim):
+def test_first_convolution_is_adapted_to_the_channels(channels, name, side, dim):
     encoder, found = build_backbone(name, (channels, side, side))
     assert found == dim
     with torch.no_grad():
         assert encoder.eval()(torch.zeros(2, channels, side, side)).shape == (2, dim)
 
 
-def test_a_module_is_copied_and_loses_its_classifier():
+def test_a_module_is_copied_without_its_classifier():
     import torchvision
 
     given = torchvision.models.mobilenet_v3_small(weights=None, num_classes=7)
@@ -96,7 +96,7 @@ def test_a_module_is_copied_and_loses_its_classifier():
         torch.testing.assert_close(encoder.eval()(grey), given.eval()(grey.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-5)
 
 
-def test_a_map_is_pooled_and_a_callable_is_called():
+def test_maps_are_pooled_and_callables_are_called():
     encoder, dim = build_backbone(lambda: nn.Conv2d(3, 7, 3), (3, 9, 9))
     assert dim == 7
     assert encoder(torch.zeros(2, 3, 9, 9)).shape == (2, 7)
@@ -113,7 +113,7 @@ def test_a_map_is_pooled_and_a_callable_is_called():
     ],
     ids=lambda value: str(value).split("(")[0],
 )
-def test_the_map_before_pooling(backbone, side, grid):
+def test_feature_map_matches_the_input_of_the_pooling(backbone, side, grid):
     encoder, _ = build_backbone(backbone, (3, side, side))
     images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
     hooks = [len(module._forward_pre_hooks) for module in encoder.modules()]
@@ -128,7 +128,7 @@ def test_the_map_before_pooling(backbone, side, grid):
         torch.testing.assert_close(found.mean((2, 3)), features)
 
 
-def test_encoders_that_do_not_fit_are_refused():
+def test_unsuitable_encoders_are_rejected():
     with pytest.raises(ValueError, match="Unknown backbone 'resnet81', did you mean 'resnet18'"):
         build_backbone("resnet81", (3, 32, 32))
     with pytest.raises(ValueError, match=r"'alexnet' cannot read images of shape .* \(3, 32, 32\)"):

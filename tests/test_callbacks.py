@@ -152,7 +152,7 @@ def test_callbacks_survive_clone_and_pickle(X, y):
     assert copy.deepcopy(callbacks[0]).get_params()["n_neighbors"] == 3
 
 
-def test_tables_and_gray_images_are_read_as_in_training(y):
+def test_knn_monitor_reads_tables_and_gray_images(y):
     gray = make_shapes(40, image_size=16, random_state=0)[0].mean(3)
     table = np.stack([gray, 255 - gray, gray / 2], axis=3).reshape(40, -1)
     for images, shape in ((gray, None), (table, (16, 16, 3))):

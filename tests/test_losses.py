@@ -1,4 +1,4 @@
-"""The losses against literal float64 loops, and where their gradients go."""
+"""Losses against literal loops in float64, and their gradients."""
 
 import itertools
 import math
@@ -13,7 +13,7 @@ from skssl import losses
 
 
 @pytest.mark.parametrize("temperature", [0.1, 0.5, 2.0])
-def test_nt_xent_is_the_literal_double_sum(temperature):
+def test_nt_xent_matches_a_loop(temperature):
     z1, z2 = random_rows(2)
     z = np.concatenate(numpy([z1, z2]))
     n = len(z1)
@@ -41,14 +41,14 @@ def test_nt_xent_invariances_and_gradients():
     assert torch.autograd.gradcheck(lambda a, b: losses.nt_xent(a, b, 0.3), (z1, z2))
 
 
-def test_nt_xent_masks_the_anchor_before_it_exponentiates():
+def test_nt_xent_is_finite_at_low_temperatures():
     z1, z2 = random_rows(2)
     for temperature in (0.1, 0.01, 0.002):  # exp(1 / 0.002) is no float32
         found = losses.nt_xent(z1.float(), z2.float(), temperature)
         torch.testing.assert_close(found.double(), losses.nt_xent(z1, z2, temperature), rtol=1e-4, atol=1e-6)
 
 
-def test_info_nce_is_the_literal_sum():
+def test_info_nce_matches_a_loop():
     q, k, negatives = random_rows(3)
     a, b, c = numpy([q, k, negatives])
     total = 0.0
@@ -59,7 +59,7 @@ def test_info_nce_is_the_literal_sum():
     assert torch.autograd.gradcheck(lambda *x: losses.info_nce(*x, 0.3), (q, k, negatives))
 
 
-def test_nt_xent_is_info_nce_of_every_anchor():
+def test_nt_xent_equals_the_mean_info_nce_of_the_anchors():
     z1, z2 = random_rows(2)
     z = torch.cat([z1, z2])
     n = len(z1)
@@ -71,7 +71,7 @@ def test_nt_xent_is_info_nce_of_every_anchor():
     assert torch.isclose(losses.nt_xent(z1, z2, 0.2), torch.stack(parts).mean(), rtol=1e-12)
 
 
-def test_negative_cosine_and_byol_are_the_literal_means():
+def test_negative_cosine_and_byol_loss_match_loops():
     p1, p2, z1, z2 = random_rows(4)
     a1, a2, b1, b2 = numpy([p1, p2, z1, z2])
     expected = -np.mean([cosine(p, z) for p, z in zip(a1, b2, strict=True)])
@@ -117,7 +117,7 @@ PARTNERS = [[3, 1, 5, 0, 2, 4], [0, 1, 2, 3, 4, 5], [1, 0, 3, 2, 5, 4]]  # some 
 @pytest.mark.parametrize("partner", PARTNERS)
 @pytest.mark.parametrize("rule", ["guided", "reverse"])
 @pytest.mark.parametrize("pairing", ["fresh", "shared"])
-def test_guided_stop_gradient_agrees_with_the_literal_loop(partner, rule, pairing):
+def test_guided_stop_gradient_matches_a_loop(partner, rule, pairing):
     p1, p2, z1, z2, p3, p4, z3, z4 = random_rows(8, seed=len(rule))
     q = (p3, p4, z3, z4) if pairing == "fresh" else None
     loss = losses.guided_stop_gradient(p1, p2, z1, z2, torch.tensor(partner), rule, q)
@@ -149,7 +149,7 @@ def test_guided_stop_gradient_takes_the_first_of_equal_distances():
     assert [x.grad.abs().sum().item() > 0 for x in p] == [False, True, False, True]
 
 
-def test_random_stop_gradient_chooses_pair_by_pair():
+def test_random_stop_gradient_chooses_for_each_pair():
     n = 4000
     p1, p2, z1, z2, p3, p4, z3, z4 = random_rows(8, n=n)
     draws = torch.randint(4, (n,), generator=torch.Generator().manual_seed(7)).tolist()
@@ -164,7 +164,7 @@ def test_random_stop_gradient_chooses_pair_by_pair():
     assert shares == pytest.approx([0.25] * 4, abs=0.03)
 
 
-def test_distances_are_of_raw_projections():
+def test_guided_stop_gradient_does_not_normalise_projections():
     """Scaling one projection changes the choice, which it could not if they were normalised first."""
     p1, p2, z1, z2, p3, p4, z3, z4 = random_rows(8, n=50)
     partner = torch.arange(50).roll(1)
@@ -175,7 +175,7 @@ def test_distances_are_of_raw_projections():
         losses.guided_stop_gradient(p1, p2, z1, z2, partner, "guide")
 
 
-def test_losses_leave_autocast_and_half_precision_behind():
+def test_losses_are_computed_in_float32():
     z1, z2 = (z.detach().float() for z in random_rows(2, n=32, d=16))
     with torch.autocast("cpu", torch.bfloat16):
         inside = losses.nt_xent(z1, z2, 0.1)
@@ -207,7 +207,7 @@ def literal_sinkhorn(scores, epsilon, n_iterations):
 
 @pytest.mark.parametrize("n_iterations", [1, 3])
 @pytest.mark.parametrize("epsilon", [0.05, 0.5])
-def test_sinkhorn_is_the_papers_algorithm(n_iterations, epsilon):
+def test_sinkhorn_matches_the_papers_algorithm(n_iterations, epsilon):
     scores = F.normalize(random(7, 4), dim=1)
     found = losses.sinkhorn(scores, epsilon, n_iterations)
     torch.testing.assert_close(found, literal_sinkhorn(scores, epsilon, n_iterations))
@@ -233,7 +233,7 @@ def test_sinkhorn_stays_finite_and_in_float32():
 
 
 @pytest.mark.parametrize(("n_views", "n_codes"), [(2, 2), (5, 2), (3, 1)])
-def test_swapped_prediction_is_the_literal_sum(n_views, n_codes):
+def test_swapped_prediction_matches_a_loop(n_views, n_codes):
     scores, codes = random(n_views, 6, 4), random(n_codes, 6, 4, seed=1).softmax(-1)
     scores.requires_grad_()
     total = 0.0

@@ -12,7 +12,7 @@ from torch import nn
 import skssl
 from skssl import Augmentation, metrics
 from skssl.datasets import make_shapes
-from skssl.metrics import _finds_its_other
+from skssl.metrics import nearest_is_positive
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def unit(z):
 
 
 @pytest.mark.parametrize(("alpha", "t"), [(2.0, 2.0), (1.0, 0.5)])
-def test_alignment_and_uniformity_are_wang_and_isolas(alpha, t):
+def test_alignment_and_uniformity_match_the_paper(alpha, t):
     rng = np.random.default_rng(0)
     z1, z2 = rng.normal(size=(2, 30, 5))
     a, b = unit(z1), unit(z2)
@@ -36,7 +36,7 @@ def test_alignment_and_uniformity_are_wang_and_isolas(alpha, t):
     assert metrics.uniformity(torch.from_numpy(3 * z1), t=t) == pytest.approx(np.log(np.mean(pairs)), rel=1e-12)
 
 
-def test_uniformity_block_by_block(monkeypatch):
+def test_uniformity_in_blocks(monkeypatch):
     z = np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)
     whole = metrics.uniformity(z)
     chunked = metrics.pairwise_distances_chunked
@@ -60,7 +60,7 @@ def test_mean_per_class_accuracy():
     assert metrics.mean_per_class_accuracy(["a", "b"], ["a", "never seen"]) == 0.5
 
 
-def test_measures_refuse_what_they_cannot_measure():
+def test_invalid_input_is_rejected():
     with pytest.raises(ValueError, match=r"z1 and z2 must have the same shape\. Got \(3, 2\) and \(2, 2\)"):
         metrics.alignment(np.ones((3, 2)), np.ones((2, 2)))
     with pytest.raises(ValueError, match="minimum of 2 is required"):
@@ -69,7 +69,7 @@ def test_measures_refuse_what_they_cannot_measure():
         metrics.effective_rank(np.full((3, 2), np.nan))
 
 
-def test_who_finds_its_other_view():
+def test_nearest_is_positive_matches_a_loop():
     rng = np.random.default_rng(0)
     z1 = rng.normal(size=(40, 3))
     z2 = z1 + 0.3 * rng.normal(size=(40, 3))
@@ -80,9 +80,9 @@ def test_who_finds_its_other_view():
         own = views[i] @ views[other]
         expected.append(all(own > views[i] @ views[j] for j in range(80) if j not in (i, other)))
     assert 0.1 < np.mean(expected) < 0.9
-    assert _finds_its_other(torch.from_numpy(z1), torch.from_numpy(z2)).tolist() == expected
+    assert nearest_is_positive(torch.from_numpy(z1), torch.from_numpy(z2)).tolist() == expected
     same = torch.ones(3, 2)
-    assert not _finds_its_other(same, same).any(), "an encoder that has collapsed finds nothing"
+    assert not nearest_is_positive(same, same).any(), "an encoder that has collapsed finds nothing"
 
 
 @pytest.mark.parametrize("layer", ["backbone", "projector"])
@@ -99,7 +99,7 @@ def test_contrastive_accuracy_is_the_mean_over_full_batches(layer, encoder, X):
         views = [augment(pixels[index], draws) for _ in range(2)]
         with torch.no_grad():
             z = [net.projector(net.encoder(view)) if layer == "projector" else net.encoder(view) for view in views]
-        right += _finds_its_other(*z).tolist()
+        right += nearest_is_positive(*z).tolist()
     assert found == pytest.approx(np.mean(right))
     assert 0 < found < 1
 
@@ -116,7 +116,7 @@ def test_contrastive_accuracy_falls_with_the_batch_and_follows_the_seed(X):
             metrics.contrastive_accuracy(encoder, images, batch_size=wrong)
 
 
-def test_views_of_its_own_and_of_others(encoder, X):
+def test_contrastive_accuracy_with_own_and_given_augmentations(encoder, X):
     params = {"batch_size": 20, "random_state": 0}
     own = metrics.contrastive_accuracy(encoder, X, **params)
     assert own == metrics.contrastive_accuracy(encoder, X, augment=encoder.net_.augmentations[0], **params)
@@ -127,7 +127,7 @@ def test_views_of_its_own_and_of_others(encoder, X):
     assert metrics.contrastive_accuracy(encoder, X, augment="byol", **params) > 0
 
 
-def test_saliency_maps_are_those_of_the_training_images(X):
+def test_contrastive_accuracy_leaves_out_the_encoders_saliency_maps(X):
     images = make_shapes(60, image_size=16, random_state=1)[0]
     maps = np.random.default_rng(0).random((40, 4, 4)) ** 8
     plain, salient = Augmentation(jitter=0.0), Augmentation(jitter=0.0, saliency=maps)
@@ -146,7 +146,7 @@ def test_saliency_maps_are_those_of_the_training_images(X):
     assert given != without, "maps of these images are used"
 
 
-def test_a_module_has_simclrs_views_for_the_images_size():
+def test_contrastive_accuracy_of_a_module_uses_the_simclr_preset():
     images = make_shapes(32, image_size=72, random_state=0)[0]
     net = nn.Sequential(nn.AdaptiveAvgPool2d(6), nn.Flatten())
     params = {"batch_size": 32, "random_state": 0, "device": "cpu"}
@@ -155,7 +155,7 @@ def test_a_module_has_simclrs_views_for_the_images_size():
     assert own != metrics.contrastive_accuracy(net, images, augment=Augmentation(), **params)
 
 
-def test_nothing_is_computed_in_float64_on_the_device(encoder, X, monkeypatch):
+def test_no_float64_on_the_device(encoder, X, monkeypatch):
     class Elsewhere(torch.Tensor):
         """What lies on a device that has no float64, as MPS."""
 
@@ -167,11 +167,11 @@ def test_nothing_is_computed_in_float64_on_the_device(encoder, X, monkeypatch):
 
     params = {"batch_size": 20, "random_state": 0}
     expected = metrics.contrastive_accuracy(encoder, X, **params)
-    monkeypatch.setattr(metrics, "_finds_its_other", lambda *z: _finds_its_other(*z).as_subclass(Elsewhere))
+    monkeypatch.setattr(metrics, "nearest_is_positive", lambda *z: nearest_is_positive(*z).as_subclass(Elsewhere))
     assert metrics.contrastive_accuracy(encoder, X, **params) == expected
 
 
-def test_measuring_leaves_the_encoder_as_it_was(encoder, X):
+def test_metrics_do_not_change_the_encoder(encoder, X):
     net = encoder.net_.module_
     before, state = encoder.transform(X), torch.get_rng_state()
     for mode in (True, False):
@@ -186,7 +186,7 @@ def test_measuring_leaves_the_encoder_as_it_was(encoder, X):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_rotation_accuracy_is_a_probe_on_all_turns(encoder, X):
+def test_rotation_accuracy_matches_a_probe_on_all_rotations(encoder, X):
     module = encoder.encoder_
     pixels = encoder.net_.augmentations[0].normalize(torch.from_numpy(X.copy()).permute(0, 3, 1, 2))
     features, labels = [], []
@@ -201,7 +201,7 @@ def test_rotation_accuracy_is_a_probe_on_all_turns(encoder, X):
     assert found == pytest.approx(expected, abs=0.03)  # solved to a tolerance, in another order
 
 
-def test_rotation_accuracy_tells_who_knows_the_turn():
+def test_rotation_accuracy_of_rotnet_and_of_a_blind_encoder():
     """RotNet's features know the turn; those of a network whose output is the mean colour cannot."""
     X = make_shapes(300, image_size=16, random_state=0)[0]
     rotnet = quick(skssl.RotNet, epochs=8, batch_size=64, lr=0.1).fit(X)

@@ -80,8 +80,8 @@ def class_colors(n_classes: int) -> np.ndarray:
 
 def names_and_codes(y: np.ndarray) -> tuple[list[str], np.ndarray]:
     """Return the names of the classes followed by "unlabelled", and each label as an index into them."""
-    classes, target = encode_labels(y)
-    return [*map(str, classes), UNLABELLED], target.numpy()
+    classes, labels = encode_labels(y)
+    return [*map(str, classes), UNLABELLED], labels.numpy()
 
 
 def to_pictures(images: Tensor) -> np.ndarray:

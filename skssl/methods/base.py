@@ -316,28 +316,6 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
         }
         save(self, net.module_.method, values, tensors, path)
 
-    def _load(self, trained: SSLTransformer, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Take over what `save` wrote. The file is not trusted; `trained` has the parameters of the training."""
-        trained._validate_params()
-        shape = values["shape"]
-        with torch.device("meta"):  # shapes are compared with the file's before memory is allocated
-            augmentations, encoded = trained._views(shape)
-            objective = trained._make_objective(shape, encoded, values["n_samples"])
-        fill(objective, tensors)
-        device, side = available(trained.device), min(encoded[1:])
-        too_small = trained.precision == "bfloat16" and device.type == "cpu" and side < SMALLEST_BFLOAT16
-        dtype = resolve_precision("float32" if too_small else trained.precision, device, side)  # trained on a GPU
-        net = trained._wrap(objective, augmentations, device, dtype, values["seed"])
-        check_optimizer_state(net.optimizer_, values, tensors)
-        load_training_state(net, values, tensors)
-        self._shape, self._scale, self.net_ = shape, values["scale"], net
-        self.set_output(transform=values["output"])
-        self.n_features_in_ = math.prod(shape)
-        if names := values["feature_names"]:
-            if len(names) != self.n_features_in_:
-                raise ValueError(f"'feature_names' must hold {self.n_features_in_} names. Got {len(names)}.")
-            self.feature_names_in_ = np.array(names, dtype=object)
-
     def export(self, path: str | os.PathLike[str]) -> None:
         """Export the trained encoder for other programs.
 
@@ -501,8 +479,8 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
             X, self.image_shape, estimator=self, reset=reset, on_bad_image=on_bad_image, n_jobs=self.n_jobs, **like
         )
         if reset:
-            self._shape = images.shape
-            self._scale = images.scale
+            self._shape: tuple[int, int, int] = images.shape
+            self._scale: Any = images.scale
         return images
 
     def _encode_labels(self, y: Any, images: Images) -> Tensor | None:
@@ -511,11 +489,33 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
             return None
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
-        target, kept = encode_labels(y)[1], images.kept
+        labels, kept = encode_labels(y)[1], images.kept
         n_given = len(images) if kept is None else len(kept)
-        if len(target) != n_given:
-            raise ValueError(f"Found input variables with inconsistent numbers of samples: {[n_given, len(target)]}")
-        return target if kept is None else target[torch.from_numpy(kept)]
+        if len(labels) != n_given:
+            raise ValueError(f"Found input variables with inconsistent numbers of samples: {[n_given, len(labels)]}")
+        return labels if kept is None else labels[torch.from_numpy(kept)]
+
+    def _load(self, trained: SSLTransformer, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Restore what `save` wrote, checking each value. `trained` has the parameters of the training."""
+        trained._validate_params()
+        shape = values["shape"]
+        with torch.device("meta"):  # shapes are compared with the file's before memory is allocated
+            augmentations, encoded = trained._views(shape)
+            objective = trained._make_objective(shape, encoded, values["n_samples"])
+        fill(objective, tensors)
+        device, side = available(trained.device), min(encoded[1:])
+        too_small = trained.precision == "bfloat16" and device.type == "cpu" and side < SMALLEST_BFLOAT16
+        dtype = resolve_precision("float32" if too_small else trained.precision, device, side)  # trained on a GPU
+        net = trained._wrap(objective, augmentations, device, dtype, values["seed"])
+        check_optimizer_state(net.optimizer_, values, tensors)
+        load_training_state(net, values, tensors)
+        self._shape, self._scale, self.net_ = shape, values["scale"], net
+        self.set_output(transform=values["output"])
+        self.n_features_in_ = math.prod(shape)
+        if names := values["feature_names"]:
+            if len(names) != self.n_features_in_:
+                raise ValueError(f"'feature_names' must hold {self.n_features_in_} names. Got {len(names)}.")
+            self.feature_names_in_ = np.array(names, dtype=object)
 
     # The scikit-learn protocol.
 

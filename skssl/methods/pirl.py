@@ -96,7 +96,7 @@ class PIRL(MemoryBankMethod):
         batch.made["tiles"] = self._tiles(net, batch)
 
     def _tiles(self, net: Objective, batch: Batch) -> Tensor:
-        """Cut each image into tiles, which have colours of their own, in an order of its own: (n, 9, c, side, side)."""
+        """Cut each image into tiles with separate colours and shuffle them: (n, 9, c, side, side)."""
         n, _, *sides = batch.images.shape
         if net.tile_augmentations is None:
             net.tile_augmentations = self._tile_augmentations(sides)
@@ -107,13 +107,13 @@ class PIRL(MemoryBankMethod):
         return tiles[torch.arange(n, device=tiles.device)[:, None], order].to(batch.views[0])
 
     def _tile_augmentations(self, sides: Sequence[int]) -> tuple[Augmentation, Augmentation]:
-        """Return the augmentation that crops images of a size, and the one that changes their tiles' colours."""
+        """Return the augmentation that crops images, and the one that changes the colours of their tiles."""
         crop = clone(CROP).set_params(size=max(round(min(sides) * 255 / 224), GRID))
         colour = clone(as_augmentations(self.setting("augment"), max(sides))[0])
         return crop, colour.set_params(crop_scale=None, crop_padding=0, saliency=None, flip=0.0, size=None)
 
     def _embed_tiles(self, net: Objective, batch: Batch) -> Tensor:
-        """Embed each image's tiles, all in one pass."""
+        """Embed the tiles of each image, in one pass of the encoder."""
         tiles = batch.made["tiles"] if "tiles" in batch.made else self._tiles(net, batch)
         features = encode_tiles(net.encoder, tiles, self.tile_size)
         return net.tiles_projector(net.tile_projector(features).flatten(1))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skssl.methods.pretext import PretextMethod
-from skssl.pretext.rotation import Rotation, mislabel, turn, zoom
+from skssl.pretext.rotation import Rotation, corrupt_labels, inner_square, rotate
 from skssl.training.objective import Batch, Objective
 
 
@@ -62,17 +62,17 @@ class RotNet(PretextMethod):
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
         (view,) = batch.views
-        share = zoom(self.angles)
+        share = inner_square(self.angles)
         square = view.shape[2] == view.shape[3]
         turned = torch.cat(
             [
                 torch.rot90(view, round(angle / 90), (2, 3))  # also for images that are not square
                 if share is None and (square or angle % 180 == 0)
-                else turn(view, view.new_full((len(view),), angle), share)
+                else rotate(view, view.new_full((len(view),), angle), share)
                 for angle in self.angles
             ]
         )
         label = torch.arange(len(self.angles), device=view.device).repeat_interleave(len(view))
         scores = net.turn_classifier(net.encoder(turned)).float()  # (angles * n, angles)
-        loss = F.cross_entropy(scores, mislabel(label, len(self.angles), self.label_noise))
+        loss = F.cross_entropy(scores, corrupt_labels(label, len(self.angles), self.label_noise))
         return {"rotation": loss, "rotation_accuracy": (scores.argmax(1) == label).float().mean()}

@@ -117,7 +117,7 @@ class SwAV(SSLTransformer):
         net.queues = nn.ModuleList(Queue(self.queue_length, self.proj_dim) for _ in range(2) if self.queue_length)
 
     def phase(self, net: Objective, epoch: int) -> Phase:
-        """Return whether the prototypes are frozen and the queues take part: if all were full before the epoch."""
+        """Return whether the prototypes are frozen and whether the queues, if full, are used."""
         batch_size = min(self.batch_size, net.n_samples)
         pushed = epoch * (net.n_samples // batch_size) * batch_size  # known within an epoch, too, when training resumes
         full = bool(net.queues) and pushed >= self.queue_length and all(queue.full for queue in net.queues)
@@ -125,7 +125,7 @@ class SwAV(SSLTransformer):
 
     @torch.no_grad()
     def assign(self, net: Objective, z: list[Tensor], scores: Tensor) -> Tensor:
-        """Assign the first two views, each together with its queue, and then queue them.
+        """Compute the assignments of the first two views, each together with its queue, and update the queues.
 
         Parameters
         ----------
@@ -139,7 +139,7 @@ class SwAV(SSLTransformer):
         Returns
         -------
         Tensor of shape (2, n, n_prototypes)
-            The codes.
+            The assignments (codes).
         """
         codes = []
         for view in range(2):
@@ -157,6 +157,6 @@ class SwAV(SSLTransformer):
         return {"swav": swapped_prediction(scores, self.assign(net, z, scores), self.temperature)}
 
     def after_backward(self, net: Objective) -> None:
-        """Take the gradient from frozen prototypes: the optimiser passes over them, decay and momentum included."""
+        """Drop the gradient of frozen prototypes, so that the optimiser does not change them."""
         if net.phase.frozen:  # detaching them in the loss would recompile the step
             net.prototypes.grad = None

@@ -1,4 +1,4 @@
-"""Pretext tasks: one file a task, each of which any method takes as ``aux=``."""
+"""Pretext tasks, one file each. Any method takes them as ``aux``."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ TASKS: dict[str, Any] = {
 
 
 def as_tasks(aux: Any) -> dict[str, Any]:
-    """Turn what the user gave as ``aux`` into tasks by name.
+    """Return the tasks for the parameter ``aux``, by name.
 
     Parameters
     ----------
     aux : None, str, task or sequence of these
-        A name ("colorization", "inpainting", "jigsaw", "relative_patch", "rotation"), a task such as `Rotation()`, or
-        several.
+        A name ("colorization", "inpainting", "jigsaw", "relative_patch" or "rotation"), a task such as `Rotation()`, or
+        a list of these.
 
     Returns
     -------
     dict of str to task
-        The tasks, by the name under which their loss is recorded.
+        The tasks by name. The history records their losses under these names.
 
     Raises
     ------
     ValueError
-        If a name is unknown or a task is there twice.
+        If a name is unknown or a task is given twice.
     TypeError
-        If something is no task.
+        If an entry is neither a name nor a task.
 
     Examples
     --------
@@ -59,6 +59,6 @@ def as_tasks(aux: Any) -> dict[str, Any]:
         if not isinstance(task, Task) or hasattr(task, "fit"):  # methods such as Jigsaw are tasks, too
             raise TypeError(f"aux must be a task such as 'rotation' or Rotation(), or a list of tasks. Got {given!r}.")
         if task.name in tasks:
-            raise ValueError(f"aux must name each task once. Got {task.name!r} twice.")
+            raise ValueError(f"aux must contain each task once. Got {task.name!r} twice.")
         tasks[task.name] = task
     return tasks

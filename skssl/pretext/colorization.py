@@ -1,4 +1,4 @@
-"""Colorization: which colours did a grey image have before it was grey? Answered in cells of the ab plane of Lab."""
+"""Colorization: predict the colours of an image from its luminance, as cells of the ab plane of Lab."""
 
 from __future__ import annotations
 
@@ -20,44 +20,44 @@ from skssl.pretext.task import Task
 if TYPE_CHECKING:
     from skssl.training.objective import Batch, Objective
 
-# sRGB's primaries in XYZ, each row divided by D65's white, and the bend of CIE's cube root.
+# sRGB's primaries in XYZ, with each row divided by the white point D65, and the threshold of CIE's cube root.
 XYZ = (
     (0.4124564 / 0.95047, 0.3575761 / 0.95047, 0.1804375 / 0.95047),
     (0.2126729, 0.7151522, 0.0721750),
     (0.0193339 / 1.08883, 0.1191920 / 1.08883, 0.9503041 / 1.08883),
 )
 BEND = 6 / 29
-STEP, NEIGHBOURS, SIGMA = 10.0, 5, 5.0  # of the bins: the grid, and the soft encoding
-GRAY = 5.0  # where neither a nor b of any pixel is farther from 0, an image counts as grey
+STEP, NEIGHBOURS, SIGMA = 10.0, 5, 5.0  # side of the cells; neighbours and width of the soft encoding
+GRAY = 5.0  # an image is grey if |a| and |b| of every pixel are at most this
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class ColorizationTask(Task):
     """Predict the colours of an image from its luminance.
 
-    A crop of the original image, mirrored or not, goes through the encoder as its luminance alone, in all three
-    channels and scaled to [-2, 2]. A small decoder on the encoder's last map gives for a grid of pixels the
-    probabilities of the cells of the ab plane of Lab that sRGB's colours fall into (260 cells of a side of 10). They
-    are compared by cross-entropy with the true colour, which is spread over its five nearest cells by a Gaussian. Rare
-    colours weigh more, and grey images nothing.
+    A random crop of the original image is flipped at random. The encoder reads its luminance, scaled to [-2, 2], in all
+    three channels. A small decoder on the encoder's last map classifies the colour of a grid of pixels into the cells
+    of the ab plane of Lab that contain colours of sRGB (260 cells with a side of 10). The loss is the cross-entropy
+    with the true colour, which is a Gaussian over its five nearest cells. Rare colours have larger weights, and grey
+    images have none.
 
     Parameters
     ----------
     stride : int, default=4
-        Every how many pixels, along both axes, a colour is asked for.
+        Distance in pixels, along both axes, between the pixels whose colours are predicted.
     hidden_dim : int, default=128
         Channels of the decoder.
     uniform : float, default=0.5
-        lambda of the paper's equation 4, in [0, 1]: a cell's weight is the inverse of its share of all colours mixed
-        with so much of an even share.
+        lambda of the paper's equation 4, in [0, 1]: the weight of a cell is the inverse of its frequency, which is
+        mixed with a uniform distribution by this factor.
     crop_scale : tuple of float, default=(0.3, 1.0)
-        The least and the greatest area of the crop.
+        The smallest and the largest area of the crop, relative to the image.
 
     References
     ----------
-    Zhang et al., Colorful Image Colorization, ECCV 2016, equations 2 to 4; the code encodes by ten cells. The shares
-    of the colours are counted over all images that have been seen, a whole data set after the first epoch, instead of
-    in advance. The loss that is recorded is the weighted one.
+    Zhang et al., Colorful Image Colorization, ECCV 2016, equations 2 to 4. The code encodes by ten cells. Here the
+    frequencies of colours are counted during training, over all images seen so far, instead of in advance. The
+    recorded loss is the weighted one.
 
     Examples
     --------
@@ -82,12 +82,12 @@ class ColorizationTask(Task):
 
     @property
     def _augment(self) -> Augmentation:
-        """The crop and the flip, which leave colours as they are, in [0, 1]."""
+        """The crop and the flip, without colour changes and normalisation."""
         black, white = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
         return Augmentation(crop_scale=self.crop_scale, jitter=0.0, gray=0.0, mean=black, std=white)
 
     def _crop(self, batch: Batch) -> Tensor:
-        """Crop and mirror a batch's images."""
+        """Crop and flip the images of a batch."""
         return self._augment(batch.images, batch.generator or torch.default_generator)
 
     def _validate_params(self) -> None:
@@ -97,10 +97,10 @@ class ColorizationTask(Task):
     def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102
         if net.shape[0] != 3:
             raise ValueError(
-                "Colorization learns from the colours of images: expected 3 channels (red, green and blue), got "
+                "Colorization needs colour images: expected X with 3 channels (red, green and blue), got "
                 f"{net.shape[0]}."
             )
-        with torch.device("cpu"):  # they are known, also where only the shapes of a network are wanted
+        with torch.device("cpu"):  # constants, also if the net is built on the meta device
             cells = color_cells()
         net.colorization_decoder = _layers(map_channels(net.encoder, net.shape), self.hidden_dim)
         last = nn.Conv2d(self.hidden_dim, len(cells), 1)
@@ -115,7 +115,7 @@ class ColorizationTask(Task):
         lab = rgb_to_lab(batch.made[self.name] if self.name in batch.made else self._crop(batch))
         gray = ((lab[:, :1] - 50) / 25).expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
         start = [min(self.stride // 2, side - 1) for side in lab.shape[2:]]
-        ab = lab[:, 1:, start[0] :: self.stride, start[1] :: self.stride]  # points, not means: (n, 2, h', w')
+        ab = lab[:, 1:, start[0] :: self.stride, start[1] :: self.stride]  # sampled, not averaged: (n, 2, h', w')
         target = soft_encode(ab.movedim(1, 3).flatten(0, 2), net.colorization_cells)  # (n * h' * w', cells)
         net.colorization_counts.add_(n_processes() * all_reduce_mean(target.sum(0)))
         weight = color_weights(net.colorization_counts, self.uniform)[target.argmax(1)]
@@ -128,7 +128,7 @@ class ColorizationTask(Task):
 
 
 def _layers(n_in: int, n_out: int) -> nn.Sequential:
-    """A convolution with BatchNorm and ReLU."""
+    """Return a convolution with BatchNorm and ReLU."""
     return nn.Sequential(nn.Conv2d(n_in, n_out, 3, padding=1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU(inplace=True))
 
 
@@ -155,19 +155,19 @@ def rgb_to_lab(images: Tensor) -> Tensor:
     """
     linear = torch.where(images <= 0.04045, images / 12.92, ((images + 0.055) / 1.055).clamp(min=0) ** 2.4)
     red, green, blue = linear.unbind(1)
-    ratios = torch.stack([r * red + g * green + b * blue for r, g, b in XYZ], dim=1)  # to white
+    ratios = torch.stack([r * red + g * green + b * blue for r, g, b in XYZ], dim=1)  # relative to white
     root = torch.where(ratios > BEND**3, ratios.clamp(min=BEND**3) ** (1 / 3), ratios / (3 * BEND**2) + 4 / 29)
     x, y, z = root.unbind(1)
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=1)
 
 
 def color_cells() -> Tensor:
-    """List the cells of a grid on the ab plane that sRGB's colours fall into.
+    """Return the cells of a grid on the ab plane that contain colours of sRGB.
 
     Returns
     -------
     float32 Tensor of shape (cells, 2)
-        Their centres.
+        The centres of the cells.
 
     Examples
     --------
@@ -181,7 +181,7 @@ def color_cells() -> Tensor:
 
 
 def soft_encode(ab: Tensor, cells: Tensor) -> Tensor:
-    """Spread colours over their nearest cells.
+    """Encode colours as distributions over their nearest cells.
 
     Parameters
     ----------
@@ -193,7 +193,7 @@ def soft_encode(ab: Tensor, cells: Tensor) -> Tensor:
     Returns
     -------
     Tensor of shape (n, cells)
-        Shares: a Gaussian of the distance to the five nearest cells, which adds up to one.
+        A Gaussian of the distance to the five nearest cells; rows sum to one.
 
     Examples
     --------
@@ -202,26 +202,26 @@ def soft_encode(ab: Tensor, cells: Tensor) -> Tensor:
     >>> soft_encode(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])).round(decimals=2)
     tensor([[0.7500, 0.1500, 0.1000]])
     """
-    across, down = (ab[:, None] - cells).unbind(2)  # not cdist, whose products lose digits
+    across, down = (ab[:, None] - cells).unbind(2)  # torch.cdist is less accurate
     squares = across.square() + down.square()  # (n, cells)
     nearest, place = squares.topk(min(NEIGHBOURS, len(cells)), largest=False)
     return torch.zeros_like(squares).scatter_(1, place, (-nearest / (2 * SIGMA**2)).softmax(1))
 
 
 def color_weights(counts: Tensor, uniform: float) -> Tensor:
-    """Weigh the cells by how rare they are.
+    """Compute weights of cells that are larger for rarer colours.
 
     Parameters
     ----------
     counts : Tensor of shape (cells,)
-        How often each has come.
+        Number of pixels counted in each cell.
     uniform : float
-        How much of an even share over those that have come is mixed with a cell's own.
+        Weight, in [0, 1], of the uniform distribution over nonempty cells that is mixed with the frequencies.
 
     Returns
     -------
     Tensor of shape (cells,)
-        Weights whose mean over all that has come is one.
+        Weights, whose mean over all counted pixels is one. Empty cells have weight 0.
 
     Examples
     --------

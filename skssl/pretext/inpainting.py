@@ -1,4 +1,4 @@
-"""Inpainting: what was in a part of an image? A context encoder sees what is around it."""
+"""Inpainting by context encoders: predict a region of an image from its surroundings."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class ContextEncoderTask(Task):
-    """Predict a part of a view from what is around it.
+    """Predict a region of a view from its surroundings.
 
-    The part is filled with the mean colour (that of the normalisation). The encoder reads this, and a decoder makes the
-    part out of the pooled features.
+    The region is filled with the mean colour of the normalisation. The encoder reads the filled view, and a decoder
+    predicts the region from the pooled features.
 
     Parameters
     ----------
     region : {"random", "center"}, default="random"
-        "random": in each image blobs of any form that cover a quarter of it, with which the paper learns its features.
-        "center": the middle, half as high and wide as the view, but for a margin that can be seen.
+        "random": blobs of random shape that cover a quarter of the image, as for the paper's features. "center": the
+        central half of each side. A margin of it is not filled.
     hidden_dim : int, default=256
-        Channels of the decoder's first map, of 4x4; each doubling of the side halves them.
+        Channels of the decoder's first map, of 4x4 pixels. They are halved with each doubling of the side.
     margin_weight : float, default=10.0
-        What an error in the middle's margin, a sixteenth of it and at least one pixel wide, counts more than elsewhere,
-        so that what is made joins what is there.
+        Weight of errors in the margin of the central region, relative to errors inside it. The margin is a sixteenth of
+        the region's side, at least one pixel. The weight makes the prediction join its surroundings.
 
     References
     ----------
     Pathak et al., Context Encoders: Feature Learning by Inpainting, CVPR 2016, equation 1 and section 3.3. The blobs
-    are where smooth noise is highest, as in its code, whose mask is the same for a whole batch. There is no adversarial
-    loss: it sharpens what is made, but the paper learns its features without it. Its encoder has no pooling and a
-    bottleneck of 4000 numbers; here it is the method's features.
+    are the highest values of smooth noise, as in the code, which uses one mask per batch. The adversarial loss is left
+    out: it sharpens the prediction, but the paper learns its features without it. The paper's encoder has a bottleneck
+    of 4000 units instead of pooling; here the bottleneck is the method's features.
 
     Examples
     --------
@@ -77,51 +77,51 @@ class ContextEncoderTask(Task):
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
         view = batch.views[0]
         if self.region == "random":
-            hole = blobs(len(view), view.shape[2], view.shape[3], view.device)
+            hole = random_region(len(view), view.shape[2], view.shape[3], view.device)
             part, weight = view, hole / hole.float().mean()
         else:
-            rows, columns, margin = middle(*view.shape[2:])
+            rows, columns, margin = center_region(*view.shape[2:])
             part = view[:, :, rows, columns]
             weight = torch.full(part.shape[2:], float(self.margin_weight), device=view.device)
             weight[margin : len(weight) - margin, margin : weight.shape[1] - margin] = 1
             hole = torch.zeros(view.shape[2:], dtype=torch.bool, device=view.device)
             hole[rows.start + margin : rows.stop - margin, columns.start + margin : columns.stop - margin] = True
-        made = net.inpainting_decoder(net.encoder(view * ~hole)).float()  # 0 is the mean of normalised views
-        made = F.interpolate(made, part.shape[2:], mode="bilinear")  # as it is where the side is a power of 2
+        made = net.inpainting_decoder(net.encoder(view * ~hole)).float()  # 0 is the mean of a normalised view
+        made = F.interpolate(made, part.shape[2:], mode="bilinear")  # the identity if the side is a power of 2
         return {"inpainting": (weight * (made - part).square()).mean()}
 
 
-def blobs(n: int, height: int, width: int, device: torch.device) -> Tensor:
-    """Draw a quarter of each image, where smooth noise is highest.
+def random_region(n: int, height: int, width: int, device: torch.device) -> Tensor:
+    """Draw random blobs that cover a quarter of each image, the highest values of smooth noise.
 
     Parameters
     ----------
     n, height, width : int
-        How many images, and their sides.
+        Number of images, and their sides.
     device : torch.device
-        Where they are.
+        Device of the result.
 
     Returns
     -------
     bool Tensor of shape (n, 1, height, width)
-        True in the blobs, drawn from the global generator.
+        True in the blobs, which are drawn from torch's global generator.
 
     Examples
     --------
     >>> import torch
-    >>> from skssl.pretext.inpainting import blobs
-    >>> blobs(3, 32, 32, torch.device("cpu")).sum((1, 2, 3))
+    >>> from skssl.pretext.inpainting import random_region
+    >>> random_region(3, 32, 32, torch.device("cpu")).sum((1, 2, 3))
     tensor([256, 256, 256])
     """
-    cells = [min(side, 8) for side in (height, width)]  # the code's: 0.06 numbers a pixel, and images of 128 pixels
+    cells = [min(side, 8) for side in (height, width)]  # as in the code: 0.06 values per pixel for images of 128 pixels
     noise = F.interpolate(torch.rand(n, 1, *cells, device=device), (height, width), mode="bicubic").flatten(1)
     count = max(1, noise.shape[1] // 4)
-    least = noise.topk(count, dim=1).values[:, -1:]  # kthvalue has no deterministic form on CUDA
+    least = noise.topk(count, dim=1).values[:, -1:]  # torch.kthvalue is not deterministic on CUDA
     return (noise >= least).view(n, 1, height, width)
 
 
-def middle(height: int, width: int) -> tuple[slice, slice, int]:
-    """Say where the middle of an image is.
+def center_region(height: int, width: int) -> tuple[slice, slice, int]:
+    """Return the central region of an image and the width of its margin.
 
     Parameters
     ----------
@@ -131,14 +131,14 @@ def middle(height: int, width: int) -> tuple[slice, slice, int]:
     Returns
     -------
     rows, columns : slice
-        Half of each side, at least one pixel.
+        The central half of each side, at least one pixel.
     margin : int
-        How much of it, on every side, can be seen.
+        Width in pixels of the margin inside the region, which is not filled.
 
     Examples
     --------
-    >>> from skssl.pretext.inpainting import middle
-    >>> middle(128, 128)
+    >>> from skssl.pretext.inpainting import center_region
+    >>> center_region(128, 128)
     (slice(32, 96, None), slice(32, 96, None), 4)
     """
     sides = [max(1, side // 2) for side in (height, width)]

@@ -1,4 +1,4 @@
-"""Jigsaw: tell in which order the tiles of an image have been laid."""
+"""Jigsaw puzzles: predict the permutation of the tiles of an image."""
 
 from __future__ import annotations
 
@@ -22,42 +22,41 @@ from skssl.pretext.tiles import cut_tiles, encode_tiles, normalize_tiles
 if TYPE_CHECKING:
     from skssl.training.objective import Batch, Objective
 
-SEED = 0  # of the permutations, which are the same in every training: another set would be another task
+SEED = 0  # of the permutations, which are the same in every training, as they define the task
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class JigsawTask(Task):
-    """Predict the permutation in which the tiles of an image were laid.
+    """Predict the permutation of the tiles of an image.
 
-    The tiles are cut from the original image, not from its views, one puzzle an image. Each is normalised by its own
-    mean and deviation, channel by channel, which takes from it what would give its place away (and with it the shift
-    of each channel that some codes add). All tiles go through the encoder in one pass, so that BatchNorm's statistics
-    mix them.
+    The tiles are cut from the original images, not from their views. Every channel of a tile is standardised, which
+    removes the low-level statistics that give its position away (and the channel shifts that some codes add). All tiles
+    go through the encoder in one pass and share the statistics of BatchNorm.
 
     Parameters
     ----------
     grid : int, default=3
-        Tiles a side. Each covers three quarters of its cell's side, at a random place: 8 of 10 pixels on CIFAR, 64 of
-        85 in the papers, whose images are of 255.
+        Tiles per side. The side of a tile is three quarters of its cell's, at a random position: 8 of 10 pixels on
+        CIFAR, and 64 of 85 in the papers, whose images have a side of 255.
     n_permutations : int, default=100
-        How many permutations there are to tell apart, far from each other by `far_permutations`: 100 in EffSSL, 1000
-        or 2000 where Jigsaw is the only task and the data are ImageNet.
+        Number of permutations (classes), chosen by `far_permutations`: 100 in EffSSL, 1000 or 2000 if Jigsaw is the
+        only task, on ImageNet.
     gray : float, default=0.2
-        The probability that an image is grey: chromatic aberration tells where in a photograph a tile was.
+        The probability that an image is made grey, as chromatic aberration reveals the position of a tile.
     flip : float, default=0.5
-        The probability that an image is mirrored before it is cut.
+        The probability that an image is flipped horizontally before it is cut.
     tile_dim : int, default=256
-        What the features of a tile are reduced to before those of all tiles are joined.
+        Width to which the features of a tile are reduced before the features of all tiles are concatenated.
     tile_size : int, default=None
-        To how many pixels a side tiles are resized, for encoders that cannot read small ones (AlexNet needs 63). None:
-        not at all.
+        Side in pixels to which tiles are resized, for encoders that cannot read small images (AlexNet needs 63). None
+        keeps their size.
 
     References
     ----------
     Noroozi and Favaro, Unsupervised Learning of Visual Representations by Solving Jigsaw Puzzles, ECCV 2016. As an
     auxiliary task: Towards Efficient and Effective Self-Supervised Learning of Visual Representations, ECCV 2022,
-    section 5.5, whose code has the head on the features and tiles column by column, here row by row. It does not state
-    the weight: that of rotation is taken.
+    section 5.5. Its code has the head on the features, and tiles in column-major order (here row-major). It does not
+    state the weight; here it is that of rotation.
 
     Examples
     --------
@@ -89,7 +88,7 @@ class JigsawTask(Task):
         most = math.factorial(self.grid**2)
         if self.n_permutations > most:
             raise ValueError(
-                f"The 'n_permutations' parameter of JigsawTask must be at most {most}, as many as there are of "
+                f"The 'n_permutations' parameter of JigsawTask must be at most {most}, the number of permutations of "
                 f"{self.grid**2} tiles. Got {self.n_permutations!r} instead."
             )
 
@@ -115,19 +114,19 @@ class JigsawTask(Task):
 
 @full_precision
 def gray_and_mirror(images: Tensor, gray: float, flip: float) -> Tensor:
-    """Make some of the images grey, and mirror some from left to right.
+    """Make random images grey, and flip random images horizontally.
 
     Parameters
     ----------
     images : Tensor of shape (n, c, h, w), float32
         Images.
     gray, flip : float
-        The probability of either.
+        The probabilities, for each image.
 
     Returns
     -------
     Tensor of shape (n, c, h, w), float32
-        The same, changed by draws from the global generator.
+        The images. Random numbers come from torch's global generator.
 
     Examples
     --------
@@ -144,20 +143,20 @@ def gray_and_mirror(images: Tensor, gray: float, flip: float) -> Tensor:
 
 
 def far_permutations(length: int, count: int, seed: int) -> np.ndarray:
-    """Choose permutations one by one, each with the largest mean Hamming distance to those before it.
+    """Select permutations greedily, each with the largest mean Hamming distance to those before it.
 
-    The sum of the distances is that over places of how many of those before have another number there, so that the
-    farthest permutation is the solution of an assignment problem. Among equals chance decides; where a permutation
-    has been chosen already, chance is given more weight until a new one comes.
+    The sum of the distances to the selected permutations is a sum over positions, so the farthest permutation solves an
+    assignment problem. Random noise breaks ties. If the solution has been selected before, the noise is increased until
+    a new permutation is found.
 
     Parameters
     ----------
     length : int
-        How many numbers are permuted.
+        Length of the permutations.
     count : int
-        How many permutations, at most length!.
+        Number of permutations, at most length!.
     seed : int
-        Of the first permutation, and of the choice among equals.
+        Seed of the first permutation and of the ties.
 
     Returns
     -------
@@ -167,16 +166,16 @@ def far_permutations(length: int, count: int, seed: int) -> np.ndarray:
     Examples
     --------
     >>> from skssl.pretext.jigsaw import far_permutations
-    >>> far_permutations(3, 3, seed=0)  # each number once at each place
+    >>> far_permutations(3, 3, seed=0)  # each number once at each position
     array([[2, 0, 1],
            [0, 1, 2],
            [1, 2, 0]])
     """
     draw = np.random.default_rng(seed)
     place = np.arange(length)
-    used = np.zeros((length, length))  # how often a number (column) stood at a place (row)
+    used = np.zeros((length, length))  # counts of each number (column) at each position (row)
     chosen: dict[tuple[int, ...], None] = {}
-    weight = 1 / (2 * length)  # so little that chance decides among equals only
+    weight = 1 / (2 * length)  # small enough to break ties only
     while len(chosen) < count:
         permutation = linear_sum_assignment(used + weight * draw.random(used.shape))[1]
         if tuple(permutation) in chosen:

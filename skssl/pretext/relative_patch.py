@@ -1,4 +1,4 @@
-"""Relative patch location: on which side of a patch was another one? This is context prediction."""
+"""Relative patch location (context prediction): predict the position of a patch relative to another."""
 
 from __future__ import annotations
 
@@ -19,36 +19,35 @@ from skssl.pretext.tiles import cut_tiles, encode_tiles, normalize_tiles
 if TYPE_CHECKING:
     from skssl.training.objective import Batch, Objective
 
-# The second patch seen from the first, row by row; the label is the place in this list.
+# Offsets of the second patch from the first, in row-major order. The label is the index in this list.
 SIDES = [(i, j) for i, j in itertools.product((-1, 0, 1), repeat=2) if (i, j) != (0, 0)]
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class RelativePatchTask(Task):
-    """Predict on which of eight sides of a patch another patch of the image was.
+    """Predict the position of a patch relative to a neighbouring patch, one of eight.
 
-    Patches are cut from the original image, not from its views: a grid of them, each at a random place in its cell, so
-    that there are gaps that vary. Each goes through the encoder once, and all pairs of neighbours are asked about, in
-    both orders.
+    The patches are cut from the original image, not from its views, at random positions in the cells of a grid, so that
+    the gaps vary. Each goes through the encoder once. The loss is over all ordered pairs of neighbours.
 
     Parameters
     ----------
     grid : int, default=3
-        Patches a side.
+        Patches per side.
     hidden_dim : int, default=512
-        Width of the head's hidden layer; the papers' are of 4096.
+        Width of the head's hidden layer; 4096 in the papers.
     drop_colors : float, default=1.0
-        The probability, for each patch, that one of its channels is kept and the others become faint noise. Chromatic
-        aberration, which tells where in a photograph a patch was, then cannot be seen.
+        The probability, for each patch, that one random channel is kept and the others are replaced by weak noise. This
+        hides chromatic aberration, which reveals the position of a patch in a photograph.
     tile_size : int, default=None
-        To how many pixels a side patches are resized, for encoders that cannot read small ones (AlexNet needs 63).
-        None: not at all.
+        Side in pixels to which patches are resized, for encoders that cannot read small images (AlexNet needs 63). None
+        keeps their size.
 
     References
     ----------
     Doersch et al., Unsupervised Visual Representation Learning by Context Prediction, ICCV 2015, section 3. Its random
-    loss of resolution is left out: patches of small images have none to lose. Its patches of 96 pixels
-    are about 48 apart; here gaps are those of Jigsaw's tiles, from none to two thirds of a patch.
+    downsampling is left out, as patches of small images have a low resolution already. Its patches of 96 pixels have
+    gaps of about 48 pixels. Here the gaps are those of Jigsaw's tiles, from 0 to two thirds of a patch.
 
     Examples
     --------
@@ -73,37 +72,37 @@ class RelativePatchTask(Task):
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102
         net.relative_patch_head = MLP((2 * dim, self.hidden_dim, len(SIDES)))
-        net.register_buffer("relative_patch_pairs", neighbours(self.grid))
+        net.register_buffer("relative_patch_pairs", neighbor_pairs(self.grid))
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
         patches = normalize_tiles(cut_tiles(batch.images.float(), self.grid))
-        patches = keep_one_channel(patches, self.drop_colors)
+        patches = drop_channels(patches, self.drop_colors)
         features = encode_tiles(net.encoder, patches, self.tile_size)  # (n, patches, d)
         first, second, side = net.relative_patch_pairs
-        pairs = torch.cat([features[:, first], features[:, second]], dim=2)  # joined, not added: the order counts
+        pairs = torch.cat([features[:, first], features[:, second]], dim=2)  # concatenated, as the order matters
         scores = net.relative_patch_head(pairs.flatten(0, 1)).float()  # (n * pairs, 8)
         label = side.repeat(len(patches))
         accuracy = (scores.argmax(1) == label).float().mean()
         return {"relative_patch": F.cross_entropy(scores, label), "relative_patch_accuracy": accuracy}
 
 
-def neighbours(grid: int) -> Tensor:
-    """List all pairs of neighbours in a grid, in both orders.
+def neighbor_pairs(grid: int) -> Tensor:
+    """Return all ordered pairs of neighbours in a grid.
 
     Parameters
     ----------
     grid : int
-        Cells a side, numbered row by row.
+        Cells per side. Cells are numbered in row-major order.
 
     Returns
     -------
     int64 Tensor of shape (3, pairs)
-        The first of each pair, the second, and the side of the first on which the second is: 0 to 7, row by row.
+        The first cell, the second cell, and the position of the second relative to the first: 0 to 7, row-major.
 
     Examples
     --------
-    >>> from skssl.pretext.relative_patch import neighbours
-    >>> neighbours(2)[:, 0]  # of the cell in the upper left the one to the right
+    >>> from skssl.pretext.relative_patch import neighbor_pairs
+    >>> neighbor_pairs(2)[:, 0]  # cell 1 is to the right of cell 0
     tensor([0, 1, 4])
     """
     cells = list(itertools.product(range(grid), repeat=2))
@@ -116,26 +115,26 @@ def neighbours(grid: int) -> Tensor:
     return torch.tensor(pairs).T
 
 
-def keep_one_channel(patches: Tensor, probability: float) -> Tensor:
-    """Keep a random channel of a patch and make the others noise of a hundredth of its deviation.
+def drop_channels(patches: Tensor, probability: float) -> Tensor:
+    """Keep a random channel of each patch, and replace the others by noise of standard deviation 0.01.
 
     Parameters
     ----------
     patches : Tensor of shape (n, patches, c, h, w)
-        Patches whose channels have mean 0 and deviation 1.
+        Patches, whose channels are standardised.
     probability : float
-        How likely this happens to a patch.
+        The probability of the change, for each patch.
 
     Returns
     -------
     Tensor of shape (n, patches, c, h, w)
-        The patches, changed by draws from the global generator.
+        The patches. Random numbers come from torch's global generator.
 
     Examples
     --------
     >>> import torch
-    >>> from skssl.pretext.relative_patch import keep_one_channel
-    >>> (keep_one_channel(torch.ones(1, 1, 3, 1, 1), 1.0) == 1).sum()
+    >>> from skssl.pretext.relative_patch import drop_channels
+    >>> (drop_channels(torch.ones(1, 1, 3, 1, 1), 1.0) == 1).sum()
     tensor(1)
     """
     n, count, c = patches.shape[:3]

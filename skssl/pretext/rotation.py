@@ -1,4 +1,4 @@
-"""Rotation: by which angle has this view been turned? (RotNet, and EffSSL's auxiliary task)."""
+"""Rotation prediction: the task of RotNet, and the auxiliary task of EffSSL."""
 
 from __future__ import annotations
 
@@ -28,40 +28,39 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Rotation(Task):
-    """Predict the angle by which a view was turned.
+    """Predict the angle by which a view was rotated.
 
-    As an auxiliary task each of the first two views is turned by an angle of its own, goes through the encoder (and
-    the projector) in a pass of its own, and a two-layer head names the angle. The method's own loss never sees a
-    turned view.
+    As an auxiliary task it rotates each of the first two views by a random angle. Each rotated view goes through the
+    encoder (and the projector) in a separate pass, and a two-layer head predicts the angle. The method's own loss uses
+    the views without rotation.
 
     Parameters
     ----------
     angles : tuple of float, default=(0, 90, 180, 270)
-        The angles in degrees, counter-clockwise, two or more. The label is the place in this tuple. Where all are
-        multiples of 90, pixels move and none is interpolated. Otherwise views are turned by interpolation at every
-        angle, 0 as well, cropped to the square that the worst angle leaves without a corner, and resized: neither
-        corners nor blur tell the angle.
+        Two or more angles in degrees, counter-clockwise. The label is the index in this tuple. Rotations by multiples
+        of 90 are exact. If another angle is given, all rotations, by 0 degrees too, are interpolated, cropped to the
+        square that has no empty corners at any angle, and resized. Neither corners nor blur then reveal the angle.
     label_noise : float, default=0.0
-        The probability, in [0, 1], that a label is replaced by one of the wrong ones, drawn evenly and anew in every
-        step. The view is still turned by the true angle.
+        The probability, in [0, 1], that a label is replaced by a random wrong one, drawn anew in every step. The view
+        is still rotated by the true angle.
     head : {"projector", "backbone"}, default="projector"
-        Where the head sits: on the projector's output, as in the paper's text, or on the features, as in its released
-        SwAV code. A method without a projector has it on the features.
+        The input of the head: the projector's output, as in the paper's text, or the features, as in its released SwAV
+        code. It is the features for a method without a projector.
     loss : {"cross_entropy", "sup_con", "cosine"}, default="cross_entropy"
-        What is minimised: the cross-entropy of the angle; the supervised contrastive loss at temperature 0.1, whose
-        positives are the views turned by the same angle; or the cosine between an image's two views, which are then
-        turned by different angles. The latter two compare outputs of a head as wide as what it sits on.
+        The loss. "cross_entropy" classifies the angle. "sup_con" is the supervised contrastive loss at temperature 0.1,
+        whose positives are the views rotated by the same angle. "cosine" is the cosine similarity of an image's two
+        views, which are rotated by different angles. The last two use a head whose output is as wide as its input.
     shared : str, default="projector"
-        How far up the task shares the method's layers, in their order: "conv1", "layer1" to "layer4" (ResNets; "conv1"
-        to "conv4" for the small ConvNet), "backbone" (the whole encoder) or "projector" (all). What is above, up to
-        where the head sits, is copied for the task and trained by it alone. With ``head="backbone"`` no projector is
-        passed, so that "backbone" and "projector" are the same.
+        The last layer that the task shares with the method: "conv1", "layer1" to "layer4" (ResNets; "conv1" to "conv4"
+        for the small ConvNet), "backbone" (the whole encoder) or "projector" (everything). The layers between it and
+        the head are copied, and the copies are trained by the task alone. With ``head="backbone"`` the projector is not
+        used, and "backbone" and "projector" are the same.
 
     References
     ----------
     Towards Efficient and Effective Self-Supervised Learning of Visual Representations, ECCV 2022, section 4 and
-    equation 1; the two views' losses are added, as in the released code. Angles, losses and shared layers are the
-    ablations of its section 5 and supplement, which do not say where "sup_con" and "cosine" have their head.
+    equation 1. The losses of the two views are added, as in the released code. Angles, losses and shared layers are the
+    ablations of section 5 and the supplement, which do not state the input of the head for "sup_con" and "cosine".
 
     Examples
     --------
@@ -101,7 +100,7 @@ class Rotation(Task):
             pick("shared", self.shared, dict.fromkeys([*options, "backbone", "projector"]))
             names = list(options)[: list(options).index(self.shared) + 1]
             kept = {id(layer): layer for name in names for layer in options[name]}
-            net.rotation_encoder = copy.deepcopy(net.encoder, kept)  # what is kept is not copied
+            net.rotation_encoder = copy.deepcopy(net.encoder, kept)  # shared layers are not copied
         if on_projector and self.shared != "projector":
             net.rotation_projector = copy.deepcopy(net.projector)
         dim = net.projector.out_features if on_projector else dim
@@ -109,14 +108,14 @@ class Rotation(Task):
         net.register_buffer("rotation_angles", torch.tensor(self.angles, dtype=torch.float32))
 
     def embed(self, net: Objective, turned: Tensor) -> Tensor:
-        """Map turned views to where the head sits, through the layers that are shared and the copied ones.
+        """Map rotated views to the input of the head, through the shared and the copied layers.
 
         Parameters
         ----------
         net : Objective
             The network.
         turned : Tensor of shape (n, c, s, s)
-            Views.
+            Rotated views.
 
         Returns
         -------
@@ -135,15 +134,15 @@ class Rotation(Task):
         labels: list[Tensor] = []
         for view in views:
             if self.loss == "cosine" and labels:
-                labels.append(mislabel(labels[0], k, 1.0))  # an image's two views at different angles
+                labels.append(corrupt_labels(labels[0], k, 1.0))  # an image's two views at different angles
             else:
                 labels.append(torch.randint(k, (n,), device=view.device))
-            turned = turn(view, net.rotation_angles[labels[-1]], zoom(self.angles))
+            turned = rotate(view, net.rotation_angles[labels[-1]], inner_square(self.angles))
             outputs.append(net.rotation_head(self.embed(net, turned)).float())
         if self.loss == "cosine":
             return {"rotation": F.cosine_similarity(outputs[0], outputs[1]).mean()}
         compare: Callable[..., Tensor] = F.cross_entropy if self.loss == "cross_entropy" else _sup_con_of_all
-        noisy = [mislabel(label, k, self.label_noise) for label in labels]
+        noisy = [corrupt_labels(label, k, self.label_noise) for label in labels]
         found = {"rotation": torch.stack([compare(*pair) for pair in zip(outputs, noisy, strict=True)]).sum()}
         if self.loss == "cross_entropy":
             right = [scores.argmax(1) == label for scores, label in zip(outputs, labels, strict=True)]
@@ -152,27 +151,27 @@ class Rotation(Task):
 
 
 def _sup_con_of_all(outputs: Tensor, label: Tensor) -> Tensor:
-    """Compare the views of all processes."""
+    """Compute the supervised contrastive loss over the views of all processes."""
     return sup_con(all_gather(outputs), all_gather(label))
 
 
-def zoom(angles: Sequence[float]) -> float | None:
-    """How much of a turned square's side is left when its corners are cut off.
+def inner_square(angles: Sequence[float]) -> float | None:
+    """Return the side of the largest centred square that has no empty corners after any rotation.
 
     Parameters
     ----------
     angles : sequence of float
-        All angles that there are, in degrees.
+        Angles in degrees.
 
     Returns
     -------
     float or None
-        The share at the worst of them; None where all are multiples of 90 and nothing need be cut.
+        The side as a fraction of the image's; None if all angles are multiples of 90, which need no crop.
 
     Examples
     --------
-    >>> from skssl.pretext.rotation import zoom
-    >>> round(zoom((0, 45)), 4), zoom((0, 90))
+    >>> from skssl.pretext.rotation import inner_square
+    >>> round(inner_square((0, 45)), 4), inner_square((0, 90))
     (0.7071, None)
     """
     if not any(angle % 90 for angle in angles):
@@ -180,23 +179,23 @@ def zoom(angles: Sequence[float]) -> float | None:
     return min(1 / (abs(math.cos(turn)) + abs(math.sin(turn))) for turn in map(math.radians, angles))
 
 
-def turn(view: Tensor, angle: Tensor, share: float | None = None) -> Tensor:
-    """Turn each image by an angle of its own.
+def rotate(view: Tensor, angle: Tensor, share: float | None = None) -> Tensor:
+    """Rotate each image counter-clockwise by its own angle.
 
     Parameters
     ----------
     view : Tensor of shape (n, c, s, s)
         Square images.
     angle : float32 Tensor of shape (n,)
-        Degrees, counter-clockwise; whole multiples of 90 unless `share` is given.
+        Angles in degrees; multiples of 90 unless `share` is given.
     share : float, default=None
-        If given, images are interpolated bilinearly, and a central square with this share of the side is resized to
-        the whole.
+        Side of the central square that is cropped after the rotation, as a fraction of s. The crop is resized to s by
+        bilinear interpolation.
 
     Returns
     -------
     Tensor of shape (n, c, s, s)
-        The images, turned counter-clockwise.
+        The rotated images.
 
     Raises
     ------
@@ -206,9 +205,9 @@ def turn(view: Tensor, angle: Tensor, share: float | None = None) -> Tensor:
     Examples
     --------
     >>> import torch
-    >>> from skssl.pretext.rotation import turn
+    >>> from skssl.pretext.rotation import rotate
     >>> image = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
-    >>> turn(image, angle=torch.tensor([90.0]))
+    >>> rotate(image, angle=torch.tensor([90.0]))
     tensor([[[[2., 4.],
               [1., 3.]]]])
     """
@@ -216,27 +215,27 @@ def turn(view: Tensor, angle: Tensor, share: float | None = None) -> Tensor:
         return rotate_quarter(view, (angle / 90).round().long() % 4)
     h, w = view.shape[2:]
     if h != w:
-        raise ValueError(f"Rotations need square images: expected as many rows as columns, got {h} and {w}.")
-    # Products element by element, not affine_grid's of matrices, which autocast would have in bfloat16.
+        raise ValueError(f"Rotation needs square images: expected as many rows as columns, got {h} and {w}.")
+    # Not F.affine_grid, whose matrix products autocast would compute in bfloat16.
     radians = angle.deg2rad()[:, None, None]
     cosine, sine = share * radians.cos(), share * radians.sin()
-    place = (torch.arange(h, device=view.device) * 2 + 1) / h - 1  # pixels' centres in [-1, 1]
+    place = (torch.arange(h, device=view.device) * 2 + 1) / h - 1  # centres of pixels in [-1, 1]
     x, y = place, place[:, None]
     grid = torch.stack([cosine * x - sine * y, sine * x + cosine * y], dim=3)  # (n, s, s, 2)
     return F.grid_sample(view, grid.to(view.dtype), padding_mode="border", align_corners=False)
 
 
-def mislabel(label: Tensor, n_classes: int, share: float) -> Tensor:
-    """Replace a share of the labels by wrong ones.
+def corrupt_labels(label: Tensor, n_classes: int, share: float) -> Tensor:
+    """Replace random labels by wrong ones.
 
     Parameters
     ----------
     label : int64 Tensor of shape (n,)
         The true labels.
     n_classes : int
-        How many classes there are.
+        Number of classes.
     share : float
-        The probability, for each label, of becoming one of the others, all of them equally likely.
+        The probability, for each label, that it is replaced by one of the others, drawn uniformly.
 
     Returns
     -------
@@ -246,8 +245,8 @@ def mislabel(label: Tensor, n_classes: int, share: float) -> Tensor:
     Examples
     --------
     >>> import torch
-    >>> from skssl.pretext.rotation import mislabel
-    >>> mislabel(torch.tensor([0, 1, 0]), n_classes=2, share=1.0)
+    >>> from skssl.pretext.rotation import corrupt_labels
+    >>> corrupt_labels(torch.tensor([0, 1, 0]), n_classes=2, share=1.0)
     tensor([1, 0, 1])
     """
     if not share:

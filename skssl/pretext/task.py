@@ -1,4 +1,4 @@
-"""What pretext tasks share: parameters that are checked, and the two hooks of a method."""
+"""Base class of pretext tasks."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from skssl.training.objective import Hooks
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Task(Hooks, BaseEstimator):
-    """A pretext task that any method takes as ``aux``; abstract."""
+    """Abstract base class of pretext tasks, which any method takes as ``aux``."""
 
-    #: Under which its loss is recorded.
+    #: Name of the task and of its loss in the history.
     name: ClassVar[str]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -24,11 +24,11 @@ class Task(Hooks, BaseEstimator):
         register("object")(cls)
 
     def validate(self) -> None:
-        """Refuse parameters that are out of range.
+        """Validate the parameters.
 
         Raises
         ------
         ValueError
-            Naming the parameter, what was expected and what came.
+            If a parameter is out of range.
         """
         self._validate_params()

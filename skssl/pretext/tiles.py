@@ -1,4 +1,4 @@
-"""Tiles: how images are cut into them, and how they go through an encoder."""
+"""Tiles of images: cutting, normalising and encoding them."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from skssl.nn.precision import autocast_for
 
 
 def cut_tiles(images: Tensor, grid: int, share: float = 0.75) -> Tensor:
-    """Cut every image into a grid of tiles, each at a random place of its own in its cell.
+    """Cut every image into a grid of cells, and a tile from a random position in each cell.
 
-    The gaps between tiles keep a network from following lines and colours across their borders.
+    The gaps between tiles prevent a network from following lines and colours across their borders.
 
     Parameters
     ----------
     images : Tensor of shape (n, c, h, w)
-        Images. Where a side has fewer than two pixels a cell, they are enlarged first, pixel by pixel.
+        Images. Images with fewer than two pixels per cell and side are enlarged first, by repeating pixels.
     grid : int
-        Tiles a side. The grid, of the largest cells that fit, lies at a random place, too.
+        Number of tiles per side. The cells are as large as possible, and the position of the grid is random.
     share : float, default=0.75
-        A tile's side as a share of its cell's, rounded.
+        Side of a tile relative to the side of its cell; the result is rounded.
 
     Returns
     -------
     Tensor of shape (n, grid * grid, c, side, side)
-        The tiles, row by row, drawn from the global generator.
+        The tiles in row-major order. Their positions are drawn from torch's global generator.
 
     Examples
     --------
@@ -43,7 +43,7 @@ def cut_tiles(images: Tensor, grid: int, share: float = 0.75) -> Tensor:
     side = max(1, round(share * (min(h, w) // grid)))
 
     def places(length: int) -> Tensor:
-        """Which pixels of an axis each tile takes: (n, grid, grid, side)."""
+        """Return the pixels of each tile along an axis: (n, grid, grid, side)."""
         cell = length // grid
         origin = torch.randint(length - grid * cell + 1, (n, 1, 1, 1), device=device)
         within = torch.randint(cell - side + 1, (n, grid, grid, 1), device=device)
@@ -52,13 +52,13 @@ def cut_tiles(images: Tensor, grid: int, share: float = 0.75) -> Tensor:
     steps = torch.arange(grid, device=device)
     rows = places(h) + steps.view(grid, 1, 1) * (h // grid)
     columns = places(w) + steps.view(grid, 1) * (w // grid)
-    pixel = (rows[..., :, None] * w + columns[..., None, :]).view(n, 1, -1)  # grid * grid * side * side of them
+    pixel = (rows[..., :, None] * w + columns[..., None, :]).view(n, 1, -1)  # (n, 1, grid * grid * side * side)
     tiles = images.reshape(n, c, h * w).gather(2, pixel.expand(n, c, -1))
     return tiles.view(n, c, grid * grid, side, side).transpose(1, 2)
 
 
 def normalize_tiles(tiles: Tensor) -> Tensor:
-    """Bring every channel of every tile to mean 0 and deviation 1; an even one becomes 0.
+    """Standardise every channel of every tile; constant channels become 0.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def normalize_tiles(tiles: Tensor) -> Tensor:
     Returns
     -------
     Tensor of shape (n, tiles, c, h, w)
-        The same, normalised.
+        The normalised tiles.
 
     Examples
     --------
@@ -87,16 +87,16 @@ def encode_tiles(encoder: nn.Module, tiles: Tensor, size: int | None = None) -> 
     Parameters
     ----------
     encoder : torch.nn.Module
-        From images to features.
+        The encoder.
     tiles : Tensor of shape (n, tiles, c, h, w)
         Tiles.
     size : int, default=None
-        To how many pixels a side they are resized first.
+        Side in pixels to which tiles are resized first. None keeps their size.
 
     Returns
     -------
     Tensor of shape (n, tiles, d)
-        Their features.
+        Features of the tiles.
 
     Examples
     --------
@@ -109,6 +109,6 @@ def encode_tiles(encoder: nn.Module, tiles: Tensor, size: int | None = None) -> 
     flat = tiles.flatten(0, 1)
     if size is not None:
         flat = F.interpolate(flat, size=(size, size), mode="bilinear", antialias=True)
-    with autocast_for(flat):  # tiles may be too small for a CPU's bfloat16
+    with autocast_for(flat):  # tiles may be too small for bfloat16 on a CPU
         features = encoder(flat.contiguous(memory_format=torch.channels_last))
     return features.view(*tiles.shape[:2], -1)

@@ -1,6 +1,6 @@
-"""What lies on disk: one safetensors file with a header of plain values, written whole or not at all.
+"""Read and write safetensors files with a header of plain values; atomic writes.
 
-The header is JSON among the file's own metadata, so that there is no archive and no path in it. Reading runs nothing.
+The header is JSON among the metadata of the safetensors file. Reading a file runs no code from it.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-FORMAT = 1  # of the header; a reader refuses a higher one
-LARGEST_HEADER = 2**23  # bytes; names, shapes, parameters and ten thousand epochs of history are half of it
+FORMAT = 1  # version of the header; a newer one is refused
+LARGEST_HEADER = 2**23  # bytes; ten thousand epochs of history take half of it
 MOST_TENSORS = 2**14
-MARK = "!"  # begins the name of what JSON has no form for
+MARK = "!"  # begins the key of a value that JSON cannot express
 
 
 def write(path: str | os.PathLike[str], header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Write a file whole, or leave what was there before.
+    """Write plain values and tensors to a file, atomically.
 
     Parameters
     ----------
     path : str or path-like
-        Where to. What is there is replaced.
+        The file. An existing one is replaced.
     header : mapping of str to object
-        Plain values: None, bools, integers of 64 bits, floats (infinite and NaN, too), strings, and lists, tuples and
-        dicts with string keys of these. NumPy's scalars become Python's.
+        Plain values: None, bools, integers of 64 bits, floats (also infinite and NaN), strings, and lists, tuples and
+        dicts with string keys of these. NumPy scalars become Python's.
     tensors : mapping of str to Tensor
-        Tensors by name, on any device and in any layout. Of those that share memory each gets its own.
+        Tensors by name, on any device and in any memory layout. Tensors that share memory are written separately.
 
     Raises
     ------
     TypeError, ValueError
-        If the header holds something else, or too much of it.
+        If the header holds other values, or is too long.
     OSError
-        If the file cannot be written: the disk is full, the folder is missing or may not be written to.
+        If the file cannot be written, for example because the disk is full.
 
     Examples
     --------
@@ -136,7 +136,7 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
 
 
 def own(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Bring tensors to the CPU, contiguous and each in memory of its own, as safetensors wants them.
+    """Return contiguous tensors on the CPU that share no memory, as safetensors requires.
 
     Parameters
     ----------
@@ -146,7 +146,7 @@ def own(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Returns
     -------
     dict of str to Tensor
-        The same, copied where they must be.
+        The tensors, copied only if necessary.
     """
     found: dict[str, Tensor] = {}
     taken = set()
@@ -159,7 +159,9 @@ def own(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read what `write` has written, to the CPU. A file from anywhere executes nothing and takes about its own size.
+    """Read a file that `write` has written. The file need not be trusted.
+
+    No code from the file runs, and reading takes about as much memory as the file has bytes.
 
     Parameters
     ----------
@@ -171,35 +173,35 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor
     header : dict of str to object
         The plain values.
     tensors : dict of str to Tensor
-        The tensors, contiguous, in memory of their own.
+        The tensors, contiguous, on the CPU.
 
     Raises
     ------
     OSError
-        If there is no such file, or it may not be read.
+        If the file does not exist or cannot be read.
     ValueError
-        If it is truncated or too long, damaged, no file of skssl's, or of a newer skssl.
+        If the file is damaged, was not written by skssl, or was written by a newer skssl.
     """
     where = repr(os.fspath(path))
-    if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
-        raise ValueError(f"{where} cannot be read: it is no regular file.")
+    if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would block
+        raise ValueError(f"{where} cannot be read: it is not a regular file.")
     with open(path, "rb") as file:
         claimed = int.from_bytes(file.read(8), "little")
     if claimed > LARGEST_HEADER:
         raise ValueError(
-            f"{where} cannot be read, it is damaged or no safetensors file: its header would have {claimed} bytes, of "
-            f"at most {LARGEST_HEADER}."
+            f"{where} cannot be read, it is damaged or not a safetensors file: its header would have {claimed} bytes, "
+            f"of at most {LARGEST_HEADER}."
         )
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             text, names = (file.metadata() or {}).get("skssl"), file.keys()
             if len(names) > MOST_TENSORS:
                 raise ValueError(f"it has {len(names)} tensors, of at most {MOST_TENSORS}")
-            # Copies: the file's pages would change, or be gone, with the file.
+            # Tensors that are mapped from the file would change with it.
             tensors = {} if text is None else {name: file.get_tensor(name).clone() for name in names}
     except (safetensors.SafetensorError, RuntimeError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(
-            f"{where} cannot be read, it is damaged or no safetensors file: {first_line(error)}"
+            f"{where} cannot be read, it is damaged or not a safetensors file: {first_line(error)}"
         ) from error
     if text is None:
         raise ValueError(f"{where} is a safetensors file, but was not written by skssl: its metadata lack 'skssl'.")
@@ -208,17 +210,17 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor
             text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_integer, parse_float=_finite
         )
         if not isinstance(content, dict) or type(content.get("format")) is not int:
-            raise ValueError("it lacks the format's number")
+            raise ValueError("it lacks the number of its format")
         if content["format"] > FORMAT:
-            raise ValueError(f"it is in format {content['format']} of a newer skssl, this one reads up to {FORMAT}")
+            raise ValueError(f"its format {content['format']} is that of a newer skssl; this one reads up to {FORMAT}")
         if content.keys() != {"format", "sha256", "header"} or not isinstance(content["header"], dict):
-            raise ValueError("it is not in the form that skssl writes")
+            raise ValueError("it has other keys than 'format', 'sha256' and 'header'")
         if content["sha256"] != checksum(content["header"], tensors):
-            raise ValueError("its checksum is another one, so that the file is damaged")
+            raise ValueError("its checksum does not match, so the file is damaged")
         return _unpack(content["header"]), tensors
-    except (ValueError, RuntimeError) as error:  # a RecursionError is one of the latter
+    except (ValueError, RuntimeError) as error:  # RecursionError is a RuntimeError
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else first_line(error)
-        raise ValueError(f"{where} cannot be read, its header is not skssl's: {reason}") from error
+        raise ValueError(f"{where} cannot be read, its header is not valid: {reason}") from error
 
 
 def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -247,12 +249,12 @@ def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def checksum(header: Any, tensors: Mapping[str, Tensor]) -> str:
-    """Compute the checksum of what a file holds, which tells damage, but does not keep anyone from making another file.
+    """Compute a checksum, which detects damage. It does not prove who wrote the file.
 
     Parameters
     ----------
     header : object
-        What JSON has forms for.
+        Values that JSON can express.
     tensors : mapping of str to Tensor
         Contiguous tensors on the CPU.
 
@@ -270,7 +272,7 @@ def checksum(header: Any, tensors: Mapping[str, Tensor]) -> str:
 
 
 def _sync_folder(folder: str) -> None:
-    """Make a folder's new entry last, where the system lets a folder be opened."""
+    """Flush the entries of a folder to the disk, where the system allows it."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -280,7 +282,7 @@ def _sync_folder(folder: str) -> None:
 
 
 def _pack(value: Any, name: str) -> Any:
-    """Bring a plain value into JSON's forms."""
+    """Turn a plain value into one that JSON can express."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, (bool, str)):
@@ -303,7 +305,7 @@ def _pack(value: Any, name: str) -> Any:
 
 
 def _unpack(value: Any) -> Any:
-    """Turn JSON's forms back into what they stand for."""
+    """Invert `_pack`."""
     if isinstance(value, list):
         return [_unpack(of) for of in value]
     if not isinstance(value, dict):
@@ -314,12 +316,12 @@ def _unpack(value: Any) -> Any:
         return float(value[f"{MARK}float"])
     for key in value:
         if key.startswith(MARK) and not key.startswith(2 * MARK):
-            raise ValueError(f"{key[:40]!r} stands for nothing that it knows")
+            raise ValueError(f"{key[:40]!r} is an unknown key")
     return {key.removeprefix(MARK): _unpack(of) for key, of in value.items()}
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make a dict of pairs with different keys."""
+    """Return a dict of pairs; refuse a key that occurs twice."""
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
@@ -329,26 +331,26 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_constant(text: str) -> Any:
-    """Refuse what Python's reader takes for a number, but JSON does not."""
+    """Refuse NaN and Infinity, which Python accepts although they are not JSON."""
     raise ValueError(f"{text} is not JSON")
 
 
 def _integer(text: str) -> int:
-    """Read an integer of 64 bits."""
+    """Return the integer in a string; refuse more than 64 bits."""
     if len(text) > 20 or not -(2**63) <= int(text) < 2**63:
         raise ValueError(f"{text[:20]}… does not fit into 64 bits")
     return int(text)
 
 
 def _finite(text: str) -> float:
-    """Read a number that a float can hold."""
+    """Return the float in a string; refuse one that overflows."""
     if not math.isfinite(float(text)):
-        raise ValueError(f"{text[:40]} is more than a float can hold")
+        raise ValueError(f"{text[:40]} is too large for a float")
     return float(text)
 
 
 def first_line(error: BaseException) -> str:
-    r"""Tell in a line what an error says.
+    r"""Return the first line of an error's message.
 
     Parameters
     ----------
@@ -358,7 +360,7 @@ def first_line(error: BaseException) -> str:
     Returns
     -------
     str
-        The first line of its message, or its beginning; its class where there is none.
+        The line, at most 300 characters of it; the name of the error's class if the message is empty.
 
     Examples
     --------

@@ -50,7 +50,8 @@ class ResumeState:
             The losses by name, with the same names in every step.
         """
         if self.sums:
-            torch._foreach_add_(list(self.sums.values()), [losses[name] for name in self.sums])
+            self.sums = {name: self.sums[name] for name in losses}  # files sort the names
+            torch._foreach_add_(list(self.sums.values()), list(losses.values()))
         else:
             self.sums = {name: value.detach().clone() for name, value in losses.items()}
 

@@ -21,7 +21,7 @@ def training_state(trainer: Trainer) -> tuple[dict[str, Any], dict[str, Tensor]]
     Parameters
     ----------
     trainer : Trainer
-        An initialized trainer.
+        An initialised trainer.
 
     Returns
     -------
@@ -55,7 +55,7 @@ def load_training_state(trainer: Trainer, values: Mapping[str, Any], tensors: Ma
     Parameters
     ----------
     trainer : Trainer
-        A trainer that was initialized with the same parameters and has not trained.
+        A trainer that was initialised with the same parameters and has not trained.
     values : mapping of str to object
         Plain values as returned by `training_state`; "optimizer" may be missing.
     tensors : mapping of str to Tensor

@@ -110,7 +110,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
     callbacks : list of skorch callbacks, default=None
         Called during training.
     random_state : int, RandomState or None, default=None
-        Seed of all random numbers. The global random state is not used.
+        Seed of all random numbers. The global random state is restored.
     checkpoint : str or path-like, default=None
         Folder to which `fit` saves the state of the training, and from which it resumes, as for the methods.
     checkpoint_every : int, str or datetime.timedelta, default="10 min"
@@ -201,7 +201,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self, "net_")
         net = self.net_
-        logits = encode(self.classifier_, self._read(X), net.augmentations[0], torch.device(net.device), net.dtype)
+        logits = encode(self.classifier_, self._reader(X), net.augmentations[0], torch.device(net.device), net.dtype)
         return logits.softmax(1).numpy()
 
     def predict(self, X: Any) -> np.ndarray:
@@ -296,9 +296,9 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
             check_consistent_length(range(len(X)) if isinstance(X, Images) else X, y)
         return X
 
-    def _train(self, encoder: Encoder, images: Images, target: Tensor | None, hooks: ClassifierHooks) -> Self:
+    def _train(self, encoder: Encoder, images: Images, labels: Tensor | None, hooks: ClassifierHooks) -> Self:
         """Train a copy of the encoder with a new head."""
-        self._read, self.n_features_in_ = encoder.read, math.prod(images.shape)
+        self._reader, self.n_features_in_ = encoder.read, math.prod(images.shape)
         hooks.read = encoder.read
         device = resolve_device(self.device)
         init_process_group(device)
@@ -332,5 +332,5 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
             verbose=self.verbose,
         )
         self.net_ = trainer.initialize()
-        train(self, self.net_, images, target, encoder=encoder.module, teacher=hooks.teacher)
+        train(self, self.net_, images, labels, encoder=encoder.module, teacher=hooks.teacher)
         return self

@@ -76,7 +76,7 @@ class DenseTransfer(BaseEstimator, ABC):
     device : str or torch.device, default="auto"
         "auto" is CUDA if available, else MPS, else the CPU.
     random_state : int, RandomState instance or None, default=None
-        Seed of all random numbers. The global random state is not used.
+        Seed of all random numbers. The global random state is restored.
     verbose : int, default=0
         1 shows a progress bar for every epoch.
     """

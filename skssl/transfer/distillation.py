@@ -171,7 +171,7 @@ class Distiller(ImageClassifier):
                 f"alpha={self.alpha} uses labels in the loss, but no image has a label: set alpha=1 or pass y."
             )
         teacher, self.classes_ = self._fit_teacher(X, y)
-        target = None if y is None else self._class_indices(y)
+        labels = None if y is None else self._class_indices(y)
         encoder = as_encoder(self.student, X, y, layer=self.layer, device=self.device)
         images, seen = encoder.read(X), teacher.read(X)
         if (images.shape, images.scale) != (seen.shape, seen.scale):
@@ -186,7 +186,7 @@ class Distiller(ImageClassifier):
             temperature=self.temperature,
             alpha=self.alpha,
         )
-        return self._train(encoder, images, target, hooks)
+        return self._train(encoder, images, labels, hooks)
 
     def _fit_teacher(self, X: Any, y: Any) -> tuple[Encoder, np.ndarray]:
         """Return the teacher, fitted if it was not, and its classes."""
@@ -194,7 +194,7 @@ class Distiller(ImageClassifier):
         if isinstance(teacher, ImageClassifier):
             fitted = teacher if teacher.__sklearn_is_fitted__() else clone(teacher).fit(X, y)
             net = fitted.net_
-            how = net.augmentations[0], torch.device(net.device), net.dtype, net.module_.shape, fitted._read
+            how = net.augmentations[0], torch.device(net.device), net.dtype, net.module_.shape, fitted._reader
             return Encoder(fitted.classifier_, *how), fitted.classes_
         if isinstance(teacher, nn.Module):
             images, home = as_images(X), resolve_device(self.device)
@@ -210,7 +210,7 @@ class Distiller(ImageClassifier):
 
     def _class_indices(self, y: Any) -> Tensor:
         """Return the index of each label in the teacher's classes, int64 (n,); -1 is an unknown class."""
-        classes, target = encode_labels(y)
+        classes, labels = encode_labels(y)
         unknown = np.setdiff1d(classes, self.classes_)
         if len(unknown):
             raise ValueError(
@@ -218,4 +218,4 @@ class Distiller(ImageClassifier):
                 f"{self.classes_.tolist()}."
             )
         indices = torch.from_numpy(np.searchsorted(self.classes_, classes))
-        return torch.where(target >= 0, indices[target], -1)
+        return torch.where(labels >= 0, indices[labels], -1)

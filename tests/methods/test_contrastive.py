@@ -44,7 +44,7 @@ def test_sup_con_equals_a_literal_loop(views):
         total = sum(math.exp(cosine(z[i], z[a]) / 0.3) for a in range(len(z)) if a != i)
         terms = [math.log(math.exp(cosine(z[i], z[p]) / 0.3) / total) for p in positives]
         of_anchor += [-sum(terms) / len(terms)] if terms else []
-    assert len(of_anchor) == (2 if views == 1 else 6 * views), "only single views can be without a positive"
+    assert len(of_anchor) == (2 if views == 1 else 6 * views), "only anchors of single views may lack positives"
     loss = losses.sup_con(torch.stack(rows, 1), LABELS, 0.3)
     assert loss.item() == pytest.approx(np.mean(of_anchor), rel=1e-12)
     assert torch.autograd.gradcheck(lambda *rows: losses.sup_con(torch.stack(rows, 1), LABELS, 0.3), rows)
@@ -79,7 +79,7 @@ def test_nt_xent_excludes_false_negatives():
     assert losses.nt_xent(z1, z2, 0.3, LABELS).item() == pytest.approx(total / (2 * n), rel=1e-12)
     assert torch.autograd.gradcheck(lambda *z: losses.nt_xent(*z, 0.3, LABELS), (z1, z2))
     assert torch.equal(losses.nt_xent(z1, z2, 0.3, torch.full((n,), -1)), losses.nt_xent(z1, z2, 0.3))
-    assert losses.nt_xent(z1, z2, 0.3, torch.zeros(n, dtype=torch.long)).item() == 0, "no negative is left"
+    assert losses.nt_xent(z1, z2, 0.3, torch.zeros(n, dtype=torch.long)).item() == 0, "there are no negatives"
 
 
 def test_supcon_loss_uses_both_views_and_the_labels(X):
@@ -124,7 +124,7 @@ def test_simclr_projector_layers(X):
     kinds = [nn.Linear, nn.BatchNorm1d, nn.ReLU]
     assert [type(layer) for layer in widths[2]] == [*kinds, *kinds, *kinds[:2]], "BatchNorm ends it"
     assert all(layer.bias is None for mlp in widths for layer in mlp if isinstance(layer, nn.Linear))
-    assert all(mlp[-1].weight is not None for mlp in widths), "a gain in the last, too"
+    assert all(mlp[-1].weight is not None for mlp in widths), "the last BatchNorm has a scale"
 
 
 @pytest.mark.parametrize("share", [0.25, 1.0])
@@ -137,7 +137,7 @@ def test_corrupt_replaces_a_fixed_share_of_classes(share):
     assert set(noisy[wrong].tolist()) == {0, 1, 2, 3}
     shift = np.bincount((noisy - target)[wrong].numpy() % 4, minlength=4)
     assert shift[1:] / wrong.sum().item() == pytest.approx([1 / 3] * 3, abs=0.05)
-    assert corrupt(torch.zeros(5, dtype=torch.long), share, np.random.default_rng(0)).eq(0).all(), "one class only"
+    assert corrupt(torch.zeros(5, dtype=torch.long), share, np.random.default_rng(0)).eq(0).all(), "one class is kept"
 
 
 def test_supcon_label_noise_is_drawn_once_from_the_seed(X, y):

@@ -40,7 +40,7 @@ def test_dino_equals_a_literal_loop(n_views, n_global):
 
 
 def crops(estimator, X):
-    """A net in float64 and a batch of two global and three local views, of other numbers each time."""
+    """Make a net in float64 and a function that returns batches of two global and three local views."""
     net = estimator._make_trainer(as_images(X)).module_.double().train()
     draw = torch.Generator().manual_seed(0)
 
@@ -99,7 +99,7 @@ def test_dino_teacher_can_be_evaluated(X):
     with torch.no_grad():
         features = teacher(views).numpy()
     assert features.shape == (40, 128)
-    assert not np.allclose(features, estimator.transform(X), atol=1e-3), "which are the student's"
+    assert not np.allclose(features, estimator.transform(X), atol=1e-3), "transform uses the student"
 
 
 def test_dino_last_layer_is_frozen_in_the_first_epoch(X):
@@ -109,7 +109,7 @@ def test_dino_last_layer_is_frozen_in_the_first_epoch(X):
         net = estimator.partial_fit(X).net_
         weights.append(net.module_.prototypes.weight.detach().clone())
         assert not net.module_.target[2].weight.requires_grad
-    assert torch.equal(weights[0], weights[1]), "neither gradient nor weight decay nor momentum moves it"
+    assert torch.equal(weights[0], weights[1]), "gradient, weight decay and momentum do not change it"
     assert not torch.equal(weights[1], weights[2])
     assert not torch.equal(weights[2], weights[3])
     trained = {id(p) for group in net.optimizer_.param_groups for p in group["params"]}

@@ -12,7 +12,7 @@ from skssl.methods.directpred import _by_eigenvectors, _by_products, correlation
 
 
 def literal_predictor(f, eps):
-    """The reference code's: general eigenvalues, scaled by the largest, their root plus eps, at least 1e-4."""
+    """Compute the predictor as the reference code does, from a general eigendecomposition."""
     values, vectors = np.linalg.eig(f)
     e = np.maximum(np.sqrt(np.maximum(values.real, 0) / values.real.max()) + eps, 1e-4)
     return sum(e[j] * np.outer(vectors.real[:, j], vectors.real[:, j]) for j in range(len(f)))
@@ -34,7 +34,7 @@ def test_directpred_predictor_equals_the_reference_over_several_steps(direct, fr
         estimator.after_step(net, step, progress=0.1)
         np.testing.assert_allclose(net.correlation.numpy(), f, rtol=1e-10, atol=1e-12)
         if step % freq:
-            assert torch.equal(net.predictor.weight, before), "between two settings the gradient alone moves it"
+            assert torch.equal(net.predictor.weight, before), "only the gradient changes it between two updates"
         else:
             expected = literal_predictor(f, 0.02) if direct == "pred" else f + 0.02 * np.eye(8)
             np.testing.assert_allclose(net.predictor.weight.detach().numpy(), expected, rtol=1e-7, atol=1e-9)
@@ -74,7 +74,7 @@ def test_directpred_predictor_is_trained_only_between_updates(X):
 
 
 def test_direct_pred_of_rank_deficient_and_zero_matrices():
-    """No spread at all, one direction, eigenvalues that rounding has made negative: all give something finite."""
+    """The predictor is finite for zeros, rank one, and eigenvalues that are negative by rounding."""
     one = torch.tensor([[1.0, 1.0], [1.0, 1.0]])
     assert torch.allclose(direct_pred(one, 0.1), torch.tensor([[0.6, 0.5], [0.5, 0.6]]))
     assert torch.allclose(direct_pred(torch.zeros(3, 3), 0.01), 0.01 * torch.eye(3))
@@ -85,7 +85,7 @@ def test_direct_pred_of_rank_deficient_and_zero_matrices():
 
 
 def test_direct_pred_of_equal_eigenvalues():
-    """Those of the general decomposition are not, where a symmetric matrix has an eigenvalue several times."""
+    """The eigenvectors of repeated eigenvalues must be orthogonal. A general decomposition does not ensure this."""
     d = 8
     line = torch.full((d, d), 1 / d, dtype=torch.float64)
     plane = torch.eye(d, dtype=torch.float64) - line

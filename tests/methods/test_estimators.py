@@ -1,4 +1,4 @@
-"""What holds for every estimator: the scikit-learn contract, images of all kinds, the history, determinism."""
+"""Tests of every method: scikit-learn's conventions, kinds of images, history, determinism, documentation."""
 
 import pickle
 import re
@@ -26,7 +26,7 @@ EXPECTED_FAILURES: dict[str, str] = {}
 COLOUR = {skssl.Colorization}  # what needs three channels; the checks' images have as many as they like
 
 
-@pytest.mark.filterwarnings("ignore::skssl.CollapseWarning")  # the checks' images are single pixels
+@pytest.mark.filterwarnings("ignore::skssl.CollapseWarning")  # the images of the checks are single pixels
 @parametrize_with_checks(
     [quick(method, image_shape=(1, 1, -1)) for method in QUICK if method not in COLOUR],
     expected_failed_checks=lambda estimator: EXPECTED_FAILURES,
@@ -41,7 +41,7 @@ def test_history_has_one_finite_row_for_each_epoch(method, X, y):
     assert history["epoch"].tolist() == [1, 2]
     assert {"loss", "lr", "images_per_second", "embedding_std", "effective_rank"} < set(history)
     own = set(history) - {"epoch", "loss", "lr", "images_per_second", "embedding_std", "effective_rank"}
-    assert own, "the method's losses are there by name"
+    assert own, "the losses are recorded by name"
     assert np.isfinite(history.to_numpy(float)).all()
     assert (history["effective_rank"] >= 1).all()
 
@@ -99,7 +99,7 @@ def test_images_with_one_three_and_more_channels(method):
     for shape in [(24, 12, 12), (24, 12, 12, 3), (24, 5, 12, 12)]:
         pixels = draw.integers(0, 256, shape, dtype=np.uint8)
         if method in COLOUR and shape[-1] != 3:
-            with pytest.raises(ValueError, match=r"expected 3 channels \(red, green and blue\), got [15]"):
+            with pytest.raises(ValueError, match=r"expected X with 3 channels \(red, green and blue\), got [15]"):
                 quick(method).fit(pixels)
             continue
         fitted = quick(method, aux="rotation").fit(pixels, np.arange(24) % 3)
@@ -124,13 +124,13 @@ def test_clone_pickle_and_joblib(method, X, y, tmp_path):
     joblib.dump(estimator, tmp_path / "estimator.joblib")
     loaded = joblib.load(tmp_path / "estimator.joblib")
     assert np.array_equal(loaded.transform(X), estimator.transform(X))
-    assert loaded.net_.module is loaded.net_.module_, "the network is there once"
+    assert loaded.net_.module is loaded.net_.module_, "the network is not duplicated"
     pd.testing.assert_frame_equal(loaded.history_, estimator.history_)
     assert repr(clone(estimator)) == repr(estimator)
 
 
 def test_training_changes_the_networks_parameters(method, X, y):
-    """A step moves every parameter that is trained, except those that weigh nothing."""
+    """Training changes every parameter."""
     estimator = quick(method, aux="rotation").fit(X, y)
     untrained = quick(method, aux="rotation", lr=1e-30, weight_decay=0.0).fit(X, y)
     moved = dict(estimator.net_.module_.named_parameters())
@@ -260,8 +260,9 @@ def test_divergence_raises(X):
         ({"schedule": "cos"}, "Unknown schedule 'cos'"),
         ({"precision": "float23"}, "Unknown precision 'float23', did you mean 'float32'"),
         ({"aux": "rotate"}, "Unknown aux 'rotate', did you mean 'rotation'"),
-        ({"aux": ["rotation", Rotation()]}, "name each task once. Got 'rotation' twice"),
+        ({"aux": ["rotation", Rotation()]}, "contain each task once. Got 'rotation' twice"),
         ({"aux": 3}, "aux must be a task"),
+        ({"aux": skssl.Jigsaw()}, "aux must be a task"),
         ({"aux": Rotation(angles=(0, 360))}, "'angles' parameter of Rotation must be two or more different angles"),
         ({"aux": Rotation(angles=(0, "90"))}, "'angles' parameter of Rotation must be .* Got \\(0, '90'\\)"),
         ({"aux": Rotation(shared="layer1")}, "Unknown shared 'layer1'.* Known names: 'conv1', 'conv2'"),
@@ -299,8 +300,8 @@ def test_rotation_requires_square_images():
     assert quick(skssl.SimCLR).fit(oblong).transform(oblong).shape == (20, 128)
 
 
-def test_a_single_step_changes_the_encoder(X):
-    """An epoch of one batch, and further epochs, are not spent in the warm-up, at a rate of zero."""
+def test_epochs_of_one_step_train_at_the_peak_learning_rate(X):
+    """The warm-up, in which the learning rate would be 0, does not take whole epochs of one batch."""
     estimator = quick(skssl.SimCLR, batch_size=40)
     for _ in range(3):
         estimator.partial_fit(X)
@@ -316,7 +317,7 @@ def test_transform_encodes_at_the_size_of_the_views(X):
         expected = estimator.encoder_(estimator.net_.augmentations[0].normalize(larger))
     np.testing.assert_allclose(estimator.transform(X), expected, rtol=1e-4, atol=1e-5)
     stem = quick(skssl.SimCLR, backbone="resnet18", augment=Augmentation(size=72), epochs=0).fit(X).encoder_.conv1
-    assert stem.kernel_size == (7, 7), "that of large images"
+    assert stem.kernel_size == (7, 7), "the stem for large images"
 
 
 def test_transform_refuses_images_unlike_those_of_fit(X):

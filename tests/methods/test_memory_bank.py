@@ -21,7 +21,7 @@ from skssl.training.objective import Batch
 
 
 def literal_nce(v, items, own, negatives, t, n_samples, z):
-    """The loss and the formula's Z (where none is given), a loop over images."""
+    """Compute the loss and Z, unless it is given, in a loop over images."""
     total = 0.0
     p = [[math.exp(v[i] @ items[j] / t) for j in [own[i], *negatives[i]]] for i in range(len(v))]
     z = n_samples * np.mean(p) if z is None else z
@@ -127,7 +127,7 @@ def test_augmentation_presets_match_the_papers():
 
 
 def halves(net, view):
-    """Features of an image's four turns, a pass over all of them: two halves of shape (turns, n, d / 2)."""
+    """Return the two halves of the features of four rotations, each of shape (4, n, d / 2)."""
     turned = torch.cat([torch.rot90(view, k, (2, 3)) for k in range(4)])
     features = net.encoder(turned).reshape(4, len(view), 128)
     return features[..., :64], features[..., 64:]
@@ -174,7 +174,7 @@ def test_rotation_decoupling_equals_the_papers_loss(loss, late, X):
 
 @pytest.mark.parametrize("loss", ["nce", "nt_xent"])
 def test_gradients_reach_the_halves_of_the_features(loss, X):
-    """The rotation's loss reaches the first half of the features only, the images' the second."""
+    """The gradient of the rotation loss reaches the first half of the features, that of the image loss the second."""
     estimator, net, batch = built(skssl.RotationDecoupling, X, loss=loss)
     features = []
     net.encoder.register_forward_hook(lambda module, args, output: (output.retain_grad(), features.append(output))[0])
@@ -233,7 +233,7 @@ def test_pu_weights_belong_to_the_images_of_the_batch(X):
     weighed = clone(start).set_params(pu_weights=np.zeros((40, 4))).fit(X).history_["turn"]
     alike = start.fit(X).history_["turn"]
     assert weighed.tolist()[:2] == alike.tolist()[:2]
-    assert weighed.tolist()[2:] == [0, 0], "the sum of weights does not divide"
+    assert weighed.tolist()[2:] == [0, 0], "weights are not normalised"
 
 
 @pytest.mark.parametrize("weights", [np.ones((39, 4)), np.ones(160), np.full((40, 4), np.nan), -np.ones((40, 4))])
@@ -258,7 +258,7 @@ def test_rotation_decoupling_learns_rotations():
 
 @pytest.fixture
 def pirl(X):
-    """An estimator, its net in float32, and a batch of images."""
+    """Make an estimator, its net in float32 and a batch of images."""
     estimator, net, batch = built(skssl.PIRL, X, normalizer="first", image_weight=0.3)
     images = torch.from_numpy(X[28:].copy()).permute(0, 3, 1, 2)
     index = torch.arange(28, 40)
@@ -362,7 +362,7 @@ def test_pirl_tiles_have_separate_colours_and_the_views_normalisation(pirl):
 
 
 def test_normalizer_batch_keeps_images_apart():
-    """Behaviour: with the first batch's normaliser embeddings gather, and all of them repel without end."""
+    """With normalizer="first" the embeddings cluster and the loss grows; with "batch" they do not."""
     shapes, _ = skssl.datasets.make_shapes(256, image_size=16, random_state=0)
     estimator = quick(skssl.InstDisc, epochs=6, batch_size=32, n_negatives=64)
     own = estimator.fit(shapes).history_["loss"]

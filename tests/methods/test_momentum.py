@@ -13,7 +13,7 @@ from skssl.methods.momentum import MomentumMethod
 
 
 def both(net):
-    """The parameters of what is followed and of the copy."""
+    """Return the parameters of the trained modules and of their momentum copy."""
     fast = [p.detach().clone() for part in net.method.parts(net) for p in part.parameters()]
     return fast, [p.clone() for p in net.target.parameters()]
 
@@ -28,7 +28,7 @@ def test_momentum_copy_equals_a_literal_moving_average(method, schedule, X):
     assert len(steps) == 6
     for k, (online, slow) in enumerate(steps, start=1):
         m = 1 - 0.3 * (1 + math.cos(math.pi * k / 6)) / 2 if schedule == "cosine" else 0.7
-        assert not all(map(torch.equal, fast, online)), "the optimiser's step comes first"
+        assert not all(map(torch.equal, fast, online)), "the copy is updated after the optimiser's step"
         copy = [m * old + (1 - m) * new for old, new in zip(copy, online, strict=True)]
         torch.testing.assert_close(slow, copy)
         fast = online

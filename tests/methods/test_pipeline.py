@@ -1,5 +1,6 @@
 """The estimators inside scikit-learn's own tools: pipelines, searches, caches, frames, processes."""
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -60,6 +61,13 @@ def test_search_with_two_processes_equals_one_process(X, y):
     np.testing.assert_allclose(one, two, atol=0.11)  # another number of threads adds in another order
 
 
+def test_search_in_threads_equals_one_thread(X, y):
+    search = GridSearchCV(make_pipeline(quick(SimCLR), KNNProbe()), {"simclr__temperature": [0.1, 0.5]}, cv=2)
+    expected = search.fit(X, y).cv_results_["mean_test_score"]
+    with joblib.parallel_config("threading", n_jobs=2):
+        assert (clone(search).fit(X, y).cv_results_["mean_test_score"] == expected).all()
+
+
 def test_set_output_pandas(X):
     frame = quick(SimSiamGSG).set_output(transform="pandas").fit_transform(X)
     assert isinstance(frame, pd.DataFrame)
@@ -75,7 +83,7 @@ def test_fit_on_a_data_frame():
         estimator.transform(pixels[pixels.columns[::-1]])
 
 
-def test_grid_search_over_nested_parameters(X, y):
+def test_set_params_of_nested_objects(X, y):
     whole = pipeline(augment=skssl.Augmentation())
     whole.set_params(ssl__augment__crop_scale=(0.5, 1.0), ssl__temperature=0.7, clf__C=3.0)
     copied = clone(whole)

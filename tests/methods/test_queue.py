@@ -22,12 +22,12 @@ def unit(x):
 
 
 def fourfold(X):
-    """Images enough for a queue of 40."""
+    """Repeat the images four times, enough for a queue of 40."""
     return np.tile(X, (4, 1, 1, 1))
 
 
 def literal_info_nce(q, k, negatives, temperature):
-    """Equation 1 of MoCo, a query at a time, in float64."""
+    """Compute equation 1 of MoCo in float64, one query at a time."""
     q, k, negatives = (unit(x.detach()) for x in (q, k, negatives))
     total = 0.0
     for i in range(len(q)):
@@ -37,7 +37,7 @@ def literal_info_nce(q, k, negatives, temperature):
 
 
 def moved(queue, keys, place):
-    """A queue's items after some keys, one by one."""
+    """Return the items of a queue after adding keys one by one."""
     items = queue.clone()
     for key in unit(keys.detach()):
         items[place % len(items)] = key.to(items.dtype)
@@ -136,7 +136,7 @@ def test_moco_heads(X):
     assert [type(layer).__name__ for layer in v2.projector] == ["Linear", "ReLU", "Linear"]
     assert all(layer.bias is not None for layer in (v1.projector[0], v2.projector[0], v2.projector[2]))
     assert [(layer.in_features, layer.out_features) for layer in list(v2.projector)[::2]] == [(128, 128), (128, 128)]
-    assert v2.queue.items.shape == (10, 128), "no longer than a quarter of the data set"
+    assert v2.queue.items.shape == (10, 128), "at most a quarter of the data set"
     torch.testing.assert_close(v2.queue.items.norm(dim=1), torch.ones(10))
 
 
@@ -184,11 +184,11 @@ def test_leoclr_first_view_is_not_cropped(X):
     view = first.set_params(**still)(images, torch.Generator().manual_seed(0))
     pairs = zip(view, first.normalize(images), strict=True)
     same = [torch.allclose(a, b, atol=1e-5) or torch.allclose(a, b.flip(2), atol=1e-5) for a, b in pairs]
-    assert all(same), "nothing but flips is left"
+    assert all(same), "the view is flipped only"
 
 
 def literal_dense(q, k, q_map, k_map, negatives, temperature):
-    """Equation 2 of DenseCL, a cell at a time; its key is the cell that equation 4 finds."""
+    """Compute equation 2 of DenseCL one cell at a time, with the keys that equation 4 selects."""
     q_map, k_map = q_map.detach(), k_map.detach()
     n, _, h, w = q.shape
     rows, keys = [], []
@@ -215,7 +215,7 @@ def test_dense_info_nce_equals_a_literal_loop():
     assert found.item() == pytest.approx(literal_dense(q, k, q_map, k_map, negatives, 0.3), rel=1e-12)
     found.backward()
     assert q.grad.abs().sum() > 0
-    assert q_map.grad is k_map.grad is None, "no gradient through the choice"
+    assert q_map.grad is k_map.grad is None, "no gradient through the matching"
     assert torch.autograd.gradcheck(lambda a, b: losses.dense_info_nce(a, b, q_map, k_map, negatives, 0.3), (q, k))
     shuffled = losses.dense_info_nce(q, k.flip(3), q_map, k_map.flip(3), negatives, 0.3)
     torch.testing.assert_close(shuffled, found)  # the keys' cells are found wherever they are
@@ -223,7 +223,7 @@ def test_dense_info_nce_equals_a_literal_loop():
 
 
 def convolved(head, grid):
-    """The dense head of the paper, two 1x1 convolutions, with a head's weights."""
+    """Apply the weights of a head as the paper's dense head: two 1x1 convolutions."""
     first, _, last = head
     hidden = nn.functional.conv2d(grid, first.weight[:, :, None, None], first.bias).relu()
     return nn.functional.conv2d(hidden, last.weight[:, :, None, None], last.bias)
@@ -271,7 +271,7 @@ def test_densecl_requires_a_pooled_map(X):
 
 
 def literal_proto(q, prototypes, phi, assignment, others):
-    """PCL's second term for one clustering, a query at a time, with the reference code's columns."""
+    """Compute PCL's second term for one clustering, one query at a time, as the reference code does."""
     q, c = unit(q.detach()), unit(prototypes)
     columns = [*assignment.tolist(), *others]
     total = 0.0
@@ -295,7 +295,7 @@ def test_proto_nce_equals_a_literal_loop():
     drawn = [losses.proto_nce(q, prototypes, phi, assignment, 2).item() for _ in range(100)]
     which = [min(range(10), key=lambda j: abs(possible[j] - value)) for value in drawn]
     assert [possible[j] for j in which] == pytest.approx(drawn, rel=1e-12)
-    assert set(which) == set(range(10)), "any two of those left"
+    assert set(which) == set(range(10)), "two of the remaining prototypes"
     assert torch.autograd.gradcheck(lambda x: losses.proto_nce(x, prototypes, phi, assignment, 9), (q,))
 
 
@@ -340,7 +340,7 @@ def test_pcl_clusters_the_momentum_copys_embeddings(X):
     estimator.before_epoch(net, 1, lambda module: asked.append(module) or z)
     assert asked == [net.target]
     assert net.clustered == 1
-    assert [len(c.centers) for c in net.clusters] == [4, 20], "at most one for two images"
+    assert [len(c.centers) for c in net.clusters] == [4, 20], "at most one cluster for two images"
     for c in net.clusters:
         centers = torch.stack([z[c.assignment == i].mean(0) for i in range(len(c.centers))])
         torch.testing.assert_close(c.centers, unit(centers))  # of length one

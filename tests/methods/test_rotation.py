@@ -9,7 +9,7 @@ from torch import nn
 
 import skssl
 import skssl.datasets
-from skssl.pretext.rotation import mislabel
+from skssl.pretext.rotation import corrupt_labels
 
 
 def test_rotnet_encodes_all_rotations_in_one_batch(X):
@@ -104,16 +104,16 @@ def test_rotation_labels_match_the_rotated_views(X):
     assert counts / counts.sum() == pytest.approx([1 / 3] * 3, abs=0.08)
 
 
-def test_mislabel_replaces_a_share_of_labels():
+def test_corrupt_labels_replaces_a_share_of_labels():
     torch.manual_seed(0)
     label = torch.randint(4, (20000,))
-    noisy = mislabel(label, 4, 0.3)
+    noisy = corrupt_labels(label, 4, 0.3)
     wrong = noisy != label
     assert wrong.float().mean().item() == pytest.approx(0.3, abs=0.01)
     assert np.bincount(((noisy - label) % 4)[wrong].numpy(), minlength=4)[1:] / wrong.sum().item() == pytest.approx(
         [1 / 3] * 3, abs=0.02
     )
-    assert mislabel(label, 4, 0.0) is label
+    assert corrupt_labels(label, 4, 0.0) is label
 
 
 def test_label_noise_affects_the_loss_but_not_the_accuracy(X):
@@ -127,7 +127,7 @@ def test_label_noise_affects_the_loss_but_not_the_accuracy(X):
         labels.append(torch.randint(4, (12,)))
         turned = torch.stack([torch.rot90(v, int(k), (1, 2)) for v, k in zip(view, labels[-1], strict=True)])
         scores.append(net.rotation_head(net.encoder(turned)).float())
-    noisy = [mislabel(label, 4, 0.5) for label in labels]
+    noisy = [corrupt_labels(label, 4, 0.5) for label in labels]
     expected = sum(nn.functional.cross_entropy(*pair) for pair in zip(scores, noisy, strict=True))
     torch.testing.assert_close(found["rotation"], expected)
     right = torch.cat([s.argmax(1) == k for s, k in zip(scores, labels, strict=True)])
@@ -140,12 +140,12 @@ def test_label_noise_affects_the_loss_but_not_the_accuracy(X):
     label = torch.arange(4).repeat_interleave(12)
     turned = torch.cat([torch.rot90(batch.views[0], k, (2, 3)) for k in range(4)])
     scores = net.turn_classifier(net.encoder(turned)).float()
-    torch.testing.assert_close(found["rotation"], nn.functional.cross_entropy(scores, mislabel(label, 4, 0.5)))
+    torch.testing.assert_close(found["rotation"], nn.functional.cross_entropy(scores, corrupt_labels(label, 4, 0.5)))
     assert found["rotation_accuracy"].item() == pytest.approx((scores.argmax(1) == label).float().mean().item())
 
 
 def test_rotnet_learns_rotations_of_shapes():
-    """Behaviour, not only formulas: upright shapes can be told from turned ones after a few epochs."""
+    """The accuracy is well above chance after a few epochs."""
     X, _ = skssl.datasets.make_shapes(256, image_size=16, random_state=0)
     history = quick(skssl.RotNet, epochs=6, batch_size=32, lr=0.1).fit(X).history_
     assert history["rotation_accuracy"].iloc[-1] > 0.4

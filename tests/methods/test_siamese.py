@@ -49,7 +49,7 @@ def test_guided_stop_gradient_pairs_images_as_in_the_paper(method, pairing, rule
 
 
 def test_byol_gsg_symmetric_loss_is_negative_cosine(X):
-    """One learning rate serves them all: the baseline has half the negative cosines, not BYOL's squared distances."""
+    """The baseline has the scale of the other variants, so that one learning rate suits all."""
     estimator, net, batch = built(skssl.BYOLGSG, X, stop_gradient="symmetric")
     drift(net.target)
     p1, p2 = (net.predictor(net.projector(net.encoder(v))) for v in batch.views)
@@ -104,7 +104,7 @@ def test_predictor_learning_rate_is_constant(X):
         (skssl.BYOL, False),
     ]:
         net = quick(method, epochs=3, lr=0.1, schedule="cosine").fit(X).net_
-        assert {group["weight_decay"] for group in net.optimizer_.param_groups} == {5e-4}, "of all parameters"
+        assert {group["weight_decay"] for group in net.optimizer_.param_groups} == {5e-4}, "on all parameters"
         rates = {group["scheduled"]: group["lr"] for group in net.optimizer_.param_groups}
         assert rates[True] < 0.05
         assert rates.get(False) == (0.1 if constant else None)

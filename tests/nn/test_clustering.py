@@ -5,7 +5,7 @@ import torch
 from skssl.nn.clustering import balanced_sample, k_means
 
 
-def test_k_means_finds_what_is_apart():
+def test_k_means_finds_separate_clusters_and_follows_the_seed():
     torch.manual_seed(0)
     x = (10 * torch.eye(2).repeat_interleave(30, 0) + 0.1 * torch.randn(60, 2))[torch.randperm(60)]
     for _ in range(3):
@@ -21,13 +21,13 @@ def test_k_means_finds_what_is_apart():
     assert not torch.equal(starts[0], starts[2])
 
 
-def test_k_means_of_fewer_distinct_rows_than_clusters_says_and_breaks_nothing():
+def test_k_means_with_fewer_distinct_rows_than_clusters():
     centers, label = k_means(torch.ones(6, 2), 4, 10)
     assert torch.equal(centers, torch.ones(4, 2))
     assert label.max() < 4
 
 
-def test_even_draws_take_as_many_from_every_cluster():
+def test_balanced_sample_draws_equally_from_every_cluster():
     label = torch.tensor([0] * 50 + [2] * 8 + [3] * 2)[torch.randperm(60)]  # cluster 1 is empty
     torch.manual_seed(0)
     drawn = balanced_sample(label)

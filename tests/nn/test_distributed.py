@@ -1,4 +1,4 @@
-"""Several processes train as one does: gradients, buffers, weights. By gloo, in a pair of processes that stays."""
+"""Distributed training: two processes have the gradients, buffers and weights of one, by gloo."""
 
 import contextlib
 import os
@@ -27,11 +27,11 @@ from skssl.pretext import ColorizationTask, Rotation
 from skssl.training.loader import ImageLoader
 from skssl.training.objective import Batch
 
-N = 28  # images a batch; a process's half is a number that no other axis has
+N = 28  # images per batch; no other axis has the size of a process's half, 14
 
 
 def attend(rank, file, calls, answers):
-    """Join, and do what is asked for until nothing is."""
+    """Join the process group and call the functions of a queue until it yields None."""
     torch.set_num_threads(1)
     warnings.simplefilter("error")
     dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
@@ -45,7 +45,7 @@ def attend(rank, file, calls, answers):
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
-    """Call a function in both of two processes."""
+    """Return a function that calls another in each of two processes."""
     context = multiprocessing.get_context("spawn")
     file = tmp_path_factory.mktemp("group") / "store"
     queues = [(context.SimpleQueue(), context.SimpleQueue()) for _ in range(2)]
@@ -69,7 +69,7 @@ def both(tmp_path_factory):
 
 
 def shared_draws(n):
-    """Let a draw for a process's n images be its share of the draw for all of them."""
+    """Make random draws for a process's n images equal to its rows of the draws for all images."""
 
     def sharing(draw):
         def drawn(*args, **kwargs):
@@ -91,13 +91,13 @@ def shared_draws(n):
 
 
 def embed_views(self, net, batch):
-    """Stand in for PIRL's tiles, which an augmentation draws for a whole batch at once."""
+    """Replace PIRL's tiles, as their augmentation draws for the whole batch."""
     return net.tiles_projector(net.tile_projector(net.encoder(batch.views[0].flip(3))).repeat(1, 9))
 
 
 @contextlib.contextmanager
 def stand_ins():
-    """Leave out what an augmentation draws within a loss, and keep float64 where losses are in float32."""
+    """Disable augmentation within losses, and keep float64 where losses convert to float32."""
     still = Augmentation(crop_scale=None, flip=0.0, jitter=0.0, gray=0.0, mean=(0.0,) * 3, std=(1.0,) * 3)
     narrow = torch.Tensor.float
     with (
@@ -109,13 +109,13 @@ def stand_ins():
 
 
 def step(method, params, aux=None):
-    """Take a step in float64 without an optimiser; return the loss, all gradients and all buffers."""
+    """Compute the losses of two batches in float64; return them, the last gradients and all buffers."""
     X, y = make_shapes(40, image_size=16, random_state=0)
     trainer = quick(method, **{"precision": "float32", "device": "cpu", "aux": aux, **params})._make_trainer(
         images := as_images(X)
     )
     net = trainer.module_.double().train()
-    for part in net.modules():  # crops that a task makes itself are in float32
+    for part in net.modules():  # crops that a task makes are in float32
         part.register_forward_pre_hook(lambda part, args: tuple(x.double() if torch.is_tensor(x) else x for x in args))
     draw = torch.Generator().manual_seed(0)
     index = torch.randperm(40, generator=draw)[:N]
@@ -134,7 +134,7 @@ def step(method, params, aux=None):
     hooks.before_epoch(net, 0, encode)
     network = distributed.wrap_ddp(net)
     losses = []
-    for seed in range(2):  # the second with what the first has left in queues, banks and centres
+    for seed in range(2):  # the second uses the queues, banks and centres of the first
         torch.manual_seed(seed)
         net.zero_grad()
         with batchnorm.sync_batchnorm(net), shared_draws(N // distributed.n_processes()), stand_ins():
@@ -142,7 +142,7 @@ def step(method, params, aux=None):
         numbers["loss"].backward()
         hooks.after_backward(net)
         hooks.after_step(net, seed, 0.5)
-        losses.append(distributed.average(numbers["loss"].detach()))
+        losses.append(distributed.all_reduce_mean(numbers["loss"].detach()))
     assert not any(isinstance(part, nn.SyncBatchNorm) for part in net.modules())
     found = {f"gradient of {name}": p.grad for name, p in net.named_parameters() if p.grad is not None}
     found |= {name: value.clone() for name, value in net.named_buffers()}
@@ -150,10 +150,10 @@ def step(method, params, aux=None):
 
 
 def assert_same(one, two, tolerance=1e-9):
-    """Compare, norm by norm."""
+    """Compare gradients and buffers by the norms of their differences."""
     assert one.keys() == two.keys()
     assert any(name.startswith("gradient") for name in one)
-    # What is zero but for rounding, as a shift's gradient where BatchNorm follows, is compared with what is not.
+    # Gradients that are zero up to rounding, as of a bias before BatchNorm, are compared with the largest gradient.
     largest = max(value.norm() for name, value in one.items() if name.startswith("gradient"))
     for name, value in one.items():
         floor = 1e-3 * largest if name.startswith("gradient") else 1e-3
@@ -178,14 +178,14 @@ CASES = {method.__name__: (method, params) for method, params in QUICK.items()} 
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_two_halves_have_the_gradient_of_the_whole(case, both):
+def test_two_processes_have_the_gradients_and_buffers_of_one(case, both):
     method, params = CASES[case]
     first, second = both(step, method=method, params=params)
     assert_same(step(method, params), first)
     assert all(torch.equal(value, second[name]) or value.isnan().all() for name, value in first.items())
 
 
-def test_a_difference_is_seen(both):
+def test_the_comparison_detects_a_small_difference(both):
     one, (two, _) = step(skssl.SimCLR, {}), both(step, method=skssl.SimCLR, params={"temperature": 0.2 + 1e-7})
     with pytest.raises(AssertionError):
         assert_same(one, two)
@@ -215,7 +215,7 @@ def batch_norm(shape, groups, momentum):
     ("momentum", "groups"), [(0.1, 0), (0.3, 0), (None, 0), (0.1, 4), (0.3, 4), (None, 4), (0.1, 6)]
 )
 @pytest.mark.parametrize("shape", [(16, 3, 2, 2), (16, 5)])
-def test_batch_norm_is_that_of_all_rows_or_of_groups(shape, momentum, groups, both):
+def test_sync_and_split_batchnorm_match_one_process(shape, momentum, groups, both):
     arguments = {"shape": shape, "groups": groups, "momentum": momentum}
     whole, (first, second) = batch_norm(**arguments), both(batch_norm, **arguments)
     affine = momentum != 0.3
@@ -232,7 +232,7 @@ def precision_of_batch_norm():
     return y.dtype, layer.running_mean.dtype, z.shape
 
 
-def test_batch_norm_keeps_the_precision_and_evaluates_alone(both):
+def test_sync_batchnorm_keeps_dtypes_and_evaluates_without_communication(both):
     assert both(precision_of_batch_norm) == [(torch.bfloat16, torch.float32, (1, 3, 2, 2))] * 2
 
 
@@ -243,11 +243,11 @@ def shares(n_images, batch_size, chosen=None):
     return [batch.index for batch in loader.epoch(order, draws, chosen)]
 
 
-def test_shares_of_a_batch_do_not_overlap_and_make_the_batch(both):
+def test_rows_of_two_processes_concatenate_to_the_batch(both):
     for arguments in ({"n_images": 50, "batch_size": 16}, {"n_images": 10, "batch_size": 16}):
         for whole, *halves in zip(shares(**arguments), *both(shares, **arguments), strict=True):
             assert torch.equal(torch.cat(halves), whole)
-    assert [len(index) for index in both(shares, n_images=11, batch_size=16)[0]] == [5], "as many for each"
+    assert [len(index) for index in both(shares, n_images=11, batch_size=16)[0]] == [5], "equally many rows in each"
 
 
 def refused(function, arguments):
@@ -264,9 +264,9 @@ def fit(method, X, y=None, further=True, **params):
     return state, estimator.history_.drop(columns="images_per_second"), estimator.transform(X)
 
 
-def test_what_cannot_be_shared_evenly_is_refused(both):
+def test_batches_and_splits_that_are_no_multiple_of_the_processes_are_rejected(both):
     assert (
-        "batch_size=15 is that of all processes together, and must be a multiple of their number, 2"
+        "counts the images of all processes together, so it must be a multiple of their number, 2. Got 15."
         in both(refused, function=shares, arguments={"n_images": 50, "batch_size": 15})[0]
     )
     X = np.zeros((40, 16, 16, 3), np.uint8)
@@ -289,7 +289,7 @@ def test_processes_end_with_the_same_network_and_history(name, both, X):
     assert state.keys() == alone.keys()
     if name == "DINO":
         assert not torch.equal(state["prototypes.weight"], alone["prototypes.weight"])
-        assert torch.equal(state["prototypes.weight"], other["prototypes.weight"]), "thawed, and moved alike"
+        assert torch.equal(state["prototypes.weight"], other["prototypes.weight"]), "unfrozen, and updated equally"
 
 
 def draws_of_a_step(X):
@@ -304,15 +304,15 @@ def draws_of_a_step(X):
     return seen
 
 
-def test_processes_draw_on_their_own(both, X):
+def test_processes_draw_different_random_numbers(both, X):
     for (index, view, drawn), (other, others_view, others_drawn) in zip(*both(draws_of_a_step, X=X), strict=True):
         assert not set(index.tolist()) & set(other.tolist())
-        assert not torch.equal(view, others_view), "the images are all the same"
+        assert not torch.equal(view, others_view), "the images are equal"
         assert not torch.equal(drawn, others_drawn)
 
 
 class Recording(GradientSNR):
-    """Stays in every process."""
+    """A callback that writes no files and runs in every process."""
 
 
 def written(X):
@@ -325,7 +325,7 @@ def written(X):
     return bool(lines), {type(callback).__name__ for _, callback in estimator.net_.callbacks_}
 
 
-def test_one_process_writes(both, X):
+def test_only_the_main_process_writes(both, X):
     first, second = both(written, X=X)
     assert first == (True, {"Checkpoint", "EarlyStopping", "PrintLog", "Recording"})
     assert second == (False, {"EarlyStopping", "Recording"})
@@ -340,8 +340,8 @@ def dropped():
     return gone() is None
 
 
-def test_a_wrapper_does_not_outlive_its_epoch(both):
-    assert both(dropped) == [True, True], "its hooks would average once more"
+def test_the_ddp_wrapper_is_freed(both):
+    assert both(dropped) == [True, True], "the hooks of an old wrapper would average the gradients again"
 
 
 def compiled(X):
@@ -351,9 +351,9 @@ def compiled(X):
     return [str(warning.message) for warning in caught]
 
 
-def test_several_processes_train_without_compiling_and_say_so_once(both, X):
+def test_compile_with_several_processes_warns_once(both, X):
     first, second = both(compiled, X=X)
-    assert first == ["compile=True is for one process: several train without it."]
+    assert first == ["compile=True is for one process. Several processes train without it."]
     assert second == []
 
 
@@ -376,7 +376,7 @@ if is_main_process():
 
 
 @pytest.mark.slow
-def test_the_same_script_runs_under_torchrun(tmp_path, X):
+def test_torchrun(tmp_path, X):
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script, tmp_path]
@@ -390,7 +390,7 @@ def test_the_same_script_runs_under_torchrun(tmp_path, X):
     import joblib
 
     encoder = joblib.load(tmp_path / "encoder.joblib")
-    assert encoder.partial_fit(X).transform(X).shape == (40, 128), "one process goes on"
+    assert encoder.partial_fit(X).transform(X).shape == (40, 128), "training continues in one process"
 
 
 DYING = """
@@ -422,7 +422,7 @@ def lived():
 
 
 @pytest.mark.slow
-def test_a_worker_is_killed_and_all_go_on_from_the_checkpoint(tmp_path, both):
+def test_resume_after_a_worker_is_killed_is_bit_exact(tmp_path, both):
     script = tmp_path / "train.py"
     script.write_text(DYING)
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1"]
@@ -437,7 +437,7 @@ def test_a_worker_is_killed_and_all_go_on_from_the_checkpoint(tmp_path, both):
         assert all(torch.equal(value, died[name]) for name, value in state.items())
 
 
-def test_workers_of_a_process_do_not_join(monkeypatch):
+def test_child_processes_do_not_join_the_process_group(monkeypatch):
     joined = []
     monkeypatch.setattr(dist, "init_process_group", lambda *args, **kwargs: joined.append(args))
     monkeypatch.setattr("atexit.register", lambda function: None)
@@ -450,7 +450,7 @@ def test_workers_of_a_process_do_not_join(monkeypatch):
     assert joined == [("gloo",)]
 
 
-def test_cuda_is_each_processes_own(monkeypatch):
+def test_cuda_device_is_the_local_rank(monkeypatch):
     monkeypatch.setattr("skssl.training.devices._n_devices", lambda kind: 2)
     for rank in ("0", "1"):
         monkeypatch.setenv("LOCAL_RANK", rank)

@@ -14,7 +14,7 @@ from skssl.nn.momentum import cosine_schedule, momentum_copy, update_momentum
 from skssl.nn.passes import eval_mode, fuse_batchnorm
 
 
-def test_heads_have_the_papers_layers():
+def test_heads_match_the_papers():
     simsiam = MLP((512, 2048, 2048), output_norm=True)
     assert [type(layer).__name__ for layer in simsiam] == [
         "Linear",
@@ -31,7 +31,7 @@ def test_heads_have_the_papers_layers():
     assert byol.out_features == 256
 
 
-def test_momentum_copy_follows_parameters_and_keeps_its_own_statistics():
+def test_momentum_copy_averages_parameters_not_buffers():
     torch.manual_seed(0)
     fast = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
     slow = momentum_copy(fast)
@@ -47,7 +47,7 @@ def test_momentum_copy_follows_parameters_and_keeps_its_own_statistics():
     assert fast[1].running_mean.abs().sum() > 0
 
 
-def test_cosine_ramp_is_byols_formula():
+def test_cosine_schedule_matches_byols_formula():
     for progress in (0.0, 0.3, 1.0):
         expected = 1 - (1 - 0.99) * (math.cos(math.pi * progress) + 1) / 2
         assert cosine_schedule(0.99, 1.0, progress) == pytest.approx(expected)
@@ -65,7 +65,7 @@ class Unknown(nn.Module):
 
 
 @pytest.mark.parametrize("name", ["convnet", "resnet18", "alexnet_bn", "head"])
-def test_folded_networks_compute_the_same_without_batchnorm(name):
+def test_fused_networks_have_the_same_output(name):
     torch.manual_seed(0)
     if name == "head":
         net, x = MLP((6, 8, 4), output_norm=True, output_affine=True), torch.randn(16, 6)
@@ -84,7 +84,7 @@ def test_folded_networks_compute_the_same_without_batchnorm(name):
         assert torch.equal(value, before[key])
 
 
-def test_networks_that_are_unknown_or_watched_are_not_folded():
+def test_unknown_or_hooked_networks_are_not_fused():
     unknown = Unknown().eval()
     assert fuse_batchnorm(unknown) is unknown
     around = nn.Sequential(unknown, nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)).eval()
@@ -104,7 +104,7 @@ def test_networks_that_are_unknown_or_watched_are_not_folded():
     assert fuse_batchnorm(shared) is shared, "a layer that two norms follow cannot be folded"
 
 
-def test_folding_in_threads_leaves_torch_as_it_is():
+def test_fusing_is_thread_safe():
     net = build_backbone("convnet", (3, 16, 16))[0].eval()
     images = torch.randn(4, 3, 16, 16)
     with torch.no_grad(), ThreadPoolExecutor(8) as pool:
@@ -113,7 +113,7 @@ def test_folding_in_threads_leaves_torch_as_it_is():
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_module_stays_in_evaluation_mode_until_its_last_user_leaves():
+def test_eval_mode_lasts_until_the_last_thread_leaves():
     shared = nn.Dropout()
     first, second = nn.Sequential(shared, nn.ReLU()), nn.Sequential(nn.Dropout().eval(), shared)
     with contextlib.ExitStack() as stack:

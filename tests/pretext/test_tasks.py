@@ -1,4 +1,4 @@
-"""The pretext tasks and their estimators: what is cut, turned, masked and coloured, and what is asked about it."""
+"""Pretext tasks and their estimators against literal versions."""
 
 import itertools
 import math
@@ -17,10 +17,10 @@ from skssl.backbones import build_backbone, stages
 from skssl.images import as_images
 from skssl.pretext import TASKS
 from skssl.pretext.colorization import color_cells, color_weights, rgb_to_lab, soft_encode
-from skssl.pretext.inpainting import blobs, middle
+from skssl.pretext.inpainting import center_region, random_region
 from skssl.pretext.jigsaw import far_permutations
-from skssl.pretext.relative_patch import keep_one_channel, neighbours
-from skssl.pretext.rotation import turn, zoom
+from skssl.pretext.relative_patch import drop_channels, neighbor_pairs
+from skssl.pretext.rotation import inner_square, rotate
 from skssl.pretext.tiles import cut_tiles, encode_tiles, normalize_tiles
 from skssl.training.loader import ImageLoader
 from skssl.training.objective import Batch
@@ -45,7 +45,7 @@ def places(tile, side):
 # Jigsaw
 
 
-def test_tiles_lie_in_their_cells_at_random_places():
+def test_tiles_have_random_positions_in_their_cells():
     torch.manual_seed(0)
     numbered = torch.arange(32 * 32).view(1, 1, 32, 32).repeat(300, 1, 1, 1)
     tiles = cut_tiles(torch.cat([numbered, -numbered], 1), grid=3)  # cells of 10, tiles of 8
@@ -62,14 +62,14 @@ def test_tiles_lie_in_their_cells_at_random_places():
     assert set(np.unique(gaps)) == {0, 1, 2, 3, 4}, "no fixed distance between neighbours"
 
 
-def test_tiles_of_oblong_and_of_tiny_images():
+def test_tiles_of_rectangular_and_of_tiny_images():
     assert cut_tiles(torch.zeros(2, 3, 12, 40), grid=3).shape == (2, 9, 3, 3, 3)
     tiny = cut_tiles(torch.tensor([7.0]).view(1, 1, 1, 1), grid=3)
     assert tiny.unique().tolist() == [7.0]
     assert torch.equal(normalize_tiles(tiny), torch.zeros_like(tiny)), "an even tile does not become nan"
 
 
-def test_normalised_tiles_do_not_show_brightness_contrast_nor_a_shift_of_channels():
+def test_normalised_tiles_are_invariant_to_brightness_contrast_and_channel_shift():
     tiles = torch.rand(2, 9, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     found = normalize_tiles(tiles)
     tile = tiles[1, 4, 2]
@@ -78,7 +78,7 @@ def test_normalised_tiles_do_not_show_brightness_contrast_nor_a_shift_of_channel
     torch.testing.assert_close(normalize_tiles(changed), found)
 
 
-def test_permutations_are_the_greedy_farthest():
+def test_far_permutations_matches_the_greedy_search():
     found = far_permutations(4, 12, seed=3)
     everything = np.array(list(itertools.permutations(range(4))))
     for k in range(1, 12):
@@ -94,7 +94,7 @@ def test_permutations_are_the_greedy_farthest():
     assert (nine[:, None] != nine).sum(2).sum() / (100 * 99) > 8.05, "a random set has 8"
 
 
-def test_every_training_has_the_same_permutations(X):
+def test_jigsaw_permutations_are_equal_in_every_training(X):
     makers = [quick(skssl.Jigsaw, random_state=seed) for seed in (0, 1)]
     makers += [quick(skssl.SimCLR, aux=skssl.JigsawTask(n_permutations=6), random_state=2)]
     first, *others = (maker._make_trainer(as_images(X)).module_.jigsaw_permutations for maker in makers)
@@ -103,7 +103,7 @@ def test_every_training_has_the_same_permutations(X):
     assert torch.equal(again.net_.module_.jigsaw_permutations, first)
 
 
-def test_jigsaw_asks_for_the_permutation_that_was_laid(X, monkeypatch):
+def test_jigsaw_loss_matches_its_formula(X, monkeypatch):
     task = skssl.JigsawTask(tile_dim=8, n_permutations=6, gray=0.0, flip=0.0)
     _, net, batch = net_and_batch(skssl.SimCLR, X, aux=task)
     fixed = cut_tiles(batch.images.float(), 3)
@@ -126,7 +126,7 @@ def test_jigsaw_asks_for_the_permutation_that_was_laid(X, monkeypatch):
     assert reached(net) == {"encoder", "jigsaw_tile", "jigsaw_head"}, "the head is on the features"
 
 
-def test_jigsaw_takes_the_images_not_the_views(X):
+def test_jigsaw_uses_images_not_views(X):
     estimator, net, batch = net_and_batch(skssl.Jigsaw, X)
     torch.manual_seed(0)
     first = estimator.losses(net, batch)["jigsaw"]
@@ -138,7 +138,7 @@ def test_jigsaw_takes_the_images_not_the_views(X):
     assert estimator.losses(net, batch)["jigsaw"] != first
 
 
-def test_grey_and_mirrored_puzzles(X, monkeypatch):
+def test_jigsaw_makes_random_images_grey_and_flips_them(X, monkeypatch):
     seen = []
     monkeypatch.setattr(
         "skssl.pretext.jigsaw.cut_tiles", lambda images, grid: seen.append(images) or cut_tiles(images, 3)
@@ -154,7 +154,7 @@ def test_grey_and_mirrored_puzzles(X, monkeypatch):
     assert (same ^ mirrored)[~gray].all()
 
 
-def test_small_tiles_are_encoded_in_float32_on_a_cpu(X):
+def test_small_tiles_are_encoded_in_float32_on_cpu(X):
     seen = []
     encoder = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     encoder[0].register_forward_hook(lambda module, given, output: seen.append((given[0].shape[-1], output.dtype)))
@@ -165,12 +165,12 @@ def test_small_tiles_are_encoded_in_float32_on_a_cpu(X):
     assert seen == [(15, torch.float32), (16, torch.bfloat16), (20, torch.float32)]
 
 
-def test_jigsaw_refuses_more_permutations_than_there_are(X):
+def test_jigsaw_rejects_too_many_permutations(X):
     with pytest.raises(ValueError, match=r"'n_permutations' parameter of JigsawTask must be at most 24.*Got 100"):
         quick(skssl.Jigsaw, grid=2, n_permutations=100).fit(X)
 
 
-def test_jigsaw_is_learnt():
+def test_jigsaw_accuracy_exceeds_chance():
     X, _ = skssl.datasets.make_shapes(256, image_size=24, random_state=0)
     history = quick(skssl.Jigsaw, epochs=8, n_permutations=4, tile_dim=32, batch_size=32, lr=0.1).fit(X).history_
     assert history["jigsaw_accuracy"].iloc[-1] > 0.35
@@ -179,9 +179,9 @@ def test_jigsaw_is_learnt():
 # Relative patch location
 
 
-def test_the_label_is_where_the_second_patch_is_seen_from_the_first():
-    pairs = set(map(tuple, neighbours(3).T.tolist()))
-    assert len(pairs) == neighbours(3).shape[1] == 40
+def test_neighbor_pairs_label_the_relative_position():
+    pairs = set(map(tuple, neighbor_pairs(3).T.tolist()))
+    assert len(pairs) == neighbor_pairs(3).shape[1] == 40
     # The centre is 4; its neighbours are labelled row by row, without the centre itself.
     assert {(second, side) for first, second, side in pairs if first == 4} == {
         (0, 0), (1, 1), (2, 2), (3, 3), (5, 4), (6, 5), (7, 6), (8, 7)
@@ -191,7 +191,7 @@ def test_the_label_is_where_the_second_patch_is_seen_from_the_first():
 
 
 @pytest.mark.parametrize("size", [None, 7])
-def test_relative_patch_is_its_formula(size, X, monkeypatch):
+def test_relative_patch_loss_matches_its_formula(size, X, monkeypatch):
     task = skssl.RelativePatchTask(hidden_dim=16, drop_colors=0.0, tile_size=size)
     _, net, batch = net_and_batch(skssl.SimCLR, X, aux=task)
     fixed = cut_tiles(batch.images.float(), 3)
@@ -218,7 +218,7 @@ def test_relative_patch_is_its_formula(size, X, monkeypatch):
     assert reached(net) == {"encoder", "relative_patch_head"}
 
 
-def test_patches_are_enlarged_for_encoders_that_cannot_read_small_ones(X):
+def test_tile_size_enlarges_patches_for_encoders_with_large_kernels(X):
     needy = nn.Sequential(nn.Conv2d(3, 4, 11), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     with pytest.raises(RuntimeError, match="Kernel size can't be greater"):
         quick(skssl.RelativePatch, backbone=needy).fit(X)
@@ -227,22 +227,22 @@ def test_patches_are_enlarged_for_encoders_that_cannot_read_small_ones(X):
         quick(skssl.RelativePatch, tile_size=0).fit(X)
 
 
-def test_one_random_channel_is_left_of_a_patch():
+def test_drop_channels_keeps_one_random_channel():
     torch.manual_seed(0)
     patches = normalize_tiles(torch.rand(50, 9, 3, 8, 8))
-    found = keep_one_channel(patches, 1.0)
+    found = drop_channels(patches, 1.0)
     kept = (found == patches).all(4).all(3)  # (50, 9, 3)
     assert (kept.sum(2) == 1).all()
     assert np.bincount(kept.float().argmax(2).flatten()) / 450 == pytest.approx([1 / 3] * 3, abs=0.08)
     assert found[~kept].std().item() == pytest.approx(0.01, rel=0.05)
-    assert torch.equal(keep_one_channel(patches, 0.0), patches)
-    half = (keep_one_channel(patches, 0.5) == patches).all(4).all(3).all(2).float().mean().item()
+    assert torch.equal(drop_channels(patches, 0.0), patches)
+    half = (drop_channels(patches, 0.5) == patches).all(4).all(3).all(2).float().mean().item()
     assert half == pytest.approx(0.5, abs=0.1)
     gray = patches[:, :, :1]
-    assert torch.equal(keep_one_channel(gray, 1.0), gray)
+    assert torch.equal(drop_channels(gray, 1.0), gray)
 
 
-def test_the_encoder_is_not_shown_the_colours_of_patches(X):
+def test_relative_patch_hides_colours_from_the_encoder(X):
     task = skssl.RelativePatchTask(hidden_dim=16)
     _, net, batch = net_and_batch(skssl.SimCLR, X, aux=task)
     batch.images = torch.randint(256, (12, 3, 16, 16), generator=torch.Generator().manual_seed(0))
@@ -257,10 +257,10 @@ def test_the_encoder_is_not_shown_the_colours_of_patches(X):
 
 
 @pytest.mark.parametrize("angles", [(0, 45, 200), tuple(range(0, 360, 30))])
-def test_interpolated_turns_are_the_literal_ones_and_show_no_corner(angles):
-    share = zoom(angles)
+def test_interpolated_rotation_matches_a_loop_and_has_no_empty_corners(angles):
+    share = inner_square(angles)
     view = torch.rand(len(angles), 1, 9, 9, generator=torch.Generator().manual_seed(0))
-    found = turn(view, torch.tensor(angles, dtype=torch.float32), share)
+    found = rotate(view, torch.tensor(angles, dtype=torch.float32), share)
     for image, turned, angle in zip(view[:, 0].numpy(), found[:, 0].numpy(), angles, strict=True):
         c, s = math.cos(math.radians(angle)), math.sin(math.radians(angle))
         for row, column in itertools.product(range(9), repeat=2):
@@ -277,25 +277,25 @@ def test_interpolated_turns_are_the_literal_ones_and_show_no_corner(angles):
             assert turned[row, column] == pytest.approx(expected, abs=1e-5)
 
 
-def test_an_interpolated_quarter_turn_is_rot90_and_one_zoom_serves_all():
+def test_interpolated_quarter_rotation_matches_rot90():
     view = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     angles = torch.tensor([0.0, 90.0, 180.0, 270.0])
     exact = torch.stack([image.rot90(k, (1, 2)) for k, image in enumerate(view)])
-    torch.testing.assert_close(turn(view, angles, 1.0), exact, rtol=1e-4, atol=1e-5)
-    assert torch.equal(turn(view, angles), exact)
-    upright = turn(view, torch.zeros(4), zoom((0, 45)))
+    torch.testing.assert_close(rotate(view, angles, 1.0), exact, rtol=1e-4, atol=1e-5)
+    assert torch.equal(rotate(view, angles), exact)
+    upright = rotate(view, torch.zeros(4), inner_square((0, 45)))
     assert not torch.allclose(upright, view, atol=0.05), "0 degrees are cropped and resized, too"
-    torch.testing.assert_close(turn(view, angles, 0.8), turn(exact, torch.zeros(4), 0.8), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(rotate(view, angles, 0.8), rotate(exact, torch.zeros(4), 0.8), rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match=r"square images.*8 and 6"):
-        turn(view[..., :6], angles, 0.8)
+        rotate(view[..., :6], angles, 0.8)
 
 
 @pytest.mark.parametrize("angles", [(0, 180), tuple(range(0, 360, 45))])
-def test_rotnet_takes_any_angles(angles, X):
+def test_rotnet_loss_with_any_angles(angles, X):
     estimator, net, batch = net_and_batch(skssl.RotNet, X, angles=angles)
     found = estimator.losses(net, batch)
     (view,) = batch.views
-    turned = [turn(view, torch.full((12,), float(angle)), zoom(angles)) for angle in angles]
+    turned = [rotate(view, torch.full((12,), float(angle)), inner_square(angles)) for angle in angles]
     scores = net.turn_classifier(net.encoder(torch.cat(turned)))
     label = torch.arange(len(angles)).repeat_interleave(12)
     torch.testing.assert_close(found["rotation"], F.cross_entropy(scores, label))
@@ -310,7 +310,7 @@ def turned_outputs(task, net, batch, different=False):
             torch.rand(12)
         else:
             labels.append(torch.randint(k, (12,)))
-        turned = turn(view, net.rotation_angles[labels[-1]])
+        turned = rotate(view, net.rotation_angles[labels[-1]])
         outputs.append(net.rotation_head(net.projector(net.encoder(turned))))
     return outputs, labels
 
@@ -347,7 +347,7 @@ def gradients(module):
 
 @pytest.mark.parametrize("head", ["projector", "backbone"])
 @pytest.mark.parametrize(("shared", "n"), [("conv1", 1), ("conv3", 3), ("conv4", 4), ("backbone", 4), ("projector", 4)])
-def test_what_the_rotation_branch_does_not_share_is_its_own(shared, n, head, X):
+def test_rotation_copies_the_layers_that_it_does_not_share(shared, n, head, X):
     task = skssl.Rotation(shared=shared, head=head)
     estimator, net, batch = net_and_batch(skssl.SimCLR, X, aux=task)
     parameters = len(list(net.encoder.parameters()))
@@ -377,7 +377,7 @@ def test_stages_of_a_resnet():
     assert kept == {id(p) for p in encoder.parameters()}
 
 
-def test_a_pickled_branch_still_shares_its_layers(X):
+def test_rotation_branch_shares_its_layers_after_pickling(X):
     def make():
         return quick(skssl.SimCLR, aux=skssl.Rotation(shared="conv2"), epochs=2)
 
@@ -401,7 +401,7 @@ def literal_lab(red, green, blue):
     return 116 * y - 16, 500 * (x - y), 200 * (y - z)
 
 
-def test_lab_is_that_of_the_literal_formulas():
+def test_rgb_to_lab_matches_the_formulas():
     draw = np.random.default_rng(0)
     pixels = [(0, 0, 0), (1, 1, 1), (0.5, 0.5, 0.5), (1, 0, 0), (0, 0.03, 0.002), *draw.random((20, 3)).tolist()]
     images = torch.tensor(pixels, dtype=torch.float64).view(5, 5, 3).movedim(2, 0)[None]
@@ -414,14 +414,14 @@ def test_lab_is_that_of_the_literal_formulas():
         assert rgb_to_lab(images.float()).dtype == torch.float32
 
 
-def test_cells_hold_every_colour_of_srgb():
+def test_color_cells_cover_srgb():
     cells = color_cells()
     colours = rgb_to_lab(torch.rand(20000, 3, 1, 1, generator=torch.Generator().manual_seed(0)))[:, 1:, 0, 0]
     assert (torch.cdist(colours, cells).amin(1) <= 50**0.5 + 1e-3).float().mean() > 0.999
     assert torch.equal(cells % 10, torch.zeros_like(cells))
 
 
-def test_soft_encoding_is_a_gaussian_over_the_five_nearest_cells():
+def test_soft_encode_is_a_gaussian_over_the_five_nearest_cells():
     cells = color_cells()
     ab = torch.tensor([[3.0, -4.0], [60.0, 20.0]])
     found = soft_encode(ab, cells)
@@ -433,7 +433,7 @@ def test_soft_encoding_is_a_gaussian_over_the_five_nearest_cells():
         assert shares.tolist() == pytest.approx(expected, abs=1e-6)
 
 
-def test_rare_colours_weigh_more():
+def test_rare_colours_have_larger_weights():
     counts = torch.tensor([60.0, 30.0, 10.0, 0.0])
     share = [0.6, 0.3, 0.1]
     raw = [1 / (0.5 * p + 0.5 / 3) for p in share]
@@ -443,7 +443,7 @@ def test_rare_colours_weigh_more():
     assert color_weights(counts, 0.0).isfinite().all()
 
 
-def test_colorization_is_its_formula(X, monkeypatch):
+def test_colorization_loss_matches_its_formula(X, monkeypatch):
     task = skssl.ColorizationTask(hidden_dim=8, stride=4)
     _, net, batch = net_and_batch(skssl.SimCLR, X, n=4, aux=task)
     images = batch.images.float() / 255
@@ -476,13 +476,13 @@ def test_colorization_is_its_formula(X, monkeypatch):
     assert reached(net) == {"encoder", "colorization_decoder", "colorization_head"}
 
 
-def test_colorizations_crops_keep_their_colours():
+def test_colorization_crops_keep_their_colours():
     even = torch.rand(16, 3, 1, 1, generator=torch.Generator().manual_seed(0)).repeat(1, 1, 16, 16)
     found = skssl.ColorizationTask()._augment(even, torch.Generator().manual_seed(0))
     torch.testing.assert_close(found, even)
 
 
-def test_colorization_sees_the_images_colours_not_the_views(X):
+def test_colorization_uses_images_not_views(X):
     estimator, net, batch = net_and_batch(skssl.Colorization, X, augment="simclr")
     found = []
     for shift in (0, 1):
@@ -495,7 +495,7 @@ def test_colorization_sees_the_images_colours_not_the_views(X):
     assert estimator.losses(net, batch)["colorization"] == 0, "grey images weigh nothing"
 
 
-def test_colorization_reads_the_map_of_other_encoders(X):
+def test_colorization_with_other_encoders(X):
     for backbone in ("resnet18", nn.Sequential(nn.Conv2d(3, 6, 3, stride=2), nn.ReLU())):
         _, net, batch = net_and_batch(skssl.Colorization, X, backbone=backbone)
         assert net.method.losses(net, batch)["colorization"].isfinite()
@@ -510,14 +510,14 @@ def test_colorization_reads_the_map_of_other_encoders(X):
 @pytest.mark.parametrize(
     ("side", "hole", "margin"), [(16, 8, 1), (32, 16, 1), (128, 64, 4), (13, 6, 1), (4, 2, 0), (1, 1, 0)]
 )
-def test_the_hole_is_in_the_middle(side, hole, margin):
-    rows, columns, found = middle(side, 2 * side)
+def test_center_region_and_its_margin(side, hole, margin):
+    rows, columns, found = center_region(side, 2 * side)
     assert (rows.stop - rows.start, columns.stop - columns.start, found) == (hole, side, margin)
     assert abs(rows.start - (side - rows.stop)) <= 1
 
 
 @pytest.mark.parametrize("side", [16, 20])
-def test_inpainting_of_the_middle_is_its_formula(side, X):
+def test_inpainting_loss_of_the_center_matches_its_formula(side, X):
     X = np.tile(X, (1, 2, 2, 1))[:, :side, :side]
     task = skssl.ContextEncoderTask(region="center", hidden_dim=16)
     _, net, batch = net_and_batch(skssl.SimCLR, X, aux=task)
@@ -545,7 +545,7 @@ def test_inpainting_of_the_middle_is_its_formula(side, X):
 
 
 @pytest.mark.parametrize("side", [16, 20])
-def test_inpainting_of_blobs_is_its_formula(side, X):
+def test_inpainting_loss_of_random_regions_matches_its_formula(side, X):
     X = np.tile(X, (1, 2, 2, 1))[:, :side, :side]
     _, net, batch = net_and_batch(skssl.SimCLR, X, aux=skssl.ContextEncoderTask(hidden_dim=16))
     view = torch.randn(12, 3, side, side, generator=torch.Generator().manual_seed(1))
@@ -567,9 +567,9 @@ def test_inpainting_of_blobs_is_its_formula(side, X):
     assert reached(net) == {"encoder", "inpainting_decoder"}
 
 
-def test_blobs_are_smooth_and_each_images_own():
+def test_random_regions_are_smooth_and_differ_between_images():
     torch.manual_seed(0)
-    holes = blobs(200, 32, 32, torch.device("cpu"))[:, 0]
+    holes = random_region(200, 32, 32, torch.device("cpu"))[:, 0]
     assert (holes.sum((1, 2)) == 256).all()
     assert len({tuple(hole.flatten().tolist()) for hole in holes}) == 200
     alike = (holes[:, 1:] == holes[:, :-1]).float().mean()  # of neighbours; 1/16 + 9/16 if they were independent
@@ -578,13 +578,13 @@ def test_blobs_are_smooth_and_each_images_own():
     assert ((share > 0.05) & (share < 0.5)).all(), "any place may be hidden"
 
 
-def test_inpainting_is_learnt():
+def test_inpainting_loss_decreases():
     X, _ = skssl.datasets.make_shapes(128, image_size=16, random_state=0)
     history = quick(skssl.ContextEncoder, epochs=6, hidden_dim=64, batch_size=32, lr=5e-3).fit(X).history_
     assert history["inpainting"].iloc[-1] < 0.8 * history["inpainting"].iloc[0]
 
 
-def test_every_task_joins_a_method_by_its_name(X):
+def test_every_task_by_name_with_a_method(X):
     history = quick(skssl.BYOL, aux=list(TASKS), aux_weight={"jigsaw": 0.5}).fit(X).history_
     assert set(TASKS) < set(history)
     weights = {name: 0.5 if name == "jigsaw" else skssl.BYOL.default_settings.aux_weight for name in TASKS}
@@ -604,7 +604,7 @@ def test_every_task_joins_a_method_by_its_name(X):
         (skssl.SimCLR, "jigsaw", 2),
     ],
 )
-def test_views_that_nobody_reads_are_not_made(method, aux, n_views, X, monkeypatch):
+def test_views_are_skipped_when_no_loss_uses_them(method, aux, n_views, X, monkeypatch):
     seen = []
     views = ImageLoader.views
     monkeypatch.setattr(ImageLoader, "views", lambda *given: seen.append(views(*given)) or seen[-1])

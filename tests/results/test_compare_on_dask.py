@@ -1,4 +1,4 @@
-"""A search on a Dask cluster: joblib's way there, and nothing of ours in between."""
+"""A grid search on a Dask cluster, by joblib's Dask backend."""
 
 import joblib
 import numpy as np
@@ -16,7 +16,7 @@ distributed = pytest.importorskip("distributed", reason="dask[distributed] is no
 
 @pytest.fixture
 def one_thread():
-    """One thread for torch here, as in the workers."""
+    """Set torch to one thread, as in the workers."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -24,7 +24,7 @@ def one_thread():
 
 
 @pytest.mark.slow
-def test_a_cluster_of_two_finds_the_scores_of_one_process(one_thread, monkeypatch, tmp_path):
+def test_grid_search_on_dask_matches_one_process(one_thread, monkeypatch, tmp_path):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     X, y = make_shapes(120, image_size=16, random_state=0)
     encoder = SimCLR(aux="rotation", backbone="convnet", batch_size=16, epochs=1, random_state=0)

@@ -94,6 +94,23 @@ def test_resume_is_bit_exact_with_any_parameters(params, X, tmp_path):
     assert_same(resumed, quick(skssl.SimCLR, epochs=3, **params).fit(X), X)
 
 
+@pytest.mark.parametrize(
+    ("method", "step", "params"),
+    [
+        (skssl.SwAV, 1, {"queue_length": 16}),  # the queue is full within the first epoch, and used from the second on
+        (skssl.SwAV, 1, {"freeze_prototypes": 1, "queue_length": 0}),
+        (skssl.DINO, 1, {"freeze_last_layer": 1}),
+        (skssl.DirectPred, 1, {"freq": 2}),
+    ],
+)
+def test_resume_within_an_epoch_restores_its_phase(method, step, params, X, tmp_path):
+    settings = {"epochs": 2, "batch_size": 10, "warmup_epochs": 0, **params}
+    with pytest.raises(Death):
+        quick(method, **settings, checkpoint=tmp_path, checkpoint_every=OFTEN, callbacks=[DiesAt(step + 1)]).fit(X)
+    resumed = quick(method, **settings, checkpoint=tmp_path).fit(X)
+    assert_same(resumed, quick(method, **settings).fit(X), X)
+
+
 @pytest.mark.parametrize("step", [13, 14])  # the running averages of both callbacks are in their second epoch
 def test_states_of_callbacks_are_restored(step, X, y, tmp_path):
     def watched(*more):

@@ -6,7 +6,7 @@ import torch
 from skssl.training.collapse import effective_rank, spread
 
 
-def test_spread_and_effective_rank_tell_health_from_collapse():
+def test_spread_and_effective_rank_detect_collapse():
     draw = torch.Generator().manual_seed(0)
     even = torch.randn(2000, 64, generator=draw)
     assert spread(even).item() == pytest.approx(1, abs=0.02)

@@ -14,33 +14,33 @@ from skssl.training import devices
 from skssl.training.devices import keeping_memory, resolve_device
 
 
-def present(monkeypatch, **counts):
+def set_device_counts(monkeypatch, **counts):
     for kind in ("cuda", "mps"):
         count = counts.get(kind, 0)
         monkeypatch.setattr(getattr(torch, kind), "device_count", lambda count=count: count)
 
 
 @pytest.mark.parametrize(("counts", "expected"), [({"cuda": 2, "mps": 1}, "cuda"), ({"mps": 1}, "mps"), ({}, "cpu")])
-def test_auto_takes_the_fastest_device_there_is(monkeypatch, counts, expected):
-    present(monkeypatch, **counts)
+def test_auto_takes_the_fastest_available_device(monkeypatch, counts, expected):
+    set_device_counts(monkeypatch, **counts)
     assert resolve_device("auto") == torch.device(expected)
 
 
-def test_a_device_by_name_or_as_an_object(monkeypatch):
-    present(monkeypatch, cuda=2)
+def test_devices_are_taken_by_name_or_as_objects(monkeypatch):
+    set_device_counts(monkeypatch, cuda=2)
     assert resolve_device("cuda:1") == torch.device("cuda", 1)
     assert resolve_device(torch.device("cpu")) == torch.device("cpu")
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:0", "mps", "meta"])
 def test_an_absent_device_is_refused(monkeypatch, device):
-    present(monkeypatch)
+    set_device_counts(monkeypatch)
     with pytest.raises(ValueError, match=f"device='{device}' is not available: torch finds no device of type"):
         resolve_device(device)
 
 
 def test_an_index_beyond_the_last_device_is_refused(monkeypatch):
-    present(monkeypatch, cuda=1)
+    set_device_counts(monkeypatch, cuda=1)
     with pytest.raises(ValueError, match=r"device='cuda:1' is not available: torch finds 1 device\(s\) of type 'cuda'"):
         resolve_device("cuda:1")
 
@@ -52,7 +52,7 @@ def test_an_unknown_device_is_refused(device):
 
 
 @pytest.mark.parametrize("name", ["float32", "bfloat16"])
-def test_a_precision_by_name(name):
+def test_precisions_are_taken_by_name(name):
     assert resolve_precision(name, torch.device("cpu"), side=32) is getattr(torch, name)
 
 
@@ -91,33 +91,33 @@ def test_a_cpu_computes_small_images_in_float32(monkeypatch):
 
 
 def cleared_pages():
-    """Write to 400 MB that were freed just before, some times, and count the pages that the system had to clear."""
+    """Allocate and free 400 MB several times, and return how many pages the system had to clear at least."""
     counts = []
     for _ in range(6):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         torch.ones(100_000_000)
         counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-    return min(counts)  # at first other blocks are in the way
+    return min(counts)  # the first allocations may not find one free block
 
 
-def resident():
+def resident_bytes():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
-def test_memory_is_kept_for_the_next_step_and_given_back_in_the_end(monkeypatch):
+def test_freed_memory_is_kept_within_the_context_and_returned_at_its_end(monkeypatch):
     monkeypatch.setattr(devices, "LONG", 0.0)
-    before = resident()
+    before = resident_bytes()
     with keeping_memory():
         with keeping_memory():
             assert cleared_pages() < 1000
-        assert cleared_pages() < 1000, "until the outermost ends"
-        assert resident() > before + 300e6
+        assert cleared_pages() < 1000, "memory is kept until the outermost context ends"
+        assert resident_bytes() > before + 300e6
     assert devices._keeping == 0
-    assert resident() < before + 100e6
+    assert resident_bytes() < before + 100e6
 
 
-def test_where_there_is_no_glibc_nothing_is_kept(monkeypatch):
+def test_keeping_memory_does_nothing_without_glibc(monkeypatch):
     for error in (AttributeError("mallopt"), OSError("no library"), TypeError("name must be a string")):
         monkeypatch.setattr(ctypes, "CDLL", lambda name, error=error: (_ for _ in ()).throw(error))
         with keeping_memory():
@@ -126,7 +126,7 @@ def test_where_there_is_no_glibc_nothing_is_kept(monkeypatch):
         assert devices._keeping == 0
 
 
-def test_products_have_another_precision_for_a_while_on_cuda():
+def test_matmul_precision_is_set_within_the_context_on_cuda():
     for device, precision, expected in (
         ("cuda", "high", "high"),
         ("cuda", None, "highest"),

@@ -1,4 +1,4 @@
-"""The fast path from pixels to an optimiser's step against the slow one, which does the same things one by one."""
+"""Training against a literal version that makes views, pairs and steps one by one."""
 
 import copy
 
@@ -16,7 +16,7 @@ from skssl.training.optim import schedule_factor
 
 
 def nt_xent_pair_by_pair(z, temperature):
-    """SimCLR's loss, one similarity after the other."""
+    """Compute SimCLR's loss from one pair at a time."""
     z = torch.nn.functional.normalize(z, dim=1)
     n, losses = len(z) // 2, []
     for i in range(2 * n):
@@ -26,7 +26,7 @@ def nt_xent_pair_by_pair(z, temperature):
 
 
 class Losses(Callback):
-    """The loss of every step."""
+    """Records the loss of every step."""
 
     def initialize(self):
         self.seen = []
@@ -38,7 +38,7 @@ class Losses(Callback):
 
 # In bfloat16 the rate is lower, since rounding grows from step to step as the rate is high.
 @pytest.mark.parametrize(("precision", "lr", "tolerance"), [("float32", 0.01, 1e-4), ("bfloat16", 0.001, 1e-2)])
-def test_views_losses_and_steps_are_those_of_the_slow_path(X, precision, lr, tolerance):
+def test_views_losses_and_steps_equal_those_made_one_by_one(X, precision, lr, tolerance):
     settings = {"lr": lr, "momentum": 0.9, "weight_decay": 1e-3, "schedule": "cosine", "warmup_epochs": 1}
     method = quick(skssl.SimCLR, epochs=3, precision=precision, **settings)
     net = method.set_params(callbacks=[losses := Losses()]).fit(X).net_

@@ -9,7 +9,7 @@ from torch import nn
 from skssl.training.optim import LARC, LARS, make_optimizer, schedule_factor
 
 
-def test_the_optimiser_takes_parameters_that_join_later():
+def test_sgd_with_parameters_whose_gradient_appears_later():
     """Momentum that begins with zeros is the momentum that begins with the first gradient."""
     ours, torchs = (torch.nn.Linear(3, 2, bias=False) for _ in range(2))
     torchs.load_state_dict(ours.state_dict())
@@ -25,7 +25,7 @@ def test_the_optimiser_takes_parameters_that_join_later():
     assert torch.equal(ours.weight, torchs.weight)
 
 
-def test_lars_is_the_literal_rule():
+def test_lars_matches_a_loop():
     draw = torch.Generator().manual_seed(0)
     start = [torch.randn(4, 3, generator=draw), torch.zeros(2, 2), torch.randn(5, generator=draw)]
     params = [nn.Parameter(p.clone()) for p in start]
@@ -50,7 +50,7 @@ def test_lars_is_the_literal_rule():
         torch.testing.assert_close(p.detach().double(), e, rtol=1e-5, atol=1e-6)
 
 
-def test_larc_is_the_literal_rule():
+def test_larc_matches_a_loop():
     draw = torch.Generator().manual_seed(0)
     start = [torch.randn(4, 3, generator=draw), torch.zeros(2, 2), torch.randn(5, generator=draw)]
     params = [nn.Parameter(p.clone()) for p in start]
@@ -85,7 +85,7 @@ class Unknown(nn.Module):
         return self.layers[0](images) + self.layers(images)
 
 
-def test_adamw_spares_norms_and_any_torch_optimizer_will_do():
+def test_adamw_does_not_decay_norms_and_torch_optimizers_are_accepted():
     net = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
     adamw = make_optimizer("adamw", net, lr=0.1, momentum=0.9, weight_decay=0.3)
     assert {(len(g["params"]), g["weight_decay"]) for g in adamw.param_groups} == {(1, 0.3), (3, 0.0)}
@@ -95,7 +95,7 @@ def test_adamw_spares_norms_and_any_torch_optimizer_will_do():
         make_optimizer("sdg", net, lr=0.1, momentum=0.9, weight_decay=0.0)
 
 
-def test_schedules():
+def test_schedule_factor_of_every_schedule():
     def cosine(t):
         return (1 + math.cos(math.pi * t)) / 2
 

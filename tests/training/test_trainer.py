@@ -33,7 +33,7 @@ from skssl.training.trainer import COMPILED_FROM, Trainer
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Probing(SSLTransformer):
-    """Records what its hooks are given."""
+    """Records the arguments of its hooks."""
 
     labelled: bool = True
     multi_crop: ClassVar[bool] = True
@@ -95,12 +95,12 @@ def test_labels_that_are_missing_or_misshapen_are_refused(y, message, X):
         probing().fit(X, y)
 
 
-def test_who_does_not_use_labels_does_not_read_them(seen, X):
+def test_labels_are_ignored_unless_the_method_uses_them(seen, X):
     probing(labelled=False).fit(X, y="anything")
     assert {target for kind, _, target, *_ in (e for e in seen if e[0] == "losses")} == {None}
 
 
-def test_before_epoch_can_encode_everything_as_transform_does(seen, X):
+def test_encode_in_before_epoch_equals_transform(seen, X):
     estimator = probing().partial_fit(X, np.arange(40))
     trained = estimator.transform(X)
     estimator.partial_fit(X, np.arange(40))
@@ -131,7 +131,7 @@ def test_the_state_of_a_training_is_in_parameters_and_buffers_alone(method, X, y
     assert numbers(estimator.fit(X, y).net_.module_) == before
 
 
-def test_a_method_with_a_row_an_image_refuses_other_images(X):
+def test_partial_fit_refuses_another_number_of_images_if_the_method_has_a_bank(X):
     @dataclass(kw_only=True, eq=False, repr=False)
     class Bank(Probing):
         per_image: ClassVar[bool] = True
@@ -141,7 +141,7 @@ def test_a_method_with_a_row_an_image_refuses_other_images(X):
         estimator.partial_fit(X[:30])
 
 
-def test_project_runs_the_encoder_once_a_resolution_and_the_head_once(X):
+def test_project_runs_the_encoder_once_per_resolution_and_the_projector_once(X):
     net = probing()._make_trainer(skssl.images.as_images(X)).module_
     views = [torch.randn(4, 3, side, side) for side in (16, 16, 8, 8, 8)]
     calls = []
@@ -164,7 +164,7 @@ def test_views_too_small_for_bfloat16_are_encoded_in_float32(X):
     assert all(z.isfinite().all() for z in found)
 
 
-def test_views_that_lie_side_by_side_are_joined_without_a_copy():
+def test_adjacent_views_are_concatenated_without_a_copy():
     whole = torch.randn(6, 3, 4, 4).contiguous(memory_format=torch.channels_last)
     parts = whole.chunk(3)
     assert concat_views(parts).data_ptr() == whole.data_ptr()
@@ -186,14 +186,14 @@ def test_multi_crop_makes_views_of_two_sizes(seen, X):
     assert estimator.transform(X).shape == (40, 128)
 
 
-def test_multi_crop_is_refused_where_views_are_compared_one_to_one(X):
+def test_multi_crop_is_refused_by_methods_that_need_views_of_one_size(X):
     with pytest.raises(TypeError, match="SimCLR compares views of one size"):
         skssl.SimCLR(backbone="convnet", augment=MultiCrop()).fit(X)
     with pytest.raises(ValueError, match=r"'n_global' parameter of MultiCrop must be an int in the range \[2, 100\]"):
         probing(augment=MultiCrop(n_global=1)).fit(X, np.arange(40))
 
 
-def test_queue_keeps_the_latest_in_the_order_of_a_ring():
+def test_queue_keeps_the_latest_rows_as_a_ring_buffer():
     torch.manual_seed(0)
     queue, literal = Queue(7, 2), deque(maxlen=7)
     assert torch.allclose(queue.items.norm(dim=1), torch.ones(7))
@@ -205,8 +205,8 @@ def test_queue_keeps_the_latest_in_the_order_of_a_ring():
     assert torch.equal(found, torch.stack(list(literal)))
 
 
-class Compiled(Callback):
-    """Counts what has been compiled by the end of each epoch, and changes the learning rate on the way."""
+class CompiledGraphs(Callback):
+    """Counts the compiled graphs at the end of each epoch, and changes the learning rate."""
 
     def initialize(self):
         self.counts = []
@@ -222,13 +222,13 @@ def with_eager_backend(monkeypatch):
     counters.clear()
 
 
-def test_the_losses_of_every_method_are_one_graph_that_is_compiled_once(method, X, y, monkeypatch):
+def test_the_losses_of_a_method_are_one_graph_that_is_compiled_once(method, X, y, monkeypatch):
     with_eager_backend(monkeypatch)
     thawed = {"SwAV": {"freeze_prototypes": 1, "queue_length": 0}, "DINO": {"freeze_last_layer": 1}}
-    watch = Compiled()
+    watch = CompiledGraphs()
     settings = {"compile": True, "epochs": 3, "callbacks": [watch], **thawed.get(method.__name__, {})}
     estimator = quick(method, **settings).fit(X, y).partial_fit(X, y)
-    assert estimator.net_.compiled, "it did not fall back"
+    assert estimator.net_.compiled, "compiling failed"
     assert watch.counts == [1] * 4
     assert not counters["graph_break"]
 
@@ -325,14 +325,14 @@ def tiny():
 
 @pytest.mark.slow
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler")
-def test_a_compiled_training_is_the_same_and_the_next_one_compiles_nothing(X, tmp_path, monkeypatch):
+def test_compiled_trainings_equal_plain_ones_and_reuse_the_cache(X, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     settings = {"precision": "float32", "lr": 0.01, "epochs": 2, "backbone": small}  # a rate at which rounding stays
     plain = quick(skssl.SimCLR, compile=False, **settings).fit(X)
     for misses, hits in ((1, 0), (0, 1)):
         counters.clear()
         compiled = quick(skssl.SimCLR, compile=True, **settings).fit(X)
-        assert compiled.net_.compiled, "it did not fall back"
+        assert compiled.net_.compiled, "compiling failed"
         found = counters["aot_autograd"]
         assert (found["autograd_cache_miss"], found["autograd_cache_hit"]) == (misses, hits), counters
         for name in ("loss", "nt_xent", "embedding_std", "effective_rank"):
@@ -356,13 +356,13 @@ def small():
         (False, "cuda", 10 * COMPILED_FROM, False),
     ],
 )
-def test_compiling_is_for_long_trainings_on_cuda(compile, device, steps, expected, X):
+def test_auto_compiles_long_trainings_on_cuda(compile, device, steps, expected, X):
     trainer = quick(skssl.SimCLR, compile=compile)._make_trainer(skssl.images.as_images(X))
     trainer.device = device
     assert trainer.compiles(steps) is expected
 
 
-def test_planned_steps_are_those_of_all_epochs(X, monkeypatch):
+def test_auto_compile_counts_the_steps_of_all_epochs(X, monkeypatch):
     seen = []
     monkeypatch.setattr(skssl.training.trainer.Trainer, "compiles", lambda self, steps: seen.append(steps))
     estimator = quick(skssl.SimCLR, epochs=3, backbone=tiny).fit(X)
@@ -370,19 +370,19 @@ def test_planned_steps_are_those_of_all_epochs(X, monkeypatch):
     assert seen == [6, 6], "40 images in batches of 16"
 
 
-def test_compile_takes_auto_and_booleans_only(X):
+def test_compile_must_be_auto_or_a_boolean(X):
     assert skssl.SimCLR().get_params()["compile"] == skssl.FineTuner(None).get_params()["compile"] == "auto"
     with pytest.raises(ValueError, match="'compile' parameter of SimCLR must be"):
         quick(skssl.SimCLR, compile="always").fit(X)
 
 
-def test_sums_of_losses_are_sums():
+def test_losses_are_summed_and_not_changed():
     state = ResumeState()
     numbers = [{"loss": torch.tensor(x), "other": torch.tensor(2 * x)} for x in (1.0, 2.0, 4.0)]
     for number in numbers:
         state.add(number)
     assert state.sums == {"loss": torch.tensor(7.0), "other": torch.tensor(14.0)}
-    assert numbers[0]["loss"] == 1, "they are not changed"
+    assert numbers[0]["loss"] == 1, "the losses are not changed"
 
 
 @pytest.mark.parametrize(
@@ -394,7 +394,7 @@ def test_sums_of_losses_are_sums():
         (skssl.SwAV, {}, 2),  # whose queue takes part from the second epoch on
     ],
 )
-def test_steps_that_are_replayed_are_the_steps(method, params, graphs_made, X, y, monkeypatch):
+def test_recorded_steps_equal_plain_steps(method, params, graphs_made, X, y, monkeypatch):
     settings = {"epochs": 3, "batch_size": 8, "augment": "none", "precision": "float32", "compile": True, **params}
     with_eager_backend(monkeypatch)
     plain = quick(method, **settings).fit(X, y)
