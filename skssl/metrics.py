@@ -18,7 +18,7 @@ from sklearn.utils import check_array, check_random_state
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from skssl.nn.passes import eval_mode
+from skssl.nn.inference import eval_mode
 from skssl.probes.encoders import as_encoder, read_once
 from skssl.training import collapse
 

@@ -3,6 +3,7 @@
 import pickle
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -138,7 +139,8 @@ def test_files_are_decoded_once_and_streams_are_read_once(use, kind, X, y, png_f
         if use == "contrastive accuracy":
             return skssl.metrics.contrastive_accuracy(encoder, images, batch_size=16, random_state=0)
         estimator = encoder if kind == "module" else clone(encoder).fit(X)
-        return skssl.EmbeddingDisplay.from_estimator(estimator, images, n_samples=20, method="pca").embedding
+        ax = plt.Figure().add_subplot()
+        return skssl.EmbeddingDisplay.from_estimator(estimator, images, n_samples=20, method="pca", ax=ax).embedding
 
     expected = run(X)
     np.testing.assert_array_equal(run(png_files), expected)
