@@ -89,7 +89,8 @@ def transfer_table(
         images must then have that size, as for `transform`.
     data_home : str or path, default=None
         Folder of the data sets. None takes the folder that the environment variable ``SKSSL_CACHE`` names, or
-        ``~/.cache/skssl``. Those of torchvision are in its subfolder ``torchvision``. CIFAR is also found where `load_images` finds it.
+        ``~/.cache/skssl``. Those of torchvision are in its subfolder ``torchvision``. CIFAR is also found where
+        `load_images` finds it.
     download : bool, default=False
         Whether to download missing data sets. SUN397 alone is 37 GB. StanfordCars can no longer be downloaded.
     device : str or torch.device, default="auto"
