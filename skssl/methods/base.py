@@ -497,11 +497,11 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
             return None
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
-        target, kept = encode_labels(y)[1], images.kept
+        labels, kept = encode_labels(y)[1], images.kept
         n_given = len(images) if kept is None else len(kept)
-        if len(target) != n_given:
-            raise ValueError(f"Found input variables with inconsistent numbers of samples: {[n_given, len(target)]}")
-        return target if kept is None else target[torch.from_numpy(kept)]
+        if len(labels) != n_given:
+            raise ValueError(f"Found input variables with inconsistent numbers of samples: {[n_given, len(labels)]}")
+        return labels if kept is None else labels[torch.from_numpy(kept)]
 
     def _load(
         self,

@@ -367,10 +367,10 @@ class LinearProbe(Probe):
             yield coef, intercept
 
     def _train_sgd(
-        self, features: FeatureSource, target: torch.Tensor, seed: int, rows: Rows, candidates: list[dict[str, float]]
+        self, features: FeatureSource, labels: torch.Tensor, seed: int, rows: Rows, candidates: list[dict[str, float]]
     ) -> Iterator[Solution]:
         """Train by SGD on some samples, up to `MAX_HEADS` candidates at once."""
-        numbers, n_classes = torch.arange(len(target))[rows], len(self.classes_)
+        numbers, n_classes = torch.arange(len(labels))[rows], len(self.classes_)
         names = ("solver", "epochs", "batch_size", "momentum", "nesterov", "schedule")
         settings = {name: self.setting(name) for name in names}
         self.n_iter_ = settings["epochs"]
@@ -386,7 +386,7 @@ class LinearProbe(Probe):
                 partial(make, len(some)),
                 features,
                 numbers,
-                target,
+                labels,
                 lr=[candidate.get("lr", self.setting("lr")) for candidate in some],
                 weight_decay=[self._weight_decay(candidate, len(numbers)) for candidate in some],
                 seed=seed,

@@ -224,7 +224,7 @@ class Checkpoint:
         signal.raise_signal(kind)
 
 
-def train(estimator: Any, trainer: Trainer, images: Images, target: Tensor | None, **more: Any) -> None:
+def train(estimator: Any, trainer: Trainer, images: Images, labels: Tensor | None, **more: Any) -> None:
     """Train an estimator's net for all its epochs, and resume from its checkpoint if there is one.
 
     Parameters
@@ -235,19 +235,19 @@ def train(estimator: Any, trainer: Trainer, images: Images, target: Tensor | Non
         Its net, initialised.
     images : Images
         The training images.
-    target : int64 Tensor of shape (n_samples,) or None
+    labels : int64 Tensor of shape (n_samples,) or None
         Their classes.
     **more : object
         Anything else that the training depends on, by name, for `digest_training`.
     """
     if estimator.checkpoint is None:
-        trainer.run(images, target, estimator.epochs)
+        trainer.run(images, labels, estimator.epochs)
         return
-    known = digest_training(estimator, images, target, **more)
+    known = digest_training(estimator, images, labels, **more)
     with Checkpoint(estimator.checkpoint, estimator.checkpoint_every, known) as checkpoint:
         resume = checkpoint.restore(trainer)
         if left := estimator.epochs - len(trainer.history):
-            trainer.run(images, target, left, checkpoint, resume)
+            trainer.run(images, labels, left, checkpoint, resume)
 
 
 def pack(trainer: Trainer, state: ResumeState) -> tuple[dict[str, Any], dict[str, Tensor]]:

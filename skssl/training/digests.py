@@ -101,7 +101,7 @@ def digest_images(X: Any) -> str:
     return joblib.hash(X)
 
 
-def digest_training(estimator: Any, images: Images, target: Tensor | None, **more: Any) -> dict[str, str]:
+def digest_training(estimator: Any, images: Images, labels: Tensor | None, **more: Any) -> dict[str, str]:
     """Compute digests of everything that the result of a training depends on.
 
     Parameters
@@ -110,7 +110,7 @@ def digest_training(estimator: Any, images: Images, target: Tensor | None, **mor
         The estimator that trains. Parameters that change no result do not count, nor does the device.
     images : Images
         The training images. If they hold more than `SAMPLED` pixel values, an evenly spaced subset of that size counts.
-    target : Tensor or None
+    labels : Tensor or None
         Their classes.
     **more : object
         Anything else that counts, by name.
@@ -134,7 +134,7 @@ def digest_training(estimator: Any, images: Images, target: Tensor | None, **mor
     known = {name: value for name, value in estimator.get_params(deep=False).items() if name not in NOT_COMPARED}
     seed = getattr(estimator, "random_state", None)
     known |= {"random_state": seed} if isinstance(seed, Integral) else {}  # a generator gives another seed each time
-    known |= {"estimator": type(estimator), "y": target, **more}
+    known |= {"estimator": type(estimator), "y": labels, **more}
     n_sampled = min(len(images), max(2, SAMPLED // math.prod(images.shape)))  # the first and the last one at least
     sample = torch.linspace(0, len(images) - 1, n_sampled).long()
     pixels = [joblib.hash(images.read(index).cpu().numpy()) for index in sample.split(BATCH)]
