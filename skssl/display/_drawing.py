@@ -11,11 +11,11 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
+from torch import Tensor, nn
 
 from skssl.images import Images, subset
 from skssl.images.labels import encode_labels
-from skssl.probes.encoders import as_encoder
+from skssl.probes.encoders import as_encoder, read_once
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -131,6 +131,8 @@ def encode_images(estimator: Any, X: Any, layer: str, index: np.ndarray | None =
     """Return the features (n, d) of images, or of those at some indices, and the images."""
     if isinstance(estimator, BaseEstimator):
         check_is_fitted(estimator)
+    if isinstance(estimator, nn.Module):  # it reads all images, for their shape and range
+        X = read_once(estimator, X)
     encoder = as_encoder(estimator, X, layer=layer)
     images = encoder.read(X if index is None else subset(X, index))
     return encoder.transform(images), images

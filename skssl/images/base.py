@@ -185,3 +185,19 @@ def describe(value: Any) -> str:
         return f"PIL image of mode {value.mode} and size {value.size}"
     text = " ".join(repr(value).split())
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+
+
+def one_line(error: Exception) -> str:
+    """Return an error's type and message in one line.
+
+    Parameters
+    ----------
+    error : Exception
+        The error.
+
+    Returns
+    -------
+    str
+        For a message.
+    """
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from skssl.errors import warn_of_bad
 from skssl.images.arrays import is_dense
-from skssl.images.base import Images, Scale, Shape, Size, describe, is_pil_image
+from skssl.images.base import Images, Scale, Shape, Size, describe, is_pil_image, one_line
 from skssl.images.image_files import channels_for, decode_image, inspect_image
 
 _IMAGE_KEYS = ("image", "img", "jpg", "jpeg", "png", "webp", "ppm", "tif", "tiff", "bmp")  # in items that are dicts
@@ -220,7 +220,7 @@ class DatasetImages(Images):
                 self._bad.update(bad)
                 yield found, self._to_device(batch)
         if len(self._bad) > n_bad:
-            warn_of_bad(self._bad, len(self._dataset), "the next ones that can took their places")
+            warn_of_bad(self._bad, len(self._dataset), "they were replaced by the next readable ones")
 
     def to(self, device: torch.device | str) -> Images:
         """Return the same images, whose `read` returns batches on another device."""
@@ -332,22 +332,6 @@ class _BatchDataset(Dataset):
         except (TypeError, ValueError) as error:
             return error
         return torch.tensor(found), batch, self._images._bad
-
-
-def one_line(error: Exception) -> str:
-    """Return an error's type and message in one line.
-
-    Parameters
-    ----------
-    error : Exception
-        The error.
-
-    Returns
-    -------
-    str
-        For a message.
-    """
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _image_in(item: Any) -> Any:

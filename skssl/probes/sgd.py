@@ -18,8 +18,8 @@ from skssl.augment.presets import as_augmentations
 from skssl.images import Images
 from skssl.probes.encoders import Encoder
 from skssl.training import optim
+from skssl.training.cuda_graphs import capture
 from skssl.training.encoding import encoding_batch_size
-from skssl.training.graphs import capture
 from skssl.training.optim import larc_gradient, step_decay
 from skssl.training.seeding import seeded
 

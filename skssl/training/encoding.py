@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from skssl.augment.augmentation import Augmentation
 from skssl.images import Images
 from skssl.nn.distributed import all_gather, local_rows, n_processes
-from skssl.nn.passes import eval_mode, fuse_batchnorm
+from skssl.nn.inference import eval_mode, fuse_batchnorm
 from skssl.nn.precision import mixed_precision
-from skssl.training.cores import limited_threads
+from skssl.training.cpu_threads import limited_threads
 from skssl.training.devices import keeping_memory
 
 # Pixels per batch: as many as a CPU's cache holds feature maps of, and enough to keep a GPU busy

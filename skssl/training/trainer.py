@@ -20,11 +20,11 @@ from skssl.nn.batchnorm import sync_batchnorm
 from skssl.nn.distributed import all_gather, all_reduce_mean, is_main_process, n_processes, rank, sync_parameters
 from skssl.nn.precision import matmul_precision, mixed_precision
 from skssl.training.collapse import check_collapse
-from skssl.training.cores import Crowd, limited_threads
+from skssl.training.cpu_threads import Crowd, limited_threads
+from skssl.training.cuda_graphs import StepGraph, can_record, own_stream
 from skssl.training.devices import keeping_memory
 from skssl.training.encoding import encode_together
 from skssl.training.forward import ForwardPass
-from skssl.training.graphs import StepGraph, can_record, own_stream
 from skssl.training.interrupts import Interrupts
 from skssl.training.loader import ImageLoader
 from skssl.training.objective import Batch, Objective

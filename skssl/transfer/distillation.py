@@ -21,7 +21,7 @@ from skssl.augment.normalization import gain_and_offset
 from skssl.images import as_images
 from skssl.images.labels import encode_labels
 from skssl.nn.precision import resolve_precision
-from skssl.probes.encoders import Encoder, as_encoder
+from skssl.probes.encoders import Encoder, as_encoder, read_once
 from skssl.training.devices import resolve_device
 from skssl.training.objective import Batch, Objective
 from skssl.transfer.classifier import ClassifierHooks, ImageClassifier
@@ -165,7 +165,7 @@ class Distiller(ImageClassifier):
             If the training diverges.
         """
         self._check_params()
-        X = self._read_once(self.student, X, y)
+        X = read_once(self.student, X, y)
         if self.alpha < 1 and (y is None or not len(encode_labels(y)[0])):
             raise ValueError(
                 f"alpha={self.alpha} uses labels in the loss, but no image has a label: set alpha=1 or pass y."

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from skssl.images.labels import as_labels, encode_labels
-from skssl.probes.encoders import as_encoder
+from skssl.probes.encoders import as_encoder, read_once
 from skssl.training.objective import Batch, Objective
 from skssl.transfer.classifier import ClassifierHooks, ImageClassifier
 
@@ -147,7 +147,7 @@ class FineTuner(ImageClassifier):
         self._check_params()
         if y is None:
             raise ValueError("FineTuner requires y to be passed, but the target y is None.")
-        X = self._read_once(self.encoder, X, y)
+        X = read_once(self.encoder, X, y)
         self.classes_, labels = encode_labels(y)
         if not len(self.classes_):
             raise ValueError("FineTuner needs labelled images, but every label in y is -1 (unknown).")
