@@ -165,10 +165,9 @@ def _from_archive(archive: Path, split: str, home: Path, max_bytes: int | None) 
     if copy.exists():
         try:
             return _from_npz(copy, split, None)
-        except _NoSplit:
-            raise
         except (ValueError, OSError) as error:
-            warnings.warn(f"The decoded archive is damaged, so it is decoded anew. {error}", stacklevel=3)
+            if not isinstance(error, _NoSplit):
+                warnings.warn(f"The decoded archive is damaged, so it is decoded anew. {error}", stacklevel=3)
     files = read_tar(archive, image_endings(), max_bytes)
     arrays: dict[str, np.ndarray] = {}
     others = {name.split("/")[0] for name in files if name.count("/") == 2} - {split}
@@ -184,7 +183,7 @@ def _from_archive(archive: Path, split: str, home: Path, max_bytes: int | None) 
 
 
 class _NoSplit(ValueError):
-    """An intact ``.npz`` file lacks a split."""
+    """An ``.npz`` file lacks a split."""
 
 
 def _from_npz(path: Path, split: str, max_bytes: int | None) -> tuple[np.ndarray, np.ndarray]:

@@ -59,6 +59,8 @@ def read_tar(path: Path, endings: tuple[str, ...], max_bytes: int | None) -> dic
             stream = _Bounded(unpacked, limit)
             with tarfile.open(fileobj=stream, mode="r:") as members:  # type: ignore[call-overload]
                 for member in members:
+                    if member.size < 0:
+                        raise ValueError(f"it holds {member.name!r}, whose size is negative")
                     name = member.name.removeprefix("./")
                     steps = name.split("/")
                     if member.isdir() or len(steps) not in (2, 3) or not name.lower().endswith(endings):
@@ -67,7 +69,7 @@ def read_tar(path: Path, endings: tuple[str, ...], max_bytes: int | None) -> dic
                         raise ValueError(f"it holds {name!r}, a path outside of the archive")
                     if any(step.startswith(".") for step in steps):
                         continue
-                    if not member.isfile() or member.size < 0:
+                    if not member.isfile():
                         raise ValueError(f"it holds {name!r}, which is a link or a device. Pack the files themselves")
                     total += member.size  # a sparse file unpacks to more than is read
                     if total > limit:

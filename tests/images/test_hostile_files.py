@@ -242,7 +242,7 @@ class Hanging(Dataset):
 
     def __getitem__(self, i):
         if os.getpid() != parent:
-            print("hangs", flush=True)
+            os.write(1, b"hangs\n")
             time.sleep(1000)
         return np.zeros((16, 16, 3), np.uint8)
 
