@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -29,6 +29,7 @@ from skssl.nn.distributed import draw_seed, init_process_group
 from skssl.nn.precision import SMALLEST_BFLOAT16, resolve_precision
 from skssl.pretext import as_tasks
 from skssl.storage.exporting import export
+from skssl.storage.files import take
 from skssl.storage.registry import register
 from skssl.storage.saving import save
 from skssl.training.checkpoints import train
@@ -37,7 +38,14 @@ from skssl.training.encoding import Transform, encode
 from skssl.training.objective import Hooks, Objective
 from skssl.training.optim import OPTIMIZERS, SCHEDULES
 from skssl.training.seeding import seeded
-from skssl.training.state import check_optimizer_state, fill, load_training_state, training_state
+from skssl.training.state import (
+    check_history,
+    check_network,
+    check_optimizer_state,
+    fill,
+    load_training_state,
+    training_state,
+)
 from skssl.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -495,19 +503,29 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
             raise ValueError(f"Found input variables with inconsistent numbers of samples: {[n_given, len(labels)]}")
         return labels if kept is None else labels[torch.from_numpy(kept)]
 
-    def _load(self, trained: SSLTransformer, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Restore what `save` wrote, checking each value. `trained` has the parameters of the training."""
+    def _load(
+        self,
+        trained: SSLTransformer,
+        values: Mapping[str, Any],
+        shapes: Mapping[str, Tensor],
+        read: Callable[[], dict[str, Tensor]],
+    ) -> None:
+        """Take over what `save` wrote. The file is not trusted; `trained` has the parameters of the training."""
         trained._validate_params()
+        check_history(values["history"])
         shape = values["shape"]
         with torch.device("meta"):  # shapes are compared with the file's before memory is allocated
             augmentations, encoded = trained._views(shape)
             objective = trained._make_objective(shape, encoded, values["n_samples"])
-        fill(objective, tensors)
+        check_network(objective, shapes)
+        blank = trained._wrap(objective, augmentations, torch.device("meta"), torch.float32, values["seed"])
+        check_optimizer_state(blank.optimizer_, values, shapes)
+        tensors = read()
+        fill(objective, take(tensors, "net."))
         device, side = available(trained.device), min(encoded[1:])
         too_small = trained.precision == "bfloat16" and device.type == "cpu" and side < SMALLEST_BFLOAT16
         dtype = resolve_precision("float32" if too_small else trained.precision, device, side)  # trained on a GPU
         net = trained._wrap(objective, augmentations, device, dtype, values["seed"])
-        check_optimizer_state(net.optimizer_, values, tensors)
         load_training_state(net, values, tensors)
         self._shape, self._scale, self.net_ = shape, values["scale"], net
         self.set_output(transform=values["output"])

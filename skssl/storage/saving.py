@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from skssl.errors import pick
-from skssl.storage.files import first_line, part, read, write
+from skssl.storage.files import DamagedFileError, SavedFile, first_line, part, write
 from skssl.storage.parameters import pack_parameters, unpack_parameters
 from skssl.storage.registry import registered
 from skssl.storage.version import __version__
@@ -69,8 +69,9 @@ def save(
 def load(path: str | os.PathLike[str]) -> Any:
     """Load a trained estimator that its method ``save`` has written.
 
-    No code in the file runs, unlike with ``joblib.load``. Loading takes about as much memory as the file has bytes,
-    even if the file is malicious.
+    No code in the file runs, unlike with ``joblib.load``. The file is compared with the network that it describes
+    before its tensors are read. Loading takes at most about twice as much memory as the file has bytes, even if the
+    file is malicious.
 
     Parameters
     ----------
@@ -104,33 +105,37 @@ def load(path: str | os.PathLike[str]) -> Any:
     >>> bool((skssl.load(path).transform(X) == encoder.transform(X)).all())
     True
     """
-    header, tensors = read(path)
-    try:
-        return _rebuild(header, tensors)
-    except Exception as error:  # a malicious file can make any check of a parameter fail
-        version = header.get("skssl")
-        other = "" if version in (None, __version__) else f" (it was saved by skssl {reprlib.repr(version)})"
-        raise ValueError(f"{os.fspath(path)!r} cannot be loaded{other}: {first_line(error)}") from error
+    with SavedFile(path) as file:
+        try:
+            return _rebuild(file)
+        except (DamagedFileError, OSError):
+            raise
+        except Exception as error:  # a malicious file can make any check of a parameter fail
+            version = file.header.get("skssl")
+            other = "" if version in (None, __version__) else f" (it was saved by skssl {reprlib.repr(version)})"
+            raise ValueError(f"{os.fspath(path)!r} cannot be loaded{other}: {first_line(error)}") from error
 
 
-def _rebuild(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any:
+def _rebuild(file: SavedFile) -> Any:
     """Return the estimator that a file describes; refuse a file that holds anything else."""
+    header = file.header
     for name, field in FIELDS.items():
         if name not in header or not field.holds(header[name]):
             raise ValueError(f"{name!r} must be {field.expected}. Got {reprlib.repr(header.get(name))}.")
     for name in header.keys() - FIELDS.keys():
         raise ValueError(f"{name!r} is unknown.")
-    for name in tensors:
+    for name in file.shapes:
         if not name.startswith(("net.", "optimizer.", "parameter.")):
             raise ValueError(f"The tensor {name!r} is unknown.")
-    given = part(tensors, "parameter.")
-    if given.keys() != {str(i) for i in range(len(given))}:
+    indices = part(file.shapes, "parameter.").keys()
+    if indices != {str(i) for i in range(len(indices))}:
         raise ValueError("The tensors 'parameter.…' must be numbered from 0.")
-    arrays = {int(i): array for i, array in given.items()}
     cls: Any = pick("class", header["class"], registered("estimator"))
+    given = {f"parameter.{i}": file.read_tensor(f"parameter.{i}") for i in indices}
+    arrays = {int(i): array for i, array in part(given, "parameter.").items()}
     parameters, used = (unpack_parameters(cls, header[name], arrays) for name in ("parameters", "trained_with"))
     estimator = cls(**parameters)
-    estimator._load(cls(**{**parameters, **used}) if used else estimator, header, tensors)
+    estimator._load(cls(**{**parameters, **used}) if used else estimator, header, file.shapes, lambda: file.read(given))
     return estimator
 
 

@@ -284,7 +284,7 @@ def pack(trainer: Trainer, state: ResumeState) -> tuple[dict[str, Any], dict[str
     return values, tensors
 
 
-def unpack(trainer: Trainer, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> ResumeState:
+def unpack(trainer: Trainer, values: Mapping[str, Any], tensors: dict[str, Tensor]) -> ResumeState:
     """Give a trainer the state that `pack` returned.
 
     Parameters

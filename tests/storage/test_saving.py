@@ -21,7 +21,7 @@ import skssl
 from skssl import Augmentation, JigsawTask, MultiCrop, Rotation
 from skssl.callbacks import GradientSNR
 from skssl.datasets import make_shapes
-from skssl.storage.files import checksum, read, write
+from skssl.storage.files import SavedFile, checksum, read, write
 
 
 def small(**params):
@@ -240,7 +240,9 @@ def test_writes_are_atomic(tmp_path, monkeypatch):
     ("text", "message"),
     [
         ("{", "Expecting property name"),
-        ("[]", "lacks the number of its format"),
+        ("[]", "is not a dict"),
+        ("{}", "lacks the number of its format"),
+        ('{"format": -7, "header": {}}', "lacks the number of its format"),
         ('{"format": 2, "header": {}}', "format 2 is that of a newer skssl; this one reads up to 1"),
         ('{"format": 1, "header": {}}', "other keys than 'format', 'sha256' and 'header'"),
         ('{"format": 1, "sha256": "0", "header": {}}', "checksum"),
@@ -251,7 +253,7 @@ def test_writes_are_atomic(tmp_path, monkeypatch):
         (f'{{"format": 1, "header": {"[" * 10**6}', "nested too deeply"),
         (f'{{"format": 1, "header": {"[" * 10**4}{"]" * 10**4}}}', "nested too deeply|other keys than"),
     ],
-    ids=range(11),
+    ids=range(13),
 )
 def test_invalid_headers_are_refused(text, message, tmp_path):
     path = tmp_path / "a"
@@ -267,7 +269,7 @@ def test_other_files_are_refused(tmp_path):
         with pytest.raises(ValueError, match="not a regular file"):
             skssl.load(tmp_path / name)
     safetensors.torch.save_file({"a": torch.zeros(2)}, tmp_path / "other")
-    with pytest.raises(ValueError, match=r"other' is a safetensors file, but was not written by skssl"):
+    with pytest.raises(ValueError, match=r"other' cannot be read, .* its metadata lack 'skssl'"):
         skssl.load(tmp_path / "other")
     torch.save({"a": torch.zeros(2)}, tmp_path / "pickle")
     with pytest.raises(ValueError, match=r"pickle' cannot be read, .* its header would have \d+ bytes"):
@@ -298,6 +300,97 @@ def test_damaged_files_are_refused(saved, tmp_path):
     path.write_bytes(content)
     with pytest.raises(ValueError, match="its checksum does not match"):
         skssl.load(path)
+
+
+def change_header(path, change):
+    """Change the header of a safetensors file, but not the tensors."""
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    text = change(content[8 : 8 + length].decode()).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
+
+
+def test_a_file_that_is_truncated_while_it_is_read_is_refused(saved, tmp_path, monkeypatch):
+    path, read_tensor = tmp_path / "a", SavedFile.read_tensor
+    write(path, *saved)
+
+    def truncate_and_read(file, name):
+        os.truncate(path, 2**15)
+        return read_tensor(file, name)
+
+    monkeypatch.setattr(SavedFile, "read_tensor", truncate_and_read)
+    with pytest.raises(ValueError, match=r"a' cannot be read, .*: it was truncated while it was read\."):
+        skssl.load(path)
+
+
+@pytest.mark.parametrize("name", ["net.encoder.features.0.weight", "optimizer.0.momentum_buffer"])
+def test_a_sparse_file_is_refused_before_its_tensors_are_read(name, saved, tmp_path):
+    path = tmp_path / "a"
+    write(path, saved[0], {**saved[1], name: torch.zeros(5)})
+
+    def enlarge(text):
+        outer = json.loads(text)
+        end = max(entry["data_offsets"][1] for key, entry in outer.items() if key != "__metadata__")
+        begin, old = outer[name]["data_offsets"]
+        for key, entry in outer.items():
+            if key not in ("__metadata__", name) and entry["data_offsets"][0] >= old:
+                entry["data_offsets"] = [of - (old - begin) for of in entry["data_offsets"]]
+        outer[name] |= {"shape": [5 * 2**28], "data_offsets": [end - (old - begin), end - (old - begin) + 5 * 2**30]}
+        return json.dumps(outer)
+
+    change_header(path, enlarge)
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    outer = json.loads(content[8 : 8 + length])
+    os.truncate(path, 8 + length + outer[name]["data_offsets"][1])
+    assert path.stat().st_size > 5 * 2**30
+    before, started = largest(), time.perf_counter()
+    with pytest.raises(ValueError, match=f"The tensor '{name}' must be of shape"):
+        skssl.load(path)
+    assert time.perf_counter() - started < 2
+    assert largest() - before < 2**27
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda text: text.replace('{"', '{"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0]},"a":{},"', 1),
+            "'a' twice",
+        ),
+        (lambda text: text.replace('"shape":[2]', '"shape":[3]'), "'x' takes 12 bytes, but its place has 8"),
+        (lambda text: text.replace('"shape":[2]', '"shape":[-2]'), "the tensor 'x' is described by"),
+        (lambda text: text.replace('"shape":[2]', '"shape":[' + "1," * 99 + "2]"), "the tensor 'x' is described by"),
+        (lambda text: text.replace("F32", "F4"), "the tensor 'x' is described by"),
+        (lambda text: text.replace("[0,8]", "[4,12]"), "a tensor begins at byte 4 of the data"),
+        (lambda text: text.replace("[8,24]", "[0,16]"), "a tensor begins at byte 0 of the data"),
+        (lambda text: text.replace("[8,24]", "[8,32]").replace('"shape":[4]', '"shape":[6]'), "but the file has"),
+        (lambda text: "[" * 10**5, "nested too deeply"),
+        (lambda text: text[:-9], "damaged"),
+        (lambda text: "[]", "not a dict"),
+    ],
+    ids=range(11),
+)
+def test_forged_entries_of_tensors_are_refused(change, message, tmp_path):
+    path = tmp_path / "a"
+    write(path, {}, {"x": torch.ones(2), "y": torch.ones(4)})
+    assert read(path)[1].keys() == {"x", "y"}
+    before = path.read_bytes()
+    change_header(path, change)
+    assert path.read_bytes() != before
+    with pytest.raises(ValueError, match=message) as of:
+        read(path)
+    assert str(path) in str(of.value)
+
+
+def test_reading_takes_the_memory_of_the_tensors_once(tmp_path):
+    if not os.access("/proc/self/clear_refs", os.W_OK):
+        pytest.skip("the peak of the memory cannot be reset")
+    write(tmp_path / "a", {}, {"x": torch.ones(2**24)})
+    Path("/proc/self/clear_refs").write_text("5")  # the peak becomes what the process takes now
+    before = largest()
+    _, tensors = read(tmp_path / "a")
+    assert largest() - before < 1.3 * tensors["x"].nbytes
 
 
 def with_parameters(header, **params):
