@@ -116,7 +116,7 @@ def read_npz(
     try:
         if not zipfile.is_zipfile(path):
             raise ValueError("it is another kind of file, or cut. A folder, a tar archive or an .npz file was expected")
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             pair = next((pair for pair in pairs if set(pair) <= set(arrays.files)), None)
             if pair is None:
                 return list(arrays.files)

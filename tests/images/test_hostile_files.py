@@ -230,7 +230,7 @@ def test_pipes_are_refused_and_do_not_block(tmp_path: Path) -> None:
 # Worker processes that hang
 
 
-FIT_ON_ITEMS_THAT_HANG = """
+FIT_ON_ITEMS_THAT_HANG = r"""
 import os, time
 import numpy as np
 from torch.utils.data import Dataset
