@@ -69,7 +69,7 @@ def add_legend(ax: Axes, **where: Any) -> None:
 
 
 def class_colors(n_classes: int) -> np.ndarray:
-    """Return a colour for each class, by a colormap if there are more than 20, followed by that of class -1."""
+    """Return a colour for each class, by a colour map if there are more than 20, followed by that of class -1."""
     from matplotlib import colormaps
     from matplotlib.colors import to_rgba_array
 

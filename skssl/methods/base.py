@@ -291,7 +291,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save the trained estimator to one file for `skssl.load`, which runs no code from it.
 
-        The file holds the parameters, the encoder, heads, momentum copies and queues, the optimizer's state and the
+        The file holds the parameters, the encoder, heads, momentum copies and queues, the optimiser's state and the
         history, so that `partial_fit` continues as if the estimator had not been saved. `callbacks` and `checkpoint`
         are left out. An existing file is replaced only when the new one is complete.
 

@@ -39,7 +39,7 @@ def save(
     state : mapping of str to object
         What `fit` learned, as plain values: all of `FIELDS` but the parameters.
     tensors : mapping of str to Tensor
-        The network's tensors ("net.…") and the optimizer's ("optimizer.…").
+        The network's tensors ("net.…") and the optimiser's ("optimizer.…").
     path : str or path-like
         The file.
 

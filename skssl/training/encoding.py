@@ -70,14 +70,14 @@ def encode(
 
 
 class Transform(nn.Module):
-    """A network with the resizing and normalization of `encode` before it, as one module for export.
+    """A network with the resizing and normalisation of `encode` before it, as one module for export.
 
     Parameters
     ----------
     module : torch.nn.Module
-        From normalized images to features.
+        From normalised images to features.
     augment : Augmentation
-        Its size and normalization are used, see `Augmentation.eval_transform`.
+        Its size and normalisation are used, see `Augmentation.eval_transform`.
     shape : tuple of int
         The images' channels, height and width.
 

@@ -1,4 +1,4 @@
-"""The state of a training between two steps: network, optimizer and history, for checkpoints and saved estimators."""
+"""The state of a training between two steps: network, optimiser and history, for checkpoints and saved estimators."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def training_state(trainer: Trainer) -> tuple[dict[str, Any], dict[str, Tensor]]
     -------
     values : dict of str to object
         Plain values: "seed"; "history", a row an epoch; "rates", the learning rate of each parameter group;
-        "optimizer", the entries of the optimizer's state that are not tensors, by "{index}.{name}".
+        "optimizer", the entries of the optimiser's state that are not tensors, by "{index}.{name}".
     tensors : dict of str to Tensor
-        The network's parameters and buffers, "net.{name}", and the optimizer's state, "optimizer.{index}.{name}", where
-        index counts the parameters of the optimizer. They are not copies.
+        The network's parameters and buffers, "net.{name}", and the optimiser's state, "optimizer.{index}.{name}", where
+        index counts the parameters of the optimiser. They are not copies.
     """
     optimizer = trainer.optimizer_
     state = {
@@ -143,7 +143,7 @@ def check_history(history: Any) -> None:
 
 
 def check_optimizer_state(optimizer: Optimizer, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Refuse an optimizer's state that does not fit, before it is loaded from a file that is not trusted.
+    """Refuse an optimiser's state that does not fit, before it is loaded from a file that is not trusted.
 
     Parameters
     ----------
@@ -170,11 +170,11 @@ def check_optimizer_state(optimizer: Optimizer, values: Mapping[str, Any], tenso
             expected[kind] = expected.get(kind) or _state_after_step(optimizer, parameter)
             _check_like(state, expected[kind], f"optimizer.{i}.")
     for index in states:
-        raise ValueError(f"The optimizer has no parameter {index[:80]!r}.")
+        raise ValueError(f"The optimiser has no parameter {index[:80]!r}.")
 
 
 def _by_index(state: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Group the entries of an optimizer's state by the index that begins their names."""
+    """Group the entries of an optimiser's state by the index that begins their names."""
     found: dict[str, dict[str, Any]] = {}
     for full_name, value in state.items():
         index, _, name = full_name.partition(".")
@@ -197,7 +197,7 @@ def _check_like(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], pre
 
 
 def _state_after_step(optimizer: Optimizer, parameter: nn.Parameter) -> Mapping[str, Tensor]:
-    """Return the state that an optimizer of the same kind keeps for a like parameter after one step."""
+    """Return the state that an optimiser of the same kind keeps for a like parameter after one step."""
     takes = inspect.signature(type(optimizer)).parameters
     options = {name: value for name, value in optimizer.defaults.items() if name in takes and name != "fused"}
 
@@ -210,5 +210,5 @@ def _state_after_step(optimizer: Optimizer, parameter: nn.Parameter) -> Mapping[
 
     try:
         return after_step("meta")  # takes no memory; fused kernels lack this device
-    except (RuntimeError, NotImplementedError):  # the optimizer reads values
+    except (RuntimeError, NotImplementedError):  # the optimiser reads values
         return after_step("cpu")
