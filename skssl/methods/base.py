@@ -520,8 +520,8 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
             augmentations, encoded = trained._views(shape)
             if math.prod(encoded[1:]) > max(LARGEST_VIEW, math.prod(shape[1:])):
                 raise ValueError(
-                    f"The views have {encoded[1]} x {encoded[2]} pixels. Those of a file may have {LARGEST_VIEW}, or as "
-                    f"many as the images, {shape[1]} x {shape[2]}."
+                    f"The views have {encoded[1]} x {encoded[2]} pixels. A file may ask for {LARGEST_VIEW}, or "
+                    f"for as many as the images have, {shape[1]} x {shape[2]}."
                 )
             objective = trained._make_objective(shape, encoded, values["n_samples"])
         check_network(objective, shapes)

@@ -141,7 +141,9 @@ def _rebuild(file: SavedFile) -> Any:
         if isinstance(given_to.get("n_jobs"), Integral):  # a file must not start more processes than there are cores
             given_to["n_jobs"] = min(given_to["n_jobs"], joblib.cpu_count())
     if header["output"] in ("pandas", "polars") and not importlib.util.find_spec(header["output"]):
-        raise ValueError(f"Its 'output' is {header['output']!r}, which is not installed: pip install {header['output']}.")
+        raise ValueError(
+            f"Its 'output' is {header['output']!r}, which is not installed: pip install {header['output']}."
+        )
     estimator = cls(**parameters)
     estimator._load(cls(**{**parameters, **used}) if used else estimator, header, file.shapes, lambda: file.read(given))
     return estimator
