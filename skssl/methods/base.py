@@ -118,7 +118,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
         random state is not used.
     checkpoint : str or path-like, default=None
         Folder in which `fit` saves the state of the training. A second `fit` with the same parameters and images
-        resumes from it bit by bit, also after the training has ended. With other parameters or images it raises an
+        resumes from it bit for bit, also after the training has ended. With other parameters or images it raises an
         error. The state is also saved on SIGTERM and Ctrl-C.
     checkpoint_every : int, str or datetime.timedelta, default="10 min"
         Number of epochs, or time, between two checkpoints.

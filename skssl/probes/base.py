@@ -126,7 +126,7 @@ class Probe(ClassifierMixin, BaseEstimator):
     def setting(self, name: str) -> Any:
         """Return the value in use of a parameter that may be None.
 
-        None stands for the value of the protocol, or for the default if there is no protocol.
+        None is the value of the protocol, or the default if there is no protocol.
 
         Parameters
         ----------

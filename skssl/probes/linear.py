@@ -57,7 +57,7 @@ class LinearProbe(Probe):
     Parameters
     ----------
     protocol : {"effssl", "simsiam", "gsg", "moco", "transfer"}, default=None
-        The paper whose settings replace None below, see the notes. Without a protocol None stands for the value named
+        The paper whose settings replace None below, see the notes. Without a protocol None is the value named
         last.
     C : float in (0, inf] or sequence of float, default=None
         The inverse strength of the penalty on the weights, as in ``LogisticRegression``. None is the protocol's, or 1.

@@ -44,7 +44,8 @@ class Batch:
 class Hooks:
     """The hooks of a method or an auxiliary task, which the training loop calls.
 
-    Only `build` and `losses` are required. Of a task's hooks, `build`, `prepare` and `losses` are called.
+    A method has all hooks; only `build` and `losses` are required. Of an auxiliary task only `build`, `prepare` and
+    `losses` are called.
     """
 
     #: Submodules of the net whose learning rate stays constant.
@@ -127,7 +128,7 @@ class Hooks:
         return None
 
     def phase(self, net: Objective, epoch: int) -> Hashable:
-        """Return what a step does differently from epoch to epoch, such as freezing the prototypes.
+        """Return the phase of the training: what differs between the steps of two epochs, such as frozen prototypes.
 
         It is called before each epoch, and when a training resumes within one. Hooks read it as ``net.phase``.
 
