@@ -60,8 +60,8 @@ def encode(
     ):
         network = fuse_batchnorm(module)
         channels, *size = images.shape
-        largest = max(size, augment.size_of(*size), key=math.prod)  # of the images, or of the views if they are larger
-        batch_size = encoding_batch_size((channels, *largest), device)
+        height, width = max(size, augment.size_of(*size), key=math.prod)  # views may be larger than the images
+        batch_size = encoding_batch_size((channels, height, width), device)
         features = [
             network(augment.eval_transform(batch.to(device))).float().to(to)
             for _, batch in images.batches(torch.arange(len(images)).split(batch_size))
