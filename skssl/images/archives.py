@@ -194,4 +194,4 @@ def _too_large(limit: float) -> ValueError:
 
 def _reason(error: Exception) -> str:
     """Return a reason for a message: that of this module, or the type and message of another error."""
-    return str(error) if type(error) is ValueError else one_line(error)
+    return one_line(error).removeprefix("ValueError: ")
