@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from skssl.images.image_files import channels_for, decode_image, inspect_image
 
 _IMAGE_KEYS = ("image", "img", "jpg", "jpeg", "png", "webp", "ppm", "tif", "tiff", "bmp")  # in items that are dicts
 _OVERSHOOT = 0.1  # beyond [0, 1], as bicubic interpolation gives
+_PATIENCE = 1.0  # seconds that worker processes have to stop; torch gives each of them 5
 _UNREAD = object()
 
 
@@ -237,10 +239,16 @@ class DatasetImages(Images):
         return subset
 
     def close(self) -> None:
-        """Stop the worker processes."""
+        """Stop the worker processes; end those that hang."""
         loader = self.__dict__.pop("_loader", None)
         if loader is not None and loader._iterator is not None:
-            loader._iterator._shutdown_workers()  # torch's public way is to wait for the garbage collector
+            workers = loader._iterator._workers
+            timer = Timer(_PATIENCE, lambda: [worker.terminate() for worker in workers])
+            timer.start()
+            try:
+                loader._iterator._shutdown_workers()  # torch's public way is to wait for the garbage collector
+            finally:
+                timer.cancel()
 
     def _prefetch(self, indices: Sequence[Tensor]) -> Iterator[Any]:
         """Read batches in worker processes, which run until `close`."""

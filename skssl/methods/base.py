@@ -51,6 +51,8 @@ from skssl.training.trainer import Trainer
 if TYPE_CHECKING:
     import pandas as pd
 
+LARGEST_VIEW = 2**24  # pixels of a view that a loaded estimator may enlarge images to
+
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, BaseEstimator):
@@ -516,6 +518,11 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
         shape = values["shape"]
         with torch.device("meta"):  # shapes are compared with the file's before memory is allocated
             augmentations, encoded = trained._views(shape)
+            if math.prod(encoded[1:]) > max(LARGEST_VIEW, math.prod(shape[1:])):
+                raise ValueError(
+                    f"The views have {encoded[1]} x {encoded[2]} pixels. A file may ask for {LARGEST_VIEW}, or "
+                    f"for as many as the images have, {shape[1]} x {shape[2]}."
+                )
             objective = trained._make_objective(shape, encoded, values["n_samples"])
         check_network(objective, shapes)
         blank = trained._wrap(objective, augmentations, torch.device("meta"), torch.float32, values["seed"])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
+import joblib
 import numpy as np
 import torch
 from torch import Tensor
@@ -83,7 +86,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     SSLTransformer
         The estimator, on the device that its `device` parameter names, or on the CPU if this machine has no such
         device. `transform` and `partial_fit` continue as if it had not been saved. Its `callbacks` and `checkpoint` are
-        None.
+        None, and its `n_jobs` is at most the number of cores.
 
     Raises
     ------
@@ -134,6 +137,13 @@ def _rebuild(file: SavedFile) -> Any:
     given = {f"parameter.{i}": file.read_tensor(f"parameter.{i}") for i in indices}
     arrays = {int(i): array for i, array in part(given, "parameter.").items()}
     parameters, used = (unpack_parameters(cls, header[name], arrays) for name in ("parameters", "trained_with"))
+    for given_to in (parameters, used):
+        if isinstance(given_to.get("n_jobs"), Integral):  # a file must not start more processes than there are cores
+            given_to["n_jobs"] = min(given_to["n_jobs"], joblib.cpu_count())
+    if header["output"] in ("pandas", "polars") and not importlib.util.find_spec(header["output"]):
+        raise ValueError(
+            f"Its 'output' is {header['output']!r}, which is not installed: pip install {header['output']}."
+        )
     estimator = cls(**parameters)
     estimator._load(cls(**{**parameters, **used}) if used else estimator, header, file.shapes, lambda: file.read(given))
     return estimator

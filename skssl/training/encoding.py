@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import closing
 
 import torch
@@ -58,9 +59,12 @@ def encode(
         mixed_precision(dtype, device),
     ):
         network = fuse_batchnorm(module)
+        channels, *size = images.shape
+        height, width = max(size, augment.size_of(*size), key=math.prod)  # views may be larger than the images
+        batch_size = encoding_batch_size((channels, height, width), device)
         features = [
             network(augment.eval_transform(batch.to(device))).float().to(to)
-            for _, batch in images.batches(torch.arange(len(images)).split(encoding_batch_size(images.shape, device)))
+            for _, batch in images.batches(torch.arange(len(images)).split(batch_size))
         ]
     return torch.cat(features)
 

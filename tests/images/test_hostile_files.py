@@ -1,4 +1,4 @@
-"""Full disks, killed processes, damaged caches, and files that should not be opened."""
+"""Full disks, killed and hanging processes, damaged caches, and files that should not be opened."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -224,3 +225,48 @@ def test_pipes_are_refused_and_do_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.png")
     with pytest.raises(ValueError, match=r"a\.png', cannot be read as an image: it is no regular file"):
         as_images([str(tmp_path / "a.png")] * 2)
+
+
+# Worker processes that hang
+
+
+FIT_ON_ITEMS_THAT_HANG = r"""
+import os, time
+import numpy as np
+from torch.utils.data import Dataset
+from skssl import SimCLR
+
+class Hanging(Dataset):
+    def __len__(self):
+        return 64
+
+    def __getitem__(self, i):
+        if os.getpid() != parent:
+            os.write(1, b"hangs\n")
+            time.sleep(1000)
+        return np.zeros((16, 16, 3), np.uint8)
+
+parent = os.getpid()
+SimCLR(backbone="convnet", epochs=1, batch_size=8, n_jobs=2, device="cpu").fit(Hanging())
+"""
+
+
+def test_first_ctrl_c_ends_a_training_whose_worker_processes_hang() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", FIT_ON_ITEMS_THAT_HANG],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as child:
+        try:
+            assert child.stdout is not None
+            for _ in range(2):
+                assert child.stdout.readline() == b"hangs\n"
+            started = time.monotonic()
+            child.send_signal(signal.SIGINT)  # to the parent only
+            _, errors = child.communicate(timeout=20)  # which ends when the worker processes have ended, too
+        finally:
+            if child.returncode is None:
+                os.killpg(child.pid, signal.SIGKILL)
+    assert time.monotonic() - started < 8, "torch waits 5 seconds for each worker process"
+    assert errors.splitlines()[-1] == b"KeyboardInterrupt"

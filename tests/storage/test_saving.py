@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import hypothesis
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -451,6 +452,44 @@ def test_forged_files_are_refused_without_much_time_or_memory(change, message, s
     assert str(tmp_path / "a") in str(of.value)
     assert time.perf_counter() - started < 2
     assert largest() - before < 2**27
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"history": [{"epoch": "a", "loss": "b"}]}, "'epoch' in row 0 of 'history' must be a number. Got 'a'"),
+        ({"history": [{"loss": 1.0, "epoch": 1, "lr": 0.1}]}, "'images_per_second' in row 0 .* Got None"),
+        ({"history": [{"epoch": 1, "effective_rank": "x"}]}, "'effective_rank' in row 0 of 'history' must be a number"),
+        ({"output": "polars"}, "'polars', which is not installed: pip install polars"),
+    ],
+    ids=range(4),
+)
+def test_forged_histories_and_outputs_are_refused(change, message, saved, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    write(tmp_path / "a", {**saved[0], **change}, saved[1])
+    with pytest.raises(ValueError, match=message):
+        skssl.load(tmp_path / "a")
+
+
+def test_a_file_starts_no_more_processes_than_there_are_cores(saved, tmp_path):
+    cores = joblib.cpu_count()
+    for n_jobs, expected in [(4000, cores), (np.int64(4000), cores), (1, 1), (-1, -1), (None, None)]:
+        packed = {"scalar": ("int64", 4000)} if isinstance(n_jobs, np.int64) else n_jobs
+        write(tmp_path / "a", with_parameters(saved[0], n_jobs=packed), saved[1])
+        assert skssl.load(tmp_path / "a").n_jobs == expected
+
+
+def test_a_file_of_huge_views_is_refused(saved, tmp_path):
+    augment = {"object": {"class": "Augmentation", "parameters": {"size": 30_000}}}
+    write(tmp_path / "a", with_parameters(saved[0], augment=augment), saved[1])
+    with pytest.raises(ValueError, match="views have 30000 x 30000 pixels"):
+        skssl.load(tmp_path / "a")
+
+
+def test_a_file_of_a_version_without_a_parameter_loads_with_its_default(saved, tmp_path):
+    parameters = {name: value for name, value in saved[0]["parameters"].items() if name != "on_bad_image"}
+    write(tmp_path / "a", {**saved[0], "skssl": "0.0.9", "parameters": parameters}, saved[1])
+    assert skssl.load(tmp_path / "a").on_bad_image == "raise"
 
 
 def test_a_huge_image_shape_takes_no_memory(saved, tmp_path):
