@@ -198,7 +198,7 @@ def test_rotation_accuracy_matches_a_probe_on_all_rotations(encoder, X):
     probe = LogisticRegression(max_iter=2000)
     expected = probe.fit(features[:120], labels[:120]).score(features[120:], labels[120:])
     found = metrics.rotation_accuracy(encoder, X[:30], X[30:], probe=LogisticRegression(max_iter=2000))
-    assert found == pytest.approx(expected, abs=0.03)  # the solver has a tolerance, and the order of the samples differs
+    assert found == pytest.approx(expected, abs=0.03)  # the solver has a tolerance; another order
 
 
 def test_rotation_accuracy_of_rotnet_and_of_a_blind_encoder():

@@ -186,7 +186,7 @@ def test_neighbor_pairs_label_the_relative_position():
     assert {(second, side) for first, second, side in pairs if first == 4} == {
         (0, 0), (1, 1), (2, 2), (3, 3), (5, 4), (6, 5), (7, 6), (8, 7)
     }  # fmt: skip
-    assert all((second, first, 7 - side) in pairs for first, second, side in pairs), "swapped patches must have the opposite label"
+    assert all((second, first, 7 - side) in pairs for first, second, side in pairs), "swapped, the label is opposite"
     assert {second for first, second, _ in pairs if first == 0} == {1, 3, 4}, "only neighbours are paired"
 
 

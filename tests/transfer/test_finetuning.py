@@ -190,7 +190,7 @@ def test_head_can_be_placed_on_any_layer(encoder, X, y):
         assert tuner.predict_proba(X[:3]).shape == (3, 8)
     middle = FineTuner(encoder, layer="projector1", **QUICK).fit(X, y).classifier_[0]
     assert [type(part).__name__ for part in middle[1]] == ["Linear", "BatchNorm1d", "ReLU"]
-    assert not torch.equal(middle[1][0].weight, net.projector[0].weight), "the kept layers of the projector must be trained"
+    assert not torch.equal(middle[1][0].weight, net.projector[0].weight), "the kept projector layers are trained"
 
 
 @pytest.mark.parametrize(
