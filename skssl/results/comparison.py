@@ -25,13 +25,11 @@ from skssl.images import subset
 from skssl.images.labels import check_labels, encode_labels
 from skssl.probes import KNNProbe, LinearProbe
 from skssl.probes.encoders import as_encoder
-from skssl.results.cache import RunFiles
+from skssl.results.cache import SPEED, RunFiles
 from skssl.results.tables import Results
 from skssl.training.digests import digest, digest_images
 
 __all__ = ["compare"]
-
-SPEED = ("seconds", "images_per_second")
 
 
 @validate_params(
