@@ -27,11 +27,14 @@ class Images(ABC):
         The values that are mapped to 0 and 1 if the images are floats, None if they are uint8.
     kept : bool ndarray of shape (n_given,) or None
         Mask of the given images that could be read. None if all could.
+    lazy : bool
+        Whether the images are items of a data set, which are read when they are needed.
     """
 
     shape: Shape
     scale: Scale | None
     kept: np.ndarray | None = None
+    lazy: bool = False
 
     @abstractmethod
     def __len__(self) -> int:
@@ -126,7 +129,7 @@ class SubsetImages(Images):
     """
 
     def __init__(self, images: Images, index: Tensor) -> None:
-        self.shape, self.scale = images.shape, images.scale
+        self.shape, self.scale, self.lazy = images.shape, images.scale, images.lazy
         self._images, self._index = images, index
 
     def __len__(self) -> int:

@@ -182,6 +182,8 @@ class DatasetImages(Images):
         Number of worker processes in `batches`. 1 reads in this process.
     """
 
+    lazy = True
+
     def __init__(
         self,
         dataset: Any,

@@ -162,8 +162,8 @@ def check_optimizer_state(optimizer: Optimizer, values: Mapping[str, Any], tenso
     n_groups, n_rates = len(optimizer.param_groups), len(values["rates"])
     if n_rates != n_groups:
         raise ValueError(f"'rates' must hold {n_groups} learning rates, one for each parameter group. Got {n_rates}.")
-    states = _by_index(part(tensors, "optimizer."))
-    expected: dict[Any, Mapping[str, Tensor]] = {}
+    states = _by_index({**values.get("optimizer", {}), **part(tensors, "optimizer.")})
+    expected: dict[Any, Mapping[str, Any]] = {}
     for i, parameter in enumerate(optimizer_parameters(optimizer)):
         if (state := states.pop(str(i), None)) is not None:
             kind = parameter.shape, parameter.dtype
@@ -182,11 +182,15 @@ def _by_index(state: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _check_like(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], prefix: str) -> None:
-    """Refuse the first tensor that is missing, unknown, or of another shape or type."""
+def _check_like(found: Mapping[str, Any], expected: Mapping[str, Any], prefix: str) -> None:
+    """Refuse the first tensor or number that is missing, unknown, or of another shape or type."""
     for name, like in expected.items():
         if name not in found:
             raise ValueError(f"The tensor '{prefix}{name}' is missing.")
+        if not isinstance(like, Tensor) or not isinstance(found[name], Tensor):
+            if type(found[name]) is not type(like):
+                raise ValueError(f"{prefix}{name} must be a {type(like).__name__}. Got {reprlib.repr(found[name])}.")
+            continue
         if (found[name].shape, found[name].dtype) != (like.shape, like.dtype):
             raise ValueError(
                 f"The tensor '{prefix}{name}' must be of shape {tuple(like.shape)} and {like.dtype}. Got "
@@ -196,12 +200,12 @@ def _check_like(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], pre
         raise ValueError(f"The tensor '{prefix}{name[:80]}' is unknown.")
 
 
-def _state_after_step(optimizer: Optimizer, parameter: nn.Parameter) -> Mapping[str, Tensor]:
+def _state_after_step(optimizer: Optimizer, parameter: nn.Parameter) -> Mapping[str, Any]:
     """Return the state that an optimiser of the same kind keeps for a like parameter after one step."""
     takes = inspect.signature(type(optimizer)).parameters
     options = {name: value for name, value in optimizer.defaults.items() if name in takes and name != "fused"}
 
-    def after_step(device: str) -> Mapping[str, Tensor]:
+    def after_step(device: str) -> Mapping[str, Any]:
         twin = torch.zeros(parameter.shape, dtype=parameter.dtype, device=device, requires_grad=True)
         twin.grad = torch.zeros_like(twin)
         other = type(optimizer)([twin], **options)

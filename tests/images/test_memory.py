@@ -282,7 +282,7 @@ def test_reading_many_paths_takes_little_memory(tmp_path: Path, monkeypatch: pyt
 # Data sets
 
 
-def test_kinds_of_items(tmp_path: Path) -> None:
+def test_items_of_every_kind_are_read(tmp_path: Path) -> None:
     png = io.BytesIO()
     Image.fromarray(X16[0]).save(png, "PNG")
     Image.fromarray(X16[0]).save(tmp_path / "0.png")

@@ -79,13 +79,13 @@ def test_loaded_estimators_continue_bit_for_bit(method, X, y, tmp_path):
     ],
     ids=str,
 )
-def test_parameters_of_all_kinds(params, X, tmp_path):
+def test_parameters_of_all_kinds_are_saved(params, X, tmp_path):
     loaded = check_round_trip(small(epochs=3, **params).fit(X), tmp_path / "a", X)
     for name, value in params.items():
         assert type(getattr(loaded, name)) is type(value)
 
 
-def test_arrays_among_the_parameters(X, tmp_path):
+def test_array_parameters_are_saved(X, tmp_path):
     weights = np.random.default_rng(0).random((40, 4))
     loaded = check_round_trip(quick(skssl.RotationDecoupling, pu_weights=weights).fit(X), tmp_path / "a", X)
     assert np.array_equal(loaded.pu_weights, weights)
@@ -114,7 +114,7 @@ def test_parameters_set_after_fit_are_saved_beside_those_of_the_training(X, tmp_
     assert (loaded.proj_dim, loaded.optimizer, loaded.net_.optimizer, loaded.backbone) == (16, "adamw", "sgd", None)
 
 
-def test_callbacks_are_left_out(X, tmp_path):
+def test_callbacks_are_not_saved(X, tmp_path):
     loaded = check_round_trip(small(callbacks=[GradientSNR()]).fit(X), tmp_path / "a", X)
     assert loaded.callbacks is None
 
@@ -581,7 +581,7 @@ def test_timm_loads_the_weights(resnet, tmp_path):
     [small(), small(augment=Augmentation(size=24)), quick(skssl.DeepCluster), small(backbone="resnet18")],
     ids=["plain", "resized", "with a hook", "resnet18"],
 )
-def test_onnx_gives_what_transform_gives(estimator, X, tmp_path):
+def test_onnx_export_equals_transform(estimator, X, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     pytest.importorskip("onnxscript", reason="onnxscript is not installed")
     estimator.set_params(precision="float32", batch_size=40).fit(X).export(tmp_path / "encoder.onnx")
