@@ -295,6 +295,16 @@ def test_paths_outside_of_archives_are_refused(name: str, tmp_path: Path) -> Non
         load_images(archive, data_home=tmp_path / "kept")
 
 
+@pytest.mark.parametrize("size", [b"", b"9 size=9\n"])  # the size of all members, but not of the step to the next
+def test_archives_of_negative_sizes_do_not_hang(size: bytes, tmp_path: Path) -> None:
+    common, negative = tarfile.TarInfo("g"), tarfile.TarInfo("a")
+    common.type, common.size, negative.size = tarfile.XGLTYPE, len(size), -1024
+    data = common.tobuf(tarfile.GNU_FORMAT) + size.ljust(512, b"\0") + negative.tobuf(tarfile.GNU_FORMAT) + bytes(1024)
+    (tmp_path / "small.tar").write_bytes(data if size else data[1024:])
+    with pytest.raises(ValueError, match=r"small\.tar' cannot be read as a tar archive: "):
+        load_images(tmp_path / "small.tar")
+
+
 @pytest.mark.parametrize("damage", ["cut", "flipped", "foreign", "labels"])
 def test_damaged_copies_of_archives_are_made_anew_with_a_warning(damage: str, tmp_path: Path) -> None:
     archive = pack_bytes(tmp_path / "small.tar", PICTURES)

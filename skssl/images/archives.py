@@ -59,7 +59,7 @@ def read_tar(path: Path, endings: tuple[str, ...], max_bytes: int | None) -> dic
             stream = _Bounded(unpacked, limit)
             with tarfile.open(fileobj=stream, mode="r:") as members:  # type: ignore[call-overload]
                 for member in members:
-                    if member.size < 0:
+                    if member.size < 0 or members.offset <= member.offset:  # tarfile would go back, and read for ever
                         raise ValueError(f"it holds {member.name!r}, whose size is negative")
                     name = member.name.removeprefix("./")
                     steps = name.split("/")
