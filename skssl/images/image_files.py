@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import math
 import os
+import stat
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +17,12 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from skssl.images.base import Size, is_pil_image
-from skssl.images.disk_cache import cached_images
-from skssl.images.memory_maps import MAX_IN_MEMORY, mapped_file_of
+from skssl.images.disk_cache import Write, cached_images
+from skssl.images.memory_maps import MAX_IN_MEMORY
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
 
 _MAX_THREADS = 16
 _BLOCK = 32  # images that a thread takes at a time
@@ -28,6 +31,23 @@ _PROGRESS_DELAY = 10.0  # seconds before a progress bar appears
 ORIENTATION = 0x0112  # EXIF's tag, 1 to 8; from 5 on, height and width are swapped
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's mode for a number of channels
 _GRAY_MODES = ("1", "L", "LA", "La", "F", "I", "I;16", "I;16L", "I;16B", "I;16N")
+#: The formats that are opened. Pillow decodes each of them within this process.
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF", "JPEG2000", "QOI", "ICO", "TGA")
+_OTHER_FORMATS = {
+    b"%!PS": "PostScript (EPS)",
+    b"\xc5\xd0\xd3\xc6": "PostScript (EPS)",
+    b"%PDF": "PDF",
+    b"\xd7\xcd\xc6\x9a": "WMF",
+    b"8BPS": "PSD",
+    b"<svg": "SVG",
+    b"<?xml": "XML or SVG",
+    b"ftypheic": "HEIC",
+    b"ftypmif1": "HEIF",
+    b"\x89HDF": "HDF5",
+    b"SIMPLE": "FITS",
+    b"\x93NUMPY": ".npy",
+    b"PK\x03\x04": "ZIP",
+}
 _loading = Lock()
 
 
@@ -71,7 +91,7 @@ def decode_images(
     size : (int, int), default=None
         Height and width to resize to. None takes the images' own, which must be the same for all.
     bad : dict of int to str, default=None
-        Receives the index of each image that cannot be read, and the reason; the array is arbitrary there. If None,
+        Receives the index of each image that cannot be read, and the reason; the array is 0 there. If None,
         such an image is an error.
 
     Returns
@@ -91,14 +111,11 @@ def decode_images(
         if channels is None or size is None:
             channels, size = decoder.common_format(channels, size)
 
-        def fill(array: np.ndarray) -> None:
-            decoder.fill(array, channels, size)
-
         shape = (len(images), *size, channels)
         if math.prod(shape) > MAX_IN_MEMORY and all(isinstance(image, (str, os.PathLike)) for image in images):
-            return cached_images(images, shape, fill, bad)
-        data = np.empty(shape, np.uint8)
-        fill(data)
+            return cached_images(images, shape, lambda write: decoder.decode(write, channels, size, 0.0), bad)
+        data = np.zeros(shape, np.uint8)
+        decoder.decode(data.__setitem__, channels, size, _PROGRESS_DELAY)
     return data
 
 
@@ -130,23 +147,21 @@ class _Decoder:
         self._check_any_good()
         return found
 
-    def fill(self, array: np.ndarray, channels: int, size: Size) -> None:
-        """Decode all images into an array (n, h, w, channels)."""
-        file = mapped_file_of(array)
+    def decode(self, write: Write, channels: int, size: Size, delay: float) -> None:
+        """Decode all images and write them by their indices; show a progress bar after some seconds."""
 
-        def decode(i: int) -> None:
+        def work(i: int) -> None:
             if not self.bad or i not in self.bad:
                 pixels = self._attempt(decode_image, i, channels, size)
-                array[i] = 0 if pixels is None else pixels
+                if pixels is not None:
+                    write(i, pixels)
 
-        delay = _PROGRESS_DELAY if file is None else 0.0
-        with tqdm(total=len(array), desc="Decoding", unit=" images", unit_scale=True, delay=delay) as bar:
-            for n, _ in enumerate(self._map(decode), start=1):
-                if n % _BLOCK == 0:
+        n = len(self.images)
+        with tqdm(total=n, desc="Decoding", unit=" images", unit_scale=True, delay=delay) as bar:
+            for done, _ in enumerate(self._map(work), start=1):
+                if done % _BLOCK == 0:
                     bar.update(_BLOCK)
-                    if file is not None:
-                        file.count_read(_BLOCK * array[0].nbytes)
-            bar.update(len(array) % _BLOCK)
+            bar.update(n % _BLOCK)
         self._check_any_good()
 
     def _attempt(self, work: Callable[..., Any], i: int, *args: Any) -> Any:
@@ -311,8 +326,11 @@ def inspect_images(
 
 
 @contextmanager
-def open_image(image: Any, name: str) -> Iterator[Image]:
-    """Open an image; turn any error within the context into a ValueError that names it.
+def open_image(image: Any, name: str, what: str = "an image") -> Iterator[Image]:
+    """Open an image of one of the `FORMATS`; turn any error, also of the block, into a ValueError that names it.
+
+    Pillow hands some other formats to other programs, such as PostScript to Ghostscript. Images of more than
+    ``PIL.Image.MAX_IMAGE_PIXELS`` pixels are refused before they are decoded.
 
     Parameters
     ----------
@@ -320,21 +338,95 @@ def open_image(image: Any, name: str) -> Iterator[Image]:
         The image.
     name : str
         Its name in messages.
+    what : str, default="an image"
+        What it should be, in messages.
 
     Yields
     ------
-    PIL.Image.Image
+    PIL image
         The image, which may not be decoded yet.
-    """
-    from PIL import Image
 
+    Raises
+    ------
+    ValueError
+        If the image cannot be read, has another format or too many pixels.
+    """
+    from PIL import Image, ImageFile, UnidentifiedImageError
+
+    image = io.BytesIO(image) if isinstance(image, bytes) else image
     try:
         if is_pil_image(image):
+            if isinstance(image, ImageFile.ImageFile):  # its pixels may not be decoded yet
+                _check_opened(image)
             with _loading:  # a sequence may contain the same image twice
                 image.load()
             yield image
         else:
-            with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as pil:
+            if isinstance(image, (str, os.PathLike)) and not stat.S_ISREG(os.stat(image).st_mode):
+                raise ValueError("it is no regular file")  # a pipe would block for ever
+            with Image.open(image, formats=_known_formats()) as pil:
+                _check_opened(pil)
                 yield pil
+    except UnidentifiedImageError as error:
+        raise ValueError(
+            f"{name} cannot be read as {what}: its format is {_name_format(image)}, but one of {', '.join(FORMATS)} "
+            "was expected. Convert the file to one of these."
+        ) from error
+    except (_TooManyPixels, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ValueError(
+            f"{name} cannot be read as {what}: it has more than {Image.MAX_IMAGE_PIXELS:,} pixels. A small file could "
+            "fill the memory in this way. If you trust the file, set PIL.Image.MAX_IMAGE_PIXELS to a larger number."
+        ) from error
     except Exception as error:
-        raise ValueError(f"{name} cannot be read as an image: {error}") from error
+        raise ValueError(f"{name} cannot be read as {what}: {error}") from error
+
+
+class _TooManyPixels(Exception):
+    """An image has more pixels than Pillow's limit."""
+
+
+def _check_opened(image: ImageFile) -> None:
+    """Refuse an image that was opened, but perhaps not decoded: PostScript, and one of too many pixels."""
+    from PIL import Image
+
+    if image.format == "EPS":
+        raise ValueError(
+            "it is PostScript, which Pillow decodes by the program Ghostscript. If you trust the file, pass "
+            "image.convert('RGB')"
+        )
+    if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+        raise _TooManyPixels
+
+
+@cache
+def _known_formats() -> list[str]:
+    """Return those of the `FORMATS` that the installed Pillow can open."""
+    from PIL import Image
+
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _name_format(image: Any) -> str:
+    """Return the name of a format that is not supported, from the first bytes of a file."""
+    if isinstance(image, (str, os.PathLike)):
+        with open(image, "rb") as file:
+            start = file.read(16)
+    else:
+        image.seek(0)
+        start = image.read(16)
+    return next((name for mark, name in _OTHER_FORMATS.items() if mark in (start[: len(mark)], start[4:12])), "unknown")
+
+
+def image_endings() -> tuple[str, ...]:
+    """Return the endings of the names of image files, in lower case.
+
+    Returns
+    -------
+    tuple of str
+        Such as ".png".
+    """
+    from PIL import Image
+
+    known = _known_formats()
+    return tuple(ending for ending, name in Image.registered_extensions().items() if name in known)
