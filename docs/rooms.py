@@ -19,7 +19,7 @@ FLOORS: list[dict[str, str]] = [
     },
     {
         "nn": "heads, momentum copies, queues and banks, clusters, BatchNorm, precision, several processes",
-        "backbones": "encoders by name, or any module",
+        "backbones": "encoders by name, or any module: its classifier removed, its weights kept or loaded",
         "augment": "random numbers first, then views as a pure function; the papers' presets; saliency maps",
         "losses": "losses as pure functions of tensors",
     },
