@@ -11,30 +11,30 @@ PACKAGE = Path(__file__).parents[1] / "skssl"
 FLOORS: list[dict[str, str]] = [
     {
         "errors": "the warnings, and the error for an unknown name",
-        "storage": "files that execute nothing when they are read: saved estimators, exports, atomic writes",
+        "storage": "saved estimators without pickle, exports, atomic writes",
     },
     {
-        "images": "whatever the user has → `Images`: arrays, files, data sets, streams; and their labels",
-        "datasets": "data sets by name, and generated ones",
+        "images": "arrays, files, data sets and streams, read as `Images`; labels; the cache of decoded files",
+        "datasets": "data sets by name or from a folder, and generated images",
     },
     {
-        "nn": "heads, momentum copies, queues and banks, clusters, BatchNorm, precision, several processes",
+        "nn": "heads, momentum copies, queues and banks, clustering, BatchNorm, precision, processes",
         "backbones": "encoders by name, or any module: its classifier removed, its weights kept or loaded",
-        "augment": "random numbers first, then views as a pure function; the papers' presets; saliency maps",
+        "augment": "random numbers of a batch, then views as a pure function of them; the papers' presets; saliency",
         "losses": "losses as pure functions of tensors",
     },
-    {"training": "a step, an epoch, a training: loader, objective, trainer, optimisers, checkpoints, devices"},
-    {"pretext": "one file a pretext task, which any method takes as `aux`"},
-    {"methods": "`SSLTransformer`, and one file a method"},
+    {"training": "the training loop: loader, objective, trainer, optimisers, checkpoints, devices; encoding"},
+    {"pretext": "one file for each pretext task, which any method takes as `aux`"},
+    {"methods": "`SSLTransformer`, and one file for each method"},
     {
         "probes": "trained encoders, and the linear, kNN and MLP probes that score their features",
-        "metrics": "measures of representations",
+        "metrics": "measures of representations, and per-class accuracy",
         "results": "`compare` and its tables",
     },
     {
-        "display": "plots, and the report with its template",
-        "transfer": "few labels, linear transfer, detection and segmentation",
-        "callbacks": "what watches a training",
+        "display": "plots, and the HTML report",
+        "transfer": "fine-tuning, distillation, linear transfer, detection and segmentation",
+        "callbacks": "callbacks that record measures during training",
     },
     {"recipes": "the papers' settings by data set"},
 ]

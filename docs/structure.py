@@ -38,7 +38,7 @@ def table() -> str:
     for number, floor in enumerate(rooms.FLOORS):
         for room, text in floor.items():
             name = f"{room}/" if files[room] else f"{room}.py"
-            shown = "one a method" if room == "methods" else ", ".join(files[room])
+            shown = "one for each method" if room == "methods" else ", ".join(files[room])
             rows.append(f"| {number} | `{name}` | {text} | {shown} |")
     return "\n".join(rows) + "\n"
 

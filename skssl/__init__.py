@@ -1,6 +1,6 @@
 """Self-supervised learning of visual representations, as scikit-learn estimators."""
 
-from skssl.training import cores  # noqa: F401, I001  first, since torch reads what it sets
+from skssl.training import cpu_threads  # noqa: F401, I001  first, since torch reads what it sets
 from skssl.augment import Augmentation, MultiCrop
 from skssl.display import (
     EmbeddingDisplay,

@@ -27,8 +27,8 @@ EPSILON, WARM_UP_STEPS = 1e-12, 10  # added to variances, and the first steps wi
 class KNNMonitor(Callback):
     """Record the accuracy of kNN classification in the column "knn".
 
-    The features of the encoder, without the projector, are compared by cosine similarity. The training is unchanged,
-    bit by bit.
+    The features of the encoder, without the projector, are compared by cosine similarity. The training is
+    unchanged, bit for bit.
 
     Parameters
     ----------

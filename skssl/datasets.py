@@ -7,7 +7,7 @@ import io
 import math
 import os
 import socket
-import tarfile
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,8 +16,9 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from skssl.errors import pick
-from skssl.images.image_files import decode_images, inspect_image
-from skssl.storage.files import atomic_write
+from skssl.images.archives import check_decoded_size, read_npz, read_tar
+from skssl.images.disk_cache import cache_folder, file_identity, write_to_cache
+from skssl.images.image_files import decode_images, image_endings, inspect_image
 
 __all__ = ["load_images", "make_shapes", "make_voc_folder"]
 
@@ -40,6 +41,7 @@ def load_images(
     *,
     data_home: str | os.PathLike[str] | None = None,
     download: bool = True,
+    max_bytes: int | None = 2**32,
 ) -> tuple[np.ndarray | list[str], np.ndarray]:
     """Load labelled images from a folder, an archive, an ``.npz`` file, or by name.
 
@@ -49,7 +51,8 @@ def load_images(
         Where the images are:
 
         - a folder ``<class>/<file>`` or ``<split>/<class>/<file>``;
-        - a tar archive of such a folder, which is decoded once and cached as an ``.npz`` file in `data_home`;
+        - a tar archive of such a folder, which is decoded once and cached as an ``.npz`` file in `data_home`. It is
+          decoded again if its path, inode, size or times change. A cut or damaged archive is refused;
         - an ``.npz`` file with ``X_<split>`` and ``y_<split>`` (or ``x_…``, or ``<split>_images`` and
           ``<split>_labels``), or without splits ``X`` and ``y`` (or ``x``, ``images`` and ``labels``,
           ``data`` and ``target``);
@@ -60,9 +63,13 @@ def load_images(
     split : str, default="train"
         The split to load, such as "train" or "test". Data without splits are one split, "train".
     data_home : str or path, default=None
-        Folder for downloads and decoded archives, by default ``~/.cache/skssl``.
+        Folder for downloads and decoded archives. None takes the folder that the environment variable ``SKSSL_CACHE``
+        names, or ``~/.cache/skssl``.
     download : bool, default=True
         Whether torchvision may download a data set that is not found.
+    max_bytes : int or None, default=2**32
+        The largest number of bytes that an archive or an ``.npz`` file may unpack to, encoded and decoded, or its own
+        size if that is more. A small file could fill the memory otherwise. None sets no limit.
 
     Returns
     -------
@@ -77,7 +84,8 @@ def load_images(
     FileNotFoundError
         If the path does not exist, or if the data set is not found and cannot be downloaded.
     ValueError
-        If the name is unknown, or if the data have no such split, no labels or an image that cannot be read.
+        If the name is unknown; if the data have no such split, not one label for each image, or an image that cannot
+        be read; if an archive is cut, damaged or too large; or if the file is of another kind.
 
     Examples
     --------
@@ -94,7 +102,9 @@ def load_images(
     >>> X_read.shape, bool((X_read.sum() == X.sum()))
     ((20, 32, 32, 3), True)
     """
-    home = Path(data_home or "~/.cache/skssl").expanduser()
+    if max_bytes is not None:
+        _check_range("max_bytes", max_bytes, 1)
+    home = Path(data_home or cache_folder()).expanduser()
     name = os.fspath(name_or_path)
     path = Path(name).expanduser()
     is_name = isinstance(name_or_path, str) and name == path.name and not path.suffix
@@ -110,8 +120,8 @@ def load_images(
     if not path.is_file():
         raise FileNotFoundError(f"name_or_path is {name!r}, but there is no such folder or file.")
     if path.name.endswith(_ARCHIVES):
-        return _from_archive(path, split, home)
-    return _from_npz(path, split)
+        return _from_archive(path, split, home, max_bytes)
+    return _from_npz(path, split, max_bytes)
 
 
 def _find(name: str, homes: list[Path]) -> Path | None:
@@ -122,10 +132,7 @@ def _find(name: str, homes: list[Path]) -> Path | None:
 
 def _choose(files: list[str], split: str, where: Path) -> tuple[list[str], np.ndarray]:
     """Return the paths of the image files of a split, and their class names."""
-    from PIL import Image
-
-    endings = tuple(Image.registered_extensions())
-    images = [file.split("/") for file in sorted(files) if file.lower().endswith(endings)]
+    images = [file.split("/") for file in sorted(files) if file.lower().endswith(image_endings())]
     images = [steps for steps in images if not any(step.startswith(".") for step in steps)]
     in_splits = [steps for steps in images if len(steps) == 3]
     splits = sorted({steps[0] for steps in in_splits})
@@ -151,33 +158,35 @@ def _from_folder(folder: Path, split: str) -> tuple[np.ndarray | list[str], np.n
     return (paths, y) if len(sizes) > 1 else (decode_images(paths, names.__getitem__), y)
 
 
-def _from_archive(archive: Path, split: str, home: Path) -> tuple[np.ndarray, np.ndarray]:
+def _from_archive(archive: Path, split: str, home: Path, max_bytes: int | None) -> tuple[np.ndarray, np.ndarray]:
     """Load an archive of class folders, by the decoded copy in `home` once it is there."""
-    status = archive.stat()
-    version = hashlib.sha256(f"{status.st_size} {status.st_mtime_ns}".encode()).hexdigest()[:8]
+    version = hashlib.sha256(repr(file_identity(archive)).encode()).hexdigest()[:16]
     copy = home / f"{archive.name}-{version}.npz"
     if copy.exists():
-        return _from_npz(copy, split)
-    with tarfile.open(archive) as members:
-        files = {
-            member.name.removeprefix("./"): io.BytesIO(members.extractfile(member).read())  # type: ignore[union-attr]
-            for member in members
-            if member.isfile()
-        }
+        try:
+            return _from_npz(copy, split, None)
+        except (ValueError, OSError) as error:
+            if not isinstance(error, _NoSplit):
+                warnings.warn(f"The decoded archive is damaged, so it is decoded anew. {error}", stacklevel=3)
+    files = read_tar(archive, image_endings(), max_bytes)
     arrays: dict[str, np.ndarray] = {}
     others = {name.split("/")[0] for name in files if name.count("/") == 2} - {split}
     for part in [split, *sorted(others)]:
         chosen, y = _choose(list(files), part, archive)
         names = [f"The file {name!r} in {str(archive)!r}" for name in chosen]
-        arrays |= {f"X_{part}": decode_images([files[name] for name in chosen], names.__getitem__), f"y_{part}": y}
-    with suppress(OSError):  # if `home` is not writable, the archive is decoded every time
-        home.mkdir(parents=True, exist_ok=True)
-        with atomic_write(copy) as file:
-            np.savez(file, allow_pickle=False, **arrays)
+        images = [io.BytesIO(files[name]) for name in chosen]
+        check_decoded_size(archive, (len(images), *inspect_image(images[0], names[0])[1], 3), max_bytes)
+        arrays |= {f"X_{part}": decode_images(images, names.__getitem__), f"y_{part}": y}
+    with suppress(OSError), write_to_cache(copy) as file:  # if that fails, the archive is decoded every time
+        np.savez(file, allow_pickle=False, **arrays)
     return arrays[f"X_{split}"], arrays[f"y_{split}"]
 
 
-def _from_npz(path: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+class _NoSplit(ValueError):
+    """An ``.npz`` file lacks a split."""
+
+
+def _from_npz(path: Path, split: str, max_bytes: int | None) -> tuple[np.ndarray, np.ndarray]:
     """Load a split from an ``.npz`` file."""
     pairs = [
         (f"X_{split}", f"y_{split}"),
@@ -186,14 +195,13 @@ def _from_npz(path: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     ]
     if split == "train":
         pairs += [("X", "y"), ("x", "y"), ("images", "labels"), ("data", "target")]
-    with np.load(path) as arrays:
-        for X, y in pairs:
-            if X in arrays and y in arrays:
-                return arrays[X], arrays[y].reshape(-1)
-        raise ValueError(
+    found = read_npz(path, pairs, max_bytes)
+    if isinstance(found, list):
+        raise _NoSplit(
             f"{str(path)!r} has no split {split!r}. One of the pairs {', '.join(map(str, pairs))} was expected, but "
-            f"its arrays are {arrays.files}."
+            f"its arrays are {found[:10]}{' and others' if len(found) > 10 else ''}."
         )
+    return found
 
 
 def _from_torchvision(

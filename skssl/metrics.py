@@ -18,8 +18,8 @@ from sklearn.utils import check_array, check_random_state
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from skssl.nn.passes import eval_mode
-from skssl.probes.encoders import as_encoder
+from skssl.nn.inference import eval_mode
+from skssl.probes.encoders import as_encoder, read_once
 from skssl.training import collapse
 
 __all__ = [
@@ -87,6 +87,7 @@ def rotation_accuracy(
     >>> rotation_accuracy(encoder, X[:60], X[60:], probe=LogisticRegression(max_iter=1000)) > 0.25
     True
     """
+    X = read_once(encoder, X)
     found = as_encoder(encoder, X, layer=layer, device=device)
     features, turns = [], []
     with tqdm(total=8, desc="Rotations", disable=not verbose) as bar:
@@ -180,6 +181,7 @@ def contrastive_accuracy(
     >>> contrastive_accuracy(encoder, X, batch_size=32, augment="none")
     1.0
     """
+    X = read_once(encoder, X)
     found = as_encoder(encoder, X, layer=layer, device=device)
     images = found.read(X).to(found.device)
     if not isinstance(batch_size, Integral) or not 2 <= batch_size <= len(images):

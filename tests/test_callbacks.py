@@ -66,7 +66,7 @@ def test_entries_without_variance_are_ignored(X):
     np.testing.assert_allclose(found[1:], np.array(ratios[10:]).reshape(2, 10, 2).mean(1), rtol=1e-4)
 
 
-def test_ratio_of_pure_noise(X):
+def test_gradient_snr_of_pure_noise(X):
     class Noise(GradientSNR):
         def on_grad_computed(self, net, **kwargs):
             for parameter in net.module_.encoder.parameters():

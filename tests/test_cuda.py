@@ -95,7 +95,7 @@ def assert_same_bits(first, second, X):
     assert np.array_equal(first.transform(X), second.transform(X))
 
 
-def test_two_steps_are_those_of_a_cpu(method, X, y):
+def test_two_steps_on_cuda_equal_those_on_a_cpu(method, X, y):
     def trained(device):
         with DrawsOnTheCPU():
             return quick(method, **{**CUDA, "device": device, "augment": "none"}).fit(X, y)
@@ -135,7 +135,7 @@ class DiesAt(Callback):
 
 @pytest.mark.usefixtures("deterministic")
 @pytest.mark.parametrize("method", FEW, ids=lambda method: method.__name__)
-def test_a_training_that_died_goes_on(method, X, y, tmp_path):
+def test_killed_training_resumes(method, X, y, tmp_path):
     settings = {**CUDA, "epochs": 2}
     with pytest.raises(Death):
         quick(method, **settings, checkpoint=tmp_path, checkpoint_every="1 us", callbacks=[DiesAt(3)]).fit(X, y)
@@ -143,7 +143,7 @@ def test_a_training_that_died_goes_on(method, X, y, tmp_path):
     assert_same_bits(resumed, quick(method, **settings).fit(X, y), X)
 
 
-def test_what_is_saved_on_cuda_is_loaded_on_a_cpu(X, tmp_path):
+def test_estimator_saved_on_cuda_loads_on_a_cpu(X, tmp_path):
     estimator = quick(skssl.SimCLR, **CUDA).fit(X)
     estimator.save(tmp_path / "saved")
     np.save(tmp_path / "X.npy", X)
@@ -164,7 +164,7 @@ def test_what_is_saved_on_cuda_is_loaded_on_a_cpu(X, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["simclr", "byol", "simsiam", "moco", "gsg-cifar10", "rotnet", "none"])
-def test_compiled_views_are_the_eager_ones(name, X):
+def test_compiled_views_equal_eager_views_on_cuda(name, X):
     images = torch.from_numpy(np.array(X)).permute(0, 3, 1, 2).cuda()
     for augment in preset(name, 16):
         eager, compiled = (
@@ -230,7 +230,7 @@ def test_nothing_is_compiled_after_the_first_epoch(method, backend, X, y, monkey
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "-".join(map(str, value.values())),
 )
-def test_a_step_as_one_graph_is_the_same_step(method, params, X, y, monkeypatch):
+def test_step_as_cuda_graph_equals_eager_step(method, params, X, y, monkeypatch):
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     replays = []
     replay = torch.cuda.CUDAGraph.replay
@@ -245,7 +245,7 @@ def test_a_step_as_one_graph_is_the_same_step(method, params, X, y, monkeypatch)
     assert_close(graphed, plain, X, tolerance=1e-2)
 
 
-def test_products_are_tf32_in_training_alone(X):
+def test_tf32_is_allowed_in_training_only(X):
     class Seen(Callback):
         def on_batch_end(self, net, **kwargs):
             seen.append(torch.get_float32_matmul_precision())
@@ -267,7 +267,7 @@ def test_long_trainings_are_compiled(X, monkeypatch):
 
 @pytest.mark.usefixtures("deterministic")
 @pytest.mark.parametrize("method", [skssl.SimCLR, skssl.BYOL, skssl.DINO], ids=lambda method: method.__name__)
-def test_a_training_of_graphs_that_died_goes_on(method, X, y, tmp_path, monkeypatch):
+def test_killed_training_with_cuda_graphs_resumes(method, X, y, tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     settings = {**CUDA, "compile": True, "epochs": 3, "batch_size": 8}
     set_learning_rate, left = Trainer.set_learning_rate, [9]

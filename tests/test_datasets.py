@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import io
+import lzma
 import os
 import socket
 import tarfile
+import tracemalloc
 import urllib.error
 import urllib.request
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -165,6 +169,218 @@ def test_damaged_file_in_archive_is_named(tmp_path: Path) -> None:
     (folder / "disc" / "zzz.png").write_text("no image")
     with pytest.raises(ValueError, match=r"The file 'disc/zzz\.png' in .*small\.tar\.xz' cannot be read"):
         load_images(pack(folder, tmp_path / "small.tar.xz"))
+
+
+def pack_bytes(archive: Path, members: dict[str, bytes | tarfile.TarInfo], ending: str = "") -> Path:
+    """Write an archive of files, links and devices."""
+    with tarfile.open(archive, f"w:{ending}") as tar:
+        for name, content in members.items():
+            info = content if isinstance(content, tarfile.TarInfo) else tarfile.TarInfo(name)
+            if isinstance(content, bytes):
+                info.size = len(content)
+            tar.addfile(info, io.BytesIO(content) if isinstance(content, bytes) else None)
+    return archive
+
+
+def png(image: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return file.getvalue()
+
+
+PICTURES: dict[str, Any] = {f"{name}/{i}.png": png(X[i]) for i, name in enumerate("aabbcc")}
+
+
+def test_archives_of_one_name_size_and_time_have_their_own_copies(tmp_path: Path) -> None:
+    archives = []
+    for i in range(2):
+        (tmp_path / str(i)).mkdir()
+        file = io.BytesIO()
+        Image.fromarray(X[i]).save(file, "BMP")
+        content = {f"a/{k}.bmp": file.getvalue() for k in range(2)}
+        archives.append(pack_bytes(tmp_path / str(i) / "small.tar", content))
+        os.utime(archives[i], ns=(0, 0))
+    assert os.path.getsize(archives[0]) == os.path.getsize(archives[1])
+    for i in (0, 1, 0):
+        np.testing.assert_array_equal(load_images(archives[i], data_home=tmp_path / "kept")[0][0], X[i])
+    archives[0].write_bytes(archives[1].read_bytes())
+    os.utime(archives[0], ns=(0, 0))
+    np.testing.assert_array_equal(load_images(archives[0], data_home=tmp_path / "kept")[0][0], X[1])
+
+
+@pytest.mark.parametrize("ending", ["", "gz", "bz2", "xz"])
+def test_cut_archives_are_refused(ending: str, tmp_path: Path) -> None:
+    archive = pack_bytes(tmp_path / "small.tar", PICTURES, ending)
+    whole = archive.read_bytes()
+    assert len(load_images(archive, data_home=tmp_path / "kept")[0]) == 6
+    if ending:
+        cuts = [*range(1, len(whole), len(whole) // 20), len(whole) - 1]
+    else:
+        with tarfile.open(archive) as members:
+            cuts = [member.offset for member in members][1:]  # between members
+        cuts += [cuts[2] + 100, cuts[2] + 600]
+    for cut in cuts:
+        archive.write_bytes(whole[:cut])
+        with pytest.raises(ValueError, match=r"small\.tar' cannot be read as a tar archive: "):
+            load_images(archive, data_home=tmp_path / "kept")
+    middle = cuts[2]
+    archive.write_bytes(whole[:middle] + b"junk" * 500 + whole[middle + 2000 :])
+    with pytest.raises(ValueError, match=r"small\.tar' cannot be read as a tar archive: "):
+        load_images(archive, data_home=tmp_path / "kept")
+    if ending == "gz":  # whose checksum is at its end
+        archive.write_bytes(whole[:-8] + bytes(4) + whole[-4:])
+        with pytest.raises(ValueError, match=r"small\.tar' cannot be read as a tar archive: BadGzipFile: CRC"):
+            load_images(archive, data_home=tmp_path / "kept")
+
+
+def zeros(archive: Path, name: str, size: int, kind: bytes = tarfile.REGTYPE) -> Path:
+    """Write a small archive with a large member of zeros before the images."""
+    info = tarfile.TarInfo(name)
+    info.size, info.type = size, kind
+    with lzma.open(archive, "w", preset=0) as file:
+        file.write(info.tobuf(tarfile.GNU_FORMAT))
+        for _ in range(size // 2**20):
+            file.write(bytes(2**20))
+        pack_bytes(archive.with_suffix(".rest"), PICTURES)
+        file.write(archive.with_suffix(".rest").read_bytes())
+    return archive
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("train/a.png", tarfile.REGTYPE), ("x", tarfile.XHDTYPE), ("x", tarfile.GNUTYPE_LONGNAME)]
+)
+def test_archives_that_unpack_to_too_much_are_refused(name: str, kind: bytes, tmp_path: Path) -> None:
+    archive = zeros(tmp_path / "small.tar.xz", name, 2**26, kind)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"unpacks to more than 1,048,576 bytes\. .* set max_bytes to a larger number"):
+        load_images(archive, data_home=tmp_path / "kept", max_bytes=2**20)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 2**24
+
+
+def test_other_members_of_archives_are_not_kept_in_memory(tmp_path: Path) -> None:
+    archive = zeros(tmp_path / "small.tar.xz", "README", 2**26)
+    tracemalloc.start()
+    images, _ = load_images(archive, data_home=tmp_path / "kept")
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(images, X[:6])
+    assert most < 2**24
+
+
+def test_limit_of_archives_counts_decoded_images_and_is_lifted_by_none(tmp_path: Path) -> None:
+    large = png(np.zeros((1000, 1000, 3), np.uint8))
+    archive = pack_bytes(tmp_path / "small.tar", {f"a/{i}.png": large for i in range(4)}, "xz")
+    with pytest.raises(ValueError, match=r"small\.tar' cannot be decoded: it unpacks to more than 1,000,000 bytes"):
+        load_images(archive, data_home=tmp_path / "kept", max_bytes=1_000_000)
+    assert load_images(archive, data_home=tmp_path / "kept", max_bytes=None)[0].shape == (4, 1000, 1000, 3)
+    with pytest.raises(ValueError, match="max_bytes must be at least 1"):
+        load_images(archive, max_bytes=0)
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
+def test_links_and_devices_in_archives_are_refused(kind: bytes, tmp_path: Path) -> None:
+    info = tarfile.TarInfo("a/link.png")
+    info.type, info.linkname = kind, "/etc/passwd"
+    archive = pack_bytes(tmp_path / "small.tar", {**PICTURES, "a/link.png": info})
+    with pytest.raises(ValueError, match=r"it holds 'a/link\.png', which is a link or a device"):
+        load_images(archive, data_home=tmp_path / "kept")
+
+
+@pytest.mark.parametrize("name", ["../a/0.png", "/a/0.png", "a/../0.png"])
+def test_paths_outside_of_archives_are_refused(name: str, tmp_path: Path) -> None:
+    archive = pack_bytes(tmp_path / "small.tar", {**PICTURES, name: PICTURES["a/0.png"]})
+    with pytest.raises(ValueError, match=r"it holds '.*0\.png', a path outside of the archive"):
+        load_images(archive, data_home=tmp_path / "kept")
+
+
+@pytest.mark.parametrize("size", [b"", b"9 size=9\n"])  # the size of all members, but not of the step to the next
+def test_archives_of_negative_sizes_do_not_hang(size: bytes, tmp_path: Path) -> None:
+    common, negative = tarfile.TarInfo("g"), tarfile.TarInfo("a")
+    common.type, common.size, negative.size = tarfile.XGLTYPE, len(size), -1536 if size else -512
+    data = common.tobuf(tarfile.GNU_FORMAT) + size.ljust(512, b"\0") + negative.tobuf(tarfile.GNU_FORMAT) + bytes(1024)
+    (tmp_path / "small.tar").write_bytes(data if size else data[1024:])
+    with pytest.raises(ValueError, match=r"small\.tar' cannot be read as a tar archive: "):
+        load_images(tmp_path / "small.tar")
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "foreign", "labels"])
+def test_damaged_copies_of_archives_are_made_anew_with_a_warning(damage: str, tmp_path: Path) -> None:
+    archive = pack_bytes(tmp_path / "small.tar", PICTURES)
+    load_images(archive, data_home=tmp_path / "kept")
+    (copy,) = (tmp_path / "kept").iterdir()
+    whole = copy.read_bytes()
+    if damage == "labels":
+        np.savez(copy, X_train=X[:6], y_train=np.zeros(5))
+    else:
+        flipped = bytearray(whole)
+        flipped[len(whole) // 3] ^= 1
+        copy.write_bytes({"cut": whole[:500], "flipped": bytes(flipped), "foreign": b"no archive"}[damage])
+    with pytest.warns(UserWarning, match=r"The decoded archive is damaged, so it is decoded anew\. .*small"):
+        images, y = load_images(archive, data_home=tmp_path / "kept")
+    np.testing.assert_array_equal(images, X[:6])
+    assert y.tolist() == list("aabbcc")
+    np.testing.assert_array_equal(load_images(archive, data_home=tmp_path / "kept")[0], X[:6])
+
+
+def test_files_of_other_kinds_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", X)
+    np.savez(tmp_path / "few.npz", X=X[:5], y=np.arange(3))
+    np.savez(tmp_path / "scalar.npz", X=np.array(1), y=np.arange(1))
+    np.savez(tmp_path / "objects.npz", X=X[:1], y=np.array([{}], object), allow_pickle=True)
+    np.savez_compressed(tmp_path / "bomb.npz", X=np.zeros((100, 100, 100)), y=np.zeros(100))
+    (tmp_path / "a.txt").write_text("text")
+    (tmp_path / "a.png").write_bytes(png(X[0]))
+    (tmp_path / "a.tar").write_bytes(b"junk" * 1000)
+    (tmp_path / "b.tar").write_bytes(b"")
+    (tmp_path / "a.tar.xz").write_bytes(b"\xfd7zXZ\0junk")
+    with zipfile.ZipFile(tmp_path / "raw.npz", "w") as archive:
+        archive.writestr("X", b"no array")
+        archive.writestr("y", b"no array")
+    whole = bytearray((tmp_path / "bomb.npz").read_bytes())
+    whole[27] ^= 8  # the length of the first name
+    (tmp_path / "long.npz").write_bytes(whole)
+    npz, tar = "cannot be read as an .npz file: ", "cannot be read as a tar archive: "
+    for name, message in {
+        "a.npy": npz + "it is another kind of file, or cut",
+        "a.txt": npz + "it is another kind of file, or cut",
+        "a.png": npz + "it is another kind of file, or cut",
+        "few.npz": npz + r"'X' has 5 images, but 'y' has the shape \(3,\). One label for each image was expected",
+        "scalar.npz": npz + "'X' is no array of at least one axis",
+        "objects.npz": npz + "Object arrays cannot be loaded",
+        "raw.npz": npz + "'X' is no array of at least one axis",
+        "bomb.npz": npz + "it unpacks to more than 1,000,000 bytes",
+        "long.npz": npz + r"BadZipFile: File name .{400,480}\.\.\.",
+        "a.tar": tar,
+        "b.tar": tar + "ReadError: empty file",
+        "a.tar.xz": tar,
+    }.items():
+        limit = 10**8 if name == "long.npz" else 10**6
+        with pytest.raises(ValueError, match=rf"{name}' {message}"):
+            load_images(tmp_path / name, data_home=tmp_path / "kept", max_bytes=limit)
+
+
+def test_unfinished_copies_of_killed_processes_are_removed(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    for name in (".old.tar-0123.npz.01234567", ".notes.npz", ".01234567"):
+        (kept / name).write_bytes(b"unfinished")
+    load_images(pack_bytes(tmp_path / "small.tar", PICTURES), data_home=kept)
+    assert sorted(path.name[:10] for path in kept.iterdir()) == [".01234567", ".notes.npz", "small.tar-"]
+
+
+def test_copies_are_in_the_folder_of_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKSSL_CACHE", str(tmp_path / "cache"))
+    load_images(pack_bytes(tmp_path / "small.tar", PICTURES))
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".npz"]
+
+
+def test_files_that_pillow_decodes_by_programs_are_no_images_of_a_folder(tmp_path: Path) -> None:
+    write(tmp_path / "data", X, Y)
+    for ending in ("eps", "ps", "pdf", "wmf"):
+        (tmp_path / "data" / "disc" / f"a.{ending}").write_bytes(b"%!PS")
+    assert_same(load_images(tmp_path / "data"), X, Y)
 
 
 # Names

@@ -33,10 +33,10 @@ def test_all_is_sorted():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_pages_code_runs_as_it_stands(page):
+def test_code_on_every_page_runs(page):
     for block in code_of(page):
         exec(compile(block, str(page), "exec"), {})
 
 
-def test_the_readme_shows_code():
+def test_the_readme_has_code():
     assert code_of(ROOT / "README.md")

@@ -82,12 +82,12 @@ def test_nearest_is_positive_matches_a_loop():
     assert 0.1 < np.mean(expected) < 0.9
     assert nearest_is_positive(torch.from_numpy(z1), torch.from_numpy(z2)).tolist() == expected
     same = torch.ones(3, 2)
-    assert not nearest_is_positive(same, same).any(), "an encoder that has collapsed finds nothing"
+    assert not nearest_is_positive(same, same).any(), "a collapsed encoder must have accuracy 0"
 
 
 @pytest.mark.parametrize("layer", ["backbone", "projector"])
 def test_contrastive_accuracy_is_the_mean_over_full_batches(layer, encoder, X):
-    """The same draws, batch by batch, through the network itself."""
+    """The same draws, batch by batch, through the network."""
     augment = Augmentation(jitter=0.0)
     found = metrics.contrastive_accuracy(encoder, X, batch_size=12, layer=layer, augment=augment, random_state=3)
     seed = int(np.random.RandomState(3).randint(np.iinfo(np.int32).max))
@@ -133,17 +133,17 @@ def test_contrastive_accuracy_leaves_out_the_encoders_saliency_maps(X):
     plain, salient = Augmentation(jitter=0.0), Augmentation(jitter=0.0, saliency=maps)
     encoder = quick(skssl.SimCLR, augment=salient, epochs=0).fit(X)
     params = {"batch_size": 20, "random_state": 0}
-    for other in (images[:20], images[:40], images):  # fewer than there are maps, as many, more
+    for other in (images[:20], images[:40], images):  # fewer images than maps, as many, and more
         expected = metrics.contrastive_accuracy(encoder, other, augment=plain, **params)
         assert metrics.contrastive_accuracy(encoder, other, **params) == expected
         if len(other) != 40:
             with pytest.raises(ValueError, match=f"one map for each image: expected {len(other)} maps, got 40"):
                 metrics.contrastive_accuracy(encoder, other, augment=salient, **params)
-    assert encoder.net_.augmentations[0].saliency is not None, "the encoder's own stays as it is"
+    assert encoder.net_.augmentations[0].saliency is not None, "the encoder must keep its maps"
     given, without = (
         metrics.contrastive_accuracy(encoder, X, augment=augment, **params) for augment in (salient, plain)
     )
-    assert given != without, "maps of these images are used"
+    assert given != without, "given maps must be used"
 
 
 def test_contrastive_accuracy_of_a_module_uses_the_simclr_preset():
@@ -157,7 +157,7 @@ def test_contrastive_accuracy_of_a_module_uses_the_simclr_preset():
 
 def test_no_float64_on_the_device(encoder, X, monkeypatch):
     class Elsewhere(torch.Tensor):
-        """What lies on a device that has no float64, as MPS."""
+        """A tensor on a device without float64, such as MPS."""
 
         def cpu(self):
             return self.as_subclass(torch.Tensor)
@@ -198,11 +198,11 @@ def test_rotation_accuracy_matches_a_probe_on_all_rotations(encoder, X):
     probe = LogisticRegression(max_iter=2000)
     expected = probe.fit(features[:120], labels[:120]).score(features[120:], labels[120:])
     found = metrics.rotation_accuracy(encoder, X[:30], X[30:], probe=LogisticRegression(max_iter=2000))
-    assert found == pytest.approx(expected, abs=0.03)  # solved to a tolerance, in another order
+    assert found == pytest.approx(expected, abs=0.03)  # the solver has a tolerance; another order
 
 
 def test_rotation_accuracy_of_rotnet_and_of_a_blind_encoder():
-    """RotNet's features know the turn; those of a network whose output is the mean colour cannot."""
+    """RotNet's features contain the rotation. Those of a network that returns the mean colour do not."""
     X = make_shapes(300, image_size=16, random_state=0)[0]
     rotnet = quick(skssl.RotNet, epochs=8, batch_size=64, lr=0.1).fit(X)
     assert metrics.rotation_accuracy(rotnet, X[:200], X[200:], random_state=0) > 0.55

@@ -32,7 +32,7 @@ def test_no_files_import_each_other():
     list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
 
 
-def test_a_step_calls_what_the_docs_draw():
+def test_the_picture_of_a_step_shows_its_calls():
     steps = structure.trace()  # raises where a step calls something else, or in another order
     assert {room for room, *_ in steps} == {"images", "training", "methods", "pretext", "torch"}
     assert "2 x float32 (256, 3, 32, 32)" in [found for *_, found in steps]

@@ -1,8 +1,8 @@
 """`Augmentation`: random views of a batch of images, drawn and then made on the images' device.
 
 `Augmentation.draw` draws all random numbers of a batch in one call (draws.py). `Augmentation.apply` makes the views by
-pure functions of images and draws (views.py), in parts on a CPU (parts.py) or by the compiler (compiled.py). No step
-waits for the device.
+pure functions of images and draws (views.py), in parts on a CPU (cpu_parts.py) or by the compiler (compiled.py). No
+step waits for the device.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from skssl.augment.compiled import make_compiled_views
+from skssl.augment.cpu_parts import make_views_in_parts
 from skssl.augment.draws import Draws, draw_constants, number_counts, to_draws
 from skssl.augment.normalization import denormalize, gain_and_offset, normalize
 from skssl.augment.parameters import Parameters
-from skssl.augment.parts import make_views_in_parts
 from skssl.augment.tensors import to_float
 from skssl.augment.views import ViewConstants, make_views, view_constants
 from skssl.nn.precision import matmul_precision

@@ -17,7 +17,7 @@ from torch import Tensor
 from skssl.augment.color import ColorConstants, color_constants, hue_matrices, turn_hue
 from skssl.augment.tensors import small_matmul
 
-UNCHANGED = 4  # position of the hue that stands for images without jitter, after the positions 0 to 3
+UNCHANGED = 4  # in place of the hue's position, 0 to 3: the image has no jitter
 
 Planes = tuple[Tensor, ...]  # (n, c, pixels) as one tensor, or as one tensor a channel; see `split_channels`
 HueTurns = tuple[Tensor, Tensor | None]  # the matrices and shares of `hue_matrices`

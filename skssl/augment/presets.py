@@ -93,7 +93,7 @@ class MultiCrop(BaseEstimator):
 
 
 def as_augmentations(augment: Any, image_size: int) -> list[Augmentation]:
-    """Return the augmentations that the parameter ``augment`` of an estimator stands for.
+    """Return the augmentations of an estimator's parameter ``augment``.
 
     Parameters
     ----------

@@ -11,11 +11,11 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
+from torch import Tensor, nn
 
 from skssl.images import Images, subset
 from skssl.images.labels import encode_labels
-from skssl.probes.encoders import as_encoder
+from skssl.probes.encoders import as_encoder, read_once
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,7 +69,7 @@ def add_legend(ax: Axes, **where: Any) -> None:
 
 
 def class_colors(n_classes: int) -> np.ndarray:
-    """Return a colour for each class, by a colormap if there are more than 20, followed by that of class -1."""
+    """Return a colour for each class, by a colour map if there are more than 20, followed by that of class -1."""
     from matplotlib import colormaps
     from matplotlib.colors import to_rgba_array
 
@@ -80,8 +80,8 @@ def class_colors(n_classes: int) -> np.ndarray:
 
 def names_and_codes(y: np.ndarray) -> tuple[list[str], np.ndarray]:
     """Return the names of the classes followed by "unlabelled", and each label as an index into them."""
-    classes, target = encode_labels(y)
-    return [*map(str, classes), UNLABELLED], target.numpy()
+    classes, labels = encode_labels(y)
+    return [*map(str, classes), UNLABELLED], labels.numpy()
 
 
 def to_pictures(images: Tensor) -> np.ndarray:
@@ -131,6 +131,8 @@ def encode_images(estimator: Any, X: Any, layer: str, index: np.ndarray | None =
     """Return the features (n, d) of images, or of those at some indices, and the images."""
     if isinstance(estimator, BaseEstimator):
         check_is_fitted(estimator)
+    if isinstance(estimator, nn.Module):  # it reads all images, for their shape and range
+        X = read_once(estimator, X)
     encoder = as_encoder(estimator, X, layer=layer)
     images = encoder.read(X if index is None else subset(X, index))
     return encoder.transform(images), images

@@ -185,5 +185,5 @@ def _is_score(name: str) -> bool:
 
 def _terms(history: pd.DataFrame) -> list[str]:
     """Return the columns of loss terms: those before "lr" that are not scores. Columns of callbacks come after it."""
-    step = itertools.takewhile(lambda name: name != "lr", map(str, history))
+    step = itertools.takewhile(lambda name: name != "lr", map(str, history.select_dtypes("number")))
     return [name for name in step if name not in COMMON and not _is_score(name)]

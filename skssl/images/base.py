@@ -27,11 +27,14 @@ class Images(ABC):
         The values that are mapped to 0 and 1 if the images are floats, None if they are uint8.
     kept : bool ndarray of shape (n_given,) or None
         Mask of the given images that could be read. None if all could.
+    lazy : bool
+        Whether the images are items of a data set, which are read when they are needed.
     """
 
     shape: Shape
     scale: Scale | None
     kept: np.ndarray | None = None
+    lazy: bool = False
 
     @abstractmethod
     def __len__(self) -> int:
@@ -54,7 +57,7 @@ class Images(ABC):
         """
 
     def batches(self, indices: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Read one batch after the other; with `n_jobs`, worker processes prefetch them.
+        """Read batches in turn; with `n_jobs`, worker processes prefetch them.
 
         Parameters
         ----------
@@ -115,7 +118,7 @@ class Images(ABC):
 
 
 class SubsetImages(Images):
-    """A subset of images.
+    """A subset of images in memory or in a mapped file.
 
     Parameters
     ----------
@@ -126,7 +129,7 @@ class SubsetImages(Images):
     """
 
     def __init__(self, images: Images, index: Tensor) -> None:
-        self.shape, self.scale = images.shape, images.scale
+        self.shape, self.scale, self.lazy = images.shape, images.scale, images.lazy
         self._images, self._index = images, index
 
     def __len__(self) -> int:
@@ -134,27 +137,13 @@ class SubsetImages(Images):
 
     def read(self, index: Tensor) -> Tensor:
         """Read the images at the given indices."""
-        return self._images.read(self._index_of(index))
-
-    def batches(self, indices: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Read one batch after the other."""
-        found = self._images.batches([self._index_of(index) for index in indices])
-        for index, (_, images) in zip(indices, found, strict=True):
-            yield index, images
+        return self._images.read(self._index.index_select(0, index.to(self._index.device)))
 
     def to(self, device: torch.device | str) -> Images:
         """Return the same images, whose `read` returns batches on another device."""
-        moved = copy(self)  # the indices stay on the host, where data sets need them
+        moved = copy(self)
         moved._images = self._images.to(device)
         return moved
-
-    def close(self) -> None:
-        """Stop the worker processes, if there are any."""
-        self._images.close()
-
-    def _index_of(self, index: Tensor) -> Tensor:
-        """Return the indices among all images."""
-        return self._index.index_select(0, index.to(self._index.device))
 
 
 def is_pil_image(value: Any) -> bool:
@@ -199,3 +188,20 @@ def describe(value: Any) -> str:
         return f"PIL image of mode {value.mode} and size {value.size}"
     text = " ".join(repr(value).split())
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+
+
+def one_line(error: Exception) -> str:
+    """Return an error's type and message in one line of at most 500 characters.
+
+    Parameters
+    ----------
+    error : Exception
+        The error.
+
+    Returns
+    -------
+    str
+        For a message.
+    """
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return text if len(text) <= 500 else text[:497] + "..."

@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,12 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from skssl.errors import warn_of_bad
 from skssl.images.arrays import is_dense
-from skssl.images.base import Images, Scale, Shape, Size, describe, is_pil_image
+from skssl.images.base import Images, Scale, Shape, Size, describe, is_pil_image, one_line
 from skssl.images.image_files import channels_for, decode_image, inspect_image
 
 _IMAGE_KEYS = ("image", "img", "jpg", "jpeg", "png", "webp", "ppm", "tif", "tiff", "bmp")  # in items that are dicts
 _OVERSHOOT = 0.1  # beyond [0, 1], as bicubic interpolation gives
+_PATIENCE = 1.0  # seconds that worker processes have to stop; torch gives each of them 5
 _UNREAD = object()
 
 
@@ -180,6 +182,8 @@ class DatasetImages(Images):
         Number of worker processes in `batches`. 1 reads in this process.
     """
 
+    lazy = True
+
     def __init__(
         self,
         dataset: Any,
@@ -189,7 +193,8 @@ class DatasetImages(Images):
         skip: bool = False,
         n_jobs: int | None = None,
     ) -> None:
-        self._dataset, self._length, self._device = dataset, length_of(dataset), torch.device("cpu")
+        self._dataset, self._device = dataset, torch.device("cpu")
+        self._items: Sequence[int] = range(length_of(dataset))  # the index in the data set of each image
         self._skip, self._n_jobs = skip, effective_n_jobs(n_jobs)
         self._bad: dict[int, str] = {}  # why items cannot be read, by index
         self._reader = ItemReader("the data set X", channels, size)
@@ -198,14 +203,14 @@ class DatasetImages(Images):
         self.scale = scale or (0.0, 1.0) if self._reader.dtype.is_floating_point else None
 
     def __len__(self) -> int:
-        return self._length
+        return len(self._items)
 
     def read(self, index: Tensor) -> Tensor:
         """Read the images at the given indices."""
         return self._to_device(self._read_items(index.tolist())[1])
 
     def batches(self, indices: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Read one batch after the other."""
+        """Read batches in turn."""
         n_bad = len(self._bad)
         if self._n_jobs == 1:
             for index in indices:
@@ -219,7 +224,7 @@ class DatasetImages(Images):
                 self._bad.update(bad)
                 yield found, self._to_device(batch)
         if len(self._bad) > n_bad:
-            warn_of_bad(self._bad, self._length, "the next ones that can took their places")
+            warn_of_bad(self._bad, len(self._dataset), "they were replaced by the next readable ones")
 
     def to(self, device: torch.device | str) -> Images:
         """Return the same images, whose `read` returns batches on another device."""
@@ -228,11 +233,24 @@ class DatasetImages(Images):
         moved.__dict__.pop("_loader", None)
         return moved
 
+    def take(self, index: Tensor) -> Images:
+        """Return a subset of the images without reading them; an image of the subset replaces a bad one."""
+        subset = copy(self)
+        subset._items = [self._items[i] for i in index.tolist()]
+        subset.__dict__.pop("_loader", None)
+        return subset
+
     def close(self) -> None:
-        """Stop the worker processes."""
+        """Stop the worker processes; end those that hang."""
         loader = self.__dict__.pop("_loader", None)
         if loader is not None and loader._iterator is not None:
-            loader._iterator._shutdown_workers()  # torch's public way is to wait for the garbage collector
+            workers = loader._iterator._workers
+            timer = Timer(_PATIENCE, lambda: [worker.terminate() for worker in workers])
+            timer.start()
+            try:
+                loader._iterator._shutdown_workers()  # torch's public way is to wait for the garbage collector
+            finally:
+                timer.cancel()
 
     def _prefetch(self, indices: Sequence[Tensor]) -> Iterator[Any]:
         """Read batches in worker processes, which run until `close`."""
@@ -256,14 +274,15 @@ class DatasetImages(Images):
         return self._rescale(batch.to(self._device, non_blocking=True))
 
     def _read_items(self, indices: list[int]) -> tuple[list[int], Tensor]:
-        """Read a batch on the host; return the indices of the items that were read, and their images."""
-        items = self._fetch_batch(indices)
+        """Read a batch on the host; return the indices of the images that were read, and the images."""
+        items = self._fetch_batch([self._items[i] for i in indices])
         while True:
             found, images = zip(*map(self._read_or_next, indices, items), strict=True)
-            for i, image in zip(found, images, strict=True):
-                self._reader.check_consistent(image, i)
+            numbers = [self._items[i] for i in found]
+            for number, image in zip(numbers, images, strict=True):
+                self._reader.check_consistent(image, number)
             batch = torch.stack(images)
-            bad = self._reader.out_of_range(batch, found)
+            bad = self._reader.out_of_range(batch, numbers)
             if bad is None:
                 return list(found), batch
             if not self._skip:
@@ -287,18 +306,19 @@ class DatasetImages(Images):
         return items
 
     def _read_or_next(self, i: int, item: Any) -> tuple[int, Tensor]:
-        """Return an item's index and image, or those of the next item that can be read if bad ones are skipped."""
-        for j in (k % self._length for k in range(i, i + self._length)):
-            if j not in self._bad:
+        """Return an image and its index, or those of the next image that can be read if bad ones are skipped."""
+        for k in (j % len(self) for j in range(i, i + len(self))):
+            number = self._items[k]
+            if number not in self._bad:
                 try:
-                    return j, self._reader(self._fetch(j) if item is _UNREAD else item, j)
+                    return k, self._reader(self._fetch(number) if item is _UNREAD else item, number)
                 except (TypeError, ValueError) as error:
                     if not self._skip:
                         raise
-                    self._bad[j] = str(error)
+                    self._bad[number] = str(error)
             item = _UNREAD
         raise ValueError(
-            f"None of the {self._length} items of the data set X can be read. The first error: {self._bad[0]}"
+            f"None of the {len(self)} items of the data set X can be read. The first error: {self._bad[self._items[0]]}"
         )
 
     def _fetch(self, i: int) -> Any:
@@ -322,22 +342,6 @@ class _BatchDataset(Dataset):
         except (TypeError, ValueError) as error:
             return error
         return torch.tensor(found), batch, self._images._bad
-
-
-def one_line(error: Exception) -> str:
-    """Return an error's type and message in one line.
-
-    Parameters
-    ----------
-    error : Exception
-        The error.
-
-    Returns
-    -------
-    str
-        For a message.
-    """
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _image_in(item: Any) -> Any:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+import stat
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +16,12 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from skssl.images.base import Size, is_pil_image
-from skssl.images.disk_cache import cached_images
-from skssl.images.memory_maps import MAX_IN_MEMORY, mapped_file_of
+from skssl.images.disk_cache import Write, cached_images
+from skssl.images.memory_maps import MAX_IN_MEMORY
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
 
 _MAX_THREADS = 16
 _BLOCK = 32  # images that a thread takes at a time
@@ -27,6 +30,23 @@ _PROGRESS_DELAY = 10.0  # seconds before a progress bar appears
 _ORIENTATION = 0x0112  # EXIF's tag, 1 to 8; from 5 on, height and width are swapped
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's mode for a number of channels
 _GRAY_MODES = ("1", "L", "LA", "La", "F", "I", "I;16", "I;16L", "I;16B", "I;16N")
+#: The formats that are opened. Pillow decodes each of them within this process.
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF", "JPEG2000", "QOI", "ICO", "TGA")
+_OTHER_FORMATS = {
+    b"%!PS": "PostScript (EPS)",
+    b"\xc5\xd0\xd3\xc6": "PostScript (EPS)",
+    b"%PDF": "PDF",
+    b"\xd7\xcd\xc6\x9a": "WMF",
+    b"8BPS": "PSD",
+    b"<svg": "SVG",
+    b"<?xml": "XML or SVG",
+    b"ftypheic": "HEIC",
+    b"ftypmif1": "HEIF",
+    b"\x89HDF": "HDF5",
+    b"SIMPLE": "FITS",
+    b"\x93NUMPY": ".npy",
+    b"PK\x03\x04": "ZIP",
+}
 _loading = Lock()
 
 
@@ -70,7 +90,7 @@ def decode_images(
     size : (int, int), default=None
         Height and width to resize to. None takes the images' own, which must be the same for all.
     bad : dict of int to str, default=None
-        Receives the index of each image that cannot be read, and the reason; the array is arbitrary there. If None,
+        Receives the index of each image that cannot be read, and the reason; the array is 0 there. If None,
         such an image is an error.
 
     Returns
@@ -90,14 +110,11 @@ def decode_images(
         if channels is None or size is None:
             channels, size = decoder.common_format(channels, size)
 
-        def fill(array: np.ndarray) -> None:
-            decoder.fill(array, channels, size)
-
         shape = (len(images), *size, channels)
         if math.prod(shape) > MAX_IN_MEMORY and all(isinstance(image, (str, os.PathLike)) for image in images):
-            return cached_images(images, shape, fill, bad)
-        data = np.empty(shape, np.uint8)
-        fill(data)
+            return cached_images(images, shape, lambda write: decoder.decode(write, channels, size, 0.0), bad)
+        data = np.zeros(shape, np.uint8)
+        decoder.decode(data.__setitem__, channels, size, _PROGRESS_DELAY)
     return data
 
 
@@ -124,23 +141,21 @@ class _Decoder:
         self._check_any_good()
         return channels or channels_for(modes), size or first  # type: ignore[return-value]
 
-    def fill(self, array: np.ndarray, channels: int, size: Size) -> None:
-        """Decode all images into an array (n, h, w, channels)."""
-        file = mapped_file_of(array)
+    def decode(self, write: Write, channels: int, size: Size, delay: float) -> None:
+        """Decode all images and write them by their indices; show a progress bar after some seconds."""
 
-        def decode(i: int) -> None:
+        def work(i: int) -> None:
             if not self.bad or i not in self.bad:
                 pixels = self._attempt(decode_image, i, channels, size)
-                array[i] = 0 if pixels is None else pixels
+                if pixels is not None:
+                    write(i, pixels)
 
-        delay = _PROGRESS_DELAY if file is None else 0.0
-        with tqdm(total=len(array), desc="Decoding", unit=" images", unit_scale=True, delay=delay) as bar:
-            for n, _ in enumerate(self._map(decode), start=1):
-                if n % _BLOCK == 0:
+        n = len(self.images)
+        with tqdm(total=n, desc="Decoding", unit=" images", unit_scale=True, delay=delay) as bar:
+            for done, _ in enumerate(self._map(work), start=1):
+                if done % _BLOCK == 0:
                     bar.update(_BLOCK)
-                    if file is not None:
-                        file.count_read(_BLOCK * array[0].nbytes)
-            bar.update(len(array) % _BLOCK)
+            bar.update(n % _BLOCK)
         self._check_any_good()
 
     def _attempt(self, work: Callable[..., Any], i: int, *args: Any) -> Any:
@@ -192,7 +207,7 @@ def inspect_image(image: Any, name: str) -> tuple[str, Size]:
     ValueError
         If the image cannot be read.
     """
-    with _open(image, name) as pil:
+    with open_image(image, name) as pil:
         is_on_its_side = pil.getexif().get(_ORIENTATION, 1) >= 5
         return pil.mode, (pil.width, pil.height) if is_on_its_side else (pil.height, pil.width)
 
@@ -228,7 +243,7 @@ def decode_image(image: Any, name: str, channels: int, size: Size | None = None)
             f"{name} was to be decoded to {channels} channels, but 1, 3 or 4 are supported. Check image_shape and the "
             "channels of the training images."
         )
-    with _open(image, name) as pil:
+    with open_image(image, name) as pil:
         if size is not None and not is_pil_image(image):
             pil.draft(None, (2 * max(size), 2 * max(size)))  # a JPEG is decoded at the lowest sufficient resolution
         pil = ImageOps.exif_transpose(pil)
@@ -243,17 +258,106 @@ def decode_image(image: Any, name: str, channels: int, size: Size | None = None)
 
 
 @contextmanager
-def _open(image: Any, name: str) -> Iterator[Image]:
-    """Open an image; turn any error into a ValueError that names it."""
-    from PIL import Image
+def open_image(image: Any, name: str, what: str = "an image") -> Iterator[Image]:
+    """Open an image of one of the `FORMATS`; turn any error, also of the block, into a ValueError that names it.
+
+    Pillow hands some other formats to other programs, such as PostScript to Ghostscript. Images of more than
+    ``PIL.Image.MAX_IMAGE_PIXELS`` pixels are refused before they are decoded.
+
+    Parameters
+    ----------
+    image : str, path, file object or PIL image
+        The image.
+    name : str
+        Its name in messages.
+    what : str, default="an image"
+        What it should be, in messages.
+
+    Yields
+    ------
+    PIL image
+        The image, which may not be decoded yet.
+
+    Raises
+    ------
+    ValueError
+        If the image cannot be read, has another format or too many pixels.
+    """
+    from PIL import Image, ImageFile, UnidentifiedImageError
 
     try:
         if is_pil_image(image):
+            if isinstance(image, ImageFile.ImageFile):  # its pixels may not be decoded yet
+                _check_opened(image)
             with _loading:  # a sequence may contain the same image twice
                 image.load()
             yield image
         else:
-            with Image.open(image) as pil:
+            if isinstance(image, (str, os.PathLike)) and not stat.S_ISREG(os.stat(image).st_mode):
+                raise ValueError("it is no regular file")  # a pipe would block for ever
+            with Image.open(image, formats=_known_formats()) as pil:
+                _check_opened(pil)
                 yield pil
+    except UnidentifiedImageError as error:
+        raise ValueError(
+            f"{name} cannot be read as {what}: its format is {_name_format(image)}, but one of {', '.join(FORMATS)} "
+            "was expected. Convert the file to one of these."
+        ) from error
+    except (_TooManyPixels, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ValueError(
+            f"{name} cannot be read as {what}: it has more than {Image.MAX_IMAGE_PIXELS:,} pixels. A small file could "
+            "fill the memory in this way. If you trust the file, set PIL.Image.MAX_IMAGE_PIXELS to a larger number."
+        ) from error
     except Exception as error:
-        raise ValueError(f"{name} cannot be read as an image: {error}") from error
+        raise ValueError(f"{name} cannot be read as {what}: {error}") from error
+
+
+class _TooManyPixels(Exception):
+    """An image has more pixels than Pillow's limit."""
+
+
+def _check_opened(image: ImageFile) -> None:
+    """Refuse an image that was opened, but perhaps not decoded: PostScript, and one of too many pixels."""
+    from PIL import Image
+
+    if image.format == "EPS":
+        raise ValueError(
+            "it is PostScript, which Pillow decodes by the program Ghostscript. If you trust the file, pass "
+            "image.convert('RGB')"
+        )
+    if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+        raise _TooManyPixels
+
+
+@cache
+def _known_formats() -> list[str]:
+    """Return those of the `FORMATS` that the installed Pillow can open."""
+    from PIL import Image
+
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _name_format(image: Any) -> str:
+    """Return the name of a format that is not supported, from the first bytes of a file."""
+    if isinstance(image, (str, os.PathLike)):
+        with open(image, "rb") as file:
+            start = file.read(16)
+    else:
+        image.seek(0)
+        start = image.read(16)
+    return next((name for mark, name in _OTHER_FORMATS.items() if mark in (start[: len(mark)], start[4:12])), "unknown")
+
+
+def image_endings() -> tuple[str, ...]:
+    """Return the endings of the names of image files, in lower case.
+
+    Returns
+    -------
+    tuple of str
+        Such as ".png".
+    """
+    from PIL import Image
+
+    known = _known_formats()
+    return tuple(ending for ending, name in Image.registered_extensions().items() if name in known)

@@ -89,20 +89,20 @@ def encode_labels(y: Any) -> tuple[np.ndarray, Tensor]:
     -------
     classes : ndarray of shape (n_classes,)
         The sorted classes, without -1.
-    target : Tensor of int64, shape (n,)
+    labels : Tensor of int64, shape (n,)
         Index of each label's class; -1 where it is unknown.
 
     Examples
     --------
-    >>> classes, target = encode_labels(["cat", -1, "dog", "cat"])
-    >>> classes.tolist(), target.tolist()
+    >>> classes, labels = encode_labels(["cat", -1, "dog", "cat"])
+    >>> classes.tolist(), labels.tolist()
     (['cat', 'dog'], [0, -1, 1, 0])
     """
     y = as_labels(y)
-    target = np.full(len(y), -1)
+    labels = np.full(len(y), -1)
     known = np.asarray(y != -1)
-    classes, target[known] = np.unique(y[known], return_inverse=True)
-    return np.array(classes.tolist()), torch.from_numpy(target)
+    classes, labels[known] = np.unique(y[known], return_inverse=True)
+    return np.array(classes.tolist()), torch.from_numpy(labels)
 
 
 def check_known_labels(classifier: Any, labels: np.ndarray) -> None:

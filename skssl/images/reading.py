@@ -168,14 +168,14 @@ def subset(X: Any, index: np.ndarray) -> Any:
 
     Parameters
     ----------
-    X : array, tensor, sequence or Dataset
+    X : array, tensor, sequence, Dataset or Images
         Images, as `as_images` reads them.
     index : int64 ndarray of shape (m,)
         Indices of the images, in the order of the result.
 
     Returns
     -------
-    array, tensor, sequence or Dataset
+    array, tensor, sequence, Dataset or Images
         The m images.
 
     Raises
@@ -194,6 +194,8 @@ def subset(X: Any, index: np.ndarray) -> Any:
             f"X is {describe(X)}, which can be read only once, so no subset of it can be taken. Pass an array, a list "
             "or a data set with __len__ and __getitem__."
         )
+    if isinstance(X, Images):
+        return X.take(torch.from_numpy(index))
     if is_dataset(X):
         return Subset(X, index.tolist())
     return X[torch.from_numpy(index)] if isinstance(X, Tensor) else _safe_indexing(X, index)

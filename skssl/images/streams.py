@@ -11,8 +11,8 @@ from torch.utils.data import IterableDataset
 from tqdm.auto import tqdm
 
 from skssl.images.arrays import StoredTensor
-from skssl.images.base import Size
-from skssl.images.dataset_items import ItemReader, is_array_like, one_line
+from skssl.images.base import Size, one_line
+from skssl.images.dataset_items import ItemReader, is_array_like
 from skssl.images.disk_cache import to_temporary_file
 
 _END = object()

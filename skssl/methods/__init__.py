@@ -1,4 +1,4 @@
-"""The methods, a file each."""
+"""The methods, one file each."""
 
 from skssl.methods.barlow_twins import BarlowTwins
 from skssl.methods.byol import BYOL, BYOLGSG

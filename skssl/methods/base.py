@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -30,6 +30,7 @@ from skssl.nn.distributed import draw_seed, init_process_group
 from skssl.nn.precision import SMALLEST_BFLOAT16, resolve_precision
 from skssl.pretext import as_tasks
 from skssl.storage.exporting import export
+from skssl.storage.files import take
 from skssl.storage.registry import register
 from skssl.storage.saving import save
 from skssl.training.checkpoints import train
@@ -38,11 +39,20 @@ from skssl.training.encoding import Transform, encode
 from skssl.training.objective import Hooks, Objective
 from skssl.training.optim import OPTIMIZERS, SCHEDULES
 from skssl.training.seeding import seeded
-from skssl.training.state import check_optimizer_state, fill, load_training_state, training_state
+from skssl.training.state import (
+    check_history,
+    check_network,
+    check_optimizer_state,
+    fill,
+    load_training_state,
+    training_state,
+)
 from skssl.training.trainer import Trainer
 
 if TYPE_CHECKING:
     import pandas as pd
+
+LARGEST_VIEW = 2**24  # pixels of a view that a loaded estimator may enlarge images to
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -117,7 +127,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
         random state is not used.
     checkpoint : str or path-like, default=None
         Folder in which `fit` saves the state of the training. A second `fit` with the same parameters and images
-        resumes from it bit by bit, also after the training has ended. With other parameters or images it raises an
+        resumes from it bit for bit, also after the training has ended. With other parameters or images it raises an
         error. The state is also saved on SIGTERM and Ctrl-C.
     checkpoint_every : int, str or datetime.timedelta, default="10 min"
         Number of epochs, or time, between two checkpoints.
@@ -294,7 +304,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save the trained estimator to one file for `skssl.load`, which runs no code from it.
 
-        The file holds the parameters, the encoder, heads, momentum copies and queues, the optimizer's state and the
+        The file holds the parameters, the encoder, heads, momentum copies and queues, the optimiser's state and the
         history, so that `partial_fit` continues as if the estimator had not been saved. `callbacks`, `checkpoint`
         and `warm_start_from` are left out. An existing file is replaced only when the new one is complete.
 
@@ -529,29 +539,45 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
             return None
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
-        target, kept = encode_labels(y)[1], images.kept
+        labels, kept = encode_labels(y)[1], images.kept
         n_given = len(images) if kept is None else len(kept)
-        if len(target) != n_given:
-            raise ValueError(f"Found input variables with inconsistent numbers of samples: {[n_given, len(target)]}")
-        return target if kept is None else target[torch.from_numpy(kept)]
+        if len(labels) != n_given:
+            raise ValueError(f"Found input variables with inconsistent numbers of samples: {[n_given, len(labels)]}")
+        return labels if kept is None else labels[torch.from_numpy(kept)]
 
-    def _load(self, trained: SSLTransformer, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Restore what `save` wrote, checking each value. `trained` has the parameters of the training."""
+    def _load(
+        self,
+        trained: SSLTransformer,
+        values: Mapping[str, Any],
+        shapes: Mapping[str, Tensor],
+        read: Callable[[], dict[str, Tensor]],
+    ) -> None:
+        """Take over what `save` wrote. The file is not trusted; `trained` has the parameters of the training."""
         trained._validate_params()
+        check_history(values["history"])
         shape = values["shape"]
         with torch.device("meta"):  # shapes are compared with the file's before memory is allocated
             augmentations, encoded = trained._views(shape)
+            if math.prod(encoded[1:]) > max(LARGEST_VIEW, math.prod(shape[1:])):
+                raise ValueError(
+                    f"The views have {encoded[1]} x {encoded[2]} pixels. A file may ask for {LARGEST_VIEW}, or "
+                    f"for as many as the images have, {shape[1]} x {shape[2]}."
+                )
             objective = trained._make_objective(shape, encoded, values["n_samples"])
-        fill(objective, tensors)
+        check_network(objective, shapes)
+        blank = trained._wrap(objective, augmentations, torch.device("meta"), torch.float32, values["seed"])
+        check_optimizer_state(blank.optimizer_, values, shapes)
+        tensors = read()
+        network = take(tensors, "net.")
+        fill(objective, network)
         if any(buffer.is_meta for buffer in objective.buffers()):  # buffers that no state dict has must be computed
             with seeded(0):
                 objective = trained._make_objective(shape, encoded, values["n_samples"])
-            fill(objective, tensors)
+            fill(objective, network)
         device, side = available(trained.device), min(encoded[1:])
         too_small = trained.precision == "bfloat16" and device.type == "cpu" and side < SMALLEST_BFLOAT16
         dtype = resolve_precision("float32" if too_small else trained.precision, device, side)  # trained on a GPU
         net = trained._wrap(objective, augmentations, device, dtype, values["seed"])
-        check_optimizer_state(net.optimizer_, values, tensors)
         load_training_state(net, values, tensors)
         self._shape, self._scale, self.net_ = shape, values["scale"], net
         self.set_output(transform=values["output"])

@@ -158,7 +158,7 @@ class DINO(MomentumMethod):
 
 
 class Phase(NamedTuple):
-    """What changes from epoch to epoch in DINO's step."""
+    """The phase of a DINO training: what its step uses in an epoch."""
 
     frozen: bool
 

@@ -93,17 +93,17 @@ class SupCon(SSLTransformer):
 
     def _encode_labels(self, y: Any, images: Images) -> Tensor | None:
         """Replace the share `label_noise` of the classes by the same wrong ones in every call."""
-        target = super()._encode_labels(y, images)
-        assert target is not None  # this method uses labels
-        return corrupt(target, self.label_noise, np.random.default_rng(self.net_.seed))
+        labels = super()._encode_labels(y, images)
+        assert labels is not None  # this method uses labels
+        return corrupt(labels, self.label_noise, np.random.default_rng(self.net_.seed))
 
 
-def corrupt(target: Tensor, share: float, draw: np.random.Generator) -> Tensor:
+def corrupt(labels: Tensor, share: float, draw: np.random.Generator) -> Tensor:
     """Replace a share of the known classes by wrong ones, drawn uniformly.
 
     Parameters
     ----------
-    target : int64 Tensor of shape (n,)
+    labels : int64 Tensor of shape (n,)
         Classes from 0, -1 where unknown.
     share : float
         Share in [0, 1]. ``round(share * known)`` classes are replaced, unless there is only one class.
@@ -123,10 +123,10 @@ def corrupt(target: Tensor, share: float, draw: np.random.Generator) -> Tensor:
     >>> corrupt(torch.tensor([0, -1, 1]), 1.0, np.random.default_rng(0))
     tensor([ 1, -1,  0])
     """
-    known, n_classes = np.flatnonzero(target >= 0), int(target.max()) + 1
+    known, n_classes = np.flatnonzero(labels >= 0), int(labels.max()) + 1
     if not share or n_classes < 2:
-        return target
+        return labels
     wrong = draw.permutation(known)[: round(share * len(known))]
-    noisy = target.numpy().copy()
+    noisy = labels.numpy().copy()
     noisy[wrong] = (noisy[wrong] + draw.integers(1, n_classes, len(wrong))) % n_classes
     return torch.from_numpy(noisy)

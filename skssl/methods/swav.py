@@ -21,7 +21,7 @@ from skssl.training.objective import Batch, Objective
 
 
 class Phase(NamedTuple):
-    """What changes from epoch to epoch in SwAV's step."""
+    """The phase of a SwAV training: what its step uses in an epoch."""
 
     frozen: bool
     queued: bool

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import check_consistent_length
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
@@ -20,7 +19,7 @@ from skssl.backbones import SMALL
 from skssl.errors import pick
 from skssl.images.labels import check_known_labels
 from skssl.methods.docstrings import inherit_parameters
-from skssl.probes.encoders import as_encoder
+from skssl.probes.encoders import as_encoder, read_once
 from skssl.training.devices import resolve_device
 
 DTYPES = [np.float64, np.float32]
@@ -127,7 +126,7 @@ class Probe(ClassifierMixin, BaseEstimator):
     def setting(self, name: str) -> Any:
         """Return the value in use of a parameter that may be None.
 
-        None stands for the value of the protocol, or for the default if there is no protocol.
+        None is the value of the protocol, or the default if there is no protocol.
 
         Parameters
         ----------
@@ -178,7 +177,7 @@ class Probe(ClassifierMixin, BaseEstimator):
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
         else:
             labels = column_or_1d(y, warn=True)
-            check_consistent_length(X, labels)
+            X = read_once(self.encoder, X, labels)
         check_classification_targets(labels)
         self.classes_, codes = np.unique(labels, return_inverse=True)
         if len(self.classes_) < 2:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -341,7 +341,7 @@ def as_encoder(encoder: Any, X: Any, y: Any = None, *, layer: str = "backbone", 
     )
 
 
-def read_once(encoder: Any, X: Any) -> Any:
+def read_once(encoder: Any, X: Any, y: Any = None) -> Any:
     """Read X as an encoder does if it must be decoded, so that it can be used several times.
 
     Parameters
@@ -350,11 +350,18 @@ def read_once(encoder: Any, X: Any) -> Any:
         As for `as_encoder`, fitted or not.
     X : array-like, sequence of files or PIL images, data set or iterable
         Images.
+    y : array-like of shape (n,), default=None
+        Labels, whose number is checked.
 
     Returns
     -------
     Images, or X
         `Images` for files, PIL images and iterables. Arrays, tables and data sets are returned unchanged.
+
+    Raises
+    ------
+    ValueError
+        If the numbers of labels and images differ.
 
     Examples
     --------
@@ -365,14 +372,16 @@ def read_once(encoder: Any, X: Any) -> Any:
     >>> len(read_once(SimCLR(), iter(X)))
     8
     """
-    if not is_decoded(X):
-        return X
-    if isinstance(encoder, FrozenEstimator):
-        encoder = encoder.estimator
-    if not isinstance(encoder, SSLTransformer):
-        return as_images(X)
-    fitted = encoder.__sklearn_is_fitted__()
-    return (encoder if fitted else clone(encoder))._read(X, reset=not fitted)
+    if is_decoded(X):
+        encoder = encoder.estimator if isinstance(encoder, FrozenEstimator) else encoder
+        if isinstance(encoder, SSLTransformer):
+            fitted = encoder.__sklearn_is_fitted__()
+            X = (encoder if fitted else clone(encoder))._read(X, reset=not fitted)
+        else:
+            X = as_images(X)
+    if y is not None:  # scikit-learn would read the number of images from `Images.shape`, which has none
+        check_consistent_length(range(len(X)) if isinstance(X, Images) else X, y)
+    return X
 
 
 def as_trained(

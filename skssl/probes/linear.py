@@ -57,7 +57,7 @@ class LinearProbe(Probe):
     Parameters
     ----------
     protocol : {"effssl", "simsiam", "gsg", "moco", "transfer"}, default=None
-        The paper whose settings replace None below, see the notes. Without a protocol None stands for the value named
+        The paper whose settings replace None below, see the notes. Without a protocol None is the value named
         last.
     C : float in (0, inf] or sequence of float, default=None
         The inverse strength of the penalty on the weights, as in ``LogisticRegression``. None is the protocol's, or 1.
@@ -367,10 +367,10 @@ class LinearProbe(Probe):
             yield coef, intercept
 
     def _train_sgd(
-        self, features: FeatureSource, target: torch.Tensor, seed: int, rows: Rows, candidates: list[dict[str, float]]
+        self, features: FeatureSource, labels: torch.Tensor, seed: int, rows: Rows, candidates: list[dict[str, float]]
     ) -> Iterator[Solution]:
         """Train by SGD on some samples, up to `MAX_HEADS` candidates at once."""
-        numbers, n_classes = torch.arange(len(target))[rows], len(self.classes_)
+        numbers, n_classes = torch.arange(len(labels))[rows], len(self.classes_)
         names = ("solver", "epochs", "batch_size", "momentum", "nesterov", "schedule")
         settings = {name: self.setting(name) for name in names}
         self.n_iter_ = settings["epochs"]
@@ -386,7 +386,7 @@ class LinearProbe(Probe):
                 partial(make, len(some)),
                 features,
                 numbers,
-                target,
+                labels,
                 lr=[candidate.get("lr", self.setting("lr")) for candidate in some],
                 weight_decay=[self._weight_decay(candidate, len(numbers)) for candidate in some],
                 seed=seed,

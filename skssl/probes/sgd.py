@@ -18,8 +18,8 @@ from skssl.augment.presets import as_augmentations
 from skssl.images import Images
 from skssl.probes.encoders import Encoder
 from skssl.training import optim
+from skssl.training.cuda_graphs import capture
 from skssl.training.encoding import encoding_batch_size
-from skssl.training.graphs import capture
 from skssl.training.optim import larc_gradient, step_decay
 from skssl.training.seeding import seeded
 
@@ -132,7 +132,7 @@ def train_head(
     make_head: Callable[[int], nn.Module],
     features: FeatureSource,
     index: Tensor,
-    target: Tensor,
+    labels: Tensor,
     *,
     solver: str = "sgd",
     epochs: int,
@@ -159,7 +159,7 @@ def train_head(
         Maps sample indices and a generator to features.
     index : int64 Tensor of shape (n,)
         The indices of the training samples, on the CPU.
-    target : int64 Tensor
+    labels : int64 Tensor
         The class of every sample. Its device is that of the training and of the indices given to `features`.
     solver : {"sgd", "larc"}, default="sgd"
         The optimiser.
@@ -183,7 +183,7 @@ def train_head(
     ValueError
         If the final parameters are not finite.
     """
-    device = target.device
+    device = labels.device
     seeds = [int(state) for state in np.random.SeedSequence(seed).generate_state(2)]
     order, generator = torch.Generator().manual_seed(seed), torch.Generator(device).manual_seed(seeds[0])
     n_features = features(index[:1].to(device), torch.Generator(device)).shape[1]
@@ -195,10 +195,10 @@ def train_head(
     def run_steps(part: Tensor, rates: Tensor) -> Tensor:
         """Train on some samples batch by batch, with learning rates (k,) for each; return the last loss."""
         for batch, rate in zip(_split_batches(part, batch_size), rates, strict=True):
-            logits, labels = head(features(batch, generator)), target[batch]
+            logits, truth = head(features(batch, generator)), labels[batch]
             if logits.ndim == 3:  # several heads
-                labels = labels[:, None].expand(logits.shape[:2]).flatten()
-            loss = F.cross_entropy(logits.flatten(0, -2), labels)  # the mean over heads; their sum is minimised
+                truth = truth[:, None].expand(logits.shape[:2]).flatten()
+            loss = F.cross_entropy(logits.flatten(0, -2), truth)  # the mean over heads; their sum is minimised
             optimizer.step(torch.autograd.grad(loss, optimizer.params, n_heads), rate)
         return loss.detach()
 

@@ -25,13 +25,11 @@ from skssl.images import subset
 from skssl.images.labels import check_labels, encode_labels
 from skssl.probes import KNNProbe, LinearProbe
 from skssl.probes.encoders import as_encoder
-from skssl.results.cache import RunFiles
+from skssl.results.cache import SPEED, RunFiles
 from skssl.results.tables import Results
 from skssl.training.digests import digest, digest_images
 
 __all__ = ["compare"]
-
-SPEED = ("seconds", "images_per_second")
 
 
 @validate_params(
@@ -199,11 +197,11 @@ def _check_data(test_size: float, name: str, X: Any, y: Any, X_test: Any, y_test
         missing = "y" if y is None else "y_test" if y_test is None else "X_test"
         raise ValueError(f"The probes need classes and test images: {missing}{of} is missing.")
     y = check_labels(y, X, f"y{of}")
-    classes, target = encode_labels(y)
+    classes, labels = encode_labels(y)
     if len(classes) < 2:
         raise ValueError(f"y{of} must hold at least two classes. Got {classes.tolist()}.")
     if X_test is None:
-        codes = target.numpy()
+        codes = labels.numpy()
         known, unknown = np.flatnonzero(codes != -1), np.flatnonzero(codes == -1)
         train, test = train_test_split(known, test_size=test_size, stratify=codes[known], random_state=0)
         train = np.concatenate([train, unknown])

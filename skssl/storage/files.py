@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import math
 import os
+import reprlib
 import secrets
 import stat
 from collections.abc import Iterator, Mapping
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 import numpy as np
-import safetensors
 import torch
 from safetensors.torch import save
 from torch import Tensor
@@ -24,7 +25,17 @@ from torch import Tensor
 FORMAT = 1  # version of the header; a newer one is refused
 LARGEST_HEADER = 2**23  # bytes; ten thousand epochs of history take half of it
 MOST_TENSORS = 2**14
+MOST_AXES = 64  # of a tensor, as in torch
 MARK = "!"  # begins the key of a value that JSON cannot express
+DTYPES = {  # by the names in safetensors' format
+    **{f"F{bits}": getattr(torch, f"float{bits}") for bits in (16, 32, 64)},
+    **{f"I{bits}": getattr(torch, f"int{bits}") for bits in (8, 16, 32, 64)},
+    **{f"U{bits}": getattr(torch, f"uint{bits}") for bits in (8, 16, 32, 64)},
+    **{"BF16": torch.bfloat16, "BOOL": torch.bool, "C64": torch.complex64},
+    **{"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2},
+}
+
+_Place = tuple[int, tuple[int, ...], torch.dtype]  # the first byte in the file, the shape and the dtype of a tensor
 
 
 def write(path: str | os.PathLike[str], header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
@@ -161,8 +172,6 @@ def own(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read a file that `write` has written. The file need not be trusted.
 
-    No code from the file runs, and reading takes about as much memory as the file has bytes.
-
     Parameters
     ----------
     path : str or path-like
@@ -182,45 +191,158 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor
     ValueError
         If the file is damaged, was not written by skssl, or was written by a newer skssl.
     """
-    where = repr(os.fspath(path))
-    if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would block
-        raise ValueError(f"{where} cannot be read: it is not a regular file.")
-    with open(path, "rb") as file:
-        claimed = int.from_bytes(file.read(8), "little")
-    if claimed > LARGEST_HEADER:
-        raise ValueError(
-            f"{where} cannot be read, it is damaged or not a safetensors file: its header would have {claimed} bytes, "
-            f"of at most {LARGEST_HEADER}."
-        )
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            text, names = (file.metadata() or {}).get("skssl"), file.keys()
-            if len(names) > MOST_TENSORS:
-                raise ValueError(f"it has {len(names)} tensors, of at most {MOST_TENSORS}")
-            # Tensors that are mapped from the file would change with it.
-            tensors = {} if text is None else {name: file.get_tensor(name).clone() for name in names}
-    except (safetensors.SafetensorError, RuntimeError, TypeError, ValueError, OverflowError) as error:
-        raise ValueError(
-            f"{where} cannot be read, it is damaged or not a safetensors file: {first_line(error)}"
-        ) from error
-    if text is None:
-        raise ValueError(f"{where} is a safetensors file, but was not written by skssl: its metadata lack 'skssl'.")
-    try:
-        content = json.loads(
-            text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_integer, parse_float=_finite
-        )
-        if not isinstance(content, dict) or type(content.get("format")) is not int:
+    with SavedFile(path) as file:
+        return file.header, file.read()
+
+
+class DamagedFileError(ValueError):
+    """The error for a file that `write` has not written in this form."""
+
+
+class SavedFile:
+    """A file that `write` has written, open for reading. The file need not be trusted.
+
+    No code from the file runs. The header is read first, and the shapes of the tensors are checked against the size of
+    the file, so that a caller can refuse a file before its tensors take memory. They take as much memory as the file
+    has bytes. The file is not mapped into memory: if another process truncates it, an error is raised, while reading
+    mapped pages would end the process.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+
+    Attributes
+    ----------
+    header : dict of str to object
+        The plain values.
+    shapes : dict of str to Tensor
+        The tensors by name, on the meta device: with a shape and a dtype, and without values.
+
+    Raises
+    ------
+    OSError
+        If the file does not exist or cannot be read.
+    ValueError
+        If the file is damaged, was not written by skssl, or was written by a newer skssl.
+
+    Examples
+    --------
+    >>> import tempfile, torch
+    >>> from skssl.storage.files import SavedFile, write
+    >>> path = tempfile.mkdtemp() + "/some.safetensors"
+    >>> write(path, {"epochs": 3}, {"weight": torch.ones(2)})
+    >>> with SavedFile(path) as file:
+    ...     file.header, file.shapes["weight"].shape, file.read()
+    ({'epochs': 3}, torch.Size([2]), {'weight': tensor([1., 1.])})
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._where = repr(os.fspath(path))
+        self._file = _open(path)
+        try:
+            self._places, content = self._read_header()
+            self._packed, self._checksum = content["header"], content["sha256"]
+            self.header = _unpack(self._packed)
+            self.shapes = {
+                name: torch.empty(shape, dtype=dtype, device="meta") for name, (_, shape, dtype) in self._places.items()
+            }
+        except (ValueError, RuntimeError) as error:  # RecursionError is a RuntimeError, as is an overflow in torch
+            self._file.close()
+            raise self._refusal(error) from error
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def read(self, known: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Read the tensors, and compare them and the header with the checksum.
+
+        Parameters
+        ----------
+        known : mapping of str to Tensor, optional
+            Tensors that `read_tensor` has returned. They are not read again.
+
+        Returns
+        -------
+        dict of str to Tensor
+            The tensors, contiguous, on the CPU.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be read.
+        ValueError
+            If the file is damaged.
+        """
+        known = known or {}
+        tensors = {name: known[name] if name in known else self.read_tensor(name) for name in self._places}
+        if self._checksum != checksum(self._packed, tensors):
+            raise self._refusal(ValueError("its checksum does not match"))
+        return tensors
+
+    def read_tensor(self, name: str) -> Tensor:
+        """Read a tensor, whose values are not compared with the checksum.
+
+        Parameters
+        ----------
+        name : str
+            Its name.
+
+        Returns
+        -------
+        Tensor
+            The tensor, contiguous, on the CPU.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be read.
+        ValueError
+            If the file has been truncated.
+        """
+        place, shape, dtype = self._places[name]
+        tensor = torch.empty(shape, dtype=dtype)
+        if tensor.numel():
+            self._file.seek(place)
+            memory = tensor.reshape(-1).view(torch.uint8).numpy()
+            if self._file.readinto(memory.data) < memory.size:
+                raise self._refusal(ValueError("it was truncated while it was read"))
+        return tensor
+
+    def _read_header(self) -> tuple[dict[str, _Place], dict[str, Any]]:
+        """Read the header; return the places of the tensors, and what `write` put among the metadata."""
+        size = os.fstat(self._file.fileno()).st_size
+        length = int.from_bytes(self._file.read(8), "little")
+        if length > LARGEST_HEADER:
+            raise ValueError(f"its header would have {length} bytes, of at most {LARGEST_HEADER}")
+        if length > size - 8:
+            raise ValueError(f"its header would have {length} bytes, but the file has {size}")
+        outer = _from_json(self._file.read(length).decode())
+        metadata = outer.pop("__metadata__", None)
+        text = metadata.get("skssl") if isinstance(metadata, dict) else None
+        if not isinstance(text, str):
+            raise ValueError("its metadata lack 'skssl'")
+        places = _places(outer, 8 + length, size)
+        content = _from_json(text)
+        if type(content.get("format")) is not int or content["format"] < 1:
             raise ValueError("it lacks the number of its format")
         if content["format"] > FORMAT:
             raise ValueError(f"its format {content['format']} is that of a newer skssl; this one reads up to {FORMAT}")
         if content.keys() != {"format", "sha256", "header"} or not isinstance(content["header"], dict):
             raise ValueError("it has other keys than 'format', 'sha256' and 'header'")
-        if content["sha256"] != checksum(content["header"], tensors):
-            raise ValueError("its checksum does not match, so the file is damaged")
-        return _unpack(content["header"]), tensors
-    except (ValueError, RuntimeError) as error:  # RecursionError is a RuntimeError
+        return places, content
+
+    def _refusal(self, error: Exception) -> DamagedFileError:
+        """Return the error for a file that cannot be read."""
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else first_line(error)
-        raise ValueError(f"{where} cannot be read, its header is not valid: {reason}") from error
+        return DamagedFileError(f"{self._where} cannot be read, it is damaged or not a file of skssl: {reason}.")
 
 
 def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -246,6 +368,35 @@ def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     {'weight': tensor([1., 1.])}
     """
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def take(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Remove the tensors whose names begin with a prefix, and return them, so that no other reference keeps them.
+
+    Parameters
+    ----------
+    tensors : dict of str to Tensor
+        Tensors by name, which is changed.
+    prefix : str
+        The prefix.
+
+    Returns
+    -------
+    dict of str to Tensor
+        The removed tensors by the rest of their names.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.storage.files import take
+    >>> tensors = {"net.weight": torch.ones(2), "seed": torch.zeros(1)}
+    >>> take(tensors, "net."), tensors
+    ({'weight': tensor([1., 1.])}, {'seed': tensor([0.])})
+    """
+    found = part(tensors, prefix)
+    for name in found:
+        del tensors[prefix + name]
+    return found
 
 
 def checksum(header: Any, tensors: Mapping[str, Tensor]) -> str:
@@ -318,6 +469,59 @@ def _unpack(value: Any) -> Any:
         if key.startswith(MARK) and not key.startswith(2 * MARK):
             raise ValueError(f"{key[:40]!r} is an unknown key")
     return {key.removeprefix(MARK): _unpack(of) for key, of in value.items()}
+
+
+def _open(path: str | os.PathLike[str]) -> io.BufferedReader:
+    """Open a regular file for reading; refuse folders, and pipes, which would block."""
+    with contextlib.suppress(IsADirectoryError):
+        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))  # noqa: SIM115
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return file
+        file.close()
+    raise ValueError(f"{os.fspath(path)!r} cannot be read: it is not a regular file.")
+
+
+def _places(entries: dict[str, Any], start: int, size: int) -> dict[str, _Place]:
+    """Return the place in the file, the shape and the dtype of each tensor; refuse any that do not fill the file."""
+    if len(entries) > MOST_TENSORS:
+        raise ValueError(f"it has {len(entries)} tensors, of at most {MOST_TENSORS}")
+    found: dict[str, _Place] = {}
+    spans = []
+    for name, entry in entries.items():
+        match entry:
+            case {"dtype": str(kind), "shape": list(shape), "data_offsets": [int(begin), int(end)], **rest} if (
+                not rest
+                and kind in DTYPES
+                and len(shape) <= MOST_AXES
+                and all(type(of) is int and of >= 0 for of in shape)
+            ):
+                n_bytes = math.prod(shape) * DTYPES[kind].itemsize
+            case _:
+                raise ValueError(f"the tensor {name[:80]!r} is described by {reprlib.repr(entry)}")
+        if end - begin != n_bytes:
+            raise ValueError(f"the tensor {name[:80]!r} takes {n_bytes} bytes, but its place has {end - begin}")
+        found[name] = start + begin, tuple(shape), DTYPES[kind]
+        spans.append((begin, end))
+    end_of_last = 0
+    for begin, end in sorted(spans):
+        if begin != end_of_last:
+            raise ValueError(
+                f"a tensor begins at byte {begin} of the data, but the one before it ends at {end_of_last}"
+            )
+        end_of_last = end
+    if start + end_of_last != size:
+        raise ValueError(f"its tensors end at byte {start + end_of_last}, but the file has {size} bytes")
+    return found
+
+
+def _from_json(text: str) -> dict[str, Any]:
+    """Return the dict that JSON describes; refuse equal keys and numbers that do not fit into 64 bits."""
+    found = json.loads(
+        text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_integer, parse_float=_finite
+    )
+    if not isinstance(found, dict):
+        raise ValueError("its header is not a dict")
+    return found
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -153,6 +153,6 @@ def _unpack(value: Any, arrays: dict[int, Tensor]) -> Any:
 
 
 def _optimizers() -> dict[str, type]:
-    """Return the optimizers that a parameter may name."""
+    """Return the optimisers that a parameter may name."""
     classes = {**registered("optimizer"), **vars(torch.optim)}
     return {name: cls for name, cls in classes.items() if isinstance(cls, type) and issubclass(cls, Optimizer)}

@@ -16,7 +16,7 @@ def register(kind: str) -> Callable[[C], C]:
     Parameters
     ----------
     kind : {"estimator", "object", "optimizer"}
-        What instances of the class are: estimators that can be saved, objects among their parameters, optimizers.
+        What instances of the class are: estimators that can be saved, objects among their parameters, optimisers.
 
     Returns
     -------

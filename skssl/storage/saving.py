@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
+import joblib
 import numpy as np
 import torch
 from torch import Tensor
 
 from skssl.errors import pick
-from skssl.storage.files import first_line, part, read, write
+from skssl.storage.files import DamagedFileError, SavedFile, first_line, part, write
 from skssl.storage.parameters import pack_parameters, unpack_parameters
 from skssl.storage.registry import registered
 from skssl.storage.version import __version__
@@ -36,7 +39,7 @@ def save(
     state : mapping of str to object
         What `fit` learned, as plain values: all of `FIELDS` but the parameters.
     tensors : mapping of str to Tensor
-        The network's tensors ("net.…") and the optimizer's ("optimizer.…").
+        The network's tensors ("net.…") and the optimiser's ("optimizer.…").
     path : str or path-like
         The file.
 
@@ -69,8 +72,9 @@ def save(
 def load(path: str | os.PathLike[str]) -> Any:
     """Load a trained estimator that its method ``save`` has written.
 
-    No code in the file runs, unlike with ``joblib.load``. Loading takes about as much memory as the file has bytes,
-    even if the file is malicious.
+    No code in the file runs, unlike with ``joblib.load``. The file is compared with the network that it describes
+    before its tensors are read. Loading takes at most about twice as much memory as the file has bytes, even if the
+    file is malicious.
 
     Parameters
     ----------
@@ -82,7 +86,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     SSLTransformer
         The estimator, on the device that its `device` parameter names, or on the CPU if this machine has no such
         device. `transform` and `partial_fit` continue as if it had not been saved. Its `callbacks`, `checkpoint`
-        and `warm_start_from` are None.
+        and `warm_start_from` are None, and its `n_jobs` is at most the number of cores.
 
     Raises
     ------
@@ -104,33 +108,44 @@ def load(path: str | os.PathLike[str]) -> Any:
     >>> bool((skssl.load(path).transform(X) == encoder.transform(X)).all())
     True
     """
-    header, tensors = read(path)
-    try:
-        return _rebuild(header, tensors)
-    except Exception as error:  # a malicious file can make any check of a parameter fail
-        version = header.get("skssl")
-        other = "" if version in (None, __version__) else f" (it was saved by skssl {reprlib.repr(version)})"
-        raise ValueError(f"{os.fspath(path)!r} cannot be loaded{other}: {first_line(error)}") from error
+    with SavedFile(path) as file:
+        try:
+            return _rebuild(file)
+        except (DamagedFileError, OSError):
+            raise
+        except Exception as error:  # a malicious file can make any check of a parameter fail
+            version = file.header.get("skssl")
+            other = "" if version in (None, __version__) else f" (it was saved by skssl {reprlib.repr(version)})"
+            raise ValueError(f"{os.fspath(path)!r} cannot be loaded{other}: {first_line(error)}") from error
 
 
-def _rebuild(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any:
+def _rebuild(file: SavedFile) -> Any:
     """Return the estimator that a file describes; refuse a file that holds anything else."""
+    header = file.header
     for name, field in FIELDS.items():
         if name not in header or not field.holds(header[name]):
             raise ValueError(f"{name!r} must be {field.expected}. Got {reprlib.repr(header.get(name))}.")
     for name in header.keys() - FIELDS.keys():
         raise ValueError(f"{name!r} is unknown.")
-    for name in tensors:
+    for name in file.shapes:
         if not name.startswith(("net.", "optimizer.", "parameter.")):
             raise ValueError(f"The tensor {name!r} is unknown.")
-    given = part(tensors, "parameter.")
-    if given.keys() != {str(i) for i in range(len(given))}:
+    indices = part(file.shapes, "parameter.").keys()
+    if indices != {str(i) for i in range(len(indices))}:
         raise ValueError("The tensors 'parameter.…' must be numbered from 0.")
-    arrays = {int(i): array for i, array in given.items()}
     cls: Any = pick("class", header["class"], registered("estimator"))
+    given = {f"parameter.{i}": file.read_tensor(f"parameter.{i}") for i in indices}
+    arrays = {int(i): array for i, array in part(given, "parameter.").items()}
     parameters, used = (unpack_parameters(cls, header[name], arrays) for name in ("parameters", "trained_with"))
+    for given_to in (parameters, used):
+        if isinstance(given_to.get("n_jobs"), Integral):  # a file must not start more processes than there are cores
+            given_to["n_jobs"] = min(given_to["n_jobs"], joblib.cpu_count())
+    if header["output"] in ("pandas", "polars") and not importlib.util.find_spec(header["output"]):
+        raise ValueError(
+            f"Its 'output' is {header['output']!r}, which is not installed: pip install {header['output']}."
+        )
     estimator = cls(**parameters)
-    estimator._load(cls(**{**parameters, **used}) if used else estimator, header, tensors)
+    estimator._load(cls(**{**parameters, **used}) if used else estimator, header, file.shapes, lambda: file.read(given))
     return estimator
 
 

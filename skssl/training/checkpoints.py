@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import math
 import os
+import reprlib
 import signal
 import sys
 import threading
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from numbers import Integral
 from pathlib import Path
 from types import FrameType
@@ -23,14 +26,23 @@ from tqdm.auto import tqdm
 
 from skssl.images import Images
 from skssl.nn.distributed import is_main_process, n_processes
-from skssl.storage.files import part, read, write
-from skssl.training.digests import digest_training
+from skssl.storage.files import DamagedFileError, SavedFile, first_line, part, write
+from skssl.storage.version import __version__
+from skssl.training.digests import digest_older, digest_training
+from skssl.training.optim import optimizer_parameters
 from skssl.training.resume import ResumeState, random_states, trainable
-from skssl.training.state import load_training_state, training_state
+from skssl.training.state import (
+    check_history,
+    check_network,
+    check_optimizer_state,
+    load_training_state,
+    training_state,
+)
 from skssl.training.trainer import Trainer
 
 STATE, LOCK = "training.safetensors", "lock"  # the files in the folder
 FORMAT = 2  # of the state; checkpoints of another format are refused
+THIS = f"skssl {__version__}"
 
 
 class Checkpoint:
@@ -49,6 +61,8 @@ class Checkpoint:
         The state is always saved at the end.
     known : mapping of str to str
         Digests of what the training depends on, by name: parameters, images, labels. See `digest_training`.
+    older : callable, default=dict
+        Returns the digests that stand for those in a checkpoint of an older version, see `digest_older`.
 
     Raises
     ------
@@ -73,11 +87,15 @@ class Checkpoint:
     """
 
     def __init__(
-        self, folder: str | os.PathLike[str], every: int | str | datetime.timedelta, known: Mapping[str, str]
+        self,
+        folder: str | os.PathLike[str],
+        every: int | str | datetime.timedelta,
+        known: Mapping[str, str],
+        older: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         if not os.fspath(folder):
             raise ValueError("The 'checkpoint' parameter must be a folder. Got ''.")
-        self.folder, self.known = Path(folder), dict(known)
+        self.folder, self.known, self.older = Path(folder), dict(known), older
         self._lock = filelock.FileLock(self.folder / LOCK)
         self.epochs, self.seconds = _parse(every)
         self.stop: int | None = None  # the signal received
@@ -108,7 +126,8 @@ class Checkpoint:
                 error.errno, f"checkpoint={str(self.folder)!r} is not a writable folder: {error.strerror}"
             ) from error
         for left in self.folder.glob(f".{STATE}.*"):  # by a run that was killed while saving
-            left.unlink()
+            if left.is_file() or left.is_symlink():
+                left.unlink()
 
     def __exit__(self, kind: type[BaseException] | None, *raised: object) -> None:
         """Restore the signal handlers and unlock the folder."""
@@ -139,27 +158,55 @@ class Checkpoint:
         file = self.folder / STATE
         if not file.exists():
             return None
-        header, tensors = read(file)
-        if header.get("format") != FORMAT:
-            raise ValueError(
-                f"{str(file)!r} holds no training state that this version of skssl can read: use another folder, or "
-                "delete this one."
-            )
-        found = header["known"]
-        other = [name for name in {**self.known, **found} if self.known.get(name) != found.get(name)]
-        if other:
-            raise ValueError(
-                f"checkpoint={str(self.folder)!r} holds another training, which differs in: {', '.join(other)}. Use "
-                "the same parameters and images to resume it, use another folder, or delete this one."
-            )
-        state, epochs = unpack(trainer, header["training"], tensors), len(trainer.history)
+        with SavedFile(file) as saved:
+            assumed = self._check_known(saved.header)
+            try:
+                check_state(trainer, saved.header["training"], saved.shapes)
+                state = unpack(trainer, saved.header["training"], saved.read())
+            except (DamagedFileError, OSError):
+                raise
+            except Exception as error:  # a malicious file can make any step of this fail
+                raise ValueError(
+                    f"{str(file)!r} cannot be resumed: {first_line(error)} Use another folder, or delete this one."
+                ) from error
         if is_main_process():
-            tqdm.write(
-                f"{type(trainer.module_.method).__name__}: resuming from {str(self.folder)!r}, after {epochs} epoch(s)"
-                + (f" and {state.step} step(s)." if state.step else "."),
-                file=sys.stderr,
-            )
+            name, epochs = type(trainer.module_.method).__name__, len(trainer.history)
+            steps = f" and {state.step} step(s)" if state.step else ""
+            tqdm.write(f"{name}: resuming from {str(self.folder)!r}, after {epochs} epoch(s){steps}.", file=sys.stderr)
+            if assumed:
+                tqdm.write(
+                    f"{name}: it was saved by {_version(saved.header)}, which lacked these parameters, so they have "
+                    f"their defaults: {', '.join(assumed)}.",
+                    file=sys.stderr,
+                )
         return state
+
+    def _check_known(self, header: Mapping[str, Any]) -> list[str]:
+        """Refuse a checkpoint of another training; return the parameters that its version lacked."""
+        found = header.get("known")
+        if (
+            header.get("format") != FORMAT
+            or not isinstance(header.get("training"), dict)
+            or not isinstance(found, dict)
+            or not all(isinstance(value, str) for value in found.values())
+        ):
+            raise ValueError(
+                f"{str(self.folder / STATE)!r} holds no training state that this version of skssl can read: use "
+                "another folder, or delete this one."
+            )
+        differing = [name for name in {**self.known, **found} if self.known.get(name) != found.get(name)]
+        older = self.older() if differing else {}
+        # A parameter that is new since the checkpoint must have its default.
+        assumed = [name for name in differing if name not in found and self.known[name] == older.get(name)]
+        same_images = ["X"] if "X" in older and found.get("X") == older["X"] else []
+        if other := [name for name in differing if name not in (*assumed, *same_images)]:
+            saved_by = _version(header)
+            before = "" if saved_by == THIS else f" It was saved by {saved_by}; this is {THIS}."
+            raise ValueError(
+                f"checkpoint={str(self.folder)!r} holds another training, which differs in: {', '.join(other)}."
+                f"{before} Use the same parameters and images to resume it, use another folder, or delete this one."
+            )
+        return assumed
 
     def after_step(self, trainer: Trainer, state: ResumeState, draws: torch.Generator) -> None:
         """Save within an epoch, if a save is due.
@@ -197,7 +244,8 @@ class Checkpoint:
         try:
             if is_main_process():
                 values, tensors = pack(trainer, state)
-                write(self.folder / STATE, {"format": FORMAT, "known": self.known, "training": values}, tensors)
+                header = {"format": FORMAT, "skssl": __version__, "known": self.known, "training": values}
+                write(self.folder / STATE, header, tensors)
         except (OSError, TypeError, ValueError) as error:
             warnings.warn(
                 f"The training continues, but its state could not be saved; the last save is unchanged: {error}",
@@ -224,7 +272,7 @@ class Checkpoint:
         signal.raise_signal(kind)
 
 
-def train(estimator: Any, trainer: Trainer, images: Images, target: Tensor | None, **more: Any) -> None:
+def train(estimator: Any, trainer: Trainer, images: Images, labels: Tensor | None, **more: Any) -> None:
     """Train an estimator's net for all its epochs, and resume from its checkpoint if there is one.
 
     Parameters
@@ -235,19 +283,20 @@ def train(estimator: Any, trainer: Trainer, images: Images, target: Tensor | Non
         Its net, initialised.
     images : Images
         The training images.
-    target : int64 Tensor of shape (n_samples,) or None
+    labels : int64 Tensor of shape (n_samples,) or None
         Their classes.
     **more : object
         Anything else that the training depends on, by name, for `digest_training`.
     """
     if estimator.checkpoint is None:
-        trainer.run(images, target, estimator.epochs)
+        trainer.run(images, labels, estimator.epochs)
         return
-    known = digest_training(estimator, images, target, **more)
-    with Checkpoint(estimator.checkpoint, estimator.checkpoint_every, known) as checkpoint:
+    known = digest_training(estimator, images, labels, **more)
+    older = partial(digest_older, estimator, images)
+    with Checkpoint(estimator.checkpoint, estimator.checkpoint_every, known, older) as checkpoint:
         resume = checkpoint.restore(trainer)
         if left := estimator.epochs - len(trainer.history):
-            trainer.run(images, target, left, checkpoint, resume)
+            trainer.run(images, labels, left, checkpoint, resume)
 
 
 def pack(trainer: Trainer, state: ResumeState) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -284,7 +333,7 @@ def pack(trainer: Trainer, state: ResumeState) -> tuple[dict[str, Any], dict[str
     return values, tensors
 
 
-def unpack(trainer: Trainer, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> ResumeState:
+def unpack(trainer: Trainer, values: Mapping[str, Any], tensors: dict[str, Tensor]) -> ResumeState:
     """Give a trainer the state that `pack` returned.
 
     Parameters
@@ -300,6 +349,11 @@ def unpack(trainer: Trainer, values: Mapping[str, Any], tensors: Mapping[str, Te
         The state within an epoch, for `Trainer.run`.
     """
     load_training_state(trainer, values, tensors)
+    random, chosen = part(tensors, "random."), tensors.get("chosen")
+    for name, state in random.items():  # generators refuse states of another device, or invalid ones
+        torch.Generator("cpu" if name == "global" else trainer.device).set_state(state)
+    if chosen is not None and not ((chosen >= 0) & (chosen < trainer.module_.n_samples)).all():
+        raise ValueError(f"'chosen' must hold indices of {trainer.module_.n_samples} images.")
     return ResumeState(
         step=values["step"],
         seconds=values["seconds"],
@@ -309,6 +363,69 @@ def unpack(trainer: Trainer, values: Mapping[str, Any], tensors: Mapping[str, Te
         trainable=values["trainable"],
         callbacks={name: {**own, **part(tensors, f"callbacks.{name}.")} for name, own in values["callbacks"].items()},
     )
+
+
+def check_state(trainer: Trainer, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Refuse a state that `pack` does not return for a trainer, before the tensors are read from a file.
+
+    Parameters
+    ----------
+    trainer : Trainer
+        The trainer, which has not trained.
+    values : mapping of str to object
+        Plain values.
+    tensors : mapping of str to Tensor
+        Tensors on the meta device.
+
+    Raises
+    ------
+    ValueError
+        If a value or a tensor is missing, unknown, or not as expected.
+    """
+    n_groups, n_samples = len(trainer.optimizer_.param_groups), trainer.module_.n_samples
+    steps = max(1, n_samples // trainer.batch_size)
+    parameters = dict(trainer.module_.named_parameters())
+    expected: dict[str, tuple[Callable[[Any], bool], str]] = {
+        "seed": (lambda it: type(it) is int and it >= 0, "an integer of at least 0"),
+        "history": (lambda it: len(it) <= trainer.max_epochs, f"a list of at most {trainer.max_epochs} rows"),
+        "rates": (lambda it: len(it) == n_groups and all(map(math.isfinite, it)), f"a list of {n_groups} numbers"),
+        "optimizer": (lambda it: type(it) is dict, "a dict"),
+        "step": (lambda it: type(it) is int and 0 <= it < steps, f"an integer in the range [0, {steps})"),
+        "seconds": (lambda it: math.isfinite(it) and it >= 0, "a number of at least 0"),
+        "trainable": (lambda it: 0 < len(set(it)) == len(set(it) & parameters.keys()), "names of parameters"),
+        "callbacks": (lambda it: all(type(own) is dict for own in it.values()), "a dict of dicts"),
+    }
+    check_history(values.get("history"))
+    for name, (holds, what) in expected.items():
+        with contextlib.suppress(TypeError, AttributeError):  # a value of another type
+            if name in values and holds(values[name]):
+                continue
+        raise ValueError(f"{name!r} must be {what}. Got {reprlib.repr(values.get(name))}.")
+    check_network(trainer.module_, tensors)
+    if type(trainer.optimizer_).__module__.split(".")[0] in ("torch", "skssl"):  # a user's may keep another state later
+        with contextlib.suppress(TypeError, RuntimeError):  # its step takes more arguments, as that of LBFGS
+            check_optimizer_state(trainer.optimizer_, values, tensors)
+    indices = {str(i) for i in range(len(optimizer_parameters(trainer.optimizer_)))}
+    for name, like in tensors.items():
+        kind, _, rest = name.partition(".")
+        fits = {
+            "net": True,
+            "optimizer": rest.partition(".")[0] in indices,
+            "sums": like.ndim == 0 and like.is_floating_point(),
+            "random": like.ndim == 1 and like.dtype == torch.uint8,
+            "chosen": like.ndim == 1 and like.dtype == torch.int64 and not rest,
+            "callbacks": rest.partition(".")[0] in values["callbacks"],
+        }
+        if not fits.get(kind, False):
+            raise ValueError(f"The tensor {name[:80]!r} is unknown, or of an unexpected shape or type.")
+    if values["step"] and not {"sums.loss", "random.draws", "random.global"} <= tensors.keys():
+        raise ValueError("The tensors of a state within an epoch are missing.")
+
+
+def _version(header: Mapping[str, Any]) -> str:
+    """Return the version that saved a checkpoint, for a message."""
+    version = header.get("skssl")
+    return f"skssl {version[:40]}" if isinstance(version, str) else "an older skssl"
 
 
 def _parse(every: Any) -> tuple[int, float]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import inspect
 import math
 import os
 import pickle
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from numbers import Integral
 from types import CodeType, FunctionType
 from typing import Any
@@ -22,8 +25,9 @@ from skssl.images.memory_maps import mapped_file_of
 
 IDLE = ("verbose", "n_jobs", "checkpoint", "checkpoint_every")  # parameters that change no result
 NOT_COMPARED = (*IDLE, "device", "callbacks", "random_state")  # parameters that may differ when a training resumes
-SAMPLED = 2**28  # pixel values of a training's images that are hashed, at most
-BATCH = 512  # images read at once
+SAMPLED = 2**28  # values of a data set's images that are hashed, at most
+BATCH = 512  # images of a data set that are read at once
+CHUNK, MOST_THREADS = 2**21, 8  # values of images that a thread hashes at once, and the number of threads
 
 
 def digest(value: Any, what: str) -> str:
@@ -68,7 +72,10 @@ def digest(value: Any, what: str) -> str:
 
 
 def digest_images(X: Any) -> str:
-    """Compute a digest of images: of their values, or of the path, size and modification time of files.
+    """Compute a digest of images: of their values, or of the path, inode, size and times of files.
+
+    The times are those of the last change of the content and of the inode, in nanoseconds. A program may set the first
+    one, but not the second one.
 
     Parameters
     ----------
@@ -97,11 +104,11 @@ def digest_images(X: Any) -> str:
     if isinstance(X, Tensor):
         X = X.detach().cpu().numpy()
     elif len(X) and isinstance(next(iter(X)), (str, os.PathLike)):
-        X = [(os.fspath(path), os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in X]
+        X = [(os.fspath(path), *_status(path)) for path in X]
     return joblib.hash(X)
 
 
-def digest_training(estimator: Any, images: Images, target: Tensor | None, **more: Any) -> dict[str, str]:
+def digest_training(estimator: Any, images: Images, labels: Tensor | None, **more: Any) -> dict[str, str]:
     """Compute digests of everything that the result of a training depends on.
 
     Parameters
@@ -109,8 +116,9 @@ def digest_training(estimator: Any, images: Images, target: Tensor | None, **mor
     estimator : estimator
         The estimator that trains. Parameters that change no result do not count, nor does the device.
     images : Images
-        The training images. If they hold more than `SAMPLED` pixel values, an evenly spaced subset of that size counts.
-    target : Tensor or None
+        The training images. All values of arrays and decoded files count. Of a data set whose items are read when they
+        are needed, an evenly spaced sample of `SAMPLED` values counts, because reading it may take as long as an epoch.
+    labels : Tensor or None
         Their classes.
     **more : object
         Anything else that counts, by name.
@@ -134,14 +142,75 @@ def digest_training(estimator: Any, images: Images, target: Tensor | None, **mor
     known = {name: value for name, value in estimator.get_params(deep=False).items() if name not in NOT_COMPARED}
     seed = getattr(estimator, "random_state", None)
     known |= {"random_state": seed} if isinstance(seed, Integral) else {}  # a generator gives another seed each time
-    known |= {"estimator": type(estimator), "y": target, **more}
-    n_sampled = min(len(images), max(2, SAMPLED // math.prod(images.shape)))  # the first and the last one at least
-    sample = torch.linspace(0, len(images) - 1, n_sampled).long()
-    pixels = [joblib.hash(images.read(index).cpu().numpy()) for index in sample.split(BATCH)]
+    known |= {"estimator": type(estimator), "y": labels, **more}
     return {
-        "X": joblib.hash([len(images), images.shape, images.scale, pixels]),
+        "X": _digest_sample(images) if images.lazy else _digest_all(images),
         **{name: digest(value, f"{type(estimator).__name__}: {name}") for name, value in known.items()},
     }
+
+
+def digest_older(estimator: Any, images: Images) -> dict[str, str]:
+    """Compute the digests that stand for those in a checkpoint of an older version.
+
+    Parameters
+    ----------
+    estimator : estimator
+        The estimator that trains.
+    images : Images
+        The training images.
+
+    Returns
+    -------
+    dict of str to str
+        For each parameter the digest of its default, for a version that lacked the parameter. "X" is the digest of a
+        sample of the images, which all images had before skssl hashed all of their values.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skssl import SimCLR
+    >>> from skssl.training.digests import digest_older, digest_training
+    >>> from skssl.images import as_images
+    >>> images = as_images(np.zeros((5, 8, 8)))
+    >>> older, known = digest_older(SimCLR(), images), digest_training(SimCLR(epochs=10), images, None)
+    >>> [name for name in known if name in older and known[name] != older[name]]
+    ['X', 'epochs']
+    """
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(type(estimator)).parameters.items()
+        if name not in NOT_COMPARED and parameter.default is not parameter.empty
+    }
+    found = {name: digest(value, f"{type(estimator).__name__}: {name}") for name, value in defaults.items()}
+    return {**found, "X": _digest_sample(images)}
+
+
+def _digest_all(images: Images) -> str:
+    """Compute a digest of all values of images, in threads: about as fast as memory is read."""
+
+    def digest_part(index: Tensor) -> bytes:
+        batch = images.read(index).cpu()
+        in_memory = batch.permute(sorted(range(4), key=batch.stride, reverse=True)).contiguous()
+        return hashlib.sha256(in_memory.view(-1).view(torch.uint8).numpy().data).digest()
+
+    n_images = max(1, CHUNK // math.prod(images.shape))
+    with ThreadPoolExecutor(min(MOST_THREADS, joblib.cpu_count())) as pool:
+        parts = list(pool.map(digest_part, torch.arange(len(images)).split(n_images)))
+    return joblib.hash([len(images), images.shape, images.scale, b"".join(parts)])
+
+
+def _digest_sample(images: Images) -> str:
+    """Compute a digest of images, evenly spaced, of `SAMPLED` values together: the first and the last one at least."""
+    n_sampled = min(len(images), max(2, SAMPLED // math.prod(images.shape)))
+    sample = torch.linspace(0, len(images) - 1, n_sampled).long()
+    pixels = [joblib.hash(images.read(index).cpu().numpy()) for index in sample.split(BATCH)]
+    return joblib.hash([len(images), images.shape, images.scale, pixels])
+
+
+def _status(path: str | os.PathLike[str]) -> tuple[int, int, int, int]:
+    """Return the inode of a file, its size and the times of its last changes."""
+    status = os.stat(path)
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _hashable(value: Any) -> Any:

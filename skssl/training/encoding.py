@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import closing
 
 import torch
@@ -10,9 +11,9 @@ from torch import Tensor, nn
 from skssl.augment.augmentation import Augmentation
 from skssl.images import Images
 from skssl.nn.distributed import all_gather, local_rows, n_processes
-from skssl.nn.passes import eval_mode, fuse_batchnorm
+from skssl.nn.inference import eval_mode, fuse_batchnorm
 from skssl.nn.precision import mixed_precision
-from skssl.training.cores import limited_threads
+from skssl.training.cpu_threads import limited_threads
 from skssl.training.devices import keeping_memory
 
 # Pixels per batch: as many as a CPU's cache holds feature maps of, and enough to keep a GPU busy
@@ -58,22 +59,25 @@ def encode(
         mixed_precision(dtype, device),
     ):
         network = fuse_batchnorm(module)
+        channels, *size = images.shape
+        height, width = max(size, augment.size_of(*size), key=math.prod)  # views may be larger than the images
+        batch_size = encoding_batch_size((channels, height, width), device)
         features = [
             network(augment.eval_transform(batch.to(device))).float().to(to)
-            for _, batch in images.batches(torch.arange(len(images)).split(encoding_batch_size(images.shape, device)))
+            for _, batch in images.batches(torch.arange(len(images)).split(batch_size))
         ]
     return torch.cat(features)
 
 
 class Transform(nn.Module):
-    """A network with the resizing and normalization of `encode` before it, as one module for export.
+    """A network with the resizing and normalisation of `encode` before it, as one module for export.
 
     Parameters
     ----------
     module : torch.nn.Module
-        From normalized images to features.
+        From normalised images to features.
     augment : Augmentation
-        Its size and normalization are used, see `Augmentation.eval_transform`.
+        Its size and normalisation are used, see `Augmentation.eval_transform`.
     shape : tuple of int
         The images' channels, height and width.
 

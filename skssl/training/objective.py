@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from skssl.nn.passes import concat_views
 from skssl.nn.precision import autocast_for
 
 
@@ -45,7 +44,8 @@ class Batch:
 class Hooks:
     """The hooks of a method or an auxiliary task, which the training loop calls.
 
-    Only `build` and `losses` are required. Of a task's hooks, `build`, `prepare` and `losses` are called.
+    A method has all hooks; only `build` and `losses` are required. Of an auxiliary task only `build`, `prepare` and
+    `losses` are called.
     """
 
     #: Submodules of the net whose learning rate stays constant.
@@ -128,7 +128,7 @@ class Hooks:
         return None
 
     def phase(self, net: Objective, epoch: int) -> Hashable:
-        """Return what a step does differently from epoch to epoch, such as freezing the prototypes.
+        """Return the phase of the training: what differs between the steps of two epochs, such as frozen prototypes.
 
         It is called before each epoch, and when a training resumes within one. Hooks read it as ``net.phase``.
 
@@ -288,3 +288,38 @@ class Objective(nn.Module):
                 buffers = {name: buffer.clone() for name, buffer in part.named_buffers()}
                 view = torch.func.functional_call(part, buffers, (view,))
         return view
+
+
+def concat_views(views: Sequence[Tensor]) -> Tensor:
+    """Concatenate views of one size. Views that are adjacent in memory, as the loader's are, are not copied.
+
+    Parameters
+    ----------
+    views : sequence of Tensors of shape (n, c, h, w)
+        One or more views.
+
+    Returns
+    -------
+    Tensor of shape (n_views * n, c, h, w)
+        The views in order.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.training.objective import concat_views
+    >>> both = torch.arange(4.0).view(4, 1, 1, 1)
+    >>> concat_views(both.chunk(2)).data_ptr() == both.data_ptr()
+    True
+    """
+    first = views[0]
+    if torch.compiler.is_compiling() or first.requires_grad:
+        return torch.cat(list(views))
+    storage = first.untyped_storage().data_ptr()
+    if all(
+        view.data_ptr() == first.data_ptr() + i * first.nbytes
+        and view.stride() == first.stride()
+        and view.untyped_storage().data_ptr() == storage
+        for i, view in enumerate(views)
+    ):
+        return first.as_strided((len(views) * len(first), *first.shape[1:]), first.stride())
+    return torch.cat(list(views))

@@ -50,7 +50,10 @@ class ResumeState:
             The losses by name, with the same names in every step.
         """
         if self.sums:
-            self.sums = {name: self.sums[name] for name in losses}  # files sort the names
+            try:
+                self.sums = {name: self.sums[name] for name in losses}  # files sort the names
+            except KeyError as error:
+                raise ValueError(f"The checkpoint lacks the sum of the loss {error}.") from error
             torch._foreach_add_(list(self.sums.values()), list(losses.values()))
         else:
             self.sums = {name: value.detach().clone() for name, value in losses.items()}

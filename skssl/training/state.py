@@ -1,8 +1,9 @@
-"""The state of a training between two steps: network, optimizer and history, for checkpoints and saved estimators."""
+"""The state of a training between two steps: network, optimiser and history, for checkpoints and saved estimators."""
 
 from __future__ import annotations
 
 import inspect
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,9 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from skssl.storage.files import part
+from skssl.storage.files import part, take
 from skssl.training.optim import laid_out_as, optimizer_parameters
 from skssl.training.trainer import Trainer
+
+RECORDED = ("epoch", "loss", "lr", "images_per_second")  # numbers in each row of the history
+MEASURES = ("embedding_std", "effective_rank")  # further numbers, recorded at the end of the epoch
 
 
 def training_state(trainer: Trainer) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -27,10 +31,10 @@ def training_state(trainer: Trainer) -> tuple[dict[str, Any], dict[str, Tensor]]
     -------
     values : dict of str to object
         Plain values: "seed"; "history", a row an epoch; "rates", the learning rate of each parameter group;
-        "optimizer", the entries of the optimizer's state that are not tensors, by "{index}.{name}".
+        "optimizer", the entries of the optimiser's state that are not tensors, by "{index}.{name}".
     tensors : dict of str to Tensor
-        The network's parameters and buffers, "net.{name}", and the optimizer's state, "optimizer.{index}.{name}", where
-        index counts the parameters of the optimizer. They are not copies.
+        The network's parameters and buffers, "net.{name}", and the optimiser's state, "optimizer.{index}.{name}", where
+        index counts the parameters of the optimiser. They are not copies.
     """
     optimizer = trainer.optimizer_
     state = {
@@ -49,7 +53,7 @@ def training_state(trainer: Trainer) -> tuple[dict[str, Any], dict[str, Tensor]]
     return values, tensors
 
 
-def load_training_state(trainer: Trainer, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+def load_training_state(trainer: Trainer, values: Mapping[str, Any], tensors: dict[str, Tensor]) -> None:
     """Give a trainer the state of another one.
 
     Parameters
@@ -58,20 +62,23 @@ def load_training_state(trainer: Trainer, values: Mapping[str, Any], tensors: Ma
         A trainer that was initialised with the same parameters and has not trained.
     values : mapping of str to object
         Plain values as returned by `training_state`; "optimizer" may be missing.
-    tensors : mapping of str to Tensor
-        Tensors as returned by `training_state`; others are ignored.
+    tensors : dict of str to Tensor
+        Tensors as returned by `training_state`; others are ignored. They are removed from the dict, so that memory
+        holds them once. Without the network's, the trainer keeps its network.
     """
-    trainer.module_.load_state_dict(part(tensors, "net."))
+    if network := take(tensors, "net."):
+        trainer.module_.load_state_dict(network)
+        del network
     trainer.seed = values["seed"]
     trainer.history.extend({**row, "batches": []} for row in values["history"])
     optimizer = trainer.optimizer_
-    states = _by_index({**values.get("optimizer", {}), **part(tensors, "optimizer.")})
+    states = _by_index({**values.get("optimizer", {}), **take(tensors, "optimizer.")})
     state = optimizer.state_dict()
     for i, parameter in enumerate(optimizer_parameters(optimizer)):
         if str(i) in states:
             state["state"][i] = {
                 name: laid_out_as(parameter, value) if isinstance(value, Tensor) else value
-                for name, value in states[str(i)].items()
+                for name, value in states.pop(str(i)).items()
             }
     for group, rate in zip(state["param_groups"], values["rates"], strict=True):
         group["lr"] = rate
@@ -86,20 +93,57 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     module : torch.nn.Module
         The network.
     tensors : mapping of str to Tensor
-        Tensors as returned by `training_state`. They are not copied.
+        Its ``state_dict``, which `check_network` has accepted. The tensors are not copied.
+    """
+    module.load_state_dict(dict(tensors), assign=True)
+
+
+def check_network(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that do not fit a network, before they are read from a file that is not trusted.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The network.
+    tensors : mapping of str to Tensor
+        Tensors as returned by `training_state`. They may lie on the meta device, because their values are not read.
 
     Raises
     ------
     ValueError
         If a tensor of the network is missing, unknown, or of another shape or type.
     """
-    found = part(tensors, "net.")
-    _check_like(found, module.state_dict(), "net.")
-    module.load_state_dict(found, assign=True)
+    _check_like(part(tensors, "net."), module.state_dict(), "net.")
+
+
+def check_history(history: Any) -> None:
+    """Refuse a history whose rows lack what tables and plots show, before it is loaded from a file.
+
+    Parameters
+    ----------
+    history : object
+        A list of rows, as `training_state` returns it. Callbacks may have recorded other plain values.
+
+    Raises
+    ------
+    ValueError
+        If a row has another form.
+    """
+    if type(history) is not list:
+        raise ValueError(f"'history' must be a list of rows. Got {reprlib.repr(history)}.")
+    for i, row in enumerate(history):
+        if type(row) is not dict or "batches" in row:
+            raise ValueError(f"Row {i} of 'history' must be a dict without 'batches'. Got {reprlib.repr(row)}.")
+        recorded = RECORDED if "loss" in row else ()  # an interrupted epoch has no loss
+        for name in (*recorded, *(name for name in MEASURES if name in row)):
+            if type(row.get(name)) not in (int, float):
+                raise ValueError(
+                    f"{name!r} in row {i} of 'history' must be a number. Got {reprlib.repr(row.get(name))}."
+                )
 
 
 def check_optimizer_state(optimizer: Optimizer, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Refuse an optimizer's state that does not fit, before it is loaded from a file that is not trusted.
+    """Refuse an optimiser's state that does not fit, before it is loaded from a file that is not trusted.
 
     Parameters
     ----------
@@ -108,7 +152,7 @@ def check_optimizer_state(optimizer: Optimizer, values: Mapping[str, Any], tenso
     values : mapping of str to object
         Plain values as returned by `training_state`.
     tensors : mapping of str to Tensor
-        Tensors as returned by `training_state`.
+        Tensors as returned by `training_state`. They may lie on the meta device.
 
     Raises
     ------
@@ -118,19 +162,19 @@ def check_optimizer_state(optimizer: Optimizer, values: Mapping[str, Any], tenso
     n_groups, n_rates = len(optimizer.param_groups), len(values["rates"])
     if n_rates != n_groups:
         raise ValueError(f"'rates' must hold {n_groups} learning rates, one for each parameter group. Got {n_rates}.")
-    states = _by_index(part(tensors, "optimizer."))
-    expected: dict[Any, Mapping[str, Tensor]] = {}
+    states = _by_index({**values.get("optimizer", {}), **part(tensors, "optimizer.")})
+    expected: dict[Any, Mapping[str, Any]] = {}
     for i, parameter in enumerate(optimizer_parameters(optimizer)):
         if (state := states.pop(str(i), None)) is not None:
             kind = parameter.shape, parameter.dtype
             expected[kind] = expected.get(kind) or _state_after_step(optimizer, parameter)
             _check_like(state, expected[kind], f"optimizer.{i}.")
     for index in states:
-        raise ValueError(f"The optimizer has no parameter {index[:80]!r}.")
+        raise ValueError(f"The optimiser has no parameter {index[:80]!r}.")
 
 
 def _by_index(state: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Group the entries of an optimizer's state by the index that begins their names."""
+    """Group the entries of an optimiser's state by the index that begins their names."""
     found: dict[str, dict[str, Any]] = {}
     for full_name, value in state.items():
         index, _, name = full_name.partition(".")
@@ -138,11 +182,15 @@ def _by_index(state: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _check_like(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], prefix: str) -> None:
-    """Refuse the first tensor that is missing, unknown, or of another shape or type."""
+def _check_like(found: Mapping[str, Any], expected: Mapping[str, Any], prefix: str) -> None:
+    """Refuse the first tensor or number that is missing, unknown, or of another shape or type."""
     for name, like in expected.items():
         if name not in found:
             raise ValueError(f"The tensor '{prefix}{name}' is missing.")
+        if not isinstance(like, Tensor) or not isinstance(found[name], Tensor):
+            if type(found[name]) is not type(like):
+                raise ValueError(f"{prefix}{name} must be a {type(like).__name__}. Got {reprlib.repr(found[name])}.")
+            continue
         if (found[name].shape, found[name].dtype) != (like.shape, like.dtype):
             raise ValueError(
                 f"The tensor '{prefix}{name}' must be of shape {tuple(like.shape)} and {like.dtype}. Got "
@@ -152,11 +200,19 @@ def _check_like(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], pre
         raise ValueError(f"The tensor '{prefix}{name[:80]}' is unknown.")
 
 
-def _state_after_step(optimizer: Optimizer, parameter: nn.Parameter) -> Mapping[str, Tensor]:
-    """Return the state that an optimizer of the same kind keeps for a like parameter after one step."""
-    twin = torch.zeros(parameter.shape, dtype=parameter.dtype, requires_grad=True)
-    twin.grad = torch.zeros_like(twin)
+def _state_after_step(optimizer: Optimizer, parameter: nn.Parameter) -> Mapping[str, Any]:
+    """Return the state that an optimiser of the same kind keeps for a like parameter after one step."""
     takes = inspect.signature(type(optimizer)).parameters
-    other = type(optimizer)([twin], **{name: value for name, value in optimizer.defaults.items() if name in takes})
-    other.step()
-    return other.state[twin]
+    options = {name: value for name, value in optimizer.defaults.items() if name in takes and name != "fused"}
+
+    def after_step(device: str) -> Mapping[str, Any]:
+        twin = torch.zeros(parameter.shape, dtype=parameter.dtype, device=device, requires_grad=True)
+        twin.grad = torch.zeros_like(twin)
+        other = type(optimizer)([twin], **options)
+        other.step()
+        return other.state[twin]
+
+    try:
+        return after_step("meta")  # takes no memory; fused kernels lack this device
+    except (RuntimeError, NotImplementedError):  # the optimiser reads values
+        return after_step("cpu")

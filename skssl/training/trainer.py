@@ -19,12 +19,13 @@ from skssl.images import Images
 from skssl.nn.batchnorm import sync_batchnorm
 from skssl.nn.distributed import all_gather, all_reduce_mean, is_main_process, n_processes, rank, sync_parameters
 from skssl.nn.precision import matmul_precision, mixed_precision
+from skssl.storage.files import first_line
 from skssl.training.collapse import check_collapse
-from skssl.training.cores import Crowd, limited_threads
+from skssl.training.cpu_threads import Crowd, limited_threads
+from skssl.training.cuda_graphs import StepGraph, can_record, own_stream
 from skssl.training.devices import keeping_memory
 from skssl.training.encoding import encode_together
 from skssl.training.forward import ForwardPass
-from skssl.training.graphs import StepGraph, can_record, own_stream
 from skssl.training.interrupts import Interrupts
 from skssl.training.loader import ImageLoader
 from skssl.training.objective import Batch, Objective
@@ -343,7 +344,12 @@ class Trainer(NeuralNet):
         """
         for name, callback in self.callbacks_:
             if name in state.callbacks:
-                callback.load_state_dict(state.callbacks[name])
+                try:
+                    callback.load_state_dict(state.callbacks[name])
+                except Exception as error:  # the state comes from a file
+                    raise ValueError(
+                        f"The callback {name!r} does not take its state in the checkpoint: {first_line(error)}"
+                    ) from error
         if not state.step:
             return
         set_random_states(draws, state.random)

@@ -27,7 +27,7 @@ from skssl.methods.base import SSLTransformer
 from skssl.methods.docstrings import inherit_parameters
 from skssl.nn.distributed import draw_seed, init_process_group
 from skssl.nn.precision import resolve_precision
-from skssl.probes.encoders import Encoder, read_once
+from skssl.probes.encoders import Encoder
 from skssl.training.checkpoints import train
 from skssl.training.devices import resolve_device
 from skssl.training.encoding import encode
@@ -289,14 +289,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
                 f"are multiplied by 0.2. Got {self.schedule!r}."
             )
 
-    def _read_once(self, encoder: Any, X: Any, y: Any) -> Any:
-        """Decode X if needed, so that it can be used several times, and check the number of labels."""
-        X = read_once(encoder, X)
-        if y is not None:  # scikit-learn would read the number of images from `Images.shape`, which has none
-            check_consistent_length(range(len(X)) if isinstance(X, Images) else X, y)
-        return X
-
-    def _train(self, encoder: Encoder, images: Images, target: Tensor | None, hooks: ClassifierHooks) -> Self:
+    def _train(self, encoder: Encoder, images: Images, labels: Tensor | None, hooks: ClassifierHooks) -> Self:
         """Train a copy of the encoder with a new head."""
         self._reader, self.n_features_in_ = encoder.read, math.prod(images.shape)
         hooks.read = encoder.read
@@ -332,5 +325,5 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
             verbose=self.verbose,
         )
         self.net_ = trainer.initialize()
-        train(self, self.net_, images, target, encoder=encoder.module, teacher=hooks.teacher)
+        train(self, self.net_, images, labels, encoder=encoder.module, teacher=hooks.teacher)
         return self

@@ -65,8 +65,10 @@ class DenseTransfer(BaseEstimator, ABC):
         Images per step. The last batch of an epoch is dropped if it is shorter, unless it is the only one.
     lr : float, default=None
         Peak learning rate. None is 0.02 * batch_size / 16.
-    momentum, weight_decay : float, default=0.9, 1e-4
-        Momentum and weight decay of SGD.
+    momentum : float, default=0.9
+        Momentum of SGD.
+    weight_decay : float, default=1e-4
+        Weight decay of SGD.
     warmup_epochs : float, default=1.0
         Epochs during which the rate rises linearly from 0. Afterwards it follows a cosine schedule.
     flip : float, default=0.5

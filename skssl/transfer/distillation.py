@@ -21,7 +21,7 @@ from skssl.augment.normalization import gain_and_offset
 from skssl.images import as_images
 from skssl.images.labels import encode_labels
 from skssl.nn.precision import resolve_precision
-from skssl.probes.encoders import Encoder, as_encoder
+from skssl.probes.encoders import Encoder, as_encoder, read_once
 from skssl.training.devices import resolve_device
 from skssl.training.objective import Batch, Objective
 from skssl.transfer.classifier import ClassifierHooks, ImageClassifier
@@ -165,13 +165,13 @@ class Distiller(ImageClassifier):
             If the training diverges.
         """
         self._check_params()
-        X = self._read_once(self.student, X, y)
+        X = read_once(self.student, X, y)
         if self.alpha < 1 and (y is None or not len(encode_labels(y)[0])):
             raise ValueError(
                 f"alpha={self.alpha} uses labels in the loss, but no image has a label: set alpha=1 or pass y."
             )
         teacher, self.classes_ = self._fit_teacher(X, y)
-        target = None if y is None else self._class_indices(y)
+        labels = None if y is None else self._class_indices(y)
         encoder = as_encoder(self.student, X, y, layer=self.layer, device=self.device)
         images, seen = encoder.read(X), teacher.read(X)
         if (images.shape, images.scale) != (seen.shape, seen.scale):
@@ -186,7 +186,7 @@ class Distiller(ImageClassifier):
             temperature=self.temperature,
             alpha=self.alpha,
         )
-        return self._train(encoder, images, target, hooks)
+        return self._train(encoder, images, labels, hooks)
 
     def _fit_teacher(self, X: Any, y: Any) -> tuple[Encoder, np.ndarray]:
         """Return the teacher, fitted if it was not, and its classes."""
@@ -210,7 +210,7 @@ class Distiller(ImageClassifier):
 
     def _class_indices(self, y: Any) -> Tensor:
         """Return the index of each label in the teacher's classes, int64 (n,); -1 is an unknown class."""
-        classes, target = encode_labels(y)
+        classes, labels = encode_labels(y)
         unknown = np.setdiff1d(classes, self.classes_)
         if len(unknown):
             raise ValueError(
@@ -218,4 +218,4 @@ class Distiller(ImageClassifier):
                 f"{self.classes_.tolist()}."
             )
         indices = torch.from_numpy(np.searchsorted(self.classes_, classes))
-        return torch.where(target >= 0, indices[target], -1)
+        return torch.where(labels >= 0, indices[labels], -1)

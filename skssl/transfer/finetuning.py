@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from skssl.images.labels import as_labels, encode_labels
-from skssl.probes.encoders import as_encoder
+from skssl.probes.encoders import as_encoder, read_once
 from skssl.training.objective import Batch, Objective
 from skssl.transfer.classifier import ClassifierHooks, ImageClassifier
 
@@ -53,8 +53,8 @@ def label_fraction(y: Any, fraction: float, random_state: Any = None) -> np.ndar
     (array(['cat', 'dog'], dtype=object), array([5, 5]))
     """
     y = as_labels(y)
-    classes, target = encode_labels(y)
-    sizes = np.bincount(target[target >= 0], minlength=len(classes))
+    classes, labels = encode_labels(y)
+    sizes = np.bincount(labels[labels >= 0], minlength=len(classes))
     if not isinstance(fraction, Real) or not 0 < fraction <= 1:
         raise ValueError(f"fraction must be a number above 0 and up to 1. Got {fraction!r}.")
     total = round(fraction * sizes.sum())
@@ -67,7 +67,7 @@ def label_fraction(y: Any, fraction: float, random_state: Any = None) -> np.ndar
         level for level in range(math.ceil(total / len(classes)), total + 1) if np.minimum(sizes, level).sum() >= total
     )
     draw = check_random_state(random_state)
-    kept = np.concatenate([draw.permutation(np.flatnonzero(target == place))[:level] for place in range(len(classes))])
+    kept = np.concatenate([draw.permutation(np.flatnonzero(labels == place))[:level] for place in range(len(classes))])
     few = np.full(len(y), -1, dtype=y.dtype if y.dtype.kind in "if" else np.int64 if y.dtype.kind == "u" else object)
     few[kept] = y[kept]
     return few
@@ -147,8 +147,8 @@ class FineTuner(ImageClassifier):
         self._check_params()
         if y is None:
             raise ValueError("FineTuner requires y to be passed, but the target y is None.")
-        X = self._read_once(self.encoder, X, y)
-        self.classes_, target = encode_labels(y)
+        X = read_once(self.encoder, X, y)
+        self.classes_, labels = encode_labels(y)
         if not len(self.classes_):
             raise ValueError("FineTuner needs labelled images, but every label in y is -1 (unknown).")
         check_classification_targets(self.classes_)
@@ -158,6 +158,6 @@ class FineTuner(ImageClassifier):
                 f"{self.classes_.tolist()[0]!r} (-1 is an unknown class)."
             )
         encoder = as_encoder(self.encoder, X, y, layer=self.layer, device=self.device)
-        known = (target >= 0).nonzero()[:, 0]
+        known = (labels >= 0).nonzero()[:, 0]
         hooks = _FineTuningHooks(len(self.classes_))
-        return self._train(encoder, encoder.read(X).take(known), target[known], hooks)
+        return self._train(encoder, encoder.read(X).take(known), labels[known], hooks)

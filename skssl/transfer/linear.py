@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 
 from skssl.errors import pick
 from skssl.images import Images, as_images
+from skssl.images.disk_cache import cache_folder
 from skssl.images.image_files import decode_image
 from skssl.metrics import mean_per_class_accuracy
 from skssl.probes import LinearProbe
@@ -87,8 +88,9 @@ def transfer_table(
         must have this size. None is 224 for a module, and the size of the training images for an estimator. Your own
         images must then have that size, as for `transform`.
     data_home : str or path, default=None
-        Folder of the data sets, ``~/.cache/skssl`` by default. Those of torchvision are in its subfolder
-        ``torchvision``. CIFAR is also found where `load_images` finds it.
+        Folder of the data sets. None takes the folder that the environment variable ``SKSSL_CACHE`` names, or
+        ``~/.cache/skssl``. Those of torchvision are in its subfolder ``torchvision``. CIFAR is also found where
+        `load_images` finds it.
     download : bool, default=False
         Whether to download missing data sets. SUN397 alone is 37 GB. StanfordCars can no longer be downloaded.
     device : str or torch.device, default="auto"
@@ -157,7 +159,7 @@ def transfer_table(
     trained = as_trained(encoder, layer=layer, device=device, shape=(DEFAULT_SHAPE[0], *side))
     shape = trained.shape if image_size is None else (trained.shape[0], *side)
     resized = image_size is not None or isinstance(encoder, nn.Module)
-    home = Path(data_home or "~/.cache/skssl").expanduser()
+    home = Path(data_home or cache_folder()).expanduser()
     seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
     rows = []
     for name in names:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from skssl.errors import pick
-from skssl.images.image_files import decode_image
+from skssl.images.image_files import decode_image, open_image
 
 VOID = 255  # value of pixels without a class
 
@@ -51,7 +52,7 @@ def read_objects(path: str | os.PathLike[str]) -> list[VOCObject]:
             corners = [float(node.findtext(f"bndbox/{of}", "missing")) for of in ("xmin", "ymin", "xmax", "ymax")]
             box = (corners[0] - 1, corners[1] - 1, corners[2], corners[3])
             name = node.findtext("name", "").strip()
-            if not (name and box[0] < box[2] and box[1] < box[3]):
+            if not (name and box[0] < box[2] and box[1] < box[3] and all(map(math.isfinite, box))):
                 raise ValueError(f"an object {name!r} has the corners {corners}")
             found.append(VOCObject(name, box, node.findtext("difficult", "0").strip() == "1"))
     except (ElementTree.ParseError, ValueError) as error:
@@ -61,13 +62,8 @@ def read_objects(path: str | os.PathLike[str]) -> list[VOCObject]:
 
 def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
     """Read a mask, uint8 (h, w), whose values are classes."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as mask:
-            mode, values = mask.mode, np.asarray(mask)
-    except OSError as error:
-        raise ValueError(f"{str(path)!r} cannot be read as a mask: {error}") from error
+    with open_image(path, f"The file {str(path)!r}", "a mask") as mask:
+        mode, values = mask.mode, np.asarray(mask)
     if mode not in ("P", "L"):
         raise ValueError(
             f"{str(path)!r} has mode {mode}, but a palette (P) or grey (L) image is expected, whose values are classes."
@@ -87,7 +83,11 @@ def find_files(
                 f"{str(root)!r} is not a folder in PASCAL VOC's format: it lacks {part}. Expected {', '.join(parts)}."
             )
     splits = {path.stem: path for path in sorted((root / parts[1]).glob("*.txt"))}
-    names = [line.split()[0] for line in pick("split", split, splits).read_text().splitlines() if line.strip()]
+    try:
+        lines = pick("split", split, splits).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"The split {split!r} of {str(root)!r} cannot be read as text: {error}.") from error
+    names = [line.split()[0] for line in lines if line.strip()]
     if not names:
         raise ValueError(f"The split {split!r} of {str(root)!r} has no images.")
     images = {path.stem: path for path in sorted((root / parts[0]).iterdir())}

@@ -15,7 +15,7 @@ from scipy import stats
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms import v2
 
-from skssl.augment import Augmentation, compiled, gaussian_blur, parts, preset
+from skssl.augment import Augmentation, compiled, cpu_parts, gaussian_blur, preset
 from skssl.augment.views import make_views, view_constants
 
 
@@ -118,7 +118,7 @@ def test_views_in_parts_and_at_once_match_torchvision_on_the_same_draws(name, mo
     assert error.max() < 1e-3  # a hue is ill-conditioned where the clamp has left hardly any colour
     assert error.mean() < 1e-5
     assert torch.equal(augmentation(images, gen(1), n_views=2), views)
-    monkeypatch.setattr(parts, "CACHED_PIXELS", 700)
+    monkeypatch.setattr(cpu_parts, "CACHED_PIXELS", 700)
     assert torch.equal(augmentation.apply(images, draws), views)
 
 

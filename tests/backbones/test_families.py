@@ -2,11 +2,14 @@
 
 import importlib.util
 
+import numpy as np
 import pytest
 import torch
 import torchvision
 
+import skssl
 from skssl.backbones import build_backbone
+from skssl.datasets import make_shapes
 
 N_CLASSES = 7
 TORCHVISION = {
@@ -154,3 +157,12 @@ def test_timm_is_asked_for_where_it_is_missing(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "timm", None)
     with pytest.raises(ImportError, match=r"pip install 'skssl\[timm\]'"):
         build_backbone("timm:resnet26d", (3, 32, 32))
+
+
+@pytest.mark.parametrize("name", ["swin_t", "shufflenet_v2_x0_5"])
+def test_estimators_with_named_networks_are_saved(name, tmp_path):
+    # Swin's relative positions are buffers that are not in a state dict.
+    X, _ = make_shapes(4, image_size=32, random_state=0)
+    estimator = skssl.SimCLR(backbone=name, epochs=0, batch_size=2, random_state=0).fit(X)
+    estimator.save(tmp_path / "estimator.safetensors")
+    assert np.array_equal(skssl.load(tmp_path / "estimator.safetensors").transform(X), estimator.transform(X))

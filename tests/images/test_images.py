@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import io
 import os
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -546,12 +548,23 @@ def test_training_on_cached_files_is_bit_identical(tmp_path: Path, decoded_folde
     assert np.array_equal(*trained)
 
 
+def refuse(code: int) -> None:
+    raise OSError(code, os.strerror(code))
+
+
 def test_failed_decoding_leaves_no_file_in_the_cache(
     tmp_path: Path, decoded_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = save(tmp_path, NHWC)
     with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", lambda *args: refuse(errno.EOPNOTSUPP), raising=False)
+        assert len(read(paths)) == 6, "some file systems allocate no space"
+        shutil.rmtree(decoded_folder)
         patch.setattr(disk_cache.shutil, "disk_usage", lambda folder: SimpleNamespace(free=0))
+        with pytest.raises(OSError, match=r"has no room for them"):
+            read(paths)
+        patch.setattr(os, "posix_fallocate", lambda *args: refuse(errno.ENOSPC), raising=False)
+        patch.setattr(disk_cache.shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**40))
         with pytest.raises(OSError, match=r"take at least 0.0 GB, but .* has no room for them. Set .* SKSSL_CACHE"):
             read(paths)
     with open(paths[3], "r+b") as file:

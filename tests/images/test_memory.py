@@ -282,7 +282,7 @@ def test_reading_many_paths_takes_little_memory(tmp_path: Path, monkeypatch: pyt
 # Data sets
 
 
-def test_kinds_of_items(tmp_path: Path) -> None:
+def test_items_of_every_kind_are_read(tmp_path: Path) -> None:
     png = io.BytesIO()
     Image.fromarray(X16[0]).save(png, "PNG")
     Image.fromarray(X16[0]).save(tmp_path / "0.png")
@@ -429,13 +429,29 @@ def test_bad_items_of_a_data_set_are_replaced_by_the_next(n_jobs: int | None) ->
     with pytest.raises(ValueError, match="Item 1 of the data set X cannot be read: OSError: gone"):
         everything(as_images(Items([X16[0], items[3]])))
     images = as_images(bad, on_bad_image="skip", n_jobs=n_jobs)
-    with pytest.warns(BadImageWarning, match="4 of the 24 images in X cannot be read, and the next") as caught:
+    with pytest.warns(BadImageWarning, match=r"4 of the 24 images in X .*, and they were replaced") as caught:
         read = list(images.batches([torch.tensor([2, 3, 4]), torch.tensor([23, 22, 0])]))
     images.close()
     assert len([warning for warning in caught if issubclass(warning.category, BadImageWarning)]) == 1
     assert [index.tolist() for index, _ in read] == [[2, 5, 5], [1, 22, 1]]
     for index, batch in read:
         assert np.array_equal(batch, X16[index].transpose(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_in_a_subset_the_next_image_of_the_subset_replaces_a_bad_one(n_jobs: int | None) -> None:
+    items = [(image, 0) for image in X16]
+    items[3], items[23] = OSError("gone"), None
+    subset = as_images(Items(items), on_bad_image="skip", n_jobs=n_jobs).take(torch.tensor([9, 3, 7, 1, 23]))
+    part = subset.take(torch.tensor([1, 3]))
+    with pytest.warns(BadImageWarning, match="2 of the 24 images in X cannot be read"):
+        read = list(subset.batches([torch.tensor([0, 1, 2]), torch.tensor([4, 3])]))
+    read_part = list(part.batches([torch.tensor([0, 1])]))
+    subset.close()
+    part.close()
+    assert [index.tolist() for index, _ in read + read_part] == [[0, 2, 2], [0, 3], [1, 1]]
+    for (_, batch), of in zip(read + read_part, ([9, 7, 7], [9, 1], [1, 1]), strict=True):
+        assert np.array_equal(batch, X16[of].transpose(0, 3, 1, 2))
 
 
 def test_float_items_outside_the_unit_interval_are_bad(cache: Path) -> None:

@@ -21,7 +21,7 @@ def random(*shape, seed=0):
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-def test_swav_swaps_the_assignments_of_the_first_two_of_all_crops(X):
+def test_swav_predicts_the_assignments_of_the_first_two_crops(X):
     estimator, net, batch = built(skssl.SwAV, X, augment=MultiCrop(n_local=2), queue_length=0)
     batch.views += [random(12, 3, 7, 7, seed=seed) for seed in (1, 2)]
     with torch.no_grad():
@@ -40,7 +40,7 @@ def test_swav_swaps_the_assignments_of_the_first_two_of_all_crops(X):
     assert np.isfinite(history["swav"]).all()
 
 
-def test_swavs_queue_takes_part_when_it_is_full_and_is_pushed_after_scoring(X):
+def test_swav_queue_is_used_when_full_and_updated_after_scoring(X):
     estimator, net, batch = built(skssl.SwAV, X, queue_length=20, queue_start=1)
     queue = [random(0, 8), random(0, 8)]
     used = []
@@ -61,7 +61,7 @@ def test_swavs_queue_takes_part_when_it_is_full_and_is_pushed_after_scoring(X):
     assert not estimator.set_params(queue_start=4).phase(net, 3).queued
 
 
-def test_swavs_prototypes_are_frozen_for_whole_epochs(X):
+def test_swav_prototypes_are_frozen_for_whole_epochs(X):
     params = {"epochs": 2, "warmup_epochs": 0, "freeze_prototypes": 1, "queue_length": 0, "weight_decay": 0.1}
     estimator = quick(skssl.SwAV, **params)
     start = quick(skssl.SwAV, **params | {"epochs": 0}).fit(X).net_.module_.prototypes.detach().clone()
@@ -73,7 +73,7 @@ def test_swavs_prototypes_are_frozen_for_whole_epochs(X):
     assert not torch.allclose(F.normalize(second, dim=1), start)
 
 
-def test_multi_crop_is_for_those_who_take_it(X):
+def test_multi_crop_is_refused_by_methods_without_support(X):
     with pytest.raises(TypeError, match="SimCLR compares views of one size"):
         quick(skssl.SimCLR, augment=MultiCrop()).fit(X)
     with pytest.raises(ValueError, match="'epsilon' parameter of SwAV must be a float"):
@@ -126,7 +126,7 @@ def test_deepcluster_v2_clusters_the_views_in_turn_and_never_trains_the_prototyp
     assert all(len(row.unique()) > 3 for row in net.assignments)
 
 
-def test_deepcluster_v2_begins_with_the_images_themselves(X):
+def test_deepcluster_v2_embeds_all_images_before_the_first_epoch(X):
     estimator, net, _ = built(skssl.DeepClusterV2, X, n_prototypes=1000)
     z = random(40, 8)
     estimator.before_epoch(net, 0, lambda module: z if isinstance(module[0], type(net.encoder)) else None)
@@ -187,7 +187,7 @@ def test_deepcluster_predicts_the_clusters_with_a_new_top_layer_each_epoch(X):
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "lars", "adamw"])
-def test_the_optimiser_forgets_the_old_top_layer(optimizer, X):
+def test_optimiser_state_of_the_top_layer_is_reset(optimizer, X):
     estimator = quick(skssl.DeepCluster, optimizer=optimizer, lr=0.01).fit(X)
     net, seen = estimator.net_.module_, {}
 
@@ -206,7 +206,7 @@ def test_the_optimiser_forgets_the_old_top_layer(optimizer, X):
     assert np.isfinite(estimator.history_["loss"]).all()
 
 
-def test_an_epoch_goes_through_the_chosen_images(X):
+def test_an_epoch_uses_the_chosen_images(X):
     seen = []
 
     class Look(Callback):
@@ -224,7 +224,7 @@ def test_an_epoch_goes_through_the_chosen_images(X):
     assert len(drawn[0].unique()) < 40
 
 
-def test_sobel_shows_the_encoder_grey_and_its_gradients(X):
+def test_sobel_filter_returns_grey_and_gradients(X):
     image = torch.zeros(1, 3, 5, 6)
     image[..., 3:] = torch.tensor([3.0, 0.0, 6.0])[None, :, None, None]  # an edge from left to right
     gray, columns, rows = sobel_filter(None, (image,))[0]

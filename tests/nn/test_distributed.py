@@ -128,7 +128,7 @@ def step(method, params, aux=None):
     hooks = net.method
 
     def encode(module):
-        with skssl.nn.passes.eval_mode(module), torch.no_grad():
+        with skssl.nn.inference.eval_mode(module), torch.no_grad():
             return module(everything)
 
     hooks.before_epoch(net, 0, encode)

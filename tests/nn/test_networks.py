@@ -10,8 +10,8 @@ from torch import nn
 
 from skssl.backbones import build_backbone
 from skssl.nn.heads import MLP
+from skssl.nn.inference import eval_mode, fuse_batchnorm
 from skssl.nn.momentum import cosine_schedule, momentum_copy, update_momentum
-from skssl.nn.passes import eval_mode, fuse_batchnorm
 
 
 def test_heads_match_the_papers():

@@ -29,14 +29,14 @@ F = nn.functional
 
 
 def net_and_batch(method, X, n=12, **params):
-    """A net in float32, and a batch with images as well as views."""
+    """A float32 net, and a batch with images and views."""
     estimator, net, batch = built(method, X, **params)
     images = torch.from_numpy(X[:n].copy()).permute(0, 3, 1, 2)
     return estimator, net.float(), Batch(images, [view[:n].float() for view in batch.views], torch.arange(n))
 
 
 def places(tile, side):
-    """Where in an image whose pixels are numbered row by row a tile was cut: its top row and left column."""
+    """Return the top row and left column of a tile, cut from an image whose pixels are numbered row by row."""
     first = int(tile[0, 0])
     assert torch.equal(tile, first + torch.arange(tile.shape[0])[:, None] * side + torch.arange(tile.shape[1]))
     return divmod(first, side)
@@ -55,18 +55,18 @@ def test_tiles_have_random_positions_in_their_cells():
     low = np.array([(10 * i, 10 * j) for i, j in itertools.product(range(3), repeat=2)])  # row by row
     offset = found - low
     assert offset.min() == 0
-    assert offset.max() == 2 + 2, "the grid's place and the tile's"
+    assert offset.max() == 2 + 2, "the offset of the grid plus that of the tile"
     assert (np.ptp(offset, axis=1) <= 2).all(), "the tiles of an image stay in cells of one grid"
-    assert len(np.unique(offset.reshape(300, -1), axis=0)) > 290, "each image has draws of its own"
+    assert len(np.unique(offset.reshape(300, -1), axis=0)) > 290, "each image must have its own draws"
     gaps = found[:, 1, 1] - (found[:, 0, 1] + 8)
-    assert set(np.unique(gaps)) == {0, 1, 2, 3, 4}, "no fixed distance between neighbours"
+    assert set(np.unique(gaps)) == {0, 1, 2, 3, 4}, "the distance between neighbours must vary"
 
 
 def test_tiles_of_rectangular_and_of_tiny_images():
     assert cut_tiles(torch.zeros(2, 3, 12, 40), grid=3).shape == (2, 9, 3, 3, 3)
     tiny = cut_tiles(torch.tensor([7.0]).view(1, 1, 1, 1), grid=3)
     assert tiny.unique().tolist() == [7.0]
-    assert torch.equal(normalize_tiles(tiny), torch.zeros_like(tiny)), "an even tile does not become nan"
+    assert torch.equal(normalize_tiles(tiny), torch.zeros_like(tiny)), "a constant tile must not become NaN"
 
 
 def test_normalised_tiles_are_invariant_to_brightness_contrast_and_channel_shift():
@@ -86,12 +86,12 @@ def test_far_permutations_matches_the_greedy_search():
         rest = [d for p, d in zip(everything, distance, strict=True) if not (p == found[:k]).all(1).any()]
         mine = (found[k] != found[:k]).mean()
         assert mine == pytest.approx(max(rest)), k
-    assert len(np.unique(far_permutations(4, 24, seed=0), axis=0)) == 24, "all there are"
+    assert len(np.unique(far_permutations(4, 24, seed=0), axis=0)) == 24, "there are 24 permutations of 4 tiles"
     assert np.array_equal(far_permutations(9, 100, seed=0), far_permutations(9, 100, seed=0))
     nine = far_permutations(9, 100, seed=0)
     assert len(np.unique(nine, axis=0)) == 100
     assert (np.sort(nine, 1) == np.arange(9)).all()
-    assert (nine[:, None] != nine).sum(2).sum() / (100 * 99) > 8.05, "a random set has 8"
+    assert (nine[:, None] != nine).sum(2).sum() / (100 * 99) > 8.05, "a random set has a mean distance of 8"
 
 
 def test_jigsaw_permutations_are_equal_in_every_training(X):
@@ -123,7 +123,7 @@ def test_jigsaw_loss_matches_its_formula(X, monkeypatch):
     torch.testing.assert_close(found["jigsaw"], F.cross_entropy(scores, label), rtol=1e-4, atol=1e-5)
     assert found["jigsaw_accuracy"] == (scores.argmax(1) == label).float().mean()
     found["jigsaw"].backward()
-    assert reached(net) == {"encoder", "jigsaw_tile", "jigsaw_head"}, "the head is on the features"
+    assert reached(net) == {"encoder", "jigsaw_tile", "jigsaw_head"}, "the head must be on the features"
 
 
 def test_jigsaw_uses_images_not_views(X):
@@ -186,8 +186,8 @@ def test_neighbor_pairs_label_the_relative_position():
     assert {(second, side) for first, second, side in pairs if first == 4} == {
         (0, 0), (1, 1), (2, 2), (3, 3), (5, 4), (6, 5), (7, 6), (8, 7)
     }  # fmt: skip
-    assert all((second, first, 7 - side) in pairs for first, second, side in pairs), "mirrored in the other order"
-    assert {second for first, second, _ in pairs if first == 0} == {1, 3, 4}, "neighbours only"
+    assert all((second, first, 7 - side) in pairs for first, second, side in pairs), "swapped, the label is opposite"
+    assert {second for first, second, _ in pairs if first == 0} == {1, 3, 4}, "only neighbours are paired"
 
 
 @pytest.mark.parametrize("size", [None, 7])
@@ -265,10 +265,10 @@ def test_interpolated_rotation_matches_a_loop_and_has_no_empty_corners(angles):
         c, s = math.cos(math.radians(angle)), math.sin(math.radians(angle))
         for row, column in itertools.product(range(9), repeat=2):
             right, up = (column - 4) * share, (4 - row) * share
-            # What stands at (right, up) after the turn stood before it where the opposite turn leads.
+            # The source of the pixel at (right, up) is found by the opposite rotation.
             x, y = 4 + (c * right + s * up), 4 - (-s * right + c * up)
             assert min(x, y) > -1e-9
-            assert max(x, y) < 8 + 1e-9, "within the centres of the pixels: nothing is made up"
+            assert max(x, y) < 8 + 1e-9, "within the centres of the border pixels, so nothing is extrapolated"
             x, y = min(max(x, 0), 8), min(max(y, 0), 8)
             i, j = min(int(y), 7), min(int(x), 7)
             v, u = y - i, x - j
@@ -284,7 +284,7 @@ def test_interpolated_quarter_rotation_matches_rot90():
     torch.testing.assert_close(rotate(view, angles, 1.0), exact, rtol=1e-4, atol=1e-5)
     assert torch.equal(rotate(view, angles), exact)
     upright = rotate(view, torch.zeros(4), inner_square((0, 45)))
-    assert not torch.allclose(upright, view, atol=0.05), "0 degrees are cropped and resized, too"
+    assert not torch.allclose(upright, view, atol=0.05), "0 degrees must be cropped and resized, too"
     torch.testing.assert_close(rotate(view, angles, 0.8), rotate(exact, torch.zeros(4), 0.8), rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match=r"square images.*8 and 6"):
         rotate(view[..., :6], angles, 0.8)
@@ -302,7 +302,7 @@ def test_rotnet_loss_with_any_angles(angles, X):
 
 
 def turned_outputs(task, net, batch, different=False):
-    """What the head says of both views, drawn as the task draws."""
+    """The output of the head for both views, with the same draws as the task."""
     k, labels, outputs = len(task.angles), [], []
     for view in batch.views:
         if different and labels:
@@ -338,7 +338,7 @@ def test_rotation_by_cosine_compares_different_angles(X):
     found["rotation"].backward()
     assert reached(net) == {"encoder", "projector", "rotation_head"}
     batch.views = batch.views[:1]
-    assert task.losses(net, batch)["rotation"] < 1, "one view is turned twice"
+    assert task.losses(net, batch)["rotation"] < 1, "a single view must be rotated by two angles"
 
 
 def gradients(module):
@@ -364,7 +364,7 @@ def test_rotation_copies_the_layers_that_it_does_not_share(shared, n, head, X):
     net.zero_grad()
     estimator.losses(net, batch)["nt_xent"].backward()
     assert all(gradients(net.encoder))
-    assert reached(net) <= {"encoder", "projector", "rotation_encoder"}, "at most through what is shared"
+    assert reached(net) <= {"encoder", "projector", "rotation_encoder"}, "at most through shared layers"
 
 
 def test_stages_of_a_resnet():
@@ -407,7 +407,7 @@ def test_rgb_to_lab_matches_the_formulas():
     images = torch.tensor(pixels, dtype=torch.float64).view(5, 5, 3).movedim(2, 0)[None]
     found = rgb_to_lab(images)[0].movedim(0, 2).reshape(-1, 3).numpy()
     np.testing.assert_allclose(found, [literal_lab(*pixel) for pixel in pixels], rtol=1e-9, atol=1e-9)
-    known = {0: (0, 0, 0), 1: (100, 0, 0), 3: (53.24, 80.09, 67.20)}  # black, white, red in any table
+    known = {0: (0, 0, 0), 1: (100, 0, 0), 3: (53.24, 80.09, 67.20)}  # black, white and red from published tables
     for i, lab in known.items():
         assert found[i] == pytest.approx(lab, abs=0.02)
     with torch.autocast("cpu", torch.bfloat16):
@@ -452,7 +452,7 @@ def test_colorization_loss_matches_its_formula(X, monkeypatch):
     batch.images = images
     seen = []
     net.encoder.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
-    for step in (1, 2):  # the counts go on from step to step
+    for step in (1, 2):  # the counts accumulate over steps
         found = task.losses(net, batch)["colorization"]
         lab = rgb_to_lab(images)
         expected_input = ((lab[:, :1] - 50) / 25).repeat(1, 3, 1, 1)
@@ -469,7 +469,7 @@ def test_colorization_loss_matches_its_formula(X, monkeypatch):
         assert lab[3, 1:].abs().amax() < 0.1
         total = 0.0
         for (i, r, c), z in labels.items():
-            if any(abs(v) > 5 for v in lab[i, 1:, 2::4, 2::4].flatten()):  # else it counts as grey
+            if any(abs(v) > 5 for v in lab[i, 1:, 2::4, 2::4].flatten()):  # otherwise it counts as grey
                 total -= weights[z.argmax()] * (z * logs[i, :, r, c]).sum() / len(labels)
         torch.testing.assert_close(found, total, rtol=1e-3, atol=1e-4)
     found.backward()
@@ -492,7 +492,7 @@ def test_colorization_uses_images_not_views(X):
         found.append(estimator.losses(net, batch)["colorization"].item())
     assert found[0] == found[1]
     batch.images = batch.images[:, :1].repeat(1, 3, 1, 1)
-    assert estimator.losses(net, batch)["colorization"] == 0, "grey images weigh nothing"
+    assert estimator.losses(net, batch)["colorization"] == 0, "grey images must have no weight"
 
 
 def test_colorization_with_other_encoders(X):
@@ -527,7 +527,7 @@ def test_inpainting_loss_of_the_center_matches_its_formula(side, X):
     net.encoder.register_forward_pre_hook(lambda module, given: seen.append(given[0].clone()))
     before = view.clone()
     found = task.losses(net, batch)["inpainting"]
-    assert torch.equal(view, before), "the method's own view has no hole"
+    assert torch.equal(view, before), "the view of the method must not be masked"
     q, half = side // 4, side // 2
     masked = view.clone()
     masked[:, :, q + 1 : q + half - 1, q + 1 : q + half - 1] = 0
@@ -575,7 +575,7 @@ def test_random_regions_are_smooth_and_differ_between_images():
     alike = (holes[:, 1:] == holes[:, :-1]).float().mean()  # of neighbours; 1/16 + 9/16 if they were independent
     assert alike > 0.85
     share = holes.float().mean(0)
-    assert ((share > 0.05) & (share < 0.5)).all(), "any place may be hidden"
+    assert ((share > 0.05) & (share < 0.5)).all(), "every pixel must be hidden in some images"
 
 
 def test_inpainting_loss_decreases():

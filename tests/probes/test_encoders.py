@@ -3,6 +3,7 @@
 import pickle
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -11,11 +12,14 @@ from conftest import quick
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 import skssl
+import skssl.metrics
 from skssl.augment.normalization import IMAGENET_MEAN, IMAGENET_STD
+from skssl.backbones import ConvNet
 from skssl.methods.deepcluster import sobel_filter
 from skssl.probes.encoders import as_encoder, at_layer
 
@@ -118,3 +122,28 @@ def test_invalid_encoder_or_layer_raises(fitted, X):
         as_encoder(fitted, X, layer="layer3")
     with pytest.raises(ValueError, match="Unknown layer 'projector'"):
         as_encoder(quick(skssl.RotNet, epochs=0), X, layer="projector")
+
+
+@pytest.mark.parametrize("kind", ["module", "unfitted"])
+@pytest.mark.parametrize("use", ["probe", "rotation accuracy", "contrastive accuracy", "display"])
+def test_files_are_decoded_once_and_streams_are_read_once(use, kind, X, y, png_files, decoded_names):
+    torch.manual_seed(0)
+    encoder = ConvNet() if kind == "module" else quick(skssl.SimCLR, epochs=1)
+
+    def run(images):
+        if use == "probe":
+            return skssl.KNNProbe(n_neighbors=5, encoder=encoder).fit(images, y).predict_proba(X)
+        if use == "rotation accuracy":
+            probe = LogisticRegression()
+            return skssl.metrics.rotation_accuracy(encoder, images, X, probe=probe)
+        if use == "contrastive accuracy":
+            return skssl.metrics.contrastive_accuracy(encoder, images, batch_size=16, random_state=0)
+        estimator = encoder if kind == "module" else clone(encoder).fit(X)
+        ax = plt.Figure().add_subplot()
+        return skssl.EmbeddingDisplay.from_estimator(estimator, images, n_samples=20, method="pca", ax=ax).embedding
+
+    expected = run(X)
+    np.testing.assert_array_equal(run(png_files), expected)
+    assert len(decoded_names) == len(set(decoded_names))
+    if use != "display":  # it needs the number of images
+        np.testing.assert_array_equal(run(iter(X)), expected)

@@ -261,19 +261,28 @@ def test_changed_parameters_images_or_labels_are_new_runs(data, trained, tmp_pat
         assert len(trained) == count
 
 
-def test_truncated_files_are_recomputed(data, trained, tmp_path):
+def test_damaged_files_are_computed_anew_with_a_warning(data, trained, tmp_path):
     X, y, *_ = data
     first = compare([Counted()], X, y, probes=PROBES, cache=tmp_path)
     (scores,), (features,) = tmp_path.glob("*.json"), tmp_path.glob("*.npz")
     assert sorted(tmp_path.iterdir()) == sorted([scores, features]), "no temporary files remain"
     for path in (scores, features):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    again = compare([Counted()], X, y, probes=PROBES, cache=tmp_path)
+    with pytest.warns(UserWarning, match=r"\.(json|npz)' is damaged, so it is computed anew") as caught:
+        again = compare([Counted()], X, y, probes=PROBES, cache=tmp_path)
+    assert len(caught) == 2
     assert len(trained) == 2
     pd.testing.assert_frame_equal(scores_of(first), scores_of(again))
-    scores.write_bytes(b"")
-    compare([Counted()], X, y, probes=PROBES, cache=tmp_path)
+    for foreign in (b"", b"[]", b'{"scores": {}}', b'{"scores": 1, "seconds": 1.0, "images_per_second": 1.0}'):
+        scores.write_bytes(foreign)
+        with pytest.warns(UserWarning, match=r"\.json' is damaged, so it is computed anew"):
+            compare([Counted()], X, y, probes=PROBES, cache=tmp_path)
     assert len(trained) == 2, "only the probes are fitted again"
+    scores.unlink()
+    np.savez(features, train=X)
+    with pytest.warns(UserWarning, match=r"\.npz' is damaged, so it is computed anew"):
+        compare([Counted()], X, y, probes=PROBES, cache=tmp_path)
+    assert len(trained) == 3
 
 
 def test_features_are_cached_if_a_probe_fails(data, trained, tmp_path):

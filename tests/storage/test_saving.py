@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import hypothesis
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,7 +22,7 @@ import skssl
 from skssl import Augmentation, JigsawTask, MultiCrop, Rotation
 from skssl.callbacks import GradientSNR
 from skssl.datasets import make_shapes
-from skssl.storage.files import checksum, read, write
+from skssl.storage.files import SavedFile, checksum, read, write
 
 
 def small(**params):
@@ -78,13 +79,13 @@ def test_loaded_estimators_continue_bit_for_bit(method, X, y, tmp_path):
     ],
     ids=str,
 )
-def test_parameters_of_all_kinds(params, X, tmp_path):
+def test_parameters_of_all_kinds_are_saved(params, X, tmp_path):
     loaded = check_round_trip(small(epochs=3, **params).fit(X), tmp_path / "a", X)
     for name, value in params.items():
         assert type(getattr(loaded, name)) is type(value)
 
 
-def test_arrays_among_the_parameters(X, tmp_path):
+def test_array_parameters_are_saved(X, tmp_path):
     weights = np.random.default_rng(0).random((40, 4))
     loaded = check_round_trip(quick(skssl.RotationDecoupling, pu_weights=weights).fit(X), tmp_path / "a", X)
     assert np.array_equal(loaded.pu_weights, weights)
@@ -113,7 +114,7 @@ def test_parameters_set_after_fit_are_saved_beside_those_of_the_training(X, tmp_
     assert (loaded.proj_dim, loaded.optimizer, loaded.net_.optimizer, loaded.backbone) == (16, "adamw", "sgd", None)
 
 
-def test_callbacks_are_left_out(X, tmp_path):
+def test_callbacks_are_not_saved(X, tmp_path):
     loaded = check_round_trip(small(callbacks=[GradientSNR()]).fit(X), tmp_path / "a", X)
     assert loaded.callbacks is None
 
@@ -240,7 +241,9 @@ def test_writes_are_atomic(tmp_path, monkeypatch):
     ("text", "message"),
     [
         ("{", "Expecting property name"),
-        ("[]", "lacks the number of its format"),
+        ("[]", "is not a dict"),
+        ("{}", "lacks the number of its format"),
+        ('{"format": -7, "header": {}}', "lacks the number of its format"),
         ('{"format": 2, "header": {}}', "format 2 is that of a newer skssl; this one reads up to 1"),
         ('{"format": 1, "header": {}}', "other keys than 'format', 'sha256' and 'header'"),
         ('{"format": 1, "sha256": "0", "header": {}}', "checksum"),
@@ -251,7 +254,7 @@ def test_writes_are_atomic(tmp_path, monkeypatch):
         (f'{{"format": 1, "header": {"[" * 10**6}', "nested too deeply"),
         (f'{{"format": 1, "header": {"[" * 10**4}{"]" * 10**4}}}', "nested too deeply|other keys than"),
     ],
-    ids=range(11),
+    ids=range(13),
 )
 def test_invalid_headers_are_refused(text, message, tmp_path):
     path = tmp_path / "a"
@@ -267,7 +270,7 @@ def test_other_files_are_refused(tmp_path):
         with pytest.raises(ValueError, match="not a regular file"):
             skssl.load(tmp_path / name)
     safetensors.torch.save_file({"a": torch.zeros(2)}, tmp_path / "other")
-    with pytest.raises(ValueError, match=r"other' is a safetensors file, but was not written by skssl"):
+    with pytest.raises(ValueError, match=r"other' cannot be read, .* its metadata lack 'skssl'"):
         skssl.load(tmp_path / "other")
     torch.save({"a": torch.zeros(2)}, tmp_path / "pickle")
     with pytest.raises(ValueError, match=r"pickle' cannot be read, .* its header would have \d+ bytes"):
@@ -298,6 +301,97 @@ def test_damaged_files_are_refused(saved, tmp_path):
     path.write_bytes(content)
     with pytest.raises(ValueError, match="its checksum does not match"):
         skssl.load(path)
+
+
+def change_header(path, change):
+    """Change the header of a safetensors file, but not the tensors."""
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    text = change(content[8 : 8 + length].decode()).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
+
+
+def test_a_file_that_is_truncated_while_it_is_read_is_refused(saved, tmp_path, monkeypatch):
+    path, read_tensor = tmp_path / "a", SavedFile.read_tensor
+    write(path, *saved)
+
+    def truncate_and_read(file, name):
+        os.truncate(path, 2**15)
+        return read_tensor(file, name)
+
+    monkeypatch.setattr(SavedFile, "read_tensor", truncate_and_read)
+    with pytest.raises(ValueError, match=r"a' cannot be read, .*: it was truncated while it was read\."):
+        skssl.load(path)
+
+
+@pytest.mark.parametrize("name", ["net.encoder.features.0.weight", "optimizer.0.momentum_buffer"])
+def test_a_sparse_file_is_refused_before_its_tensors_are_read(name, saved, tmp_path):
+    path = tmp_path / "a"
+    write(path, saved[0], {**saved[1], name: torch.zeros(5)})
+
+    def enlarge(text):
+        outer = json.loads(text)
+        end = max(entry["data_offsets"][1] for key, entry in outer.items() if key != "__metadata__")
+        begin, old = outer[name]["data_offsets"]
+        for key, entry in outer.items():
+            if key not in ("__metadata__", name) and entry["data_offsets"][0] >= old:
+                entry["data_offsets"] = [of - (old - begin) for of in entry["data_offsets"]]
+        outer[name] |= {"shape": [5 * 2**28], "data_offsets": [end - (old - begin), end - (old - begin) + 5 * 2**30]}
+        return json.dumps(outer)
+
+    change_header(path, enlarge)
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    outer = json.loads(content[8 : 8 + length])
+    os.truncate(path, 8 + length + outer[name]["data_offsets"][1])
+    assert path.stat().st_size > 5 * 2**30
+    before, started = largest(), time.perf_counter()
+    with pytest.raises(ValueError, match=f"The tensor '{name}' must be of shape"):
+        skssl.load(path)
+    assert time.perf_counter() - started < 2
+    assert largest() - before < 2**27
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda text: text.replace('{"', '{"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0]},"a":{},"', 1),
+            "'a' twice",
+        ),
+        (lambda text: text.replace('"shape":[2]', '"shape":[3]'), "'x' takes 12 bytes, but its place has 8"),
+        (lambda text: text.replace('"shape":[2]', '"shape":[-2]'), "the tensor 'x' is described by"),
+        (lambda text: text.replace('"shape":[2]', '"shape":[' + "1," * 99 + "2]"), "the tensor 'x' is described by"),
+        (lambda text: text.replace("F32", "F4"), "the tensor 'x' is described by"),
+        (lambda text: text.replace("[0,8]", "[4,12]"), "a tensor begins at byte 4 of the data"),
+        (lambda text: text.replace("[8,24]", "[0,16]"), "a tensor begins at byte 0 of the data"),
+        (lambda text: text.replace("[8,24]", "[8,32]").replace('"shape":[4]', '"shape":[6]'), "but the file has"),
+        (lambda text: "[" * 10**5, "nested too deeply"),
+        (lambda text: text[:-9], "damaged"),
+        (lambda text: "[]", "not a dict"),
+    ],
+    ids=range(11),
+)
+def test_forged_entries_of_tensors_are_refused(change, message, tmp_path):
+    path = tmp_path / "a"
+    write(path, {}, {"x": torch.ones(2), "y": torch.ones(4)})
+    assert read(path)[1].keys() == {"x", "y"}
+    before = path.read_bytes()
+    change_header(path, change)
+    assert path.read_bytes() != before
+    with pytest.raises(ValueError, match=message) as of:
+        read(path)
+    assert str(path) in str(of.value)
+
+
+def test_reading_takes_the_memory_of_the_tensors_once(tmp_path):
+    if not os.access("/proc/self/clear_refs", os.W_OK):
+        pytest.skip("the peak of the memory cannot be reset")
+    write(tmp_path / "a", {}, {"x": torch.ones(2**24)})
+    Path("/proc/self/clear_refs").write_text("5")  # the peak becomes what the process takes now
+    before = largest()
+    _, tensors = read(tmp_path / "a")
+    assert largest() - before < 1.3 * tensors["x"].nbytes
 
 
 def with_parameters(header, **params):
@@ -358,6 +452,44 @@ def test_forged_files_are_refused_without_much_time_or_memory(change, message, s
     assert str(tmp_path / "a") in str(of.value)
     assert time.perf_counter() - started < 2
     assert largest() - before < 2**27
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"history": [{"epoch": "a", "loss": "b"}]}, "'epoch' in row 0 of 'history' must be a number. Got 'a'"),
+        ({"history": [{"loss": 1.0, "epoch": 1, "lr": 0.1}]}, "'images_per_second' in row 0 .* Got None"),
+        ({"history": [{"epoch": 1, "effective_rank": "x"}]}, "'effective_rank' in row 0 of 'history' must be a number"),
+        ({"output": "polars"}, "'polars', which is not installed: pip install polars"),
+    ],
+    ids=range(4),
+)
+def test_forged_histories_and_outputs_are_refused(change, message, saved, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    write(tmp_path / "a", {**saved[0], **change}, saved[1])
+    with pytest.raises(ValueError, match=message):
+        skssl.load(tmp_path / "a")
+
+
+def test_a_file_starts_no_more_processes_than_there_are_cores(saved, tmp_path):
+    cores = joblib.cpu_count()
+    for n_jobs, expected in [(4000, cores), (np.int64(4000), cores), (1, 1), (-1, -1), (None, None)]:
+        packed = {"scalar": ("int64", 4000)} if isinstance(n_jobs, np.int64) else n_jobs
+        write(tmp_path / "a", with_parameters(saved[0], n_jobs=packed), saved[1])
+        assert skssl.load(tmp_path / "a").n_jobs == expected
+
+
+def test_a_file_of_huge_views_is_refused(saved, tmp_path):
+    augment = {"object": {"class": "Augmentation", "parameters": {"size": 30_000}}}
+    write(tmp_path / "a", with_parameters(saved[0], augment=augment), saved[1])
+    with pytest.raises(ValueError, match="views have 30000 x 30000 pixels"):
+        skssl.load(tmp_path / "a")
+
+
+def test_a_file_of_a_version_without_a_parameter_loads_with_its_default(saved, tmp_path):
+    parameters = {name: value for name, value in saved[0]["parameters"].items() if name != "on_bad_image"}
+    write(tmp_path / "a", {**saved[0], "skssl": "0.0.9", "parameters": parameters}, saved[1])
+    assert skssl.load(tmp_path / "a").on_bad_image == "raise"
 
 
 def test_a_huge_image_shape_takes_no_memory(saved, tmp_path):
@@ -449,7 +581,7 @@ def test_timm_loads_the_weights(resnet, tmp_path):
     [small(), small(augment=Augmentation(size=24)), quick(skssl.DeepCluster), small(backbone="resnet18")],
     ids=["plain", "resized", "with a hook", "resnet18"],
 )
-def test_onnx_gives_what_transform_gives(estimator, X, tmp_path):
+def test_onnx_export_equals_transform(estimator, X, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     pytest.importorskip("onnxscript", reason="onnxscript is not installed")
     estimator.set_params(precision="float32", batch_size=40).fit(X).export(tmp_path / "encoder.onnx")

@@ -15,14 +15,17 @@ import numpy as np
 import pytest
 import torch
 from conftest import QUICK, quick
+from sklearn.base import clone
 from skorch.callbacks import Callback
 from torch import nn
 
 import skssl
 from skssl import FineTuner, Rotation
 from skssl.callbacks import GradientSNR, KNNMonitor
-from skssl.storage.files import write
+from skssl.images import as_images
+from skssl.storage.files import read, write
 from skssl.training.checkpoints import STATE
+from skssl.training.digests import digest_older
 
 OFTEN = "1 us"  # after every step
 
@@ -366,6 +369,120 @@ def test_a_damaged_state_is_refused(X, tmp_path):
     quick(skssl.SimCLR).fit(X).save(tmp_path / STATE)
     with pytest.raises(ValueError, match=rf"{STATE}' holds no training state that this version of skssl can read"):
         quick(skssl.SimCLR, checkpoint=tmp_path).fit(X)
+
+
+def resumable(X, folder, step=3, **params):
+    """Write a checkpoint after some steps; return its header and tensors, and an estimator that resumes from it."""
+    estimator = quick(skssl.SimCLR, epochs=2, checkpoint=folder, **params)
+    with pytest.raises(Death):
+        estimator.set_params(checkpoint_every=OFTEN, callbacks=[DiesAt(step)]).fit(X)
+    return (*read(folder / STATE), estimator.set_params(callbacks=None, checkpoint_every="1 h"))
+
+
+def test_a_checkpoint_without_a_new_parameter_resumes_with_its_default(X, tmp_path, capsys):
+    header, tensors, estimator = resumable(X, tmp_path)
+    known = {name: digest for name, digest in header["known"].items() if name not in ("aux_weight", "schedule")}
+    known["X"] = digest_older(estimator, as_images(X))["X"]  # of a sample, as older versions made it
+    older = {name: value for name, value in header.items() if name != "skssl"} | {"known": known}
+    write(tmp_path / STATE, older, tensors)
+    with pytest.raises(ValueError, match=r"differs in: schedule\. It was saved by an older skssl; this is skssl \d"):
+        clone(estimator).set_params(schedule="constant").fit(X)
+    changed = X.copy()
+    changed[7, 3, 2, 1] ^= 1
+    with pytest.raises(ValueError, match=r"differs in: X\. It was saved by an older skssl"):
+        clone(estimator).fit(changed)
+    capsys.readouterr()
+    resumed = clone(estimator).fit(X)
+    assert "older skssl, which lacked these parameters, so they have their defaults: aux_weight, schedule" in (
+        capsys.readouterr().err
+    )
+    assert_same(resumed, quick(skssl.SimCLR, epochs=2).fit(X), X)
+    assert read(tmp_path / STATE)[0]["skssl"] == skssl.__version__
+
+    write(tmp_path / STATE, {**header, "skssl": "0.0.9", "known": {**header["known"], "gone": "0"}}, tensors)
+    with pytest.raises(ValueError, match=r"differs in: gone\. It was saved by skssl 0\.0\.9; this is skssl"):
+        clone(estimator).fit(X)
+
+
+def test_all_values_of_images_in_memory_are_compared(X, tmp_path, monkeypatch):
+    monkeypatch.setattr("skssl.training.digests.SAMPLED", 10 * X[0].size)
+    monkeypatch.setattr("skssl.training.digests.CHUNK", 7 * X[0].size)
+    quick(skssl.SimCLR, checkpoint=tmp_path).fit(X)
+    for i in range(0, 40, 3):
+        blackened = X.copy()
+        blackened[i : i + 1] = 0
+        with pytest.raises(ValueError, match="differs in: X"):
+            quick(skssl.SimCLR, checkpoint=tmp_path).fit(blackened)
+
+
+def test_a_folder_in_the_place_of_a_temporary_file_is_left_alone(X, tmp_path):
+    (tmp_path / f".{STATE}.0123").mkdir()
+    quick(skssl.SimCLR, checkpoint=tmp_path).fit(X)
+    assert (tmp_path / STATE).exists()
+
+
+def drop(values, name):
+    return {key: value for key, value in values.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda values, tensors: drop(values, "seed"), "'seed' must be an integer of at least 0. Got None"),
+        (lambda values, tensors: values | {"seed": "x"}, "'seed' must be an integer"),
+        (lambda values, tensors: values | {"history": ["a", "b"]}, "Row 0 of 'history' must be a dict"),
+        (lambda values, tensors: values | {"history": values["history"] * 9}, "'history' must be a list of at most 2"),
+        (lambda values, tensors: values | {"rates": [0.1, 0.1]}, "'rates' must be a list of 1 numbers"),
+        (lambda values, tensors: values | {"rates": ["a"]}, "'rates' must be a list of 1 numbers"),
+        (lambda values, tensors: values | {"step": 10**9}, r"'step' must be an integer in the range \[0, 2\)"),
+        (lambda values, tensors: values | {"seconds": float("inf")}, "'seconds' must be a number"),
+        (lambda values, tensors: values | {"trainable": []}, "'trainable' must be names of parameters"),
+        (lambda values, tensors: values | {"callbacks": {"a": 1}}, "'callbacks' must be a dict of dicts"),
+        (lambda values, tensors: values | {"optimizer": {"0.momentum_buffer": 1}}, "momentum_buffer must be a Tensor"),
+        (lambda values, tensors: tensors.pop("random.global"), "state within an epoch are missing"),
+        (
+            lambda values, tensors: tensors.update({"random.global": torch.zeros(7, dtype=torch.uint8)}),
+            "cannot be resumed",
+        ),
+        (lambda values, tensors: tensors.update({"random.draws": torch.zeros(7)}), "'random.draws' is unknown, or of"),
+        (lambda values, tensors: tensors.update({"chosen": torch.tensor([999])}), "'chosen' must hold indices of 40"),
+        (lambda values, tensors: tensors.update({"more": torch.ones(1)}), "'more' is unknown, or of"),
+        (lambda values, tensors: tensors.update({"optimizer.99.x": torch.ones(1)}), "no parameter '99'"),
+        (lambda values, tensors: tensors.pop("net.encoder.features.0.weight"), r"features\.0\.weight' is missing"),
+        (lambda values, tensors: tensors.pop("sums.nt_xent"), "lacks the sum of the loss 'nt_xent'"),
+    ],
+    ids=range(19),
+)
+def test_forged_states_are_refused(change, message, X, tmp_path):
+    header, tensors, estimator = resumable(X, tmp_path)
+    tensors.setdefault("optimizer.0.momentum_buffer", torch.zeros(16, 3, 3, 3))
+    if "momentum_buffer" in message:
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("optimizer.0.")}
+    found = change(header["training"], tensors)
+    header["training"] = found if isinstance(found, dict) else header["training"]
+    write(tmp_path / STATE, header, tensors)
+    with pytest.raises(ValueError, match=message):
+        estimator.fit(X)
+
+
+def test_a_forged_state_is_refused_before_its_tensors_are_read(X, tmp_path, monkeypatch):
+    header, tensors, estimator = resumable(X, tmp_path)
+    write(tmp_path / STATE, header, {**tensors, "net.encoder.features.0.weight": torch.zeros(10**6)})
+    monkeypatch.setattr("skssl.storage.files.SavedFile.read_tensor", None)
+    with pytest.raises(ValueError, match=r"features\.0\.weight' must be of shape \(16, 3, 3, 3\).* Got \(1000000,\)"):
+        estimator.fit(X)
+    for known in (1, {"X": 1}):
+        write(tmp_path / STATE, {**header, "known": known}, {})
+        with pytest.raises(ValueError, match="holds no training state that this version of skssl can read"):
+            estimator.fit(X)
+
+
+def test_a_callback_that_refuses_its_state_is_named(X, tmp_path):
+    header, tensors, estimator = resumable(X, tmp_path)
+    header["training"]["callbacks"] = {"GradientSNR": {}}
+    write(tmp_path / STATE, header, tensors)
+    with pytest.raises(ValueError, match="callback 'GradientSNR' does not take its state in the checkpoint: 'steps'"):
+        estimator.set_params(callbacks=[GradientSNR()]).fit(X)
 
 
 @pytest.mark.parametrize("every", [0, -1, 1.5, True, "often", "-3 s", "", None])

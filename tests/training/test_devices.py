@@ -91,13 +91,13 @@ def test_a_cpu_computes_small_images_in_float32(monkeypatch):
 
 
 def cleared_pages():
-    """Allocate and free 400 MB several times, and return how many pages the system had to clear at least."""
+    """Allocate and free 80 MB several times, and return how many pages the system had to clear at least."""
     counts = []
-    for _ in range(6):
+    for _ in range(20):  # small blocks that others allocate in between may divide the free one at first
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        torch.ones(100_000_000)
+        torch.ones(20_000_000)
         counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-    return min(counts)  # the first allocations may not find one free block
+    return min(counts)
 
 
 def resident_bytes():
@@ -112,9 +112,9 @@ def test_freed_memory_is_kept_within_the_context_and_returned_at_its_end(monkeyp
         with keeping_memory():
             assert cleared_pages() < 1000
         assert cleared_pages() < 1000, "memory is kept until the outermost context ends"
-        assert resident_bytes() > before + 300e6
+        assert resident_bytes() > before + 60e6
     assert devices._keeping == 0
-    assert resident_bytes() < before + 100e6
+    assert resident_bytes() < before + 40e6
 
 
 def test_keeping_memory_does_nothing_without_glibc(monkeypatch):

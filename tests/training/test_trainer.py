@@ -25,8 +25,8 @@ from skssl.methods.base import SSLTransformer
 from skssl.methods.settings import Settings
 from skssl.nn.heads import MLP
 from skssl.nn.memories import Queue
-from skssl.nn.passes import concat_views
-from skssl.training import graphs
+from skssl.training import cuda_graphs
+from skssl.training.objective import concat_views
 from skssl.training.resume import ResumeState
 from skssl.training.trainer import COMPILED_FROM, Trainer
 
@@ -410,12 +410,12 @@ def test_recorded_steps_equal_plain_steps(method, params, graphs_made, X, y, mon
 
     recorded, replayed, get_iterator = [], [], Trainer.get_iterator
     monkeypatch.setattr(Trainer, "get_iterator", static)
-    monkeypatch.setattr(graphs, "capture", capture)
+    monkeypatch.setattr(cuda_graphs, "capture", capture)
     monkeypatch.setattr(skssl.training.trainer, "can_record", lambda optimizer, device: True)
     monkeypatch.setattr(Trainer, "_graphs", True)
     graphed = quick(method, **settings).fit(X, y)
     assert len(recorded) == graphs_made
-    assert len(replayed) == 3 * 5 - graphs_made * graphs.WARM_UP
+    assert len(replayed) == 3 * 5 - graphs_made * cuda_graphs.WARM_UP
     ours, theirs = (of.history_.drop(columns="images_per_second") for of in (graphed, plain))
     np.testing.assert_allclose(ours, theirs, rtol=1e-3)
     np.testing.assert_allclose(graphed.transform(X), plain.transform(X), rtol=1e-3, atol=1e-4)

@@ -97,11 +97,11 @@ def assert_no_waits(seen, estimator, X, y=None):
     assert not seen, "\n".join(sorted(set(seen)))
 
 
-def test_no_step_waits(method, X, y, seen):
+def test_no_step_waits_for_the_device(method, X, y, seen):
     assert_no_waits(seen, quick(method), X, y)
 
 
-def test_no_task_waits(X, y, seen):
+def test_no_task_waits_for_the_device(X, y, seen):
     tasks = ["rotation", "jigsaw", "relative_patch", "inpainting", "colorization"]
     assert_no_waits(seen, quick(skssl.SimCLR, aux=tasks), X, y)
 
@@ -117,7 +117,7 @@ def test_no_task_waits(X, y, seen):
         (skssl.DirectPred, {"direct": "copy"}),
     ],
 )
-def test_no_variant_waits(method, params, X, y, seen):
+def test_no_variant_waits_for_the_device(method, params, X, y, seen):
     assert_no_waits(seen, quick(method, **params), X, y)
 
 

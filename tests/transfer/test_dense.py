@@ -1,4 +1,4 @@
-"""Detection and segmentation: the metrics against literal versions, what is learned, and what stays frozen."""
+"""Detection and segmentation: metrics against literal versions, training, and frozen encoders."""
 
 import itertools
 import pickle
@@ -45,7 +45,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def few(tmp_path):
-    """A folder of a few images, to be spoilt."""
+    """A folder of a few images, which the tests damage."""
     return make_voc_folder(tmp_path / "voc", 8, random_state=1)
 
 
@@ -65,7 +65,7 @@ def literal_precision(truth, found, threshold):
             mine = [i for i in np.argsort(-guess["scores"], kind="stable") if guess["labels"][i] == name]
             for i in mine:
                 a, best = guess["boxes"][i], None
-                for must_count in (True, False):  # what counts is matched first
+                for must_count in (True, False):  # objects that count are matched first
                     for j, b in enumerate(boxes):
                         width = min(a[2], b[2]) - max(a[0], b[0])
                         height = min(a[3], b[3]) - max(a[1], b[1])
@@ -102,7 +102,7 @@ def test_average_precision_matches_a_literal_version_of_coco(capsys):
             n, m = rng.integers(1, 5), rng.integers(0, 4)
             boxes = rng.integers(0, 30, (n, 4)) + np.array([0, 0, 31, 31])
             truth.append({"boxes": boxes, "labels": rng.choice(["cat", "dog"], n), "difficult": rng.random(n) < 0.2})
-            near = boxes + rng.normal(0, 2, (n, 4))  # some of them of another class, and m anywhere
+            near = boxes + rng.normal(0, 2, (n, 4))  # some of another class, and m at random places
             others = rng.integers(0, 30, (m, 4)) + np.array([0, 0, 31, 31])
             labels = [truth[-1]["labels"], rng.choice(["cat", "dog", "cow"], m)]
             labels[0] = np.where(rng.random(n) < 0.2, "dog", labels[0])
@@ -117,7 +117,7 @@ def test_average_precision_matches_a_literal_version_of_coco(capsys):
         by_threshold = [literal_precision(truth, found, 0.5 + 0.05 * k) for k in range(10)]
         assert 0 < scores["AP"] < 1
         assert scores == pytest.approx({"AP": np.mean(by_threshold), "AP50": by_threshold[0], "AP75": by_threshold[5]})
-    assert capsys.readouterr() == ("", ""), "pycocotools is kept quiet"
+    assert capsys.readouterr() == ("", ""), "pycocotools must not print"
 
 
 def test_average_precision_of_perfect_and_empty_predictions():
@@ -178,7 +178,7 @@ def test_made_boxes_fit_the_made_objects(folder):
             inside = mask[top:bottom, left:right]
             assert set(np.unique(inside)) <= {0, k, VOID}
             filled = np.isin(inside, (k, VOID))
-            assert all(filled.any(axis).all() for axis in (0, 1)), "the box is as tight as can be"
+            assert all(filled.any(axis).all() for axis in (0, 1)), "the box must be tight"
             assert image[top:bottom, left:right, k - 1][inside == k].mean() > 120
             outside[max(top - 1, 0) : bottom + 1, max(left - 1, 0) : right + 1] = False
             kinds.add(thing.name)
@@ -193,7 +193,14 @@ def test_annotations_count_pixels_from_one_and_mark_difficult_objects(tmp_path):
     )
     (tmp_path / "a.xml").write_text(text)
     assert read_objects(tmp_path / "a.xml") == [("cat", (0.0, 1.0, 8.0, 5.5), True)]
-    for spoilt in (text[:-5], text.replace("<xmax>8", "<xmax>x"), text.replace("<xmin>1</xmin>", "")):
+    entities = "".join(f'<!ENTITY e{i + 1} "{f"&e{i};" * 50}">' for i in range(9))
+    for spoilt in (
+        text[:-5],
+        text.replace("<xmax>8", "<xmax>x"),
+        text.replace("<xmax>8", "<xmax>inf"),
+        text.replace("<xmin>1</xmin>", ""),
+        f'<!DOCTYPE a [<!ENTITY e0 "cat">{entities}]>' + text.replace("cat", "&e9;"),  # 50 ** 9 cats
+    ):
         (tmp_path / "a.xml").write_text(spoilt)
         with pytest.raises(ValueError, match=r"a.xml' is not an annotation in PASCAL VOC's format"):
             read_objects(tmp_path / "a.xml")
@@ -221,6 +228,9 @@ def test_unusable_folders_raise(method, encoder, few):
     (few / "ImageSets" / lists / "none.txt").write_text("\n")
     with pytest.raises(ValueError, match=r"The split 'none' of .* has no images"):
         transfer.fit(few, "none")
+    (few / "ImageSets" / lists / "bytes.txt").write_bytes(b"\xff\xfe000000")
+    with pytest.raises(ValueError, match=r"The split 'bytes' of .* cannot be read as text"):
+        transfer.fit(few, "bytes")
     (few / "JPEGImages" / "000001.jpg").unlink()
     with pytest.raises(FileNotFoundError, match="'000001' of the split 'train' has no file in"):
         transfer.fit(few)
@@ -278,7 +288,7 @@ def test_unusable_masks_raise(encoder, few):
         ("convnet", 16, [1, 2, 4, 8]),
         ("resnet18", 16, [1, 2, 4, 8]),  # CIFAR's stem
         ("resnet18", 96, [4, 8, 16, 32]),
-        ("alexnet", 224, [4, 8, 16]),  # three of its five convolutions see one resolution
+        ("alexnet", 224, [4, 8, 16]),  # three of its five convolutions have the same resolution
     ],
 )
 def test_pyramid_has_one_map_per_resolution(backbone, side, strides):
@@ -287,14 +297,14 @@ def test_pyramid_has_one_map_per_resolution(backbone, side, strides):
     assert pyramid.strides == strides
     maps = pyramid(torch.zeros(2, 3, 128, 128))
     assert list(maps) == [*map(str, range(len(strides))), "pool"]
-    if backbone != "alexnet":  # whose first convolution has no padding to speak of
+    if backbone != "alexnet":  # its first convolution has too little padding
         assert [grid.shape for grid in maps.values()] == [
             (2, 8, 128 // stride, 128 // stride) for stride in [*strides, 2 * strides[-1]]
         ]
 
 
 def test_pyramid_maps_are_the_encoders_maps_including_hooks(X):
-    method = quick(skssl.DeepCluster, epochs=0).fit(X)  # a Sobel filter stands before its first layer
+    method = quick(skssl.DeepCluster, epochs=0).fit(X)  # a Sobel filter precedes its first layer
     pyramid = Pyramid(method.encoder_, 3, 8, frozen=True).eval()
     seen = []
     pyramid.fpn.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
@@ -315,7 +325,7 @@ def test_encoder_without_maps_raises():
             Pyramid(skssl.backbones.build_backbone(net, (3, 224, 224))[0], 3, 8, frozen=True)
 
 
-# What is learned
+# Training
 
 
 def test_detector_learns_to_find_objects(encoder, folder):
@@ -332,7 +342,7 @@ def test_detector_learns_to_find_objects(encoder, folder):
     assert set(history) == {"epoch", "loss", *parts, "lr", "images_per_second"}
     np.testing.assert_allclose(history["loss"], history[parts].sum(axis=1), rtol=1e-5)
 
-    # What comes out, for images of any kind and size
+    # Predictions for images of any kind and size
     path = folder / "JPEGImages" / "000030.jpg"
     image = Image.open(path)
     wide = Image.new("RGB", (90, 64))
@@ -376,7 +386,7 @@ def test_frozen_encoder_and_the_users_encoder_are_unchanged(method, frozen, enco
     transfer = method(encoder, frozen=frozen, **SMALL, epochs=1).fit(few)
     after = (transfer.model_.backbone if method is DetectionTransfer else transfer.model_.pyramid).encoder
     unchanged = [torch.equal(value, before[name]) for name, value in after.state_dict().items()]
-    assert all(unchanged) if frozen else not any(unchanged), "weights, and BatchNorm's statistics"
+    assert all(unchanged) if frozen else not any(unchanged), "weights and BatchNorm's statistics"
     assert all(parameter.requires_grad != frozen for parameter in after.parameters())
     assert all((parameter.grad is None) == frozen for parameter in after.parameters())
     transfer.model_.train()
@@ -432,7 +442,7 @@ def test_void_and_padded_pixels_do_not_count_in_the_loss(encoder, few):
     for score, mask, (h, w) in zip(scores, masks, ((32, 32), (32, 48), (32, 40)), strict=True):
         for i, j in itertools.product(range(h), range(w)):
             step = mask.shape[0] // h
-            k = mask[i * step + step // 2, j * step + step // 2]  # the middle one, where the mask is twice as large
+            k = mask[i * step + step // 2, j * step + step // 2]  # the middle pixel if the mask is twice as large
             if k != VOID:
                 total, known = total - score[k, i, j], known + 1
     torch.testing.assert_close(loss, total / known)

@@ -1,4 +1,4 @@
-"""Distillation: the loss against a literal version, which teachers are accepted, and which input is rejected."""
+"""Distillation: the loss against a literal version, accepted teachers, and rejected input."""
 
 import pickle
 
@@ -45,7 +45,7 @@ def test_student_learns_from_the_teacher_without_labels(teacher, encoder, X, y):
     history = student.history_
     assert {"distillation", "agreement"} < set(history)
     assert "cross_entropy" not in history
-    entropy = -(teacher.predict_proba(X) * np.log(teacher.predict_proba(X))).sum(1).mean()  # the least there can be
+    entropy = -(teacher.predict_proba(X) * np.log(teacher.predict_proba(X))).sum(1).mean()  # the minimum of the loss
     assert entropy - 0.01 < history["distillation"].iloc[-1] < entropy + 0.1
     assert (student.predict(X) == teacher.predict(X)).mean() > 0.8
     assert student.classes_ is teacher.classes_
@@ -59,7 +59,7 @@ def test_student_learns_from_the_teacher_without_labels(teacher, encoder, X, y):
 
 @pytest.mark.parametrize("alpha", [1.0, 0.3])
 def test_loss_is_equation_3_of_simclrv2(alpha, teacher, encoder, X, y, few):
-    """A loop over images, in float64, for a batch that a student with two steps behind it is given."""
+    """A loop over images in float64, for a student that has taken two steps."""
     temperature = 0.5
     params = {"batch_size": 40, "temperature": temperature, "alpha": alpha, "backbone_lr": 0.0, "schedule": "constant"}
     student = Distiller(teacher, encoder, epochs=2, head_lr=1.0, random_state=0, **params, **STILL).fit(X, few)
@@ -150,7 +150,7 @@ TEACHERS = {
 @pytest.mark.parametrize("teacher", TEACHERS.values(), ids=TEACHERS)
 def test_distillation_decodes_files_once_and_accepts_a_stream(teacher, student, png_files, X, y, decoded_names):
     torch.manual_seed(0)
-    y = np.unique(y, return_inverse=True)[1]  # a module teaches the classes 0 to 7
+    y = np.unique(y, return_inverse=True)[1]  # the classes of a module are 0 to 7
     teacher, student = teacher(X, y), student(X)
     expected = Distiller(teacher, student, **QUICK).fit(X, y)
     distilled = Distiller(teacher, student, **QUICK).fit(png_files, y)

@@ -1,4 +1,4 @@
-"""Fine-tuning: which parameters are trained and how, which images are used, and which input is rejected."""
+"""Fine-tuning: trained parameters, learning rates, images that are used, and rejected input."""
 
 import copy
 import pickle
@@ -43,7 +43,7 @@ def state(module):
     return {name: value.clone() for name, value in module.state_dict().items()}
 
 
-@pytest.mark.filterwarnings("ignore::skssl.CollapseWarning")  # the checks' images are single pixels
+@pytest.mark.filterwarnings("ignore::skssl.CollapseWarning")  # the images of the checks are single pixels
 @parametrize_with_checks(
     [
         FineTuner(
@@ -132,11 +132,11 @@ def test_fine_tuning_learns_and_leaves_the_encoder_unchanged(encoder, X, y):
         not torch.equal(p, q)
         for p, q in zip(tuner.classifier_[0].parameters(), encoder.encoder_.parameters(), strict=True)
     ]
-    assert all(moved), "the whole encoder is trained"
+    assert all(moved), "the whole encoder must be trained"
 
 
 def test_two_steps_match_plain_sgd(encoder, X, y):
-    """Training mode, cross-entropy, SGD with momentum, and a rate for the encoder and one for the head of zeros."""
+    """Training mode, cross-entropy, SGD with momentum, separate rates for encoder and head, and a head of zeros."""
     rates, momentum = (0.05, 0.7), 0.9
     tuner = FineTuner(
         encoder, epochs=2, batch_size=40, backbone_lr=rates[0], head_lr=rates[1], schedule="constant", **STILL
@@ -190,7 +190,7 @@ def test_head_can_be_placed_on_any_layer(encoder, X, y):
         assert tuner.predict_proba(X[:3]).shape == (3, 8)
     middle = FineTuner(encoder, layer="projector1", **QUICK).fit(X, y).classifier_[0]
     assert [type(part).__name__ for part in middle[1]] == ["Linear", "BatchNorm1d", "ReLU"]
-    assert not torch.equal(middle[1][0].weight, net.projector[0].weight), "what is kept of the head is trained"
+    assert not torch.equal(middle[1][0].weight, net.projector[0].weight), "the kept projector layers are trained"
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_both_rates_follow_the_schedule(schedule, expected, encoder, X, y, monke
 
 
 def test_step_schedules_match_the_papers():
-    lookup = [0.1] * 5 + [0.02] * 20 + [0.004] * 20 + [0.0008] * 20  # rotation decoupling's 65 epochs
+    lookup = [0.1] * 5 + [0.02] * 20 + [0.004] * 20 + [0.0008] * 20  # the 65 epochs of RotationDecoupling
     schedule = recipes.FINE_TUNING["RotationDecoupling, Tiny-ImageNet, 20 %"]["params"]["schedule"]
     assert [0.1 * schedule_factor(schedule, epoch, epochs=65) for epoch in range(65)] == pytest.approx(lookup)
     swav = [0.02] * 12 + [0.004] * 4 + [0.0008] * 4
@@ -313,7 +313,7 @@ def test_only_labelled_items_of_a_data_set_are_read(encoder, X, few):
 
     tuner = FineTuner(encoder, **QUICK).fit(Counting(), few)
     assert len(Counting.read) > 10
-    assert {0, *np.flatnonzero(few != -1)} >= Counting.read, "the first tells the shape"
+    assert {0, *np.flatnonzero(few != -1)} >= Counting.read, "the first image is read for its shape"
     np.testing.assert_array_equal(
         tuner.predict_proba(Counting()), FineTuner(encoder, **QUICK).fit(X, few).predict_proba(X)
     )

@@ -1,4 +1,4 @@
-"""Linear transfer: the protocol against a literal version, the metrics, and how data sets are loaded."""
+"""Linear transfer: the protocol against a literal version, metrics, and the loading of data sets."""
 
 import warnings
 
@@ -49,7 +49,7 @@ def test_table_matches_a_literal_version_of_the_protocol(encoder):
     parts = (X[:100], shade[:100], X[100:150], shade[100:150], X[150:], shade[150:])
     table = transfer_table(encoder, {"shades": parts})
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Newton's steps, where there is next to no penalty
+        warnings.simplefilter("ignore")  # of Newton's method, if the penalty is very small
         C, score = literal(
             encoder.transform(X).astype(float), shade, np.arange(100, 150), lambda true, found: (true == found).mean()
         )
@@ -57,7 +57,7 @@ def test_table_matches_a_literal_version_of_the_protocol(encoder):
     assert row[["dataset", "metric", "n_train", "n_test"]].tolist() == ["shades", "accuracy", 150, 50]
     assert row["C"] == pytest.approx(C, rel=1e-4)
     assert row["score"] == pytest.approx(score)
-    assert row["score"] > 0.5, "more than chance, of four classes"
+    assert row["score"] > 0.5, "chance is 0.25"
     assert row["seconds"] > 0
 
 
@@ -103,7 +103,7 @@ def test_mean_per_class_weights_classes_equally():
 
 
 def test_multi_label_data(encoder):
-    """The two classes are told by colour; where a class is -1 its label must not be looked at."""
+    """The colour shows the two classes. Labels of -1 must be ignored."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 60, (120, 16, 16, 3), dtype=np.uint8)
     target = rng.integers(0, 2, (120, 2))
@@ -139,7 +139,7 @@ def test_held_out_samples_leave_every_class_learnable():
             np.testing.assert_array_equal(np.concatenate([y_train, y_out]), labels[[*train, *out]])
             assert learnable(y_train)
             assert (y_out == 1).any()
-            assert len(out) == n // 5 or len(train) <= 2 * len(shares), "fewer only where those to learn from take all"
+            assert len(out) == n // 5 or len(train) <= 2 * len(shares), "fewer only if the training samples need all"
     assert min(drawn.values()) > 5, drawn
 
 
@@ -177,7 +177,7 @@ def test_layers_modules_and_frozen_estimators(encoder, monkeypatch):
     parts = {"shapes": (X[:150], y[:150], X[150:], y[150:])}
     assert transfer_table(FrozenEstimator(encoder), parts)["score"][0] == transfer_table(encoder, parts)["score"][0]
     torch.manual_seed(0)
-    flat = nn.Sequential(nn.Flatten(), nn.Linear(768, 8, bias=False), nn.ReLU())  # which reads images of one size
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(768, 8, bias=False), nn.ReLU())  # accepts images of one size only
     module = {"image_size": 16, "device": "cpu"}
     for net, options in ((encoder, {"layer": "projector"}), (ConvNet(), module), (flat, module)):
         assert 0 < transfer_table(net, parts, **options)["score"][0] < 1
@@ -187,11 +187,11 @@ def test_layers_modules_and_frozen_estimators(encoder, monkeypatch):
         transfer_table(ConvNet(), parts, device="cpu")
 
 
-# Named data sets, drawn where torchvision looks for them
+# Named data sets, written where torchvision looks for them
 
 
 def picture(folder, name, seed, size=(12, 10)):
-    """Write a noisy picture whose mean says its class, and return what it is when read again."""
+    """Write a noisy picture whose mean shows its class, and return the picture as read from the file."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     values = rng.integers(0, 100, (*size, 3)) + 120 * (seed % 2)
@@ -279,7 +279,7 @@ def test_cifar_is_found_where_load_images_finds_it(tmp_path, monkeypatch, encode
     monkeypatch.setitem(skssl.transfer.linear.LINEAR["transfer"], "C", (1.0, 0.1))
     given = transfer_table(encoder, {"own": (X[:150], y[:150], X[150:], y[150:])}, random_state=0)
     found = transfer_table(encoder, ["cifar10"], random_state=0, download=False)
-    assert found["score"][0] == given["score"][0], "pictures of the encoder's own size stay as they are"
+    assert found["score"][0] == given["score"][0], "pictures of the encoder's size must not be resized"
 
 
 @pytest.mark.parametrize("name", BENCHMARK_DATASETS)

@@ -162,7 +162,7 @@ def tensor_rates(optimizer: Optimizer, rates: list[Tensor]) -> Iterator[None]:
     Examples
     --------
     >>> import torch
-    >>> from skssl.training.graphs import tensor_rates
+    >>> from skssl.training.cuda_graphs import tensor_rates
     >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
     >>> with tensor_rates(optimizer, [torch.tensor(0.1)]):
     ...     optimizer.param_groups[0]["lr"]

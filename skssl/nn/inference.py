@@ -1,4 +1,4 @@
-"""Forward passes: concatenated views, evaluation mode, and BatchNorm fused into the layer before it."""
+"""Networks in inference: evaluation mode, and BatchNorm fused into the layer before it."""
 
 from __future__ import annotations
 
@@ -6,49 +6,14 @@ import copy
 import itertools
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
-
-
-def concat_views(views: Sequence[Tensor]) -> Tensor:
-    """Concatenate views of one size. Views that are adjacent in memory, as the loader's are, are not copied.
-
-    Parameters
-    ----------
-    views : sequence of Tensors of shape (n, c, h, w)
-        One or more views.
-
-    Returns
-    -------
-    Tensor of shape (n_views * n, c, h, w)
-        The views in order.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from skssl.nn.passes import concat_views
-    >>> both = torch.arange(4.0).view(4, 1, 1, 1)
-    >>> concat_views(both.chunk(2)).data_ptr() == both.data_ptr()
-    True
-    """
-    first = views[0]
-    if torch.compiler.is_compiling() or first.requires_grad:
-        return torch.cat(list(views))
-    storage = first.untyped_storage().data_ptr()
-    if all(
-        view.data_ptr() == first.data_ptr() + i * first.nbytes
-        and view.stride() == first.stride()
-        and view.untyped_storage().data_ptr() == storage
-        for i, view in enumerate(views)
-    ):
-        return first.as_strided((len(views) * len(first), *first.shape[1:]), first.stride())
-    return torch.cat(list(views))
 
 
 @contextmanager
@@ -68,7 +33,7 @@ def eval_mode(module: nn.Module) -> Iterator[nn.Module]:
     Examples
     --------
     >>> from torch import nn
-    >>> from skssl.nn.passes import eval_mode
+    >>> from skssl.nn.inference import eval_mode
     >>> trained = nn.BatchNorm1d(3).eval()
     >>> with eval_mode(nn.Sequential(trained, nn.Dropout())) as net:
     ...     net[1].training
@@ -121,7 +86,7 @@ def fuse_batchnorm(module: nn.Module) -> nn.Module:
     --------
     >>> import torch
     >>> from torch import nn
-    >>> from skssl.nn.passes import fuse_batchnorm
+    >>> from skssl.nn.inference import fuse_batchnorm
     >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).eval()
     >>> [type(part).__name__ for part in fuse_batchnorm(net).children()]
     ['Conv2d', 'Identity', 'ReLU']

@@ -53,7 +53,7 @@ def limited_threads(device: torch.device) -> Iterator[None]:
     --------
     >>> import joblib
     >>> import torch
-    >>> from skssl.training.cores import limited_threads
+    >>> from skssl.training.cpu_threads import limited_threads
     >>> with limited_threads(torch.device("cpu")):
     ...     torch.get_num_threads() <= joblib.cpu_count()
     True
