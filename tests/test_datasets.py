@@ -295,6 +295,17 @@ def test_paths_outside_of_archives_are_refused(name: str, tmp_path: Path) -> Non
         load_images(archive, data_home=tmp_path / "kept")
 
 
+@pytest.mark.parametrize("size", [b"", b"9 size=9\n"])  # the size of all members, but not of the step to the next
+def test_archives_of_negative_sizes_do_not_hang(size: bytes, tmp_path: Path) -> None:
+    common, negative = tarfile.TarInfo("g"), tarfile.TarInfo("a")
+    common.type, common.size, negative.size = tarfile.XGLTYPE, len(size), -1536 if size else -512
+    data = common.tobuf(tarfile.GNU_FORMAT) + size.ljust(512, b"\0") + negative.tobuf(tarfile.GNU_FORMAT) + bytes(1024)
+    first = tarfile.TarInfo("first").tobuf(tarfile.GNU_FORMAT)
+    (tmp_path / "small.tar").write_bytes(first + (data if size else data[1024:]))
+    with pytest.raises(ValueError, match=r"small\.tar' cannot be read as a tar archive: "):
+        load_images(tmp_path / "small.tar")
+
+
 @pytest.mark.parametrize("damage", ["cut", "flipped", "foreign", "labels"])
 def test_damaged_copies_of_archives_are_made_anew_with_a_warning(damage: str, tmp_path: Path) -> None:
     archive = pack_bytes(tmp_path / "small.tar", PICTURES)
@@ -328,6 +339,9 @@ def test_files_of_other_kinds_are_refused_in_a_sentence(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "raw.npz", "w") as archive:
         archive.writestr("X", b"no array")
         archive.writestr("y", b"no array")
+    whole = bytearray((tmp_path / "bomb.npz").read_bytes())
+    whole[27] ^= 8  # the length of the first name
+    (tmp_path / "long.npz").write_bytes(whole)
     npz, tar = "cannot be read as an .npz file: ", "cannot be read as a tar archive: "
     for name, message in {
         "a.npy": npz + "it is another kind of file, or cut",
@@ -338,12 +352,23 @@ def test_files_of_other_kinds_are_refused_in_a_sentence(tmp_path: Path) -> None:
         "objects.npz": npz + "Object arrays cannot be loaded",
         "raw.npz": npz + "'X' is no array of at least one axis",
         "bomb.npz": npz + "it unpacks to more than 1,000,000 bytes",
+        "long.npz": npz + r"BadZipFile: File name .{400,480}\.\.\.",
         "a.tar": tar,
         "b.tar": tar + "ReadError: empty file",
         "a.tar.xz": tar,
     }.items():
+        limit = 10**8 if name == "long.npz" else 10**6
         with pytest.raises(ValueError, match=rf"{name}' {message}"):
-            load_images(tmp_path / name, data_home=tmp_path / "kept", max_bytes=1_000_000)
+            load_images(tmp_path / name, data_home=tmp_path / "kept", max_bytes=limit)
+
+
+def test_unfinished_copies_of_killed_processes_are_removed(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    for name in (".old.tar-0123.npz.01234567", ".notes.npz", ".01234567"):
+        (kept / name).write_bytes(b"unfinished")
+    load_images(pack_bytes(tmp_path / "small.tar", PICTURES), data_home=kept)
+    assert sorted(path.name[:10] for path in kept.iterdir()) == [".01234567", ".notes.npz", "small.tar-"]
 
 
 def test_copies_are_in_the_folder_of_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,7 @@ def read_tar(path: Path, endings: tuple[str, ...], max_bytes: int | None) -> dic
             stream = _Bounded(unpacked, limit)
             with tarfile.open(fileobj=stream, mode="r:") as members:  # type: ignore[call-overload]
                 for member in members:
-                    if member.size < 0:
+                    if member.size < 0 or members.offset <= member.offset:  # tarfile would go back, and read for ever
                         raise ValueError(f"it holds {member.name!r}, whose size is negative")
                     name = member.name.removeprefix("./")
                     steps = name.split("/")
@@ -194,4 +194,4 @@ def _too_large(limit: float) -> ValueError:
 
 def _reason(error: Exception) -> str:
     """Return a reason for a message: that of this module, or the type and message of another error."""
-    return str(error) if type(error) is ValueError else one_line(error)
+    return one_line(error).removeprefix("ValueError: ")

@@ -191,7 +191,7 @@ def describe(value: Any) -> str:
 
 
 def one_line(error: Exception) -> str:
-    """Return an error's type and message in one line.
+    """Return an error's type and message in one line of at most 500 characters.
 
     Parameters
     ----------
@@ -203,4 +203,5 @@ def one_line(error: Exception) -> str:
     str
         For a message.
     """
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return text if len(text) <= 500 else text[:497] + "..."

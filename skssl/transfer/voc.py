@@ -83,7 +83,11 @@ def find_files(
                 f"{str(root)!r} is not a folder in PASCAL VOC's format: it lacks {part}. Expected {', '.join(parts)}."
             )
     splits = {path.stem: path for path in sorted((root / parts[1]).glob("*.txt"))}
-    names = [line.split()[0] for line in pick("split", split, splits).read_text().splitlines() if line.strip()]
+    try:
+        lines = pick("split", split, splits).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"The split {split!r} of {str(root)!r} cannot be read as text: {error}.") from error
+    names = [line.split()[0] for line in lines if line.strip()]
     if not names:
         raise ValueError(f"The split {split!r} of {str(root)!r} has no images.")
     images = {path.stem: path for path in sorted((root / parts[0]).iterdir())}

@@ -193,7 +193,14 @@ def test_annotations_count_pixels_from_one_and_mark_difficult_objects(tmp_path):
     )
     (tmp_path / "a.xml").write_text(text)
     assert read_objects(tmp_path / "a.xml") == [("cat", (0.0, 1.0, 8.0, 5.5), True)]
-    for spoilt in (text[:-5], text.replace("<xmax>8", "<xmax>x"), text.replace("<xmin>1</xmin>", "")):
+    entities = "".join(f'<!ENTITY e{i + 1} "{f"&e{i};" * 50}">' for i in range(9))
+    for spoilt in (
+        text[:-5],
+        text.replace("<xmax>8", "<xmax>x"),
+        text.replace("<xmax>8", "<xmax>inf"),
+        text.replace("<xmin>1</xmin>", ""),
+        f'<!DOCTYPE a [<!ENTITY e0 "cat">{entities}]>' + text.replace("cat", "&e9;"),  # 50 ** 9 cats
+    ):
         (tmp_path / "a.xml").write_text(spoilt)
         with pytest.raises(ValueError, match=r"a.xml' is not an annotation in PASCAL VOC's format"):
             read_objects(tmp_path / "a.xml")
@@ -221,6 +228,9 @@ def test_unusable_folders_raise(method, encoder, few):
     (few / "ImageSets" / lists / "none.txt").write_text("\n")
     with pytest.raises(ValueError, match=r"The split 'none' of .* has no images"):
         transfer.fit(few, "none")
+    (few / "ImageSets" / lists / "bytes.txt").write_bytes(b"\xff\xfe000000")
+    with pytest.raises(ValueError, match=r"The split 'bytes' of .* cannot be read as text"):
+        transfer.fit(few, "bytes")
     (few / "JPEGImages" / "000001.jpg").unlink()
     with pytest.raises(FileNotFoundError, match="'000001' of the split 'train' has no file in"):
         transfer.fit(few)
