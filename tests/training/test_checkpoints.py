@@ -10,6 +10,8 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+import fuzz
+import hypothesis
 import joblib
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ import torch
 from conftest import QUICK, quick
 from sklearn.base import clone
 from skorch.callbacks import Callback
+from strategies import TARGETS
 from torch import nn
 
 import skssl
@@ -475,6 +478,15 @@ def test_a_forged_state_is_refused_before_its_tensors_are_read(X, tmp_path, monk
         write(tmp_path / STATE, {**header, "known": known}, {})
         with pytest.raises(ValueError, match="holds no training state that this version of skssl can read"):
             estimator.fit(X)
+
+
+def test_fuzzed_checkpoints_resume_or_are_refused(tmp_path):
+    cases, check = TARGETS["checkpoints"](tmp_path)
+    outcomes = set()
+    hypothesis.seed(0)(
+        hypothesis.settings(fuzz.EASY, max_examples=60)(hypothesis.given(cases)(lambda case: outcomes.add(check(case))))
+    )()
+    assert outcomes == {"resumed", "refused"}
 
 
 def test_a_callback_that_refuses_its_state_is_named(X, tmp_path):
