@@ -62,11 +62,11 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
     Parameters
     ----------
     backbone : str, torch.nn.Module or callable, default="resnet18"
-        The encoder: "convnet", a small network for CPUs with 128 features, a classification network of torchvision, such
-        as "resnet18" or "convnext_tiny", one of timm, such as "timm:resnet26d", "alexnet_bn", which is RotNet's AlexNet
-        with BatchNorm and without dropout, a module, or a callable that returns one. A module is copied with its
-        weights, and loses its classifier, see `backbones.build_backbone`. ResNets by name have a 3x3 stem for images up
-        to 64 pixels, as is usual for CIFAR.
+        The encoder: "convnet", a small network for CPUs with 128 features; a classification network of torchvision,
+        such as "resnet18" or "convnext_tiny"; one of timm, such as "timm:resnet26d"; "alexnet_bn", which is RotNet's
+        AlexNet with BatchNorm and without dropout; a module, or a callable that returns one. A module is copied with
+        its weights, and loses its classifier, see `backbones.build_backbone`. ResNets by name have a 3x3 stem for
+        images up to 64 pixels, as is usual for CIFAR.
     backbone_weights : str or path-like, default=None
         File of trained weights that the training starts from: safetensors, or a ``state_dict`` of ``torch.save``, such
         as the released checkpoints of torchvision, timm, MoCo and SwAV, or a file of `save`. See
@@ -435,12 +435,13 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
         source = source.estimator if isinstance(source, FrozenEstimator) else source
         if not isinstance(source, SSLTransformer):
             raise TypeError(
-                f"warm_start_from must be an estimator of skssl or a FrozenEstimator of one. Got {type(source).__name__}."
+                "warm_start_from must be an estimator of skssl or a FrozenEstimator of one. "
+                f"Got {type(source).__name__}."
             )
         check_is_fitted(
             source,
-            msg="warm_start_from must be fitted. Got a %(name)s that is not; cloning discards a fit unless the estimator "
-            "is in a FrozenEstimator.",
+            msg="warm_start_from must be fitted. Got a %(name)s that is not. Cloning discards a fit unless the "
+            "estimator is in a FrozenEstimator.",
         )
         return source.encoder_.state_dict()
 
