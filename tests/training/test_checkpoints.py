@@ -435,6 +435,7 @@ def drop(values, name):
         (lambda values, tensors: values | {"seed": "x"}, "'seed' must be an integer"),
         (lambda values, tensors: values | {"history": ["a", "b"]}, "Row 0 of 'history' must be a dict"),
         (lambda values, tensors: values | {"history": values["history"] * 9}, "'history' must be a list of at most 2"),
+        (lambda values, tensors: values | {"history": [drop(values["history"][0], "loss")]}, "rows, each with a loss"),
         (lambda values, tensors: values | {"rates": [0.1, 0.1]}, "'rates' must be a list of 1 numbers"),
         (lambda values, tensors: values | {"rates": ["a"]}, "'rates' must be a list of 1 numbers"),
         (lambda values, tensors: values | {"step": 10**9}, r"'step' must be an integer in the range \[0, 2\)"),
@@ -454,7 +455,7 @@ def drop(values, name):
         (lambda values, tensors: tensors.pop("net.encoder.features.0.weight"), r"features\.0\.weight' is missing"),
         (lambda values, tensors: tensors.pop("sums.nt_xent"), "lacks the sum of the loss 'nt_xent'"),
     ],
-    ids=range(19),
+    ids=range(20),
 )
 def test_forged_states_are_refused(change, message, X, tmp_path):
     header, tensors, estimator = resumable(X, tmp_path)
