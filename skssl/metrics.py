@@ -52,7 +52,7 @@ def rotation_accuracy(
     ----------
     encoder : SSLTransformer, FrozenEstimator of one, or torch.nn.Module
         The encoder, see `encoders.as_encoder`. It runs in evaluation mode.
-    X, X_test : array-like, sequence of files or PIL images, or torch Dataset
+    X, X_test : array-like, sequence of files or PIL images, data set or iterable
         Images to train and to test the probe on. No labels are needed.
     layer : str, default="backbone"
         The layer whose features are used: "backbone", "projector", or another one of `encoders.at_layer`.
@@ -138,7 +138,7 @@ def contrastive_accuracy(
     ----------
     encoder : SSLTransformer, FrozenEstimator of one, or torch.nn.Module
         The encoder, see `encoders.as_encoder`. It runs in evaluation mode.
-    X : array-like, sequence of files or PIL images, or torch Dataset
+    X : array-like, sequence of files or PIL images, data set or iterable
         Images, which are shuffled. Images beyond the last full batch are left out.
     batch_size : int, default=512
         Number of images per batch, at most the number of images.

@@ -549,9 +549,9 @@ TARGETS: dict[str, tuple[Callable[..., None], tuple[Any, ...]]] = {
 
 def run(target: str, folder: Path, how: settings, first: int = 0) -> int:
     """Check some cases and return their number."""
-    if target == "load":  # reads files from the folder
-        cases, check_load = strategies.TARGETS["load"](folder)
-        check, given_to = check_load, (cases,)
+    if target in strategies.TARGETS:  # reads files from the folder
+        cases, check = strategies.TARGETS[target](folder)
+        given_to: tuple[Any, ...] = (cases,)
     else:
         check, given_to = TARGETS[target]
     n = 0
@@ -572,7 +572,7 @@ def run(target: str, folder: Path, how: settings, first: int = 0) -> int:
 def main() -> None:
     """Run the cases of each target and print the rate."""
     parser = argparse.ArgumentParser(description=__doc__)
-    names = [*TARGETS, "load"]
+    names = [*TARGETS, *strategies.TARGETS]
     parser.add_argument("targets", nargs="*", default=names, help=f"of: {', '.join(names)}")
     parser.add_argument("--cases", type=int, default=100_000)
     parser.add_argument("--seconds", type=float, default=math.inf, help="time limit for each target")

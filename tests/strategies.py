@@ -6,6 +6,7 @@ outcome of a case.
 
 import contextlib
 import copy
+import io
 import json
 import os
 import resource
@@ -17,10 +18,13 @@ import numpy as np
 import safetensors.torch
 import torch
 from hypothesis import strategies as st
+from sklearn.base import clone
+from skorch.callbacks import Callback
 
 import skssl
 from skssl.datasets import make_shapes
 from skssl.storage.files import checksum
+from skssl.training.checkpoints import LOCK, STATE
 
 SECONDS, BYTES = 10.0, 2**29  # limits of a case: time and additional memory
 NUMBERS = [0, 1, -1, 2, 7, 10**6, 10**9, 10**12, 2**31, 2**63 - 1, 2**63, 10**400, 0.5, -0.0, 1e-320, 1e308]
@@ -186,4 +190,64 @@ def loading(folder):
     return cases, check
 
 
-TARGETS = {"load": loading}
+def resuming(folder):
+    """Check that `fit` resumes from a checkpoint, or raises an error of one line; it leaves no other files."""
+    X, _ = make_shapes(8, image_size=16, random_state=0)
+    small = {"backbone": "convnet", "epochs": 2, "batch_size": 4, "precision": "float32", "random_state": 0}
+    state = folder / STATE
+    state.unlink(missing_ok=True)
+    estimators, saved = [], []
+    for estimator in (
+        skssl.SimCLR(proj_dim=4, hidden_dim=4, aux=skssl.Rotation(angles=(0, 180)), **small),
+        skssl.MoCo(proj_dim=4, queue_size=8, bn_splits=1, optimizer="adamw", **small),
+        skssl.DeepCluster(n_clusters=2, optimizer="lars", **small),
+    ):
+        estimator.set_params(checkpoint=folder, checkpoint_every="1 us")
+        with contextlib.suppress(KeyboardInterrupt):
+            clone(estimator).set_params(callbacks=[Interrupts()]).fit(X)
+        with open(state, "rb") as file:
+            saved.append(Saved(file.read()))
+        os.remove(state)
+        estimators.append(estimator.set_params(checkpoint_every="1 h"))
+    cases = st.sampled_from(range(len(saved))).flatmap(
+        lambda i: st.tuples(st.just(i), damaged(saved[i]) | forged(saved[i]))
+    )
+
+    def check(case):
+        number, content = case
+        with open(state, "wb") as file:
+            file.write(content)
+        before, started = largest(), time.perf_counter()
+        try:
+            with contextlib.redirect_stderr(io.StringIO()):
+                estimator = clone(estimators[number]).fit(X)
+        except (ValueError, FloatingPointError) as error:
+            message = str(error)
+            assert 20 < len(message) < 1000
+            assert "\n" not in message
+            outcome = "refused"
+        else:
+            outcome = "resumed"
+            assert len(estimator.history_) == 2
+            assert estimator.transform(X).dtype == np.float32
+        assert time.perf_counter() - started < SECONDS
+        assert largest() - before < BYTES
+        assert set(os.listdir(folder)) <= {STATE, LOCK}
+        return outcome
+
+    return cases, check
+
+
+class Interrupts(Callback):
+    """Ends a training in the second step of its second epoch, after a save."""
+
+    def on_batch_begin(self, net, training=None, **kwargs):
+        if len(net.history) == 2 and self.steps_ == 3:
+            raise KeyboardInterrupt
+        self.steps_ += 1
+
+    def on_train_begin(self, net, **kwargs):
+        self.steps_ = 0
+
+
+TARGETS = {"load": loading, "checkpoints": resuming}

@@ -300,7 +300,8 @@ def test_archives_of_negative_sizes_do_not_hang(size: bytes, tmp_path: Path) -> 
     common, negative = tarfile.TarInfo("g"), tarfile.TarInfo("a")
     common.type, common.size, negative.size = tarfile.XGLTYPE, len(size), -1536 if size else -512
     data = common.tobuf(tarfile.GNU_FORMAT) + size.ljust(512, b"\0") + negative.tobuf(tarfile.GNU_FORMAT) + bytes(1024)
-    (tmp_path / "small.tar").write_bytes(data if size else data[1024:])
+    first = tarfile.TarInfo("first").tobuf(tarfile.GNU_FORMAT)
+    (tmp_path / "small.tar").write_bytes(first + (data if size else data[1024:]))
     with pytest.raises(ValueError, match=r"small\.tar' cannot be read as a tar archive: "):
         load_images(tmp_path / "small.tar")
 

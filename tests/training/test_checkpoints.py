@@ -10,6 +10,8 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+import fuzz
+import hypothesis
 import joblib
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ import torch
 from conftest import QUICK, quick
 from sklearn.base import clone
 from skorch.callbacks import Callback
+from strategies import TARGETS
 from torch import nn
 
 import skssl
@@ -432,6 +435,7 @@ def drop(values, name):
         (lambda values, tensors: values | {"seed": "x"}, "'seed' must be an integer"),
         (lambda values, tensors: values | {"history": ["a", "b"]}, "Row 0 of 'history' must be a dict"),
         (lambda values, tensors: values | {"history": values["history"] * 9}, "'history' must be a list of at most 2"),
+        (lambda values, tensors: values | {"history": [drop(values["history"][0], "loss")]}, "rows, each with a loss"),
         (lambda values, tensors: values | {"rates": [0.1, 0.1]}, "'rates' must be a list of 1 numbers"),
         (lambda values, tensors: values | {"rates": ["a"]}, "'rates' must be a list of 1 numbers"),
         (lambda values, tensors: values | {"step": 10**9}, r"'step' must be an integer in the range \[0, 2\)"),
@@ -451,7 +455,7 @@ def drop(values, name):
         (lambda values, tensors: tensors.pop("net.encoder.features.0.weight"), r"features\.0\.weight' is missing"),
         (lambda values, tensors: tensors.pop("sums.nt_xent"), "lacks the sum of the loss 'nt_xent'"),
     ],
-    ids=range(19),
+    ids=range(20),
 )
 def test_forged_states_are_refused(change, message, X, tmp_path):
     header, tensors, estimator = resumable(X, tmp_path)
@@ -475,6 +479,15 @@ def test_a_forged_state_is_refused_before_its_tensors_are_read(X, tmp_path, monk
         write(tmp_path / STATE, {**header, "known": known}, {})
         with pytest.raises(ValueError, match="holds no training state that this version of skssl can read"):
             estimator.fit(X)
+
+
+def test_fuzzed_checkpoints_resume_or_are_refused(tmp_path):
+    cases, check = TARGETS["checkpoints"](tmp_path)
+    outcomes = set()
+    hypothesis.seed(0)(
+        hypothesis.settings(fuzz.EASY, max_examples=60)(hypothesis.given(cases)(lambda case: outcomes.add(check(case))))
+    )()
+    assert outcomes == {"resumed", "refused"}
 
 
 def test_a_callback_that_refuses_its_state_is_named(X, tmp_path):
