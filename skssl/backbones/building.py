@@ -110,7 +110,8 @@ def build_backbone(
                 check_unscored(features, trace.images)
                 said.append(f"without its classifier ({removed} from {features.shape[1]} to {scores.shape[1]})")
     except Exception as error:
-        raise ValueError(f"{label} cannot be used as an encoder: {first_line(error)}.") from error
+        reason = str(error) if type(error) is ValueError else first_line(error)
+        raise ValueError(f"{label} cannot be used as an encoder: {reason}.") from error
     if weights is not None:
         load_weights(net, weights, verbose=verbose)
     if not isinstance(trace.output, Tensor):

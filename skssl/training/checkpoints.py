@@ -416,7 +416,7 @@ def check_state(trainer: Trainer, values: Mapping[str, Any], tensors: Mapping[st
             "optimizer": rest.partition(".")[0] in indices,
             "sums": like.ndim == 0 and like.is_floating_point(),
             "random": like.ndim == 1 and like.dtype == torch.uint8,
-            "chosen": like.ndim == 1 and like.dtype == torch.int64 and not rest,
+            "chosen": like.shape == (n_samples,) and like.dtype == torch.int64 and not rest,
             "callbacks": rest.partition(".")[0] in values["callbacks"],
         }
         if not fits.get(kind, False):

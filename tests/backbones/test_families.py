@@ -78,7 +78,7 @@ TIMM = {
     "vit_tiny_patch16_224": 192,
     "xcit_nano_12_p16_224": 128,
 }
-SIZED = "convit", "efficientformerv2", "gmlp", "levit", "pit", "swin_", "visformer", "xcit"
+SIZED = "convit", "efficientformerv2", "efficientvit_m", "gmlp", "levit", "pit", "swin_", "visformer", "xcit"
 needs_timm = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed")
 
 
