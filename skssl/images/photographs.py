@@ -19,7 +19,6 @@ from skssl.errors import warn_of_bad
 from skssl.images.base import Images, Size
 from skssl.images.image_files import ORIENTATION, open_image, upright
 
-SMALL = 64  # pixels; files of one size up to this side are decoded once into memory
 DEFAULT_SIDE = 224  # of the images that a network is given, where pictures differ in size
 EVAL_RESIZE = 256 / 224  # the shorter side relative to that of the centre crop, as in the papers on ImageNet
 # How many times as large as a crop its box in a JPEG decoded at reduced scale is at least. 99% of the values are then

@@ -22,7 +22,7 @@ from skssl.images.base import Images, Scale, Shape, Size, describe, is_pil_image
 from skssl.images.dataset_items import DatasetImages, is_dataset, length_of, paths_of
 from skssl.images.image_files import channels_for, check_channels, decode_images, inspect_images
 from skssl.images.layout import channels_first, check_image_shape, decoding_target, parse_image_shape, unfold_rows
-from skssl.images.photographs import SMALL, Photographs, default_size, in_memory
+from skssl.images.photographs import Photographs, default_size, in_memory
 from skssl.images.streams import is_stream, peek, store_stream
 
 __all__ = ["Images", "as_images", "subset"]
@@ -58,8 +58,8 @@ def as_images(
         - a 2-D array, list or data frame ``(n, features)`` whose rows `image_shape` unfolds into images;
         - a sequence of file paths, open files or PIL images of any mode, or a torchvision ``ImageFolder`` without a
           transform. They are read upright by their EXIF data, 16-bit grey in 8 bits, without transparency. Files of one
-          size up to 64 pixels are decoded at once into one array. All others become `Photographs`: they keep their
-          own sizes and are decoded whenever they are needed;
+          size, unless `image_shape` asks for another, are decoded once into one array. All others become `Photographs`:
+          they keep their own sizes and are decoded whenever they are needed;
         - a data set with ``__len__`` and ``__getitem__``: one of torch, Hugging Face or similar. Its items are read
           when they are needed, through ``__getitems__`` if it has one. An item is a tensor ``(c, h, w)``, a PIL image,
           an array ``(h, w)`` or ``(h, w, c)``, the bytes of an image file, a tuple that begins with one of these, or
@@ -97,7 +97,7 @@ def as_images(
         Number of processes that read a data set's items in `Images.batches`, as in scikit-learn. None reads in this
         process. Files are decoded by so many threads, and by one for each core if it is None.
     whole : bool, default=None
-        Whether files and PIL images become `Photographs`. None: unless all have one size up to 64 pixels. False: they
+        Whether files and PIL images become `Photographs`. None: unless all have the size that is asked for. False: they
         are decoded at once into one array, resized by their shorter side and cropped at the centre; large collections
         are kept decoded on disk, see `image_files.decode_images`.
     size : (int, int), default=None
@@ -310,15 +310,16 @@ def _read_files(X: list[Any], options: _Options) -> Images:
 
 
 def _read_photographs(X: list[Any], options: _Options, channels: int | None = None) -> Images | None:
-    """Return files or PIL images as `Photographs`, or None if they are small and of one size."""
+    """Return files or PIL images as `Photographs`, or None if all have the size that is asked for."""
     name, bad = partial(_sample_name, X), options.new_bad()
     found = inspect_images(X, name, bad)
     sizes = torch.tensor([(0, 0) if header is None else header[1] for header in found])
     good = sizes[sizes[:, 0] > 0]
     mixed = bool((good != good[0]).any())
-    if not (options.whole or mixed or int(good.max()) > SMALL):
-        return None
     asked_channels, asked_size = options.target()
+    resized = mixed or (asked_size is not None and asked_size != tuple(good[0].tolist()))
+    if not (options.whole or resized):
+        return None
     channels = asked_channels or channels or channels_for([header[0] for header in found if header is not None])
     check_channels(channels, name(0))
     size = asked_size or options.size or (default_size(good) if options.shape is None else options.shape[1:])

@@ -42,7 +42,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def photographs(X: object, **options: object) -> Photographs:
-    images = as_images(X, **options)  # type: ignore[arg-type]
+    images = as_images(X, **{"whole": True, **options})  # type: ignore[arg-type]
     assert isinstance(images, Photographs)
     return images
 
@@ -238,11 +238,13 @@ def test_channels_are_those_of_the_whole_set(paths: list[str], tmp_path: Path) -
     assert photographs(Subset(folder, [0, 2])).shape[0] == 3
 
 
-def test_small_files_of_one_size_are_decoded_at_once(tmp_path: Path) -> None:
+def test_files_of_the_size_that_is_asked_for_are_decoded_once(tmp_path: Path) -> None:
     for i in range(3):
         Image.fromarray(smooth(64, 40, i)).save(tmp_path / f"{i}.png")
     X = sorted(map(str, tmp_path.glob("*.png")))
     assert not isinstance(as_images(X), Photographs)
+    assert not isinstance(as_images(X, (64, 40)), Photographs)
+    assert isinstance(as_images(X, (32, 40)), Photographs)
     assert isinstance(as_images(X, whole=True), Photographs)
     Image.fromarray(smooth(64, 41, 3)).save(tmp_path / "3.png")
     assert isinstance(as_images([*X, str(tmp_path / "3.png")]), Photographs)
