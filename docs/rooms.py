@@ -19,7 +19,7 @@ FLOORS: list[dict[str, str]] = [
     },
     {
         "nn": "heads, momentum copies, queues and banks, clustering, BatchNorm, precision, processes",
-        "backbones": "encoders by name, or any module",
+        "backbones": "encoders by name, or any module: its classifier removed, its weights kept or loaded",
         "augment": "random numbers of a batch, then views as a pure function of them; the papers' presets; saliency",
         "losses": "losses as pure functions of tensors",
     },

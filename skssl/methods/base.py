@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
@@ -61,10 +62,18 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
     Parameters
     ----------
     backbone : str, torch.nn.Module or callable, default="resnet18"
-        The encoder: "resnet18", "resnet50", "alexnet", "alexnet_bn", "convnet", a module or a callable that returns
-        one. A module is copied and loses its final classifier. ResNets have a 3x3 stem for images up to 64 pixels, as
-        is usual for CIFAR. "alexnet_bn" is RotNet's AlexNet, with BatchNorm and without dropout. "convnet" is a small
-        network for CPUs with 128 features.
+        The encoder: "convnet", a small network for CPUs with 128 features; a classification network of torchvision,
+        such as "resnet18" or "convnext_tiny"; one of timm, such as "timm:resnet26d"; "alexnet_bn", which is RotNet's
+        AlexNet with BatchNorm and without dropout; a module, or a callable that returns one. A module is copied with
+        its weights, and loses its classifier, see `backbones.build_backbone`. ResNets by name have a 3x3 stem for
+        images up to 64 pixels, as is usual for CIFAR.
+    backbone_weights : str or path-like, default=None
+        File of trained weights that the training starts from: safetensors, or a ``state_dict`` of ``torch.save``, such
+        as the released checkpoints of torchvision, timm, MoCo and SwAV, or a file of `save`. See
+        `backbones.load_weights`. A warning names the encoder's tensors that the file lacks.
+    warm_start_from : SSLTransformer or FrozenEstimator of one, default=None
+        A fitted estimator from whose encoder the training starts. Its images may have another size and other channels.
+        Cloning, as in ``cross_val_score``, discards a fit unless the estimator is in a ``FrozenEstimator``.
     image_shape : tuple of int, default=None
         Shape of an image, (h, w), (h, w, c) or (c, h, w). The rows of a 2-D X are reshaped to it, and image files are
         resized to it. One entry may be -1. By default, rows are square grey images, and files must have the same size.
@@ -142,6 +151,8 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
     """
 
     backbone: Any = "resnet18"
+    backbone_weights: Any = None
+    warm_start_from: Any = None
     image_shape: tuple[int, ...] | None = None
     augment: Any = None
     epochs: int = 100
@@ -174,6 +185,8 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
 
     _parameter_constraints: ClassVar[dict] = {
         "backbone": [str, nn.Module, callable],
+        "backbone_weights": [str, os.PathLike, None],
+        "warm_start_from": [HasMethods(["transform"]), None],
         "image_shape": ["array-like", None],
         "augment": [str, Augmentation, MultiCrop, "array-like", None],
         "epochs": [Interval(Integral, 0, None, closed="left")],
@@ -292,8 +305,8 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
         """Save the trained estimator to one file for `skssl.load`, which runs no code from it.
 
         The file holds the parameters, the encoder, heads, momentum copies and queues, the optimiser's state and the
-        history, so that `partial_fit` continues as if the estimator had not been saved. `callbacks` and `checkpoint`
-        are left out. An existing file is replaced only when the new one is complete.
+        history, so that `partial_fit` continues as if the estimator had not been saved. `callbacks`, `checkpoint`
+        and `warm_start_from` are left out. An existing file is replaced only when the new one is complete.
 
         Parameters
         ----------
@@ -408,16 +421,44 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
         dtype = resolve_precision(self.precision, device, min(shape[1:]))
         seed = draw_seed(self.random_state)
         with seeded(seed):
-            objective = self._make_objective(images.shape, shape, len(images))
+            weights = self._initial_weights()
+            objective = self._make_objective(images.shape, shape, len(images), weights, self.verbose)
         return self._wrap(objective, augmentations, device, dtype, seed)
 
-    def _make_objective(self, shape: tuple[int, int, int], encoded: tuple[int, int, int], n_samples: int) -> Objective:
+    def _initial_weights(self) -> Any:
+        """Return what the encoder starts from: a file, a state dict or None."""
+        source = self.warm_start_from
+        if source is None:
+            return self.backbone_weights
+        if self.backbone_weights is not None:
+            raise ValueError("The encoder starts from backbone_weights or from warm_start_from. Pass one of them.")
+        source = source.estimator if isinstance(source, FrozenEstimator) else source
+        if not isinstance(source, SSLTransformer):
+            raise TypeError(
+                "warm_start_from must be an estimator of skssl or a FrozenEstimator of one. "
+                f"Got {type(source).__name__}."
+            )
+        check_is_fitted(
+            source,
+            msg="warm_start_from must be fitted. Got a %(name)s that is not. Cloning discards a fit unless the "
+            "estimator is in a FrozenEstimator.",
+        )
+        return source.encoder_.state_dict()
+
+    def _make_objective(
+        self,
+        shape: tuple[int, int, int],
+        encoded: tuple[int, int, int],
+        n_samples: int,
+        weights: Any = None,
+        verbose: int = 0,
+    ) -> Objective:
         """Check the parameters that are names, and make the network for images of a shape."""
         pick("schedule", self.setting("schedule"), SCHEDULES)
         if isinstance(self.setting("optimizer"), str):
             pick("optimizer", self.setting("optimizer"), OPTIMIZERS)
         tasks = self._tasks()
-        encoder, dim = build_backbone(self.backbone, encoded)
+        encoder, dim = build_backbone(self.backbone, encoded, weights=weights, verbose=verbose)
         method = type(self)(**self.get_params(deep=False))  # a copy without net_, which would contain itself
         return Objective(encoder, dim, method, tasks, n_samples, shape)
 
@@ -528,7 +569,12 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
         blank = trained._wrap(objective, augmentations, torch.device("meta"), torch.float32, values["seed"])
         check_optimizer_state(blank.optimizer_, values, shapes)
         tensors = read()
-        fill(objective, take(tensors, "net."))
+        network = take(tensors, "net.")
+        fill(objective, network)
+        if any(buffer.is_meta for buffer in objective.buffers()):  # buffers that no state dict has must be computed
+            with seeded(0):
+                objective = trained._make_objective(shape, encoded, values["n_samples"])
+            fill(objective, network)
         device, side = available(trained.device), min(encoded[1:])
         too_small = trained.precision == "bfloat16" and device.type == "cpu" and side < SMALLEST_BFLOAT16
         dtype = resolve_precision("float32" if too_small else trained.precision, device, side)  # trained on a GPU

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import reprlib
 from typing import Any
 
@@ -16,7 +17,7 @@ from skssl.storage.registry import registered
 
 LARGEST = 2**16  # characters that the parameters may take, apart from arrays
 SCALARS = "bool", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)), "float32", "float64"
-UNSAVED = ("callbacks", "checkpoint")  # None in a loaded estimator
+UNSAVED = ("callbacks", "checkpoint", "warm_start_from")  # None in a loaded estimator
 
 
 def pack_parameters(estimator: Any, arrays: list[Any]) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def pack_parameters(estimator: Any, arrays: list[Any]) -> dict[str, Any]:
     Parameters
     ----------
     estimator : estimator
-        Its `callbacks` and `checkpoint` are left out.
+        Its `callbacks`, `checkpoint` and `warm_start_from` are left out.
     arrays : list of ndarray or Tensor
         Arrays among the parameters are appended. The plain values refer to them by index.
 
@@ -103,6 +104,8 @@ def _pack(value: Any, name: str, arrays: list[Any]) -> Any:
         return {"scalar": (value.dtype.name, value.item())}
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     if isinstance(value, list | tuple):
         return type(value)([_pack(item, f"{name}[{i}]", arrays) for i, item in enumerate(value)])
     if isinstance(value, dict):

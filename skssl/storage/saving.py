@@ -85,8 +85,8 @@ def load(path: str | os.PathLike[str]) -> Any:
     -------
     SSLTransformer
         The estimator, on the device that its `device` parameter names, or on the CPU if this machine has no such
-        device. `transform` and `partial_fit` continue as if it had not been saved. Its `callbacks` and `checkpoint` are
-        None, and its `n_jobs` is at most the number of cores.
+        device. `transform` and `partial_fit` continue as if it had not been saved. Its `callbacks`, `checkpoint`
+        and `warm_start_from` are None, and its `n_jobs` is at most the number of cores.
 
     Raises
     ------

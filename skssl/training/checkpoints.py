@@ -387,7 +387,10 @@ def check_state(trainer: Trainer, values: Mapping[str, Any], tensors: Mapping[st
     parameters = dict(trainer.module_.named_parameters())
     expected: dict[str, tuple[Callable[[Any], bool], str]] = {
         "seed": (lambda it: type(it) is int and it >= 0, "an integer of at least 0"),
-        "history": (lambda it: len(it) <= trainer.max_epochs, f"a list of at most {trainer.max_epochs} rows"),
+        "history": (
+            lambda it: len(it) <= trainer.max_epochs and all("loss" in row for row in it),
+            f"a list of at most {trainer.max_epochs} rows, each with a loss",
+        ),
         "rates": (lambda it: len(it) == n_groups and all(map(math.isfinite, it)), f"a list of {n_groups} numbers"),
         "optimizer": (lambda it: type(it) is dict, "a dict"),
         "step": (lambda it: type(it) is int and 0 <= it < steps, f"an integer in the range [0, {steps})"),
@@ -413,7 +416,7 @@ def check_state(trainer: Trainer, values: Mapping[str, Any], tensors: Mapping[st
             "optimizer": rest.partition(".")[0] in indices,
             "sums": like.ndim == 0 and like.is_floating_point(),
             "random": like.ndim == 1 and like.dtype == torch.uint8,
-            "chosen": like.ndim == 1 and like.dtype == torch.int64 and not rest,
+            "chosen": like.shape == (n_samples,) and like.dtype == torch.int64 and not rest,
             "callbacks": rest.partition(".")[0] in values["callbacks"],
         }
         if not fits.get(kind, False):

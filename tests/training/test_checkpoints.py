@@ -435,6 +435,7 @@ def drop(values, name):
         (lambda values, tensors: values | {"seed": "x"}, "'seed' must be an integer"),
         (lambda values, tensors: values | {"history": ["a", "b"]}, "Row 0 of 'history' must be a dict"),
         (lambda values, tensors: values | {"history": values["history"] * 9}, "'history' must be a list of at most 2"),
+        (lambda values, tensors: values | {"history": [drop(values["history"][0], "loss")]}, "rows, each with a loss"),
         (lambda values, tensors: values | {"rates": [0.1, 0.1]}, "'rates' must be a list of 1 numbers"),
         (lambda values, tensors: values | {"rates": ["a"]}, "'rates' must be a list of 1 numbers"),
         (lambda values, tensors: values | {"step": 10**9}, r"'step' must be an integer in the range \[0, 2\)"),
@@ -448,13 +449,17 @@ def drop(values, name):
             "cannot be resumed",
         ),
         (lambda values, tensors: tensors.update({"random.draws": torch.zeros(7)}), "'random.draws' is unknown, or of"),
-        (lambda values, tensors: tensors.update({"chosen": torch.tensor([999])}), "'chosen' must hold indices of 40"),
+        (
+            lambda values, tensors: tensors.update({"chosen": torch.full((40,), 999)}),
+            "'chosen' must hold indices of 40",
+        ),
+        (lambda values, tensors: tensors.update({"chosen": torch.arange(0)}), "'chosen' is unknown, or of"),
         (lambda values, tensors: tensors.update({"more": torch.ones(1)}), "'more' is unknown, or of"),
         (lambda values, tensors: tensors.update({"optimizer.99.x": torch.ones(1)}), "no parameter '99'"),
         (lambda values, tensors: tensors.pop("net.encoder.features.0.weight"), r"features\.0\.weight' is missing"),
         (lambda values, tensors: tensors.pop("sums.nt_xent"), "lacks the sum of the loss 'nt_xent'"),
     ],
-    ids=range(19),
+    ids=range(21),
 )
 def test_forged_states_are_refused(change, message, X, tmp_path):
     header, tensors, estimator = resumable(X, tmp_path)

@@ -1,0 +1,20 @@
+"""Encoders, by name or from any torch module, which map images to features."""
+
+from skssl.backbones.building import build_backbone
+from skssl.backbones.channels import adapt_channels
+from skssl.backbones.maps import feature_map, map_channels, stages
+from skssl.backbones.networks import SMALL, ConvNet
+from skssl.backbones.outputs import Pooled
+from skssl.backbones.weights import load_weights
+
+__all__ = [
+    "SMALL",
+    "ConvNet",
+    "Pooled",
+    "adapt_channels",
+    "build_backbone",
+    "feature_map",
+    "load_weights",
+    "map_channels",
+    "stages",
+]

@@ -1,0 +1,118 @@
+"""Stages of encoders, and the map before pooling."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def stages(encoder: nn.Module) -> dict[str, list[nn.Module]]:
+    """Split an encoder into stages, with the names that papers use.
+
+    Parameters
+    ----------
+    encoder : torch.nn.Module
+        A network like torchvision's, whose children, or those of its child ``features``, run in order.
+
+    Returns
+    -------
+    dict of str to list of Module
+        The modules of each stage, in order. Stages "conv1", "conv2", … start at a convolution; stages "layer1", …
+        start at the child of that name. Each ends before the next starts.
+
+    Examples
+    --------
+    >>> import torchvision
+    >>> from skssl.backbones import ConvNet, stages
+    >>> list(stages(ConvNet()))
+    ['conv1', 'conv2', 'conv3', 'conv4']
+    >>> list(stages(torchvision.models.resnet18()))
+    ['conv1', 'layer1', 'layer2', 'layer3', 'layer4']
+    """
+    found: dict[str, list[nn.Module]] = {}
+    convolutions = 0
+    for name, child in getattr(encoder, "features", encoder).named_children():
+        if isinstance(child, nn.Conv2d):
+            convolutions += 1
+            found[f"conv{convolutions}"] = []
+        elif name.startswith("layer"):
+            found[name] = []
+        if found:
+            found[next(reversed(found))].append(child)
+    return found
+
+
+def feature_map(encoder: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Encode images, and return the features and the map before pooling.
+
+    Parameters
+    ----------
+    encoder : torch.nn.Module
+        An encoder of `build_backbone`. Its last ``nn.AdaptiveAvgPool2d`` is the pooling, as in torchvision's networks
+        (in AlexNet, layers follow it) and in networks whose output is a map.
+    images : Tensor of shape (n, c, h, w)
+        Images.
+
+    Returns
+    -------
+    features : Tensor of shape (n, d)
+        The output of the encoder.
+    grid : Tensor of shape (n, c', h', w')
+        The map before pooling.
+
+    Raises
+    ------
+    ValueError
+        If the encoder has no ``nn.AdaptiveAvgPool2d``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.backbones import ConvNet, feature_map
+    >>> features, grid = feature_map(ConvNet(), torch.zeros(5, 3, 32, 32))
+    >>> features.shape, grid.shape
+    (torch.Size([5, 128]), torch.Size([5, 128, 4, 4]))
+    """
+    pools = [module for module in encoder.modules() if isinstance(module, nn.AdaptiveAvgPool2d)]
+    if not pools:
+        raise ValueError(
+            "This method needs the backbone's map: backbone must pool its last map by an nn.AdaptiveAvgPool2d, or "
+            f"return a map (n, d, h, w). Got {type(encoder).__name__}, which has no nn.AdaptiveAvgPool2d."
+        )
+    grids: list[Tensor] = []
+    pool, hooks = pools[-1], pools[-1]._forward_pre_hooks
+    # Not register_forward_pre_hook, which torch.compile cannot trace.
+    pool._forward_pre_hooks = {**hooks, -1: lambda module, inputs: grids.append(inputs[0])}
+    try:
+        features = encoder(images)
+    finally:
+        pool._forward_pre_hooks = hooks
+    return features, grids[-1]
+
+
+def map_channels(encoder: nn.Module, shape: tuple[int, int, int]) -> int:
+    """Return the number of channels of the map that an encoder pools.
+
+    Parameters
+    ----------
+    encoder : torch.nn.Module
+        An encoder of `build_backbone`. Its running statistics are not changed.
+    shape : tuple of int
+        Channels, height and width of the images.
+
+    Returns
+    -------
+    int
+        The channels c' of the map, see `feature_map`.
+
+    Examples
+    --------
+    >>> from skssl.backbones import ConvNet, map_channels
+    >>> map_channels(ConvNet(), (3, 32, 32))
+    128
+    """
+    training, weight = encoder.training, next(encoder.parameters(), torch.zeros(()))
+    with torch.no_grad():
+        grid = feature_map(encoder.eval(), torch.zeros(1, *shape, device=weight.device))[1]
+    encoder.train(training)
+    return grid.shape[1]

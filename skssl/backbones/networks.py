@@ -1,0 +1,167 @@
+"""Networks by name: skssl's own, torchvision's and timm's."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from sklearn.utils._param_validation import InvalidParameterError
+from torch import Tensor, nn
+
+from skssl.nn.heads import MLP
+
+SMALL = 64  # largest side, in pixels, of images that get the stems and presets of CIFAR rather than ImageNet
+NAMES = "'convnet', 'alexnet_bn', torchvision's classification networks ('resnet18', …) and timm's ('timm:resnet26d')"
+
+
+class ConvNet(nn.Module):
+    """Small encoder for CPUs: four 3x3 convolutions with BatchNorm and ReLU, then global average pooling.
+
+    Parameters
+    ----------
+    in_channels : int, default=3
+        Channels of the images.
+
+    Attributes
+    ----------
+    features : torch.nn.Sequential
+        The convolutions, with 16, 32, 64 and 128 channels and strides 1, 2, 2 and 2.
+    avgpool : torch.nn.AdaptiveAvgPool2d
+        The pooling of the last map.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.backbones import ConvNet
+    >>> ConvNet(in_channels=1)(torch.zeros(5, 1, 28, 28)).shape
+    torch.Size([5, 128])
+    """
+
+    def __init__(self, in_channels: int = 3) -> None:
+        super().__init__()
+        widths = (in_channels, 16, 32, 64, 128)
+        layers: list[nn.Module] = []
+        for (n_in, n_out), stride in zip(itertools.pairwise(widths), (1, 2, 2, 2), strict=True):
+            layers += [nn.Conv2d(n_in, n_out, 3, stride, padding=1, bias=False)]
+            layers += [nn.BatchNorm2d(n_out), nn.ReLU(inplace=True)]
+        self.features = nn.Sequential(*layers)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Encode images.
+
+        Parameters
+        ----------
+        images : Tensor of shape (n, c, h, w)
+            Images.
+
+        Returns
+        -------
+        Tensor of shape (n, 128)
+            Features.
+        """
+        return self.avgpool(self.features(images)).flatten(1)
+
+
+def _alexnet_bn() -> nn.Module:
+    """Build torchvision's AlexNet with BatchNorm after every layer, and without dropout."""
+    import torchvision
+
+    net = torchvision.models.alexnet(weights=None)
+    layers: list[nn.Module] = []
+    for layer in net.get_submodule("features").children():
+        layers += [layer, nn.BatchNorm2d(layer.out_channels)] if isinstance(layer, nn.Conv2d) else [layer]
+    net.features = nn.Sequential(*layers)
+    head = MLP((256 * 6**2, 4096, 4096), output_norm=True, output_affine=True)
+    net.classifier = head.append(nn.ReLU(inplace=True))  # torchvision's name; it outputs features here
+    return net
+
+
+def _torchvision(name: str, height: int, width: int) -> nn.Module:
+    """Build a network of torchvision, untrained; ResNets for small images get a 3x3 stem without max-pooling."""
+    import torchvision
+
+    resnet = name.startswith(("resnet", "resnext", "wide_resnet"))
+    settings: dict[str, Any] = {}
+    if resnet:
+        settings["zero_init_residual"] = True
+    elif name in ("googlenet", "inception_v3"):
+        settings |= {"aux_logits": False, "init_weights": True}
+    elif name.startswith("vit_"):
+        settings["image_size"] = max(height, width)
+    elif name.startswith("maxvit"):
+        settings["input_size"] = (height, width)
+    net = torchvision.models.get_model(name, weights=None, **settings)
+    if resnet and max(height, width) <= SMALL:
+        net.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
+        net.maxpool = nn.Identity()
+    return net
+
+
+def _timm(name: str, channels: int, height: int, width: int) -> nn.Module:
+    """Build a network of timm, untrained and without a classifier, for images of a shape."""
+    try:
+        import timm
+    except ImportError as error:
+        raise ImportError(f"backbone 'timm:{name}' needs timm: pip install 'skssl[timm]'.") from error
+    if name not in (names := timm.list_models()):
+        raise InvalidParameterError(_unknown(f"timm:{name}", [f"timm:{known}" for known in names]))
+    make = partial(timm.create_model, name, pretrained=False, num_classes=0, in_chans=channels)
+    try:
+        return make(img_size=height if height == width else (height, width))
+    except TypeError:  # most convolutional networks take images of any size, and have no such parameter
+        return make()
+
+
+OWN: dict[str, Callable[[], nn.Module]] = {"alexnet_bn": _alexnet_bn, "convnet": ConvNet}
+
+
+def build_network(name: str, shape: tuple[int, int, int]) -> nn.Module:
+    """Build an untrained network by name.
+
+    Parameters
+    ----------
+    name : str
+        "convnet", "alexnet_bn", a classification network of torchvision, or "timm:" and a network of timm.
+    shape : tuple of int
+        Channels, height and width of the images. Networks that are made for one size are made for this one.
+
+    Returns
+    -------
+    torch.nn.Module
+        The network. torchvision's have their classifiers, and read three channels.
+
+    Raises
+    ------
+    InvalidParameterError
+        If the name is unknown.
+    ImportError
+        If the name is one of timm's, and timm is not installed.
+
+    Examples
+    --------
+    >>> from skssl.backbones.networks import build_network
+    >>> build_network("resnet34", (3, 32, 32)).maxpool
+    Identity()
+    """
+    import torchvision
+
+    if name in OWN:
+        return OWN[name]()
+    if name.startswith("timm:"):
+        return _timm(name.removeprefix("timm:"), *shape)
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        raise InvalidParameterError(_unknown(name, [*OWN, *known]))
+    return _torchvision(name, *shape[1:])
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    """Return the message for an unknown name, with the nearest known one."""
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f", did you mean {near[0]!r}?" if near else "."
+    return f"Unknown backbone {name!r}{hint} Known are {NAMES}."
