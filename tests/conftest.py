@@ -1,5 +1,6 @@
 """Fixtures and helpers of the tests: quick estimators, small images and features."""
 
+import multiprocessing
 import warnings
 
 import numpy as np
@@ -103,3 +104,11 @@ def decoded_names(monkeypatch):
         image_files, "decode_image", lambda file, name, *args: names.append(name) or decode(file, name, *args)
     )
     return names
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """Return a context whose processes start quickly, because their parent has imported everything."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["conftest", "skssl.training.checkpoints", "joblib"])
+    return context

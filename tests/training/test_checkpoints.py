@@ -1,12 +1,9 @@
 """A training that is interrupted and resumed ends bit for bit like one that is not interrupted."""
 
-import multiprocessing
 import os
-import random
 import resource
 import shutil
 import signal
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -17,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import QUICK, quick
+from interruptions import KILLS, OFTEN, Death, DiesAt, assert_same, killed_and_restarted
 from sklearn.base import clone
 from skorch.callbacks import Callback
 from strategies import TARGETS
@@ -30,44 +28,10 @@ from skssl.storage.files import read, write
 from skssl.training.checkpoints import STATE
 from skssl.training.digests import digest_older
 
-OFTEN = "1 us"  # after every step
-
-
-class Death(Exception):
-    """Ends a training in these tests."""
-
-
-class DiesAt(Callback):
-    """Raises an error at the beginning of a step of the run."""
-
-    def __init__(self, step, error=Death):
-        self.step, self.error = step, error
-
-    def initialize(self):
-        self.seen = 0
-        return self
-
-    def on_batch_begin(self, net, **kwargs):
-        self.seen += 1
-        if self.seen > self.step:
-            raise self.error
-
 
 def dropping():
     """Return a network that draws random numbers."""
     return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(0.5))
-
-
-def assert_same(first, second, X):
-    """Check that two trainings have the same parameters, buffers, history and features."""
-    state, other = (of.net_.module_.state_dict() for of in (first, second))
-    assert state.keys() == other.keys()
-    different = [name for name in state if not torch.equal(state[name], other[name])]
-    assert not different
-    ours, theirs = (of.history_.drop(columns="images_per_second") for of in (first, second))
-    assert ours.equals(theirs), (ours, theirs)
-    if hasattr(first, "transform"):
-        assert np.array_equal(first.transform(X), second.transform(X))
 
 
 @pytest.mark.parametrize("step", [2, 3])  # with two steps an epoch: between epochs, and within the second one
@@ -506,43 +470,6 @@ def test_a_callback_that_refuses_its_state_is_named(X, tmp_path):
 def test_checkpoint_every_out_of_range_is_refused(every, X, tmp_path):
     with pytest.raises((TypeError, ValueError), match="'checkpoint_every' parameter"):
         quick(skssl.SimCLR, checkpoint=tmp_path, checkpoint_every=every).fit(X)
-
-
-def in_a_process(make, folder, X, y, place):
-    """Train, with a checkpoint if there is a folder, and dump the estimator."""
-    warnings.simplefilter("ignore", skssl.CollapseWarning)
-    estimator = make(checkpoint=folder, checkpoint_every=OFTEN) if folder else make()
-    joblib.dump(estimator.fit(X, y), f"{place}.part")
-    os.replace(f"{place}.part", place)
-
-
-@pytest.fixture(scope="module")
-def processes():
-    """Return a context whose processes start quickly, because their parent has imported everything."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["conftest", "skssl.training.checkpoints", "joblib"])
-    return context
-
-
-def killed_and_restarted(processes, make, X, y, folder, times, seed):
-    """Kill a training at random moments, then let it finish; return the number of kills and the estimator."""
-    draw, place = random.Random(seed), folder / "estimator.joblib"
-    kills = 0
-    while not place.exists():
-        process = processes.Process(target=in_a_process, args=(make, folder / "state", X, y, place))
-        process.start()
-        if kills < times:
-            process.join(draw.uniform(0.05, 0.35))
-            process.kill()
-            kills += process.exitcode is None
-        process.join(60)
-        assert process.exitcode in (0, -signal.SIGKILL)
-    assert [file.name for file in (folder / "state").iterdir() if file.name.startswith(".")] == []
-    return kills, joblib.load(place)
-
-
-# SKSSL_KILLS tests all methods and sets the number of kills of each. By default three methods are killed a few times.
-KILLS = int(os.environ.get("SKSSL_KILLS", "0"))
 
 
 @pytest.mark.slow

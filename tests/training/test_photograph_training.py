@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import quick
+from interruptions import KILLS, OFTEN, Death, DiesAt, assert_same, killed_and_restarted
 from PIL import Image, ImageOps
-from test_checkpoints import KILLS, OFTEN, Death, DiesAt, assert_same, killed_and_restarted, processes  # noqa: F401
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
@@ -104,7 +104,7 @@ def test_resume_within_an_epoch_is_bit_exact(method, files, classes, tmp_path):
 
 
 @pytest.mark.slow
-def test_resume_after_sigkill_is_bit_exact(processes, files, tmp_path):  # noqa: F811
+def test_resume_after_sigkill_is_bit_exact(processes, files, tmp_path):
     make = partial(quick, skssl.SimCLR, image_shape=(16, 16), n_jobs=2, epochs=6, batch_size=8)
     kills, estimator = killed_and_restarted(processes, make, files, None, tmp_path, KILLS or 3, "photographs")
     assert kills == (KILLS or kills) > 0
