@@ -283,7 +283,8 @@ def make_optimizer(
         decay_vectors=kind is not torch.optim.AdamW,
     )
     options: dict[str, Any] = {"momentum": momentum}
-    if issubclass(kind, (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)):  # others cannot on all devices
+    fusable = torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW  # on all devices; a function is accepted, too
+    if isinstance(kind, type) and issubclass(kind, fusable):
         options["fused"] = True
     try:
         options = {name: value for name, value in options.items() if name in inspect.signature(kind).parameters}

@@ -85,6 +85,18 @@ class Unknown(nn.Module):
         return self.layers[0](images) + self.layers(images)
 
 
+def test_functions_that_make_optimizers_are_accepted_and_others_are_refused():
+    net = nn.Linear(2, 2)
+
+    def adagrad(params, lr):
+        return torch.optim.Adagrad(params, lr=lr)
+
+    made = make_optimizer(adagrad, net, lr=0.1, momentum=0.9, weight_decay=0.0)
+    assert isinstance(made, torch.optim.Adagrad)
+    with pytest.raises(TypeError, match=r"The optimiser .*dict.* cannot be made with lr=0\.1|It made dict"):
+        make_optimizer(lambda groups, lr: {}, net, lr=0.1, momentum=0.9, weight_decay=0.0)
+
+
 def test_adamw_does_not_decay_norms_and_torch_optimizers_are_accepted():
     net = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
     adamw = make_optimizer("adamw", net, lr=0.1, momentum=0.9, weight_decay=0.3)
