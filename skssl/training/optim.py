@@ -290,9 +290,9 @@ def make_optimizer(
         options = {name: value for name, value in options.items() if name in inspect.signature(kind).parameters}
         made = kind(groups, lr=lr, **options)  # type: ignore[call-arg]
     except (TypeError, ValueError) as error:
-        raise type(error)(f"The optimiser {kind!r} cannot be made with lr={lr}: {error}") from error
+        raise type(error)(f"optimizer={kind!r} cannot be made with lr={lr}: {error}") from error
     if not isinstance(made, torch.optim.Optimizer):
-        raise TypeError(f"The optimiser {kind!r} must make a torch.optim.Optimizer. It made {type(made).__name__}.")
+        raise TypeError(f"optimizer={kind!r} must make a torch.optim.Optimizer. It made {type(made).__name__}.")
     if kind is torch.optim.SGD and momentum:
         _initialize_momentum(made)
     return made
