@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from joblib import effective_n_jobs
+from joblib import cpu_count
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -95,7 +95,8 @@ class Photographs(Images):
         self.guessed = False
         self._items, self._name, self._skip = items, name, skip
         self._index = torch.arange(len(items))
-        self._n_jobs = effective_n_jobs(-1 if n_jobs is None else n_jobs)
+        n_jobs = -1 if n_jobs is None else n_jobs
+        self._n_jobs = n_jobs if n_jobs > 0 else max(1, cpu_count() + 1 + n_jobs)
         self._device = torch.device("cpu")
         self._still: tuple[float | None, str] = EVAL_RESIZE, "bilinear"
         self._bad: dict[int, str] = {}  # why pictures cannot be decoded, by index among the items

@@ -93,7 +93,7 @@ def test_functions_that_make_optimizers_are_accepted_and_others_are_refused():
 
     made = make_optimizer(adagrad, net, lr=0.1, momentum=0.9, weight_decay=0.0)
     assert isinstance(made, torch.optim.Adagrad)
-    with pytest.raises(TypeError, match="optimizer=.* must make a torch.optim.Optimizer. It made dict"):
+    with pytest.raises(TypeError, match=r"^optimizer=.* must make a torch\.optim\.Optimizer\. It made dict"):
         make_optimizer(lambda groups, lr: {}, net, lr=0.1, momentum=0.9, weight_decay=0.0)
 
 
