@@ -1,206 +1,212 @@
-"""Cutting, resizing, flipping and turning, with parameters of its own for every image."""
+"""Crop boxes: drawn at random, or chosen by saliency maps."""
 
 from __future__ import annotations
 
-import functools
+import itertools
 import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-TABLE_BYTES = 2**24  # largest size of a table of resampling weights; beyond it weights are computed for each batch
+from skssl.augment.tensors import constant
+
+CANDIDATES = 10  # boxes that are drawn for a crop until one fits, as in torchvision
+CROP_NUMBERS = 2 * CANDIDATES + 2  # uniform numbers of a crop: areas, aspect ratios, and its place
 
 
-def resized_crop(
-    images: Tensor,
-    top: Tensor,
-    left: Tensor,
-    height: Tensor,
-    width: Tensor,
-    size: tuple[int, int],
-    flip: Tensor | None = None,
-    interpolation: str = "bilinear",
-    padding: int = 0,
-) -> Tensor:
-    """Cut a box of its own out of every image, resize it with antialiasing, and flip it if asked.
+def sample_crops(
+    n: int,
+    size: tuple[int, int] | Tensor,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Draw one crop box for every image as torchvision's ``RandomResizedCrop`` does.
 
-    The result is that of torchvision's ``resized_crop(antialias=True)`` followed by ``hflip``. The filter is separable,
-    so that it takes one matrix product with the rows of an image and one with its columns.
+    The area is uniform within `scale`, and the logarithm of the aspect ratio is uniform. The sides are rounded. The
+    place is uniform among those where the box fits. The first of ten candidates that fits the image is taken. If no
+    candidate fits, the box is the largest centred one within `ratio`.
 
     Parameters
     ----------
-    images : Tensor of shape (n, c, h, w)
-        uint8, or float in [0, 1].
-    top, left, height, width : Tensor of shape (n,)
-        The boxes, in whole pixels, within the image and its padding.
-    size : tuple of int
-        Height and width of the crops.
-    flip : Tensor of shape (n,), bool, default=None
-        The images to flip from left to right.
-    interpolation : {"bilinear", "bicubic"}, default="bilinear"
-        The filter: a triangle, or Keys' cubic with a = -1/2, whose values may leave [0, 1] by a little.
-    padding : int, default=0
-        Number of black pixels around every image.
+    n : int
+        Number of boxes.
+    size : tuple of int, or int64 Tensor of shape (n, 2)
+        Height and width of all images, or of each.
+    scale : tuple of float
+        Smallest and largest area, as fractions of the image's area.
+    ratio : tuple of float
+        Smallest and largest aspect ratio, width by height.
+    generator : torch.Generator
+        Source of the random numbers. The boxes are on its device.
 
     Returns
     -------
-    Tensor of shape (n, c, height, width), float32
-        The crops. uint8 images are scaled to [0, 1].
+    top, left, height, width : Tensor of shape (n,), float32
+        The boxes, in whole pixels.
+
+    References
+    ----------
+    .. [1] Szegedy et al., "Going Deeper with Convolutions", CVPR 2015, section 6.
 
     Examples
     --------
-    >>> images = torch.arange(16.0).view(1, 1, 4, 4)
-    >>> box = torch.tensor([[1.0], [0.0], [2.0], [4.0]])
-    >>> resized_crop(images, *box, size=(1, 2), flip=torch.tensor([True]))
-    tensor([[[[8.2857, 6.7143]]]])
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> top, left, height, width = sample_crops(1000, (32, 48), (0.08, 1.0), (3 / 4, 4 / 3), generator)
+    >>> bool((left + width).max() <= 48)
+    True
     """
-    pairs, how = zip(images.shape[2:], size, strict=True), (interpolation, padding)
-    tables = [weight_table(*pair, *how, images.device) for pair in pairs]
-    corner, sides = torch.stack((top, left), 1), torch.stack((height, width), 1)
-    return separable_filter(images, *crop_weights(corner, sides, flip, images.shape[2:], size, *how, *tables))
+    numbers = torch.rand(n, CROP_NUMBERS, generator=generator, device=generator.device)
+    corner, sides = boxes_from_numbers(numbers, size, scale, ratio)
+    top, left, height, width = *corner.unbind(1), *sides.unbind(1)
+    return top, left, height, width
 
 
-def crop_weights(
-    corner: Tensor,
-    sides: Tensor,
-    flip: Tensor | None,
-    image_size: Sequence[int],
-    size: Sequence[int],
-    interpolation: str,
-    padding: int,
-    row_table: Tensor | None,
-    column_table: Tensor | None,
+def boxes_from_numbers(
+    numbers: Tensor, size: Sequence[int] | Tensor, scale: tuple[float, float], ratio: tuple[float, float]
 ) -> tuple[Tensor, Tensor]:
-    """Return weights (n, h, height) and (n, w, width) that cut, resize and flip; see `separable_filter`.
+    """Return the corners and the sides, (n, 2) each, of the crops that uniform numbers (n, CROP_NUMBERS) draw.
 
-    `corner` and `sides`, both (n, 2), are the boxes. The tables are those of `weight_table`.
+    The size is that of all images, or (n, 2).
     """
-    (h, w), how = image_size, (interpolation, padding)
-    if h == w and size[0] == size[1]:  # rows and columns at once
-        flips = None if flip is None else (flip[:, None] & (torch.arange(2, device=flip.device) == 1)).flatten()
-        both = _weights(corner.flatten(), sides.flatten(), h, size[0], flips, *how, row_table)
-        return both[::2], both[1::2]
-    return (
-        _weights(corner[:, 0], sides[:, 0], h, size[0], None, *how, row_table),
-        _weights(corner[:, 1], sides[:, 1], w, size[1], flip, *how, column_table),
+    if isinstance(size, Tensor):
+        low, high = crop_limits((1, 1), scale, ratio)
+        drawn = torch.lerp(constant(low, numbers.device), constant(high, numbers.device), numbers)
+        drawn[:, :CANDIDATES] *= size.prod(1, keepdim=True)
+        return crop_boxes(drawn, crop_frames(size, ratio))
+    low, high = crop_limits(size, scale, ratio)
+    drawn = torch.lerp(constant(low, numbers.device), constant(high, numbers.device), numbers)
+    return crop_boxes(drawn, crop_frame(size, ratio, numbers.device))
+
+
+def crop_limits(
+    size: Sequence[int], scale: tuple[float, float], ratio: tuple[float, float]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the lower and the upper limits of a crop's numbers: areas, halved logarithms of the ratios, and place."""
+    low, high = (
+        (s * math.prod(size),) * CANDIDATES + (math.log(r) / 2,) * CANDIDATES + (place,) * 2
+        for s, r, place in zip(scale, ratio, (0.0, 1.0), strict=True)
     )
+    return low, high
 
 
-def separable_filter(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Multiply every image by matrices (n, h, height) and (n, w, width) of its own; uint8 is scaled to [0, 1]."""
-    n, c, h, w = images.shape
-    height, width = rows.shape[2], columns.shape[2]
-    if images.dtype == torch.uint8:
-        rows = rows / 255
-    x = images.float().movedim(1, 3).reshape(n, h, w * c)  # no second copy if channels are last in memory
-    x = torch.bmm(rows.mT, x)
-    x = x.view(n, height, w, c).movedim(3, 1).reshape(n, c * height, w)
-    return torch.bmm(x, columns).view(n, c, height, width)
+def crop_frame(size: Sequence[int], ratio: tuple[float, float], device: torch.device) -> Tensor:
+    """Return what `crop_boxes` needs to know of the images, (4, 2), each row for the height and for the width.
 
-
-@functools.lru_cache(maxsize=16)
-def weight_table(n_in: int, n_out: int, interpolation: str, padding: int, device: torch.device) -> Tensor | None:
-    """Return the weights of every interval of whole pixels, or None if the table would exceed ``TABLE_BYTES``.
-
-    Intervals are sorted by their start, then by their end. The flipped ones follow.
+    The rows are the sides of the images, the corner and the sides of the largest centred box within the ratio, and
+    the sign of the ratio's logarithm.
     """
-    padded = n_in + 2 * padding
-    if padded * (padded + 1) * n_in * n_out * 4 > TABLE_BYTES:
-        return None
-    first, last = torch.triu_indices(padded, padded, device=device).float()
-    weights = _computed_weights(first - padding, last - first + 1, n_in, n_out, None, interpolation, padding)
-    return torch.cat((weights, weights.flip(2)))
+    h, w = size
+    height, width = min(h, round(w / ratio[0])), min(w, round(h * ratio[1]))
+    return constant(((h, w), ((h - height) // 2, (w - width) // 2), (height, width), (-1, 1)), device)
 
 
-def _weights(
-    start: Tensor,
-    length: Tensor,
-    n_in: int,
-    n_out: int,
-    flip: Tensor | None,
-    interpolation: str,
-    padding: int,
-    table: Tensor | None,
-) -> Tensor:
-    """Return weights (n, n_in, n_out) that resample intervals of a line, from the table if there is one."""
-    if table is None:
-        return _computed_weights(start, length, n_in, n_out, flip, interpolation, padding)
-    padded = n_in + 2 * padding
-    start = start + padding if padding else start
-    # start * (2 * padded + 1 - start) / 2 intervals have an earlier start.
-    row = torch.addcmul(length - 1, start, torch.rsub(start, padded + 0.5, alpha=0.5))
-    if flip is not None:
-        row = torch.add(row, flip, alpha=padded * (padded + 1) // 2)
-    return table.index_select(0, row.long())
+def crop_frames(sizes: Tensor, ratio: tuple[float, float]) -> Tensor:
+    """Return the same as `crop_frame` for images of the sizes (n, 2), as a tensor (4, n, 2)."""
+    limits = torch.tensor((1 / ratio[0], ratio[1]), dtype=torch.float64, device=sizes.device)
+    largest = sizes.minimum((sizes.flip(1) * limits).round().long())
+    sign = torch.tensor((-1, 1), device=sizes.device).expand_as(sizes)
+    return torch.stack((sizes, (sizes - largest) // 2, largest, sign)).float()
 
 
-def _computed_weights(
-    start: Tensor, length: Tensor, n_in: int, n_out: int, flip: Tensor | None, interpolation: str, padding: int
-) -> Tensor:
-    """Compute the weights of `_weights`."""
-    device = start.device
-    scale = (length / n_out)[:, None]
-    shrink = 1 / scale.clamp(min=1)
-    centre = (torch.arange(n_out, device=device) + 0.5) * scale  # of each output pixel, from the interval's start
-    if flip is not None:
-        centre = torch.where(flip[:, None], length[:, None] - centre, centre)
-    pixel = torch.arange(-padding, n_in + padding, device=device) + 0.5 - start[:, None]
-    pixel = pixel.masked_fill((pixel < 0) | (pixel > length[:, None]), math.inf)  # pixels outside weigh nothing
-    distance = (pixel * shrink)[:, :, None] - (centre * shrink)[:, None]  # (n, n_in + 2 * padding, n_out)
-    weights = FILTERS[interpolation](distance.abs_())
-    weights.div_(weights.sum(1, keepdim=True))
-    return weights[:, padding : padding + n_in]
+def crop_boxes(drawn: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the corners (n, 2) and the sides (n, 2) of crops for numbers (n, CROP_NUMBERS) within `crop_limits`.
+
+    The frame is that of all images, by `crop_frame`, or of each, by `crop_frames`.
+    """
+    whole, centred, largest, sign = frame
+    area, half, place = drawn.split((CANDIDATES, CANDIDATES, 2), 1)
+    sides = ((half[..., None] * sign[..., None, :]).exp() * area.sqrt()[..., None]).round()  # (n, CANDIDATES, 2)
+    fits = ((sides >= 1) & (sides <= whole[..., None, :])).all(2)
+    first = fits.byte().argmax(1, keepdim=True)
+    sides = sides.gather(1, first[..., None].expand(-1, -1, 2))[:, 0]
+    corner = (place * (whole - sides + 1)).floor()
+    found = fits.gather(1, first)
+    return torch.where(found, corner, centred), torch.where(found, sides, largest)
 
 
-def _triangle(x: Tensor) -> Tensor:
-    """Return the negative of the triangle filter at distances, in place; normalising the weights drops the sign."""
-    return x.clamp_(max=1).sub_(1)
-
-
-def _cubic(x: Tensor) -> Tensor:
-    """Return Keys' cubic with a = -1/2 at distances: one term for distances up to 1, one for those up to 2."""
-    near, far = x.clamp(max=1).sub_(1), x.clamp_(max=2).sub_(2)
-    inner, outer = near.square(), far.square()
-    inner.addcmul_(inner, near, value=2)  # (2 near + 1) near^2
-    outer.addcmul_(outer, far)  # (far + 1) far^2
-    return inner.sub_(outer, alpha=0.5)
-
-
-#: Resampling filters by name: functions of the distance in pixels.
-FILTERS = {"bilinear": _triangle, "bicubic": _cubic}
-
-
-def rotate_quarter(images: Tensor, k: Tensor) -> Tensor:
-    """Turn every image by its own number of quarter-turns. Pixels move and are not interpolated.
+def salient_crops(candidates: Sequence[Tensor], maps: Tensor) -> tuple[Tensor, ...]:
+    """Choose for every image the first box whose mean saliency is above that of the whole image.
 
     Parameters
     ----------
-    images : Tensor of shape (n, c, side, side)
-        Square images of any dtype.
-    k : Tensor of shape (n,), int64
-        Number of quarter-turns, from 0 to 3, counter-clockwise as in `torch.rot90`.
+    candidates : sequence of 4 Tensors of shape (n, k)
+        Top, left, height and width of k boxes for each image, in whole pixels. If no box is above the mean, the last
+        one is taken.
+    maps : Tensor of shape (n, h, w)
+        Saliency maps of the images' size.
 
     Returns
     -------
-    Tensor of shape (n, c, side, side)
-        The turned images, of the same dtype.
+    top, left, height, width : Tensor of shape (n,)
+        The chosen boxes.
 
-    Raises
-    ------
-    ValueError
-        If the images are not square.
+    References
+    ----------
+    .. [1] "Towards Efficient and Effective Self-Supervised Learning of Visual Representations", ECCV 2022, section
+           3.2, with a threshold of 1.
 
     Examples
     --------
-    >>> rotate_quarter(torch.tensor([[[[1, 2], [3, 4]]]]), torch.tensor([1]))
-    tensor([[[[2, 4],
-              [1, 3]]]])
+    >>> boxes = torch.tensor([[0, 2]]), torch.tensor([[0, 2]]), torch.tensor([[2, 2]]), torch.tensor([[2, 2]])
+    >>> [side.item() for side in salient_crops(boxes, torch.eye(4)[None])]
+    [0, 0, 2, 2]
     """
-    n, c, h, w = images.shape
-    if h != w:
-        raise ValueError(f"Quarter-turns need square images: expected as many rows as columns, got {h} and {w}.")
-    place = torch.arange(h * w, device=images.device).view(h, w)
-    table = torch.stack([place.rot90(i).flatten() for i in range(4)])  # (4, h * w): source of each pixel
-    source = table.index_select(0, k)[:, None].expand(n, c, h * w)
-    return images.reshape(n, c, h * w).gather(2, source).view(n, c, h, w)
+    n, w = len(maps), maps.shape[2]
+    # Entry (y, x) of the integral image is the sum above and to the left of pixel (y, x). Four give the sum in a box.
+    integral = torch.nn.functional.pad(maps.cumsum(1).cumsum(2), (1, 0, 1, 0)).view(n, -1)
+    top, left, height, width = (side.long() for side in candidates)
+    corners = [
+        integral.gather(1, y * (w + 1) + x) for y, x in itertools.product((top, top + height), (left, left + width))
+    ]
+    total = corners[3] - corners[2] - corners[1] + corners[0]
+    good = total / (height * width) > maps.mean((1, 2))[:, None]
+    good[:, -1] = True
+    first = good.byte().argmax(1, keepdim=True)
+    return tuple(side.gather(1, first)[:, 0] for side in candidates)
+
+
+def salient_boxes(candidates: Tensor, sizes: Tensor, maps: Tensor) -> Tensor:
+    """Choose for every picture the first box whose mean saliency is above that of the whole picture.
+
+    The maps may be smaller or larger than the pictures. Each value of a map holds for a rectangle of the picture, so
+    that the mean in a box is exact.
+
+    Parameters
+    ----------
+    candidates : Tensor of shape (n, k, 4)
+        Top, left, height and width of k boxes in each picture. If no box is above the mean, the last one is taken.
+    sizes : int64 Tensor of shape (n, 2)
+        Heights and widths of the pictures.
+    maps : Tensor of shape (n, h, w)
+        Saliency maps of the pictures.
+
+    Returns
+    -------
+    Tensor of shape (n, 4)
+        The chosen boxes.
+
+    Examples
+    --------
+    >>> boxes = torch.tensor([[[0, 20, 20, 20], [0, 0, 20, 20]]])
+    >>> salient_boxes(boxes, torch.tensor([[40, 40]]), torch.eye(4)[None])
+    tensor([[ 0,  0, 20, 20]])
+    """
+    extent = maps.new_tensor(maps.shape[1:]).double()
+    integral = torch.nn.functional.pad(maps.double().cumsum(1).cumsum(2), (1, 0, 1, 0))  # (n, h + 1, w + 1)
+    scale = (extent / sizes)[:, None]
+    start = candidates[..., :2] * scale
+    stop = (candidates[..., :2] + candidates[..., 2:]) * scale
+    y, x = torch.stack((start[..., 0], stop[..., 0])), torch.stack((start[..., 1], stop[..., 1]))  # (2, n, k)
+
+    def share(position: Tensor, length: int) -> Tensor:
+        """Return the share (2, n, k, length + 1) that each entry along an axis has in a linear interpolation."""
+        return (1 - (position[..., None] - torch.arange(length + 1, device=maps.device)).abs()).clamp(min=0)
+
+    rows, columns = share(y, maps.shape[1]), share(x, maps.shape[2])
+    total = torch.einsum("nki,nij,nkj->nk", rows[1] - rows[0], integral, columns[1] - columns[0])
+    good = total / (stop - start).prod(2) > maps.double().mean((1, 2))[:, None]
+    good[:, -1] = True
+    first = good.byte().argmax(1)
+    return candidates[torch.arange(len(maps), device=maps.device), first]

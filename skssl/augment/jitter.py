@@ -1,176 +1,164 @@
-"""Hue, greyscale and solarisation, with parameters of its own for every image."""
+"""Colour jitter, with factors and an order of its own for every image.
+
+There are two forms. `jitter` has static shapes, for a GPU and for the compiler. It makes the orders alike: the changes
+before contrast, contrast, and the changes after it, each at a fixed step; an image that lacks a change at a step gets
+the identity there. `jitter_group` is the faster form on a CPU, for images whose hue comes at the same position.
+"""
 
 from __future__ import annotations
 
 import functools
-import math
-from typing import NamedTuple
+import itertools
+from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from skssl.augment.color import ColorConstants, color_constants, hue_matrices, turn_hue
 from skssl.augment.tensors import small_matmul
 
+UNCHANGED = 4  # in place of the hue's position, 0 to 3: the image has no jitter
 
-def _rows(matrix: np.ndarray) -> tuple[tuple[float, ...], ...]:
-    """Return the rows of a matrix as tuples."""
-    return tuple(tuple(row) for row in matrix.tolist())
-
-
-LUMA = (0.2989, 0.587, 0.114)  # weights of red, green and blue in grey, rounded as in torchvision
-YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])  # NTSC's matrix
-YIQ_PLANE = _rows(np.linalg.inv(YIQ) @ np.diag([0, 1, 1]) @ YIQ)  # projects RGB on the plane of I and Q
-YIQ_QUARTER = _rows(np.linalg.inv(YIQ) @ [[0, 0, 0], [0, 0, 1], [0, -1, 0]] @ YIQ)  # a quarter-turn, red to green
+Planes = tuple[Tensor, ...]  # (n, c, pixels) as one tensor, or as one tensor a channel; see `split_channels`
+HueTurns = tuple[Tensor, Tensor | None]  # the matrices and shares of `hue_matrices`
+Steps = tuple[Tensor, Tensor | None, Tensor | None]  # the result of `jitter_steps`
 
 
-class ColorConstants(NamedTuple):
-    """Constants for images of c channels.
+def color_jitter(
+    images: Tensor, factors: Tensor, place: Tensor, shift: Tensor | None, hue_space: str = "hsv"
+) -> Tensor:
+    """Change brightness, contrast, saturation and hue, each image by amounts and in an order of its own.
 
-    Attributes
-    ----------
-    luma : Tensor of shape (c,)
-        Weight of each channel in grey.
-    eye : Tensor of shape (c, c)
-        Identity.
-    tint : Tensor of shape (c, c)
-        Matrix from a pixel to its difference from grey. Zero unless c is 3, so that saturation and greyscale change
-        nothing.
-    hue : Tensor of shape (3, 3, 3, 3) or (2, 3, 3)
-        What `hue_matrices` combines, for HSV or YIQ.
-    """
-
-    luma: Tensor
-    eye: Tensor
-    tint: Tensor
-    hue: Tensor
-
-
-@functools.lru_cache(maxsize=32)
-def color_constants(c: int, space: str, device: torch.device) -> ColorConstants:
-    """Return the constants for c channels and a space of the hue, "hsv" or "yiq"."""
-    luma, eye = torch.tensor(LUMA if c == 3 else (1 / c,) * c), torch.eye(c)
-    if space == "yiq":
-        hue = torch.tensor((YIQ_PLANE, YIQ_QUARTER))
-    else:
-        place = torch.arange(3)
-        # For each third of a turn: the source of a channel, the channel before that and the channel after it
-        own, last, following = (((place[:, None] - place - place[:, None, None]) % 3 == k).float() for k in range(3))
-        hue = torch.stack((own, last + following, last - following), 1)
-    return ColorConstants(*(table.to(device) for table in (luma, eye, (eye - luma) * (c == 3), hue)))
-
-
-def adjust_hue(images: Tensor, shift: Tensor, space: str = "hsv") -> Tensor:
-    """Turn the hue of every image by a shift of its own.
-
-    Parameters
-    ----------
-    images : Tensor of shape (n, 3, h, w), float32
-        Red, green and blue in [0, 1].
-    shift : Tensor of shape (n,)
-        Shifts in turns: 1 is the full circle of hues.
-    space : {"hsv", "yiq"}, default="hsv"
-        "hsv" keeps the smallest and the largest channel of every pixel, as torchvision's ``adjust_hue`` does. "yiq"
-        rotates NTSC's plane of chrominance, which keeps the luminance; it is one 3x3 matrix and a clamp.
-
-    Returns
-    -------
-    Tensor of shape (n, 3, h, w), float32
-        In [0, 1].
-
-    Examples
-    --------
-    >>> red = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)
-    >>> adjust_hue(red, torch.tensor([0.5])).flatten().round(decimals=3)  # cyan
-    tensor([0., 1., 1.])
-    """
-    matrices, share = hue_matrices(shift, color_constants(3, space, images.device).hue)
-    return turn_hue(images.flatten(2), matrices, share).view(images.shape)
-
-
-def hue_matrices(shift: Tensor, hue: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Return matrices (n, 3, 3) that turn the hue, and the shares (n, 1, 1) that `turn_hue` needs for HSV."""
-    if hue.dim() == 3:  # YIQ
-        angle, (plane, quarter) = (shift * (2 * math.pi))[:, None, None], hue
-        return torch.eye(3, device=shift.device) + (angle.cos() - 1) * plane + angle.sin() * quarter, None
-    # The nearest number of thirds of the circle permutes the channels. The rest is in sixths, in [-1, 1]. The weight
-    # of the channel before is 2 max(rest, 0) - 1, and that of the channel after 2 max(-rest, 0) - 1.
-    turns = shift * 3
-    thirds = turns.round()
-    rest = ((turns - thirds) * 2)[:, None, None]
-    share = 1 - rest.abs()
-    own, both, apart = hue.index_select(0, thirds.remainder(3).long()).unbind(1)
-    return torch.addcmul(own, rest, apart).addcmul(share, both, value=-1), share
-
-
-def turn_hue(pixels: Tensor, matrices: Tensor, share: Tensor | None) -> Tensor:
-    """Turn the hue of pixels (n, 3, pixels) by the matrices and shares of `hue_matrices`.
-
-    HSV's hue runs around a hexagon, so that a turn by up to a sixth is linear but for a clamp. Scale the channels so
-    that the smallest is 0 and the largest 1. One channel, x, changes on each side of the hexagon. Forward by t sixths,
-    red becomes 2 - t - x from red to yellow, x - t from yellow to green, 0 from green to cyan, and then t - x, t + x
-    and 1. All six are red - green + (2 t - 1) blue + 1 - t, clamped to [0, 1]. Green and blue follow by rotating the
-    channels, and backward turns by exchanging the two neighbours. Undoing the scale gives the code below.
-    """
-    if share is None:
-        return small_matmul(matrices, pixels).clamp_(0, 1)
-    r, g, b = pixels.unbind(1)
-    low, high = torch.minimum(g, b), torch.maximum(g, b)
-    least, most = torch.minimum(r, low)[:, None], torch.maximum(r, high)[:, None]
-    return small_matmul(matrices, pixels).addcmul_(least + most, share).clamp_(least, most)
-
-
-def grayscale(images: Tensor, where: Tensor) -> Tensor:
-    """Make some of the images grey, in all their channels.
+    The result is that of torchvision's ``adjust_brightness``, ``adjust_contrast``, ``adjust_saturation`` and
+    ``adjust_hue`` in that order, with a clamp to [0, 1] after each.
 
     Parameters
     ----------
     images : Tensor of shape (n, c, h, w), float32
-        Images. They are returned unchanged if c is not 3.
-    where : Tensor of shape (n,), bool
-        The images to change.
+        In [0, 1]. If c is not 3, only brightness and contrast change, and grey is the mean of the channels.
+    factors : Tensor of shape (n, 3)
+        Factors of brightness, contrast and saturation, at least 0. A factor of 1 changes nothing.
+    place : Tensor of shape (n, 4), int64
+        Positions of brightness, contrast, saturation and hue in the order: a permutation of 0, 1, 2, 3. The shape is
+        (n, 3) without the hue.
+    shift : Tensor of shape (n,) or None
+        Shifts of the hue, in turns.
+    hue_space : {"hsv", "yiq"}, default="hsv"
+        See `adjust_hue`.
 
     Returns
     -------
     Tensor of shape (n, c, h, w), float32
-
-    Examples
-    --------
-    >>> green = torch.tensor([0.0, 1.0, 0.0]).view(1, 3, 1, 1)
-    >>> grayscale(green, torch.tensor([True])).flatten()
-    tensor([0.5870, 0.5870, 0.5870])
-    """
-    n, c, h, w = images.shape
-    matrices = gray_matrices(where, color_constants(c, "hsv", images.device))
-    return small_matmul(matrices, images.reshape(n, c, h * w)).view(n, c, h, w)
-
-
-def gray_matrices(where: Tensor, colors: ColorConstants) -> Tensor:
-    """Return matrices (n, c, c): to grey where asked, and the identity elsewhere."""
-    return torch.addcmul(colors.eye, where.float()[:, None, None], colors.tint, value=-1)
-
-
-def solarize(images: Tensor, threshold: float, where: Tensor) -> Tensor:
-    """Invert the values from a threshold on, in some of the images.
-
-    Parameters
-    ----------
-    images : Tensor of shape (n, c, h, w), float32
         In [0, 1].
-    threshold : float
-        Smallest value that is replaced by 1 minus itself.
-    where : Tensor of shape (n,), bool
-        The images to change.
-
-    Returns
-    -------
-    Tensor of shape (n, c, h, w), float32
 
     Examples
     --------
-    >>> solarize(torch.tensor([[[[0.25, 0.75]]]]), 0.5, torch.tensor([True])).flatten()
-    tensor([0.2500, 0.2500])
+    >>> images = torch.tensor([0.2, 0.4, 0.6]).view(1, 3, 1, 1)
+    >>> factors, place = torch.tensor([[1.5, 1.0, 0.0]]), torch.tensor([[0, 1, 2]])  # brighter, then grey
+    >>> color_jitter(images, factors, place, None).flatten()
+    tensor([0.5445, 0.5445, 0.5445])
     """
-    limit = torch.where(where, threshold, math.inf)[:, None, None, None]
-    inverted = (images >= limit).to(images.dtype)
-    return images.lerp(1 - images, inverted)  # several times faster than `where` on a CPU
+    colors = color_constants(images.shape[1], hue_space, images.device)
+    turns = None if shift is None else hue_matrices(shift, colors.hue)
+    steps = jitter_steps(factors, _active(place), turns, colors)
+    return torch.cat(jitter(split_channels(images.flatten(2)), factors[:, 1], steps, colors), 1).view(images.shape)
+
+
+@functools.lru_cache(maxsize=8)
+def positions(n_changes: int, device: torch.device) -> Tensor:
+    """Return the positions of the changes in every order, (n_changes!, n_changes): all permutations of 0, 1, …."""
+    return torch.tensor(list(itertools.permutations(range(n_changes))), device=device)
+
+
+@functools.lru_cache(maxsize=8)
+def active_changes(n_changes: int, device: torch.device) -> Tensor:
+    """Return which change is active at which step of `jitter`, for every order: (n_changes!, steps, n_changes)."""
+    return _active(positions(n_changes, device))
+
+
+def _active(place: Tensor) -> Tensor:
+    """Return which change is active at which step of `jitter`, (n, 6, 4): three steps before contrast, three after."""
+    half = place.shape[1] - 1
+    number = torch.arange(2 * half, device=place.device)
+    step = torch.where(number < half, number, number - half + 1)  # positions 0, 1, 2, 1, 2, 3
+    used = torch.where(number < half, step < place[:, 1, None], step > place[:, 1, None])
+    return (place[:, None] == step[:, None]) & used[..., None]
+
+
+def jitter_steps(factors: Tensor, active: Tensor, turns: HueTurns | None, colors: ColorConstants) -> Steps:
+    """Return the steps of `jitter` as matrices (n, steps, c, c), the identity where no change is active.
+
+    For HSV's hue there are also the shares (n, steps, 1, 1) of `turn_hue`, and a mask (n, steps, 1, 1) of the steps
+    that are clamped to [0, 1] rather than to the pixel's extremes. Both are None if every step is clamped to [0, 1].
+    """
+    brighter, _, purer = (active[..., :3] * (factors - 1)[:, None])[..., None, None].unbind(2)
+    matrices = torch.addcmul(torch.addcmul(colors.eye, colors.eye, brighter), colors.tint, purer)
+    if turns is None or len(colors.luma) != 3:
+        return matrices, None, None
+    turn, share = turns
+    hue = active[..., 3, None, None]
+    matrices = torch.where(hue, turn[:, None], matrices)
+    return (matrices, None, None) if share is None else (matrices, hue * share[:, None], (~hue).float())
+
+
+def jitter(planes: Planes, contrast: Tensor, steps: Steps, colors: ColorConstants) -> Planes:
+    """Apply the steps of `jitter_steps`, and contrast between the two halves of them."""
+    matrices, shares, to_unit = steps
+    half = matrices.shape[1] // 2
+    for number in range(2 * half):
+        if number == half:
+            (gray,) = mix_channels(colors.luma.expand(len(contrast), 1, -1), planes)
+            mean = gray.mean(2, keepdim=True)
+            planes = tuple(torch.lerp(mean, plane, contrast[:, None, None]).clamp(0, 1) for plane in planes)
+        mixed = mix_channels(matrices[:, number], planes)
+        if shares is None or to_unit is None:
+            planes = tuple(plane.clamp(0, 1) for plane in mixed)
+            continue
+        least, greatest = _extremes(planes)
+        total, share, unit = least + greatest, shares[:, number], to_unit[:, number]
+        low, high = torch.addcmul(least, least, unit, value=-1), torch.maximum(greatest, unit)
+        planes = tuple(torch.addcmul(plane, total, share).clamp(low, high) for plane in mixed)
+    return planes
+
+
+def group_matrices(factors: Tensor, place: Tensor, colors: ColorConstants) -> tuple[Tensor, Tensor]:
+    """Return the steps of `jitter_group` without the hue: matrices (n, steps, c, c) of the pixels and of their mean."""
+    active = place[:, None, :3] == torch.arange(place.shape[1], device=place.device)[:, None]  # (n, steps, changes)
+    brighter, sharper, purer = (active * (factors - 1)[:, None])[..., None, None].unbind(2)  # (n, steps, 1, 1)
+    return colors.eye * (1 + brighter + sharper) + purer * colors.tint, -sharper * colors.luma.expand_as(colors.eye)
+
+
+def jitter_group(pixels: Tensor, matrices: tuple[Tensor, Tensor], turns: HueTurns | None, hue_position: int) -> Tensor:
+    """Apply the jitter to (n, c, pixels) of images whose hue comes at one position, by `group_matrices`."""
+    for step, (matrix, of_mean) in enumerate(zip(*(of.unbind(1) for of in matrices), strict=True)):
+        if step != hue_position:
+            offset = torch.bmm(of_mean, pixels.mean(2, keepdim=True))
+            pixels = torch.baddbmm(offset, matrix, pixels).clamp_(0, 1)
+        elif turns is not None and pixels.shape[1] == 3:
+            pixels = turn_hue(pixels, *turns)
+    return pixels
+
+
+def split_channels(pixels: Tensor) -> Planes:
+    """Split (n, c, pixels) by channel for the compiler, which then fuses all steps of a pixel; else keep one tensor."""
+    return pixels.split(1, 1) if torch.compiler.is_compiling() and pixels.shape[1] == 3 else (pixels,)
+
+
+def join_channels(planes: Sequence[Tensor], height: int) -> Tensor:
+    """Join planes to images (n, c, height, width) with channels last in memory."""
+    return torch.cat([plane.mT for plane in planes], 2).unflatten(1, (height, -1)).movedim(3, 1)
+
+
+def mix_channels(matrices: Tensor, planes: Planes) -> Planes:
+    """Multiply the channels by matrices (n, i, c)."""
+    if len(planes) == 1:
+        return (small_matmul(matrices, planes[0]),)
+    rows = (row[..., None].split(1, 1) for row in matrices.unbind(1))  # (n, 1, 1) each
+    return tuple(functools.reduce(torch.add, (w * plane for w, plane in zip(row, planes, strict=True))) for row in rows)
+
+
+def _extremes(planes: Planes) -> tuple[Tensor, Tensor]:
+    """Return the smallest and the largest channel of each pixel, (n, 1, pixels)."""
+    if len(planes) == 1:
+        return torch.aminmax(planes[0], dim=1, keepdim=True)
+    return functools.reduce(torch.minimum, planes), functools.reduce(torch.maximum, planes)

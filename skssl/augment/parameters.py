@@ -1,429 +1,172 @@
-"""`Augmentation`: random views of a batch of images, drawn and then made on the images' device.
-
-`Augmentation.draw` draws all random numbers of a batch in one call (draws.py). `Augmentation.apply` makes the views by
-pure functions of images and draws (views.py), in parts on a CPU (cpu_parts.py) or by the compiler (compiled.py). No
-step waits for the device.
-"""
+"""The parameters of `Augmentation` and their checks."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
-from copy import copy
-from dataclasses import dataclass
-from typing import Any
+import math
+from dataclasses import dataclass, fields
+from numbers import Integral, Real
+from typing import Any, ClassVar
 
-import torch
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
-from skssl.augment.compiled import make_compiled_views
-from skssl.augment.cpu_parts import make_views_in_parts
-from skssl.augment.draws import Draws, draw_boxes, draw_constants, number_counts, to_draws
-from skssl.augment.normalization import denormalize, gain_and_offset, normalize
-from skssl.augment.parameters import Parameters
-from skssl.augment.tensors import to_float
-from skssl.augment.views import ViewConstants, make_views, view_constants
-from skssl.images import Images
-from skssl.images.photographs import Crops, Photographs
-from skssl.nn.precision import matmul_precision
-from skssl.storage.registry import register
+from skssl.augment.geometry import FILTERS
+from skssl.augment.normalization import IMAGENET_MEAN, IMAGENET_STD
+from skssl.images.photographs import EVAL_RESIZE
 
-NO_INDEX = (
-    "An Augmentation with saliency maps needs the images' indices in the training set, but index is None. Pass index."
-)
+PROBABILITIES = ("good_crops", "flip", "quarter_turn", "jitter", "gray", "blur", "solarize")
+STRENGTHS = ("brightness", "contrast", "saturation")
 
 
-def _full_precision(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Run a method of images in float32, also within a training step of lower precision."""
-
-    @functools.wraps(method)
-    def wrapped(self: Augmentation, images: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        with torch.autocast(images.device.type, enabled=False):
-            if torch.compiler.is_compiling():
-                return method(self, images, *args, **kwargs)
-            with matmul_precision("highest", images.device):
-                return method(self, images, *args, **kwargs)
-
-    return wrapped
-
-
-@register("object")
 @dataclass(kw_only=True, eq=False, repr=False)
-class Augmentation(Parameters):
-    """Random views of a batch of images, with draws of its own for every image.
+class Parameters(BaseEstimator):
+    """The parameters that `Augmentation` documents, for the functions that draw and make views by them."""
 
-    The steps and their order are torchvision's: crop, flip, colour jitter, grey, blur, solarise, normalise. Views are
-    float32 and ready for a network. The defaults are SimCLR's settings for CIFAR [1]_ with ImageNet's mean and
-    standard deviation.
+    crop_scale: tuple[float, float] | None = (0.08, 1.0)
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    crop_padding: int = 0
+    saliency: Any = None
+    good_crops: float = 1.0
+    size: int | tuple[int, int] | None = None
+    interpolation: str = "bilinear"
+    eval_resize: float | None = EVAL_RESIZE
+    flip: float = 0.5
+    quarter_turn: float = 0.0
+    jitter: float = 0.8
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.4
+    hue: float = 0.1
+    hue_space: str = "hsv"
+    gray: float = 0.2
+    blur: float = 0.0
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    solarize: float = 0.0
+    solarize_threshold: float = 0.5
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
 
-    Parameters
-    ----------
-    crop_scale : tuple of float or None, default=(0.08, 1.0)
-        Smallest and largest area of the random resized crop, as fractions of the image's area. None: no such crop.
-    crop_ratio : tuple of float, default=(3/4, 4/3)
-        Smallest and largest aspect ratio of that crop, width by height.
-    crop_padding : int, default=0
-        If above 0, the random resized crop is replaced by a crop of the image's own size, from the image padded by
-        this number of black pixels on every side.
-    saliency : array of shape (n_samples, h, w) or None, default=None
-        A saliency map for each training image, of any size, such as `grad_cam` computes. The random crop is drawn until
-        its mean saliency is above that of the image. After ten failures the next crop is taken. See `salient_crops`.
-    good_crops : float, default=1.0
-        Probability that a crop is chosen by the saliency map.
-    size : int, tuple of int or None, default=None
-        Side, or height and width, of the views in pixels. None: those of the images.
-    interpolation : {"bilinear", "bicubic"}, default="bilinear"
-        How crops are resized, always with antialiasing.
-    eval_resize : float or None, default=256/224
-        The still view of a photograph, which a trained network is given: the picture is resized so that its shorter
-        side is so many times that of the view, and the centre is cut out. None: the whole picture is resized. Images of
-        one size are resized whole.
-    flip : float, default=0.5
-        Probability of a flip from left to right.
-    quarter_turn : float, default=0.0
-        Probability of a turn by 0, 90, 180 or 270 degrees, with equal chances. Views must be square.
-    jitter : float, default=0.8
-        Probability of changing brightness, contrast, saturation and hue, in a random order.
-    brightness, contrast, saturation : float, default=0.4
-        Strength s: the factor is uniform in [max(0, 1 - s), 1 + s].
-    hue : float, default=0.1
-        Strength s, at most 0.5: the shift is uniform in [-s, s], in turns of the circle of hues.
-    hue_space : {"hsv", "yiq"}, default="hsv"
-        Space in which the hue turns, see `adjust_hue`. The papers use "hsv".
-    gray : float, default=0.2
-        Probability of greyscale.
-    blur : float, default=0.0
-        Probability of a Gaussian blur.
-    blur_sigma : tuple of float, default=(0.1, 2.0)
-        Smallest and largest standard deviation of the blur, in pixels.
-    solarize : float, default=0.0
-        Probability of inverting the values from `solarize_threshold` on.
-    solarize_threshold : float, default=0.5
-        Threshold in [0, 1].
-    mean, std : tuple of float, default=ImageNet's
-        Mean and standard deviation of red, green and blue in [0, 1], for the normalisation. Images with other than
-        three channels take their averages, keep saturation and hue, and do not become grey.
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "crop_scale": ["array-like", None],
+        "crop_ratio": ["array-like"],
+        "crop_padding": [Interval(Integral, 0, None, closed="left")],
+        "saliency": ["array-like", Tensor, None],
+        "size": [Interval(Integral, 1, None, closed="left"), "array-like", None],
+        "interpolation": [StrOptions(set(FILTERS))],
+        "eval_resize": [Interval(Real, 1, None, closed="left"), None],
+        "hue": [Interval(Real, 0, 0.5, closed="both")],
+        "hue_space": [StrOptions({"hsv", "yiq"})],
+        "blur_sigma": ["array-like"],
+        "solarize_threshold": [Interval(Real, 0, 1, closed="both")],
+        "mean": ["array-like"],
+        "std": ["array-like"],
+        **{name: [Interval(Real, 0, None, closed="left")] for name in STRENGTHS},
+        **{name: [Interval(Real, 0, 1, closed="both")] for name in PROBABILITIES},
+    }
 
-    Notes
-    -----
-    A call is `draw` followed by `apply`. The random numbers of a view do not depend on which steps are on, so that two
-    settings with one seed crop alike.
+    def validate(self) -> None:
+        """Check the parameters.
 
-    References
-    ----------
-    .. [1] Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", ICML 2020,
-           appendix A.
+        `fit` calls it, and so does every other method if parameters have changed since the last check.
 
-    Examples
-    --------
-    >>> images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
-    >>> augment = Augmentation(crop_scale=(0.2, 1.0), hue=0.0)
-    >>> views = augment(images, torch.Generator().manual_seed(0))
-    >>> views.shape, views.dtype
-    (torch.Size([8, 3, 32, 32]), torch.float32)
-    >>> augment
-    Augmentation(crop_scale=(0.2, 1.0), hue=0.0)
-    """
+        Raises
+        ------
+        ValueError
+            If a parameter is of the wrong type or out of its range.
 
-    @torch.no_grad()
-    @_full_precision
-    def __call__(
-        self,
-        images: Tensor,
-        generator: torch.Generator,
-        index: Tensor | None = None,
-        n_views: int = 1,
-        compile: bool = False,
-    ) -> Tensor:
-        """Make one or more random views of every image.
+        Examples
+        --------
+        >>> from skssl import Augmentation
+        >>> Augmentation(crop_scale=(1.0, 0.2)).validate()
+        Traceback (most recent call last):
+        ...
+        ValueError: The 'crop_scale' parameter of Augmentation must be two numbers, the lower first, above 0
+        and at most 1. Got (1.0, 0.2) instead.
+        """
+        self._validate_params()
+        for name, greatest in (("crop_scale", 1.0), ("crop_ratio", math.inf), ("blur_sigma", math.inf)):
+            if getattr(self, name) is not None:
+                check_range(self, name, greatest)
+        for name, positive in (("mean", False), ("std", True)):
+            value = getattr(self, name)
+            if not (_are_reals(value, 3) and (min(value) > 0 or not positive)):
+                raise _error(self, name, f"three numbers{' above 0' if positive else ''}")
+        if self.saliency is not None and (np.ndim(self.saliency) != 3 or not self.crop_scale or self.crop_padding):
+            raise ValueError(
+                f"The 'saliency' parameter of {type(self).__name__} must be an array of shape (n_samples, h, w), and "
+                f"needs a crop_scale and crop_padding=0. Got an array of {np.ndim(self.saliency)} dimensions, "
+                f"crop_scale={self.crop_scale!r} and crop_padding={self.crop_padding!r}."
+            )
+        size: Any = self.size
+        if not isinstance(size, Integral | None) and not (
+            len(size) == 2 and all(isinstance(side, Integral) for side in size) and min(size) >= 1
+        ):
+            raise _error(self, "size", "a number of pixels, two of them (height and width) or None")
+        self._validated = self._values()
 
-        Parameters
-        ----------
-        images : Tensor of shape (n, c, h, w)
-            uint8, or float in [0, 1], on any device and in any memory format.
-        generator : torch.Generator
-            Source of the random numbers, on the images' device.
-        index : int64 Tensor of shape (n,), optional
-            Indices of the images in the training set. Only `saliency` needs them.
-        n_views : int, default=1
-            Number of views of each image. One call is faster than several.
-        compile : bool, default=False
-            Whether to use ``torch.compile``. It takes seconds once in a process for each setting and shape.
-            Augmentations of equal parameters share the compiled function.
-
-        Returns
-        -------
-        Tensor of shape (n_views * n, c, height, width), float32
-            The first view of each image in the images' order, then the second of each, and so on. Channels are last
-            in memory.
+    def ensure_valid(self) -> None:
+        """Call `validate` if a parameter has been replaced since the last call.
 
         Raises
         ------
         ValueError
             If a parameter is of the wrong type or out of its range.
         """
-        self.ensure_valid()
-        size = tuple(images.shape[2:])
-        index = index if index is None or n_views == 1 else index.repeat(n_views)
-        numbers, maps = self._draw_numbers(n_views * len(images), size, generator, index)
-        for_draws = draw_constants(self, size, images.device)
-        for_views = view_constants(self, images.shape[1], size, images.device)
-        if compile and not torch.compiler.is_compiling():
-            return make_compiled_views(self, images, numbers, maps, for_draws, for_views)
-        return self._make_views(images, to_draws(self, numbers, maps, for_draws), for_views)
+        validated = getattr(self, "_validated", None)
+        if validated is None or any(old is not new for old, new in zip(validated, self._values(), strict=True)):
+            self.validate()
 
-    @torch.no_grad()
-    def draw(self, n: int, size: tuple[int, int], generator: torch.Generator, index: Tensor | None = None) -> Draws:
-        """Draw the random parameters of n views in one call of the generator.
+    def _values(self) -> tuple[Any, ...]:
+        """Return the values of the parameters."""
+        return tuple(getattr(self, field.name) for field in fields(self))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is copied, pickled and hashed: the parameters, without what is cached."""
+        return {key: value for key, value in super().__getstate__().items() if not key.startswith("_")}
+
+    def size_of(self, h: int, w: int) -> tuple[int, int]:
+        """Return the height and width of a view.
 
         Parameters
         ----------
-        n : int
-            Number of views.
-        size : tuple of int
+        h, w : int
             Height and width of the images.
-        generator : torch.Generator
-            Source of the random numbers. The draws are on its device.
-        index : int64 Tensor of shape (n,), optional
-            Indices of the views' images in the training set. Only `saliency` needs them.
 
         Returns
         -------
-        Draws
-            The draws.
-
-        Raises
-        ------
-        ValueError
-            If a parameter is of the wrong type or out of its range.
+        height, width : int
+            Height and width of their views.
 
         Examples
         --------
-        >>> augment = Augmentation(flip=0.0, jitter=1.0)
-        >>> draws = augment.draw(4, (32, 32), torch.Generator().manual_seed(0))
-        >>> draws.sides.shape, draws.flip, draws.jitter
-        (torch.Size([4, 2]), None, tensor([True, True, True, True]))
+        >>> from skssl import Augmentation
+        >>> Augmentation(size=24).size_of(16, 32)
+        (24, 24)
         """
-        self.ensure_valid()
-        numbers, maps = self._draw_numbers(n, size, generator, index)
-        return to_draws(self, numbers, maps, draw_constants(self, size, generator.device))
+        if self.size is None:
+            return h, w
+        size: Any = self.size
+        height, width = (size, size) if isinstance(size, Integral) else size
+        return int(height), int(width)
 
-    @torch.no_grad()
-    @_full_precision
-    def apply(self, images: Tensor, draws: Draws) -> Tensor:
-        """Make the views of images by draws. This is a pure function with static shapes.
 
-        Parameters
-        ----------
-        images : Tensor of shape (n, c, h, w)
-            uint8, or float in [0, 1], on any device and in any memory format.
-        draws : Draws
-            Draws of ``n_views * n`` views, by `draw`. View i is one of image i % n.
+def check_range(owner: BaseEstimator, name: str, greatest: float) -> None:
+    """Raise a ValueError unless a parameter is two positive numbers, the lower first."""
+    value = getattr(owner, name)
+    if not (_are_reals(value, 2) and 0 < value[0] <= value[1] <= greatest):
+        limit = "" if greatest == math.inf else f" and at most {greatest:g}"
+        raise _error(owner, name, f"two numbers, the lower first, above 0{limit}")
 
-        Returns
-        -------
-        Tensor of shape (n_views * n, c, height, width), float32
-            The views, in the order of the draws. Channels are last in memory.
 
-        Raises
-        ------
-        ValueError
-            If a parameter is of the wrong type or out of its range.
+def _error(owner: BaseEstimator, name: str, expected: str) -> ValueError:
+    """Return the error for a parameter, in scikit-learn's words."""
+    return ValueError(
+        f"The {name!r} parameter of {type(owner).__name__} must be {expected}. Got {getattr(owner, name)!r} instead."
+    )
 
-        Examples
-        --------
-        >>> images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
-        >>> augment = Augmentation(jitter=0.0)
-        >>> draws = augment.draw(16, (32, 32), torch.Generator().manual_seed(0))
-        >>> augment.apply(images, draws).shape
-        torch.Size([16, 3, 32, 32])
-        """
-        self.ensure_valid()
-        constants = view_constants(self, images.shape[1], tuple(images.shape[2:]), images.device)
-        return self._make_views(images, draws, constants)
 
-    def _make_views(self, images: Tensor, draws: Draws, constants: ViewConstants) -> Tensor:
-        """Make the views at once, or in parts on a CPU."""
-        in_parts = images.device.type == "cpu" and not torch.compiler.is_compiling()
-        return (make_views_in_parts if in_parts else make_views)(self, images, draws, constants)
-
-    def _draw_numbers(
-        self, n: int, size: Sequence[int], generator: torch.Generator, index: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return uniform numbers (n, k) in [0, 1) for n views, and the saliency maps (n, h, w) of their images."""
-        maps = None if self.saliency is None else self._saliency_maps(index, size)
-        k = sum(number_counts(maps is not None).values())
-        return torch.rand(n, k, generator=generator, device=generator.device), maps
-
-    def _saliency_maps(self, index: Tensor | None, size: Sequence[int]) -> Tensor:
-        """Return the saliency maps of images, resized to their size, (n, h, w)."""
-        if index is None:
-            raise ValueError(NO_INDEX)
-        cached = getattr(self, "_maps", None)  # the array, and its copy on the device: the host waits for a transfer
-        if cached is None or cached[0] is not self.saliency or cached[1].device != index.device:
-            maps = torch.as_tensor(self.saliency, dtype=torch.float32).to(index.device)
-            self._maps = cached = self.saliency, maps
-        own = cached[1].index_select(0, index)[:, None]  # (n, 1, h', w')
-        return torch.nn.functional.interpolate(own, size, mode="bilinear", antialias=True)[:, 0]
-
-    @torch.no_grad()
-    def draw_crops(
-        self,
-        sizes: Tensor,
-        size: tuple[int, int],
-        generator: torch.Generator,
-        index: Tensor | None = None,
-        n_views: int = 1,
-    ) -> Crops:
-        """Draw the crops of photographs, to be cut out where they are decoded.
-
-        Parameters
-        ----------
-        sizes : int64 Tensor of shape (n, 2)
-            Heights and widths of the pictures.
-        size : tuple of int
-            Height and width of the views if `size` of the augmentation is None.
-        generator : torch.Generator
-            Source of the random numbers, on the CPU.
-        index : int64 Tensor of shape (n,), optional
-            Indices of the pictures in the training set. Only `saliency` needs them.
-        n_views : int, default=1
-            Number of views of each picture.
-
-        Returns
-        -------
-        Crops
-            ``n_views`` boxes of each picture. It is the whole picture if there is no random resized crop.
-
-        Examples
-        --------
-        >>> sizes = torch.tensor([[300, 400], [64, 48]])
-        >>> crops = Augmentation(size=32).draw_crops(sizes, (224, 224), torch.Generator().manual_seed(0), n_views=2)
-        >>> crops.boxes.shape, crops.size
-        (torch.Size([2, 2, 4]), (32, 32))
-        """
-        self.ensure_valid()
-        maps = None
-        if self.saliency is not None:
-            if index is None:
-                raise ValueError(NO_INDEX)
-            maps = torch.as_tensor(self.saliency)[index].float().repeat(n_views, 1, 1)
-        boxes = draw_boxes(self, sizes.repeat(n_views, 1), generator, maps)
-        return Crops(boxes.view(n_views, -1, 4), self.size_of(*size), self.interpolation)
-
-    def read_views(self, images: Images, index: Tensor, generator: torch.Generator) -> Tensor:
-        """Read images and make one random view of each. Photographs are cropped from the whole picture.
-
-        Parameters
-        ----------
-        images : Images
-            The images, on the generator's device.
-        index : int64 Tensor of shape (n,)
-            Indices of the images to read.
-        generator : torch.Generator
-            Source of the random numbers.
-
-        Returns
-        -------
-        Tensor of shape (n, c, height, width), float32
-            The views, in the order of the indices.
-
-        Examples
-        --------
-        >>> from skssl.images import as_images
-        >>> images = as_images(torch.zeros(8, 32, 32, 3, dtype=torch.uint8))
-        >>> Augmentation(size=16).read_views(images, torch.arange(4), torch.Generator()).shape
-        torch.Size([4, 3, 16, 16])
-        """
-        if not isinstance(images, Photographs):
-            return self(images.read(index), generator, index)
-        seed = torch.randint(2**62, (1,), generator=generator, device=generator.device)  # boxes are drawn on the CPU
-        boxes, on_host = torch.Generator().manual_seed(int(seed)), index.cpu()
-        crops = self.draw_crops(images.sizes[on_host], images.shape[1:], boxes, on_host)
-        ((_, (pixels,)),) = images.crops([(on_host, [crops])])
-        return self.after_crop()(pixels, generator)
-
-    def after_crop(self) -> Augmentation:
-        """Return the rest of the augmentation, for images that have been cropped by `draw_crops`.
-
-        Returns
-        -------
-        Augmentation
-            A copy without the random resized crop.
-
-        Examples
-        --------
-        >>> Augmentation(size=32, flip=0.0).after_crop()
-        Augmentation(crop_scale=None, flip=0.0)
-        """
-        return copy(self).set_params(crop_scale=None, saliency=None, size=None)
-
-    def eval_transform(self, images: Tensor) -> Tensor:
-        """Resize images to the size of the views and normalise them, for a trained network.
-
-        Parameters
-        ----------
-        images : Tensor of shape (n, c, h, w)
-            uint8, or float in [0, 1].
-
-        Returns
-        -------
-        Tensor of shape (n, c, height, width), float32
-            The images, resized if `size` differs from theirs, and normalised. Channels are last in memory.
-
-        Examples
-        --------
-        >>> Augmentation(size=24).eval_transform(torch.zeros(2, 3, 16, 16)).shape
-        torch.Size([2, 3, 24, 24])
-        """
-        size = self.size_of(*images.shape[2:])
-        if size != images.shape[2:]:
-            images = to_float(images)
-            images = torch.nn.functional.interpolate(images, size, mode=self.interpolation, antialias=True).clamp_(0, 1)
-        return self.normalize(images).contiguous(memory_format=torch.channels_last)
-
-    @torch.no_grad()
-    @_full_precision
-    def normalize(self, images: Tensor) -> Tensor:
-        """Normalise images as views are.
-
-        Parameters
-        ----------
-        images : Tensor of shape (n, c, h, w)
-            uint8, or float in [0, 1].
-
-        Returns
-        -------
-        Tensor of shape (n, c, h, w), float32
-            The images, divided by 255 if they are uint8, minus `mean`, divided by `std`. Channels are last in memory.
-
-        Examples
-        --------
-        >>> white = torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)
-        >>> Augmentation(mean=(0.5, 0.5, 0.5), std=(0.25, 0.5, 1.0)).normalize(white).flatten()
-        tensor([2.0000, 1.0000, 0.5000])
-        """
-        self.ensure_valid()
-        return normalize(images, *gain_and_offset(self.mean, self.std, images.shape[1], images.device))
-
-    def denormalize(self, views: Tensor) -> Tensor:
-        """Undo `normalize`, to show views as images.
-
-        Parameters
-        ----------
-        views : Tensor of shape (n, c, h, w), float32
-            Normalised images.
-
-        Returns
-        -------
-        Tensor of shape (n, c, h, w), float32
-            The views times `std` plus `mean`, in [0, 1] if the images were.
-
-        Examples
-        --------
-        >>> augment = Augmentation()
-        >>> augment.denormalize(augment.normalize(torch.full((1, 3, 1, 1), 0.25))).flatten()
-        tensor([0.2500, 0.2500, 0.2500])
-        """
-        self.ensure_valid()
-        return denormalize(views, *gain_and_offset(self.mean, self.std, views.shape[1], views.device))
+def _are_reals(value: Any, count: int) -> bool:
+    """Return whether a parameter is a sequence of `count` finite numbers."""
+    return len(value) == count and all(isinstance(x, Real) and math.isfinite(x) for x in value)

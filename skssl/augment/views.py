@@ -1,429 +1,215 @@
-"""`Augmentation`: random views of a batch of images, drawn and then made on the images' device.
+"""Views from images and draws, by pure functions.
 
-`Augmentation.draw` draws all random numbers of a batch in one call (draws.py). `Augmentation.apply` makes the views by
-pure functions of images and draws (views.py), in parts on a CPU (cpu_parts.py) or by the compiler (compiled.py). No
-step waits for the device.
+The steps and their order are torchvision's: crop, flip, colour jitter, grey, blur, solarise, normalise. Changes of
+colour are prepared as one small matrix an image (the plan), before any pixel is read.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
-from copy import copy
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from skssl.augment.compiled import make_compiled_views
-from skssl.augment.cpu_parts import make_views_in_parts
-from skssl.augment.draws import Draws, draw_boxes, draw_constants, number_counts, to_draws
-from skssl.augment.normalization import denormalize, gain_and_offset, normalize
-from skssl.augment.parameters import Parameters
-from skssl.augment.tensors import to_float
-from skssl.augment.views import ViewConstants, make_views, view_constants
-from skssl.images import Images
-from skssl.images.photographs import Crops, Photographs
-from skssl.nn.precision import matmul_precision
-from skssl.storage.registry import register
-
-NO_INDEX = (
-    "An Augmentation with saliency maps needs the images' indices in the training set, but index is None. Pass index."
+from skssl.augment.blur import blur, tap_shifts
+from skssl.augment.color import ColorConstants, color_constants, gray_matrices, hue_matrices, solarize
+from skssl.augment.draws import Draws
+from skssl.augment.geometry import crop_weights, rotate_quarter, separable_filter, weight_table
+from skssl.augment.jitter import (
+    UNCHANGED,
+    Planes,
+    active_changes,
+    group_matrices,
+    jitter,
+    jitter_group,
+    jitter_steps,
+    join_channels,
+    mix_channels,
+    positions,
+    split_channels,
 )
+from skssl.augment.normalization import gain_and_offset
+from skssl.augment.parameters import Parameters
+from skssl.augment.tensors import small_matmul, to_float
+
+PER_LEVEL = (1 / torch.tensor(255.0)).item()  # of uint8, as `separable_filter` scales it
 
 
-def _full_precision(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Run a method of images in float32, also within a training step of lower precision."""
+class ViewConstants(NamedTuple):
+    """Tensors for images of one shape that do not depend on the draws, on the images' device.
 
-    @functools.wraps(method)
-    def wrapped(self: Augmentation, images: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        with torch.autocast(images.device.type, enabled=False):
-            if torch.compiler.is_compiling():
-                return method(self, images, *args, **kwargs)
-            with matmul_precision("highest", images.device):
-                return method(self, images, *args, **kwargs)
-
-    return wrapped
-
-
-@register("object")
-@dataclass(kw_only=True, eq=False, repr=False)
-class Augmentation(Parameters):
-    """Random views of a batch of images, with draws of its own for every image.
-
-    The steps and their order are torchvision's: crop, flip, colour jitter, grey, blur, solarise, normalise. Views are
-    float32 and ready for a network. The defaults are SimCLR's settings for CIFAR [1]_ with ImageNet's mean and
-    standard deviation.
-
-    Parameters
+    Attributes
     ----------
-    crop_scale : tuple of float or None, default=(0.08, 1.0)
-        Smallest and largest area of the random resized crop, as fractions of the image's area. None: no such crop.
-    crop_ratio : tuple of float, default=(3/4, 4/3)
-        Smallest and largest aspect ratio of that crop, width by height.
-    crop_padding : int, default=0
-        If above 0, the random resized crop is replaced by a crop of the image's own size, from the image padded by
-        this number of black pixels on every side.
-    saliency : array of shape (n_samples, h, w) or None, default=None
-        A saliency map for each training image, of any size, such as `grad_cam` computes. The random crop is drawn until
-        its mean saliency is above that of the image. After ten failures the next crop is taken. See `salient_crops`.
-    good_crops : float, default=1.0
-        Probability that a crop is chosen by the saliency map.
-    size : int, tuple of int or None, default=None
-        Side, or height and width, of the views in pixels. None: those of the images.
-    interpolation : {"bilinear", "bicubic"}, default="bilinear"
-        How crops are resized, always with antialiasing.
-    eval_resize : float or None, default=256/224
-        The still view of a photograph, which a trained network is given: the picture is resized so that its shorter
-        side is so many times that of the view, and the centre is cut out. None: the whole picture is resized. Images of
-        one size are resized whole.
-    flip : float, default=0.5
-        Probability of a flip from left to right.
-    quarter_turn : float, default=0.0
-        Probability of a turn by 0, 90, 180 or 270 degrees, with equal chances. Views must be square.
-    jitter : float, default=0.8
-        Probability of changing brightness, contrast, saturation and hue, in a random order.
-    brightness, contrast, saturation : float, default=0.4
-        Strength s: the factor is uniform in [max(0, 1 - s), 1 + s].
-    hue : float, default=0.1
-        Strength s, at most 0.5: the shift is uniform in [-s, s], in turns of the circle of hues.
-    hue_space : {"hsv", "yiq"}, default="hsv"
-        Space in which the hue turns, see `adjust_hue`. The papers use "hsv".
-    gray : float, default=0.2
-        Probability of greyscale.
-    blur : float, default=0.0
-        Probability of a Gaussian blur.
-    blur_sigma : tuple of float, default=(0.1, 2.0)
-        Smallest and largest standard deviation of the blur, in pixels.
-    solarize : float, default=0.0
-        Probability of inverting the values from `solarize_threshold` on.
-    solarize_threshold : float, default=0.5
-        Threshold in [0, 1].
-    mean, std : tuple of float, default=ImageNet's
-        Mean and standard deviation of red, green and blue in [0, 1], for the normalisation. Images with other than
-        three channels take their averages, keep saturation and hue, and do not become grey.
-
-    Notes
-    -----
-    A call is `draw` followed by `apply`. The random numbers of a view do not depend on which steps are on, so that two
-    settings with one seed crop alike.
-
-    References
-    ----------
-    .. [1] Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", ICML 2020,
-           appendix A.
-
-    Examples
-    --------
-    >>> images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
-    >>> augment = Augmentation(crop_scale=(0.2, 1.0), hue=0.0)
-    >>> views = augment(images, torch.Generator().manual_seed(0))
-    >>> views.shape, views.dtype
-    (torch.Size([8, 3, 32, 32]), torch.float32)
-    >>> augment
-    Augmentation(crop_scale=(0.2, 1.0), hue=0.0)
+    active : Tensor of shape (orders, steps, changes), bool
+        See `active_changes`.
+    colors : ColorConstants
+        Constants of the colours.
+    gain, offset : Tensor of shape (c,)
+        Factor and term of the normalisation.
+    row_table, column_table : Tensor or None
+        Resampling weights; see `weight_table`.
+    row_shifts, column_shifts : Tensor or None
+        Matrices of the blur; see `tap_shifts`.
     """
 
-    @torch.no_grad()
-    @_full_precision
-    def __call__(
-        self,
-        images: Tensor,
-        generator: torch.Generator,
-        index: Tensor | None = None,
-        n_views: int = 1,
-        compile: bool = False,
-    ) -> Tensor:
-        """Make one or more random views of every image.
+    active: Tensor
+    colors: ColorConstants
+    gain: Tensor
+    offset: Tensor
+    row_table: Tensor | None
+    column_table: Tensor | None
+    row_shifts: Tensor | None
+    column_shifts: Tensor | None
 
-        Parameters
-        ----------
-        images : Tensor of shape (n, c, h, w)
-            uint8, or float in [0, 1], on any device and in any memory format.
-        generator : torch.Generator
-            Source of the random numbers, on the images' device.
-        index : int64 Tensor of shape (n,), optional
-            Indices of the images in the training set. Only `saliency` needs them.
-        n_views : int, default=1
-            Number of views of each image. One call is faster than several.
-        compile : bool, default=False
-            Whether to use ``torch.compile``. It takes seconds once in a process for each setting and shape.
-            Augmentations of equal parameters share the compiled function.
 
-        Returns
-        -------
-        Tensor of shape (n_views * n, c, height, width), float32
-            The first view of each image in the images' order, then the second of each, and so on. Channels are last
-            in memory.
+class Plan(NamedTuple):
+    """Draws, and what follows from them before any pixel is read.
 
-        Raises
-        ------
-        ValueError
-            If a parameter is of the wrong type or out of its range.
-        """
-        self.ensure_valid()
-        size = tuple(images.shape[2:])
-        index = index if index is None or n_views == 1 else index.repeat(n_views)
-        numbers, maps = self._draw_numbers(n_views * len(images), size, generator, index)
-        for_draws = draw_constants(self, size, images.device)
-        for_views = view_constants(self, images.shape[1], size, images.device)
-        if compile and not torch.compiler.is_compiling():
-            return make_compiled_views(self, images, numbers, maps, for_draws, for_views)
-        return self._make_views(images, to_draws(self, numbers, maps, for_draws), for_views)
+    Attributes
+    ----------
+    draws : Draws
+        The draws of n views.
+    turns, shares : Tensor or None
+        See `hue_matrices`.
+    matrices, mean_matrices : Tensor or None
+        See `group_matrices`; only for views that are grouped by the position of their hue.
+    colors : Tensor of shape (n, c, c)
+        Greyscale, together with the gain of the normalisation if no step comes between the two.
+    """
 
-    @torch.no_grad()
-    def draw(self, n: int, size: tuple[int, int], generator: torch.Generator, index: Tensor | None = None) -> Draws:
-        """Draw the random parameters of n views in one call of the generator.
+    draws: Any  # Draws, whose fields are known from the parameters
+    turns: Any
+    shares: Any
+    matrices: Any
+    mean_matrices: Any
+    colors: Tensor
 
-        Parameters
-        ----------
-        n : int
-            Number of views.
-        size : tuple of int
-            Height and width of the images.
-        generator : torch.Generator
-            Source of the random numbers. The draws are on its device.
-        index : int64 Tensor of shape (n,), optional
-            Indices of the views' images in the training set. Only `saliency` needs them.
+    def take(self, rows: slice) -> Plan:
+        """Return the plan of some of the views."""
+        tensors = (tensor if tensor is None else tensor[rows] for tensor in self[1:])
+        return Plan._make((self.draws.take(rows), *tensors))
 
-        Returns
-        -------
-        Draws
-            The draws.
 
-        Raises
-        ------
-        ValueError
-            If a parameter is of the wrong type or out of its range.
+def view_constants(parameters: Parameters, c: int, size: Sequence[int], device: torch.device) -> ViewConstants:
+    """Return the constants for images of c channels and a size. They are cached: the host waits for every transfer."""
+    p, sides = parameters, parameters.size_of(*size)
+    return ViewConstants(
+        active_changes(4 if p.hue else 3, device),
+        color_constants(c, p.hue_space, device),
+        *gain_and_offset(p.mean, p.std, c, device),
+        *(weight_table(*pair, p.interpolation, p.crop_padding, device) for pair in zip(size, sides, strict=True)),
+        *(tap_shifts(side, sides[0], device) if p.blur else None for side in sides),
+    )
 
-        Examples
-        --------
-        >>> augment = Augmentation(flip=0.0, jitter=1.0)
-        >>> draws = augment.draw(4, (32, 32), torch.Generator().manual_seed(0))
-        >>> draws.sides.shape, draws.flip, draws.jitter
-        (torch.Size([4, 2]), None, tensor([True, True, True, True]))
-        """
-        self.ensure_valid()
-        numbers, maps = self._draw_numbers(n, size, generator, index)
-        return to_draws(self, numbers, maps, draw_constants(self, size, generator.device))
 
-    @torch.no_grad()
-    @_full_precision
-    def apply(self, images: Tensor, draws: Draws) -> Tensor:
-        """Make the views of images by draws. This is a pure function with static shapes.
+def make_plan(draws: Any, constants: ViewConstants, grouped: bool = False) -> Plan:
+    """Return the plan of draws; `grouped` if the views are to be grouped by the position of their hue."""
+    matrices = mean_matrices = turns = shares = None
+    if draws.jitter is not None and grouped:
+        matrices, mean_matrices = group_matrices(draws.factors, jitter_positions(draws), constants.colors)
+    if draws.shift is not None:
+        turns, shares = hue_matrices(draws.shift, constants.colors.hue)
+    colors = constants.colors.eye.expand(len(draws.corner), -1, -1)
+    if draws.gray is not None:
+        colors = gray_matrices(draws.gray, constants.colors)
+    if draws.blur is None and draws.solarize is None:
+        colors = constants.gain[:, None] * colors
+    return Plan(draws, turns, shares, matrices, mean_matrices, colors)
 
-        Parameters
-        ----------
-        images : Tensor of shape (n, c, h, w)
-            uint8, or float in [0, 1], on any device and in any memory format.
-        draws : Draws
-            Draws of ``n_views * n`` views, by `draw`. View i is one of image i % n.
 
-        Returns
-        -------
-        Tensor of shape (n_views * n, c, height, width), float32
-            The views, in the order of the draws. Channels are last in memory.
+def jitter_positions(draws: Any) -> Tensor:
+    """Return the positions of the changes of colour, (n, 4), or (n, 3) without the hue."""
+    return positions(3 if draws.shift is None else 4, draws.order.device).index_select(0, draws.order)
 
-        Raises
-        ------
-        ValueError
-            If a parameter is of the wrong type or out of its range.
 
-        Examples
-        --------
-        >>> images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
-        >>> augment = Augmentation(jitter=0.0)
-        >>> draws = augment.draw(16, (32, 32), torch.Generator().manual_seed(0))
-        >>> augment.apply(images, draws).shape
-        torch.Size([16, 3, 32, 32])
-        """
-        self.ensure_valid()
-        constants = view_constants(self, images.shape[1], tuple(images.shape[2:]), images.device)
-        return self._make_views(images, draws, constants)
+def make_views(parameters: Parameters, images: Tensor, draws: Draws, constants: ViewConstants) -> Tensor:
+    """Make all views at once, with static shapes and without waiting for the device.
 
-    def _make_views(self, images: Tensor, draws: Draws, constants: ViewConstants) -> Tensor:
-        """Make the views at once, or in parts on a CPU."""
-        in_parts = images.device.type == "cpu" and not torch.compiler.is_compiling()
-        return (make_views_in_parts if in_parts else make_views)(self, images, draws, constants)
+    View i is one of image i % len(images). A view that does not get a step passes through it unchanged.
+    """
+    return apply_plan(parameters, images, make_plan(draws, constants), constants)
 
-    def _draw_numbers(
-        self, n: int, size: Sequence[int], generator: torch.Generator, index: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return uniform numbers (n, k) in [0, 1) for n views, and the saliency maps (n, h, w) of their images."""
-        maps = None if self.saliency is None else self._saliency_maps(index, size)
-        k = sum(number_counts(maps is not None).values())
-        return torch.rand(n, k, generator=generator, device=generator.device), maps
 
-    def _saliency_maps(self, index: Tensor | None, size: Sequence[int]) -> Tensor:
-        """Return the saliency maps of images, resized to their size, (n, h, w)."""
-        if index is None:
-            raise ValueError(NO_INDEX)
-        cached = getattr(self, "_maps", None)  # the array, and its copy on the device: the host waits for a transfer
-        if cached is None or cached[0] is not self.saliency or cached[1].device != index.device:
-            maps = torch.as_tensor(self.saliency, dtype=torch.float32).to(index.device)
-            self._maps = cached = self.saliency, maps
-        own = cached[1].index_select(0, index)[:, None]  # (n, 1, h', w')
-        return torch.nn.functional.interpolate(own, size, mode="bilinear", antialias=True)[:, 0]
+def apply_plan(
+    parameters: Parameters, images: Tensor, plan: Plan, constants: ViewConstants, hue_position: int | None = None
+) -> Tensor:
+    """Make the views of a plan.
 
-    @torch.no_grad()
-    def draw_crops(
-        self,
-        sizes: Tensor,
-        size: tuple[int, int],
-        generator: torch.Generator,
-        index: Tensor | None = None,
-        n_views: int = 1,
-    ) -> Crops:
-        """Draw the crops of photographs, to be cut out where they are decoded.
+    If all views have the hue at one position (or no jitter: `UNCHANGED`), say so by `hue_position`. Steps are then
+    skipped for views that do not get them, which makes shapes depend on the draws.
+    """
+    draws = plan.draws
+    n, (c, *size) = len(draws.corner), images.shape[1:]
+    height, width = parameters.size_of(*size)
+    if torch.compiler.is_compiling():
+        images = to_float(images)  # fused with the next steps
+    if n != len(images):
+        images = images.movedim(1, 3).repeat(n // len(images), 1, 1, 1).movedim(3, 1)
+    if parameters.crop_padding or parameters.crop_scale or [height, width] != size:
+        x = _crop(parameters, images, draws, constants)
+    elif draws.flip is not None:
+        x = _flip(images, draws.flip)
+    else:
+        x = to_float(images)
+    planes = split_channels(x.reshape(n, c, height * width))
+    if draws.jitter is not None and hue_position != UNCHANGED:
+        planes = _jitter(planes, plan, constants, hue_position)
+    colors = plan.colors
+    if draws.blur is not None or draws.solarize is not None:
+        planes = mix_channels(colors, planes)
+        x = planes[0].view(n, c, height, width) if len(planes) == 1 else join_channels(planes, height)
+        if draws.blur is not None:
+            x = _blur(x, draws, constants, hue_position)
+        if draws.solarize is not None:
+            x = solarize(x, parameters.solarize_threshold, draws.solarize)
+        planes, colors = split_channels(x.flatten(2)), constants.gain.diag().expand(n, c, c)
+    x = _to_images(planes, colors, constants.offset, height)
+    if draws.turns is not None:
+        x = rotate_quarter(x, draws.turns).contiguous(memory_format=torch.channels_last)
+    return x
 
-        Parameters
-        ----------
-        sizes : int64 Tensor of shape (n, 2)
-            Heights and widths of the pictures.
-        size : tuple of int
-            Height and width of the views if `size` of the augmentation is None.
-        generator : torch.Generator
-            Source of the random numbers, on the CPU.
-        index : int64 Tensor of shape (n,), optional
-            Indices of the pictures in the training set. Only `saliency` needs them.
-        n_views : int, default=1
-            Number of views of each picture.
 
-        Returns
-        -------
-        Crops
-            ``n_views`` boxes of each picture. It is the whole picture if there is no random resized crop.
+def _crop(parameters: Parameters, images: Tensor, draws: Any, constants: ViewConstants) -> Tensor:
+    """Cut out the boxes, resize and flip them."""
+    size, p = images.shape[2:], parameters
+    how = size, p.size_of(*size), p.interpolation, p.crop_padding, constants.row_table, constants.column_table
+    crops = separable_filter(images, *crop_weights(draws.corner, draws.sides, draws.flip, *how))
+    return crops.clamp_(0, 1) if p.interpolation == "bicubic" else crops
 
-        Examples
-        --------
-        >>> sizes = torch.tensor([[300, 400], [64, 48]])
-        >>> crops = Augmentation(size=32).draw_crops(sizes, (224, 224), torch.Generator().manual_seed(0), n_views=2)
-        >>> crops.boxes.shape, crops.size
-        (torch.Size([2, 2, 4]), (32, 32))
-        """
-        self.ensure_valid()
-        maps = None
-        if self.saliency is not None:
-            if index is None:
-                raise ValueError(NO_INDEX)
-            maps = torch.as_tensor(self.saliency)[index].float().repeat(n_views, 1, 1)
-        boxes = draw_boxes(self, sizes.repeat(n_views, 1), generator, maps)
-        return Crops(boxes.view(n_views, -1, 4), self.size_of(*size), self.interpolation)
 
-    def read_views(self, images: Images, index: Tensor, generator: torch.Generator) -> Tensor:
-        """Read images and make one random view of each. Photographs are cropped from the whole picture.
+def _flip(images: Tensor, flip: Tensor) -> Tensor:
+    """Flip images as `_crop` does with a box that is the whole image: the bits are the same."""
+    x = torch.where(flip[:, None, None, None], images.flip(3), images).float()
+    return x * PER_LEVEL if images.dtype == torch.uint8 else x
 
-        Parameters
-        ----------
-        images : Images
-            The images, on the generator's device.
-        index : int64 Tensor of shape (n,)
-            Indices of the images to read.
-        generator : torch.Generator
-            Source of the random numbers.
 
-        Returns
-        -------
-        Tensor of shape (n, c, height, width), float32
-            The views, in the order of the indices.
+def _jitter(planes: Planes, plan: Plan, constants: ViewConstants, hue_position: int | None) -> Planes:
+    """Jitter the colours of the views that are to be jittered; these are all views if there is a `hue_position`."""
+    draws, turns = plan.draws, None if plan.turns is None else (plan.turns, plan.shares)
+    if hue_position is not None:
+        return (jitter_group(planes[0], (plan.matrices, plan.mean_matrices), turns, hue_position),)
+    active = constants.active.index_select(0, draws.order)
+    steps = jitter_steps(draws.factors, active, turns, constants.colors)
+    changed = jitter(planes, draws.factors[:, 1], steps, constants.colors)
+    where = draws.jitter[:, None, None]
+    return tuple(torch.where(where, new, old) for new, old in zip(changed, planes, strict=True))
 
-        Examples
-        --------
-        >>> from skssl.images import as_images
-        >>> images = as_images(torch.zeros(8, 32, 32, 3, dtype=torch.uint8))
-        >>> Augmentation(size=16).read_views(images, torch.arange(4), torch.Generator()).shape
-        torch.Size([4, 3, 16, 16])
-        """
-        if not isinstance(images, Photographs):
-            return self(images.read(index), generator, index)
-        seed = torch.randint(2**62, (1,), generator=generator, device=generator.device)  # boxes are drawn on the CPU
-        boxes, on_host = torch.Generator().manual_seed(int(seed)), index.cpu()
-        crops = self.draw_crops(images.sizes[on_host], images.shape[1:], boxes, on_host)
-        ((_, (pixels,)),) = images.crops([(on_host, [crops])])
-        return self.after_crop()(pixels, generator)
 
-    def after_crop(self) -> Augmentation:
-        """Return the rest of the augmentation, for images that have been cropped by `draw_crops`.
+def _blur(x: Tensor, draws: Any, constants: Any, hue_position: int | None) -> Tensor:
+    """Blur the views that are to be blurred."""
+    shifts = constants.row_shifts, constants.column_shifts
+    if hue_position is None:
+        return torch.where(draws.blur[:, None, None, None], blur(x, draws.sigma, *shifts), x)
+    rows = draws.blur.nonzero()[:, 0]
+    return x.index_copy_(0, rows, blur(x.index_select(0, rows), draws.sigma.index_select(0, rows), *shifts))
 
-        Returns
-        -------
-        Augmentation
-            A copy without the random resized crop.
 
-        Examples
-        --------
-        >>> Augmentation(size=32, flip=0.0).after_crop()
-        Augmentation(crop_scale=None, flip=0.0)
-        """
-        return copy(self).set_params(crop_scale=None, saliency=None, size=None)
-
-    def eval_transform(self, images: Tensor) -> Tensor:
-        """Resize images to the size of the views and normalise them, for a trained network.
-
-        Parameters
-        ----------
-        images : Tensor of shape (n, c, h, w)
-            uint8, or float in [0, 1].
-
-        Returns
-        -------
-        Tensor of shape (n, c, height, width), float32
-            The images, resized if `size` differs from theirs, and normalised. Channels are last in memory.
-
-        Examples
-        --------
-        >>> Augmentation(size=24).eval_transform(torch.zeros(2, 3, 16, 16)).shape
-        torch.Size([2, 3, 24, 24])
-        """
-        size = self.size_of(*images.shape[2:])
-        if size != images.shape[2:]:
-            images = to_float(images)
-            images = torch.nn.functional.interpolate(images, size, mode=self.interpolation, antialias=True).clamp_(0, 1)
-        return self.normalize(images).contiguous(memory_format=torch.channels_last)
-
-    @torch.no_grad()
-    @_full_precision
-    def normalize(self, images: Tensor) -> Tensor:
-        """Normalise images as views are.
-
-        Parameters
-        ----------
-        images : Tensor of shape (n, c, h, w)
-            uint8, or float in [0, 1].
-
-        Returns
-        -------
-        Tensor of shape (n, c, h, w), float32
-            The images, divided by 255 if they are uint8, minus `mean`, divided by `std`. Channels are last in memory.
-
-        Examples
-        --------
-        >>> white = torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)
-        >>> Augmentation(mean=(0.5, 0.5, 0.5), std=(0.25, 0.5, 1.0)).normalize(white).flatten()
-        tensor([2.0000, 1.0000, 0.5000])
-        """
-        self.ensure_valid()
-        return normalize(images, *gain_and_offset(self.mean, self.std, images.shape[1], images.device))
-
-    def denormalize(self, views: Tensor) -> Tensor:
-        """Undo `normalize`, to show views as images.
-
-        Parameters
-        ----------
-        views : Tensor of shape (n, c, h, w), float32
-            Normalised images.
-
-        Returns
-        -------
-        Tensor of shape (n, c, h, w), float32
-            The views times `std` plus `mean`, in [0, 1] if the images were.
-
-        Examples
-        --------
-        >>> augment = Augmentation()
-        >>> augment.denormalize(augment.normalize(torch.full((1, 3, 1, 1), 0.25))).flatten()
-        tensor([0.2500, 0.2500, 0.2500])
-        """
-        self.ensure_valid()
-        return denormalize(views, *gain_and_offset(self.mean, self.std, views.shape[1], views.device))
+def _to_images(planes: Planes, colors: Tensor, offset: Tensor, height: int) -> Tensor:
+    """Multiply the channels by matrices (n, c, c), add the offset, and return images with channels last in memory."""
+    if len(planes) > 1:
+        mixed = mix_channels(colors, planes)
+        return join_channels([plane + term for plane, term in zip(mixed, offset.split(1), strict=True)], height)
+    n, c, n_pixels = planes[0].shape
+    x = small_matmul(planes[0].mT, colors.mT).view(n, -1).add_(offset.repeat(n_pixels))
+    return x.view(n, height, -1, c).movedim(3, 1)

@@ -1,446 +1,308 @@
-"""`as_images`, which reads anything that users call images. It chooses one reader by the kind of input."""
+"""Arrays and tensors, in memory or memory-mapped: how their numbers are read, and their images."""
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
-from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.utils import _safe_indexing
+from sklearn.utils.validation import check_array, validate_data
 from torch import Tensor
-from torch.utils.data import Subset
 
-from skssl.errors import warn_of_bad
-from skssl.images.arrays import MemoryImages, StoredTensor, read_array, read_table, stack_arrays
-from skssl.images.base import Images, Scale, Shape, Size, describe, is_pil_image
-from skssl.images.dataset_items import DatasetImages, is_dataset, length_of, paths_of
-from skssl.images.image_files import channels_for, check_channels, decode_images, inspect_images
-from skssl.images.layout import channels_first, check_image_shape, decoding_target, parse_image_shape, unfold_rows
-from skssl.images.photographs import Photographs, default_size, in_memory
-from skssl.images.streams import is_stream, peek, store_stream
-
-__all__ = ["Images", "as_images", "subset"]
-
-_FORMS = (
-    "an array or tensor (n, h, w), (n, h, w, c) or (n, c, h, w), a 2-D array with image_shape, "
-    "a sequence of file paths or PIL images, or a data set"
-)
+from skssl.images.base import Images, Scale, describe
+from skssl.images.disk_cache import to_temporary_file
+from skssl.images.memory_maps import MAX_IN_MEMORY, MappedFile, mapped_file_of
 
 
-def as_images(
-    X: Any,
-    image_shape: Sequence[int] | None = None,
-    *,
-    estimator: BaseEstimator | None = None,
-    reset: bool = True,
-    shape: Shape | None = None,
-    scale: Scale | None = None,
-    on_bad_image: str = "raise",
-    n_jobs: int | None = None,
-    whole: bool | None = None,
-    size: Size | None = None,
-) -> Images:
-    """Read anything that users call images.
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor, and the mapped file that it lies in.
+
+    Attributes
+    ----------
+    tensor : Tensor
+        The numbers.
+    file : MappedFile or None
+        None if the tensor is in memory.
+    """
+
+    tensor: Tensor
+    file: MappedFile | None = None
+
+    @classmethod
+    def from_numpy(cls, array: np.ndarray) -> StoredTensor:
+        """View an array as a tensor.
+
+        Parameters
+        ----------
+        array : ndarray
+            Real numbers of any dtype.
+
+        Returns
+        -------
+        StoredTensor
+            The same memory where torch supports its dtype and strides, otherwise a copy: in memory, or in a temporary
+            file if the array is mapped.
+        """
+        file = mapped_file_of(array)
+        if min(array.strides, default=0) < 0 or not array.dtype.isnative or array.dtype == np.longdouble:
+            dtype = np.uint8 if array.dtype == np.uint8 else np.float32
+            if file is None:
+                array = array.astype(dtype)
+            else:
+                array = to_temporary_file(part.astype(dtype) for part in file.chunks(array))
+                file = mapped_file_of(array)
+        if not array.flags.writeable:  # torch warns of read-only arrays, but nothing here writes to the tensor
+            interface = array.__array_interface__ | {"data": (array.__array_interface__["data"][0], False)}
+            array = np.asarray(SimpleNamespace(__array_interface__=interface, owner=array))
+        return cls(torch.from_numpy(array), file)
+
+    def chunks(self) -> Iterator[Tensor]:
+        """Iterate over the tensor by chunks of rows if it is mapped, otherwise return it whole.
+
+        Yields
+        ------
+        Tensor of shape (m, ...)
+            The next rows.
+        """
+        return iter([self.tensor]) if self.file is None else self.file.chunks(self.tensor)
+
+    def image_by_image(self) -> StoredTensor:
+        """Return a tensor in which each image occupies one stretch of memory, so that a read touches little else.
+
+        Returns
+        -------
+        StoredTensor
+            The same tensor if its first axis has the largest stride. Otherwise a copy: in memory, or in a temporary
+            file if the tensor is mapped.
+        """
+        strides = [stride for n, stride in zip(self.tensor.shape, self.tensor.stride(), strict=True) if n > 1]
+        if len(self.tensor) < 2 or not strides or strides[0] >= max(strides):
+            return self
+        if self.file is None:
+            return StoredTensor(self.tensor.contiguous())
+        return self.from_numpy(to_temporary_file(part.numpy() for part in self.chunks()))
+
+    def value_range(self) -> Scale:
+        """Return the smallest and the largest value; refuse NaN and infinite values.
+
+        Returns
+        -------
+        low, high : float
+            The range.
+
+        Raises
+        ------
+        ValueError
+            If a value is not a finite float32.
+        """
+        low, high, n = math.inf, -math.inf, 0
+        for part in self.chunks():
+            part = part.float()
+            ends = [float(value) for value in torch.aminmax(part)]  # both are NaN if any value is
+            if not all(map(math.isfinite, ends)):
+                first = n + int(torch.isfinite(part).flatten(1).all(1).logical_not().nonzero()[0])
+                raise ValueError(
+                    "Input X contains NaN, infinity or a value too large for float32, first in sample "
+                    f"{first}. Finite numbers were expected: remove such samples or replace the values."
+                )
+            low, high, n = min(low, ends[0]), max(high, ends[1]), n + len(part)
+        return low, high
+
+
+class MemoryImages(Images):
+    """Images in one tensor; a batch is one gather.
 
     Parameters
     ----------
-    X : array, tensor, sequence, data set, iterable or Images
-        One of
+    stored : StoredTensor of shape (n, c, h, w)
+        The images: uint8 or float32, or any numbers if they are mapped.
+    scale : (float, float) or None
+        See `Images`.
+    """
 
-        - an array or tensor ``(n, h, w)``, ``(n, h, w, c)`` or ``(n, c, h, w)``, or a list of arrays of one
-          shape;
-        - a 2-D array, list or data frame ``(n, features)`` whose rows `image_shape` unfolds into images;
-        - a sequence of file paths, open files or PIL images of any mode, or a torchvision ``ImageFolder`` without a
-          transform. They are read upright by their EXIF data, 16-bit grey in 8 bits, without transparency. Files of one
-          size, unless `image_shape` asks for another, are decoded once into one array. All others become `Photographs`:
-          they keep their own sizes and are decoded whenever they are needed;
-        - a data set with ``__len__`` and ``__getitem__``: one of torch, Hugging Face or similar. Its items are read
-          when they are needed, through ``__getitems__`` if it has one. An item is a tensor ``(c, h, w)``, a PIL image,
-          an array ``(h, w)`` or ``(h, w, c)``, the bytes of an image file, a tuple that begins with one of these, or
-          a dict that holds one, preferably as "image" or "img". Floats are in [0, 1];
-        - an iterable of such items: a generator, or an iterable data set of torch, Hugging Face or WebDataset. It is
-          read once into a memory-mapped temporary file;
-        - `Images`, which are checked and returned.
+    def __init__(self, stored: StoredTensor, scale: Scale | None) -> None:
+        # The gather runs along the memory, whatever the order of the axes.
+        data = stored.tensor
+        axes = [0, *sorted((1, 2, 3), key=data.stride, reverse=True)]
+        self.shape = (data.shape[1], data.shape[2], data.shape[3])
+        self.scale = scale
+        self._stored = StoredTensor(data.permute(axes), stored.file)
+        self._axes = [axes.index(axis) for axis in range(4)]
+        self._device = data.device
 
-        uint8 is kept. All other numbers, including bools and integers, become float32. Arrays and tensors are not
-        copied if possible. Memory-mapped arrays (`numpy.memmap`) are loaded batch by batch.
-    image_shape : tuple of int, default=None
-        ``(h, w)``, ``(h, w, c)`` or ``(c, h, w)``. For a 2-D `X`, the shape of the image in a row: one entry may be
-        -1, ``(h, w)`` is grey, and None takes a square grey image. For files and PIL images, the shape of what the
-        network is given: ``(h, w)`` keeps their channels (RGB unless all are grey). None takes `size`, or their own
-        size if it is the same for all, or else 224 pixels, or the median of their shorter sides if that is smaller.
-        Other images must have this shape.
-    estimator : estimator, default=None
-        The scikit-learn estimator that reads the images. If `reset`, its ``n_features_in_`` (channels times height
-        times width) and, for data frames, its ``feature_names_in_`` are set.
-    reset : bool, default=True
-        True in `fit`: at least two images are required, and the estimator's attributes are set. False
-        afterwards: one image is enough.
-    shape : (int, int, int), default=None
-        The `Images.shape` of the training images. An `X` of another shape is refused, as are floats if `scale` is
-        None, and uint8 if it is not.
-    scale : (float, float), default=None
-        The values that are mapped to 0 and 1 if the images are floats. None takes the smallest and the largest value
-        in `X`, or 0 and 1 for a data set or an iterable. For test data, give the training images' `Images.scale`;
-        values outside are not clipped. Two equal values are mapped to 0.
-    on_bad_image : {"raise", "skip"}, default="raise"
-        How to treat files, PIL images and items that cannot be read. "skip" leaves them out with a
-        `BadImageWarning`; `Images.kept` is the mask of the rest. In a data set, which is not read beforehand, the
-        next item that can be read replaces a bad one.
-    n_jobs : int, default=None
-        Number of processes that read a data set's items in `Images.batches`, as in scikit-learn. None reads in this
-        process. Files are decoded by so many threads, and by one for each core if it is None.
-    whole : bool, default=None
-        Whether files and PIL images become `Photographs`. None: unless all have the size that is asked for. False: they
-        are decoded at once into one array, resized by their shorter side and cropped at the centre; large collections
-        are kept decoded on disk, see `image_files.decode_images`.
-    size : (int, int), default=None
-        Height and width of the views of photographs, if `image_shape` does not give any.
+    def __len__(self) -> int:
+        return len(self._stored.tensor)
+
+    def read(self, index: Tensor) -> Tensor:
+        """Read the images at the given indices."""
+        data, file = self._stored.tensor, self._stored.file
+        if file is not None:
+            batch = self._read_mapped(index.to("cpu"), file)
+        else:
+            batch = data.index_select(0, index.to(data.device, non_blocking=True))
+        return self._rescale(batch.permute(self._axes))
+
+    def to(self, device: torch.device | str) -> Images:
+        """Return the same images, whose `read` returns batches on another device."""
+        moved = copy(self)
+        moved._device = torch.device(device)
+        if self._stored.file is None:
+            moved._stored = StoredTensor(self._stored.tensor.to(device))
+        elif moved._device.type != "cpu" and self._stored.tensor.nbytes <= MAX_IN_MEMORY:
+            moved._stored = StoredTensor(torch.cat([part.to(device, self._dtype) for part in self._stored.chunks()]))
+        return moved
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """Return the dtype of a batch."""
+        return torch.uint8 if self.scale is None else torch.float32
+
+    def _read_mapped(self, index: Tensor, file: MappedFile) -> Tensor:
+        """Gather images from a mapped file, a few at a time, as reading a page may map many around it."""
+        data = self._stored.tensor
+        batch = torch.empty((len(index), *data.shape[1:]), dtype=data.dtype, pin_memory=self._device.type == "cuda")
+        rows = file.rows_per_read(math.prod(data.shape[1:]) * data.dtype.itemsize)
+        for part, out in zip(index.split(rows), batch.split(rows), strict=True):
+            torch.index_select(data, 0, part, out=out)
+            file.count_read(out.nbytes, len(part))
+        return batch.to(self._device, self._dtype, non_blocking=True)
+
+
+def read_table(X: Any, estimator: BaseEstimator | None, reset: bool, min_samples: int) -> StoredTensor:
+    """Read a table of numbers by scikit-learn's checks.
+
+    Parameters
+    ----------
+    X : array, tensor, data frame or list
+        The table.
+    estimator : estimator or None
+        The estimator whose ``n_features_in_`` and ``feature_names_in_`` are set or compared.
+    reset : bool
+        Whether they are set.
+    min_samples : int
+        The smallest number of rows.
 
     Returns
     -------
-    Images
-        The images, to be read in batches.
+    StoredTensor of uint8 or float32, or any numbers if mapped, shape (n, features)
+        The table.
 
     Raises
     ------
-    TypeError
-        If `X` or `image_shape` has a type that is not listed above, or if `X` is uint8 and the training images were
-        floats, or vice versa.
-    ValueError
-        If `X` holds too few images, NaN, infinite values, images of several shapes, of a shape other than
-        `image_shape` or `shape`, or a file or an item that cannot be read; if the axis of the channels is ambiguous;
-        or if `image_shape` does not match the number of features.
-    OSError
-        If the disk has no room for the images that are kept there.
-
-    Notes
-    -----
-    Of three axes, the first or the last holds the channels. It is the one that leaves a square, unless its own size
-    is not 1, 3 or 4 and the opposite axis has the size 3 or 4. If neither leaves a square, it is the one whose size is
-    1, 3 or 4. All other shapes are ambiguous and refused. The items of a data set have a fixed order of axes.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import torch
-    >>> images = as_images(np.zeros((10, 32, 32, 3), np.uint8))
-    >>> len(images), images.shape, images.scale
-    (10, (3, 32, 32), None)
-    >>> images.read(torch.tensor([5, 0])).shape
-    torch.Size([2, 3, 32, 32])
-    >>> from sklearn.datasets import load_digits
-    >>> images = as_images(load_digits().data)
-    >>> images.shape, images.scale
-    ((1, 8, 8), (0.0, 16.0))
+    TypeError, ValueError
+        If it is no table of real numbers, is too short, or has other features than in training.
     """
-    parsed = None if image_shape is None else parse_image_shape(image_shape)
-    options = _Options(parsed, estimator, reset, shape, scale, on_bad_image == "skip", n_jobs, whole, size)
-    read, X = _choose_reader(X)
-    images = read(X, options)
-    if parsed is not None:
-        check_image_shape(images.shape, parsed)
-    if shape is not None:
-        _check_like_training(images, shape, scale, estimator)
-    if estimator is not None and reset and read is not _read_table:  # scikit-learn sets those of a table
-        _set_n_features(estimator, math.prod(images.shape))
-    return images
+    if isinstance(X, Tensor):
+        X = _plain_tensor(X).cpu().numpy()
+    how: dict[str, Any] = {"dtype": _dtype_for(X), "ensure_all_finite": False, "ensure_min_samples": min_samples}
+    with _reading_numbers():
+        if estimator is None:
+            return StoredTensor.from_numpy(check_array(X, **how))
+        return StoredTensor.from_numpy(validate_data(estimator, X, reset=reset, **how))
 
 
-def is_decoded(X: Any) -> bool:
-    """Return whether `as_images` decodes X or reads a stream, so that X should be read only once.
+def read_array(X: Any, estimator: BaseEstimator | None) -> StoredTensor:
+    """Read an array or tensor of more than two axes.
 
     Parameters
     ----------
-    X : array, tensor, sequence, data set, iterable or Images
-        Images, as `as_images` reads them.
+    X : array or tensor
+        The array.
+    estimator : estimator or None
+        The estimator to name in messages.
+
+    Returns
+    -------
+    StoredTensor of uint8 or float32, or any numbers if mapped, and of the shape of X
+        The array.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it holds anything but real numbers.
+    """
+    if isinstance(X, Tensor):
+        return StoredTensor(_plain_tensor(X))
+    with _reading_numbers():
+        return StoredTensor.from_numpy(
+            check_array(X, allow_nd=True, dtype=_dtype_for(X), ensure_all_finite=False, estimator=estimator)
+        )
+
+
+def stack_arrays(arrays: list[Any]) -> Any:
+    """Stack a list of arrays or tensors of one shape.
+
+    Parameters
+    ----------
+    arrays : list of array, tensor or nested list
+        The arrays.
+
+    Returns
+    -------
+    ndarray or Tensor
+        The arrays along a new first axis.
+
+    Raises
+    ------
+    ValueError
+        If their shapes differ, or only some are uint8.
+    """
+    if not all(isinstance(array, Tensor) for array in arrays):
+        arrays = [np.asarray(array) for array in arrays]
+    for i, array in enumerate(arrays):
+        differs = str(array.dtype).endswith("uint8") != str(arrays[0].dtype).endswith("uint8")
+        if differs or array.shape != arrays[0].shape:
+            raise ValueError(
+                f"Sample {i} of X is {describe(array)}, but sample 0 is {describe(arrays[0])}. Give all arrays one "
+                "dtype and one shape."
+            )
+    return torch.stack(arrays) if isinstance(arrays[0], Tensor) else np.stack(arrays)
+
+
+def is_dense(tensor: Tensor) -> bool:
+    """Return whether a tensor has one number in memory for each element.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        Any tensor.
 
     Returns
     -------
     bool
-        True for files, PIL images and streams; False for arrays, tables, data sets and `Images`.
-
-    Examples
-    --------
-    >>> is_decoded(["a.png", "b.png"]), is_decoded([[0.0, 1.0], [1.0, 0.0]])
-    (True, False)
+        False if it is sparse, quantised, nested or on the meta device.
     """
-    return is_stream(X) or _choose_reader(X)[0] is _read_files
+    return tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_meta and not tensor.is_nested
 
 
-def subset(X: Any, index: np.ndarray) -> Any:
-    """Return a subset of the images in the form of X: rows of a table, files, or items of a data set.
-
-    Parameters
-    ----------
-    X : array, tensor, sequence, Dataset or Images
-        Images, as `as_images` reads them.
-    index : int64 ndarray of shape (m,)
-        Indices of the images, in the order of the result.
-
-    Returns
-    -------
-    array, tensor, sequence, Dataset or Images
-        The m images.
-
-    Raises
-    ------
-    TypeError
-        If `X` is a stream, which can be read only once.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> subset(["a.png", "b.png", "c.png"], np.array([2, 0]))
-    ['c.png', 'a.png']
-    """
-    if is_stream(X):
-        raise TypeError(
-            f"X is {describe(X)}, which can be read only once, so no subset of it can be taken. Pass an array, a list "
-            "or a data set with __len__ and __getitem__."
-        )
-    if isinstance(X, Images):
-        return X.take(torch.from_numpy(index))
-    if is_dataset(X):
-        return Subset(X, index.tolist())
-    return X[torch.from_numpy(index)] if isinstance(X, Tensor) else _safe_indexing(X, index)
+@contextmanager
+def _reading_numbers() -> Iterator[None]:
+    """Name X in a TypeError; let overflows pass, as infinite values are refused later."""
+    try:
+        with np.errstate(over="ignore"):
+            yield
+    except TypeError as error:
+        raise TypeError(f"X cannot be read as numbers: {error}") from error
 
 
-@dataclass(frozen=True)
-class _Options:
-    """The parameters of `as_images` that the readers need; `image_shape` is parsed."""
-
-    image_shape: tuple[int, ...] | None
-    estimator: BaseEstimator | None
-    reset: bool
-    shape: Shape | None
-    scale: Scale | None
-    skip: bool
-    n_jobs: int | None
-    whole: bool | None
-    size: Size | None
-
-    @property
-    def min_samples(self) -> int:
-        """The smallest number of images."""
-        return 2 if self.reset else 1
-
-    def new_bad(self) -> dict[int, str] | None:
-        """Return a dict that receives the bad images, or None if such an image is an error."""
-        return {} if self.skip else None
-
-    def target(self) -> tuple[int | None, Size | None]:
-        """Return the channels and the size to which files and PIL images are brought."""
-        return decoding_target(self.image_shape, self.shape)
-
-    def check_count(self, n_samples: int, bad: dict[int, str] | None = None) -> None:
-        """Refuse too few images, in scikit-learn's words."""
-        if n_samples < self.min_samples:
-            readable = f" that can be read, of {n_samples + len(bad)}" if bad else ""
-            raise ValueError(
-                f"X has {n_samples} sample(s){readable}, while a minimum of {self.min_samples} is required by "
-                f"{_name(self.estimator)}." + (f" The first error: {bad[min(bad)]}" if bad else "")
-            )
+def _dtype_for(X: Any) -> list[type] | None:
+    """Return the dtypes for `check_array`; mapped numbers are converted batch by batch."""
+    return None if mapped_file_of(X) and X.dtype.kind in "buif" else [np.float32, np.uint8]
 
 
-# One reader for each kind of input
-
-
-_Reader = Callable[[Any, _Options], Images]
-
-
-def _choose_reader(X: Any) -> tuple[_Reader, Any]:
-    """Return the reader for X, and X in the form that it reads."""
-    if isinstance(X, Images):
-        return _read_images, X
-    if is_stream(X):
-        first, X = peek(X)
-        if not isinstance(first, (str, os.PathLike)):
-            return _read_stream, X
-        X = list(X)
-    if is_dataset(X):
-        return _read_dataset, X
-    X = _as_list(X)
-    kind = _kind(X[0]) if isinstance(X, list) and X else "number"
-    if kind == "file":
-        return _read_files, X
-    return (_read_array if kind == "array" or getattr(X, "ndim", 2) > 2 else _read_table), X
-
-
-def _read_table(X: Any, options: _Options) -> Images:
-    """Read the rows of a table as images."""
-    if isinstance(X, list):
-        options.check_count(len(X))
-    table = read_table(X, options.estimator, options.reset, options.min_samples)
-    return _in_memory(StoredTensor(unfold_rows(table.tensor, options.image_shape), table.file), options)
-
-
-def _read_array(X: Any, options: _Options) -> Images:
-    """Read an array or tensor of images, or a list of such."""
-    options.check_count(len(X))
-    array = read_array(stack_arrays(X) if isinstance(X, list) else X, options.estimator)
-    return _in_memory(StoredTensor(channels_first(array.tensor), array.file), options)
-
-
-def _in_memory(stored: StoredTensor, options: _Options) -> Images:
-    """Return the images in a tensor (n, c, h, w) of finite numbers."""
-    stored = stored.image_by_image()
-    if stored.tensor.dtype == torch.uint8:
-        return MemoryImages(stored, None)
-    found = stored.value_range()  # which also refuses values that are not finite
-    return MemoryImages(stored, found if options.scale is None else options.scale)
-
-
-def _read_files(X: list[Any], options: _Options) -> Images:
-    """Decode image files or PIL images."""
-    options.check_count(len(X))
-    photographs = None if options.whole is False else _read_photographs(X, options)
-    if photographs is not None:
-        return photographs
-    bad = options.new_bad()
-    stored = StoredTensor.from_numpy(decode_images(X, partial(_sample_name, X), *options.target(), bad))
-    images: Images = MemoryImages(StoredTensor(stored.tensor.permute(0, 3, 1, 2), stored.file), None)
-    return _without_bad(images, len(X), bad, options)
-
-
-def _read_photographs(X: list[Any], options: _Options, channels: int | None = None) -> Images | None:
-    """Return files or PIL images as `Photographs`, or None if all have the size that is asked for."""
-    name, bad = partial(_sample_name, X), options.new_bad()
-    found = inspect_images(X, name, bad)
-    sizes = torch.tensor([(0, 0) if header is None else header[1] for header in found])
-    good = sizes[sizes[:, 0] > 0]
-    mixed = bool((good != good[0]).any())
-    asked_channels, asked_size = options.target()
-    resized = mixed or (asked_size is not None and asked_size != tuple(good[0].tolist()))
-    if not (options.whole or resized):
-        return None
-    channels = asked_channels or channels or channels_for([header[0] for header in found if header is not None])
-    check_channels(channels, name(0))
-    size = asked_size or options.size or (default_size(good) if options.shape is None else options.shape[1:])
-    items = [item if header is None else in_memory(item) for item, header in zip(X, found, strict=True)]
-    images = Photographs(items, name, sizes, channels, size, options.skip, options.n_jobs)
-    images.guessed = mixed and asked_size is None and options.size is None and options.shape is None
-    return _without_bad(images, len(X), bad, options)
-
-
-def _without_bad(images: Images, n: int, bad: dict[int, str] | None, options: _Options) -> Images:
-    """Leave out the bad ones of n images, and warn of them."""
-    if bad:
-        options.check_count(n - len(bad), bad)
-        kept = _keep_others(n, bad)
-        images = images.take(torch.from_numpy(np.flatnonzero(kept)))
-        images.kept = kept
-    return images
-
-
-def _read_dataset(X: Any, options: _Options) -> Images:
-    """Read a data set when its items are needed."""
-    options.check_count(length_of(X))
-    paths = paths_of(X)
-    photographs = None if paths is None or options.whole is False else _read_photographs(paths, options, channels=3)
-    if photographs is not None:
-        return photographs
-    return DatasetImages(X, *options.target(), options.scale, options.skip, options.n_jobs)
-
-
-def _read_stream(X: Any, options: _Options) -> Images:
-    """Read a stream into a temporary file."""
-    bad = options.new_bad()
-    stored, n_items = store_stream(X, *options.target(), bad)
-    options.check_count(len(stored.tensor), bad)
-    images = MemoryImages(stored, None if stored.tensor.dtype == torch.uint8 else options.scale or (0.0, 1.0))
-    if bad:
-        images.kept = _keep_others(n_items, bad)
-    return images
-
-
-def _read_images(X: Images, options: _Options) -> Images:
-    """Return images that have been read before."""
-    options.check_count(len(X))
-    return X
-
-
-# The kind of a sample, its name, and checks
-
-
-def _as_list(X: Any) -> Any:
-    """Return a sequence of files, images or arrays as a list, and other X as given; refuse X that is no sequence."""
-    if X is None or isinstance(X, (str, bytes, os.PathLike, dict, set)) or is_pil_image(X) or hasattr(X, "read"):
-        hint = " `skssl.datasets.load_images` reads a folder." if isinstance(X, (str, os.PathLike)) else ""
-        raise TypeError(f"X is {describe(X)}, but {_FORMS} was expected.{hint}")
-    if isinstance(X, np.ndarray) and X.ndim == 1 and X.dtype.kind in "OU":
-        X = X.tolist()
-    elif hasattr(X, "to_list") and not hasattr(X, "columns"):  # a Series
-        X = X.to_list()
-    elif isinstance(X, tuple):
-        X = list(X)
-    if isinstance(X, list) and X:
-        if isinstance(X[0], tuple) and X[0] and _kind(X[0][0]) != "number":  # items (image, target) of a data set
-            X = [item[0] for item in X]
-        kind = _kind(X[0])
-        for i, item in enumerate(X):
-            if _kind(item) != kind:
-                raise TypeError(
-                    f"Sample {i} of X is {describe(item)}, but sample 0 is {describe(X[0])}. Pass samples of one kind: "
-                    "arrays, or files and PIL images."
-                )
-    return X
-
-
-def _kind(item: Any) -> str:
-    """Return the kind of a sample: "file" (also a PIL image), "array", or "number" (a row of a table)."""
-    if isinstance(item, (str, os.PathLike)) or is_pil_image(item) or hasattr(item, "read"):
-        return "file"
-    is_nested = isinstance(item, (list, tuple)) and len(item) > 0 and isinstance(item[0], (list, tuple, np.ndarray))
-    return "array" if is_nested or getattr(item, "ndim", 0) >= 2 else "number"
-
-
-def _sample_name(X: Sequence[Any], i: int) -> str:
-    """Return the name of a file or PIL image for a message."""
-    return f"Sample {i} of X" + (f", the file {X[i]!r}," if isinstance(X[i], (str, os.PathLike)) else "")
-
-
-def _name(estimator: BaseEstimator | None) -> str:
-    """Return the name of an estimator for a message."""
-    return "the estimator" if estimator is None else type(estimator).__name__
-
-
-def _keep_others(n: int, bad: dict[int, str]) -> np.ndarray:
-    """Return the mask of the images that are not bad, and warn of the bad ones."""
-    warn_of_bad(bad, n)
-    kept = np.ones(n, bool)
-    kept[list(bad)] = False
-    return kept
-
-
-def _check_like_training(images: Images, shape: Shape, scale: Scale | None, estimator: BaseEstimator | None) -> None:
-    """Refuse images whose shape or kind of numbers differs from that of the training images."""
-    if images.shape != tuple(shape):
+def _plain_tensor(X: Tensor) -> Tensor:
+    """Return a tensor as uint8 or float32 without gradient, on its own device."""
+    if X.is_complex() or not is_dense(X):
         raise ValueError(
-            f"The images in X have the shape (c, h, w) = {images.shape}, but {_name(estimator)} was fitted on images "
-            f"of shape {tuple(shape)}. Bring the images to that shape."
+            f"X is a {describe(X)} and layout {X.layout}, but a dense tensor of real numbers was expected. Convert it, "
+            "for example by X.to_dense() or X.abs()."
         )
-    if (images.scale is None) != (scale is None):
-        got, fitted = ("uint8", "floats") if images.scale is None else ("floats", "uint8")
-        raise TypeError(
-            f"The images in X are {got}, but {_name(estimator)} was fitted on {fitted}. Convert X as the training "
-            "images were."
-        )
-    if images.scale != scale:
-        raise ValueError(
-            f"The images in X have the range {images.scale}, but {_name(estimator)} was fitted on images of the range "
-            f"{scale}. Read them with scale={scale}."
-        )
-
-
-def _set_n_features(estimator: BaseEstimator, n_features: int) -> None:
-    """Set the attributes that scikit-learn's checks set for a table without names."""
-    estimator.n_features_in_ = n_features
-    if hasattr(estimator, "feature_names_in_"):
-        del estimator.feature_names_in_
+    return X.detach() if X.dtype == torch.uint8 else X.detach().float()

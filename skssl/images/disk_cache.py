@@ -1,432 +1,319 @@
-"""Image files and PIL images, decoded by Pillow into uint8 arrays."""
+"""The cache on disk: decoded image files, and temporary files for streams.
+
+It lies in the folder that the environment variable ``SKSSL_CACHE`` names, by default ``~/.cache/skssl``.
+"""
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import io
+import json
 import math
 import os
-import stat
-from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import cache
+import re
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import Any, BinaryIO
 
 import numpy as np
-from tqdm.auto import tqdm
 
-from skssl.images.base import Size, is_pil_image
-from skssl.images.disk_cache import Write, cached_images
-from skssl.images.memory_maps import MAX_IN_MEMORY
+from skssl.images.base import one_line
+from skssl.storage.files import atomic_write
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-    from PIL.ImageFile import ImageFile
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
 
-_MAX_THREADS = 16
-_BLOCK = 32  # images that a thread takes at a time
-_QUEUED = 2**14  # images that wait for a thread
-_PROGRESS_DELAY = 10.0  # seconds before a progress bar appears
-ORIENTATION = 0x0112  # EXIF's tag, 1 to 8; from 5 on, height and width are swapped
-_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's mode for a number of channels
-_GRAY_MODES = ("1", "L", "LA", "La", "F", "I", "I;16", "I;16L", "I;16B", "I;16N")
-#: The formats that are opened. Pillow decodes each of them within this process.
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF", "JPEG2000", "QOI", "ICO", "TGA")
-_OTHER_FORMATS = {
-    b"%!PS": "PostScript (EPS)",
-    b"\xc5\xd0\xd3\xc6": "PostScript (EPS)",
-    b"%PDF": "PDF",
-    b"\xd7\xcd\xc6\x9a": "WMF",
-    b"8BPS": "PSD",
-    b"<svg": "SVG",
-    b"<?xml": "XML or SVG",
-    b"ftypheic": "HEIC",
-    b"ftypmif1": "HEIF",
-    b"\x89HDF": "HDF5",
-    b"SIMPLE": "FITS",
-    b"\x93NUMPY": ".npy",
-    b"PK\x03\x04": "ZIP",
-}
-_loading = Lock()
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_UNFINISHED = re.compile(r"\..+\.np[yz]\.[0-9a-f]{8}")  # the names of `atomic_write`'s temporary files
+
+Write = Callable[[int, np.ndarray], None]
 
 
-def channels_for(modes: Collection[str]) -> int:
-    """Return the number of channels for images of the given modes.
-
-    Parameters
-    ----------
-    modes : collection of str
-        Pillow's modes.
+def cache_folder() -> Path:
+    """Return the folder of the cache: ``SKSSL_CACHE``, or ``~/.cache/skssl``.
 
     Returns
     -------
-    int
-        1 if all are grey, otherwise 3.
+    Path
+        The folder, which may not exist yet.
     """
-    return 1 if all(mode in _GRAY_MODES for mode in modes) else 3
+    return Path(os.environ.get("SKSSL_CACHE") or "~/.cache/skssl").expanduser()
 
 
-def decode_images(
-    images: Sequence[Any],
-    name: Callable[[int], str],
-    channels: int | None = None,
-    size: Size | None = None,
-    bad: dict[int, str] | None = None,
-) -> np.ndarray:
-    """Decode image files, file objects or PIL images in threads into one array.
+def file_identity(path: str | os.PathLike[str]) -> tuple[str, int, int, int, int]:
+    """Return what tells a file from others and from its earlier content, without reading it.
 
-    Files that take more than a gigabyte when decoded are decoded once into the cache on disk and mapped into memory,
-    so they may exceed the memory. They stay in the folder ``packed`` of the cache until you delete it, see
-    `disk_cache`.
+    Every write to a file, every change of its times and every replacement sets its change time or its inode, which
+    programs cannot set. Two writes within a tick of the system's clock (up to 10 ms before Linux 6.13) are not told
+    apart, nor are writes that a network file system does not show yet. A copy of a file is another file.
 
     Parameters
     ----------
-    images : sequence of str, path, file object or PIL image
-        The images.
-    name : callable
-        Returns the name of an image in messages from its index.
-    channels : int, default=None
-        1 (grey), 3 (RGB) or 4 (RGBA). None takes 1 if all images are grey, otherwise 3.
-    size : (int, int), default=None
-        Height and width to resize to. None takes the images' own, which must be the same for all.
-    bad : dict of int to str, default=None
-        Receives the index of each image that cannot be read, and the reason; the array is 0 there. If None,
-        such an image is an error.
+    path : str or path
+        The file.
 
     Returns
     -------
-    ndarray of uint8, shape (n, h, w, channels)
-        The images; a read-only `numpy.memmap` if they are in the cache.
+    path : str
+        The absolute path.
+    inode, size, mtime_ns, ctime_ns : int
+        The inode, the size in bytes, and the times of the last modification and the last change in nanoseconds.
+
+    Raises
+    ------
+    OSError
+        If there is no such file.
+    """
+    # Content is not hashed: blake2b reads 0.7 GB/s, which for ImageNet is three minutes at each start; stat takes 5 s.
+    status = os.stat(path)
+    return os.path.abspath(path), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def cached_images(
+    paths: Sequence[Any], shape: tuple[int, ...], decode: Callable[[Write], None], bad: dict[int, str] | None
+) -> np.ndarray:
+    """Map the decoded image files from the cache; decode them into it first if they are not there.
+
+    The files are known by `file_identity`. A damaged file in the cache is made anew, with a warning. The pixels in it
+    are not verified.
+
+    Parameters
+    ----------
+    paths : sequence of str or path
+        The image files.
+    shape : tuple of int
+        Shape of the decoded images, (n, h, w, channels).
+    decode : callable
+        Calls the function that it is given with the index and the pixels (h, w, channels) of each image, from several
+        threads, and enters the files that cannot be read in `bad`.
+    bad : dict of int to str or None
+        Receives the index of each file that cannot be read, and the reason. If None, such a file is an error.
+
+    Returns
+    -------
+    numpy.memmap of uint8 and this shape
+        The images, read-only.
 
     Raises
     ------
     OSError
         If the disk has no room for them.
     ValueError
-        If an image cannot be read and `bad` is None, if no image can be read, or if sizes differ without `size`.
+        If a file cannot be read and `bad` is None.
     """
-    with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
-        decoder = _Decoder(images, name, bad, pool)
-        if channels is None or size is None:
-            channels, size = decoder.common_format(channels, size)
-
-        shape = (len(images), *size, channels)
-        if math.prod(shape) > MAX_IN_MEMORY and all(isinstance(image, (str, os.PathLike)) for image in images):
-            return cached_images(images, shape, lambda write: decoder.decode(write, channels, size, 0.0), bad)
-        data = np.zeros(shape, np.uint8)
-        decoder.decode(data.__setitem__, channels, size, _PROGRESS_DELAY)
-    return data
-
-
-class _Decoder:
-    """Decodes images in threads, and records those that cannot be read; see `decode_images`."""
-
-    def __init__(
-        self, images: Sequence[Any], name: Callable[[int], str], bad: dict[int, str] | None, pool: ThreadPoolExecutor
-    ) -> None:
-        self.images, self.name, self.bad, self.pool = images, name, bad, pool
-
-    def common_format(self, channels: int | None, size: Size | None) -> tuple[int, Size]:
-        """Return the channels and the size of all images, where they are not given."""
-        modes, first = set(), None
-        for i, found in enumerate(self.inspect()):
-            if found is not None:
-                modes.add(found[0])
-                first = first or found[1]
-                if size is None and found[1] != first:
-                    raise ValueError(
-                        f"{self.name(i)} has the height and width {found[1]}, but the first image has {first}. Give "
-                        "image_shape=(h, w) to resize all images."
-                    )
-        return channels or channels_for(modes), size or first  # type: ignore[return-value]
-
-    def inspect(self) -> list[tuple[str, Size] | None]:
-        """Return the mode and the size of each image from its header."""
-        found = list(self._map(lambda i: self._attempt(inspect_image, i)))
-        self._check_any_good()
-        return found
-
-    def decode(self, write: Write, channels: int, size: Size, delay: float) -> None:
-        """Decode all images and write them by their indices; show a progress bar after some seconds."""
-
-        def work(i: int) -> None:
-            if not self.bad or i not in self.bad:
-                pixels = self._attempt(decode_image, i, channels, size)
-                if pixels is not None:
-                    write(i, pixels)
-
-        n = len(self.images)
-        with tqdm(total=n, desc="Decoding", unit=" images", unit_scale=True, delay=delay) as bar:
-            for done, _ in enumerate(self._map(work), start=1):
-                if done % _BLOCK == 0:
-                    bar.update(_BLOCK)
-            bar.update(n % _BLOCK)
-        self._check_any_good()
-
-    def _attempt(self, work: Callable[..., Any], i: int, *args: Any) -> Any:
-        """Call a function with an image; return None if it is bad and bad images are recorded."""
+    key = hashlib.sha256(repr(shape).encode())
+    for path in paths:
         try:
-            return work(self.images[i], self.name(i), *args)
-        except ValueError as error:
-            if self.bad is None:
-                raise
-            self.bad[i] = str(error)
-
-    def _map(self, work: Callable[[int], Any]) -> Iterator[Any]:
-        """Call a function with 0, 1, ... in threads; the queue is short, whatever the number of images."""
-
-        def work_on(block: range) -> list[Any]:
-            return [work(i) for i in block]
-
-        for start in range(0, len(self.images), _QUEUED):
-            stop = min(start + _QUEUED, len(self.images))
-            blocks = [range(i, min(i + _BLOCK, stop)) for i in range(start, stop, _BLOCK)]
-            for found in self.pool.map(work_on, blocks):
-                yield from found
-
-    def _check_any_good(self) -> None:
-        """Raise an error if no image can be read."""
-        if self.bad and len(self.bad) == len(self.images):
-            raise ValueError(f"None of the {len(self.images)} images in X can be read. The first error: {self.bad[0]}")
+            key.update(repr(file_identity(path)).encode())
+        except (OSError, ValueError):  # the decoder reports a missing file by name
+            key.update(repr(os.fspath(path)).encode())
+    file = cache_folder() / "packed" / f"{key.hexdigest()[:32]}.npy"
+    found = _read(file, shape)
+    if found is None:
+        _write(file, shape, decode, bad)
+        found = _read(file, shape)
+        if found is None:
+            raise OSError(f"{str(file)!r} was changed by another program while the images were decoded. Try again.")
+    images, reasons = found
+    if reasons and bad is None:
+        raise ValueError(reasons[min(reasons)])
+    if bad is not None:
+        bad.update(reasons)
+    return images
 
 
-def inspect_image(image: Any, name: str) -> tuple[str, Size]:
-    """Return the mode and the upright size of an image without decoding it.
+def _header(shape: tuple[int, ...]) -> bytes:
+    """Return the header of an .npy file of uint8."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return header.getvalue()
 
-    Parameters
-    ----------
-    image : str, path, file object or PIL image
-        The image.
-    name : str
-        Its name in messages.
 
-    Returns
-    -------
-    mode : str
-        Pillow's mode.
-    size : (int, int)
-        Height and width.
+def _read(file: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, dict[int, str]] | None:
+    """Map a file of the cache, and return why images could not be read; None if the file is missing or damaged.
 
-    Raises
-    ------
-    ValueError
-        If the image cannot be read.
+    It is an .npy file, followed by the reasons as JSON. The end of the file shows that it is whole.
     """
-    with open_image(image, name) as pil:
-        is_on_its_side = pil.getexif().get(ORIENTATION, 1) >= 5
-        return pil.mode, (pil.width, pil.height) if is_on_its_side else (pil.height, pil.width)
-
-
-def decode_image(image: Any, name: str, channels: int, size: Size | None = None) -> np.ndarray:
-    """Decode an image upright, in 8 bits and without transparency unless `channels` is 4.
-
-    Parameters
-    ----------
-    image : str, path, file object or PIL image
-        The image.
-    name : str
-        Its name in messages.
-    channels : int
-        1 (grey), 3 (RGB) or 4 (RGBA).
-    size : (int, int), default=None
-        Height and width. The shorter side is resized to it, and the centre is cropped. None keeps the image's own.
-
-    Returns
-    -------
-    ndarray of uint8, shape (h, w, channels)
-        The image.
-
-    Raises
-    ------
-    ValueError
-        If the image cannot be read, or cannot have so many channels.
-    """
-    from PIL import Image, ImageOps
-
-    check_channels(channels, name)
-    with open_image(image, name) as pil:
-        if size is not None and not is_pil_image(image):
-            pil.draft(None, (2 * max(size), 2 * max(size)))  # a JPEG is decoded at the lowest sufficient resolution
-        pil = upright(pil, channels)
-        if size is not None:
-            pil = ImageOps.fit(pil, (size[1], size[0]), Image.Resampling.BICUBIC)
-        return np.atleast_3d(np.array(pil))
-
-
-def check_channels(channels: int, name: str) -> None:
-    """Refuse a number of channels that images cannot be decoded to.
-
-    Parameters
-    ----------
-    channels : int
-        The number.
-    name : str
-        The name of an image in the message.
-
-    Raises
-    ------
-    ValueError
-        If it is not 1, 3 or 4.
-    """
-    if channels not in _MODES:
-        raise ValueError(
-            f"{name} was to be decoded to {channels} channels, but 1, 3 or 4 are supported. Check image_shape and the "
-            "channels of the training images."
+    header = _header(shape)
+    try:
+        with file.open("rb") as stored:
+            if stored.read(len(header)) != header:
+                raise ValueError("it has another header")
+            stored.seek(math.prod(shape), os.SEEK_CUR)
+            reasons = {int(i): str(reason) for i, reason in json.loads(stored.read())["bad"].items()}
+            if not all(0 <= i < shape[0] for i in reasons):
+                raise ValueError("it names images that do not exist")
+            return np.memmap(stored, np.uint8, "r", len(header), shape), reasons
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        warnings.warn(
+            f"The decoded images in {str(file)!r} are damaged, so they are decoded anew. {one_line(error)}",
+            stacklevel=2,
         )
+        return None
 
 
-def upright(pil: Image, channels: int) -> Image:
-    """Decode an open image upright, in 8 bits and without transparency unless `channels` is 4.
+def _write(file: Path, shape: tuple[int, ...], decode: Callable[[Write], None], bad: dict[int, str] | None) -> None:
+    """Decode images into a file of the cache."""
+    header = _header(shape)
+    end = len(header) + math.prod(shape)
+    size = math.prod(shape[1:])
+    try:
+        with write_to_cache(file, end) as unfinished:
+            unfinished.write(header)
+            lock = Lock()
 
-    Parameters
-    ----------
-    pil : PIL.Image.Image
-        The image.
-    channels : int
-        1 (grey), 3 (RGB) or 4 (RGBA).
+            def write(i: int, pixels: np.ndarray) -> None:  # a write to a map would end the process if the disk is full
+                with lock:
+                    unfinished.seek(len(header) + i * size)
+                    unfinished.write(np.ascontiguousarray(pixels).data)
 
-    Returns
-    -------
-    PIL.Image.Image
-        The image in the mode "L", "RGB" or "RGBA".
-    """
-    from PIL import Image, ImageOps
-
-    pil = ImageOps.exif_transpose(pil)
-    if pil.mode.startswith("I"):  # 16 bits
-        pil = Image.fromarray((np.asarray(pil).clip(0, 65535) / 257).round().astype(np.uint8))
-    if "transparency" in pil.info and pil.mode == "P":
-        pil = pil.convert("RGBA")
-    return pil.convert(_MODES[channels])
-
-
-def inspect_images(
-    images: Sequence[Any], name: Callable[[int], str], bad: dict[int, str] | None = None
-) -> list[tuple[str, Size] | None]:
-    """Return the modes and the upright sizes of images from their headers, in threads.
-
-    Parameters
-    ----------
-    images, name, bad
-        As for `decode_images`.
-
-    Returns
-    -------
-    list of (str, (int, int)) or None
-        As `inspect_image` returns them. None for a bad image.
-
-    Raises
-    ------
-    ValueError
-        If an image cannot be read and `bad` is None, or if no image can be read.
-    """
-    with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
-        return _Decoder(images, name, bad, pool).inspect()
+            decode(write)
+            unfinished.seek(end)
+            unfinished.write(json.dumps({"bad": bad or {}}).encode())
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise no_room(math.prod(shape), file.parent, error.errno) from error
+        raise
 
 
 @contextmanager
-def open_image(image: Any, name: str, what: str = "an image") -> Iterator[Image]:
-    """Open an image of one of the `FORMATS`; turn any error, also of the block, into a ValueError that names it.
+def write_to_cache(file: Path, n_bytes: int = 0) -> Iterator[BinaryIO]:
+    """Open a temporary file that becomes a file of the cache once it is complete.
 
-    Pillow hands some other formats to other programs, such as PostScript to Ghostscript. Images of more than
-    ``PIL.Image.MAX_IMAGE_PIXELS`` pixels are refused before they are decoded.
+    The temporary files of processes that were killed are removed from the folder. A living process holds a lock on its
+    own.
 
     Parameters
     ----------
-    image : str, path, bytes, file object or PIL image
-        The image.
-    name : str
-        Its name in messages.
-    what : str, default="an image"
-        What it should be, in messages.
+    file : Path
+        The file. Its folder is created.
+    n_bytes : int, default=0
+        The number of bytes to allocate at once.
 
     Yields
     ------
-    PIL image
-        The image, which may not be decoded yet.
+    binary file
+        The temporary file.
 
     Raises
     ------
-    ValueError
-        If the image cannot be read, has another format or too many pixels.
+    OSError
+        If the disk has no room for these bytes, or the file cannot be written.
     """
-    from PIL import Image, ImageFile, UnidentifiedImageError
+    folder = file.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        with _lock_folder(folder) as locked:  # so that no process removes a file before its lock is taken
+            if locked:
+                _remove_unfinished(folder)
+            unfinished = stack.enter_context(atomic_write(file))
+            if locked:
+                fcntl.flock(unfinished, fcntl.LOCK_EX)
+        if n_bytes:
+            _allocate(unfinished, n_bytes)
+        yield unfinished
 
-    image = io.BytesIO(image) if isinstance(image, bytes) else image
+
+@contextmanager
+def _lock_folder(folder: Path) -> Iterator[bool]:
+    """Lock a folder, and return whether the file system supports that."""
+    if fcntl is None:
+        yield False
+        return
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        if is_pil_image(image):
-            if isinstance(image, ImageFile.ImageFile):  # its pixels may not be decoded yet
-                _check_opened(image)
-            with _loading:  # a sequence may contain the same image twice
-                image.load()
-            yield image
-        else:
-            if isinstance(image, (str, os.PathLike)) and not stat.S_ISREG(os.stat(image).st_mode):
-                raise ValueError("it is no regular file")  # a pipe would block for ever
-            with Image.open(image, formats=_known_formats()) as pil:
-                _check_opened(pil)
-                yield pil
-    except UnidentifiedImageError as error:
-        raise ValueError(
-            f"{name} cannot be read as {what}: its format is {_name_format(image)}, but one of {', '.join(FORMATS)} "
-            "was expected. Convert the file to one of these."
-        ) from error
-    except (_TooManyPixels, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError(
-            f"{name} cannot be read as {what}: it has more than {Image.MAX_IMAGE_PIXELS:,} pixels. A small file could "
-            "fill the memory in this way. If you trust the file, set PIL.Image.MAX_IMAGE_PIXELS to a larger number."
-        ) from error
-    except Exception as error:
-        raise ValueError(f"{name} cannot be read as {what}: {error}") from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            locked = True
+        except OSError:
+            locked = False
+        yield locked
+    finally:
+        os.close(handle)
 
 
-class _TooManyPixels(Exception):
-    """An image has more pixels than Pillow's limit."""
+def _remove_unfinished(folder: Path) -> None:
+    """Remove the temporary files that no process holds a lock on."""
+    for path in folder.iterdir():
+        if _UNFINISHED.fullmatch(path.name):
+            with suppress(OSError), path.open("r+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
 
 
-def _check_opened(image: ImageFile) -> None:
-    """Refuse an image that was opened, but perhaps not decoded: PostScript, and one of too many pixels."""
-    from PIL import Image
-
-    if image.format == "EPS":
-        raise ValueError(
-            "it is PostScript, which Pillow decodes by the program Ghostscript. If you trust the file, pass "
-            "image.convert('RGB')"
-        )
-    if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
-        raise _TooManyPixels
-
-
-@cache
-def _known_formats() -> list[str]:
-    """Return those of the `FORMATS` that the installed Pillow can open."""
-    from PIL import Image
-
-    Image.init()
-    return [name for name in FORMATS if name in Image.OPEN]
+def _allocate(file: BinaryIO, n_bytes: int) -> None:
+    """Allocate the space of a file; where the file system cannot, compare with the free space."""
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, n_bytes)
+            return
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise
+    if n_bytes > shutil.disk_usage(file.name).free:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _name_format(image: Any) -> str:
-    """Return the name of a format that is not supported, from the first bytes of a file."""
-    if isinstance(image, (str, os.PathLike)):
-        with open(image, "rb") as file:
-            start = file.read(16)
-    else:
-        image.seek(0)
-        start = image.read(16)
-    return next((name for mark, name in _OTHER_FORMATS.items() if mark in (start[: len(mark)], start[4:12])), "unknown")
+def to_temporary_file(parts: Iterable[np.ndarray]) -> np.ndarray:
+    """Write arrays one after the other to an unnamed file in the cache, and map it into memory.
 
-
-def image_endings() -> tuple[str, ...]:
-    """Return the endings of the names of image files, in lower case.
+    Parameters
+    ----------
+    parts : iterable of ndarray of shape (m, ...)
+        Arrays of one dtype, whose shapes differ in the first axis only.
 
     Returns
     -------
-    tuple of str
-        Such as ".png".
-    """
-    from PIL import Image
+    ndarray of shape (n, ...)
+        The concatenated arrays: a read-only `numpy.memmap`. The file is deleted with it.
 
-    known = _known_formats()
-    return tuple(ending for ending, name in Image.registered_extensions().items() if name in known)
+    Raises
+    ------
+    OSError
+        If the disk has no room for them.
+    """
+    folder, n, part = cache_folder(), 0, np.empty(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        for part in parts:
+            n += len(part)
+            try:
+                file.write(np.ascontiguousarray(part).data)
+                file.flush()
+            except OSError as error:
+                raise no_room(n * part[:1].nbytes, folder, error.errno) from error
+        return np.memmap(file, part.dtype, "r", shape=(n, *part.shape[1:])) if n else part
+
+
+def no_room(n_bytes: int, folder: Path, code: int | None = None) -> OSError:
+    """Return the error for images that do not fit into the cache.
+
+    Parameters
+    ----------
+    n_bytes : int
+        Bytes that the images take at least.
+    folder : Path
+        The folder without room.
+    code : int, default=None
+        The system's error number, by default that of a full disk.
+
+    Returns
+    -------
+    OSError
+        The error, to be raised.
+    """
+    return OSError(
+        code or errno.ENOSPC,
+        f"The images in X take at least {n_bytes / 1e9:.1f} GB, but {str(folder)!r} has no room for them. Set the "
+        "environment variable SKSSL_CACHE to a folder on a larger disk.",
+    )

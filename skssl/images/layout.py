@@ -1,446 +1,213 @@
-"""`as_images`, which reads anything that users call images. It chooses one reader by the kind of input."""
+"""The layout of arrays of images: which axis holds the channels, and how `image_shape` unfolds rows into images."""
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+import operator
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import torch
-from sklearn.base import BaseEstimator
-from sklearn.utils import _safe_indexing
 from torch import Tensor
-from torch.utils.data import Subset
 
-from skssl.errors import warn_of_bad
-from skssl.images.arrays import MemoryImages, StoredTensor, read_array, read_table, stack_arrays
-from skssl.images.base import Images, Scale, Shape, Size, describe, is_pil_image
-from skssl.images.dataset_items import DatasetImages, is_dataset, length_of, paths_of
-from skssl.images.image_files import channels_for, check_channels, decode_images, inspect_images
-from skssl.images.layout import channels_first, check_image_shape, decoding_target, parse_image_shape, unfold_rows
-from skssl.images.photographs import Photographs, default_size, in_memory
-from skssl.images.streams import is_stream, peek, store_stream
+from skssl.images.base import Shape, Size
 
-__all__ = ["Images", "as_images", "subset"]
-
-_FORMS = (
-    "an array or tensor (n, h, w), (n, h, w, c) or (n, c, h, w), a 2-D array with image_shape, "
-    "a sequence of file paths or PIL images, or a data set"
-)
+_CHANNELS = (1, 3, 4)  # numbers of channels that images commonly have
 
 
-def as_images(
-    X: Any,
-    image_shape: Sequence[int] | None = None,
-    *,
-    estimator: BaseEstimator | None = None,
-    reset: bool = True,
-    shape: Shape | None = None,
-    scale: Scale | None = None,
-    on_bad_image: str = "raise",
-    n_jobs: int | None = None,
-    whole: bool | None = None,
-    size: Size | None = None,
-) -> Images:
-    """Read anything that users call images.
+def parse_image_shape(image_shape: Any) -> tuple[int, ...]:
+    """Return `image_shape` as a tuple of two or three integers, of which at most one is -1.
 
     Parameters
     ----------
-    X : array, tensor, sequence, data set, iterable or Images
-        One of
-
-        - an array or tensor ``(n, h, w)``, ``(n, h, w, c)`` or ``(n, c, h, w)``, or a list of arrays of one
-          shape;
-        - a 2-D array, list or data frame ``(n, features)`` whose rows `image_shape` unfolds into images;
-        - a sequence of file paths, open files or PIL images of any mode, or a torchvision ``ImageFolder`` without a
-          transform. They are read upright by their EXIF data, 16-bit grey in 8 bits, without transparency. Files of one
-          size, unless `image_shape` asks for another, are decoded once into one array. All others become `Photographs`:
-          they keep their own sizes and are decoded whenever they are needed;
-        - a data set with ``__len__`` and ``__getitem__``: one of torch, Hugging Face or similar. Its items are read
-          when they are needed, through ``__getitems__`` if it has one. An item is a tensor ``(c, h, w)``, a PIL image,
-          an array ``(h, w)`` or ``(h, w, c)``, the bytes of an image file, a tuple that begins with one of these, or
-          a dict that holds one, preferably as "image" or "img". Floats are in [0, 1];
-        - an iterable of such items: a generator, or an iterable data set of torch, Hugging Face or WebDataset. It is
-          read once into a memory-mapped temporary file;
-        - `Images`, which are checked and returned.
-
-        uint8 is kept. All other numbers, including bools and integers, become float32. Arrays and tensors are not
-        copied if possible. Memory-mapped arrays (`numpy.memmap`) are loaded batch by batch.
-    image_shape : tuple of int, default=None
-        ``(h, w)``, ``(h, w, c)`` or ``(c, h, w)``. For a 2-D `X`, the shape of the image in a row: one entry may be
-        -1, ``(h, w)`` is grey, and None takes a square grey image. For files and PIL images, the shape of what the
-        network is given: ``(h, w)`` keeps their channels (RGB unless all are grey). None takes `size`, or their own
-        size if it is the same for all, or else 224 pixels, or the median of their shorter sides if that is smaller.
-        Other images must have this shape.
-    estimator : estimator, default=None
-        The scikit-learn estimator that reads the images. If `reset`, its ``n_features_in_`` (channels times height
-        times width) and, for data frames, its ``feature_names_in_`` are set.
-    reset : bool, default=True
-        True in `fit`: at least two images are required, and the estimator's attributes are set. False
-        afterwards: one image is enough.
-    shape : (int, int, int), default=None
-        The `Images.shape` of the training images. An `X` of another shape is refused, as are floats if `scale` is
-        None, and uint8 if it is not.
-    scale : (float, float), default=None
-        The values that are mapped to 0 and 1 if the images are floats. None takes the smallest and the largest value
-        in `X`, or 0 and 1 for a data set or an iterable. For test data, give the training images' `Images.scale`;
-        values outside are not clipped. Two equal values are mapped to 0.
-    on_bad_image : {"raise", "skip"}, default="raise"
-        How to treat files, PIL images and items that cannot be read. "skip" leaves them out with a
-        `BadImageWarning`; `Images.kept` is the mask of the rest. In a data set, which is not read beforehand, the
-        next item that can be read replaces a bad one.
-    n_jobs : int, default=None
-        Number of processes that read a data set's items in `Images.batches`, as in scikit-learn. None reads in this
-        process. Files are decoded by so many threads, and by one for each core if it is None.
-    whole : bool, default=None
-        Whether files and PIL images become `Photographs`. None: unless all have the size that is asked for. False: they
-        are decoded at once into one array, resized by their shorter side and cropped at the centre; large collections
-        are kept decoded on disk, see `image_files.decode_images`.
-    size : (int, int), default=None
-        Height and width of the views of photographs, if `image_shape` does not give any.
+    image_shape : object
+        The parameter as the user gave it.
 
     Returns
     -------
-    Images
-        The images, to be read in batches.
+    tuple of int
+        The sizes.
 
     Raises
     ------
     TypeError
-        If `X` or `image_shape` has a type that is not listed above, or if `X` is uint8 and the training images were
-        floats, or vice versa.
+        If it is no sequence of integers.
     ValueError
-        If `X` holds too few images, NaN, infinite values, images of several shapes, of a shape other than
-        `image_shape` or `shape`, or a file or an item that cannot be read; if the axis of the channels is ambiguous;
-        or if `image_shape` does not match the number of features.
-    OSError
-        If the disk has no room for the images that are kept there.
-
-    Notes
-    -----
-    Of three axes, the first or the last holds the channels. It is the one that leaves a square, unless its own size
-    is not 1, 3 or 4 and the opposite axis has the size 3 or 4. If neither leaves a square, it is the one whose size is
-    1, 3 or 4. All other shapes are ambiguous and refused. The items of a data set have a fixed order of axes.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import torch
-    >>> images = as_images(np.zeros((10, 32, 32, 3), np.uint8))
-    >>> len(images), images.shape, images.scale
-    (10, (3, 32, 32), None)
-    >>> images.read(torch.tensor([5, 0])).shape
-    torch.Size([2, 3, 32, 32])
-    >>> from sklearn.datasets import load_digits
-    >>> images = as_images(load_digits().data)
-    >>> images.shape, images.scale
-    ((1, 8, 8), (0.0, 16.0))
+        If it has another length, a size below 1 that is not -1, or several sizes of -1.
     """
-    parsed = None if image_shape is None else parse_image_shape(image_shape)
-    options = _Options(parsed, estimator, reset, shape, scale, on_bad_image == "skip", n_jobs, whole, size)
-    read, X = _choose_reader(X)
-    images = read(X, options)
-    if parsed is not None:
-        check_image_shape(images.shape, parsed)
-    if shape is not None:
-        _check_like_training(images, shape, scale, estimator)
-    if estimator is not None and reset and read is not _read_table:  # scikit-learn sets those of a table
-        _set_n_features(estimator, math.prod(images.shape))
-    return images
+    expected = "image_shape must be (h, w), (h, w, c) or (c, h, w)"
+    try:
+        shape = tuple(operator.index(size) for size in image_shape)
+    except TypeError:
+        raise TypeError(f"{expected} of integers. Got {image_shape!r}.") from None
+    if len(shape) not in (2, 3) or any(size < 1 and size != -1 for size in shape) or shape.count(-1) > 1:
+        raise ValueError(f"{expected} of positive integers, one of which may be -1. Got {image_shape!r}.")
+    return shape
 
 
-def is_decoded(X: Any) -> bool:
-    """Return whether `as_images` decodes X or reads a stream, so that X should be read only once.
+def decoding_target(image_shape: tuple[int, ...] | None, shape: Shape | None) -> tuple[int | None, Size | None]:
+    """Return the channels and the size to which image files and PIL images are brought.
 
     Parameters
     ----------
-    X : array, tensor, sequence, data set, iterable or Images
-        Images, as `as_images` reads them.
+    image_shape : tuple of int or None
+        The parsed parameter.
+    shape : (int, int, int) or None
+        The shape of the training images.
 
     Returns
     -------
-    bool
-        True for files, PIL images and streams; False for arrays, tables, data sets and `Images`.
-
-    Examples
-    --------
-    >>> is_decoded(["a.png", "b.png"]), is_decoded([[0.0, 1.0], [1.0, 0.0]])
-    (True, False)
-    """
-    return is_stream(X) or _choose_reader(X)[0] is _read_files
-
-
-def subset(X: Any, index: np.ndarray) -> Any:
-    """Return a subset of the images in the form of X: rows of a table, files, or items of a data set.
-
-    Parameters
-    ----------
-    X : array, tensor, sequence, Dataset or Images
-        Images, as `as_images` reads them.
-    index : int64 ndarray of shape (m,)
-        Indices of the images, in the order of the result.
-
-    Returns
-    -------
-    array, tensor, sequence, Dataset or Images
-        The m images.
+    channels : int or None
+        None keeps the images' own.
+    size : (int, int) or None
+        Height and width. None keeps the images' own.
 
     Raises
     ------
-    TypeError
-        If `X` is a stream, which can be read only once.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> subset(["a.png", "b.png", "c.png"], np.array([2, 0]))
-    ['c.png', 'a.png']
+    ValueError
+        If `image_shape` contains -1 or is ambiguous.
     """
-    if is_stream(X):
-        raise TypeError(
-            f"X is {describe(X)}, which can be read only once, so no subset of it can be taken. Pass an array, a list "
-            "or a data set with __len__ and __getitem__."
-        )
-    if isinstance(X, Images):
-        return X.take(torch.from_numpy(index))
-    if is_dataset(X):
-        return Subset(X, index.tolist())
-    return X[torch.from_numpy(index)] if isinstance(X, Tensor) else _safe_indexing(X, index)
+    channels = None if shape is None else shape[0]
+    if image_shape is None:
+        return channels, None
+    if -1 in image_shape:
+        raise ValueError(f"image_shape={image_shape} contains -1, which only a 2-D X can fill in. Give all sizes.")
+    c, h, w = _channels_and_size(image_shape)
+    return c or channels, (h, w)
 
 
-@dataclass(frozen=True)
-class _Options:
-    """The parameters of `as_images` that the readers need; `image_shape` is parsed."""
+def unfold_rows(table: Tensor, image_shape: tuple[int, ...] | None) -> Tensor:
+    """View the rows of a table as images.
 
-    image_shape: tuple[int, ...] | None
-    estimator: BaseEstimator | None
-    reset: bool
-    shape: Shape | None
-    scale: Scale | None
-    skip: bool
-    n_jobs: int | None
-    whole: bool | None
-    size: Size | None
+    Parameters
+    ----------
+    table : Tensor of shape (n, features)
+        The table.
+    image_shape : tuple of int or None
+        The parsed parameter. None takes square grey images.
 
-    @property
-    def min_samples(self) -> int:
-        """The smallest number of images."""
-        return 2 if self.reset else 1
+    Returns
+    -------
+    Tensor of shape (n, c, h, w)
+        The images.
 
-    def new_bad(self) -> dict[int, str] | None:
-        """Return a dict that receives the bad images, or None if such an image is an error."""
-        return {} if self.skip else None
-
-    def target(self) -> tuple[int | None, Size | None]:
-        """Return the channels and the size to which files and PIL images are brought."""
-        return decoding_target(self.image_shape, self.shape)
-
-    def check_count(self, n_samples: int, bad: dict[int, str] | None = None) -> None:
-        """Refuse too few images, in scikit-learn's words."""
-        if n_samples < self.min_samples:
-            readable = f" that can be read, of {n_samples + len(bad)}" if bad else ""
+    Raises
+    ------
+    ValueError
+        If the number of features does not match.
+    """
+    n_samples, n_features = table.shape
+    if image_shape is None:
+        side = math.isqrt(n_features)
+        if side**2 != n_features:
             raise ValueError(
-                f"X has {n_samples} sample(s){readable}, while a minimum of {self.min_samples} is required by "
-                f"{_name(self.estimator)}." + (f" The first error: {bad[min(bad)]}" if bad else "")
+                f"X has {n_features} features, which is not a square number. Give the shape of an image: "
+                "image_shape=(h, w), (h, w, c) or (c, h, w)."
             )
+        image_shape = (side, side)
+    shape = _fill_in(image_shape, n_features, f"X has {n_features} features")
+    channels, h, w = _channels_and_size(shape)
+    if channels is None or _channel_axis(shape) == 0:
+        return table.reshape(n_samples, channels or 1, h, w)
+    return table.reshape(n_samples, h, w, channels).permute(0, 3, 1, 2)
 
 
-# One reader for each kind of input
+def channels_first(data: Tensor) -> Tensor:
+    """View an array of images with the channels before height and width.
+
+    Parameters
+    ----------
+    data : Tensor of shape (n, h, w), (n, h, w, c) or (n, c, h, w)
+        The images.
+
+    Returns
+    -------
+    Tensor of shape (n, c, h, w)
+        The same images.
+
+    Raises
+    ------
+    ValueError
+        If the tensor has another number of axes or an empty one, or if the axis of the channels is ambiguous.
+    """
+    shape = tuple(data.shape)
+    if data.ndim not in (3, 4) or 0 in shape:
+        raise ValueError(
+            f"X has the shape {shape}, but (n, h, w), (n, h, w, c) or (n, c, h, w) without empty axes was expected."
+        )
+    if data.ndim == 3:
+        return data[:, None]
+    axis = _channel_axis(shape[1:])
+    if axis is None:
+        raise ValueError(
+            f"X has the shape {shape}, which could be (n, c, h, w) or (n, h, w, c). Pass a torch Dataset of tensors "
+            "(c, h, w), for example a TensorDataset."
+        )
+    return data if axis == 0 else data.permute(0, 3, 1, 2)
 
 
-_Reader = Callable[[Any, _Options], Images]
+def check_image_shape(shape: Shape, image_shape: tuple[int, ...]) -> None:
+    """Check that images have the shape that `image_shape` asks for.
+
+    Parameters
+    ----------
+    shape : (int, int, int)
+        Channels, height and width of the images.
+    image_shape : tuple of int
+        The parsed parameter.
+
+    Raises
+    ------
+    ValueError
+        If they do not.
+    """
+    c, h, w = shape
+    got = f"The images in X have the shape (c, h, w) = {shape}"
+    expected = _channels_and_size(_fill_in(image_shape, c * h * w if len(image_shape) == 3 else h * w, got))
+    if expected not in ((c, h, w), (None, h, w)):
+        raise ValueError(_mismatch(got, image_shape))
 
 
-def _choose_reader(X: Any) -> tuple[_Reader, Any]:
-    """Return the reader for X, and X in the form that it reads."""
-    if isinstance(X, Images):
-        return _read_images, X
-    if is_stream(X):
-        first, X = peek(X)
-        if not isinstance(first, (str, os.PathLike)):
-            return _read_stream, X
-        X = list(X)
-    if is_dataset(X):
-        return _read_dataset, X
-    X = _as_list(X)
-    kind = _kind(X[0]) if isinstance(X, list) and X else "number"
-    if kind == "file":
-        return _read_files, X
-    return (_read_array if kind == "array" or getattr(X, "ndim", 2) > 2 else _read_table), X
-
-
-def _read_table(X: Any, options: _Options) -> Images:
-    """Read the rows of a table as images."""
-    if isinstance(X, list):
-        options.check_count(len(X))
-    table = read_table(X, options.estimator, options.reset, options.min_samples)
-    return _in_memory(StoredTensor(unfold_rows(table.tensor, options.image_shape), table.file), options)
-
-
-def _read_array(X: Any, options: _Options) -> Images:
-    """Read an array or tensor of images, or a list of such."""
-    options.check_count(len(X))
-    array = read_array(stack_arrays(X) if isinstance(X, list) else X, options.estimator)
-    return _in_memory(StoredTensor(channels_first(array.tensor), array.file), options)
-
-
-def _in_memory(stored: StoredTensor, options: _Options) -> Images:
-    """Return the images in a tensor (n, c, h, w) of finite numbers."""
-    stored = stored.image_by_image()
-    if stored.tensor.dtype == torch.uint8:
-        return MemoryImages(stored, None)
-    found = stored.value_range()  # which also refuses values that are not finite
-    return MemoryImages(stored, found if options.scale is None else options.scale)
-
-
-def _read_files(X: list[Any], options: _Options) -> Images:
-    """Decode image files or PIL images."""
-    options.check_count(len(X))
-    photographs = None if options.whole is False else _read_photographs(X, options)
-    if photographs is not None:
-        return photographs
-    bad = options.new_bad()
-    stored = StoredTensor.from_numpy(decode_images(X, partial(_sample_name, X), *options.target(), bad))
-    images: Images = MemoryImages(StoredTensor(stored.tensor.permute(0, 3, 1, 2), stored.file), None)
-    return _without_bad(images, len(X), bad, options)
-
-
-def _read_photographs(X: list[Any], options: _Options, channels: int | None = None) -> Images | None:
-    """Return files or PIL images as `Photographs`, or None if all have the size that is asked for."""
-    name, bad = partial(_sample_name, X), options.new_bad()
-    found = inspect_images(X, name, bad)
-    sizes = torch.tensor([(0, 0) if header is None else header[1] for header in found])
-    good = sizes[sizes[:, 0] > 0]
-    mixed = bool((good != good[0]).any())
-    asked_channels, asked_size = options.target()
-    resized = mixed or (asked_size is not None and asked_size != tuple(good[0].tolist()))
-    if not (options.whole or resized):
+def _channel_axis(shape: Sequence[int]) -> int | None:
+    """Return which of three axes holds the channels, 0 or 2, or None if that is ambiguous."""
+    a, b, c = shape
+    first, last = b == c, a == b  # whether the remaining axes form a square
+    if first and last:
+        return 2 if a == 1 else None
+    if first or last:
+        axis, opposite = (0, 2) if first else (2, 0)
+        return None if shape[axis] not in _CHANNELS and shape[opposite] in (3, 4) else axis
+    if (a in _CHANNELS) == (c in _CHANNELS):
         return None
-    channels = asked_channels or channels or channels_for([header[0] for header in found if header is not None])
-    check_channels(channels, name(0))
-    size = asked_size or options.size or (default_size(good) if options.shape is None else options.shape[1:])
-    items = [item if header is None else in_memory(item) for item, header in zip(X, found, strict=True)]
-    images = Photographs(items, name, sizes, channels, size, options.skip, options.n_jobs)
-    images.guessed = mixed and asked_size is None and options.size is None and options.shape is None
-    return _without_bad(images, len(X), bad, options)
+    return 0 if a in _CHANNELS else 2
 
 
-def _without_bad(images: Images, n: int, bad: dict[int, str] | None, options: _Options) -> Images:
-    """Leave out the bad ones of n images, and warn of them."""
-    if bad:
-        options.check_count(n - len(bad), bad)
-        kept = _keep_others(n, bad)
-        images = images.take(torch.from_numpy(np.flatnonzero(kept)))
-        images.kept = kept
-    return images
+def _fill_in(image_shape: tuple[int, ...], n_values: int, got: str) -> tuple[int, ...]:
+    """Replace the -1 in `image_shape`; refuse it if its sizes do not give the number of values."""
+    shape = list(image_shape)
+    if -1 in shape:
+        shape[shape.index(-1)] = n_values // -math.prod(shape)
+    if math.prod(shape) != n_values:
+        raise ValueError(_mismatch(got, image_shape))
+    return tuple(shape)
 
 
-def _read_dataset(X: Any, options: _Options) -> Images:
-    """Read a data set when its items are needed."""
-    options.check_count(length_of(X))
-    paths = paths_of(X)
-    photographs = None if paths is None or options.whole is False else _read_photographs(paths, options, channels=3)
-    if photographs is not None:
-        return photographs
-    return DatasetImages(X, *options.target(), options.scale, options.skip, options.n_jobs)
+def _mismatch(got: str, image_shape: tuple[int, ...]) -> str:
+    """Return the message for an `image_shape` that X does not have."""
+    return (
+        f"{got}, but image_shape={image_shape} was expected. Give the shape that the images have; only image files and "
+        "PIL images are resized."
+    )
 
 
-def _read_stream(X: Any, options: _Options) -> Images:
-    """Read a stream into a temporary file."""
-    bad = options.new_bad()
-    stored, n_items = store_stream(X, *options.target(), bad)
-    options.check_count(len(stored.tensor), bad)
-    images = MemoryImages(stored, None if stored.tensor.dtype == torch.uint8 else options.scale or (0.0, 1.0))
-    if bad:
-        images.kept = _keep_others(n_items, bad)
-    return images
-
-
-def _read_images(X: Images, options: _Options) -> Images:
-    """Return images that have been read before."""
-    options.check_count(len(X))
-    return X
-
-
-# The kind of a sample, its name, and checks
-
-
-def _as_list(X: Any) -> Any:
-    """Return a sequence of files, images or arrays as a list, and other X as given; refuse X that is no sequence."""
-    if X is None or isinstance(X, (str, bytes, os.PathLike, dict, set)) or is_pil_image(X) or hasattr(X, "read"):
-        hint = " `skssl.datasets.load_images` reads a folder." if isinstance(X, (str, os.PathLike)) else ""
-        raise TypeError(f"X is {describe(X)}, but {_FORMS} was expected.{hint}")
-    if isinstance(X, np.ndarray) and X.ndim == 1 and X.dtype.kind in "OU":
-        X = X.tolist()
-    elif hasattr(X, "to_list") and not hasattr(X, "columns"):  # a Series
-        X = X.to_list()
-    elif isinstance(X, tuple):
-        X = list(X)
-    if isinstance(X, list) and X:
-        if isinstance(X[0], tuple) and X[0] and _kind(X[0][0]) != "number":  # items (image, target) of a data set
-            X = [item[0] for item in X]
-        kind = _kind(X[0])
-        for i, item in enumerate(X):
-            if _kind(item) != kind:
-                raise TypeError(
-                    f"Sample {i} of X is {describe(item)}, but sample 0 is {describe(X[0])}. Pass samples of one kind: "
-                    "arrays, or files and PIL images."
-                )
-    return X
-
-
-def _kind(item: Any) -> str:
-    """Return the kind of a sample: "file" (also a PIL image), "array", or "number" (a row of a table)."""
-    if isinstance(item, (str, os.PathLike)) or is_pil_image(item) or hasattr(item, "read"):
-        return "file"
-    is_nested = isinstance(item, (list, tuple)) and len(item) > 0 and isinstance(item[0], (list, tuple, np.ndarray))
-    return "array" if is_nested or getattr(item, "ndim", 0) >= 2 else "number"
-
-
-def _sample_name(X: Sequence[Any], i: int) -> str:
-    """Return the name of a file or PIL image for a message."""
-    return f"Sample {i} of X" + (f", the file {X[i]!r}," if isinstance(X[i], (str, os.PathLike)) else "")
-
-
-def _name(estimator: BaseEstimator | None) -> str:
-    """Return the name of an estimator for a message."""
-    return "the estimator" if estimator is None else type(estimator).__name__
-
-
-def _keep_others(n: int, bad: dict[int, str]) -> np.ndarray:
-    """Return the mask of the images that are not bad, and warn of the bad ones."""
-    warn_of_bad(bad, n)
-    kept = np.ones(n, bool)
-    kept[list(bad)] = False
-    return kept
-
-
-def _check_like_training(images: Images, shape: Shape, scale: Scale | None, estimator: BaseEstimator | None) -> None:
-    """Refuse images whose shape or kind of numbers differs from that of the training images."""
-    if images.shape != tuple(shape):
+def _channels_and_size(image_shape: tuple[int, ...]) -> tuple[int | None, int, int]:
+    """Return the channels, height and width of an `image_shape`; the channels of (h, w) are None."""
+    if len(image_shape) == 2:
+        return None, image_shape[0], image_shape[1]
+    axis = _channel_axis(image_shape)
+    if axis is None:
         raise ValueError(
-            f"The images in X have the shape (c, h, w) = {images.shape}, but {_name(estimator)} was fitted on images "
-            f"of shape {tuple(shape)}. Bring the images to that shape."
+            f"image_shape={image_shape} could be (c, h, w) or (h, w, c). Pass a torch Dataset of tensors (c, h, w), "
+            "for example a TensorDataset, without image_shape."
         )
-    if (images.scale is None) != (scale is None):
-        got, fitted = ("uint8", "floats") if images.scale is None else ("floats", "uint8")
-        raise TypeError(
-            f"The images in X are {got}, but {_name(estimator)} was fitted on {fitted}. Convert X as the training "
-            "images were."
-        )
-    if images.scale != scale:
-        raise ValueError(
-            f"The images in X have the range {images.scale}, but {_name(estimator)} was fitted on images of the range "
-            f"{scale}. Read them with scale={scale}."
-        )
-
-
-def _set_n_features(estimator: BaseEstimator, n_features: int) -> None:
-    """Set the attributes that scikit-learn's checks set for a table without names."""
-    estimator.n_features_in_ = n_features
-    if hasattr(estimator, "feature_names_in_"):
-        del estimator.feature_names_in_
+    a, b, c = image_shape
+    return (a, b, c) if axis == 0 else (c, a, b)

@@ -1,36 +1,25 @@
-"""Data sets, whose items are read when they are needed: one item as a tensor, and batches of items."""
+"""Streams, which can be read once: generators and iterable data sets. They are stored in a temporary file."""
 
 from __future__ import annotations
 
-import io
-import sys
-from array import array
-from collections.abc import Iterator, Mapping, Sequence
-from copy import copy
-from pathlib import Path
-from threading import Timer
+from collections.abc import Iterable, Iterator, Set
+from itertools import chain
 from typing import Any
 
 import numpy as np
-import torch
-from joblib import effective_n_jobs
-from scipy.sparse import issparse
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
+from torch.utils.data import IterableDataset
+from tqdm.auto import tqdm
 
-from skssl.errors import warn_of_bad
-from skssl.images.arrays import is_dense
-from skssl.images.base import Images, Scale, Shape, Size, describe, is_pil_image, one_line
-from skssl.images.image_files import channels_for, decode_image, inspect_image
+from skssl.images.arrays import StoredTensor
+from skssl.images.base import Size, one_line
+from skssl.images.dataset_items import ItemReader, is_array_like
+from skssl.images.disk_cache import to_temporary_file
 
-_IMAGE_KEYS = ("image", "img", "jpg", "jpeg", "png", "webp", "ppm", "tif", "tiff", "bmp")  # in items that are dicts
-_OVERSHOOT = 0.1  # beyond [0, 1], as bicubic interpolation gives
-_PATIENCE = 1.0  # seconds that worker processes have to stop; torch gives each of them 5
-_UNREAD = object()
+_END = object()
 
 
-def is_dataset(X: Any) -> bool:
-    """Return whether X is a data set with indexed items: one of torch, Hugging Face or similar.
+def is_stream(X: Any) -> bool:
+    """Return whether X yields items without indices: a generator, an iterable data set or similar.
 
     Parameters
     ----------
@@ -40,346 +29,88 @@ def is_dataset(X: Any) -> bool:
     Returns
     -------
     bool
-        False for arrays, lists, files and streams.
+        False for arrays, lists, files and data sets with indexed items.
     """
-    if isinstance(X, Dataset):
-        return not isinstance(X, IterableDataset)
-    is_builtin = isinstance(X, (str, bytes, bytearray, list, tuple, range, memoryview, array, Mapping))
-    return hasattr(X, "__getitem__") and hasattr(X, "__len__") and not is_builtin and not is_array_like(X)
+    if isinstance(X, IterableDataset):
+        return True
+    return hasattr(X, "__iter__") and not hasattr(X, "__getitem__") and not isinstance(X, Set) and not is_array_like(X)
 
 
-def paths_of(dataset: Any) -> list[str] | None:
-    """Return the paths of the files in a torchvision ``ImageFolder`` or a subset of one.
+def peek(stream: Iterable[Any]) -> tuple[Any, Iterable[Any]]:
+    """Return the first item of a stream without losing it.
 
     Parameters
     ----------
-    dataset : object
-        A data set.
+    stream : iterable
+        The items.
 
     Returns
     -------
-    list of str or None
-        None unless the items are the files' pictures, without a transform or a loader of the user's own.
+    first : object
+        The first item. None if the stream is empty.
+    stream : iterable
+        All items, the first included.
     """
-    if type(dataset) is Subset:
-        paths = paths_of(dataset.dataset)
-        return None if paths is None else [paths[i] for i in dataset.indices]
-    folder = sys.modules.get("torchvision.datasets.folder")  # loaded if the data set is one of its classes
-    if folder is None or type(dataset) not in (folder.ImageFolder, folder.DatasetFolder):
-        return None
-    plain = dataset.transform is None and dataset.loader in (folder.default_loader, folder.pil_loader)
-    return [path for path, _ in dataset.samples] if plain else None
+    items = iter(stream)
+    first = _next(items, 0)
+    return (None, ()) if first is _END else (first, chain([first], items))
 
 
-def is_array_like(X: Any) -> bool:
-    """Return whether X converts to an array, or is a file, although it has items.
+def store_stream(
+    stream: Iterable[Any], channels: int | None, size: Size | None, bad: dict[int, str] | None
+) -> tuple[StoredTensor, int]:
+    """Read a stream once into a temporary file. Only one item is in memory at a time.
 
     Parameters
     ----------
-    X : object
-        Any object.
+    stream : iterable
+        Items such as those of a data set.
+    channels, size : int and (int, int), or None
+        See `ItemReader`.
+    bad : dict of int to str or None
+        Receives the index of each item that cannot be read, and the reason. If None, such an item is an error.
 
     Returns
     -------
-    bool
-        True for arrays, sparse matrices, data frames and file objects.
-    """
-    return issparse(X) or any(
-        hasattr(X, name) for name in ("__array__", "__array_interface__", "__dataframe__", "read")
-    )
-
-
-def length_of(dataset: Any) -> int:
-    """Return the number of items in a data set.
-
-    Parameters
-    ----------
-    dataset : object
-        A data set with indexed items.
-
-    Returns
-    -------
-    int
-        The number of items.
+    stored : StoredTensor of uint8 or float32, shape (n, c, h, w)
+        The images.
+    n_items : int
+        The number of items, bad ones included.
 
     Raises
     ------
-    TypeError
-        If the data set has no length.
+    OSError
+        If the disk has no room for the images.
+    TypeError, ValueError
+        If an item cannot be read and `bad` is None, or if items differ in shape or dtype.
     """
-    try:
-        return len(dataset)
-    except Exception as error:
-        raise TypeError(
-            f"X is a {type(dataset).__name__}, a data set without a length. Define its __len__, or pass an iterable "
-            f"over its items. Error: {one_line(error)}"
-        ) from error
+    reader, items, n_items = ItemReader("X", channels, size), iter(stream), 0
 
-
-class ItemReader:
-    """Reads items as tensors, all of the shape and dtype of the first.
-
-    Parameters
-    ----------
-    source : str
-        What the items belong to, for messages.
-    channels : int or None
-        Channels to which PIL images and encoded images are brought. None takes those of the first.
-    size : (int, int) or None
-        Height and width to which they are resized. None keeps their own.
-    """
-
-    shape: Shape
-    dtype: torch.dtype
-
-    def __init__(self, source: str, channels: int | None, size: Size | None) -> None:
-        self.source, self.channels, self.size = source, channels, size
-        self.first: int | None = None
-
-    def __call__(self, item: Any, i: int) -> Tensor:
-        """Return an item as a tensor (c, h, w) of uint8 or float32; refuse an item that is no image."""
-        name = f"Item {i} of {self.source}"
-        image = _image_in(item)
-        if is_pil_image(image) or isinstance(image, (io.BytesIO, Path)):
-            channels = self.channels or channels_for([inspect_image(image, name)[0]])
-            image = decode_image(image, name, channels, self.size)
-        if isinstance(image, np.ndarray) and image.ndim in (2, 3) and image.dtype.kind in "uf":
-            dtype = np.float32 if image.dtype.kind == "f" else image.dtype.newbyteorder("=")
-            with np.errstate(over="ignore"):  # infinite values are refused later
-                image = torch.from_numpy(np.array(np.atleast_3d(image), dtype)).permute(2, 0, 1)
-        if not isinstance(image, Tensor) or image.ndim not in (2, 3) or not is_dense(image):
-            raise TypeError(
-                f"{name} is {describe(item)}, but a tensor (c, h, w), a PIL image, an array (h, w) or (h, w, c), the "
-                "bytes of an image file, a tuple that begins with one of these, or a dict that holds one was expected."
-            )
-        if image.dtype != torch.uint8 and not image.is_floating_point():
-            raise TypeError(
-                f"{name} is {describe(image)}, but uint8 or floats in [0, 1] were expected. Convert it in the data set."
-            )
-        if 0 in image.shape:
-            raise ValueError(f"{name} is {describe(image)}, but an image of at least one pixel was expected.")
-        image = image.detach() if image.dtype == torch.uint8 else image.detach().float()
-        return image if image.ndim == 3 else image[None]
-
-    def check_consistent(self, image: Tensor, i: int) -> None:
-        """Refuse an item that differs from the first in shape or dtype."""
-        if self.first is None:
-            self.first = i
-            self.shape, self.dtype = (image.shape[0], image.shape[1], image.shape[2]), image.dtype
-            self.channels = self.shape[0]
-        elif image.shape != self.shape or image.dtype != self.dtype:
-            raise ValueError(
-                f"Item {i} of {self.source} is a {describe(image)}, but item {self.first} has the shape {self.shape} "
-                f"and the dtype {self.dtype}. Bring all items to one shape and dtype; image_shape=(h, w) resizes PIL "
-                "images and encoded images."
-            )
-
-    def out_of_range(self, batch: Tensor, indices: Sequence[int]) -> tuple[int, str] | None:
-        """Return the index of the first item with floats outside [0, 1], and the reason; None if there is none."""
-        if not batch.is_floating_point():
-            return None
-        low, high = batch.flatten(1).aminmax(dim=1)
-        outside = ~((low >= -_OVERSHOOT) & (high <= 1 + _OVERSHOOT))  # True for NaN
-        if not outside.any():
-            return None
-        k = int(outside.nonzero()[0])
-        return indices[k], (
-            f"Item {indices[k]} of {self.source} has floats from {low[k]:.3g} to {high[k]:.3g}, but uint8 or floats in "
-            "[0, 1] were expected. Leave the normalisation to the estimator."
-        )
-
-
-class DatasetImages(Images):
-    """Images of a data set, read when they are needed.
-
-    Parameters
-    ----------
-    dataset : object with ``__len__`` and ``__getitem__``
-        The data set.
-    channels, size : int and (int, int), or None
-        See `ItemReader`.
-    scale : (float, float) or None
-        See `Images`. None leaves floats unchanged.
-    skip : bool
-        Whether an item that cannot be read is replaced by the next one that can.
-    n_jobs : int or None
-        Number of worker processes in `batches`. 1 reads in this process.
-    """
-
-    lazy = True
-
-    def __init__(
-        self,
-        dataset: Any,
-        channels: int | None,
-        size: Size | None,
-        scale: Scale | None,
-        skip: bool = False,
-        n_jobs: int | None = None,
-    ) -> None:
-        self._dataset, self._device = dataset, torch.device("cpu")
-        self._items: Sequence[int] = range(length_of(dataset))  # the index in the data set of each image
-        self._skip, self._n_jobs = skip, effective_n_jobs(n_jobs)
-        self._bad: dict[int, str] = {}  # why items cannot be read, by index
-        self._reader = ItemReader("the data set X", channels, size)
-        self._read_items([0])
-        self.shape = self._reader.shape
-        self.scale = scale or (0.0, 1.0) if self._reader.dtype.is_floating_point else None
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def read(self, index: Tensor) -> Tensor:
-        """Read the images at the given indices."""
-        return self._to_device(self._read_items(index.tolist())[1])
-
-    def batches(self, indices: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Read batches in turn."""
-        n_bad = len(self._bad)
-        if self._n_jobs == 1:
-            for index in indices:
-                found, batch = self._read_items(index.tolist())
-                yield torch.tensor(found), self._to_device(batch)
-        else:
-            for result in self._prefetch(indices):
-                if isinstance(result, Exception):
-                    raise result
-                found, batch, bad = result
-                self._bad.update(bad)
-                yield found, self._to_device(batch)
-        if len(self._bad) > n_bad:
-            warn_of_bad(self._bad, len(self._dataset), "they were replaced by the next readable ones")
-
-    def to(self, device: torch.device | str) -> Images:
-        """Return the same images, whose `read` returns batches on another device."""
-        moved = copy(self)
-        moved._device = torch.device(device)
-        moved.__dict__.pop("_loader", None)
-        return moved
-
-    def take(self, index: Tensor) -> Images:
-        """Return a subset of the images without reading them; an image of the subset replaces a bad one."""
-        subset = copy(self)
-        subset._items = [self._items[i] for i in index.tolist()]
-        subset.__dict__.pop("_loader", None)
-        return subset
-
-    def close(self) -> None:
-        """Stop the worker processes; end those that hang."""
-        loader = self.__dict__.pop("_loader", None)
-        if loader is not None and loader._iterator is not None:
-            workers = loader._iterator._workers
-            timer = Timer(_PATIENCE, lambda: [worker.terminate() for worker in workers])
-            timer.start()
-            try:
-                loader._iterator._shutdown_workers()  # torch's public way is to wait for the garbage collector
-            finally:
-                timer.cancel()
-
-    def _prefetch(self, indices: Sequence[Tensor]) -> Iterator[Any]:
-        """Read batches in worker processes, which run until `close`."""
-        if not hasattr(self, "_loader"):
-            on_host = copy(self)
-            on_host._device = torch.device("cpu")
-            self._plan: list[Tensor] = []
-            self._loader = DataLoader(
-                _BatchDataset(on_host),
-                batch_size=None,
-                sampler=self._plan,
-                num_workers=self._n_jobs,
-                pin_memory=self._device.type == "cuda",
-                persistent_workers=True,
-                generator=torch.Generator().manual_seed(torch.initial_seed()),  # spares the global generator
-            )
-        self._plan[:] = indices
-        return iter(self._loader)
-
-    def _to_device(self, batch: Tensor) -> Tensor:
-        return self._rescale(batch.to(self._device, non_blocking=True))
-
-    def _read_items(self, indices: list[int]) -> tuple[list[int], Tensor]:
-        """Read a batch on the host; return the indices of the images that were read, and the images."""
-        items = self._fetch_batch([self._items[i] for i in indices])
-        while True:
-            found, images = zip(*map(self._read_or_next, indices, items), strict=True)
-            numbers = [self._items[i] for i in found]
-            for number, image in zip(numbers, images, strict=True):
-                self._reader.check_consistent(image, number)
-            batch = torch.stack(images)
-            bad = self._reader.out_of_range(batch, numbers)
-            if bad is None:
-                return list(found), batch
-            if not self._skip:
-                raise ValueError(bad[1])
-            self._bad.update([bad])
-
-    def _fetch_batch(self, indices: list[int]) -> Sequence[Any]:
-        """Return the items from the data set's ``__getitems__``, or `_UNREAD` for each if it has none or fails."""
-        unread = [_UNREAD] * len(indices)
-        if not hasattr(self._dataset, "__getitems__"):
-            return unread
-        try:
-            items = self._dataset.__getitems__(indices)
-        except Exception:  # the items are then read one by one, so that the error names the one that fails
-            return unread
-        if not isinstance(items, (list, tuple)) or len(items) != len(indices):
-            raise TypeError(
-                f"The data set X returned {describe(items)} from __getitems__, but a list of {len(indices)} items was "
-                "expected, one for each index."
-            )
-        return items
-
-    def _read_or_next(self, i: int, item: Any) -> tuple[int, Tensor]:
-        """Return an image and its index, or those of the next image that can be read if bad ones are skipped."""
-        for k in (j % len(self) for j in range(i, i + len(self))):
-            number = self._items[k]
-            if number not in self._bad:
+    def images() -> Iterator[np.ndarray]:
+        nonlocal n_items
+        with tqdm(desc="Reading", unit=" images", unit_scale=True, delay=1.0) as bar:
+            while (item := _next(items, n_items)) is not _END:
+                i, n_items = n_items, n_items + 1
                 try:
-                    return k, self._reader(self._fetch(number) if item is _UNREAD else item, number)
+                    image = reader(item, i)
+                    found = reader.out_of_range(image[None], [i])
+                    if found:
+                        raise ValueError(found[1])
                 except (TypeError, ValueError) as error:
-                    if not self._skip:
+                    if bad is None:
                         raise
-                    self._bad[number] = str(error)
-            item = _UNREAD
-        raise ValueError(
-            f"None of the {len(self)} items of the data set X can be read. The first error: {self._bad[self._items[0]]}"
-        )
+                    bad[i] = str(error)
+                    continue
+                reader.check_consistent(image, i)
+                bar.update()
+                yield image[None].cpu().numpy()
 
-    def _fetch(self, i: int) -> Any:
-        """Return an item of the data set; name it if that fails."""
-        try:
-            return self._dataset[i]
-        except Exception as error:
-            raise ValueError(f"Item {i} of the data set X cannot be read: {one_line(error)}") from error
+    return StoredTensor.from_numpy(to_temporary_file(images())), n_items
 
 
-class _BatchDataset(Dataset):
-    """The batches that worker processes read, by the indices of their items."""
-
-    def __init__(self, images: DatasetImages) -> None:
-        self._images = images
-
-    def __getitem__(self, index: Tensor) -> Any:
-        """Read a batch; return an error, as raising it would add the worker's traceback to its message."""
-        try:
-            found, batch = self._images._read_items(index.tolist())
-        except (TypeError, ValueError) as error:
-            return error
-        return torch.tensor(found), batch, self._images._bad
-
-
-def _image_in(item: Any) -> Any:
-    """Return the image in an item: a tuple's first entry, a dict's value by key, else its first value like an image."""
-    if isinstance(item, (tuple, list)) and len(item) > 0:
-        item = item[0]
-    if isinstance(item, Mapping) and not {"bytes", "path"} <= item.keys():
-        candidates = [item[key] for key in _IMAGE_KEYS if key in item]
-        item = next(iter(candidates + [value for value in item.values() if _is_image_like(value)]), item)
-    if isinstance(item, Mapping) and {"bytes", "path"} <= item.keys():  # Hugging Face's images with decode=False
-        item = Path(item["path"]) if item["bytes"] is None and item["path"] else item["bytes"]
-    return io.BytesIO(item) if isinstance(item, (bytes, bytearray)) else item
-
-
-def _is_image_like(value: Any) -> bool:
-    """Return whether a value's type and number of axes are those of an image."""
-    return is_pil_image(value) or (isinstance(value, (np.ndarray, Tensor)) and value.ndim in (2, 3))
+def _next(items: Iterator[Any], i: int) -> Any:
+    """Return the next item of a stream, or `_END`; name the item if that fails."""
+    try:
+        return next(items, _END)
+    except Exception as error:
+        raise ValueError(f"Item {i} of X and all after it cannot be read: {one_line(error)}") from error

@@ -1,189 +1,158 @@
-"""Trained estimators as files that run no code when loaded: values as JSON, tensors in safetensors' format."""
+"""An estimator's parameters as plain values: an object of any other type becomes a dict that names its kind."""
 
 from __future__ import annotations
 
-import importlib.util
-import math
+import inspect
 import os
 import reprlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from numbers import Integral
 from typing import Any
 
-import joblib
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from skssl.errors import pick
-from skssl.storage.files import DamagedFileError, SavedFile, first_line, part, write
-from skssl.storage.parameters import pack_parameters, unpack_parameters
 from skssl.storage.registry import registered
-from skssl.storage.version import __version__
 
-OUTPUTS = None, "default", "pandas", "polars"  # containers that `set_output` accepts
+LARGEST = 2**16  # characters that the parameters may take, apart from arrays
+SCALARS = "bool", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)), "float32", "float64"
+UNSAVED = ("callbacks", "checkpoint", "warm_start_from")  # None in a loaded estimator
 
 
-def save(
-    estimator: Any, trained: Any, state: Mapping[str, Any], tensors: Mapping[str, Tensor], path: str | os.PathLike[str]
-) -> None:
-    """Write a trained estimator to a file.
+def pack_parameters(estimator: Any, arrays: list[Any]) -> dict[str, Any]:
+    """Turn an estimator's parameters into plain values.
 
     Parameters
     ----------
     estimator : estimator
-        An estimator of a registered class. Its parameters are written.
-    trained : estimator
-        One of the same class with the parameters that `fit` saw; they may have been changed since.
-    state : mapping of str to object
-        What `fit` learned, as plain values: all of `FIELDS` but the parameters.
-    tensors : mapping of str to Tensor
-        The network's tensors ("net.…") and the optimiser's ("optimizer.…").
-    path : str or path-like
-        The file.
+        Its `callbacks`, `checkpoint` and `warm_start_from` are left out.
+    arrays : list of ndarray or Tensor
+        Arrays among the parameters are appended. The plain values refer to them by index.
+
+    Returns
+    -------
+    dict of str to object
+        The plain values by parameter: None, bools, numbers, strings, lists, tuples, and dicts of one key, such as
+        ``{"array": 0}`` or ``{"optimizer": "LARS"}``.
 
     Raises
     ------
     TypeError
-        If the class is not registered, or a parameter cannot be saved.
-    OSError
-        If the file cannot be written.
-    """
-    name = type(estimator).__name__
-    if registered("estimator").get(name) is not type(estimator):
-        raise TypeError(
-            f"{name} cannot be saved: a file can only name skssl's own classes. joblib.dump saves estimators of any "
-            "class."
-        )
-    arrays: list[Any] = []
-    parameters, used = (pack_parameters(of, arrays) for of in (estimator, trained))
-    header = {
-        "skssl": __version__,
-        "class": name,
-        "parameters": parameters,
-        "trained_with": {key: value for key, value in used.items() if value != parameters[key]},
-        **state,
-    }
-    as_tensors = [torch.tensor(array) if isinstance(array, np.ndarray) else array for array in arrays]
-    write(path, header, {**tensors, **{f"parameter.{i}": tensor for i, tensor in enumerate(as_tensors)}})
-
-
-def load(path: str | os.PathLike[str]) -> Any:
-    """Load a trained estimator that its method ``save`` has written.
-
-    No code in the file runs, unlike with ``joblib.load``. The file is compared with the network that it describes
-    before its tensors are read. Loading takes at most about twice as much memory as the file has bytes, even if the
-    file is malicious.
-
-    Parameters
-    ----------
-    path : str or path-like
-        The file.
-
-    Returns
-    -------
-    SSLTransformer
-        The estimator, on the device that its `device` parameter names, or on the CPU if this machine has no such
-        device. `transform` and `partial_fit` continue as if it had not been saved. Its `callbacks`, `checkpoint`
-        and `warm_start_from` are None, and its `n_jobs` is at most the number of cores.
-
-    Raises
-    ------
-    OSError
-        If the file does not exist or cannot be read.
+        If a parameter cannot be saved without code, such as a module or a function.
     ValueError
-        If the file is damaged, was not written by ``save``, was written by a newer skssl, or holds anything unknown:
-        another class, a parameter that the class lacks, a tensor that the network lacks.
+        If the parameters are too long.
 
     Examples
     --------
-    >>> import tempfile
-    >>> import skssl
-    >>> from skssl.datasets import make_shapes
-    >>> X, y = make_shapes(32, image_size=16, random_state=0)
-    >>> encoder = skssl.SimCLR(backbone="convnet", epochs=1, batch_size=16, random_state=0).fit(X)
-    >>> path = tempfile.mkdtemp() + "/simclr.safetensors"
-    >>> encoder.save(path)
-    >>> bool((skssl.load(path).transform(X) == encoder.transform(X)).all())
-    True
+    >>> from skssl import Rotation
+    >>> from skssl.storage.parameters import pack_parameters
+    >>> pack_parameters(Rotation(angles=(0, 180)), [])["angles"]
+    (0, 180)
     """
-    with SavedFile(path) as file:
-        try:
-            return _rebuild(file)
-        except (DamagedFileError, OSError):
-            raise
-        except Exception as error:  # a malicious file can make any check of a parameter fail
-            version = file.header.get("skssl")
-            other = "" if version in (None, __version__) else f" (it was saved by skssl {reprlib.repr(version)})"
-            raise ValueError(f"{os.fspath(path)!r} cannot be loaded{other}: {first_line(error)}") from error
+    name = type(estimator).__name__
+    params = estimator.get_params(deep=False).items()
+    found = {key: _pack(value, f"{name}.{key}", arrays) for key, value in params if key not in UNSAVED}
+    if len(repr(found)) > LARGEST:
+        raise ValueError(f"The parameters of {name} take more than {LARGEST} characters. Pass long lists as arrays.")
+    return found
 
 
-def _rebuild(file: SavedFile) -> Any:
-    """Return the estimator that a file describes; refuse a file that holds anything else."""
-    header = {"whole": False, **file.header}  # skssl 0.1.0 did not keep photographs whole
-    for name, field in FIELDS.items():
-        if name not in header or not field.holds(header[name]):
-            raise ValueError(f"{name!r} must be {field.expected}. Got {reprlib.repr(header.get(name))}.")
-    for name in header.keys() - FIELDS.keys():
-        raise ValueError(f"{name!r} is unknown.")
-    for name in file.shapes:
-        if not name.startswith(("net.", "optimizer.", "parameter.")):
-            raise ValueError(f"The tensor {name!r} is unknown.")
-    indices = part(file.shapes, "parameter.").keys()
-    if indices != {str(i) for i in range(len(indices))}:
-        raise ValueError("The tensors 'parameter.…' must be numbered from 0.")
-    cls: Any = pick("class", header["class"], registered("estimator"))
-    given = {f"parameter.{i}": file.read_tensor(f"parameter.{i}") for i in indices}
-    arrays = {int(i): array for i, array in part(given, "parameter.").items()}
-    parameters, used = (unpack_parameters(cls, header[name], arrays) for name in ("parameters", "trained_with"))
-    for given_to in (parameters, used):
-        if isinstance(given_to.get("n_jobs"), Integral):  # a file must not start more processes than there are cores
-            given_to["n_jobs"] = min(given_to["n_jobs"], joblib.cpu_count())
-    if header["output"] in ("pandas", "polars") and not importlib.util.find_spec(header["output"]):
-        raise ValueError(
-            f"Its 'output' is {header['output']!r}, which is not installed: pip install {header['output']}."
-        )
-    estimator = cls(**parameters)
-    estimator._load(cls(**{**parameters, **used}) if used else estimator, header, file.shapes, lambda: file.read(given))
-    return estimator
+def unpack_parameters(cls: type, packed: Any, arrays: dict[int, Tensor]) -> dict[str, Any]:
+    """Turn plain values back into the parameters of a class.
+
+    Parameters
+    ----------
+    cls : type
+        The class that takes the parameters.
+    packed : object
+        The plain values, from a file that is not trusted.
+    arrays : dict of int to Tensor
+        The arrays by index.
+
+    Returns
+    -------
+    dict of str to object
+        The parameters.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is unknown, or the values are not as `pack_parameters` writes them.
+
+    Examples
+    --------
+    >>> from skssl import SimCLR
+    >>> from skssl.storage.parameters import unpack_parameters
+    >>> unpack_parameters(SimCLR, {"optimizer": {"optimizer": "LARS"}}, {})
+    {'optimizer': <class 'skssl.training.optim.LARS'>}
+    """
+    if not isinstance(packed, dict):
+        raise ValueError(f"The parameters of {cls.__name__} must be a dict. Got {reprlib.repr(packed)}.")
+    if len(repr(packed)) > 2 * LARGEST:
+        raise ValueError(f"The parameters of {cls.__name__} take more than {LARGEST} characters.")
+    known = inspect.signature(cls).parameters.keys() - set(UNSAVED)
+    for name in packed:
+        if name not in known:
+            raise ValueError(f"{cls.__name__} has no parameter {name!r}.")
+    return {name: _unpack(value, arrays) for name, value in packed.items()}
 
 
-@dataclass
-class Field:
-    """A check of an entry of the header, and its description."""
+def _pack(value: Any, name: str, arrays: list[Any]) -> Any:
+    """Turn a parameter into plain values."""
+    if isinstance(value, np.generic) and value.dtype.name in SCALARS:  # a NumPy scalar keeps its precision
+        return {"scalar": (value.dtype.name, value.item())}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, list | tuple):
+        return type(value)([_pack(item, f"{name}[{i}]", arrays) for i, item in enumerate(value)])
+    if isinstance(value, dict):
+        return {"dict": {key: _pack(item, f"{name}[{key!r}]", arrays) for key, item in value.items()}}
+    if isinstance(value, torch.device):
+        return {"device": str(value)}
+    if isinstance(value, Tensor) or (isinstance(value, np.ndarray) and value.dtype.kind in "biuf"):
+        if not any(array is value for array in arrays):
+            arrays.append(value)
+        index = next(i for i, array in enumerate(arrays) if array is value)
+        return {"tensor" if isinstance(value, Tensor) else "array": index}
+    if isinstance(value, type) and any(cls is value for cls in _optimizers().values()):
+        return {"optimizer": value.__name__}
+    if registered("object").get(type(value).__name__) is type(value):
+        return {"object": {"class": type(value).__name__, "parameters": pack_parameters(value, arrays)}}
+    raise TypeError(
+        f"{name} cannot be saved: expected a plain value, an array or an object of skssl. Got {reprlib.repr(value)}. "
+        "joblib.dump saves anything that can be pickled."
+    )
 
-    holds: Callable[[Any], bool]
-    expected: str
+
+def _unpack(value: Any, arrays: dict[int, Tensor]) -> Any:
+    """Turn plain values back into a parameter."""
+    if isinstance(value, list | tuple):
+        return type(value)([_unpack(item, arrays) for item in value])
+    if not isinstance(value, dict):
+        return value
+    match list(value.items()):
+        case [("dict", dict(items))]:
+            return {name: _unpack(item, arrays) for name, item in items.items()}
+        case [("device", str(name))]:
+            return torch.device(name)
+        case [("scalar", (str(name), bool() | int() | float() as number))] if name in SCALARS:
+            return np.dtype(name).type(number)
+        case [("tensor", int(index))] if index in arrays:
+            return arrays[index]
+        case [("array", int(index))] if index in arrays:
+            return arrays[index].numpy()
+        case [("optimizer", str(name))]:
+            return pick("optimizer", name, _optimizers())
+        case [("object", {"class": str(name), "parameters": dict(packed), **rest})] if not rest:
+            cls = pick("class", name, registered("object"))
+            return cls(**unpack_parameters(cls, packed, arrays))
+    raise ValueError(f"A parameter is {reprlib.repr(value)}, which has no known meaning.")
 
 
-def _is_int(low: int, high: int = 2**63) -> Callable[[Any], bool]:
-    """Return a check for an integer in [low, high)."""
-    return lambda value: type(value) is int and low <= value < high
-
-
-def _is_float(value: Any) -> bool:
-    """Return whether a value is a finite float."""
-    return type(value) is float and math.isfinite(value)
-
-
-def _is_sequence(kind: Any, holds: Callable[[Any], bool], length: int | None = None) -> Callable[[Any], bool]:
-    """Return a check for a list or tuple whose items pass a check."""
-    return lambda value: type(value) is kind and length in (None, len(value)) and all(map(holds, value))
-
-
-FIELDS = {
-    "skssl": Field(lambda value: type(value) is str, "the version of skssl"),
-    "class": Field(lambda value: type(value) is str, "the name of a class"),
-    "parameters": Field(lambda value: type(value) is dict, "a dict"),
-    "trained_with": Field(lambda value: type(value) is dict, "a dict"),
-    "shape": Field(_is_sequence(tuple, _is_int(1), 3), "channels, height and width"),
-    "scale": Field(lambda value: value is None or _is_sequence(tuple, _is_float, 2)(value), "two floats or None"),
-    "whole": Field(lambda value: type(value) is bool, "a bool"),
-    "feature_names": Field(_is_sequence(list, lambda value: type(value) is str), "a list of strings"),
-    "output": Field(lambda value: value in OUTPUTS, f"one of {OUTPUTS}"),
-    "n_samples": Field(_is_int(1), "a number of images"),
-    "seed": Field(_is_int(0), "an integer of at least 0"),
-    "history": Field(_is_sequence(list, lambda row: type(row) is dict and "batches" not in row), "a list of rows"),
-    "rates": Field(_is_sequence(list, _is_float), "a list of floats"),
-}
+def _optimizers() -> dict[str, type]:
+    """Return the optimisers that a parameter may name."""
+    classes = {**registered("optimizer"), **vars(torch.optim)}
+    return {name: cls for name, cls in classes.items() if isinstance(cls, type) and issubclass(cls, Optimizer)}

@@ -1,514 +1,118 @@
-"""The training loop: a skorch net whose step is a method's loss."""
+"""The state of a training within an epoch, from which it resumes bit for bit."""
 
 from __future__ import annotations
 
-import time
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, nullcontext
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-import numpy as np
 import torch
-from skorch import NeuralNet
-from skorch.callbacks import Checkpoint as SkorchCheckpoint
 from torch import Tensor, nn
 
-from skssl.augment.augmentation import Augmentation
-from skssl.images import Images
-from skssl.images.photographs import Photographs
-from skssl.nn.batchnorm import sync_batchnorm
-from skssl.nn.distributed import all_gather, all_reduce_mean, is_main_process, n_processes, rank, sync_parameters
-from skssl.nn.precision import matmul_precision, mixed_precision
-from skssl.storage.files import first_line
-from skssl.training.collapse import check_collapse
-from skssl.training.cpu_threads import Crowd, limited_threads
-from skssl.training.cuda_graphs import StepGraph, can_record, own_stream
-from skssl.training.devices import keeping_memory
-from skssl.training.encoding import encode_together
-from skssl.training.forward import ForwardPass
-from skssl.training.interrupts import Interrupts
-from skssl.training.loader import ImageLoader
-from skssl.training.objective import Batch, Objective
-from skssl.training.optim import make_optimizer, reset_state, schedule_factor
-from skssl.training.progress import Progress
-from skssl.training.resume import ResumeState, set_random_states, trainable
-from skssl.training.seeding import reseed, seeded
 
-if TYPE_CHECKING:
-    import pandas as pd
+@dataclass
+class ResumeState:
+    """The state of a training within an epoch, besides the network, the optimiser and the history.
 
-# From this number of steps, compiling pays off on CUDA: it takes 25 to 45 s for a ResNet-18, and saves 5.6 ms per step
-# of 256 or 512 images of 32x32 (an H200, bfloat16) and at least as much with larger images.
-COMPILED_FROM = 8000
+    Attributes
+    ----------
+    step : int
+        Number of steps completed in the epoch. 0 is before the epoch has been prepared.
+    seconds : float
+        Duration of these steps.
+    sums : dict of str to scalar Tensor
+        The losses summed over these steps, by name.
+    chosen : int64 Tensor of shape (n_samples,) or None
+        Indices of the epoch's images, if the method chooses them.
+    random : dict of str to uint8 Tensor
+        The states of the random generators, see `random_states`.
+    trainable : list of str
+        Names of the parameters that require a gradient.
+    callbacks : dict of str to (dict of str to object)
+        The states of the callbacks that have a ``state_dict``, by name.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    chosen: Tensor | None = None
+    random: dict[str, Tensor] = field(default_factory=dict)
+    trainable: list[str] = field(default_factory=list)
+    callbacks: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @torch.no_grad()
+    def add(self, losses: Mapping[str, Tensor]) -> None:
+        """Add the losses of a step to the sums, in one call.
+
+        Parameters
+        ----------
+        losses : dict of str to scalar Tensor
+            The losses by name, with the same names in every step.
+        """
+        if self.sums:
+            try:
+                self.sums = {name: self.sums[name] for name in losses}  # files sort the names
+            except KeyError as error:
+                raise ValueError(f"The checkpoint lacks the sum of the loss {error}.") from error
+            torch._foreach_add_(list(self.sums.values()), list(losses.values()))
+        else:
+            self.sums = {name: value.detach().clone() for name, value in losses.items()}
 
 
-class Checkpointer(Protocol):
-    """An object that saves the state of a training, such as a `checkpoints.Checkpoint`."""
-
-    def after_step(self, trainer: Trainer, state: ResumeState, draws: torch.Generator) -> None:
-        """Save within an epoch if it is time."""
-
-    def after_epoch(self, trainer: Trainer) -> None:
-        """Save between two epochs if it is time."""
-
-
-class Trainer(NeuralNet):
-    """A skorch net whose module is an `Objective`. Its history holds the named losses.
-
-    No step waits for the device. All random numbers of an epoch follow from ``seed`` and the number of the epoch, so
-    that a pickled trainer continues as if it had not been pickled.
+def trainable(module: nn.Module) -> list[str]:
+    """Return the names of the parameters of a module that require a gradient.
 
     Parameters
     ----------
-    module : Objective
-        The network and its losses.
-    augmentations : sequence of Augmentation
-        One for each view.
-    schedule : str or sequence of float
-        The learning-rate schedule, see `schedule_factor`.
-    warmup_epochs : float
-        Number of epochs in which the learning rate rises.
-    momentum, weight_decay : float
-        Parameters of the optimiser.
-    rates : mapping of str to float
-        Submodules with a learning rate of their own.
-    collapsible : bool
-        Whether to warn when the embeddings collapse, which is no failure of a classifier.
-    dtype : torch.dtype
-        The type that the networks compute in.
-    tf32 : bool
-        Whether float32 matrix products use TF32 on a GPU.
-    seed : int
-        Seed of all random numbers.
-    **kwargs
-        skorch's parameters: ``optimizer``, ``lr``, ``max_epochs``, ``batch_size``, ``device``, ``compile`` (which may
-        also be "auto"), ``callbacks``, ``verbose``.
+    module : torch.nn.Module
+        The module.
+
+    Returns
+    -------
+    list of str
+        The names.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from skssl.training.resume import trainable
+    >>> trainable(nn.Linear(2, 2))
+    ['weight', 'bias']
     """
-
-    def __init__(
-        self,
-        module: Objective,
-        *,
-        augmentations: Sequence[Augmentation],
-        schedule: str | Sequence[float],
-        warmup_epochs: float,
-        momentum: float,
-        weight_decay: float,
-        rates: Mapping[str, float] | None = None,
-        collapsible: bool = True,
-        dtype: torch.dtype = torch.float32,
-        tf32: bool = False,
-        seed: int = 0,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(module, criterion=nn.Identity, train_split=None, **kwargs)
-        self.augmentations = augmentations
-        self.schedule, self.warmup_epochs = schedule, warmup_epochs
-        self.momentum, self.weight_decay, self.rates = momentum, weight_decay, rates
-        self.collapsible = collapsible
-        self.dtype, self.tf32, self.seed = dtype, tf32, seed
-
-    compile: bool | str
-    #: Whether compiled steps on CUDA are recorded as one graph, see `StepGraph`.
-    _graphs: ClassVar[bool] = True
-    # Made when they are needed, and not pickled.
-    _forward: ForwardPass | None = None
-    _graph: StepGraph | None = None
-    _draws: torch.Generator | None = None
-
-    @property
-    def _default_callbacks(self) -> list[tuple[str, Any]]:
-        return []  # skorch's own read the loss after every step, which waits for the device
-
-    # The net: module, optimiser and batches.
-
-    def torch_compile(self, module: nn.Module, name: str) -> nn.Module:
-        """Return the module unchanged, since the forward pass of a step is compiled instead, see `ForwardPass`."""
-        return module
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Drop what is made when it is needed, and the alias `module`; skorch keeps `module_`."""
-        dropped = "_forward", "_graph", "_draws", "module"
-        return {name: value for name, value in super().__getstate__().items() if name not in dropped}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore the trained module, on a device that this machine has."""
-        super().__setstate__(state)
-        self.module = self.module_
-
-    def initialize_callbacks(self) -> Trainer:
-        """Initialise the callbacks. With several processes, keep skorch's file-writing callbacks on rank 0 only."""
-        super().initialize_callbacks()
-        if not is_main_process():
-            self.callbacks_: list[Any] = [pair for pair in self.callbacks_ if not _writes(pair[1])]
-        return self
-
-    def initialize_module(self) -> Trainer:
-        """Initialise the module, with its channels last, which is the fastest layout for convolutions."""
-        super().initialize_module()
-        self.module_.to(memory_format=torch.channels_last)
-        return self
-
-    def initialize_optimizer(self, triggered_directly: bool | None = None) -> Trainer:
-        """Initialise the optimiser with its parameter groups."""
-        self.optimizer_ = make_optimizer(
-            self.optimizer,
-            self.module_,
-            lr=self.lr,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            unscheduled=self.module_.method.unscheduled,
-            rates=self.rates,
-        )
-        return self
-
-    def get_iterator(self, dataset: tuple[Images, Tensor | None], training: bool = False) -> ImageLoader:
-        """Return the loader. It makes no views if no loss reads them."""
-        images, labels = dataset
-        augmentations = self.augmentations if self.module_.reads_views else []
-        device = torch.device(self.device)
-        compile = self.compiled and device.type == "cuda"  # on a CPU passes that fit the cache are faster
-        how = {"compile": compile, "reads_images": self.module_.reads_images}
-        return ImageLoader(images, self.batch_size, augmentations, device, labels, **how)
-
-    # The training: a run of some epochs, an epoch, a step.
-
-    def run(
-        self,
-        images: Images,
-        labels: Tensor | None,
-        epochs: int,
-        checkpoint: Checkpointer | None = None,
-        resume: ResumeState | None = None,
-    ) -> None:
-        """Train for some epochs.
-
-        Parameters
-        ----------
-        images : Images
-            The training images, in any place.
-        labels : int64 Tensor of shape (n_samples,) or None
-            Their classes.
-        epochs : int
-            The number of epochs.
-        checkpoint : Checkpointer, optional
-            Saves the state of the training.
-        resume : ResumeState, optional
-            A state within the first of these epochs, from which it resumes.
-        """
-        device = torch.device(self.device)
-        labels = None if labels is None else labels.to(device)
-        sync_parameters(self.module_)
-        if self.compile is True and n_processes() > 1:
-            self.compile = False
-            if is_main_process():
-                warnings.warn("compile=True is for one process. Several processes train without it.", stacklevel=3)
-        steps = max(self.max_epochs, epochs) * (len(images) // min(self.batch_size, len(images)))
-        self.forward_pass.compile = self.compiles(steps)
-        products = matmul_precision("high" if self.tf32 else None, device)
-        with (
-            keeping_memory(),
-            limited_threads(device),
-            products,
-            closing(images.to(device)) as there,
-            Interrupts() as interrupts,
-        ):
-            self.notify("on_train_begin", X=images, y=labels)
-            try:
-                self.fit_loop(there, labels, epochs, checkpoint=checkpoint, resume=resume)
-            except KeyboardInterrupt:  # from Ctrl-C, or from a callback such as skorch's EarlyStopping
-                if interrupts.received:
-                    raise
-            finally:
-                self._graph = None
-            self.notify("on_train_end", X=images, y=labels)
-
-    def fit_loop(
-        self,
-        X: Images,
-        y: Tensor | None = None,
-        epochs: int | None = None,
-        *,
-        checkpoint: Checkpointer | None = None,
-        resume: ResumeState | None = None,
-        **fit_params: Any,
-    ) -> Trainer:
-        """Train for some epochs, in one thread of the process at a time, and restore the global random state.
-
-        Parameters
-        ----------
-        X : Images
-            The training images, on the device.
-        y : int64 Tensor of shape (n_samples,), optional
-            Their classes, on the device.
-        epochs : int, optional
-            The number of epochs, ``max_epochs`` by default.
-        checkpoint, resume : optional
-            As for `run`.
-        **fit_params : object
-            Ignored.
-
-        Returns
-        -------
-        self
-            The trainer.
-        """
-        device, crowd = torch.device(self.device), Crowd(torch.device(self.device))
-        loader, data = self.get_iterator((X, y), training=True), {"dataset_train": (X, y), "dataset_valid": None}
-        with (
-            seeded(self.seed, device),
-            own_stream(device) if self._graphs and self.compiled else nullcontext(),
-        ):
-            for _ in range(self.max_epochs if epochs is None else epochs):
-                self.notify("on_epoch_begin", **data)
-                self.run_single_epoch(loader, True, "train", self.train_step, checkpoint=checkpoint, resume=resume)
-                resume = None
-                self.notify("on_epoch_end", **data)
-                crowd.check()
-                if checkpoint is not None:
-                    checkpoint.after_epoch(self)
-        return self
-
-    def run_single_epoch(
-        self,
-        iterator: ImageLoader,
-        training: bool,
-        prefix: str,
-        step_fn: Callable[[Batch], dict[str, Any]],
-        checkpoint: Checkpointer | None = None,
-        resume: ResumeState | None = None,
-        **fit_params: Any,
-    ) -> None:
-        """Train for one epoch, or for the rest of one, and record its row of the history."""
-        epoch, steps, state = len(self.history) - 1, len(iterator), resume or ResumeState()
-        started = time.perf_counter() - state.seconds
-        order, draws = self.generators(epoch)
-        self.begin_epoch(iterator, epoch, draws, state)
-        step_fn = self.graphed(iterator, step_fn)
-        progress = Progress(f"Epoch {epoch + 1}/{max(self.max_epochs, epoch + 1)}", self.verbose)
-        batches = iterator.epoch(order, draws, state.chosen, state.step)
-        for batch in progress(batches, steps, iterator.batch_size, state.step):
-            self.set_learning_rate(epoch, state.step, steps)
-            self.notify("on_batch_begin", batch=batch, training=training)
-            found = step_fn(batch)
-            state.step += 1
-            done = (min(epoch, self.max_epochs - 1) + state.step / steps) / self.max_epochs
-            self.module_.method.after_step(self.module_, state.step - 1, done)
-            self.notify("on_batch_end", batch=batch, training=training, **found)
-            state.add({"loss": found["loss"], **found["y_pred"]})
-            progress.show(state.sums["loss"], state.step)
-            if checkpoint is not None and state.step < steps:
-                state.seconds = time.perf_counter() - started
-                checkpoint.after_step(self, state, draws)
-        self.forward_pass.share_gradients(False)
-        self.record_epoch(state, images_per_second=steps * iterator.batch_size / (time.perf_counter() - started))
-        self.check_embeddings(batch.views[0] if batch.views else self.augmentations[0].eval_transform(batch.images))
-
-    def begin_epoch(self, loader: ImageLoader, epoch: int, draws: torch.Generator, state: ResumeState) -> None:
-        """Prepare an epoch, or restore the state within it.
-
-        Parameters
-        ----------
-        loader : ImageLoader
-            The loader.
-        epoch : int
-            Number of completed epochs.
-        draws : torch.Generator
-            The generator of the augmentation.
-        state : ResumeState
-            A new state, to which the images that the method chooses are added, or one from which training resumes.
-        """
-        self._set_training(True)
-        net, method, device = self.module_, self.module_.method, torch.device(self.device)
-        self.restore_state(state, draws)
-        if not state.step:
-            augment = self.augmentations[0]
-            state.chosen = method.before_epoch(
-                net, epoch, lambda module: encode_together(module, loader.images, augment, device, self.dtype)
-            )
-            for name in method.reset_each_epoch:
-                reset_state(self.optimizer_, net.get_submodule(name))
-        net.phase = method.phase(net, epoch)
-        self.forward_pass.share_gradients(True)
-        if rank():  # from here on each process draws its own random numbers
-            reseed(draws.initial_seed(), device)
-
-    def restore_state(self, state: ResumeState, draws: torch.Generator) -> None:
-        """Restore what the network, the optimiser and the history do not hold.
-
-        Parameters
-        ----------
-        state : ResumeState
-            The state of an earlier run.
-        draws : torch.Generator
-            The generator of the augmentation.
-        """
-        for name, callback in self.callbacks_:
-            if name in state.callbacks:
-                try:
-                    callback.load_state_dict(state.callbacks[name])
-                except Exception as error:  # the state comes from a file
-                    raise ValueError(
-                        f"The callback {name!r} does not take its state in the checkpoint: {first_line(error)}"
-                    ) from error
-        if not state.step:
-            return
-        set_random_states(draws, state.random)
-        state.sums = {name: value.to(self.device) for name, value in state.sums.items()}
-        for name, parameter in self.module_.named_parameters():
-            parameter.requires_grad_(name in state.trainable)
-
-    def train_step_single(self, batch: Batch, **fit_params: Any) -> dict[str, Any]:
-        """Compute the losses of a batch and their gradients."""
-        losses = self.infer(batch)
-        losses["loss"].backward()
-        self.module_.method.after_backward(self.module_)
-        # Not in the objective: torch.compile takes a loss that is its only part for the detached one (torch 2.15).
-        losses = {name: value.detach() for name, value in losses.items()}
-        return {"loss": losses["loss"], "y_pred": losses}
-
-    def infer(self, batch: Batch, **kwargs: Any) -> dict[str, Tensor]:
-        """Compute the losses of a batch in the trainer's precision."""
-        groups = self.compiled and self.module_.method.bn_splits > 1
-        with mixed_precision(self.dtype, torch.device(self.device)), sync_batchnorm(self.module_, groups):
-            self.module_.prepare(batch)
-            return self.forward_pass(batch)
-
-    # The parts of a training.
-
-    @property
-    def forward_pass(self) -> ForwardPass:
-        """The forward pass of a step."""
-        if self._forward is None:
-            self._forward = ForwardPass(self.module_)
-        return self._forward
-
-    @property
-    def compiled(self) -> bool:
-        """Whether steps are compiled, see `compiles`."""
-        return self.forward_pass.compile
-
-    def compiles(self, steps: int) -> bool:
-        """Return whether the steps of a training are to be compiled.
-
-        Parameters
-        ----------
-        steps : int
-            The number of steps of the whole training, so that a training that is resumed computes as before.
-
-        Returns
-        -------
-        bool
-            ``compile``. "auto" compiles on CUDA from `COMPILED_FROM` steps on, in one process.
-        """
-        if self.compile != "auto" or self.forward_pass.failed:
-            return bool(self.compile) and not self.forward_pass.failed
-        return torch.device(self.device).type == "cuda" and n_processes() == 1 and steps >= COMPILED_FROM
-
-    def graphed(
-        self, loader: ImageLoader, step: Callable[[Batch], dict[str, Any]]
-    ) -> Callable[[Batch], dict[str, Any]]:
-        """Return a step that is recorded as a CUDA graph, or the step itself if it cannot be recorded."""
-        recorded = self._graphs and self.compiled and not self.callbacks_ and can_record(self.optimizer_, self.device)
-        recorded = recorded and not isinstance(loader.images, Photographs)  # views of which the loader makes by itself
-        if not recorded:
-            self._graph = None
-            return step
-        key = loader, self.module_.phase, trainable(self.module_)
-        if self._graph is None or self._graph.key != key:
-            loader.bare = False
-            self._graph = StepGraph(self.optimizer_, loader, step, key)
-        return self._graph
-
-    def generators(self, epoch: int) -> tuple[torch.Generator, torch.Generator]:
-        """Seed all random generators for an epoch.
-
-        Parameters
-        ----------
-        epoch : int
-            Number of completed epochs.
-
-        Returns
-        -------
-        order, draws : torch.Generator
-            The generators of the order of the images, on the CPU, and of the augmentation, on the device and different
-            in each process. The global generator, which dropout and the methods use, is seeded, too.
-        """
-        seeds = [int(seed) for seed in np.random.SeedSequence((self.seed, epoch)).generate_state(3)]
-        reseed(seeds[0], torch.device(self.device))
-        if self._draws is None:
-            self._draws = torch.Generator(torch.device(self.device))  # the same in all epochs: CUDA graphs refer to it
-        return torch.Generator().manual_seed(seeds[1]), self._draws.manual_seed(seeds[2] + rank())
-
-    def set_learning_rate(self, epoch: int, step: int, steps: int) -> None:
-        """Set the learning rate of a step.
-
-        Parameters
-        ----------
-        epoch : int
-            Number of completed epochs.
-        step, steps : int
-            The step within the epoch, from 0, and the number of steps of an epoch.
-        """
-        position = epoch + step / steps
-        if position < self.warmup_epochs:
-            position += 1 / steps  # the first step of the warm-up has a rate above 0
-        factor = schedule_factor(self.schedule, position, self.max_epochs, self.warmup_epochs)
-        for group in self.optimizer_.param_groups:
-            if group["scheduled"]:
-                group["lr"] = group["peak"] * factor
-
-    # Records.
-
-    def record_epoch(self, state: ResumeState, images_per_second: float) -> None:
-        """Record the mean losses of an epoch, the learning rate and the speed.
-
-        Parameters
-        ----------
-        state : ResumeState
-            The state at the end of the epoch.
-        images_per_second : float
-            Images per second, of all processes together.
-        """
-        means = all_reduce_mean(torch.stack([value.float() for value in state.sums.values()]) / state.step)
-        for name, value in zip(state.sums, means.tolist(), strict=True):
-            self.history.record(name, value)
-        self.history.record("lr", self.optimizer_.param_groups[0]["lr"])
-        self.history.record("images_per_second", images_per_second)
-        self.history[-1]["batches"].clear()  # a long run would keep every batch otherwise
-
-    @torch.no_grad()
-    def check_embeddings(self, views: Tensor) -> None:
-        """Record how far embeddings are spread. Warn on collapse, and raise if the training has diverged.
-
-        Parameters
-        ----------
-        views : Tensor of shape (n, c, h, w)
-            Views of the last batch of the epoch. Each process has its share.
-        """
-        epoch, loss = len(self.history), self.history[-1]["loss"]
-        with mixed_precision(self.dtype, torch.device(self.device)), sync_batchnorm(self.module_):
-            z = all_gather(self.module_.embed(views))
-        if not (np.isfinite(loss) and z.isfinite().all()):
-            peaks = sorted({group["peak"] for group in self.optimizer_.param_groups})
-            raise FloatingPointError(
-                f"The training has diverged in epoch {epoch}: the loss is {loss:.4g}, or embeddings are not finite. "
-                f"Try a learning rate below lr={' or '.join(f'{rate:g}' for rate in peaks)} or more warmup_epochs."
-            )
-        for name, value in check_collapse(z, epoch, warn=self.collapsible and is_main_process()).items():
-            self.history.record(name, value)
-
-    def table(self) -> pd.DataFrame:
-        """Return the history, with one row for each epoch."""
-        import pandas as pd
-
-        rows = [{name: value for name, value in row.items() if name != "batches"} for row in self.history]
-        return pd.DataFrame([row for row in rows if "loss" in row])
+    return [name for name, parameter in module.named_parameters() if parameter.requires_grad]
 
 
-def _writes(callback: Any) -> bool:
-    """Return whether a callback is one of skorch's that write files or logs."""
-    return isinstance(callback, SkorchCheckpoint) or "skorch.callbacks.logging" in (
-        kind.__module__ for kind in type(callback).__mro__
-    )
+def random_states(draws: torch.Generator) -> dict[str, Tensor]:
+    """Return the states of all random generators that a training step uses.
+
+    Parameters
+    ----------
+    draws : torch.Generator
+        The generator of the augmentation, on the device of the training.
+
+    Returns
+    -------
+    dict of str to uint8 Tensor
+        The states of this generator ("draws"), of the global one ("global"), and of the device's global one ("device")
+        where the device is not the CPU.
+    """
+    states = {"draws": draws.get_state(), "global": torch.get_rng_state()}
+    if draws.device.type != "cpu":
+        states["device"] = torch.get_device_module(draws.device).get_rng_state(draws.device)
+    return states
+
+
+def set_random_states(draws: torch.Generator, states: Mapping[str, Tensor]) -> None:
+    """Set the states of all random generators that a training step uses.
+
+    Parameters
+    ----------
+    draws : torch.Generator
+        The generator of the augmentation, on the device of the training.
+    states : dict of str to uint8 Tensor
+        As `random_states` returns them. The device's is ignored on a CPU.
+    """
+    draws.set_state(states["draws"])
+    torch.set_rng_state(states["global"])
+    if "device" in states and draws.device.type != "cpu":
+        torch.get_device_module(draws.device).set_rng_state(states["device"], draws.device)
