@@ -538,7 +538,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
         """Read X as images. Unless `reset`, they must have the shape and value range of those seen in `fit`."""
         like: dict[str, Any] = {"size": view_size(self.setting("augment"))}
         if not reset:
-            like = {"shape": self._shape, "scale": self._scale, "whole": getattr(self, "_whole", False)}
+            like = {"shape": self._shape, "scale": self._scale, "whole": self._whole}
         images = as_images(
             X, self.image_shape, estimator=self, reset=reset, on_bad_image=on_bad_image, n_jobs=self.n_jobs, **like
         )

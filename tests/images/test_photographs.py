@@ -275,7 +275,7 @@ def test_damaged_files(paths: list[str], tmp_path: Path) -> None:
     boxes = torch.zeros(1, 4, 4, dtype=torch.float64)
     boxes[0, :, 2:] = images.sizes / 2
     plan = [(torch.arange(4), [Crops(boxes, (16, 16))])]
-    with pytest.warns(BadImageWarning, match="1 of the 4 images .* the next ones that can took their places"):
+    with pytest.warns(BadImageWarning, match="1 of the 4 images .* they were replaced by the next readable ones"):
         ((index, (crops,)),) = images.crops(plan)
     assert index.tolist() == [0, 1, 3, 3]
     assert torch.equal(crops[2], crops[3])  # a quarter of the picture that takes the place

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import hypothesis
@@ -83,6 +84,14 @@ def test_parameters_of_all_kinds_are_saved(params, X, tmp_path):
     loaded = check_round_trip(small(epochs=3, **params).fit(X), tmp_path / "a", X)
     for name, value in params.items():
         assert type(getattr(loaded, name)) is type(value)
+
+
+def test_threads_load_at_the_same_time(X, tmp_path):
+    estimator = quick(skssl.BYOL).fit(X)
+    estimator.save(tmp_path / "byol")
+    with ThreadPoolExecutor(8) as pool:
+        for loaded in pool.map(lambda _: skssl.load(tmp_path / "byol"), range(32)):
+            assert (loaded.transform(X) == estimator.transform(X)).all()
 
 
 def test_array_parameters_are_saved(X, tmp_path):
