@@ -21,7 +21,8 @@ import skssl
 from skssl import Augmentation, FineTuner, label_fraction, recipes
 from skssl.backbones import ConvNet
 from skssl.datasets import make_shapes
-from skssl.training.optim import make_optimizer, schedule_factor
+from skssl.training.optim import make_optimizer
+from skssl.training.schedules import schedule_factor
 from skssl.training.trainer import Trainer
 
 QUICK = {"epochs": 2, "batch_size": 16, "random_state": 0}
