@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import operator
 import os
 import socket
 import warnings
@@ -222,8 +221,7 @@ def _decode(
         if len(sizes) == 1:
             if check is not None:
                 check((len(kept), *min(sizes), 3))
-            name = partial(operator.getitem, [names[i] for i in kept])
-            X = decode_images(X, name, bad=unread if skip else None)
+            X = decode_images(X, [names[i] for i in kept].__getitem__, bad=unread if skip else None)
         if not unread:
             return X, None if classes is None else np.array([classes[i] for i in kept]), bad
         bad |= {kept[k]: reason for k, reason in unread.items()}  # the rest is decoded once more, without them

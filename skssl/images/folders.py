@@ -81,6 +81,7 @@ def find_images(folder: str | os.PathLike[str]) -> tuple[list[str], dict[str, li
     endings = image_endings()
     files: list[str] = []
     others: list[str] = []
+    broken: list[str] = []
     circles: list[str] = []
 
     def search(path: str, relative: str, above: tuple[tuple[int, int], ...]) -> None:
@@ -96,11 +97,14 @@ def find_images(folder: str | os.PathLike[str]) -> tuple[list[str], dict[str, li
                     continue
                 if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
                     search(entry.path, name + "/", (*above, identity))
+                elif name.lower().endswith(endings):
+                    files.append(name)
                 else:
-                    (files if name.lower().endswith(endings) else others).append(name)
+                    (others if os.path.exists(entry.path) else broken).append(name)
 
     search(folder, "", ())
-    return sorted(files), {NO_IMAGE: sorted(others), "are links to a folder that they lie in": sorted(circles)}
+    left_out = {NO_IMAGE: others, "are broken links": broken, "are links to a folder that they lie in": circles}
+    return sorted(files), {reason: sorted(names) for reason, names in left_out.items()}
 
 
 def is_hidden(name: str) -> bool:
