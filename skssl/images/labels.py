@@ -155,7 +155,7 @@ def weigh_samples(
     if not totals.all():
         raise ValueError(
             f"{name} needs samples of each class with a weight above 0, but all samples of the class "
-            f"{classes.tolist()[totals.argmin()]!r} have the weight 0. Leave the class out of X and y, or raise its weight."
+            f"{classes.tolist()[totals.argmin()]!r} have the weight 0. Leave out the class, or raise its weight."
         )
     if class_weight == "balanced":
         by_class = totals.sum() / (len(classes) * totals)

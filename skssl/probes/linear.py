@@ -51,10 +51,11 @@ class LinearProbe(Probe):
 
     .. math:: \sum_i -s_i \log p(y_i \mid x_i) + \frac{1}{2C} \lVert W \rVert^2,
 
-    with sample weights :math:`s_i` of 1 by default, and an unpenalised intercept. The score then depends on the features alone, and not on a learning rate or a number
-    of epochs. L-BFGS runs on standardised features and starts from the Gram matrix as an approximation of the Hessian.
-    This leaves the optimum unchanged, and badly conditioned features, which are typical of networks, take about twenty
-    iterations instead of hundreds. With a `protocol` or ``solver="sgd"`` the probe is trained as in the papers.
+    with sample weights :math:`s_i` of 1 by default, and an unpenalised intercept. The score then depends on the
+    features alone, and not on a learning rate or a number of epochs. L-BFGS runs on standardised features and starts
+    from the Gram matrix as an approximation of the Hessian. This leaves the optimum unchanged, and badly conditioned
+    features, which are typical of networks, take about twenty iterations instead of hundreds. With a `protocol` or
+    ``solver="sgd"`` the probe is trained as in the papers.
 
     Parameters
     ----------

@@ -69,7 +69,7 @@ def test_scikit_learns_checks(estimator, check):
 
 
 def test_weights_of_images_and_classes(encoder, X, y, few):
-    """A balanced loss equals the sample weights of balanced classes; images of weight 0 or without a class are left out."""
+    """Balanced classes equal their sample weights; images of weight 0 or without a class are left out."""
     names, sizes = np.unique(few[few != -1], return_counts=True)
     assert len(set(sizes)) == 1
     rare = few.copy()
@@ -77,13 +77,13 @@ def test_weights_of_images_and_classes(encoder, X, y, few):
     weights = np.where(rare == names[0], sizes[0], 1.0)
     balanced = FineTuner(encoder, class_weight="balanced", **QUICK).fit(X, rare)
     given = FineTuner(encoder, **QUICK).fit(X, rare, sample_weight=np.where(rare == -1, 0, weights))
-    by_name = FineTuner(encoder, class_weight={name: 1 for name in names} | {names[0]: sizes[0]}, **QUICK).fit(X, rare)
+    by_name = FineTuner(encoder, class_weight=dict.fromkeys(names, 1) | {names[0]: sizes[0]}, **QUICK).fit(X, rare)
     np.testing.assert_allclose(balanced.predict_proba(X), given.predict_proba(X), rtol=1e-5)
     np.testing.assert_allclose(balanced.predict_proba(X), by_name.predict_proba(X), rtol=1e-5)
     plain = FineTuner(encoder, **QUICK).fit(X, rare)
     assert np.abs(balanced.predict_proba(X) - plain.predict_proba(X)).max() > 1e-3
     assert list(balanced.net_.module_.state_dict()) == list(plain.net_.module_.state_dict())
-    with pytest.raises(ValueError, match="all samples of the class .* have the weight 0"):
+    with pytest.raises(ValueError, match=r"all samples of the class .* have the weight 0"):
         FineTuner(encoder, **QUICK).fit(X, rare, sample_weight=(rare != names[0]).astype(float))
 
 
