@@ -48,7 +48,8 @@ class SoftmaxRegression:
         else:
             shares = [None] * len(A) if self.weights is None else self.weights.split(CHUNK_ROWS)
             parts = zip(self.A.split(CHUNK_ROWS), shares, strict=False)
-            variance = sum(_weigh(part.square(), share).sum(dim=0) for part, share in parts).cpu().double() / len(A)
+            squares = [_weigh(part.square(), share).sum(dim=0) for part, share in parts]
+            variance = torch.stack(squares).sum(dim=0).cpu().double() / len(A)
         # Features whose variation float32 cannot resolve are not scaled.
         tiny = torch.from_numpy(1e-6 * np.abs(self.shift, dtype=np.float64))
         self.scale = torch.where(variance.sqrt() > tiny, variance.sqrt(), 1.0)[:, None]  # (d, 1)
