@@ -271,7 +271,7 @@ def test_held_out_samples_are_weighted():
         (None, -np.ones(40), "Negative values in data passed to `sample_weight`"),
         (None, np.ones(39), r"sample_weight.shape == \(39,\), expected \(40,\)"),
         (None, np.full(40, np.nan), "sample_weight contains NaN"),
-        ({0: 1.0, 1: 0.0}, None, "samples of the class 1 have the weight 0. Leave the class out"),
+        ({0: 1.0, 1: 0.0}, None, "samples of the class 1 have the weight 0. Leave out the class"),
         ({0: -1.0}, None, "class_weight of LinearProbe must hold numbers of at least 0"),
         ({0: 1.0, "one": 2.0}, None, "classes, .*1.*, are not in class_weight"),
         ("even", None, "'class_weight' parameter of LinearProbe must be"),
