@@ -22,7 +22,7 @@ from skssl.images.base import Images, Scale, Shape, Size, describe, is_pil_image
 from skssl.images.dataset_items import DatasetImages, is_dataset, length_of, paths_of
 from skssl.images.image_files import channels_for, check_channels, decode_images, inspect_images
 from skssl.images.layout import channels_first, check_image_shape, decoding_target, parse_image_shape, unfold_rows
-from skssl.images.photographs import Photographs, default_size, in_memory
+from skssl.images.photographs import FilePhotographs, default_size, in_memory
 from skssl.images.streams import is_stream, peek, store_stream
 
 __all__ = ["Images", "as_images", "subset"]
@@ -324,7 +324,7 @@ def _read_photographs(X: list[Any], options: _Options, channels: int | None = No
     check_channels(channels, name(0))
     size = asked_size or options.size or (default_size(good) if options.shape is None else options.shape[1:])
     items = [item if header is None else in_memory(item) for item, header in zip(X, found, strict=True)]
-    images = Photographs(items, name, sizes, channels, size, options.skip, options.n_jobs)
+    images = FilePhotographs(items, name, sizes, channels, size, options.skip, options.n_jobs)
     images.guessed = mixed and asked_size is None and options.size is None and options.shape is None
     return _without_bad(images, len(X), bad, options)
 
