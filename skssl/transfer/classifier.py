@@ -321,5 +321,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
             verbose=self.verbose,
         )
         self.net_ = trainer.initialize()
-        train(self, self.net_, images, labels, encoder=encoder.module, teacher=hooks.teacher)
+        weights = getattr(hooks, "weights", None)
+        more = {} if weights is None else {"sample_weight": weights}
+        train(self, self.net_, images, labels, encoder=encoder.module, teacher=hooks.teacher, **more)
         return self
