@@ -136,7 +136,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
     checkpoint_every : int, str or datetime.timedelta, default="10 min"
         Number of epochs, or time, between two checkpoints.
     verbose : int, default=0
-        1 shows a progress bar for every epoch.
+        1 shows a progress bar for every epoch, and the number of images in a folder.
 
     Attributes
     ----------
@@ -149,7 +149,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
     net_ : skorch.NeuralNet
         The trained skorch net. ``net_.module_`` also has the heads.
     n_features_in_ : int
-        Values in an image: channels x height x width.
+        Values in an image: channels x height x width. 1 if X is a column of a table that holds paths or images.
     feature_names_in_ : ndarray of str
         Names of the columns of X. Defined only if X is a DataFrame whose column names are strings.
     """
@@ -223,7 +223,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
 
         Parameters
         ----------
-        X : array-like, sequence of files or PIL images, data set or iterable
+        X : array-like, sequence of files or PIL images, path of a folder, data set or iterable
             Images: (n, h, w), (n, h, w, c), (n, c, h, w), or (n, features) with `image_shape`; see `images.as_images`.
         y : array-like of shape (n,), default=None
             Classes, -1 where unknown. Ignored unless the method uses labels.
@@ -256,7 +256,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
 
         Parameters
         ----------
-        X : array-like, sequence of files or PIL images, data set or iterable
+        X : array-like, sequence of files or PIL images, path of a folder, data set or iterable
             Images, as for `fit`.
         y : array-like of shape (n,), default=None
             Classes, as for `fit`.
@@ -291,7 +291,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
 
         Parameters
         ----------
-        X : array-like, sequence of files or PIL images, data set or iterable
+        X : array-like, sequence of files or PIL images, path of a folder, data set or iterable
             Images of the shape that was passed to `fit`.
 
         Returns
@@ -338,6 +338,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
             "shape": self._shape,
             "scale": self._scale,
             "whole": self._whole,
+            "n_features": self.n_features_in_,
             "feature_names": getattr(self, "feature_names_in_", np.empty(0)).tolist(),
             "output": getattr(self, "_sklearn_output_config", {}).get("transform"),
             "n_samples": net.module_.n_samples,
@@ -542,6 +543,8 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
         images = as_images(
             X, self.image_shape, estimator=self, reset=reset, on_bad_image=on_bad_image, n_jobs=self.n_jobs, **like
         )
+        if self.verbose and isinstance(X, (str, os.PathLike)) and is_main_process():
+            print(f"{os.fspath(X)}: {len(images)} images.")
         if reset:
             self._shape: tuple[int, int, int] = images.shape
             self._scale: Any = images.scale
@@ -596,7 +599,9 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
         load_training_state(net, values, tensors)
         self._shape, self._scale, self._whole, self.net_ = shape, values["scale"], values["whole"], net
         self.set_output(transform=values["output"])
-        self.n_features_in_ = math.prod(shape)
+        self.n_features_in_ = math.prod(shape) if values["n_features"] is None else values["n_features"]
+        if self.n_features_in_ not in (1, math.prod(shape)):
+            raise ValueError(f"'n_features' must be 1 or {math.prod(shape)}. Got {self.n_features_in_}.")
         if names := values["feature_names"]:
             if len(names) != self.n_features_in_:
                 raise ValueError(f"'feature_names' must hold {self.n_features_in_} names. Got {len(names)}.")

@@ -121,7 +121,7 @@ def load(path: str | os.PathLike[str]) -> Any:
 
 def _rebuild(file: SavedFile) -> Any:
     """Return the estimator that a file describes; refuse a file that holds anything else."""
-    header = {"whole": False, **file.header}  # skssl 0.1.0 did not keep photographs whole
+    header = {"whole": False, "n_features": None, **file.header}  # which skssl 0.1.0 did not write
     for name, field in FIELDS.items():
         if name not in header or not field.holds(header[name]):
             raise ValueError(f"{name!r} must be {field.expected}. Got {reprlib.repr(header.get(name))}.")
@@ -180,6 +180,7 @@ FIELDS = {
     "shape": Field(_is_sequence(tuple, _is_int(1), 3), "channels, height and width"),
     "scale": Field(lambda value: value is None or _is_sequence(tuple, _is_float, 2)(value), "two floats or None"),
     "whole": Field(lambda value: type(value) is bool, "a bool"),
+    "n_features": Field(lambda value: value is None or _is_int(1)(value), "a number of features"),
     "feature_names": Field(_is_sequence(list, lambda value: type(value) is str), "a list of strings"),
     "output": Field(lambda value: value in OUTPUTS, f"one of {OUTPUTS}"),
     "n_samples": Field(_is_int(1), "a number of images"),
