@@ -339,8 +339,7 @@ class Augmentation(Parameters):
             return self(images.read(index), generator, index)
         seed = torch.randint(2**62, (1,), generator=generator, device=generator.device)  # boxes are drawn on the CPU
         boxes, on_host = torch.Generator().manual_seed(int(seed)), index.cpu()
-        crops = self.draw_crops(images.sizes[on_host], images.shape[1:], boxes, on_host)
-        ((_, (pixels,)),) = images.crops([(on_host, [crops])])
+        (pixels,) = images.read_crops(on_host, lambda sizes: [self.draw_crops(sizes, images.shape[1:], boxes, on_host)])
         return self.after_crop()(pixels, generator)
 
     def after_crop(self) -> Augmentation:

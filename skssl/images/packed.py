@@ -144,21 +144,21 @@ class PackedImages(Sequence[PackedImage]):
     ----------
     pack : Pack
         The file.
-    index : int64 ndarray of shape (n,), default=None
+    rows : int64 ndarray of shape (n,), default=None
         The numbers of the pictures in the file. None takes all.
 
     Attributes
     ----------
-    pack, index
+    pack, rows
         The parameters.
     kept : bool ndarray of shape (n_given,) or None
         Mask of the pictures that could be packed, for the labels: ``y[X.kept]``. None if all could.
     """
 
-    def __init__(self, pack: Pack, index: np.ndarray | None = None) -> None:
+    def __init__(self, pack: Pack, rows: np.ndarray | None = None) -> None:
         self.pack, self.kept = pack, None
-        self.index = np.arange(len(pack.index)) if index is None else index
-        if index is None and pack.bad:
+        self.rows = np.arange(len(pack.index)) if rows is None else rows
+        if rows is None and pack.bad:
             self.kept = np.ones(len(pack.index) + len(pack.bad), bool)
             self.kept[list(pack.bad)] = False
 
@@ -175,15 +175,15 @@ class PackedImages(Sequence[PackedImage]):
     @property
     def sizes(self) -> np.ndarray:
         """Int64 ndarray of shape (n, 2): the heights and widths of the pictures."""
-        return self.pack.index[self.index, 2:4]
+        return self.pack.index[self.rows, 2:4]
 
     @property
     def channels(self) -> np.ndarray:
         """Int64 ndarray of shape (n,): 1 for grey pictures, 3 for RGB."""
-        return self.pack.index[self.index, 4]
+        return self.pack.index[self.rows, 4]
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self.rows)
 
     def __repr__(self) -> str:
         return f"PackedImages({str(self.path)!r}, {self.kind}, {len(self)} pictures)"
@@ -193,8 +193,8 @@ class PackedImages(Sequence[PackedImage]):
     @overload
     def __getitem__(self, i: slice | list[int] | np.ndarray) -> PackedImages: ...
     def __getitem__(self, i: Any) -> PackedImage | PackedImages:
-        index = self.index[i]
-        return PackedImages(self.pack, index) if np.ndim(index) else PackedImage(self.pack, int(index))
+        rows = self.rows[i]
+        return PackedImages(self.pack, rows) if np.ndim(rows) else PackedImage(self.pack, int(rows))
 
 
 def gather(X: list[Any]) -> list[Any] | PackedImages:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch.nn.functional import interpolate
 from skssl.errors import warn_of_bad
 from skssl.images.base import Images, Size
 from skssl.images.image_files import ORIENTATION, open_image, upright
+from skssl.images.packed import PackedImage, pil_of
 
 DEFAULT_SIDE = 224  # of the images that a network is given, where pictures differ in size
 EVAL_RESIZE = 256 / 224  # the shorter side relative to that of the centre crop, as in the papers on ImageNet
@@ -51,10 +53,75 @@ class Crops(NamedTuple):
     alone: bool = True
 
 
-class Photographs(Images):
-    """Image files, encoded images and PIL images in sizes of their own, decoded in threads whenever they are needed.
+#: The crops of the b pictures in a batch, as a function of their heights and widths (b, 2), int64. The boxes of a
+#: picture must depend on its own size alone.
+Plan = Callable[[Tensor], Sequence[Crops]]
 
-    `crops` cuts boxes out of the pictures. `read` returns their still views, all of one shape.
+
+class Photographs(Images):
+    """Pictures in sizes of their own. `crops` cuts boxes out of them. `read` returns still views, all of one shape.
+
+    Attributes
+    ----------
+    guessed : bool
+        Whether the size of the still views is a default and not asked for.
+    """
+
+    guessed = False
+    _still: tuple[float | None, str] = EVAL_RESIZE, "bilinear"
+
+    @abstractmethod
+    def crops(self, plans: Iterable[tuple[Tensor, Plan]]) -> Iterator[tuple[Tensor, list[Tensor]]]:
+        """Cut boxes out of pictures, batch by batch. Each picture is decoded once for all its boxes, ahead of its use.
+
+        Parameters
+        ----------
+        plans : iterable of (int64 Tensor of shape (b,), Plan)
+            The indices of each batch, on the CPU, and its crops. The iterable is read a few batches ahead.
+
+        Yields
+        ------
+        index : int64 Tensor of shape (b,)
+            The indices of the pictures. They differ from the given ones where a picture that cannot be decoded was
+            replaced by the next one.
+        crops : list of uint8 Tensors of shape (v * b, c, height, width)
+            One for each entry of the plan, on the images' device: the first box of each picture, then the second of
+            each, and so on. Channels are last in memory.
+
+        Raises
+        ------
+        ValueError
+            If a picture cannot be decoded, unless such pictures are skipped.
+        """
+
+    def read_crops(self, index: Tensor, plan: Plan) -> list[Tensor]:
+        """Cut boxes out of the pictures of one batch, as `crops` does."""
+        ((_, made),) = self.crops([(index.cpu(), plan)])
+        return made
+
+    def read(self, index: Tensor) -> Tensor:
+        """Return the still views of the pictures at the given indices."""
+        return self.read_crops(index, self._still_views)[0]
+
+    def batches(self, indices: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Return the still views of one batch after the other."""
+        for index, (images,) in self.crops((index.cpu(), self._still_views) for index in indices):
+            yield index, images
+
+    def still(self, size: Size, resize: float | None, interpolation: str) -> Self:
+        """Return the same images with still views of another size, see `Images.still`."""
+        changed = copy(self)
+        changed.shape, changed._still = (self.shape[0], *size), (resize, interpolation)
+        return changed
+
+    def _still_views(self, sizes: Tensor) -> list[Crops]:
+        """Return the boxes of the still views of pictures."""
+        size, (resize, interpolation) = self.shape[1:], self._still
+        return [Crops(still_boxes(sizes, size, resize)[None], size, interpolation, alone=False)]
+
+
+class FilePhotographs(Photographs):
+    """Image files, encoded images and PIL images in sizes of their own, decoded in threads whenever they are needed.
 
     Parameters
     ----------
@@ -77,8 +144,6 @@ class Photographs(Images):
     ----------
     sizes : int64 Tensor of shape (n, 2)
         The pictures' heights and widths.
-    guessed : bool
-        Whether the size of the still views is a default and not asked for.
     """
 
     def __init__(
@@ -92,55 +157,26 @@ class Photographs(Images):
         n_jobs: int | None = None,
     ) -> None:
         self.shape, self.scale, self.sizes = (channels, *size), None, sizes
-        self.guessed = False
         self._items, self._name, self._skip = items, name, skip
         self._index = torch.arange(len(items))
         n_jobs = -1 if n_jobs is None else n_jobs
         self._n_jobs = n_jobs if n_jobs > 0 else max(1, cpu_count() + 1 + n_jobs)
         self._device = torch.device("cpu")
-        self._still: tuple[float | None, str] = EVAL_RESIZE, "bilinear"
         self._bad: dict[int, str] = {}  # why pictures cannot be decoded, by index among the items
 
     def __len__(self) -> int:
         return len(self._index)
 
-    def read(self, index: Tensor) -> Tensor:
-        """Return the still views of the pictures at the given indices."""
-        return next(self.batches([index]))[1]
+    def crops(self, plans: Iterable[tuple[Tensor, Plan]]) -> Iterator[tuple[Tensor, list[Tensor]]]:
+        """Cut boxes out of pictures, batch by batch, see `Photographs.crops`.
 
-    def batches(self, indices: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Return the still views of one batch after the other."""
-        plans = ((index, [self._still_views(index)]) for index in (index.cpu() for index in indices))
-        for index, (images,) in self.crops(plans):
-            yield index, images
-
-    def crops(self, plans: Iterable[tuple[Tensor, Sequence[Crops]]]) -> Iterator[tuple[Tensor, list[Tensor]]]:
-        """Cut boxes out of pictures, batch by batch. Each picture is decoded once for all its boxes, ahead of its use.
-
-        Parameters
-        ----------
-        plans : iterable of (int64 Tensor of shape (b,), sequence of Crops)
-            The indices of each batch, on the CPU, and the boxes. The iterable is read a few batches ahead.
-
-        Yields
-        ------
-        index : int64 Tensor of shape (b,)
-            The indices of the pictures. They differ from the given ones where a picture that cannot be decoded was
-            replaced by the next one, whose boxes have the same relative place.
-        crops : list of uint8 Tensors of shape (v * b, c, height, width)
-            One for each entry of the plan, on the images' device: the first box of each picture, then the second of
-            each, and so on. Channels are last in memory.
-
-        Raises
-        ------
-        ValueError
-            If a picture cannot be decoded, unless such pictures are skipped.
+        The boxes of a picture that replaces a bad one have the same place, relative to its height and width.
         """
         n_bad, pool = len(self._bad), ThreadPoolExecutor(self._n_jobs, "skssl-decode")
         waiting: deque[tuple[list[Future[list[int]]], list[Tensor]]] = deque()
         try:
             for index, plan in plans:
-                waiting.append(self._submit(pool, index, plan))
+                waiting.append(self._submit(pool, index, plan(self.sizes[index])))
                 if len(waiting) > max(BATCHES_AHEAD, 4 * self._n_jobs // max(1, len(index))):
                     yield self._finish(*waiting.popleft())
             while waiting:
@@ -150,28 +186,17 @@ class Photographs(Images):
         if len(self._bad) > n_bad:
             warn_of_bad(self._bad, len(self), "they were replaced by the next readable ones")
 
-    def to(self, device: torch.device | str) -> Photographs:
+    def to(self, device: torch.device | str) -> FilePhotographs:
         """Return the same images, whose batches are on another device."""
         moved = copy(self)
         moved._device = torch.device(device)
         return moved
 
-    def take(self, index: Tensor) -> Photographs:
+    def take(self, index: Tensor) -> FilePhotographs:
         """Return a subset of the images without reading them."""
         taken, index = copy(self), index.cpu()
         taken._index, taken.sizes, taken.kept = self._index[index], self.sizes[index], None
         return taken
-
-    def still(self, size: Size, resize: float | None, interpolation: str) -> Photographs:
-        """Return the same images with still views of another size, see `Images.still`."""
-        changed = copy(self)
-        changed.shape, changed._still = (self.shape[0], *size), (resize, interpolation)
-        return changed
-
-    def _still_views(self, index: Tensor) -> Crops:
-        """Return the boxes of the still views."""
-        size, (resize, interpolation) = self.shape[1:], self._still
-        return Crops(still_boxes(self.sizes[index], size, resize)[None], size, interpolation, alone=False)
 
     def _submit(
         self, pool: ThreadPoolExecutor, index: Tensor, plan: Sequence[Crops]
@@ -210,7 +235,8 @@ class Photographs(Images):
                     ratio = np.tile((self.sizes[j] / self.sizes[i]).numpy(), 2)
                     boxes = [box * ratio for box in boxes]
                 try:
-                    self._cut(item, self.sizes[j].tolist(), plan, boxes, outs)
+                    size = self.sizes[j].tolist()
+                    cut_picture(self._items[item], self._name(item), self.shape[0], size, plan, boxes, outs)
                     return j
                 except ValueError as error:
                     if not self._skip:
@@ -218,29 +244,78 @@ class Photographs(Images):
                     self._bad[item] = str(error)
         raise ValueError(f"None of the {n} images in X can be decoded. The first error: {self._bad[min(self._bad)]}")
 
-    def _cut(
-        self, item: int, size: Sequence[int], plan: Sequence[Crops], boxes: list[np.ndarray], outs: list[np.ndarray]
-    ) -> None:
-        """Decode a picture once, and write its crops (v, h, w, c)."""
-        picture, name = self._items[item], self._name(item)
-        with open_image(picture, name) as pil:
-            scale = _draft(pil, plan, boxes)
-            mirrored = MIRRORED.get(pil.getexif().get(ORIENTATION, 1), (False, False))
-            pil = upright(pil, self.shape[0])
-            if (pil.height, pil.width) != tuple(-(-side // scale) for side in size):
-                raise ValueError(f"it has changed since its size was read. Expected {tuple(size)} pixels.")
-            # A decoded pixel is a square of `scale` pixels. Where sides are no multiple, the last row and column extend
-            # beyond the picture, and these are the first ones of mirrored axes.
-            beyond = [pil.height * scale - size[0], pil.width * scale - size[1]]
-            moved = np.array([extent * axis for extent, axis in zip(beyond, mirrored, strict=True)] + [0, 0])
-            pixels = None
-            for crops, of, out in zip(plan, boxes, outs, strict=True):
-                for box, place in zip((of + moved) / scale, out, strict=True):
-                    if crops.alone and (box == box.astype(int)).all():
-                        pixels = np.atleast_3d(np.asarray(pil)) if pixels is None else pixels
-                        place[:] = resized_pixels(pixels, box.astype(int), crops)
-                    else:
-                        place[:] = np.atleast_3d(np.asarray(resized_box(pil, box, crops)))
+
+def cut_picture(
+    picture: Any,
+    name: str,
+    channels: int,
+    size: Sequence[int],
+    plan: Sequence[Crops],
+    boxes: Sequence[np.ndarray],
+    outs: Sequence[np.ndarray],
+) -> None:
+    """Decode a picture once, and cut boxes out of it.
+
+    Parameters
+    ----------
+    picture : str, path, bytes, file object, PIL image or PackedImage
+        The picture.
+    name : str
+        Its name in messages.
+    channels : int
+        1 (grey), 3 (RGB) or 4 (RGBA).
+    size : sequence of int
+        The height and width that were read before.
+    plan : sequence of Crops
+        How boxes are resized.
+    boxes : sequence of float64 ndarrays of shape (v, 4)
+        The boxes of this picture, for each entry of the plan.
+    outs : sequence of uint8 ndarrays of shape (v, height, width, channels)
+        Receive the crops.
+
+    Raises
+    ------
+    ValueError
+        If the picture cannot be decoded, or has another size.
+    """
+    if isinstance(picture, PackedImage) and picture.pack.kind == "pixels":
+        pixels = picture.data()
+        if pixels.shape[2] == channels or (pixels.shape[2], channels) == (1, 3):  # grey crops are repeated
+            cut_boxes(pixels, plan, boxes, outs)
+            return
+    with open_image(picture, name) as pil:
+        scale = _draft(pil, plan, boxes)
+        mirrored = MIRRORED.get(pil.getexif().get(ORIENTATION, 1), (False, False))
+        pil = upright(pil, channels)
+        if (pil.height, pil.width) != tuple(-(-side // scale) for side in size):
+            raise ValueError(f"it has changed since its size was read. Expected {tuple(size)} pixels.")
+        # A decoded pixel is a square of `scale` pixels. Where sides are no multiple, the last row and column extend
+        # beyond the picture, and these are the first ones of mirrored axes.
+        beyond = [pil.height * scale - size[0], pil.width * scale - size[1]]
+        moved = np.array([extent * axis for extent, axis in zip(beyond, mirrored, strict=True)] + [0, 0])
+        cut_boxes(pil, plan, [(of + moved) / scale for of in boxes], outs)
+
+
+def cut_boxes(picture: Any, plan: Sequence[Crops], boxes: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> None:
+    """Cut boxes out of a decoded picture and resize them.
+
+    Parameters
+    ----------
+    picture : PIL image, or uint8 ndarray of shape (h, w, c)
+        The pixels.
+    plan, boxes, outs
+        As for `cut_picture`. The boxes are in the pixels of `picture`.
+    """
+    pil: Any = None if isinstance(picture, np.ndarray) else picture
+    pixels: Any = picture if pil is None else None
+    for crops, of, out in zip(plan, boxes, outs, strict=True):
+        for box, place in zip(of, out, strict=True):
+            if crops.alone and (box == box.astype(int)).all():
+                pixels = np.atleast_3d(np.asarray(pil)) if pixels is None else pixels
+                place[:] = resized_pixels(pixels, box.astype(int), crops)
+            else:
+                pil = pil_of(pixels) if pil is None else pil
+                place[:] = np.atleast_3d(np.asarray(resized_box(pil, box, crops)))
 
 
 def _draft(pil: Any, plan: Sequence[Crops], boxes: Sequence[np.ndarray]) -> int:

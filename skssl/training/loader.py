@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor
 
 from skssl.augment.augmentation import Augmentation
 from skssl.images import Images
-from skssl.images.photographs import Crops, Photographs, still_boxes
+from skssl.images.base import Size
+from skssl.images.photographs import Crops, Photographs, Plan, still_boxes
 from skssl.nn.distributed import local_rows, n_processes
 from skssl.training.objective import Batch
 
@@ -114,11 +116,15 @@ class ImageLoader:
     ) -> Iterator[Batch]:
         """Iterate over batches of photographs, which are cropped where they are decoded."""
         places = self._places()
-        whole = [None] if self.reads_images or not places else []
-        plans = (
-            (local_rows(indices[k]), self._plan(images, [*places, *whole], indices[k], batch_generator(seed, k)))
-            for k in range(done, len(indices))
-        )
+        kinds: list[tuple[Augmentation | None, int]] = [(augment, len(at)) for augment, at in places.items()]
+        whole = self.reads_images or not places
+        kinds += [(None, 1)] if whole else []
+
+        def plan(k: int) -> Plan:
+            rows = local_rows(torch.arange(len(indices[k])))
+            return partial(crop_batch, seeds=(seed, k), views=kinds, size=images.shape[1:], index=indices[k], rows=rows)
+
+        plans = ((local_rows(indices[k]), plan(k)) for k in range(done, len(indices)))
         rest = {augment: augment.after_crop() for augment in places}
         for index, made in images.crops(plans):
             index = index.to(self.device, non_blocking=True)
@@ -129,24 +135,6 @@ class ImageLoader:
                 for place, view in zip(at, parts, strict=True):
                     views[place] = view
             yield Batch(made[-1] if whole else made[0][: len(index)], views, index, labels, draws)
-
-    def _plan(
-        self,
-        images: Photographs,
-        augmentations: Sequence[Augmentation | None],
-        index: Tensor,
-        generator: torch.Generator,
-    ) -> list[Crops]:
-        """Draw the crops of a batch for all processes, and return those of this one. None is the whole picture."""
-        size, plan = images.shape[1:], []
-        for augment in augmentations:
-            if augment is None:
-                crops = Crops(still_boxes(images.sizes[index], size, None)[None], size)
-            else:
-                n_views = len(self._places()[augment])
-                crops = augment.draw_crops(images.sizes[index], size, generator, index, n_views)
-            plan.append(crops._replace(boxes=local_rows(crops.boxes.movedim(1, 0)).movedim(0, 1)))
-        return plan
 
     def _places(self) -> dict[Augmentation, list[int]]:
         """Return the places of each augmentation among the views."""
@@ -163,6 +151,50 @@ class ImageLoader:
             for place, view in zip(places, made, strict=True):
                 views[place] = view
         return views
+
+
+def crop_batch(
+    sizes: Tensor,
+    seeds: tuple[int, int],
+    views: Sequence[tuple[Augmentation | None, int]],
+    size: Size,
+    index: Tensor,
+    rows: Tensor,
+) -> list[Crops]:
+    """Draw the crops of one process's share of a batch of photographs.
+
+    The random numbers are drawn for the whole batch, so that the crops do not depend on the number of processes.
+
+    Parameters
+    ----------
+    sizes : int64 Tensor of shape (m, 2)
+        Heights and widths of the pictures in the share.
+    seeds : (int, int)
+        The seed of the epoch, and the number of the batch.
+    views : sequence of (Augmentation or None, int)
+        The augmentations, and the number of views by each. None takes the whole picture.
+    size : (int, int)
+        Height and width of views for which no other size is asked.
+    index : int64 Tensor of shape (b,)
+        Indices of the pictures in the batch of all processes.
+    rows : int64 Tensor of shape (m,)
+        The places of the share in the batch.
+
+    Returns
+    -------
+    list of Crops
+        One for each entry of `views`.
+    """
+    generator, plan = batch_generator(*seeds), []
+    of_all = sizes.new_ones(len(index), 2).index_copy(0, rows, sizes)  # the crops of other shares are not used
+    for augment, n_views in views:
+        if augment is None:
+            crops = Crops(still_boxes(sizes, size, None)[None], size)
+        else:
+            crops = augment.draw_crops(of_all, size, generator, index, n_views)
+            crops = crops._replace(boxes=crops.boxes[:, rows])
+        plan.append(crops)
+    return plan
 
 
 def batch_generator(seed: int, batch: int) -> torch.Generator:

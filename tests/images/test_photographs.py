@@ -19,7 +19,7 @@ from torchvision.transforms.v2 import functional as TF
 from skssl import Augmentation, BadImageWarning
 from skssl.images import as_images
 from skssl.images.image_files import upright
-from skssl.images.photographs import Crops, Photographs, default_size, still_boxes
+from skssl.images.photographs import Crops, FilePhotographs, Photographs, cut_boxes, default_size, still_boxes
 
 SIZES = [(90, 120), (120, 90), (70, 70), (200, 81), (65, 300), (110, 111)]
 
@@ -41,9 +41,9 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return sorted(map(str, folder.rglob("*.*")))
 
 
-def photographs(X: object, **options: object) -> Photographs:
+def photographs(X: object, **options: object) -> FilePhotographs:
     images = as_images(X, **{"whole": True, **options})  # type: ignore[arg-type]
-    assert isinstance(images, Photographs)
+    assert isinstance(images, FilePhotographs)
     return images
 
 
@@ -53,7 +53,7 @@ def rgb(path: object) -> Image.Image:
 
 def cut(images: Photographs, boxes: Tensor, size: tuple[int, int], interpolation: str = "bilinear") -> Tensor:
     """Return the crops (v, n, c, h, w) of all images."""
-    plan = [(torch.arange(len(images)), [Crops(boxes, size, interpolation)])]
+    plan = [(torch.arange(len(images)), lambda sizes: [Crops(boxes, size, interpolation)])]
     (_, (crops,)), *more = images.crops(plan)
     assert not more
     return crops.unflatten(0, (len(boxes), -1))
@@ -195,13 +195,30 @@ def test_crops_do_not_depend_on_threads_or_order(paths: list[str]) -> None:
     one, two = (cut(photographs(paths, n_jobs=n_jobs), boxes, (16, 16)) for n_jobs in (1, 2))
     assert torch.equal(one, two)
     index = torch.tensor([4, 4, 0])
-    plan = [(index, [Crops(boxes[:, index], (16, 16)), Crops(boxes[:1, index], (8, 8))])] * 5
-    found = list(photographs(paths, n_jobs=2).crops(plan))
+    plan = [Crops(boxes[:, index], (16, 16)), Crops(boxes[:1, index], (8, 8))]
+    found = list(photographs(paths, n_jobs=2).crops([(index, lambda sizes: plan)] * 5))
     assert len(found) == 5
     for indices, (large, small) in found:
         assert torch.equal(indices, index)
         assert torch.equal(large.unflatten(0, (2, 3)), one[:, index])
         assert small.shape == (3, 3, 8, 8)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_boxes_of_an_array_are_those_of_a_pil_image(mode: str) -> None:
+    pil = Image.fromarray(smooth(50, 60, 0)).convert(mode)
+    pixels = np.atleast_3d(np.asarray(pil))
+    boxes = [np.array([[3.0, 4.0, 20.0, 30.0], [3.5, 4.25, 20.5, 30.0]]), np.array([[0.0, 0.0, 50.0, 60.0]])]
+    plan = [Crops(torch.empty(0), (8, 9)), Crops(torch.empty(0), (16, 16), alone=False)]
+    first, second = (
+        [np.zeros((len(of), *crops.size, pixels.shape[2]), np.uint8) for crops, of in zip(plan, boxes, strict=True)]
+        for _ in range(2)
+    )
+    cut_boxes(pil, plan, boxes, first)
+    cut_boxes(pixels, plan, boxes, second)
+    assert first[0].std() > 0
+    for one, two in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one, two)
 
 
 def test_forms_of_pictures(paths: list[str]) -> None:
@@ -274,7 +291,7 @@ def test_damaged_files(paths: list[str], tmp_path: Path) -> None:
     assert images.kept.tolist() == [True, False, True, True, True]
     boxes = torch.zeros(1, 4, 4, dtype=torch.float64)
     boxes[0, :, 2:] = images.sizes / 2
-    plan = [(torch.arange(4), [Crops(boxes, (16, 16))])]
+    plan = [(torch.arange(4), lambda sizes: [Crops(boxes, (16, 16))])]
     with pytest.warns(BadImageWarning, match="1 of the 4 images .* they were replaced by the next readable ones"):
         ((index, (crops,)),) = images.crops(plan)
     assert index.tolist() == [0, 1, 3, 3]
