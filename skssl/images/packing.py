@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from skssl.errors import pick, warn_of_bad
 from skssl.images.base import Size, is_pil_image
 from skssl.images.disk_cache import NO_ROOM, cache_folder, file_identity, no_room, write_to_cache
-from skssl.images.image_files import ORIENTATION, channels_for, inspect_images, open_image, upright
+from skssl.images.image_files import ORIENTATION, channels_for, inspect_images, open_image, upright, upright_size
 from skssl.images.packed import Pack, PackedImage, PackedImages, PackWriter, open_pack
 from skssl.images.photographs import DRAFT_MARGIN
 from skssl.images.reading import files_of, sample_name
@@ -198,29 +198,28 @@ def _in_threads(work: Callable[[int], Any], n: int) -> Iterator[Any]:
 
 
 def _picture(item: Any, name: str, kind: str, max_side: int | None, quality: int) -> _Picture:
-    """Return the data of a picture for a pack, and its upright height, its width and channels."""
+    """Return the data of a picture for a pack, and its height, width and channels."""
     from PIL import Image
 
     with open_image(item, name) as pil:
-        channels, given = channels_for([pil.mode]), (pil.height, pil.width)
-        on_its_side = pil.getexif().get(ORIENTATION, 1) >= 5
+        channels, given = channels_for([pil.mode]), upright_size(pil)
         size = _bounded(given, max_side)
-        shape = (*(size[::-1] if on_its_side else size), channels)
         data = _jpeg_of(item) if kind == "jpeg" and pil.format == "JPEG" and size == given else None
         if data is not None:
             pil.draft(None, (1, 1))
             pil.load()  # raises an error if the file is cut
-            return np.frombuffer(data, np.uint8), shape
+            return np.frombuffer(data, np.uint8), (*size, channels)
         if size != given:
-            pil.draft(None, (DRAFT_MARGIN * size[1], DRAFT_MARGIN * size[0]))
+            height, width = size if given == (pil.height, pil.width) else size[::-1]
+            pil.draft(None, (DRAFT_MARGIN * width, DRAFT_MARGIN * height))
         pil = upright(pil, channels)
         if size != given:
-            pil = pil.resize((shape[1], shape[0]), Image.Resampling.BICUBIC)
+            pil = pil.resize((size[1], size[0]), Image.Resampling.BICUBIC)
         if kind == "pixels":
-            return np.atleast_3d(np.asarray(pil)), shape
+            return np.atleast_3d(np.asarray(pil)), (*size, channels)
         encoded = io.BytesIO()
         pil.save(encoded, "JPEG", quality=quality)
-        return np.frombuffer(encoded.getbuffer(), np.uint8), shape
+        return np.frombuffer(encoded.getbuffer(), np.uint8), (*size, channels)
 
 
 def _jpeg_of(item: Any) -> bytes | None:

@@ -21,7 +21,7 @@ from torchvision.datasets import ImageFolder
 
 from skssl import Augmentation, BadImageWarning, SimCLR
 from skssl.datasets import PackedImages, pack_images
-from skssl.images import as_images, disk_cache, memory_maps, packing, subset
+from skssl.images import as_images, disk_cache, packing, subset
 from skssl.images.arrays import MemoryImages
 from skssl.images.image_files import ORIENTATION
 from skssl.images.packed import open_pack
