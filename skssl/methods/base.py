@@ -569,7 +569,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
             "shape": self._shape,
             "scale": self._scale,
             "whole": self._whole,
-            "n_features": self.n_features_in_,
+            "column": self.n_features_in_ != math.prod(self._shape),
             "feature_names": getattr(self, "feature_names_in_", np.empty(0)).tolist(),
             "output": getattr(self, "_sklearn_output_config", {}).get("transform"),
             "n_samples": net.module_.n_samples,
@@ -615,10 +615,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
     def _set_reading(self, values: Mapping[str, Any]) -> None:
         """Set how images are read, as `fit` does."""
         self._shape, self._scale, self._whole = (values[name] for name in ("shape", "scale", "whole"))
-        n_values = math.prod(self._shape)
-        self.n_features_in_ = values["n_features"] or n_values
-        if self.n_features_in_ not in (1, n_values):
-            raise ValueError(f"'n_features' must be 1 or {n_values}. Got {self.n_features_in_}.")
+        self.n_features_in_ = 1 if values["column"] else math.prod(self._shape)
         if names := values["feature_names"]:
             if len(names) != self.n_features_in_:
                 raise ValueError(f"'feature_names' must hold {self.n_features_in_} names. Got {len(names)}.")
