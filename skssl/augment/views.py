@@ -98,12 +98,15 @@ class Plan(NamedTuple):
 def view_constants(parameters: Parameters, c: int, size: Sequence[int], device: torch.device) -> ViewConstants:
     """Return the constants for images of c channels and a size. They are cached: the host waits for every transfer."""
     p, sides = parameters, parameters.size_of(*size)
+    pairs = zip(size, sides, strict=True)
+    rows, columns = (weight_table(*pair, p.interpolation, p.crop_padding, device) for pair in pairs)
     return ViewConstants(
         active_changes(4 if p.hue else 3, device),
         orders(4 if p.hue else 3, device),
         color_constants(c, p.hue_space, device),
         *gain_and_offset(p.mean, p.std, c, device),
-        *(weight_table(*pair, p.interpolation, p.crop_padding, device) for pair in zip(size, sides, strict=True)),
+        rows,
+        columns,
         blur_constants(sides, device) if p.blur else None,
     )
 
