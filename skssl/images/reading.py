@@ -19,7 +19,8 @@ from torch.utils.data import Subset
 from skssl.errors import warn_of_bad
 from skssl.images.arrays import MemoryImages, StoredTensor, read_array, read_table, stack_arrays
 from skssl.images.base import Images, Scale, Shape, Size, describe, is_pil_image
-from skssl.images.dataset_items import DatasetImages, is_dataset, length_of, paths_of
+from skssl.images.dataset_items import DatasetImages, inspect_items, is_dataset, length_of, paths_of
+from skssl.images.dataset_photographs import DatasetPhotographs
 from skssl.images.image_files import channels_for, check_channels, decode_images, inspect_images
 from skssl.images.layout import channels_first, check_image_shape, decoding_target, parse_image_shape, unfold_rows
 from skssl.images.photographs import FilePhotographs, default_size, in_memory
@@ -62,8 +63,10 @@ def as_images(
           they keep their own sizes and are decoded whenever they are needed;
         - a data set with ``__len__`` and ``__getitem__``: one of torch, Hugging Face or similar. Its items are read
           when they are needed, through ``__getitems__`` if it has one. An item is a tensor ``(c, h, w)``, a PIL image,
-          an array ``(h, w)`` or ``(h, w, c)``, the bytes of an image file, a tuple that begins with one of these, or
-          a dict that holds one, preferably as "image" or "img". Floats are in [0, 1];
+          an array ``(h, w)`` or ``(h, w, c)``, the path or the bytes of an image file, a tuple that begins with one of
+          these, or a dict that holds one, preferably as "image" or "img". Floats are in [0, 1]. PIL images and image
+          files become `Photographs` if their sizes differ among 16 evenly spaced items, or differ from `image_shape`
+          or `size`. They are RGB unless all of these items are grey;
         - an iterable of such items: a generator, or an iterable data set of torch, Hugging Face or WebDataset. It is
           read once into a memory-mapped temporary file;
         - `Images`, which are checked and returned.
@@ -87,15 +90,16 @@ def as_images(
         None, and uint8 if it is not.
     scale : (float, float), default=None
         The values that are mapped to 0 and 1 if the images are floats. None takes the smallest and the largest value
-        in `X`, or 0 and 1 for a data set or an iterable. For test data, give the training images' `Images.scale`;
+        in `X`, or 0 and 1 for an iterable or a data set of floats. A data set of integers other than uint8 is read once
+        to find its range. For test data, give the training images' `Images.scale`;
         values outside are not clipped. Two equal values are mapped to 0.
     on_bad_image : {"raise", "skip"}, default="raise"
         How to treat files, PIL images and items that cannot be read. "skip" leaves them out with a
         `BadImageWarning`; `Images.kept` is the mask of the rest. In a data set, which is not read beforehand, the
         next item that can be read replaces a bad one.
     n_jobs : int, default=None
-        Number of processes that read a data set's items in `Images.batches`, as in scikit-learn. None reads in this
-        process. Files are decoded by so many threads, and by one for each core if it is None.
+        Number of processes that read a data set's items in `Images.batches` and cut their crops, as in scikit-learn.
+        None reads in this process. Files are decoded by so many threads, and by one for each core if it is None.
     whole : bool, default=None
         Whether files and PIL images become `Photographs`. None: unless all have the size that is asked for. False: they
         are decoded at once into one array, resized by their shorter side and cropped at the centre; large collections
@@ -346,7 +350,24 @@ def _read_dataset(X: Any, options: _Options) -> Images:
     photographs = None if paths is None or options.whole is False else _read_photographs(paths, options, channels=3)
     if photographs is not None:
         return photographs
-    return DatasetImages(X, *options.target(), options.scale, options.skip, options.n_jobs)
+    channels, size = options.target()
+    headers = [] if channels and options.whole is False else inspect_items(X, options.skip)
+    if headers:
+        sizes = torch.tensor([size for _, size in headers])
+        mixed, size = bool((sizes != sizes[0]).any()), size or options.size
+        in_color = channels_for([mode for mode, _ in headers]) == 3
+        resized = mixed or size not in (None, headers[0][1])
+        if options.whole or (resized and options.whole is None):
+            guessed = mixed and size is None and options.shape is None
+            size = size or (default_size(sizes) if options.shape is None else options.shape[1:])
+            must_be_gray = channels is None and not in_color
+            channels = channels or (3 if in_color else 1)
+            check_channels(channels, "Item 0 of the data set X")
+            images = DatasetPhotographs(X, channels, size, options.skip, options.n_jobs, must_be_gray)
+            images.guessed = guessed
+            return images
+        channels = channels or (3 if in_color else None)
+    return DatasetImages(X, channels, size, options.scale, options.skip, options.n_jobs)
 
 
 def _read_stream(X: Any, options: _Options) -> Images:
