@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import sys
@@ -25,7 +24,8 @@ from tqdm.auto import tqdm
 from skssl.errors import warn_of_bad
 from skssl.images.arrays import is_dense
 from skssl.images.base import Images, Scale, Shape, Size, describe, is_pil_image, one_line
-from skssl.images.image_files import channels_for, decode_image, inspect_image
+from skssl.images.image_files import Header, channels_for, decode_image, inspect_image
+from skssl.images.packed import PackedImage, PackedImages
 
 _IMAGE_KEYS = ("image", "img", "jpg", "jpeg", "png", "webp", "ppm", "tif", "tiff", "bmp")  # in items that are dicts
 _OVERSHOOT = 0.1  # beyond [0, 1], as bicubic interpolation gives
@@ -50,7 +50,7 @@ def is_dataset(X: Any) -> bool:
     """
     if isinstance(X, Dataset):
         return not isinstance(X, IterableDataset)
-    is_builtin = isinstance(X, (str, bytes, bytearray, list, tuple, range, memoryview, array, Mapping))
+    is_builtin = isinstance(X, (str, bytes, bytearray, list, tuple, range, memoryview, array, Mapping, PackedImages))
     return hasattr(X, "__getitem__") and hasattr(X, "__len__") and not is_builtin and not is_array_like(X)
 
 
@@ -467,7 +467,7 @@ def fetch_item(dataset: Any, i: int) -> Any:
         raise ValueError(f"Item {i} of the data set X cannot be read: {one_line(error)}") from error
 
 
-def inspect_items(dataset: Any, skip: bool) -> list[tuple[str, Size]]:
+def inspect_items(dataset: Any, skip: bool) -> list[Header]:
     """Return the modes and the upright sizes of a few evenly spaced items that are pictures.
 
     Parameters
@@ -502,27 +502,32 @@ def inspect_items(dataset: Any, skip: bool) -> list[tuple[str, Size]]:
 
 
 def image_in(item: Any) -> Any:
-    """Return the image in an item of a data set.
+    """Return the image in an item of a data set or of a list.
 
     Parameters
     ----------
     item : object
-        The item.
+        A tuple or list that begins with the image or with a dict; a dict that holds it, preferably as "image" or "img",
+        or as the "bytes" or "path" of a file, as Hugging Face's images without decoding; or the image.
 
     Returns
     -------
     object
-        A tuple's first entry; a dict's value by key, or its first value like an image; or the item. Bytes are returned
-        as an open file.
+        The image. The contents of a file are bytes. A dict without an image is returned unchanged.
+
+    Examples
+    --------
+    >>> image_in(({"bytes": None, "path": "a.png"}, 3)), image_in({"img": b"abc"})
+    (PosixPath('a.png'), b'abc')
     """
     if isinstance(item, (tuple, list)) and len(item) > 0:
         item = item[0]
     if isinstance(item, Mapping) and not {"bytes", "path"} <= item.keys():
         candidates = [item[key] for key in _IMAGE_KEYS if key in item]
         item = next(iter(candidates + [value for value in item.values() if _is_image_like(value)]), item)
-    if isinstance(item, Mapping) and {"bytes", "path"} <= item.keys():  # Hugging Face's images with decode=False
+    if isinstance(item, Mapping) and {"bytes", "path"} <= item.keys():
         item = Path(item["path"]) if item["bytes"] is None and item["path"] else item["bytes"]
-    return io.BytesIO(item) if isinstance(item, (bytes, bytearray)) else item
+    return bytes(item) if isinstance(item, bytearray) else item
 
 
 def is_picture(image: Any) -> bool:
@@ -536,9 +541,9 @@ def is_picture(image: Any) -> bool:
     Returns
     -------
     bool
-        True for PIL images, open files and paths.
+        True for PIL images, paths and the contents of files.
     """
-    return is_pil_image(image) or isinstance(image, (io.BytesIO, str, os.PathLike))
+    return is_pil_image(image) or isinstance(image, (str, os.PathLike, bytes, PackedImage))
 
 
 def _is_image_like(value: Any) -> bool:

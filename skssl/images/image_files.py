@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from skssl.images.base import Size, is_pil_image
 from skssl.images.disk_cache import Write, cached_images
 from skssl.images.memory_maps import MAX_IN_MEMORY
+from skssl.images.packed import PackedImage
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,7 +29,7 @@ _MAX_THREADS = 16
 _BLOCK = 32  # images that a thread takes at a time
 _QUEUED = 2**14  # images that wait for a thread
 _PROGRESS_DELAY = 10.0  # seconds before a progress bar appears
-ORIENTATION = 0x0112  # EXIF's tag, 1 to 8; from 5 on, height and width are swapped
+ORIENTATION = 0x0112  # the tag of EXIF and TIFF; from 5 to 8, height and width are swapped
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's mode for a number of channels
 _GRAY_MODES = ("1", "L", "LA", "La", "F", "I", "I;16", "I;16L", "I;16B", "I;16N")
 #: The formats that are opened. Pillow decodes each of them within this process.
@@ -49,6 +50,7 @@ _OTHER_FORMATS = {
     b"PK\x03\x04": "ZIP",
 }
 _loading = Lock()
+Header = tuple[str, Size]  # Pillow's mode, and the upright size
 
 
 def channels_for(modes: Collection[str]) -> int:
@@ -141,7 +143,7 @@ class _Decoder:
                     )
         return channels or channels_for(modes), size or first  # type: ignore[return-value]
 
-    def inspect(self) -> list[tuple[str, Size] | None]:
+    def inspect(self) -> list[Header | None]:
         """Return the mode and the size of each image from its header."""
         found = list(self._map(lambda i: self._attempt(inspect_image, i)))
         self._check_any_good()
@@ -191,7 +193,7 @@ class _Decoder:
             raise ValueError(f"None of the {len(self.images)} images in X can be read. The first error: {self.bad[0]}")
 
 
-def inspect_image(image: Any, name: str) -> tuple[str, Size]:
+def inspect_image(image: Any, name: str) -> Header:
     """Return the mode and the upright size of an image without decoding it.
 
     Parameters
@@ -214,8 +216,7 @@ def inspect_image(image: Any, name: str) -> tuple[str, Size]:
         If the image cannot be read.
     """
     with open_image(image, name) as pil:
-        is_on_its_side = pil.getexif().get(ORIENTATION, 1) >= 5
-        return pil.mode, (pil.width, pil.height) if is_on_its_side else (pil.height, pil.width)
+        return pil.mode, upright_size(pil)
 
 
 def decode_image(image: Any, name: str, channels: int, size: Size | None = None) -> np.ndarray:
@@ -276,6 +277,26 @@ def check_channels(channels: int, name: str) -> None:
         )
 
 
+def upright_size(pil: Image) -> Size:
+    """Return the height and width that an open image has when it is upright, without decoding it.
+
+    Parameters
+    ----------
+    pil : PIL.Image.Image
+        The image.
+
+    Returns
+    -------
+    (int, int)
+        Height and width.
+    """
+    # Pillow gives a TIFF with this tag its upright size when it opens it, and turns its pixels when it decodes it.
+    is_turned_later = ORIENTATION not in getattr(pil, "tag_v2", ())
+    if is_turned_later and pil.getexif().get(ORIENTATION) in (5, 6, 7, 8):
+        return pil.width, pil.height
+    return pil.height, pil.width
+
+
 def upright(pil: Image, channels: int) -> Image:
     """Decode an open image upright, in 8 bits and without transparency unless `channels` is 4.
 
@@ -303,7 +324,7 @@ def upright(pil: Image, channels: int) -> Image:
 
 def inspect_images(
     images: Sequence[Any], name: Callable[[int], str], bad: dict[int, str] | None = None
-) -> list[tuple[str, Size] | None]:
+) -> list[Header | None]:
     """Return the modes and the upright sizes of images from their headers, in threads.
 
     Parameters
@@ -354,6 +375,7 @@ def open_image(image: Any, name: str, what: str = "an image") -> Iterator[Image]
     from PIL import Image, ImageFile, UnidentifiedImageError
 
     image = io.BytesIO(image) if isinstance(image, bytes) else image
+    image = image.source() if isinstance(image, PackedImage) else image
     try:
         if is_pil_image(image):
             if isinstance(image, ImageFile.ImageFile):  # its pixels may not be decoded yet
@@ -362,9 +384,13 @@ def open_image(image: Any, name: str, what: str = "an image") -> Iterator[Image]
                 image.load()
             yield image
         else:
-            if isinstance(image, (str, os.PathLike)) and not stat.S_ISREG(os.stat(image).st_mode):
+            is_path = isinstance(image, (str, os.PathLike))
+            if is_path and not stat.S_ISREG(os.stat(image).st_mode):
                 raise ValueError("it is no regular file")  # a pipe would block for ever
-            with Image.open(image, formats=_known_formats()) as pil:
+            with ExitStack() as stack:
+                # Pillow maps a file that it opens by its path. It then mixes up the pixels of some TIFFs on their side.
+                file = stack.enter_context(open(image, "rb")) if is_path else image
+                pil = stack.enter_context(Image.open(file, formats=_known_formats()))
                 _check_opened(pil)
                 yield pil
     except UnidentifiedImageError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,16 +13,19 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils import _safe_indexing
+from sklearn.utils.validation import _check_feature_names
 from torch import Tensor
 from torch.utils.data import Subset
 
 from skssl.errors import warn_of_bad
 from skssl.images.arrays import MemoryImages, StoredTensor, read_array, read_table, stack_arrays
 from skssl.images.base import Images, Scale, Shape, Size, describe, is_pil_image
-from skssl.images.dataset_items import DatasetImages, inspect_items, is_dataset, length_of, paths_of
+from skssl.images.dataset_items import DatasetImages, image_in, inspect_items, is_dataset, length_of, paths_of
 from skssl.images.dataset_photographs import DatasetPhotographs
-from skssl.images.image_files import channels_for, check_channels, decode_images, inspect_images
+from skssl.images.folders import image_paths, is_folder
+from skssl.images.image_files import Header, channels_for, check_channels, decode_images, inspect_images
 from skssl.images.layout import channels_first, check_image_shape, decoding_target, parse_image_shape, unfold_rows
+from skssl.images.packed import PackedImage, PackedImages, gather
 from skssl.images.photographs import FilePhotographs, default_size, in_memory
 from skssl.images.streams import is_stream, peek, store_stream
 
@@ -30,7 +33,7 @@ __all__ = ["Images", "as_images", "subset"]
 
 _FORMS = (
     "an array or tensor (n, h, w), (n, h, w, c) or (n, c, h, w), a 2-D array with image_shape, "
-    "a sequence of file paths or PIL images, or a data set"
+    "a sequence of file paths or PIL images, the path of a folder, or a data set"
 )
 
 
@@ -54,13 +57,17 @@ def as_images(
     X : array, tensor, sequence, data set, iterable or Images
         One of
 
+        - the path of a folder: all images below it, in sorted order. Subfolders are searched at any depth, and links
+          are followed. A `BadImageWarning` counts and names the files without the ending of an image file;
         - an array or tensor ``(n, h, w)``, ``(n, h, w, c)`` or ``(n, c, h, w)``, or a list of arrays of one
           shape;
         - a 2-D array, list or data frame ``(n, features)`` whose rows `image_shape` unfolds into images;
-        - a sequence of file paths, open files or PIL images of any mode, or a torchvision ``ImageFolder`` without a
-          transform. They are read upright by their EXIF data, 16-bit grey in 8 bits, without transparency. Files of one
-          size, unless `image_shape` asks for another, are decoded once into one array. All others become `Photographs`:
-          they keep their own sizes and are decoded whenever they are needed;
+        - a sequence of file paths, open files, contents of files or PIL images of any mode, or a torchvision
+          ``ImageFolder`` without a transform. A sequence is a list, a tuple, an array, a Series or a data frame of one
+          column. Its samples may also be items such as those of data sets. Images are read upright by their EXIF data,
+          16-bit grey in 8 bits, without transparency. Files of one size, unless `image_shape` asks for another, are
+          decoded once into one array. All others become `Photographs`: they keep their own sizes and are decoded
+          whenever they are needed;
         - a data set with ``__len__`` and ``__getitem__``: one of torch, Hugging Face or similar. Its items are read
           when they are needed, through ``__getitems__`` if it has one. An item is a tensor ``(c, h, w)``, a PIL image,
           an array ``(h, w)`` or ``(h, w, c)``, the path or the bytes of an image file, a tuple that begins with one of
@@ -81,7 +88,7 @@ def as_images(
         Other images must have this shape.
     estimator : estimator, default=None
         The scikit-learn estimator that reads the images. If `reset`, its ``n_features_in_`` (channels times height
-        times width) and, for data frames, its ``feature_names_in_`` are set.
+        times width, or 1 for a column of paths or images) and, for data frames, its ``feature_names_in_`` are set.
     reset : bool, default=True
         True in `fit`: at least two images are required, and the estimator's attributes are set. False
         afterwards: one image is enough.
@@ -122,7 +129,7 @@ def as_images(
         `image_shape` or `shape`, or a file or an item that cannot be read; if the axis of the channels is ambiguous;
         or if `image_shape` does not match the number of features.
     OSError
-        If the disk has no room for the images that are kept there.
+        If `X` is a path, but not that of a folder, or if the disk has no room for the images that are kept there.
 
     Notes
     -----
@@ -146,14 +153,14 @@ def as_images(
     """
     parsed = None if image_shape is None else parse_image_shape(image_shape)
     options = _Options(parsed, estimator, reset, shape, scale, on_bad_image == "skip", n_jobs, whole, size)
-    read, X = _choose_reader(X)
-    images = read(X, options)
+    read, samples = _choose_reader(X)
+    images = read(samples, options)
     if parsed is not None:
         check_image_shape(images.shape, parsed)
     if shape is not None:
         _check_like_training(images, shape, scale, estimator)
-    if estimator is not None and reset and read is not _read_table:  # scikit-learn sets those of a table
-        _set_n_features(estimator, math.prod(images.shape))
+    if estimator is not None and read is not _read_table:  # scikit-learn sets the attributes for a table
+        _set_features(estimator, X, samples, math.prod(images.shape), reset)
     return images
 
 
@@ -175,7 +182,7 @@ def is_decoded(X: Any) -> bool:
     >>> is_decoded(["a.png", "b.png"]), is_decoded([[0.0, 1.0], [1.0, 0.0]])
     (True, False)
     """
-    return is_stream(X) or _choose_reader(X)[0] is _read_files
+    return isinstance(X, (str, os.PathLike)) or is_stream(X) or _choose_reader(X)[0] is _read_files
 
 
 def subset(X: Any, index: np.ndarray) -> Any:
@@ -211,9 +218,44 @@ def subset(X: Any, index: np.ndarray) -> Any:
         )
     if isinstance(X, Images):
         return X.take(torch.from_numpy(index))
+    if is_folder(X):
+        X = image_paths(X)
     if is_dataset(X):
         return Subset(X, index.tolist())
     return X[torch.from_numpy(index)] if isinstance(X, Tensor) else _safe_indexing(X, index)
+
+
+def files_of(X: Any) -> list[Any]:
+    """Return the files and PIL images in X as a list.
+
+    Parameters
+    ----------
+    X : sequence of str, path, bytes, file object or PIL image, or torchvision ``ImageFolder``
+        The pictures.
+
+    Returns
+    -------
+    list of str, path, bytes, PIL image or PackedImage
+        The pictures. Open files are read.
+
+    Raises
+    ------
+    TypeError
+        If `X` is anything else.
+
+    Examples
+    --------
+    >>> files_of(("a.png", "b.png"))
+    ['a.png', 'b.png']
+    """
+    read, found = _choose_reader(X)
+    found = paths_of(found) if read is _read_dataset else found if read in (_read_files, _read_packed) else None
+    if found is None:
+        raise TypeError(
+            f"X is {describe(X)}, but a sequence of image files, bytes or PIL images, or an ImageFolder without a "
+            "transform was expected."
+        )
+    return [in_memory(item) for item in found]
 
 
 @dataclass(frozen=True)
@@ -263,6 +305,8 @@ def _choose_reader(X: Any) -> tuple[_Reader, Any]:
     """Return the reader for X, and X in the form that it reads."""
     if isinstance(X, Images):
         return _read_images, X
+    if is_folder(X):
+        return _read_files, image_paths(X)
     if is_stream(X):
         first, X = peek(X)
         if not isinstance(first, (str, os.PathLike)):
@@ -271,6 +315,8 @@ def _choose_reader(X: Any) -> tuple[_Reader, Any]:
     if is_dataset(X):
         return _read_dataset, X
     X = _as_list(X)
+    if isinstance(X, PackedImages):
+        return _read_packed, X
     kind = _kind(X[0]) if isinstance(X, list) and X else "number"
     if kind == "file":
         return _read_files, X
@@ -281,7 +327,16 @@ def _read_table(X: Any, options: _Options) -> Images:
     """Read the rows of a table as images."""
     if isinstance(X, list):
         options.check_count(len(X))
-    table = read_table(X, options.estimator, options.reset, options.min_samples)
+    try:
+        table = read_table(X, options.estimator, options.reset, options.min_samples)
+    except ValueError as error:
+        text = [name for name in getattr(X, "columns", ()) if len(X) and isinstance(next(iter(X[name])), str)]
+        if not text:
+            raise
+        raise ValueError(
+            f"X has {len(X.columns)} columns, and the column {text[0]!r} holds text. Pass a column of paths alone, "
+            f"X[{text[0]!r}], or choose it by a ColumnTransformer."
+        ) from error
     return _in_memory(StoredTensor(unfold_rows(table.tensor, options.image_shape), table.file), options)
 
 
@@ -302,35 +357,68 @@ def _in_memory(stored: StoredTensor, options: _Options) -> Images:
 
 
 def _read_files(X: list[Any], options: _Options) -> Images:
-    """Decode image files or PIL images."""
+    """Read image files or PIL images: as `Photographs`, or decoded if all have the size that is asked for."""
     options.check_count(len(X))
-    photographs = None if options.whole is False else _read_photographs(X, options)
-    if photographs is not None:
-        return photographs
-    bad = options.new_bad()
-    stored = StoredTensor.from_numpy(decode_images(X, partial(_sample_name, X), *options.target(), bad))
+    name, bad = partial(sample_name, X), options.new_bad()
+    channels, size = options.target()
+    if options.whole is not False:
+        found = inspect_images(X, name, bad)
+        good = [header for header in found if header is not None]
+        channels = channels or channels_for([mode for mode, _ in good])
+        if options.whole or not _have_size(good, size):
+            return _read_photographs(X, found, channels, bad, options)
+        size = good[0][1]
+    stored = StoredTensor.from_numpy(decode_images(X, name, channels, size, bad))
     images: Images = MemoryImages(StoredTensor(stored.tensor.permute(0, 3, 1, 2), stored.file), None)
     return _without_bad(images, len(X), bad, options)
 
 
-def _read_photographs(X: list[Any], options: _Options, channels: int | None = None) -> Images | None:
-    """Return files or PIL images as `Photographs`, or None if all have the size that is asked for."""
-    name, bad = partial(_sample_name, X), options.new_bad()
-    found = inspect_images(X, name, bad)
+def _have_size(headers: Sequence[Header], size: Size | None) -> bool:
+    """Return whether all pictures have one size, which is the one that is asked for."""
+    return all(header[1] == (size or headers[0][1]) for header in headers)
+
+
+def _read_photographs(
+    X: list[Any], found: Sequence[Header | None], channels: int, bad: dict[int, str] | None, options: _Options
+) -> Images:
+    """Return files or PIL images as `Photographs`."""
     sizes = torch.tensor([(0, 0) if header is None else header[1] for header in found])
-    good = sizes[sizes[:, 0] > 0]
-    mixed = bool((good != good[0]).any())
-    asked_channels, asked_size = options.target()
-    resized = mixed or (asked_size is not None and asked_size != tuple(good[0].tolist()))
-    if not (options.whole or resized):
-        return None
-    channels = asked_channels or channels or channels_for([header[0] for header in found if header is not None])
-    check_channels(channels, name(0))
-    size = asked_size or options.size or (default_size(good) if options.shape is None else options.shape[1:])
     items = [item if header is None else in_memory(item) for item, header in zip(X, found, strict=True)]
-    images = FilePhotographs(items, name, sizes, channels, size, options.skip, options.n_jobs)
-    images.guessed = mixed and asked_size is None and options.size is None and options.shape is None
+    images = _as_photographs(items, partial(sample_name, X), sizes, channels, options)
     return _without_bad(images, len(X), bad, options)
+
+
+def _read_packed(X: PackedImages, options: _Options) -> Images:
+    """Return the pictures of a pack: one array if all have the shape that is asked for, else `Photographs`."""
+    options.check_count(len(X))
+    channels, size = options.target()
+    array = None if options.whole else X.pack.as_array()
+    if array is not None and size in (None, array.shape[1:3]) and channels in (None, array.shape[3]):
+        stored = StoredTensor.from_numpy(array)
+        images = MemoryImages(StoredTensor(stored.tensor.permute(0, 3, 1, 2), stored.file), None)
+        return images if np.array_equal(X.rows, np.arange(len(array))) else images.take(torch.from_numpy(X.rows))
+    if options.whole is False:
+        return _read_files(list(X), options)
+    name = partial(sample_name, X)
+    return _as_photographs(X, name, torch.from_numpy(X.sizes), int(X.channels.max()), options)
+
+
+def _as_photographs(
+    items: Sequence[Any], name: Callable[[int], str], sizes: Tensor, channels: int, options: _Options
+) -> FilePhotographs:
+    """Return pictures of known sizes, (0, 0) for bad ones, as `Photographs`."""
+    channels = options.target()[0] or channels
+    check_channels(channels, name(0))
+    size, guessed = _view_size(sizes[sizes[:, 0] > 0], options)
+    images = FilePhotographs(items, name, sizes, channels, size, options.skip, options.n_jobs)
+    images.guessed = guessed
+    return images
+
+
+def _view_size(sizes: Tensor, options: _Options) -> tuple[Size, bool]:
+    """Return the height and width of the views of photographs, and whether nothing determines them."""
+    asked = options.target()[1] or options.size or (options.shape and options.shape[1:])
+    return asked or default_size(sizes), asked is None and bool((sizes != sizes[0]).any())
 
 
 def _without_bad(images: Images, n: int, bad: dict[int, str] | None, options: _Options) -> Images:
@@ -346,27 +434,25 @@ def _without_bad(images: Images, n: int, bad: dict[int, str] | None, options: _O
 def _read_dataset(X: Any, options: _Options) -> Images:
     """Read a data set when its items are needed."""
     options.check_count(length_of(X))
-    paths = paths_of(X)
-    photographs = None if paths is None or options.whole is False else _read_photographs(paths, options, channels=3)
-    if photographs is not None:
-        return photographs
     channels, size = options.target()
+    paths = None if options.whole is False else paths_of(X)
+    if paths is not None:
+        bad = options.new_bad()
+        found = inspect_images(paths, partial(sample_name, paths), bad)
+        if options.whole or not _have_size([header for header in found if header is not None], size):
+            return _read_photographs(paths, found, channels or 3, bad, options)
     headers = [] if channels and options.whole is False else inspect_items(X, options.skip)
+    must_be_gray = channels is None and channels_for([mode for mode, _ in headers]) == 1
     if headers:
-        sizes = torch.tensor([size for _, size in headers])
-        mixed, size = bool((sizes != sizes[0]).any()), size or options.size
-        in_color = channels_for([mode for mode, _ in headers]) == 3
-        resized = mixed or size not in (None, headers[0][1])
-        if options.whole or (resized and options.whole is None):
-            guessed = mixed and size is None and options.shape is None
-            size = size or (default_size(sizes) if options.shape is None else options.shape[1:])
-            must_be_gray = channels is None and not in_color
-            channels = channels or (3 if in_color else 1)
+        size = size or options.size
+        if options.whole or (options.whole is None and not _have_size(headers, size)):
+            channels = channels or (1 if must_be_gray else 3)
             check_channels(channels, "Item 0 of the data set X")
+            size, guessed = _view_size(torch.tensor([size for _, size in headers]), options)
             images = DatasetPhotographs(X, channels, size, options.skip, options.n_jobs, must_be_gray)
             images.guessed = guessed
             return images
-        channels = channels or (3 if in_color else None)
+        channels = channels or (None if must_be_gray else 3)
     return DatasetImages(X, channels, size, options.scale, options.skip, options.n_jobs)
 
 
@@ -391,38 +477,62 @@ def _read_images(X: Images, options: _Options) -> Images:
 
 
 def _as_list(X: Any) -> Any:
-    """Return a sequence of files, images or arrays as a list, and other X as given; refuse X that is no sequence."""
-    if X is None or isinstance(X, (str, bytes, os.PathLike, dict, set)) or is_pil_image(X) or hasattr(X, "read"):
-        hint = " `skssl.datasets.load_images` reads a folder." if isinstance(X, (str, os.PathLike)) else ""
-        raise TypeError(f"X is {describe(X)}, but {_FORMS} was expected.{hint}")
-    if isinstance(X, np.ndarray) and X.ndim == 1 and X.dtype.kind in "OU":
-        X = X.tolist()
-    elif hasattr(X, "to_list") and not hasattr(X, "columns"):  # a Series
-        X = X.to_list()
-    elif isinstance(X, tuple):
-        X = list(X)
-    if isinstance(X, list) and X:
-        if isinstance(X[0], tuple) and X[0] and _kind(X[0][0]) != "number":  # items (image, target) of a data set
-            X = [item[0] for item in X]
-        kind = _kind(X[0])
-        for i, item in enumerate(X):
-            if _kind(item) != kind:
-                raise TypeError(
-                    f"Sample {i} of X is {describe(item)}, but sample 0 is {describe(X[0])}. Pass samples of one kind: "
-                    "arrays, or files and PIL images."
-                )
-    return X
+    """Return a sequence of files, images or arrays as a list, and other X unchanged; refuse X that is no sequence."""
+    if X is None or isinstance(X, (bytes, dict, set)) or is_pil_image(X) or hasattr(X, "read"):
+        raise TypeError(f"X is {describe(X)}, but {_FORMS} was expected.")
+    samples = list(X) if isinstance(X, (list, tuple)) else _column(X)
+    if not samples:
+        return [] if isinstance(X, tuple) else X
+    images = [_unpack(item) for item in samples]
+    kind = _kind(images[0])
+    if kind == "number" and not isinstance(X, (list, tuple)):  # a column of numbers
+        return X
+    for i, image in enumerate(images):
+        if isinstance(image, Mapping):
+            raise TypeError(
+                f'Sample {i} of X is {describe(image)}, which holds no image. An image was expected as "image", or a '
+                'file as "bytes" or "path".'
+            )
+        if _kind(image) != kind:
+            raise TypeError(
+                f"Sample {i} of X is {describe(samples[i])}, but sample 0 is {describe(samples[0])}. Pass samples of "
+                "one kind: arrays, or files and PIL images."
+            )
+    return gather(images)
+
+
+def _column(X: Any) -> list[Any] | None:
+    """Return a column of a table as a list: a Series, an array of objects or text, or a frame of one column."""
+    if hasattr(X, "columns") and hasattr(X, "__getitem__"):
+        X = X[X.columns[0]] if len(X.columns) == 1 else None
+    if isinstance(X, np.ndarray):
+        is_column = X.dtype.kind in "OUT" and (X.ndim == 1 or X.shape[1:] == (1,))
+        return X.ravel().tolist() if is_column else None
+    if isinstance(X, Tensor) or getattr(X, "ndim", 1) != 1:
+        return None
+    names = ("to_pylist", "to_list", "tolist")  # of Arrow, of pandas' and polars' Series, of pandas' arrays
+    return next((getattr(X, name)() for name in names if hasattr(X, name)), None)
+
+
+def _unpack(item: Any) -> Any:
+    """Return the image in a sample that is an item of a data set: a dict, bytes, or a tuple with a target."""
+    if isinstance(item, (tuple, list)):
+        kind = _kind(item[0]) if len(item) > 0 else "number"
+        has_target = isinstance(item, tuple) or kind == "file" or any(_kind(value) != kind for value in item[1:])
+        return image_in(item) if kind != "number" and has_target else item
+    return image_in(item) if isinstance(item, (Mapping, bytearray)) else item
 
 
 def _kind(item: Any) -> str:
-    """Return the kind of a sample: "file" (also a PIL image), "array", or "number" (a row of a table)."""
-    if isinstance(item, (str, os.PathLike)) or is_pil_image(item) or hasattr(item, "read"):
+    """Return the kind of a sample: "file" (also a PIL image, bytes or a dict), "array", or "number" (a table's row)."""
+    types = (str, os.PathLike, bytes, bytearray, Mapping, PackedImage)
+    if isinstance(item, types) or is_pil_image(item) or hasattr(item, "read"):
         return "file"
     is_nested = isinstance(item, (list, tuple)) and len(item) > 0 and isinstance(item[0], (list, tuple, np.ndarray))
     return "array" if is_nested or getattr(item, "ndim", 0) >= 2 else "number"
 
 
-def _sample_name(X: Sequence[Any], i: int) -> str:
+def sample_name(X: Sequence[Any], i: int) -> str:
     """Return the name of a file or PIL image for a message."""
     return f"Sample {i} of X" + (f", the file {X[i]!r}," if isinstance(X[i], (str, os.PathLike)) else "")
 
@@ -460,8 +570,10 @@ def _check_like_training(images: Images, shape: Shape, scale: Scale | None, esti
         )
 
 
-def _set_n_features(estimator: BaseEstimator, n_features: int) -> None:
-    """Set the attributes that scikit-learn's checks set for a table without names."""
-    estimator.n_features_in_ = n_features
-    if hasattr(estimator, "feature_names_in_"):
-        del estimator.feature_names_in_
+def _set_features(estimator: BaseEstimator, X: Any, samples: Any, n_values: int, reset: bool) -> None:
+    """Set the number and the names of the features as scikit-learn does; a column of a table is one feature."""
+    if reset:
+        is_column = samples is not X and not (isinstance(X, (list, tuple, str, os.PathLike)) or is_stream(X))
+        estimator.n_features_in_ = 1 if is_column else n_values
+    if reset or (hasattr(X, "columns") and hasattr(estimator, "feature_names_in_")):
+        _check_feature_names(estimator, X, reset=reset)
