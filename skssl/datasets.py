@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import math
 import os
 import socket
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sklearn.utils import check_random_state
@@ -18,9 +19,12 @@ from sklearn.utils import check_random_state
 from skssl.errors import pick
 from skssl.images.archives import check_decoded_size, read_npz, read_tar
 from skssl.images.disk_cache import cache_folder, file_identity, write_to_cache
-from skssl.images.image_files import decode_images, image_endings, inspect_image
+from skssl.images.folders import NO_IMAGE, choose_split, find_images, split_names, warn_of_left_out
+from skssl.images.image_files import decode_images, image_endings, inspect_images
+from skssl.images.packed import PackedImages
+from skssl.images.packing import pack_images
 
-__all__ = ["load_images", "make_shapes", "make_voc_folder"]
+__all__ = ["PackedImages", "load_images", "make_shapes", "make_voc_folder", "pack_images"]
 
 # torchvision's class, and its parameter for the split: `train` is a bool, `split` is a string
 _TORCHVISION = {
@@ -42,17 +46,19 @@ def load_images(
     data_home: str | os.PathLike[str] | None = None,
     download: bool = True,
     max_bytes: int | None = 2**32,
-) -> tuple[np.ndarray | list[str], np.ndarray]:
-    """Load labelled images from a folder, an archive, an ``.npz`` file, or by name.
+    on_bad_image: str = "raise",
+) -> tuple[np.ndarray | list[str] | list[bytes], np.ndarray | None]:
+    """Load images and their classes from a folder, an archive, an ``.npz`` file, or by name.
 
     Parameters
     ----------
     name_or_path : str or path
         Where the images are:
 
-        - a folder ``<class>/<file>`` or ``<split>/<class>/<file>``;
+        - a folder ``<class>/<file>`` or ``<split>/<class>/<file>``, see Notes;
         - a tar archive of such a folder, which is decoded once and cached as an ``.npz`` file in `data_home`. It is
-          decoded again if its path, inode, size or times change. A cut or damaged archive is refused;
+          decoded again if its path, inode, size or times change. A cut or damaged archive is refused. Archives
+          without classes, with images of several sizes or with unreadable images are read anew every time;
         - an ``.npz`` file with ``X_<split>`` and ``y_<split>`` (or ``x_…``, or ``<split>_images`` and
           ``<split>_labels``), or without splits ``X`` and ``y`` (or ``x``, ``images`` and ``labels``,
           ``data`` and ``target``);
@@ -70,14 +76,18 @@ def load_images(
     max_bytes : int or None, default=2**32
         The largest number of bytes that an archive or an ``.npz`` file may unpack to, encoded and decoded, or its own
         size if that is more. A small file could fill the memory otherwise. None sets no limit.
+    on_bad_image : {"raise", "skip"}, default="raise"
+        Whether an image in a folder or archive that cannot be read is an error, or is left out with a
+        `BadImageWarning`. If images differ in size, only their headers are read.
 
     Returns
     -------
-    X : ndarray of uint8, shape (n, h, w), (n, h, w, c) or (n, c, h, w), or list of str
-        The images, or the paths of the files if those in a folder differ in size. An array in an ``.npz`` file is
+    X : ndarray of uint8 or float32, shape (n, h, w), (n, h, w, c) or (n, c, h, w), list of str, or list of bytes
+        The images: floats if all files hold more than 8 bits a value. If they differ in size, the paths of the files in
+        a folder, or the contents of the files in an archive; all estimators take both. An array in an ``.npz`` file is
         returned unchanged, whatever its dtype and shape.
-    y : ndarray, shape (n,)
-        The class names if they are known, otherwise integers.
+    y : ndarray of shape (n,), or None
+        The class names if they are known, otherwise integers. None for a folder or archive without class folders.
 
     Raises
     ------
@@ -86,6 +96,21 @@ def load_images(
     ValueError
         If the name is unknown; if the data have no such split, not one label for each image, or an image that cannot
         be read; if an archive is cut, damaged or too large; or if the file is of another kind.
+
+    Notes
+    -----
+    Folders are read as by torchvision's ``ImageFolder``. The class of an image is the first folder below the root, or
+    below the split. Images may lie in folders below it, at any depth. Links to files and folders are followed; in an
+    archive they are refused. Images are sorted by their paths, so that ``fit(folder)`` sees them in the same order.
+
+    A folder of class folders is a split if it has the name `split` or a usual name such as "train", "val" or "test".
+    The class folders beside it are not used. If all folders have usual names of splits, images may also lie in the
+    splits without class folders. If a folder holds images but no folders, all images are used and y is None.
+
+    One `BadImageWarning` counts and names the files that are left out: those without the ending of an image file, those
+    outside of the splits or class folders, links to a folder that they lie in, and unreadable images. Of archives it is
+    given when they are decoded. Hidden files and folders, and files of operating systems such as ``Thumbs.db``, are
+    ignored without a message.
 
     Examples
     --------
@@ -104,6 +129,7 @@ def load_images(
     """
     if max_bytes is not None:
         _check_range("max_bytes", max_bytes, 1)
+    skip = pick("on_bad_image", on_bad_image, {"raise": False, "skip": True})
     home = Path(data_home or cache_folder()).expanduser()
     name = os.fspath(name_or_path)
     path = Path(name).expanduser()
@@ -116,11 +142,11 @@ def load_images(
             return _from_torchvision(name, split, home, download, homes)
         path = found
     if path.is_dir():
-        return _from_folder(path, split)
+        return _from_folder(path, split, skip)
     if not path.is_file():
         raise FileNotFoundError(f"name_or_path is {name!r}, but there is no such folder or file.")
     if path.name.endswith(_ARCHIVES):
-        return _from_archive(path, split, home, max_bytes)
+        return _from_archive(path, split, home, max_bytes, skip)
     return _from_npz(path, split, max_bytes)
 
 
@@ -130,36 +156,21 @@ def _find(name: str, homes: list[Path]) -> Path | None:
     return next((home / file for home in homes for file in files if (home / file).exists()), None)
 
 
-def _choose(files: list[str], split: str, where: Path) -> tuple[list[str], np.ndarray]:
-    """Return the paths of the image files of a split, and their class names."""
-    images = [file.split("/") for file in sorted(files) if file.lower().endswith(image_endings())]
-    images = [steps for steps in images if not any(step.startswith(".") for step in steps)]
-    in_splits = [steps for steps in images if len(steps) == 3]
-    splits = sorted({steps[0] for steps in in_splits})
-    if split in splits:
-        chosen = [steps for steps in in_splits if steps[0] == split]
-    else:
-        chosen = [steps for steps in images if len(steps) == 2 and split == "train"]
-    if not chosen:
-        raise ValueError(
-            f"{str(where)!r} has no split {split!r}. Images at {split}/<class>/<file> were expected, or at "
-            f"<class>/<file> if all are for training. Its splits are {splits}."
-        )
-    return ["/".join(steps) for steps in chosen], np.array([steps[-2] for steps in chosen])
-
-
-def _from_folder(folder: Path, split: str) -> tuple[np.ndarray | list[str], np.ndarray]:
-    """Load a folder of class folders; return paths if the images differ in size."""
-    files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    chosen, y = _choose(files, split, folder)
+def _from_folder(folder: Path, split: str, skip: bool) -> tuple[np.ndarray | list[str], np.ndarray | None]:
+    """Load a folder of images; return paths if the images differ in size."""
+    files, left_out = find_images(folder)
+    chosen, classes, outside = choose_split(files, split, folder)
     paths = [str(folder / file) for file in chosen]
     names = [f"The file {path!r}" for path in paths]
-    sizes = {inspect_image(path, name)[1] for path, name in zip(paths, names, strict=True)}
-    return (paths, y) if len(sizes) > 1 else (decode_images(paths, names.__getitem__), y)
+    X, y, bad = _decode(paths, names, classes, skip)
+    warn_of_left_out(folder, len(X), outside | left_out | {"cannot be read": [chosen[i] for i in sorted(bad)]}, bad)
+    return X, y
 
 
-def _from_archive(archive: Path, split: str, home: Path, max_bytes: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Load an archive of class folders, by the decoded copy in `home` once it is there."""
+def _from_archive(
+    archive: Path, split: str, home: Path, max_bytes: int | None, skip: bool
+) -> tuple[np.ndarray | list[bytes], np.ndarray | None]:
+    """Load an archive of images, by the decoded copy in `home` once it is there."""
     version = hashlib.sha256(repr(file_identity(archive)).encode()).hexdigest()[:16]
     copy = home / f"{archive.name}-{version}.npz"
     if copy.exists():
@@ -168,18 +179,54 @@ def _from_archive(archive: Path, split: str, home: Path, max_bytes: int | None) 
         except (ValueError, OSError) as error:
             if not isinstance(error, _NoSplit):
                 warnings.warn(f"The decoded archive is damaged, so it is decoded anew. {error}", stacklevel=3)
-    files = read_tar(archive, image_endings(), max_bytes)
-    arrays: dict[str, np.ndarray] = {}
-    others = {name.split("/")[0] for name in files if name.count("/") == 2} - {split}
-    for part in [split, *sorted(others)]:
-        chosen, y = _choose(list(files), part, archive)
+    files, left_out = read_tar(archive, image_endings(), max_bytes)
+    parts: dict[str, tuple[Any, np.ndarray | None]] = {}
+    complete = True
+    for part in [split, *split_names([name.split("/") for name in files], split)]:
+        if part in parts:
+            continue
+        chosen, classes, outside = choose_split(files, part, archive)
         names = [f"The file {name!r} in {str(archive)!r}" for name in chosen]
-        images = [io.BytesIO(files[name]) for name in chosen]
-        check_decoded_size(archive, (len(images), *inspect_image(images[0], names[0])[1], 3), max_bytes)
-        arrays |= {f"X_{part}": decode_images(images, names.__getitem__), f"y_{part}": y}
-    with suppress(OSError), write_to_cache(copy) as file:  # if that fails, the archive is decoded every time
-        np.savez(file, allow_pickle=False, **arrays)
-    return arrays[f"X_{split}"], arrays[f"y_{split}"]
+        check = partial(check_decoded_size, archive, max_bytes=max_bytes)
+        X, y, bad = _decode([files[name] for name in chosen], names, classes, skip, check)
+        parts[part] = X, y
+        complete = complete and isinstance(X, np.ndarray) and y is not None and not bad
+        if part == split:
+            unread = {"cannot be read": [chosen[i] for i in sorted(bad)]}
+            warn_of_left_out(archive, len(X), outside | {NO_IMAGE: left_out} | unread, bad)
+    if complete:
+        arrays = {f"{key}_{part}": array for part, pair in parts.items() for key, array in zip("Xy", pair, strict=True)}
+        with suppress(OSError), write_to_cache(copy) as file:  # if that fails, the archive is decoded every time
+            np.savez(file, allow_pickle=False, **arrays)
+    return parts[split]
+
+
+def _decode(
+    files: list[Any],
+    names: list[str],
+    classes: list[str] | None,
+    skip: bool,
+    check: Callable[[Sequence[int]], None] | None = None,
+) -> tuple[Any, np.ndarray | None, dict[int, str]]:
+    """Decode images of one size, or return the files if they differ in size.
+
+    Return them with their classes, and the errors of images that cannot be read and were left out. `check` refuses a
+    shape of the decoded images.
+    """
+    bad: dict[int, str] = {}
+    found = inspect_images(files, names.__getitem__, bad if skip else None)
+    sizes = {header[1] for header in found if header is not None}
+    while True:
+        kept = [i for i in range(len(files)) if i not in bad]
+        X: Any = [files[i] for i in kept]
+        unread: dict[int, str] = {}
+        if len(sizes) == 1:
+            if check is not None:
+                check((len(kept), *min(sizes), 3))
+            X = decode_images(X, [names[i] for i in kept].__getitem__, bad=unread if skip else None)
+        if not unread:
+            return X, None if classes is None else np.array([classes[i] for i in kept]), bad
+        bad |= {kept[k]: reason for k, reason in unread.items()}  # the rest is decoded once more, without them
 
 
 class _NoSplit(ValueError):

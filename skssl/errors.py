@@ -26,7 +26,10 @@ class CollapseWarning(UserWarning):
 
 
 class BadImageWarning(UserWarning):
-    """Warning for images that cannot be read and are skipped, with ``on_bad_image="skip"``.
+    """Warning for images and files that are left out.
+
+    These are images that cannot be read and are skipped, with ``on_bad_image="skip"``, and files in a folder that are
+    no images.
 
     Examples
     --------

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import lzma
 import os
+import re
 import socket
 import tarfile
 import tracemalloc
@@ -18,7 +19,9 @@ import pytest
 from PIL import Image
 from sklearn.linear_model import RidgeClassifier
 from sklearn.neighbors import KNeighborsClassifier
+from torchvision.datasets import ImageFolder
 
+from skssl import BadImageWarning
 from skssl.datasets import connection_timeout, load_images, make_shapes
 from skssl.images import as_images
 
@@ -65,7 +68,10 @@ def test_folder_of_class_folders(tmp_path: Path) -> None:
     (folder / "disc" / "notes.txt").write_text("no image")
     (folder / "disc" / "._000.png").write_text("no image, despite its name")
     for path in (folder, str(folder)):
-        assert_same(load_images(path), X, Y)
+        with pytest.warns(
+            BadImageWarning, match=r"2 have no ending of an image file \('disc/notes.txt', 'readme.txt'\)"
+        ):
+            assert_same(load_images(path), X, Y)
     with pytest.raises(ValueError, match=r"no split 'test'\. Images at test/<class>/<file> were expected"):
         load_images(folder, "test")
 
@@ -78,6 +84,122 @@ def test_folder_of_splits(tmp_path: Path) -> None:
     assert_same(load_images(folder, "test"), X[20:], Y[20:])
     with pytest.raises(ValueError, match=r"no split 'val'.* Its splits are \['test', 'train'\]"):
         load_images(folder, "val")
+
+
+def test_folders_are_read_as_torchvision_reads_them(tmp_path: Path) -> None:
+    folder = write(tmp_path / "data", X[:16], Y[:16])
+    write(tmp_path / "elsewhere", X[16:], Y[16:])
+    for i, name in enumerate(np.unique(Y)):  # links to a folder and to a file, and folders in class folders
+        (folder / name / "more").mkdir()
+        (folder / name / "linked.png").symlink_to(next((folder / name).glob("0*.png")))
+        if (tmp_path / "elsewhere" / name).exists():
+            (folder / name / "more" / "linked").symlink_to(tmp_path / "elsewhere" / name)
+        Image.fromarray(X[i]).save(folder / name / "more" / "deep.PNG")
+    (folder / "linked").symlink_to(tmp_path / "elsewhere" / "disc")
+    expected = ImageFolder(str(folder))
+    images, y = load_images(folder)
+    assert len(images) == len(expected)
+    wanted = {path: expected.classes[k] for path, k in expected.samples}
+    order = sorted(wanted, key=lambda path: Path(path).relative_to(folder).as_posix())
+    assert y.tolist() == [wanted[path] for path in order]
+    np.testing.assert_array_equal(images, [np.asarray(Image.open(path)) for path in order])
+
+
+def test_circular_and_broken_links_are_named(tmp_path: Path) -> None:
+    folder = write(tmp_path / "data", X, Y)
+    (folder / "disc" / "up").symlink_to(folder)
+    (folder / "square" / "self").symlink_to(folder / "square" / "self")  # a link to itself
+    (folder / "cross").symlink_to(tmp_path / "not mounted")
+    message = r"2 are broken links \('cross', 'square/self'\); 1 are links to a folder that they lie in \('disc/up'\)"
+    with pytest.warns(BadImageWarning, match=message):
+        assert_same(load_images(folder), X, Y)
+
+
+def test_folder_without_class_folders_has_no_labels(tmp_path: Path) -> None:
+    folder = write(tmp_path, X, np.full(24, "data")) / "data"
+    images, y = load_images(folder)
+    np.testing.assert_array_equal(images, X)
+    assert y is None
+    with pytest.raises(ValueError, match="no split 'test'"):
+        load_images(folder, "test")
+    packed, y = load_images(pack(folder, tmp_path / "small.tar.xz"), data_home=tmp_path / "kept")
+    np.testing.assert_array_equal(packed, X)
+    assert y is None
+
+
+def test_splits_may_have_no_class_folders(tmp_path: Path) -> None:
+    write(tmp_path / "data", X, np.repeat(["train", "test"], 12))
+    images, y = load_images(tmp_path / "data", "test")
+    np.testing.assert_array_equal(images, X[12:])
+    assert y is None
+    write(tmp_path / "data", X[:1], np.array(["bus"]))  # now "train" and "test" are classes
+    assert load_images(tmp_path / "data")[1].tolist() == ["bus"] + ["test"] * 12 + ["train"] * 12
+
+
+def test_images_beside_splits_and_classes_are_named(tmp_path: Path) -> None:
+    folder = write(tmp_path / "data", X[:2], np.array(["cat", "dog"]))
+    write(folder / "train", X[:20], Y[:20])
+    write(folder / "test" / "disc", X[20:], np.full(4, "deep"))
+    Image.fromarray(X[0]).save(folder / "train" / "a.png")
+    Image.fromarray(X[0]).save(folder / "b.png")
+    expected = (
+        r"20 images of .*data' are used\. Left out: 3 lie beside the split folders test, train \('b\.png', "
+        r"'cat/000\.png', 'dog/001\.png'\); 1 lie in no class folder \('train/a\.png'\)\."
+    )
+    with pytest.warns(BadImageWarning, match=expected) as caught:
+        assert_same(load_images(folder), X[:20], Y[:20])
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    with pytest.warns(BadImageWarning, match="3 lie beside"):
+        assert load_images(folder, "test")[1].tolist() == ["disc"] * 4
+    with pytest.raises(ValueError, match=r"no split 'val'.* Its splits are \['test', 'train'\]"):
+        load_images(folder, "val")
+
+
+def test_splits_of_other_names_are_found_by_their_class_folders(tmp_path: Path) -> None:
+    for fold in ("fold1", "fold2"):
+        write(tmp_path / "data" / fold, X, Y)
+    assert_same(load_images(tmp_path / "data", "fold2"), X, Y)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_unreadable_images_are_skipped_and_named_together_with_other_files(
+    mixed: bool, packed: bool, tmp_path: Path
+) -> None:
+    folder = write(tmp_path / "data", X, Y)
+    (folder / "disc" / "zzz.png").write_text("no image")
+    cut = png(X[0])[:60]
+    (folder / "square" / "cut.png").write_bytes(b"" if mixed else cut)  # the header of a cut file can be read
+    (folder / "notes.txt").write_text("no image")
+    for name in ("Thumbs.db", ".DS_Store", ".ipynb_checkpoints/000.png", "__MACOSX/disc/000.png"):
+        (folder / "disc" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "disc" / name).write_bytes(png(X[0]))
+    if mixed:
+        Image.fromarray(X[0]).resize((9, 8)).save(folder / "star.png")
+        (folder / "disc" / "wide.png").write_bytes((folder / "star.png").read_bytes())
+        (folder / "star.png").unlink()
+    home = tmp_path / "kept"
+    where = pack(folder, tmp_path / "small.tar.xz") if packed else folder
+    for _ in range(2):  # the second time without a decoded copy
+        with pytest.warns(BadImageWarning) as caught:
+            images, y = load_images(where, data_home=home, on_bad_image="skip")
+        assert len(caught) == 1
+        assert caught[0].filename == __file__
+        assert re.search(
+            rf"{24 + mixed} images of .* 1 have no ending of an image file \('notes.txt'\); 2 cannot be read "
+            r"\('disc/zzz.png', 'square/cut.png'\)\. The first error: The file .*zzz\.png",
+            str(caught[0].message),
+        )
+    if mixed:
+        assert len(images) == len(y) == 25
+        assert isinstance(images[0], bytes if packed else str)
+    else:
+        assert_same((images, y), X, Y)
+    with pytest.raises(ValueError, match=r"zzz\.png.* cannot be read as an image"):
+        load_images(where, data_home=home)
+    with pytest.raises(ValueError, match="Unknown on_bad_image 'drop'"):
+        load_images(where, on_bad_image="drop")
 
 
 def test_gray_files_have_one_channel(tmp_path: Path) -> None:
@@ -262,7 +384,8 @@ def test_archives_that_unpack_to_too_much_are_refused(name: str, kind: bytes, tm
 def test_other_members_of_archives_are_not_kept_in_memory(tmp_path: Path) -> None:
     archive = zeros(tmp_path / "small.tar.xz", "README", 2**26)
     tracemalloc.start()
-    images, _ = load_images(archive, data_home=tmp_path / "kept")
+    with pytest.warns(BadImageWarning, match=r"6 images of .* 1 have no ending of an image file \('README'\)"):
+        images, _ = load_images(archive, data_home=tmp_path / "kept")
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     np.testing.assert_array_equal(images, X[:6])
@@ -381,7 +504,8 @@ def test_files_that_pillow_decodes_by_programs_are_no_images_of_a_folder(tmp_pat
     write(tmp_path / "data", X, Y)
     for ending in ("eps", "ps", "pdf", "wmf"):
         (tmp_path / "data" / "disc" / f"a.{ending}").write_bytes(b"%!PS")
-    assert_same(load_images(tmp_path / "data"), X, Y)
+    with pytest.warns(BadImageWarning, match="4 have no ending of an image file"):
+        assert_same(load_images(tmp_path / "data"), X, Y)
 
 
 # Names

@@ -28,8 +28,9 @@ def load_weights(
     encoder : torch.nn.Module
         The encoder, which is changed.
     weights : str, path-like or mapping
-        A file of safetensors, or of ``torch.save``, which is read with ``weights_only=True``; or its content: a state
-        dict, or a dict that holds one, such as "state_dict", "model" or "teacher". Names may have a prefix, such as
+        A file of safetensors, or of ``torch.save``, which is read with ``weights_only=True``; a folder of Hugging Face,
+        with such a file as "model.safetensors" or "pytorch_model.bin"; or the content of a file: a state dict, or a
+        dict that holds one, such as "state_dict", "model" or "teacher". Names may have a prefix, such as
         "module.encoder_q." in MoCo's checkpoints and "module." in SwAV's. The prefix with the most tensors that fit is
         taken, and among equals the first one, or the teacher's. A convolution for other channels is adapted as in
         `build_backbone`. Tensors that the encoder lacks, such as heads, are left out.
@@ -108,6 +109,9 @@ def load_weights(
 def _read(path: str | os.PathLike[str]) -> Mapping[str, Any]:
     """Read a file of safetensors or of ``torch.save`` without running code from it."""
     where = os.fspath(path)
+    if os.path.isdir(where):  # of Hugging Face
+        files = [os.path.join(where, name) for name in ("model.safetensors", "pytorch_model.bin")]
+        where = next(filter(os.path.isfile, files), files[0])
     try:
         if os.path.splitext(where)[1] == ".safetensors":
             return load_file(where)

@@ -17,12 +17,13 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from skssl.images.base import one_line
+from skssl.images.folders import is_hidden
 
 _OPEN: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 _BLOCK = tarfile.BLOCKSIZE
 
 
-def read_tar(path: Path, endings: tuple[str, ...], max_bytes: int | None) -> dict[str, bytes]:
+def read_tar(path: Path, endings: tuple[str, ...], max_bytes: int | None) -> tuple[dict[str, bytes], list[str]]:
     """Read the image files in a tar archive, one by one.
 
     Parameters
@@ -30,15 +31,17 @@ def read_tar(path: Path, endings: tuple[str, ...], max_bytes: int | None) -> dic
     path : Path
         The archive, compressed by gzip, bzip2 or xz, or not compressed.
     endings : tuple of str
-        The endings of the names of image files, in lower case. Other members are skipped, as are hidden files and
-        those that do not lie in one or two folders.
+        The endings of the names of image files, in lower case. Other files are skipped, as are hidden ones and
+        those of operating systems.
     max_bytes : int or None
         The largest number of bytes to unpack, or the archive's own size if that is more. None sets no limit.
 
     Returns
     -------
-    dict of str to bytes
+    files : dict of str to bytes
         The contents of the image files by their names.
+    others : list of str
+        The names of the files that are skipped, without hidden ones.
 
     Raises
     ------
@@ -53,6 +56,7 @@ def read_tar(path: Path, endings: tuple[str, ...], max_bytes: int | None) -> dic
         start = file.read(6)
     unpack = next((unpack for mark, unpack in _OPEN.items() if start.startswith(mark)), open)
     files: dict[str, bytes] = {}
+    others: list[str] = []
     total = 0.0
     try:
         with unpack(path, "rb") as unpacked:
@@ -63,12 +67,13 @@ def read_tar(path: Path, endings: tuple[str, ...], max_bytes: int | None) -> dic
                         raise ValueError(f"it holds {member.name!r}, whose size is negative")
                     name = member.name.removeprefix("./")
                     steps = name.split("/")
-                    if member.isdir() or len(steps) not in (2, 3) or not name.lower().endswith(endings):
+                    if member.isdir() or any(is_hidden(step) for step in steps if step != ".."):
+                        continue
+                    if not name.lower().endswith(endings):
+                        others.append(name)
                         continue
                     if ".." in steps or "" in steps:
                         raise ValueError(f"it holds {name!r}, a path outside of the archive")
-                    if any(step.startswith(".") for step in steps):
-                        continue
                     if not member.isfile():
                         raise ValueError(f"it holds {name!r}, which is a link or a device. Pack the files themselves")
                     total += member.size  # a sparse file unpacks to more than is read
@@ -83,7 +88,7 @@ def read_tar(path: Path, endings: tuple[str, ...], max_bytes: int | None) -> dic
                 pass
     except Exception as error:
         raise ValueError(f"{str(path)!r} cannot be read as a tar archive: {_reason(error)}.") from error
-    return files
+    return files, sorted(others)
 
 
 def read_npz(

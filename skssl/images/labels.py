@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.utils import assert_all_finite
-from sklearn.utils.validation import _num_samples, column_or_1d
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.validation import _check_sample_weight, _num_samples, column_or_1d
 from torch import Tensor
 
 
@@ -103,6 +105,61 @@ def encode_labels(y: Any) -> tuple[np.ndarray, Tensor]:
     known = np.asarray(y != -1)
     classes, labels[known] = np.unique(y[known], return_inverse=True)
     return np.array(classes.tolist()), torch.from_numpy(labels)
+
+
+def weigh_samples(
+    class_weight: Any, sample_weight: Any, classes: np.ndarray, codes: np.ndarray, name: str
+) -> np.ndarray | None:
+    """Return the weight of each sample: its own times that of its class.
+
+    Parameters
+    ----------
+    class_weight : {"balanced"}, dict or None
+        The weight of each class. A class that is missing from a dict has the weight 1. "balanced" gives all classes the
+        same total weight: ``sample_weight.sum() / (n_classes * sample_weight[y == c].sum())``.
+    sample_weight : array-like of shape (n,) or None
+        The weight of each sample, 1 by default.
+    classes : ndarray of shape (n_classes,)
+        The classes.
+    codes : int64 ndarray of shape (n,)
+        The class of each sample, as an index into `classes`.
+    name : str
+        The name of the estimator, for messages.
+
+    Returns
+    -------
+    float64 ndarray of shape (n,) or None
+        The weights. None if all are 1.
+
+    Raises
+    ------
+    ValueError
+        If a weight is negative or not finite, or a class has no weight.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skssl.images.labels import weigh_samples
+    >>> weigh_samples("balanced", None, np.array(["cat", "dog"]), np.array([0, 0, 0, 1]), "LinearProbe")
+    array([0.66666667, 0.66666667, 0.66666667, 2.        ])
+    """
+    if class_weight is None and sample_weight is None:
+        return None
+    weights = _check_sample_weight(sample_weight, codes, dtype=np.float64, ensure_non_negative=True)
+    totals = np.bincount(codes, weights, minlength=len(classes))
+    if isinstance(class_weight, Mapping):
+        by_class = compute_class_weight(dict(class_weight), classes=classes, y=classes[codes])
+        if not (np.isfinite(by_class) & (by_class >= 0)).all():
+            raise ValueError(f"class_weight of {name} must hold numbers of at least 0. Got {class_weight!r}.")
+        totals = totals * by_class
+    if not totals.all():
+        raise ValueError(
+            f"{name} needs samples of each class with a weight above 0, but all samples of the class "
+            f"{classes.tolist()[totals.argmin()]!r} have the weight 0. Leave out the class, or raise its weight."
+        )
+    if class_weight == "balanced":
+        by_class = totals.sum() / (len(classes) * totals)
+    return weights if class_weight is None else weights * by_class[codes]
 
 
 def check_known_labels(classifier: Any, labels: np.ndarray) -> None:

@@ -31,6 +31,7 @@ from skssl.images.image_files import (
     value_range,
 )
 from skssl.images.layout import channels_first, check_image_shape, decoding_target, parse_image_shape, unfold_rows
+from skssl.images.packed import PackedImage, PackedImages, gather
 from skssl.images.photographs import FilePhotographs, default_size, in_memory
 from skssl.images.streams import is_stream, peek, store_stream
 
@@ -66,9 +67,11 @@ def as_images(
           shape;
         - a 2-D array, list or data frame ``(n, features)`` whose rows `image_shape` unfolds into images;
         - a sequence of file paths, open files or PIL images of any mode, or a torchvision ``ImageFolder`` without a
-          transform. They are read upright by their EXIF data, 16-bit grey in 8 bits, without transparency. Files of one
-          size, unless `image_shape` asks for another, are decoded once into one array. All others become `Photographs`:
-          they keep their own sizes and are decoded whenever they are needed;
+          transform. They are read upright by their EXIF data, without transparency. Files of one size, unless
+          `image_shape` asks for another, are decoded once into one array. All others become `Photographs`: they keep
+          their own sizes and are decoded whenever they are needed. If all files hold floats or integers of more than 8
+          bits, they are read as floats. `Photographs` are then decoded once at the start to find `scale`. 16-bit files
+          among 8-bit files are rounded to 8 bits;
         - a data set with ``__len__`` and ``__getitem__``: one of torch, Hugging Face or similar. Its items are read
           when they are needed, through ``__getitems__`` if it has one. An item is a tensor ``(c, h, w)``, a PIL image,
           an array ``(h, w)`` or ``(h, w, c)``, the bytes of an image file, a tuple that begins with one of these, or
@@ -221,6 +224,39 @@ def subset(X: Any, index: np.ndarray) -> Any:
     return X[torch.from_numpy(index)] if isinstance(X, Tensor) else _safe_indexing(X, index)
 
 
+def files_of(X: Any) -> list[Any]:
+    """Return the files and PIL images in X as a list.
+
+    Parameters
+    ----------
+    X : sequence of str, path, bytes, file object or PIL image, or torchvision ``ImageFolder``
+        The pictures.
+
+    Returns
+    -------
+    list of str, path, bytes, PIL image or PackedImage
+        The pictures. Open files are read.
+
+    Raises
+    ------
+    TypeError
+        If `X` is anything else.
+
+    Examples
+    --------
+    >>> files_of(("a.png", "b.png"))
+    ['a.png', 'b.png']
+    """
+    read, found = _choose_reader(X)
+    found = paths_of(found) if read is _read_dataset else found if read in (_read_files, _read_packed) else None
+    if found is None:
+        raise TypeError(
+            f"X is {describe(X)}, but a sequence of image files, bytes or PIL images, or an ImageFolder without a "
+            "transform was expected."
+        )
+    return [in_memory(item) for item in found]
+
+
 @dataclass(frozen=True)
 class _Options:
     """The parameters of `as_images` that the readers need; `image_shape` is parsed."""
@@ -276,6 +312,8 @@ def _choose_reader(X: Any) -> tuple[_Reader, Any]:
     if is_dataset(X):
         return _read_dataset, X
     X = _as_list(X)
+    if isinstance(X, PackedImages):
+        return _read_packed, X
     kind = _kind(X[0]) if isinstance(X, list) and X else "number"
     if kind == "file":
         return _read_files, X
@@ -309,23 +347,38 @@ def _in_memory(stored: StoredTensor, options: _Options, kept: Sequence[int] | No
 def _read_files(X: list[Any], options: _Options, channels: int | None = None) -> Images:
     """Decode image files or PIL images, at once into one array or as `Photographs` whenever they are needed."""
     options.check_count(len(X))
-    name, bad = partial(_sample_name, X), options.new_bad()
+    name, bad = partial(sample_name, X), options.new_bad()
     headers = inspect_images(X, name, bad)
     deep = _are_floats(headers, name, options)
     channels = channels or channels_for([header[0] for header in headers if header is not None])
     if _is_whole(headers, options):
         items = [item if header is None else in_memory(item) for item, header in zip(X, headers, strict=True)]
         scale = (options.scale or value_range(items, name, bad)) if deep else None
-        good = [header is not None and not (bad and i in bad) for i, header in enumerate(headers)]
-        sizes = torch.tensor([header[1] if ok else (0, 0) for ok, header in zip(good, headers, strict=True)])
+        headers = [None if bad and i in bad else header for i, header in enumerate(headers)]
+        sizes = torch.tensor([(0, 0) if header is None else header[1] for header in headers])
         images: Images = _as_photographs(items, name, sizes, channels, options, scale)
     else:
         asked_channels, size = options.target()
         data = decode_images(X, name, asked_channels or channels, size, bad, headers, deep)
         stored = StoredTensor.from_numpy(data)
         stored = StoredTensor(stored.tensor.permute(0, 3, 1, 2), stored.file)
-        images = _in_memory(stored, options, [i for i in range(len(X)) if not bad or i not in bad])
+        images = _in_memory(stored, options, [i for i in range(len(X)) if i not in bad] if bad else None)
     return _without_bad(images, len(X), bad, options)
+
+
+def _read_packed(X: PackedImages, options: _Options) -> Images:
+    """Return the pictures of a pack: one array if all have the shape that is asked for, else `Photographs`."""
+    options.check_count(len(X))
+    channels, size = options.target()
+    array = None if options.whole else X.pack.as_array()
+    if array is not None and size in (None, array.shape[1:3]) and channels in (None, array.shape[3]):
+        stored = StoredTensor.from_numpy(array)
+        images = MemoryImages(StoredTensor(stored.tensor.permute(0, 3, 1, 2), stored.file), None)
+        return images if np.array_equal(X.rows, np.arange(len(array))) else images.take(torch.from_numpy(X.rows))
+    if options.whole is False:
+        return _read_files(list(X), options)
+    name = partial(sample_name, X)
+    return _as_photographs(X, name, torch.from_numpy(X.sizes), int(X.channels.max()), options)
 
 
 def _are_floats(headers: Sequence[Header | None], name: Callable[[int], str], options: _Options) -> bool:
@@ -422,18 +475,19 @@ def _as_list(X: Any) -> Any:
                     f"Sample {i} of X is {describe(item)}, but sample 0 is {describe(X[0])}. Pass samples of one kind: "
                     "arrays, or files and PIL images."
                 )
+        return gather(X)
     return X
 
 
 def _kind(item: Any) -> str:
     """Return the kind of a sample: "file" (also a PIL image), "array", or "number" (a row of a table)."""
-    if isinstance(item, (str, os.PathLike)) or is_pil_image(item) or hasattr(item, "read"):
+    if isinstance(item, (str, os.PathLike, PackedImage)) or is_pil_image(item) or hasattr(item, "read"):
         return "file"
     is_nested = isinstance(item, (list, tuple)) and len(item) > 0 and isinstance(item[0], (list, tuple, np.ndarray))
     return "array" if is_nested or getattr(item, "ndim", 0) >= 2 else "number"
 
 
-def _sample_name(X: Sequence[Any], i: int) -> str:
+def sample_name(X: Sequence[Any], i: int) -> str:
     """Return the name of a file or PIL image for a message."""
     return f"Sample {i} of X" + (f", the file {X[i]!r}," if isinstance(X[i], (str, os.PathLike)) else "")
 

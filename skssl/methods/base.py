@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
+import importlib.util
 import math
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -33,13 +35,15 @@ from skssl.nn.precision import SMALLEST_BFLOAT16, resolve_precision
 from skssl.pretext import as_tasks
 from skssl.storage.exporting import export
 from skssl.storage.files import take
+from skssl.storage.parameters import Given, Parts
 from skssl.storage.registry import register
-from skssl.storage.saving import save
+from skssl.storage.saving import READING, Field, Restore, Saved, is_float, is_int, is_sequence
 from skssl.training.checkpoints import train
 from skssl.training.devices import available, resolve_device
 from skssl.training.encoding import Transform, encode
 from skssl.training.objective import Hooks, Objective
-from skssl.training.optim import OPTIMIZERS, SCHEDULES
+from skssl.training.optim import OPTIMIZERS
+from skssl.training.schedules import check_schedule, makes_scheduler
 from skssl.training.seeding import seeded
 from skssl.training.state import (
     check_history,
@@ -55,10 +59,21 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LARGEST_VIEW = 2**24  # pixels of a view that a loaded estimator may enlarge images to
+LARGEST_TRIED = 2**21  # pixels of a view that a network runs on while an estimator is loaded
+OUTPUTS = None, "default", "pandas", "polars"  # containers that `set_output` accepts
+
+
+def _without_values(backbone: Any) -> Any:
+    """Return a copy of a module, or of what a function returns, whose tensors take no memory."""
+    if isinstance(backbone, str):
+        return backbone
+    with seeded(0):
+        module = backbone if isinstance(backbone, nn.Module) else backbone()
+    return copy.deepcopy(module).to("meta")
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, BaseEstimator):
+class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, Saved, BaseEstimator):
     """A self-supervised method as a scikit-learn transformer from images to features; abstract.
 
     Parameters
@@ -71,8 +86,8 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
         images up to 64 pixels, as is usual for CIFAR.
     backbone_weights : str or path-like, default=None
         File of trained weights that the training starts from: safetensors, or a ``state_dict`` of ``torch.save``, such
-        as the released checkpoints of torchvision, timm, MoCo and SwAV, or a file of `save`. See
-        `backbones.load_weights`. A warning names the encoder's tensors that the file lacks.
+        as the released checkpoints of torchvision, timm, MoCo and SwAV; a file of `save`; or a folder of Hugging Face.
+        See `backbones.load_weights`. A warning names the encoder's tensors that the file lacks.
     warm_start_from : SSLTransformer or FrozenEstimator of one, default=None
         A fitted estimator from whose encoder the training starts. Its images may have another size and other channels.
         Cloning, as in ``cross_val_score``, discards a fit unless the estimator is in a ``FrozenEstimator``.
@@ -97,10 +112,14 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
         Momentum of the optimiser, if it has one.
     weight_decay : float, default=None
         Weight decay. None is the method's default.
-    schedule : {"constant", "cosine", "epoch_cosine", "step"}, default=None
-        Learning rate schedule. None is the method's default.
+    schedule : {"constant", "cosine", "epoch_cosine", "step"} or callable, default=None
+        Learning rate schedule: a name; a function of the progress after the warm-up, from 0 to 1, that returns the
+        factor of `lr`; or a function of an optimizer that returns one of torch's schedulers, such as
+        ``functools.partial(StepLR, step_size=30)``. A scheduler steps after each epoch, `OneCycleLR` and `CyclicLR`
+        after each batch. `ReduceLROnPlateau` watches the loss. None is the method's default.
     warmup_epochs : float, default=None
-        Epochs in which the learning rate rises from 0. None is the method's default share of `epochs`.
+        Epochs in which the learning rate rises from 0. None is the method's default share of `epochs`, or 0 if
+        `schedule` makes one of torch's schedulers, which set the rates of the whole training.
     aux : str, task or list of these, default=None
         Auxiliary pretext tasks, such as "rotation" or `Rotation(angles=(0, 180))`.
     aux_weight : float or dict of str to float, default=None
@@ -165,7 +184,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
     lr: float | None = None
     momentum: float = 0.9
     weight_decay: float | None = None
-    schedule: str | None = None
+    schedule: Any = None
     warmup_epochs: float | None = None
     aux: Any = None
     aux_weight: Any = None
@@ -179,6 +198,14 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
     checkpoint: Any = None
     checkpoint_every: Any = "10 min"
     verbose: int = 0
+
+    saved_fields: ClassVar[dict[str, Field]] = {
+        **READING,
+        "output": Field(lambda value: value in OUTPUTS, f"one of {OUTPUTS}"),
+        "seed": Field(is_int(0), "an integer of at least 0"),
+        "history": Field(is_sequence(list, lambda row: type(row) is dict and "batches" not in row), "a list of rows"),
+        "rates": Field(is_sequence(list, is_float), "a list of floats"),
+    }
 
     #: Values that parameters have if they are None.
     default_settings: ClassVar[Settings]
@@ -199,7 +226,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
         "lr": [Interval(Real, 0, None, closed="neither"), None],
         "momentum": [Interval(Real, 0, 1, closed="left")],
         "weight_decay": [Interval(Real, 0, None, closed="left"), None],
-        "schedule": [str, None],
+        "schedule": [str, callable, None],
         "warmup_epochs": [Interval(Real, 0, None, closed="left"), None],
         "aux_weight": [Interval(Real, 0, None, closed="left"), dict, None],
         "precision": [str],
@@ -305,45 +332,6 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
         net = self.net_
         return encode(self.encoder_, images, net.augmentations[0], torch.device(net.device), net.dtype).numpy()
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Save the trained estimator to one file for `skssl.load`, which runs no code from it.
-
-        The file holds the parameters, the encoder, heads, momentum copies and queues, the optimiser's state and the
-        history, so that `partial_fit` continues as if the estimator had not been saved. `callbacks`, `checkpoint`
-        and `warm_start_from` are left out. An existing file is replaced only when the new one is complete.
-
-        Parameters
-        ----------
-        path : str or path-like
-            The file, in safetensors' format with JSON among its metadata.
-
-        Raises
-        ------
-        TypeError
-            If a parameter cannot be saved without code, such as a module or a function, or the class is not one of
-            skssl's. ``joblib.dump`` saves such estimators.
-        OSError
-            If the file cannot be written.
-        """
-        check_is_fitted(self)
-        net = self.net_
-        values, tensors = training_state(net)
-        for name, value in values.pop("optimizer").items():
-            raise TypeError(
-                f"{type(self).__name__}.optimizer cannot be saved: {type(net.optimizer_).__name__} keeps "
-                f"{name.partition('.')[2]}={value!r}, which is not a tensor. joblib.dump saves anything that can be "
-                "pickled."
-            )
-        values |= {
-            "shape": self._shape,
-            "scale": self._scale,
-            "whole": self._whole,
-            "feature_names": getattr(self, "feature_names_in_", np.empty(0)).tolist(),
-            "output": getattr(self, "_sklearn_output_config", {}).get("transform"),
-            "n_samples": net.module_.n_samples,
-        }
-        save(self, net.module_.method, values, tensors, path)
-
     def export(self, path: str | os.PathLike[str]) -> None:
         """Export the trained encoder for other programs.
 
@@ -401,7 +389,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
         if name == "lr":
             return self.default_settings.lr * self.batch_size / 256
         if name == "warmup_epochs":
-            return self.default_settings.warmup * self.epochs
+            return 0.0 if makes_scheduler(self.setting("schedule")) else self.default_settings.warmup * self.epochs
         return getattr(self.default_settings, name)
 
     # A method overrides these properties, and the hooks of `Hooks`.
@@ -463,13 +451,14 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
         n_samples: int,
         weights: Any = None,
         verbose: int = 0,
+        backbone: Any = None,
     ) -> Objective:
         """Check the parameters that are names, and make the network for images of a shape."""
-        pick("schedule", self.setting("schedule"), SCHEDULES)
+        check_schedule(self.setting("schedule"), self.warmup_epochs)
         if isinstance(self.setting("optimizer"), str):
             pick("optimizer", self.setting("optimizer"), OPTIMIZERS)
         tasks = self._tasks()
-        encoder, dim = build_backbone(self.backbone, encoded, weights=weights, verbose=verbose)
+        encoder, dim = build_backbone(backbone or self.backbone, encoded, weights=weights, verbose=verbose)
         method = type(self)(**self.get_params(deep=False))  # a copy without net_, which would contain itself
         return Objective(encoder, dim, method, tasks, n_samples, shape)
 
@@ -560,47 +549,114 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, B
             raise ValueError(f"Found input variables with inconsistent numbers of samples: {[n_given, len(labels)]}")
         return labels if kept is None else labels[torch.from_numpy(kept)]
 
-    def _load(
-        self,
-        trained: SSLTransformer,
-        values: Mapping[str, Any],
-        shapes: Mapping[str, Tensor],
-        read: Callable[[], dict[str, Tensor]],
-    ) -> None:
-        """Take over what `save` wrote. The file is not trusted; `trained` has the parameters of the training."""
+    # What `save` writes and `skssl.load` reads.
+
+    def _trained(self) -> SSLTransformer:
+        return self.net_.module_.method
+
+    def _pack_state(self, parts: Parts, prefix: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        net = self.net_
+        values, tensors = training_state(net)
+        for name, value in values.pop("optimizer").items():
+            raise TypeError(
+                f"{type(self).__name__}.optimizer cannot be saved: {type(net.optimizer_).__name__} keeps "
+                f"{name.partition('.')[2]}={value!r}, which is not a tensor. joblib.dump saves anything that can be "
+                "pickled."
+            )
+        values |= {
+            "shape": self._shape,
+            "scale": self._scale,
+            "whole": self._whole,
+            "feature_names": getattr(self, "feature_names_in_", np.empty(0)).tolist(),
+            "output": getattr(self, "_sklearn_output_config", {}).get("transform"),
+            "n_samples": net.module_.n_samples,
+        }
+        return values, tensors
+
+    def _check_state(
+        self, trained: SSLTransformer, values: Mapping[str, Any], shapes: Mapping[str, Tensor], given: Given
+    ) -> Restore:
         trained._validate_params()
         check_history(values["history"])
-        shape = values["shape"]
-        with torch.device("meta"):  # shapes are compared with the file's before memory is allocated
-            augmentations, encoded = trained._views(shape)
-            if math.prod(encoded[1:]) > max(LARGEST_VIEW, math.prod(shape[1:])):
-                raise ValueError(
-                    f"The views have {encoded[1]} x {encoded[2]} pixels. A file may ask for {LARGEST_VIEW}, or "
-                    f"for as many as the images have, {shape[1]} x {shape[2]}."
-                )
-            objective = trained._make_objective(shape, encoded, values["n_samples"])
-        check_network(objective, shapes)
-        blank = trained._wrap(objective, augmentations, torch.device("meta"), torch.float32, values["seed"])
+        if values["output"] in ("pandas", "polars") and not importlib.util.find_spec(values["output"]):
+            raise ValueError(
+                f"Its 'output' is {values['output']!r}, which is not installed: pip install {values['output']}."
+            )
+        for name in shapes:
+            if not name.startswith(("net.", "optimizer.")):
+                raise ValueError(f"The tensor {name[:80]!r} is unknown.")
+        self._set_reading(values)
+        shape, n_samples = values["shape"], values["n_samples"]
+        objective, augmentations, encoded = trained._blank_objective(shape, n_samples)
+        try:
+            check_network(objective, shapes)
+        except ValueError as error:
+            if isinstance(trained.backbone, str):
+                raise
+            name = type(trained.backbone).__name__
+            raise ValueError(f"The backbone, a {name}, is not the one that was saved: {error}") from error
+        with torch.device("meta"):
+            blank = trained._wrap(objective, augmentations, torch.device("meta"), torch.float32, values["seed"])
         check_optimizer_state(blank.optimizer_, values, shapes)
-        tensors = read()
-        network = take(tensors, "net.")
-        fill(objective, network)
-        if any(buffer.is_meta for buffer in objective.buffers()):  # buffers that no state dict has must be computed
-            with seeded(0):
-                objective = trained._make_objective(shape, encoded, values["n_samples"])
-            fill(objective, network)
-        device, side = available(trained.device), min(encoded[1:])
-        too_small = trained.precision == "bfloat16" and device.type == "cpu" and side < SMALLEST_BFLOAT16
-        dtype = resolve_precision("float32" if too_small else trained.precision, device, side)  # trained on a GPU
-        net = trained._wrap(objective, augmentations, device, dtype, values["seed"])
-        load_training_state(net, values, tensors)
-        self._shape, self._scale, self._whole, self.net_ = shape, values["scale"], values["whole"], net
-        self.set_output(transform=values["output"])
-        self.n_features_in_ = math.prod(shape)
+
+        def restore(tensors: dict[str, Tensor]) -> None:
+            module = trained._fill_objective(objective, take(tensors, "net."), encoded)
+            device = available(trained.device)
+            net = trained._wrap(module, augmentations, device, trained._loaded_dtype(device, encoded), values["seed"])
+            load_training_state(net, values, tensors)
+            self.net_ = net
+            self.set_output(transform=values["output"])
+
+        return restore
+
+    def _set_reading(self, values: Mapping[str, Any]) -> None:
+        """Set how images are read, as `fit` does."""
+        self._shape, self._scale, self._whole = (values[name] for name in ("shape", "scale", "whole"))
+        self.n_features_in_ = math.prod(self._shape)
         if names := values["feature_names"]:
             if len(names) != self.n_features_in_:
                 raise ValueError(f"'feature_names' must hold {self.n_features_in_} names. Got {len(names)}.")
             self.feature_names_in_ = np.array(names, dtype=object)
+
+    def _loaded_dtype(self, device: torch.device, encoded: tuple[int, int, int]) -> torch.dtype:
+        """Return the precision of a loaded network, which may have been trained on a GPU."""
+        side = min(encoded[1:])
+        too_small = self.precision == "bfloat16" and device.type == "cpu" and side < SMALLEST_BFLOAT16
+        return resolve_precision("float32" if too_small else self.precision, device, side)
+
+    def _blank_objective(
+        self, shape: tuple[int, int, int], n_samples: int
+    ) -> tuple[Objective, list[Augmentation], tuple[int, int, int]]:
+        """Make the network on the meta device, so that a file's shapes are compared before memory is allocated."""
+        backbone = self.backbone
+        with torch.device("meta"):
+            augmentations, encoded = self._views(shape)
+        if math.prod(encoded[1:]) > max(LARGEST_VIEW, math.prod(shape[1:])):
+            raise ValueError(
+                f"The views have {encoded[1]} x {encoded[2]} pixels. A file may ask for {LARGEST_VIEW}, or "
+                f"for as many as the images have, {shape[1]} x {shape[2]}."
+            )
+        try:
+            with torch.device("meta"):
+                blank = self._make_objective(shape, encoded, n_samples, backbone=_without_values(backbone))
+        except Exception:
+            if isinstance(backbone, str) or math.prod(encoded[1:]) > LARGEST_TRIED:
+                raise
+            with seeded(0):  # a user's module may need values
+                blank = self._make_objective(shape, encoded, n_samples)
+        return blank, augmentations, encoded
+
+    def _fill_objective(self, blank: Objective, network: dict[str, Tensor], encoded: tuple[int, int, int]) -> Objective:
+        """Give the result of `_blank_objective` its tensors."""
+        fill(blank, network)
+        if not any(buffer.is_meta for buffer in blank.buffers()):
+            return blank
+        if math.prod(encoded[1:]) > LARGEST_TRIED:
+            raise ValueError(f"Views of {encoded[1]} x {encoded[2]} pixels are too large to build this network.")
+        with seeded(0):  # buffers that no state dict has must be computed
+            built = self._make_objective(blank.shape, encoded, blank.n_samples)
+        fill(built, network)
+        return built
 
     # The scikit-learn protocol.
 

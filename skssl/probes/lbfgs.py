@@ -26,20 +26,30 @@ class SoftmaxRegression:
         The classes, as integers from 0. Each of them occurs.
     device : torch.device
         The device. Computations are in float32.
+    weights : ndarray of shape (n,), default=None
+        The weights of the samples, above 0. None is 1 for all.
     """
 
-    def __init__(self, X: np.ndarray, codes: np.ndarray, device: torch.device) -> None:
-        self.shift = X.mean(axis=0)
+    def __init__(
+        self, X: np.ndarray, codes: np.ndarray, device: torch.device, weights: np.ndarray | None = None
+    ) -> None:
+        self.shift = np.average(X, axis=0, weights=weights)
         A = torch.empty(X.shape, dtype=torch.float32)
         np.subtract(X, self.shift, out=A.numpy(), casting="same_kind")  # in the precision of X
         self.A = A.to(device)
         self.Y = torch.nn.functional.one_hot(torch.from_numpy(codes)).to(device, torch.float32)
+        self.weights: Tensor | None = None  # (n, 1), of mean 1
+        if weights is not None:
+            self.weights = torch.from_numpy(weights / weights.mean())[:, None].to(self.Y)
         self.gram: Tensor | None = None  # of the standardised features, (d, d)
         if X.shape[1] <= MAX_WHITENED:
-            self.gram = (self.A.T @ self.A).cpu().double() / len(A)
+            self.gram = (_weigh(self.A, self.weights).T @ self.A).cpu().double() / len(A)
             variance = self.gram.diagonal()
         else:
-            variance = sum(part.square().sum(dim=0) for part in self.A.split(CHUNK_ROWS)).cpu().double() / len(A)
+            shares = [None] * len(A) if self.weights is None else self.weights.split(CHUNK_ROWS)
+            parts = zip(self.A.split(CHUNK_ROWS), shares, strict=False)
+            squares = [_weigh(part.square(), share).sum(dim=0) for part, share in parts]
+            variance = torch.stack(squares).sum(dim=0).cpu().double() / len(A)
         # Features whose variation float32 cannot resolve are not scaled.
         tiny = torch.from_numpy(1e-6 * np.abs(self.shift, dtype=np.float64))
         self.scale = torch.where(variance.sqrt() > tiny, variance.sqrt(), 1.0)[:, None]  # (d, 1)
@@ -71,13 +81,13 @@ class SoftmaxRegression:
         """
         scale = self.scale.to(self.A)
         penalty = torch.cat([decay / scale.square(), scale.new_zeros(1, 1)])  # (d + 1, 1), none for the intercept
-        prior = self.Y.mean(dim=0)
+        prior = _weigh(self.Y, self.weights).mean(dim=0)
         curvature = float((prior * (1 - prior)).mean())  # if the prior is predicted for all samples
         if self.gram is None:
             factor = (curvature + penalty).rsqrt()
         else:  # centred features are orthogonal to the intercept
             factor = _inverse_root(torch.block_diag(self.gram, torch.ones(1, 1)) * curvature, penalty)
-        problem = _Problem(self.A, scale, self.Y, penalty)
+        problem = _Problem(self.A, scale, self.Y, penalty, self.weights)
         W, n_iter, converged = _minimise(problem, factor, tol, max_iter)
         coef = (W[:-1].cpu().double() / self.scale).T.numpy()
         intercept = W[-1].cpu().double().numpy() - coef @ self.shift.astype(np.float64)
@@ -92,6 +102,11 @@ class _Problem:
     scale: Tensor  # (d, 1)
     Y: Tensor  # (n, n_classes)
     penalty: Tensor  # (d + 1, 1)
+    weights: Tensor | None  # (n, 1)
+
+    def weigh(self, values: Tensor) -> Tensor:
+        """Multiply a row (n, k) for each sample by the weight of the sample."""
+        return _weigh(values, self.weights)
 
     def logits(self, W: Tensor) -> Tensor:
         """Return the logits of all samples."""
@@ -99,13 +114,19 @@ class _Problem:
 
     def gradient(self, residual: Tensor, W: Tensor) -> Tensor:
         """Return the gradient with respect to W."""
+        residual = self.weigh(residual)
         weights = (residual.T @ self.A).T / self.scale
         return torch.cat([weights, residual.sum(dim=0, keepdim=True)]) / len(self.A) + self.penalty * W
 
     def objective(self, residual: Tensor, W: Tensor) -> float:
         """Return the mean cross-entropy plus the penalty, at least 1e-8 since its infimum may be 0."""
-        likelihood = (residual * self.Y).sum(dim=1).clamp_min(-1 + 1e-7).log1p()
+        likelihood = self.weigh((residual * self.Y).sum(dim=1, keepdim=True).clamp_min(-1 + 1e-7).log1p())
         return max(float((self.penalty * W.square()).sum() / 2 - likelihood.mean()), 1e-8)
+
+
+def _weigh(values: Tensor, weights: Tensor | None) -> Tensor:
+    """Multiply rows (n, k) by weights (n, 1); None is 1 for all."""
+    return values if weights is None else values * weights
 
 
 def _residual(logits: Tensor, Y: Tensor) -> Tensor:
@@ -117,7 +138,7 @@ def _residual(logits: Tensor, Y: Tensor) -> Tensor:
 
 def _minimise(problem: _Problem, factor: Tensor, tol: float, max_iter: int) -> tuple[Tensor, int, bool]:
     """Minimise by L-BFGS, with factorᵀ factor as the initial inverse Hessian; return W, n_iter and converged."""
-    prior = problem.Y.mean(dim=0)
+    prior = problem.weigh(problem.Y).mean(dim=0)
     W = prior.new_zeros(len(problem.penalty), len(prior))
     W[-1] = prior.log() - prior.log().mean()
     logits = problem.logits(W)  # (n, n_classes), updated in place: a line search needs no product with A
@@ -135,7 +156,7 @@ def _minimise(problem: _Problem, factor: Tensor, tol: float, max_iter: int) -> t
             return W, max(n_iter - 1, 1), True
         direction_logits = problem.logits(direction)
         penalty = float((problem.penalty * W * direction).sum()), float((problem.penalty * direction.square()).sum())
-        step, residual = _line_search(logits, direction_logits, problem.Y, penalty, 0.1 * abs(slope))
+        step, residual = _line_search(problem, logits, direction_logits, penalty, 0.1 * abs(slope))
         logits += step * direction_logits
         W = W + step * direction
         previous, grad = grad, problem.gradient(residual, W)
@@ -177,18 +198,20 @@ def _inverse_hessian(grad: Tensor, pairs: Sequence[tuple[Tensor, Tensor]], facto
 
 
 def _line_search(
-    logits: Tensor, direction: Tensor, Y: Tensor, penalty: tuple[float, float], flat: float
+    problem: _Problem, logits: Tensor, direction: Tensor, penalty: tuple[float, float], flat: float
 ) -> tuple[float, Tensor]:
     """Search along a line until the slope is at most `flat`: Newton steps, safeguarded by bisection and doubling."""
+    Y, weigh = problem.Y, problem.weigh
     low, high, step = 0.0, math.inf, 1.0
     for _ in range(30):
         residual = _residual(logits + step * direction, Y)
-        slope = float((residual * direction).sum()) / len(Y) + penalty[0] + step * penalty[1]
+        slope = float(weigh(residual * direction).sum()) / len(Y) + penalty[0] + step * penalty[1]
         if abs(slope) <= flat:
             break
         low, high = (low, step) if slope > 0 else (step, high)
         moment = (residual + Y) * direction
-        curvature = float((moment * direction).sum() - moment.sum(dim=1).square().sum()) / len(Y) + penalty[1]
+        spread = weigh(moment * direction).sum() - weigh(moment.sum(dim=1, keepdim=True).square()).sum()
+        curvature = float(spread) / len(Y) + penalty[1]
         step = step - slope / curvature if curvature > 0 else math.inf
         if not low < step < high:
             step = (low + high) / 2 if high < math.inf else 2 * low

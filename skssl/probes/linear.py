@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from numbers import Integral, Real
@@ -22,6 +22,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from skssl.augment.augmentation import Augmentation
+from skssl.images.labels import weigh_samples
 from skssl.probes.base import Probe
 from skssl.probes.lbfgs import SoftmaxRegression
 from skssl.probes.protocols import LINEAR, LINEAR_DEFAULTS
@@ -31,6 +32,7 @@ from skssl.probes.sgd import (
     FeatureSource,
     FixedFeatures,
     LinearHeads,
+    normalize_weights,
     resolve_augmentation,
     train_head,
 )
@@ -47,12 +49,13 @@ class LinearProbe(Probe):
 
     By default the probe is the *optimum* of the same objective as scikit-learn's ``LogisticRegression``,
 
-    .. math:: \sum_i -\log p(y_i \mid x_i) + \frac{1}{2C} \lVert W \rVert^2,
+    .. math:: \sum_i -s_i \log p(y_i \mid x_i) + \frac{1}{2C} \lVert W \rVert^2,
 
-    with an unpenalised intercept. The score then depends on the features alone, and not on a learning rate or a number
-    of epochs. L-BFGS runs on standardised features and starts from the Gram matrix as an approximation of the Hessian.
-    This leaves the optimum unchanged, and badly conditioned features, which are typical of networks, take about twenty
-    iterations instead of hundreds. With a `protocol` or ``solver="sgd"`` the probe is trained as in the papers.
+    with sample weights :math:`s_i` of 1 by default, and an unpenalised intercept. The score then depends on the
+    features alone, and not on a learning rate or a number of epochs. L-BFGS runs on standardised features and starts
+    from the Gram matrix as an approximation of the Hessian. This leaves the optimum unchanged, and badly conditioned
+    features, which are typical of networks, take about twenty iterations instead of hundreds. With a `protocol` or
+    ``solver="sgd"`` the probe is trained as in the papers.
 
     Parameters
     ----------
@@ -63,7 +66,8 @@ class LinearProbe(Probe):
         The inverse strength of the penalty on the weights, as in ``LogisticRegression``. None is the protocol's, or 1.
     weight_decay : float in [0, inf) or sequence of float, default=None
         The strength of the penalty relative to the *mean* cross-entropy, as in the papers:
-        ``C = 1 / (n_samples * weight_decay)``. If given, it replaces ``C``. None is the protocol's, or ``C``.
+        ``C = 1 / (n_samples * weight_decay)``, where n_samples is the sum of the weights if there are any. If given, it
+        replaces ``C``. None is the protocol's, or ``C``.
     solver : {"lbfgs", "sgd", "larc"}, default=None
         "lbfgs" finds the optimum. "sgd" and "larc" take ``epochs`` passes over the features; "larc" scales its steps to
         the norm of the weights, see `optim.LARC`. None is the protocol's, or "lbfgs".
@@ -92,6 +96,9 @@ class LinearProbe(Probe):
         The augmentation of the training images in every epoch, for "sgd" and "larc" with an `encoder`: a name of
         `augment.preset`, whose first view is used, an augmentation, or "none". The mean and the standard deviation are
         the encoder's. Predictions never augment. None is the protocol's, or "none".
+    class_weight : {"balanced"} or dict, default=None
+        The weight of each class, as in ``LogisticRegression``: "balanced" gives all classes the same total weight, and
+        a class that is missing from a dict has the weight 1.
     validation_fraction : float in (0, 1), default=0.2
         The stratified share of the samples that is held out if ``C``, ``weight_decay`` or ``lr`` is a sequence. The
         first combination with the highest accuracy on it is chosen, and trained on all samples.
@@ -188,6 +195,7 @@ class LinearProbe(Probe):
     schedule: str | None = None
     init_std: float | None = None
     augment: str | Augmentation | None = None
+    class_weight: str | Mapping[Any, float] | None = None
     validation_fraction: float = 0.2
     random_state: int | np.random.RandomState | None = None
 
@@ -215,11 +223,12 @@ class LinearProbe(Probe):
         "schedule": [StrOptions(set(SCHEDULES)), None],
         "init_std": [Interval(Real, 0, None, closed="left"), None],
         "augment": [str, Augmentation, None],
+        "class_weight": [StrOptions({"balanced"}), dict, None],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "random_state": ["random_state"],
     }
 
-    def fit(self, X: Any, y: npt.ArrayLike) -> LinearProbe:
+    def fit(self, X: Any, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> LinearProbe:
         """Train the probe.
 
         Parameters
@@ -228,6 +237,9 @@ class LinearProbe(Probe):
             The features, or the images if there is an `encoder`.
         y : array-like of shape (n_samples,)
             The labels: numbers or strings.
+        sample_weight : array-like of shape (n_samples,), default=None
+            The weight of each sample in the loss. A weight of 2 counts as two samples, and a sample of weight 0 is left
+            out. None is 1 for all.
 
         Returns
         -------
@@ -237,18 +249,20 @@ class LinearProbe(Probe):
         X, codes = self._check_X_y(X, y)
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         candidates = self._candidates()
-        split = self._hold_out(codes, seed) if len(candidates) > 1 else None
+        weights = weigh_samples(self.class_weight, sample_weight, self.classes_, codes, "LinearProbe")
+        used = slice(None) if weights is None else np.flatnonzero(weights)
+        split = self._hold_out(codes, used, seed) if len(candidates) > 1 else None
         samples = self._read_samples(X, y)
         augment = resolve_augmentation(self.encoder_, self.setting("augment"), samples.shape)
         features: Any = None if augment and split is None else self._encode_samples(samples)
         learn: Callable[[Rows, list[dict[str, float]]], Iterator[Solution]]
         if self.setting("solver") == "lbfgs":
-            learn = partial(self._solve_lbfgs, features, codes)
+            learn = partial(self._solve_lbfgs, features, codes, weights)
         else:
             source = (
                 AugmentedFeatures(samples, self.encoder_, augment) if augment else FixedFeatures(features, self._device)
             )
-            learn = partial(self._train_sgd, source, torch.from_numpy(codes).to(self._device), seed)
+            learn = partial(self._train_sgd, source, torch.from_numpy(codes).to(self._device), weights, seed)
         self.best_params_, self.validation_scores_ = candidates[0], np.empty(0)
         if split is not None:
             rows, held_out = split
@@ -258,10 +272,11 @@ class LinearProbe(Probe):
             )
             for coef, intercept in bar:
                 logits = features[held_out] @ coef.T + intercept
-                scores.append((logits.argmax(axis=1) == codes[held_out]).mean())
+                shares = None if sample_weight is None else np.asarray(sample_weight)[held_out]
+                scores.append(np.average(logits.argmax(axis=1) == codes[held_out], weights=shares))
             self.validation_scores_ = np.array(scores)
             self.best_params_ = candidates[int(self.validation_scores_.argmax())]
-        ((coef, intercept),) = learn(slice(None), [self.best_params_])
+        ((coef, intercept),) = learn(used, [self.best_params_])
         if len(self.classes_) == 2:
             coef, intercept = coef[1:] - coef[:1], intercept[1:] - intercept[:1]
         dtype = np.float32 if self.encoder_ else X.dtype
@@ -328,34 +343,42 @@ class LinearProbe(Probe):
             validate_parameter_constraints(self._ranges, candidate, caller_name=type(self).__name__)
         return candidates
 
-    def _hold_out(self, codes: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Split the indices of the samples into a training share, which holds every class, and a held-out share."""
+    def _hold_out(self, codes: np.ndarray, used: Rows, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Split the indices in use into a training share, which holds every class, and a held-out share."""
+        indices, codes = np.arange(len(codes))[used], codes[used]
         n, counts = len(codes), np.bincount(codes)
         n_held = math.ceil(self.validation_fraction * n)
         if counts.min() >= 2 and len(counts) <= n_held <= n - len(counts):
             rows, held = train_test_split(np.arange(n), test_size=n_held, stratify=codes, random_state=seed)
             if len(np.unique(codes[rows])) == len(counts):
-                return rows, held
+                return indices[rows], indices[held]
         raise ValueError(
             f"validation_fraction={self.validation_fraction} of {n} samples leaves a class empty. It is held out to "
             f"choose {' and '.join(self._candidates()[0])}, and the smallest of the {len(counts)} classes, "
             f"{self.classes_.tolist()[counts.argmin()]!r}, has {counts.min()} samples."
         )
 
-    def _weight_decay(self, candidate: dict[str, float], n: int) -> float:
-        """Return the strength of the penalty relative to the mean cross-entropy of n samples."""
+    def _weight_decay(self, candidate: dict[str, float], n: float) -> float:
+        """Return the strength of the penalty relative to the mean cross-entropy of samples of total weight n."""
         value = candidate.get(self._penalty, self.setting(self._penalty))
         decay = value if self._penalty == "weight_decay" else 1 / (n * value)
         # The two rows ±w / 2 of a softmax equal the weights w of a logistic regression and have half their square.
         return decay * 2 if len(self.classes_) == 2 else decay
 
     def _solve_lbfgs(
-        self, features: np.ndarray, codes: np.ndarray, rows: Rows, candidates: list[dict[str, float]]
+        self,
+        features: np.ndarray,
+        codes: np.ndarray,
+        weights: np.ndarray | None,
+        rows: Rows,
+        candidates: list[dict[str, float]],
     ) -> Iterator[Solution]:
         """Solve by L-BFGS on some samples for each candidate in turn."""
-        problem = SoftmaxRegression(features[rows], codes[rows], self._device)
+        shares = None if weights is None else weights[rows]
+        total = len(codes[rows]) if shares is None else shares.sum()
+        problem = SoftmaxRegression(features[rows], codes[rows], self._device, shares)
         for candidate in candidates:
-            decay = self._weight_decay(candidate, len(codes[rows]))
+            decay = self._weight_decay(candidate, total)
             coef, intercept, self.n_iter_, converged = problem.minimise(decay, self.tol, self.max_iter)
             if not converged:
                 warnings.warn(
@@ -367,13 +390,20 @@ class LinearProbe(Probe):
             yield coef, intercept
 
     def _train_sgd(
-        self, features: FeatureSource, labels: torch.Tensor, seed: int, rows: Rows, candidates: list[dict[str, float]]
+        self,
+        features: FeatureSource,
+        labels: torch.Tensor,
+        weights: np.ndarray | None,
+        seed: int,
+        rows: Rows,
+        candidates: list[dict[str, float]],
     ) -> Iterator[Solution]:
         """Train by SGD on some samples, up to `MAX_HEADS` candidates at once."""
         numbers, n_classes = torch.arange(len(labels))[rows], len(self.classes_)
         names = ("solver", "epochs", "batch_size", "momentum", "nesterov", "schedule")
         settings = {name: self.setting(name) for name in names}
         self.n_iter_ = settings["epochs"]
+        total = len(numbers) if weights is None else weights[rows].sum()
 
         def make(n_heads: int, width: int) -> nn.Module:
             layer = nn.Linear(width, n_classes)
@@ -388,9 +418,10 @@ class LinearProbe(Probe):
                 numbers,
                 labels,
                 lr=[candidate.get("lr", self.setting("lr")) for candidate in some],
-                weight_decay=[self._weight_decay(candidate, len(numbers)) for candidate in some],
+                weight_decay=[self._weight_decay(candidate, total) for candidate in some],
                 seed=seed,
                 verbose=self.verbose,
+                weights=None if weights is None else normalize_weights(weights, numbers, labels.device),
                 **settings,
             )
             yield from zip(*(param.detach().numpy().astype(np.float64) for param in heads.parameters()), strict=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -14,9 +14,17 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skssl.augment.augmentation import Augmentation
+from skssl.images.labels import weigh_samples
 from skssl.nn.heads import MLP
 from skssl.probes.base import Probe
-from skssl.probes.sgd import SCHEDULES, AugmentedFeatures, FixedFeatures, resolve_augmentation, train_head
+from skssl.probes.sgd import (
+    SCHEDULES,
+    AugmentedFeatures,
+    FixedFeatures,
+    normalize_weights,
+    resolve_augmentation,
+    train_head,
+)
 
 PREDICTION_BATCH = 8192  # samples
 
@@ -51,6 +59,9 @@ class MLPProbe(Probe):
         The augmentation of the training images in every epoch, with an `encoder`: a name of `augment.preset`, whose
         first view is used, or an augmentation. The mean and the standard deviation are the encoder's. Predictions never
         augment.
+    class_weight : {"balanced"} or dict, default=None
+        The weight of each class, as in ``LogisticRegression``: "balanced" gives all classes the same total weight, and
+        a class that is missing from a dict has the weight 1.
     random_state : int, RandomState instance or None, default=None
         The seed of the initial weights, the order of the samples and the augmentation.
 
@@ -95,6 +106,7 @@ class MLPProbe(Probe):
     weight_decay: float = 5e-4
     schedule: str = "cosine"
     augment: str | Augmentation | None = None
+    class_weight: str | Mapping[Any, float] | None = None
     random_state: int | np.random.RandomState | None = None
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -108,10 +120,11 @@ class MLPProbe(Probe):
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "schedule": [StrOptions(set(SCHEDULES))],
         "augment": [str, Augmentation, None],
+        "class_weight": [StrOptions({"balanced"}), dict, None],
         "random_state": ["random_state"],
     }
 
-    def fit(self, X: Any, y: npt.ArrayLike) -> MLPProbe:
+    def fit(self, X: Any, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> MLPProbe:
         """Train the probe.
 
         Parameters
@@ -120,6 +133,9 @@ class MLPProbe(Probe):
             The features, or the images if there is an `encoder`.
         y : array-like of shape (n_samples,)
             The labels: numbers or strings.
+        sample_weight : array-like of shape (n_samples,), default=None
+            The weight of each sample in the loss. A weight of 2 counts as two samples, and a sample of weight 0 is left
+            out. None is 1 for all.
 
         Returns
         -------
@@ -127,6 +143,8 @@ class MLPProbe(Probe):
             The fitted probe.
         """
         X, codes = self._check_X_y(X, y)
+        weights = weigh_samples(self.class_weight, sample_weight, self.classes_, codes, "MLPProbe")
+        index = torch.arange(len(codes)) if weights is None else torch.from_numpy(np.flatnonzero(weights))
         samples = self._read_samples(X, y)
         augment = resolve_augmentation(self.encoder_, self.augment, samples.shape)
         source = (
@@ -137,7 +155,7 @@ class MLPProbe(Probe):
         self.network_ = train_head(
             lambda width: MLP((width, *self.hidden_layer_sizes, len(self.classes_))),
             source,
-            torch.arange(len(codes)),
+            index,
             torch.from_numpy(codes).to(self._device),
             epochs=self.epochs,
             batch_size=self.batch_size,
@@ -148,6 +166,7 @@ class MLPProbe(Probe):
             weight_decay=[self.weight_decay],
             seed=int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max)),
             verbose=self.verbose,
+            weights=None if weights is None else normalize_weights(weights, index, self._device),
         )
         self.n_iter_ = self.epochs
         return self

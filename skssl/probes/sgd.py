@@ -17,10 +17,11 @@ from skssl.augment.augmentation import Augmentation
 from skssl.augment.presets import as_augmentations
 from skssl.images import Images
 from skssl.probes.encoders import Encoder
-from skssl.training import optim
+from skssl.training import schedules
 from skssl.training.cuda_graphs import capture
 from skssl.training.encoding import encoding_batch_size
-from skssl.training.optim import larc_gradient, step_decay
+from skssl.training.optim import larc_gradient
+from skssl.training.schedules import step_decay
 from skssl.training.seeding import seeded
 
 GRAPH_DEVICES = {"cuda"}  # types of devices that support graphs
@@ -31,7 +32,7 @@ FeatureSource = Callable[[Tensor, torch.Generator], Tensor]
 
 #: "multistep" is MoCo's schedule: a tenth at epochs 60 and 80 of 100. "steps" is its name in version 0.1.0.
 SCHEDULES: dict[str, Callable[[float, float], float]] = {
-    **{name: optim.SCHEDULES[name] for name in ("constant", "cosine", "epoch_cosine")},
+    **{name: schedules.SCHEDULES[name] for name in ("constant", "cosine", "epoch_cosine")},
     **dict.fromkeys(("multistep", "steps"), partial(step_decay, (0.6, 0.8), 0.1)),
 }
 
@@ -56,6 +57,27 @@ def resolve_augmentation(encoder: Encoder | None, augment: Any, shape: tuple[int
     if encoder is None or augment in (None, "none"):
         return None
     return as_augmentations(augment, max(shape[1:]))[0]
+
+
+def normalize_weights(weights: np.ndarray, index: Tensor, device: torch.device) -> Tensor:
+    """Return sample weights of mean 1 over the training samples.
+
+    Parameters
+    ----------
+    weights : ndarray of shape (n,)
+        The weights of all samples.
+    index : int64 Tensor of shape (m,)
+        The indices of the training samples, on the CPU.
+    device : torch.device
+        The device of the training.
+
+    Returns
+    -------
+    float32 Tensor of shape (n,)
+        The weights, on the device.
+    """
+    every = torch.from_numpy(weights)
+    return (every / every[index].mean()).float().to(device)
 
 
 class FixedFeatures:
@@ -144,6 +166,7 @@ def train_head(
     weight_decay: Sequence[float],
     seed: int,
     verbose: int,
+    weights: Tensor | None = None,
 ) -> nn.Module:
     """Make a head and minimise its cross-entropy.
 
@@ -172,6 +195,10 @@ def train_head(
         restored.
     verbose : int
         Whether to show a progress bar.
+    weights : float32 Tensor, default=None
+        The weight of every sample, of mean 1 over the training samples, on the device of `labels`. None is 1 for all.
+        A step minimises the sum of the weighted losses divided by the number of samples, so that it follows the
+        gradient of the weighted mean over all samples on average.
 
     Returns
     -------
@@ -198,7 +225,12 @@ def train_head(
             logits, truth = head(features(batch, generator)), labels[batch]
             if logits.ndim == 3:  # several heads
                 truth = truth[:, None].expand(logits.shape[:2]).flatten()
-            loss = F.cross_entropy(logits.flatten(0, -2), truth)  # the mean over heads; their sum is minimised
+            # The mean over heads; their sum is minimised.
+            if weights is None:
+                loss = F.cross_entropy(logits.flatten(0, -2), truth)
+            else:
+                losses = F.cross_entropy(logits.flatten(0, -2), truth, reduction="none")
+                loss = (losses.unflatten(0, (len(batch), -1)) * weights[batch][:, None]).mean()
             optimizer.step(torch.autograd.grad(loss, optimizer.params, n_heads), rate)
         return loss.detach()
 

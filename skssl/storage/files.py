@@ -35,6 +35,8 @@ DTYPES = {  # by the names in safetensors' format
     **{"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2},
 }
 
+PICKLES = b"PK\x03\x04", b"\x80"  # the first bytes of the files of torch.save
+
 _Place = tuple[int, tuple[int, ...], torch.dtype]  # the first byte in the file, the shape and the dtype of a tensor
 
 
@@ -199,6 +201,14 @@ class DamagedFileError(ValueError):
     """The error for a file that `write` has not written in this form."""
 
 
+class ForeignFileError(DamagedFileError):
+    """The error for trained weights of another library."""
+
+
+class _ForeignError(ValueError):
+    """Raised within `SavedFile` for trained weights of another library."""
+
+
 class SavedFile:
     """A file that `write` has written, open for reading. The file need not be trusted.
 
@@ -319,8 +329,11 @@ class SavedFile:
     def _read_header(self) -> tuple[dict[str, _Place], dict[str, Any]]:
         """Read the header; return the places of the tensors, and what `write` put among the metadata."""
         size = os.fstat(self._file.fileno()).st_size
-        length = int.from_bytes(self._file.read(8), "little")
+        start = self._file.read(8)
+        length = int.from_bytes(start, "little")
         if length > LARGEST_HEADER:
+            if start.startswith(PICKLES):
+                raise _ForeignError("it is a file of torch.save, or another archive or pickle")
             raise ValueError(f"its header would have {length} bytes, of at most {LARGEST_HEADER}")
         if length > size - 8:
             raise ValueError(f"its header would have {length} bytes, but the file has {size}")
@@ -328,7 +341,7 @@ class SavedFile:
         metadata = outer.pop("__metadata__", None)
         text = metadata.get("skssl") if isinstance(metadata, dict) else None
         if not isinstance(text, str):
-            raise ValueError("its metadata lack 'skssl'")
+            raise _ForeignError("its metadata lack 'skssl'")
         places = _places(outer, 8 + length, size)
         content = _from_json(text)
         if type(content.get("format")) is not int or content["format"] < 1:
@@ -342,7 +355,8 @@ class SavedFile:
     def _refusal(self, error: Exception) -> DamagedFileError:
         """Return the error for a file that cannot be read."""
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else first_line(error)
-        return DamagedFileError(f"{self._where} cannot be read, it is damaged or not a file of skssl: {reason}.")
+        kind = ForeignFileError if isinstance(error, _ForeignError) else DamagedFileError
+        return kind(f"{self._where} cannot be read, it is damaged or not a file of skssl: {reason}.")
 
 
 def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import inspect
 import os
 import reprlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from sklearn.frozen import FrozenEstimator
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from skssl.errors import pick
@@ -20,15 +23,80 @@ SCALARS = "bool", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 
 UNSAVED = ("callbacks", "checkpoint", "warm_start_from")  # None in a loaded estimator
 
 
-def pack_parameters(estimator: Any, arrays: list[Any]) -> dict[str, Any]:
+@dataclass
+class Parts:
+    """What plain values refer to: by index in a file that is written, by index or name in one that is read.
+
+    Attributes
+    ----------
+    arrays : list of ndarray or Tensor
+        Arrays among the parameters.
+    estimators : list of (estimator, str)
+        Estimators among the parameters, with what precedes the names of their parameters, such as "encoder__".
+    """
+
+    arrays: list[Any] = field(default_factory=list)
+    estimators: list[tuple[Any, str]] = field(default_factory=list)
+
+    def add_array(self, array: Any) -> int:
+        """Return the index of an array, which is added unless it is in the list."""
+        if not any(known is array for known in self.arrays):
+            self.arrays.append(array)
+        return next(i for i, known in enumerate(self.arrays) if known is array)
+
+    def add_estimator(self, estimator: Any, prefix: str) -> int:
+        """Return the index of an estimator, which is added unless it is in the list with this prefix."""
+        if not any(known is estimator and place == prefix for known, place in self.estimators):
+            self.estimators.append((estimator, prefix))
+        pairs = enumerate(self.estimators)
+        return next(i for i, (known, place) in pairs if known is estimator and place == prefix)
+
+
+@dataclass
+class Given:
+    """What the plain values in a file refer to.
+
+    Attributes
+    ----------
+    arrays : dict of int to Tensor
+        The arrays by index.
+    estimators : dict of int to estimator
+        The estimators by index.
+    modules : mapping of str to object
+        The user's modules by the full names of the parameters, such as "encoder__backbone".
+    asked : dict of str to object
+        The modules that were asked for. It is filled.
+    """
+
+    arrays: Mapping[int, Tensor] = field(default_factory=dict)
+    estimators: Mapping[int, Any] = field(default_factory=dict)
+    modules: Mapping[str, Any] = field(default_factory=dict)
+    asked: dict[str, Any] = field(default_factory=dict)
+
+    def module(self, name: str, kind: str) -> Any:
+        """Return the user's module for a parameter; raise if it was not passed."""
+        if not name.isidentifier():
+            raise ValueError(f"A module has the name {reprlib.repr(name)}.")
+        if name not in self.modules:
+            raise ValueError(
+                f"The parameter {name} was a {kind[:80]} of your own, which a file cannot hold. Pass one of the same "
+                f"architecture: skssl.load(path, {name}=...)."
+            )
+        self.asked[name] = self.modules[name]
+        return self.modules[name]
+
+
+def pack_parameters(estimator: Any, parts: Parts, prefix: str = "") -> dict[str, Any]:
     """Turn an estimator's parameters into plain values.
 
     Parameters
     ----------
     estimator : estimator
         Its `callbacks`, `checkpoint` and `warm_start_from` are left out.
-    arrays : list of ndarray or Tensor
-        Arrays among the parameters are appended. The plain values refer to them by index.
+    parts : Parts
+        Arrays and estimators among the parameters are added. The plain values refer to them by index.
+    prefix : str, default=""
+        What precedes the names of the parameters, such as "encoder__". A module is known by its full name.
 
     Returns
     -------
@@ -39,26 +107,33 @@ def pack_parameters(estimator: Any, arrays: list[Any]) -> dict[str, Any]:
     Raises
     ------
     TypeError
-        If a parameter cannot be saved without code, such as a module or a function.
+        If a parameter cannot be saved without code, such as a function.
     ValueError
         If the parameters are too long.
 
     Examples
     --------
     >>> from skssl import Rotation
-    >>> from skssl.storage.parameters import pack_parameters
-    >>> pack_parameters(Rotation(angles=(0, 180)), [])["angles"]
+    >>> from skssl.storage.parameters import Parts, pack_parameters
+    >>> pack_parameters(Rotation(angles=(0, 180)), Parts())["angles"]
     (0, 180)
     """
     name = type(estimator).__name__
-    params = estimator.get_params(deep=False).items()
-    found = {key: _pack(value, f"{name}.{key}", arrays) for key, value in params if key not in UNSAVED}
+    found = {}
+    for key, value in estimator.get_params(deep=False).items():
+        if key in UNSAVED:
+            continue
+        if isinstance(value, nn.Module) or (key == "backbone" and not isinstance(value, str) and callable(value)):
+            kind = type(value).__name__ if isinstance(value, nn.Module) else "function"
+            found[key] = {"module": (prefix + key, kind)}
+        else:
+            found[key] = _pack(value, f"{name}.{key}", parts, f"{prefix}{key}__")
     if len(repr(found)) > LARGEST:
         raise ValueError(f"The parameters of {name} take more than {LARGEST} characters. Pass long lists as arrays.")
     return found
 
 
-def unpack_parameters(cls: type, packed: Any, arrays: dict[int, Tensor]) -> dict[str, Any]:
+def unpack_parameters(cls: type, packed: Any, given: Given) -> dict[str, Any]:
     """Turn plain values back into the parameters of a class.
 
     Parameters
@@ -67,8 +142,8 @@ def unpack_parameters(cls: type, packed: Any, arrays: dict[int, Tensor]) -> dict
         The class that takes the parameters.
     packed : object
         The plain values, from a file that is not trusted.
-    arrays : dict of int to Tensor
-        The arrays by index.
+    given : Given
+        What the plain values refer to.
 
     Returns
     -------
@@ -83,8 +158,8 @@ def unpack_parameters(cls: type, packed: Any, arrays: dict[int, Tensor]) -> dict
     Examples
     --------
     >>> from skssl import SimCLR
-    >>> from skssl.storage.parameters import unpack_parameters
-    >>> unpack_parameters(SimCLR, {"optimizer": {"optimizer": "LARS"}}, {})
+    >>> from skssl.storage.parameters import Given, unpack_parameters
+    >>> unpack_parameters(SimCLR, {"optimizer": {"optimizer": "LARS"}}, Given())
     {'optimizer': <class 'skssl.training.optim.LARS'>}
     """
     if not isinstance(packed, dict):
@@ -95,10 +170,10 @@ def unpack_parameters(cls: type, packed: Any, arrays: dict[int, Tensor]) -> dict
     for name in packed:
         if name not in known:
             raise ValueError(f"{cls.__name__} has no parameter {name!r}.")
-    return {name: _unpack(value, arrays) for name, value in packed.items()}
+    return {name: _unpack(value, given) for name, value in packed.items()}
 
 
-def _pack(value: Any, name: str, arrays: list[Any]) -> Any:
+def _pack(value: Any, name: str, parts: Parts, prefix: str) -> Any:
     """Turn a parameter into plain values."""
     if isinstance(value, np.generic) and value.dtype.name in SCALARS:  # a NumPy scalar keeps its precision
         return {"scalar": (value.dtype.name, value.item())}
@@ -107,48 +182,55 @@ def _pack(value: Any, name: str, arrays: list[Any]) -> Any:
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, list | tuple):
-        return type(value)([_pack(item, f"{name}[{i}]", arrays) for i, item in enumerate(value)])
+        return type(value)([_pack(item, f"{name}[{i}]", parts, prefix) for i, item in enumerate(value)])
     if isinstance(value, dict):
-        return {"dict": {key: _pack(item, f"{name}[{key!r}]", arrays) for key, item in value.items()}}
+        return {"dict": {key: _pack(item, f"{name}[{key!r}]", parts, prefix) for key, item in value.items()}}
     if isinstance(value, torch.device):
         return {"device": str(value)}
     if isinstance(value, Tensor) or (isinstance(value, np.ndarray) and value.dtype.kind in "biuf"):
-        if not any(array is value for array in arrays):
-            arrays.append(value)
-        index = next(i for i, array in enumerate(arrays) if array is value)
-        return {"tensor" if isinstance(value, Tensor) else "array": index}
+        return {"tensor" if isinstance(value, Tensor) else "array": parts.add_array(value)}
     if isinstance(value, type) and any(cls is value for cls in _optimizers().values()):
         return {"optimizer": value.__name__}
     if registered("object").get(type(value).__name__) is type(value):
-        return {"object": {"class": type(value).__name__, "parameters": pack_parameters(value, arrays)}}
+        return {"object": {"class": type(value).__name__, "parameters": pack_parameters(value, parts, prefix)}}
+    if registered("estimator").get(type(value).__name__) is type(value):
+        return {"estimator": parts.add_estimator(value, prefix)}
+    if type(value) is FrozenEstimator:
+        return {"frozen": _pack(value.estimator, name, parts, prefix)}
     raise TypeError(
         f"{name} cannot be saved: expected a plain value, an array or an object of skssl. Got {reprlib.repr(value)}. "
         "joblib.dump saves anything that can be pickled."
     )
 
 
-def _unpack(value: Any, arrays: dict[int, Tensor]) -> Any:
+def _unpack(value: Any, given: Given) -> Any:
     """Turn plain values back into a parameter."""
     if isinstance(value, list | tuple):
-        return type(value)([_unpack(item, arrays) for item in value])
+        return type(value)([_unpack(item, given) for item in value])
     if not isinstance(value, dict):
         return value
     match list(value.items()):
         case [("dict", dict(items))]:
-            return {name: _unpack(item, arrays) for name, item in items.items()}
+            return {name: _unpack(item, given) for name, item in items.items()}
         case [("device", str(name))]:
             return torch.device(name)
         case [("scalar", (str(name), bool() | int() | float() as number))] if name in SCALARS:
             return np.dtype(name).type(number)
-        case [("tensor", int(index))] if index in arrays:
-            return arrays[index]
-        case [("array", int(index))] if index in arrays:
-            return arrays[index].numpy()
+        case [("tensor", int(index))] if index in given.arrays:
+            return given.arrays[index]
+        case [("array", int(index))] if index in given.arrays:
+            return given.arrays[index].numpy()
         case [("optimizer", str(name))]:
             return pick("optimizer", name, _optimizers())
         case [("object", {"class": str(name), "parameters": dict(packed), **rest})] if not rest:
             cls = pick("class", name, registered("object"))
-            return cls(**unpack_parameters(cls, packed, arrays))
+            return cls(**unpack_parameters(cls, packed, given))
+        case [("module", (str(name), str(kind)))]:
+            return given.module(name, kind)
+        case [("estimator", int(index))] if index in given.estimators:
+            return given.estimators[index]
+        case [("frozen", {"estimator": int(index), **rest})] if index in given.estimators and not rest:
+            return FrozenEstimator(given.estimators[index])
     raise ValueError(f"A parameter is {reprlib.repr(value)}, which has no known meaning.")
 
 

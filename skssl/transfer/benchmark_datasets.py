@@ -11,6 +11,7 @@ import numpy as np
 from torch.utils.data import Subset
 
 from skssl.datasets import connection_timeout, load_images
+from skssl.images.labels import as_labels
 from skssl.transfer.voc import VOCObject, read_objects
 
 SPLITS = ("train", "val", "test")
@@ -45,7 +46,7 @@ def _torchvision_dataset(name: str, kind: str, home: Path, download: bool, **opt
 def _load_cifar(name: str, home: Path, download: bool, rng: np.random.RandomState) -> dict[str, Pairs]:
     """Load CIFAR from where `load_images` finds it."""
     parts = {split: load_images(name, split, data_home=home, download=download) for split in ("train", "test")}
-    return {split: list(zip(X, y.tolist(), strict=True)) for split, (X, y) in parts.items()}
+    return {split: list(zip(X, as_labels(y).tolist(), strict=True)) for split, (X, y) in parts.items()}
 
 
 def _load_splits(kind: str, *options: dict[str, Any]) -> Loader:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
+import torch
 from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight
 from torch import Tensor
 from torch.nn import functional as F
 
-from skssl.images.labels import as_labels, encode_labels
+from skssl.images.labels import as_labels, encode_labels, weigh_samples
 from skssl.probes.encoders import as_encoder, read_once
 from skssl.training.objective import Batch, Objective
 from skssl.transfer.classifier import ClassifierHooks, ImageClassifier
@@ -73,15 +76,28 @@ def label_fraction(y: Any, fraction: float, random_state: Any = None) -> np.ndar
     return few
 
 
+@dataclass
 class _FineTuningHooks(ClassifierHooks):
-    """The cross-entropy of labelled images."""
+    """The cross-entropy of labelled images, with a weight for each image."""
+
+    weights: Tensor | None = None  # (n_samples,), of mean 1; None is 1 for all
+
+    def build(self, net: Objective, dim: int, n_samples: int) -> None:
+        """Add the head, and the weights if there are any."""
+        super().build(net, dim, n_samples)
+        if self.weights is not None:
+            net.register_buffer("sample_weight", self.weights, persistent=False)  # not part of the model
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:
         """Return the cross-entropy and the accuracy."""
         assert batch.labels is not None
         logits = net.head(net.encoder(batch.views[0])).float()
+        if self.weights is None:
+            loss = F.cross_entropy(logits, batch.labels)
+        else:
+            loss = (F.cross_entropy(logits, batch.labels, reduction="none") * net.sample_weight[batch.index]).mean()
         return {
-            "cross_entropy": F.cross_entropy(logits, batch.labels),
+            "cross_entropy": loss,
             "accuracy": (logits.argmax(1) == batch.labels).float().mean(),
         }
 
@@ -99,6 +115,9 @@ class FineTuner(ImageClassifier):
     encoder : SSLTransformer, FrozenEstimator of one, or torch.nn.Module
         The encoder, see `encoders.as_encoder`. An estimator that is not fitted, as after scikit-learn's `clone`, is
         first fitted to all images, labelled or not.
+    class_weight : {"balanced"} or dict, default=None
+        Weight of each class in the loss, as in scikit-learn's classifiers: "balanced" gives all classes the same total
+        weight, and a class that is missing from a dict has the weight 1.
 
     References
     ----------
@@ -120,8 +139,14 @@ class FineTuner(ImageClassifier):
     """
 
     encoder: Any = field(kw_only=False)
+    class_weight: Any = None
 
-    def fit(self, X: Any, y: Any) -> Self:
+    _parameter_constraints: ClassVar[dict] = {
+        **ImageClassifier._parameter_constraints,
+        "class_weight": [StrOptions({"balanced"}), dict, None],
+    }
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fine-tune on the labelled images.
 
         Parameters
@@ -130,6 +155,8 @@ class FineTuner(ImageClassifier):
             Images.
         y : array-like of shape (n,)
             Their classes; -1 is an unknown class, as in the result of `label_fraction`.
+        sample_weight : array-like of shape (n,), default=None
+            Weight of each image in the loss. Images of weight 0 are left out. None is 1 for all.
 
         Returns
         -------
@@ -157,7 +184,14 @@ class FineTuner(ImageClassifier):
                 "FineTuner needs labelled images of at least 2 classes, but y has only one class, "
                 f"{self.classes_.tolist()[0]!r} (-1 is an unknown class)."
             )
-        encoder = as_encoder(self.encoder, X, y, layer=self.layer, device=self.device)
         known = (labels >= 0).nonzero()[:, 0]
-        hooks = _FineTuningHooks(len(self.classes_))
+        weights = None
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(sample_weight, labels)[known]
+        found = weigh_samples(self.class_weight, sample_weight, self.classes_, labels[known].numpy(), "FineTuner")
+        if found is not None:
+            known = known[found > 0]
+            weights = torch.from_numpy(found[found > 0] / found[found > 0].mean()).float()
+        encoder = as_encoder(self.encoder, X, y, layer=self.layer, device=self.device)
+        hooks = _FineTuningHooks(len(self.classes_), weights=weights)
         return self._train(encoder, encoder.read(X).take(known), labels[known], hooks)

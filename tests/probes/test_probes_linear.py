@@ -138,8 +138,9 @@ def initial(shape, std, seed):
     return std * torch.randn(shape, generator=generator).double().numpy()
 
 
-def literal_sgd(X, y, *, lr, decay, schedule, nesterov=False, larc=False, std=0.0, random_state=0):
+def literal_sgd(X, y, *, lr, decay, schedule, nesterov=False, larc=False, std=0.0, random_state=0, weights=1.0):
     """Train softmax regression in float64 by SGD with momentum 0.9, in 5 epochs of batches of 32."""
+    weights = np.broadcast_to(weights / np.mean(weights), (len(X), 1))
     X, n_classes = X.astype(np.float64), y.max() + 1
     seed = int(np.random.RandomState(random_state).randint(2**31 - 1))
     order = torch.Generator().manual_seed(seed)
@@ -149,7 +150,7 @@ def literal_sgd(X, y, *, lr, decay, schedule, nesterov=False, larc=False, std=0.
         for rows in torch.randperm(len(X), generator=order).split(32):
             x, targets = X[rows.numpy()], y[rows.numpy()]
             odds = np.exp(x @ params[0].T + params[1])
-            residual = (odds / odds.sum(1, keepdims=True) - np.eye(n_classes)[targets]) / len(x)
+            residual = (odds / odds.sum(1, keepdims=True) - np.eye(n_classes)[targets]) * weights[rows.numpy()] / len(x)
             grads = [residual.T @ x, residual.sum(0)]
             for i, weight_decay in enumerate((decay, 0)):
                 sizes = np.linalg.norm(params[i]), np.linalg.norm(grads[i])
@@ -186,6 +187,100 @@ def test_larc_matches_literal_loop(decay):
     coef, intercept = literal_sgd(X, y, lr=20.0, decay=decay, schedule="cosine", larc=True, std=0.01, random_state=1)
     np.testing.assert_allclose(probe.coef_, coef, rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(probe.intercept_, intercept, rtol=1e-3, atol=1e-5)
+
+
+def test_weighted_sgd_matches_literal_loop():
+    X, y = features(n=70)
+    X -= 3
+    weights = np.random.default_rng(0).random(70)
+    probe = LinearProbe(**SGD, lr=0.3, weight_decay=0.01, random_state=0).fit(X, y, sample_weight=weights)
+    coef, intercept = literal_sgd(X, y, lr=0.3, schedule="cosine", decay=0.01, weights=weights[:, None])
+    np.testing.assert_allclose(probe.coef_, coef, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(probe.intercept_, intercept, rtol=1e-4, atol=1e-5)
+
+
+WEIGHTED = [LinearProbe(tol=1e-7), LinearProbe(**{**SGD, "batch_size": 4000}), MLPProbe(hidden_layer_sizes=(), epochs=5,
+            batch_size=4000)]  # fmt: skip
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("class_weight", [None, "balanced", {0: 3.0, 1: 0.5}])
+@pytest.mark.parametrize("C", [0.01, 100.0])
+def test_weights_are_those_of_logistic_regression(n_classes, class_weight, C):
+    X, y = features(n_classes=n_classes)
+    kept = (y > 0) | (np.arange(400) % 4 == 0)
+    X, y = X[kept], y[kept]
+    weights = np.random.default_rng(1).integers(0, 4, len(y)) / 2
+    for given in (weights, None):
+        probe = LinearProbe(C=C, tol=1e-7, class_weight=class_weight, device="cpu").fit(X, y, sample_weight=given)
+        exact = LogisticRegression(C=C, class_weight=class_weight, solver="newton-cholesky", tol=1e-10)
+        exact.fit(X.astype(np.float64), y, sample_weight=given)
+        np.testing.assert_allclose(probe.predict_proba(X), exact.predict_proba(X), atol=2e-3)
+        np.testing.assert_allclose(probe.intercept_, exact.intercept_, rtol=0.02, atol=0.01)
+
+
+@pytest.mark.parametrize("model", WEIGHTED, ids=["lbfgs", "sgd", "mlp"])
+@pytest.mark.parametrize("class_weight", [None, "balanced"])
+def test_integer_weights_equal_repeated_samples(model, class_weight):
+    """In one batch this is exact; a sample of weight 0 is left out."""
+    X, y = features()
+    times = np.random.default_rng(1).integers(0, 4, len(y))
+    model = clone(model).set_params(class_weight=class_weight, random_state=0, device="cpu")
+    weighted = clone(model).fit(X, y, sample_weight=times).predict_proba(X)
+    repeated = clone(model).fit(X.repeat(times, axis=0), y.repeat(times)).predict_proba(X)
+    np.testing.assert_allclose(weighted, repeated, atol=1e-4)
+    assert np.abs(weighted - clone(model).fit(X, y).predict_proba(X)).max() > 1e-3
+
+
+@pytest.mark.parametrize("model", WEIGHTED, ids=["lbfgs", "sgd", "mlp"])
+def test_balanced_classes_have_equal_weight(model):
+    """The intercept of features without information is the prior."""
+    X, y = np.random.default_rng(0).normal(size=(300, 2)) * 1e-3, np.repeat(["a", "b", "c"], [200, 90, 10])
+    model = clone(model).set_params(class_weight="balanced", random_state=0, device="cpu")
+    if isinstance(model, MLPProbe):
+        model.set_params(epochs=300)
+    model.fit(X, y)
+    np.testing.assert_allclose(model.predict_proba(X), 1 / 3, atol=0.01)
+
+
+def test_weighted_diagonal_preconditioner(monkeypatch):
+    X, y = features()
+    weights = np.random.default_rng(0).random(len(y))
+    full = LinearProbe(tol=1e-7, device="cpu").fit(X, y, weights)
+    monkeypatch.setattr(skssl.probes.lbfgs, "MAX_WHITENED", 0)
+    monkeypatch.setattr(skssl.probes.lbfgs, "CHUNK_ROWS", 64)
+    diagonal = LinearProbe(tol=1e-7, device="cpu").fit(X, y, weights)
+    np.testing.assert_allclose(diagonal.predict_proba(X), full.predict_proba(X), atol=2e-3)
+
+
+def test_held_out_samples_are_weighted():
+    X, y = features()
+    weights = np.random.default_rng(1).integers(0, 3, len(y))
+    probe = LinearProbe(C=(1e-3, 1.0), random_state=0, device="cpu").fit(X, y, sample_weight=weights)
+    used = np.flatnonzero(weights)
+    seed = int(np.random.RandomState(0).randint(2**31 - 1))
+    rows, held = train_test_split(used, test_size=-(-len(used) // 5), stratify=y[used], random_state=seed)
+    for score, C in zip(probe.validation_scores_, (1e-3, 1.0), strict=True):
+        alone = LinearProbe(C=C, device="cpu").fit(X[rows], y[rows], weights[rows])
+        assert score == pytest.approx(alone.score(X[held], y[held], weights[held]))
+
+
+@pytest.mark.parametrize(
+    ("class_weight", "weights", "message"),
+    [
+        (None, -np.ones(40), "Negative values in data passed to `sample_weight`"),
+        (None, np.ones(39), r"sample_weight.shape == \(39,\), expected \(40,\)"),
+        (None, np.full(40, np.nan), "sample_weight contains NaN"),
+        ({0: 1.0, 1: 0.0}, None, "samples of the class 1 have the weight 0. Leave out the class"),
+        ({0: -1.0}, None, "class_weight of LinearProbe must hold numbers of at least 0"),
+        ({0: 1.0, "one": 2.0}, None, "classes, .*1.*, are not in class_weight"),
+        ("even", None, "'class_weight' parameter of LinearProbe must be"),
+    ],
+)
+def test_invalid_weights_raise(class_weight, weights, message):
+    X, y = features(n=40, n_classes=2)
+    with pytest.raises(ValueError, match=message):
+        LinearProbe(class_weight=class_weight).fit(X, y, sample_weight=weights)
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])

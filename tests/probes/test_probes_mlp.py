@@ -11,9 +11,10 @@ from skssl import LinearProbe, MLPProbe
 from skssl.nn.heads import MLP
 
 
-def literal_mlp(X, y, *, hidden, lr, decay, epochs, batch_size, random_state):
+def literal_mlp(X, y, *, hidden, lr, decay, epochs, batch_size, random_state, weights=1.0):
     """Train a hidden layer with BatchNorm and ReLU by SGD with momentum 0.9, in float64; return predict_proba."""
     X, n_classes = X.astype(np.float64), y.max() + 1
+    weights = np.broadcast_to(weights / np.mean(weights), (len(X), 1))
     seed = int(np.random.RandomState(random_state).randint(2**31 - 1))
     order = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
@@ -39,7 +40,9 @@ def literal_mlp(X, y, *, hidden, lr, decay, epochs, batch_size, random_state):
             normal = (a - mu) / np.sqrt(var + 1e-5)
             h = normal * params["gain"] + params["shift"]
             odds = np.exp(np.maximum(h, 0) @ params["W"].T + params["b"])
-            residual = (odds / odds.sum(1, keepdims=True) - np.eye(n_classes)[y[rows.numpy()]]) / n
+            residual = (
+                (odds / odds.sum(1, keepdims=True) - np.eye(n_classes)[y[rows.numpy()]]) * weights[rows.numpy()] / n
+            )
             back = residual @ params["W"] * (h > 0)
             scaled = back * params["gain"]
             inner = (scaled - scaled.mean(0) - normal * (scaled * normal).mean(0)) / np.sqrt(var + 1e-5)
@@ -58,12 +61,14 @@ def literal_mlp(X, y, *, hidden, lr, decay, epochs, batch_size, random_state):
     return predict_proba
 
 
-def test_mlp_probe_matches_literal_loop():
+@pytest.mark.parametrize("weights", [1.0, np.random.default_rng(0).random((100, 1))], ids=["equal", "weighted"])
+def test_mlp_probe_matches_literal_loop(weights):
     X, y = features(n=100)
     X -= 3
     settings = {"lr": 0.1, "epochs": 4, "batch_size": 32, "random_state": 0}
-    probe = MLPProbe(hidden_layer_sizes=(6,), weight_decay=0.01, device="cpu", **settings).fit(X, y)
-    expected = literal_mlp(X, y, hidden=6, decay=0.01, **settings)(X)
+    probe = MLPProbe(hidden_layer_sizes=(6,), weight_decay=0.01, device="cpu", **settings)
+    probe.fit(X, y, sample_weight=None if np.isscalar(weights) else weights.ravel())
+    expected = literal_mlp(X, y, hidden=6, decay=0.01, weights=weights, **settings)(X)
     np.testing.assert_allclose(probe.predict_proba(X), expected, atol=1e-3)
     assert np.abs(expected - 1 / 3).max() > 0.2
 

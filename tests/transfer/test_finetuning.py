@@ -21,7 +21,8 @@ import skssl
 from skssl import Augmentation, FineTuner, label_fraction, recipes
 from skssl.backbones import ConvNet
 from skssl.datasets import make_shapes
-from skssl.training.optim import make_optimizer, schedule_factor
+from skssl.training.optim import make_optimizer
+from skssl.training.schedules import schedule_factor
 from skssl.training.trainer import Trainer
 
 QUICK = {"epochs": 2, "batch_size": 16, "random_state": 0}
@@ -57,7 +58,8 @@ def state(module):
         )
     ],
     expected_failed_checks=lambda estimator: {
-        "check_classifiers_classes": "its labels are -1 and 1, and -1 is unknown"
+        "check_classifiers_classes": "its labels are -1 and 1, and -1 is unknown",
+        "check_sample_weight_equivalence_on_dense_data": "BatchNorm counts an image once, whatever its weight",
     },
 )
 def test_scikit_learns_checks(estimator, check):
@@ -65,6 +67,25 @@ def test_scikit_learns_checks(estimator, check):
 
 
 # Labels
+
+
+def test_weights_of_images_and_classes(encoder, X, y, few):
+    """Balanced classes equal their sample weights; images of weight 0 or without a class are left out."""
+    names, sizes = np.unique(few[few != -1], return_counts=True)
+    assert len(set(sizes)) == 1
+    rare = few.copy()
+    rare[np.flatnonzero(few == names[0])[1:]] = -1
+    weights = np.where(rare == names[0], sizes[0], 1.0)
+    balanced = FineTuner(encoder, class_weight="balanced", **QUICK).fit(X, rare)
+    given = FineTuner(encoder, **QUICK).fit(X, rare, sample_weight=np.where(rare == -1, 0, weights))
+    by_name = FineTuner(encoder, class_weight=dict.fromkeys(names, 1) | {names[0]: sizes[0]}, **QUICK).fit(X, rare)
+    np.testing.assert_allclose(balanced.predict_proba(X), given.predict_proba(X), rtol=1e-5)
+    np.testing.assert_allclose(balanced.predict_proba(X), by_name.predict_proba(X), rtol=1e-5)
+    plain = FineTuner(encoder, **QUICK).fit(X, rare)
+    assert np.abs(balanced.predict_proba(X) - plain.predict_proba(X)).max() > 1e-3
+    assert list(balanced.net_.module_.state_dict()) == list(plain.net_.module_.state_dict())
+    with pytest.raises(ValueError, match=r"all samples of the class .* have the weight 0"):
+        FineTuner(encoder, **QUICK).fit(X, rare, sample_weight=(rare != names[0]).astype(float))
 
 
 @pytest.mark.parametrize("fraction", [0.01, 0.1, 0.2, 0.37, 1.0])
@@ -135,12 +156,15 @@ def test_fine_tuning_learns_and_leaves_the_encoder_unchanged(encoder, X, y):
     assert all(moved), "the whole encoder must be trained"
 
 
-def test_two_steps_match_plain_sgd(encoder, X, y):
+@pytest.mark.parametrize("weighted", [False, True])
+def test_two_steps_match_plain_sgd(weighted, encoder, X, y):
     """Training mode, cross-entropy, SGD with momentum, separate rates for encoder and head, and a head of zeros."""
     rates, momentum = (0.05, 0.7), 0.9
     tuner = FineTuner(
         encoder, epochs=2, batch_size=40, backbone_lr=rates[0], head_lr=rates[1], schedule="constant", **STILL
-    ).fit(X, y)
+    )
+    weights = np.random.default_rng(0).random(40) if weighted else np.ones(40)
+    tuner.fit(X, y, sample_weight=weights if weighted else None)
     net, head = copy.deepcopy(encoder.encoder_).train(), nn.Linear(128, 8)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
@@ -148,7 +172,8 @@ def test_two_steps_match_plain_sgd(encoder, X, y):
     target = torch.from_numpy(np.unique(y, return_inverse=True)[1])
     velocity = {}
     for _ in range(2):
-        loss = F.cross_entropy(head(net(pixels)), target)
+        losses = F.cross_entropy(head(net(pixels)), target, reduction="none")
+        loss = (losses * torch.from_numpy(weights / weights.mean())).mean().float()
         parameters = [*net.parameters(), *head.parameters()]
         gradients = torch.autograd.grad(loss, parameters)
         with torch.no_grad():
@@ -376,7 +401,7 @@ def test_labels_of_any_kind(encoder, X):
         ({}, None, "requires y to be passed, but the target y is None"),
         ({}, np.linspace(0, 1, 40), "Unknown label type: continuous"),
         ({"schedule": "cosinus"}, "y", "Unknown schedule 'cosinus', did you mean 'cosine'"),
-        ({"schedule": (12, 16)}, "y", r"schedule must be a name, or fractions of the training, .* Got \(12, 16\)"),
+        ({"schedule": (12, 16)}, "y", r"a name, a function, or fractions of the training, .* Got \(12, 16\)"),
         ({"optimizer": "sdg"}, "y", "Unknown optimizer 'sdg'"),
         ({"backbone_lr": -1}, "y", "'backbone_lr' parameter of FineTuner"),
         ({"epochs": 0}, "y", "'epochs' parameter of FineTuner"),
