@@ -267,7 +267,7 @@ def summarize(left_out: Mapping[str, list[str]]) -> str:
 
 def warn_of_left_out(
     where: str | os.PathLike[str],
-    n_used: int,
+    n_found: int,
     left_out: Mapping[str, list[str]],
     bad: Mapping[int, str] | None = None,
 ) -> None:
@@ -277,8 +277,8 @@ def warn_of_left_out(
     ----------
     where : str or path-like
         The folder or archive.
-    n_used : int
-        The number of images that are used.
+    n_found : int
+        The number of images that are not left out.
     left_out : mapping of str to list of str
         As for `summarize`.
     bad : mapping of int to str, default=None
@@ -286,6 +286,4 @@ def warn_of_left_out(
     """
     if summary := summarize(left_out):
         error = f" The first error: {bad[min(bad)]}" if bad else ""
-        warnings.warn(
-            f"{n_used} images of {os.fspath(where)!r} are used.{summary}{error}", BadImageWarning, stacklevel=4
-        )
+        warnings.warn(f"Found {n_found} images in {os.fspath(where)!r}.{summary}{error}", BadImageWarning, stacklevel=4)

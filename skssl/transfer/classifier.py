@@ -245,7 +245,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
             If y contains a class that was not in the training labels, or only -1.
         """
         check_is_fitted(self, "net_")
-        check_consistent_length(X, y, sample_weight)
+        check_consistent_length(y, sample_weight)
         labels = as_labels(y)
         known = np.asarray(labels != -1)
         if not known.any():
@@ -254,9 +254,10 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
                 "(unknown)."
             )
         check_known_labels(self, labels[known])
-        predicted, true = self.predict(X)[known], np.array(labels[known].tolist())
+        predicted, true = self.predict(X), np.array(labels[known].tolist())
+        check_consistent_length(predicted, y)  # not X, which may be a folder or a stream
         weight = None if sample_weight is None else np.asarray(sample_weight)[known]
-        return accuracy_score(true, predicted, sample_weight=weight)
+        return accuracy_score(true, predicted[known], sample_weight=weight)
 
     @property
     def classifier_(self) -> nn.Module:
