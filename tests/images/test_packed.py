@@ -106,7 +106,7 @@ def test_forms_of_pictures(paths: list[str], tmp_path: Path) -> None:
         assert pack_images(X, "pixels").path == packed.path
     again = pack_images(pack_images(paths), "jpeg")
     assert [bytes(item.data()) for item in again] == [bytes(item.data()) for item in pack_images(paths)]
-    for X in (np.zeros((3, 8, 8, 3), np.uint8), iter(opened), "files", [1, 2]):
+    for X in (np.zeros((3, 8, 8, 3), np.uint8), iter(opened), [1, 2]):
         with pytest.raises(TypeError, match="X is "):
             pack_images(X)
 
