@@ -23,7 +23,16 @@ from skssl.images.base import Images, Scale, Shape, Size, describe, is_pil_image
 from skssl.images.dataset_items import DatasetImages, image_in, inspect_items, is_dataset, length_of, paths_of
 from skssl.images.dataset_photographs import DatasetPhotographs
 from skssl.images.folders import image_paths, is_folder
-from skssl.images.image_files import Header, channels_for, check_channels, decode_images, inspect_images
+from skssl.images.image_files import (
+    WIDE_MODES,
+    Header,
+    are_deep,
+    channels_for,
+    check_channels,
+    decode_images,
+    inspect_images,
+    value_range,
+)
 from skssl.images.layout import channels_first, check_image_shape, decoding_target, parse_image_shape, unfold_rows
 from skssl.images.packed import PackedImage, PackedImages, gather
 from skssl.images.photographs import FilePhotographs, default_size, in_memory
@@ -65,9 +74,10 @@ def as_images(
         - a sequence of file paths, open files, contents of files or PIL images of any mode, or a torchvision
           ``ImageFolder`` without a transform. A sequence is a list, a tuple, an array, a Series or a data frame of one
           column. Its samples may also be items such as those of data sets. Images are read upright by their EXIF data,
-          16-bit grey in 8 bits, without transparency. Files of one size, unless `image_shape` asks for another, are
-          decoded once into one array. All others become `Photographs`: they keep their own sizes and are decoded
-          whenever they are needed;
+          without transparency. Files of one size, unless `image_shape` asks for another, are decoded once into one
+          array. All others become `Photographs`: they keep their own sizes and are decoded whenever they are needed. If
+          all files hold floats or integers of more than 8 bits, they are read as floats. `Photographs` are then decoded
+          once at the start to find `scale`. 16-bit files among 8-bit files are rounded to 8 bits;
         - a data set with ``__len__`` and ``__getitem__``: one of torch, Hugging Face or similar. Its items are read
           when they are needed, through ``__getitems__`` if it has one. An item is a tensor ``(c, h, w)``, a PIL image,
           an array ``(h, w)`` or ``(h, w, c)``, the path or the bytes of an image file, a tuple that begins with one of
@@ -347,44 +357,34 @@ def _read_array(X: Any, options: _Options) -> Images:
     return _in_memory(StoredTensor(channels_first(array.tensor), array.file), options)
 
 
-def _in_memory(stored: StoredTensor, options: _Options) -> Images:
-    """Return the images in a tensor (n, c, h, w) of finite numbers."""
+def _in_memory(stored: StoredTensor, options: _Options, kept: Sequence[int] | None = None) -> Images:
+    """Return the images in a tensor (n, c, h, w) of finite numbers, whose range is that of the kept ones."""
     stored = stored.image_by_image()
     if stored.tensor.dtype == torch.uint8:
         return MemoryImages(stored, None)
-    found = stored.value_range()  # which also refuses values that are not finite
+    found = stored.value_range(kept)  # which also refuses values that are not finite
     return MemoryImages(stored, found if options.scale is None else options.scale)
 
 
-def _read_files(X: list[Any], options: _Options) -> Images:
-    """Read image files or PIL images: as `Photographs`, or decoded if all have the size that is asked for."""
+def _read_files(X: list[Any], options: _Options, channels: int | None = None) -> Images:
+    """Decode image files or PIL images, at once into one array or as `Photographs` whenever they are needed."""
     options.check_count(len(X))
     name, bad = partial(sample_name, X), options.new_bad()
-    channels, size = options.target()
-    if options.whole is not False:
-        found = inspect_images(X, name, bad)
-        good = [header for header in found if header is not None]
-        channels = channels or channels_for([mode for mode, _ in good])
-        if options.whole or not _have_size(good, size):
-            return _read_photographs(X, found, channels, bad, options)
-        size = good[0][1]
-    stored = StoredTensor.from_numpy(decode_images(X, name, channels, size, bad))
-    images: Images = MemoryImages(StoredTensor(stored.tensor.permute(0, 3, 1, 2), stored.file), None)
-    return _without_bad(images, len(X), bad, options)
-
-
-def _have_size(headers: Sequence[Header], size: Size | None) -> bool:
-    """Return whether all pictures have one size, which is the one that is asked for."""
-    return all(header[1] == (size or headers[0][1]) for header in headers)
-
-
-def _read_photographs(
-    X: list[Any], found: Sequence[Header | None], channels: int, bad: dict[int, str] | None, options: _Options
-) -> Images:
-    """Return files or PIL images as `Photographs`."""
-    sizes = torch.tensor([(0, 0) if header is None else header[1] for header in found])
-    items = [item if header is None else in_memory(item) for item, header in zip(X, found, strict=True)]
-    images = _as_photographs(items, partial(sample_name, X), sizes, channels, options)
+    headers = inspect_images(X, name, bad)
+    deep = _are_floats(headers, name, options)
+    channels = channels or channels_for([header[0] for header in headers if header is not None])
+    if _is_whole(headers, options):
+        items = [item if header is None else in_memory(item) for item, header in zip(X, headers, strict=True)]
+        scale = (options.scale or value_range(items, name, bad)) if deep else None
+        headers = [None if bad and i in bad else header for i, header in enumerate(headers)]
+        sizes = torch.tensor([(0, 0) if header is None else header[1] for header in headers])
+        images: Images = _as_photographs(items, name, sizes, channels, options, scale)
+    else:
+        asked_channels, size = options.target()
+        data = decode_images(X, name, asked_channels or channels, size, bad, headers, deep)
+        stored = StoredTensor.from_numpy(data)
+        stored = StoredTensor(stored.tensor.permute(0, 3, 1, 2), stored.file)
+        images = _in_memory(stored, options, [i for i in range(len(X)) if i not in bad] if bad else None)
     return _without_bad(images, len(X), bad, options)
 
 
@@ -403,14 +403,33 @@ def _read_packed(X: PackedImages, options: _Options) -> Images:
     return _as_photographs(X, name, torch.from_numpy(X.sizes), int(X.channels.max()), options)
 
 
+def _are_floats(headers: Sequence[Header | None], name: Callable[[int], str], options: _Options) -> bool:
+    """Return whether images are read as floats. 16 bits are rounded to 8 if those of the training images were."""
+    deep = are_deep(headers, name)
+    if deep and options.shape is not None and options.scale is None:
+        return any(header[0] in WIDE_MODES for header in headers if header is not None)  # and refused later
+    return deep
+
+
+def _is_whole(headers: Sequence[Header | None], options: _Options) -> bool:
+    """Return whether images are read as `Photographs`: by default, unless all have the size that is asked for."""
+    sizes = {header[1] for header in headers if header is not None}
+    return len(sizes) > 1 or options.target()[1] not in (None, *sizes) if options.whole is None else options.whole
+
+
 def _as_photographs(
-    items: Sequence[Any], name: Callable[[int], str], sizes: Tensor, channels: int, options: _Options
+    items: Sequence[Any],
+    name: Callable[[int], str],
+    sizes: Tensor,
+    channels: int,
+    options: _Options,
+    scale: Scale | None = None,
 ) -> FilePhotographs:
     """Return pictures of known sizes, (0, 0) for bad ones, as `Photographs`."""
     channels = options.target()[0] or channels
-    check_channels(channels, name(0))
+    check_channels(channels, name(0), scale is not None)
     size, guessed = _view_size(sizes[sizes[:, 0] > 0], options)
-    images = FilePhotographs(items, name, sizes, channels, size, options.skip, options.n_jobs)
+    images = FilePhotographs(items, name, sizes, channels, size, options.skip, options.n_jobs, scale)
     images.guessed = guessed
     return images
 
@@ -432,20 +451,17 @@ def _without_bad(images: Images, n: int, bad: dict[int, str] | None, options: _O
 
 
 def _read_dataset(X: Any, options: _Options) -> Images:
-    """Read a data set when its items are needed."""
+    """Read a data set when its items are needed, or the files of an ``ImageFolder`` as other files, in colour."""
     options.check_count(length_of(X))
-    channels, size = options.target()
-    paths = None if options.whole is False else paths_of(X)
+    paths = paths_of(X)
     if paths is not None:
-        bad = options.new_bad()
-        found = inspect_images(paths, partial(sample_name, paths), bad)
-        if options.whole or not _have_size([header for header in found if header is not None], size):
-            return _read_photographs(paths, found, channels or 3, bad, options)
+        return _read_files(paths, options, channels=3)
+    channels, size = options.target()
     headers = [] if channels and options.whole is False else inspect_items(X, options.skip)
     must_be_gray = channels is None and channels_for([mode for mode, _ in headers]) == 1
     if headers:
         size = size or options.size
-        if options.whole or (options.whole is None and not _have_size(headers, size)):
+        if options.whole or (options.whole is None and {size or headers[0][1]} != {header[1] for header in headers}):
             channels = channels or (1 if must_be_gray else 3)
             check_channels(channels, "Item 0 of the data set X")
             size, guessed = _view_size(torch.tensor([size for _, size in headers]), options)
