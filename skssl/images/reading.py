@@ -352,11 +352,12 @@ def _read_dataset(X: Any, options: _Options) -> Images:
 def _read_stream(X: Any, options: _Options) -> Images:
     """Read a stream into a temporary file."""
     bad = options.new_bad()
-    stored, n_items = store_stream(X, *options.target(), bad)
+    stored, labels = store_stream(X, *options.target(), bad)
     options.check_count(len(stored.tensor), bad)
     images = MemoryImages(stored, None if stored.tensor.dtype == torch.uint8 else options.scale or (0.0, 1.0))
+    images.labels = labels
     if bad:
-        images.kept = _keep_others(n_items, bad)
+        images.kept = _keep_others(len(labels), bad)
     return images
 
 
