@@ -21,8 +21,10 @@ from skssl.images.archives import check_decoded_size, read_npz, read_tar
 from skssl.images.disk_cache import cache_folder, file_identity, write_to_cache
 from skssl.images.folders import NO_IMAGE, choose_split, find_images, split_names, warn_of_left_out
 from skssl.images.image_files import decode_images, image_endings, inspect_images
+from skssl.images.packed import PackedImages
+from skssl.images.packing import pack_images
 
-__all__ = ["load_images", "make_shapes", "make_voc_folder"]
+__all__ = ["PackedImages", "load_images", "make_shapes", "make_voc_folder", "pack_images"]
 
 # torchvision's class, and its parameter for the split: `train` is a bool, `split` is a string
 _TORCHVISION = {

@@ -22,6 +22,7 @@ from skssl.errors import warn_of_bad
 from skssl.images.arrays import is_dense
 from skssl.images.base import Images, Scale, Shape, Size, describe, is_pil_image, one_line
 from skssl.images.image_files import channels_for, decode_image, inspect_image
+from skssl.images.packed import PackedImages
 
 _IMAGE_KEYS = ("image", "img", "jpg", "jpeg", "png", "webp", "ppm", "tif", "tiff", "bmp")  # in items that are dicts
 _OVERSHOOT = 0.1  # beyond [0, 1], as bicubic interpolation gives
@@ -44,7 +45,7 @@ def is_dataset(X: Any) -> bool:
     """
     if isinstance(X, Dataset):
         return not isinstance(X, IterableDataset)
-    is_builtin = isinstance(X, (str, bytes, bytearray, list, tuple, range, memoryview, array, Mapping))
+    is_builtin = isinstance(X, (str, bytes, bytearray, list, tuple, range, memoryview, array, Mapping, PackedImages))
     return hasattr(X, "__getitem__") and hasattr(X, "__len__") and not is_builtin and not is_array_like(X)
 
 

@@ -31,8 +31,8 @@ try:
 except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_UNFINISHED = re.compile(r"\..+\.np[yz]\.[0-9a-f]{8}")  # the names of `atomic_write`'s temporary files
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_UNFINISHED = re.compile(r"\..+\.(np[yz]|pack)\.[0-9a-f]{8}")  # the names of `atomic_write`'s temporary files
 
 Write = Callable[[int, np.ndarray], None]
 
@@ -181,7 +181,7 @@ def _write(file: Path, shape: tuple[int, ...], decode: Callable[[Write], None], 
             unfinished.seek(end)
             unfinished.write(json.dumps({"bad": bad or {}}).encode())
     except OSError as error:
-        if error.errno in _NO_ROOM:
+        if error.errno in NO_ROOM:
             raise no_room(math.prod(shape), file.parent, error.errno) from error
         raise
 
@@ -258,7 +258,7 @@ def _allocate(file: BinaryIO, n_bytes: int) -> None:
             os.posix_fallocate(file.fileno(), 0, n_bytes)
             return
     except OSError as error:
-        if error.errno in _NO_ROOM:
+        if error.errno in NO_ROOM:
             raise
     if n_bytes > shutil.disk_usage(file.name).free:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -295,7 +295,9 @@ def to_temporary_file(parts: Iterable[np.ndarray]) -> np.ndarray:
         return np.memmap(file, part.dtype, "r", shape=(n, *part.shape[1:])) if n else part
 
 
-def no_room(n_bytes: int, folder: Path, code: int | None = None) -> OSError:
+def no_room(
+    n_bytes: int, folder: Path, code: int | None = None, remedy: str = "the environment variable SKSSL_CACHE"
+) -> OSError:
     """Return the error for images that do not fit into the cache.
 
     Parameters
@@ -306,6 +308,8 @@ def no_room(n_bytes: int, folder: Path, code: int | None = None) -> OSError:
         The folder without room.
     code : int, default=None
         The system's error number, by default that of a full disk.
+    remedy : str, default="the environment variable SKSSL_CACHE"
+        What chooses the folder.
 
     Returns
     -------
@@ -314,6 +318,6 @@ def no_room(n_bytes: int, folder: Path, code: int | None = None) -> OSError:
     """
     return OSError(
         code or errno.ENOSPC,
-        f"The images in X take at least {n_bytes / 1e9:.1f} GB, but {str(folder)!r} has no room for them. Set the "
-        "environment variable SKSSL_CACHE to a folder on a larger disk.",
+        f"The images in X take at least {n_bytes / 1e9:.1f} GB, but {str(folder)!r} has no room for them. Set "
+        f"{remedy} to a folder on a larger disk.",
     )

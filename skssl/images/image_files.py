@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from skssl.images.base import Size, is_pil_image
 from skssl.images.disk_cache import Write, cached_images
 from skssl.images.memory_maps import MAX_IN_MEMORY
+from skssl.images.packed import PackedImage
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -373,6 +374,7 @@ def open_image(image: Any, name: str, what: str = "an image") -> Iterator[Image]
     from PIL import Image, ImageFile, UnidentifiedImageError
 
     image = io.BytesIO(image) if isinstance(image, bytes) else image
+    image = image.source() if isinstance(image, PackedImage) else image
     try:
         if is_pil_image(image):
             if isinstance(image, ImageFile.ImageFile):  # its pixels may not be decoded yet

@@ -19,6 +19,7 @@ from torch.nn.functional import interpolate
 from skssl.errors import warn_of_bad
 from skssl.images.base import Images, Size
 from skssl.images.image_files import ORIENTATION, open_image, upright
+from skssl.images.packed import PackedImage, pil_of
 
 DEFAULT_SIDE = 224  # of the images that a network is given, where pictures differ in size
 EVAL_RESIZE = 256 / 224  # the shorter side relative to that of the centre crop, as in the papers on ImageNet
@@ -257,7 +258,7 @@ def cut_picture(
 
     Parameters
     ----------
-    picture : str, path, bytes, file object or PIL image
+    picture : str, path, bytes, file object, PIL image or PackedImage
         The picture.
     name : str
         Its name in messages.
@@ -277,6 +278,11 @@ def cut_picture(
     ValueError
         If the picture cannot be decoded, or has another size.
     """
+    if isinstance(picture, PackedImage) and picture.pack.kind == "pixels":
+        pixels = picture.data()
+        if pixels.shape[2] == channels or (pixels.shape[2], channels) == (1, 3):  # grey crops are repeated
+            cut_boxes(pixels, plan, boxes, outs)
+            return
     with open_image(picture, name) as pil:
         scale = _draft(pil, plan, boxes)
         mirrored = MIRRORED.get(pil.getexif().get(ORIENTATION, 1), (False, False))
@@ -300,8 +306,6 @@ def cut_boxes(picture: Any, plan: Sequence[Crops], boxes: Sequence[np.ndarray], 
     plan, boxes, outs
         As for `cut_picture`. The boxes are in the pixels of `picture`.
     """
-    from PIL import Image
-
     pil: Any = None if isinstance(picture, np.ndarray) else picture
     pixels: Any = picture if pil is None else None
     for crops, of, out in zip(plan, boxes, outs, strict=True):
@@ -310,7 +314,7 @@ def cut_boxes(picture: Any, plan: Sequence[Crops], boxes: Sequence[np.ndarray], 
                 pixels = np.atleast_3d(np.asarray(pil)) if pixels is None else pixels
                 place[:] = resized_pixels(pixels, box.astype(int), crops)
             else:
-                pil = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels) if pil is None else pil
+                pil = pil_of(pixels) if pil is None else pil
                 place[:] = np.atleast_3d(np.asarray(resized_box(pil, box, crops)))
 
 

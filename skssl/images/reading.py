@@ -22,6 +22,7 @@ from skssl.images.base import Images, Scale, Shape, Size, describe, is_pil_image
 from skssl.images.dataset_items import DatasetImages, is_dataset, length_of, paths_of
 from skssl.images.image_files import channels_for, check_channels, decode_images, inspect_images
 from skssl.images.layout import channels_first, check_image_shape, decoding_target, parse_image_shape, unfold_rows
+from skssl.images.packed import PackedImage, PackedImages, gather
 from skssl.images.photographs import FilePhotographs, default_size, in_memory
 from skssl.images.streams import is_stream, peek, store_stream
 
@@ -212,6 +213,39 @@ def subset(X: Any, index: np.ndarray) -> Any:
     return X[torch.from_numpy(index)] if isinstance(X, Tensor) else _safe_indexing(X, index)
 
 
+def files_of(X: Any) -> list[Any]:
+    """Return the files and PIL images in X as a list.
+
+    Parameters
+    ----------
+    X : sequence of str, path, bytes, file object or PIL image, or torchvision ``ImageFolder``
+        The pictures.
+
+    Returns
+    -------
+    list of str, path, bytes, PIL image or PackedImage
+        The pictures. Open files are read.
+
+    Raises
+    ------
+    TypeError
+        If `X` is anything else.
+
+    Examples
+    --------
+    >>> files_of(("a.png", "b.png"))
+    ['a.png', 'b.png']
+    """
+    read, found = _choose_reader(X)
+    found = paths_of(found) if read is _read_dataset else found if read in (_read_files, _read_packed) else None
+    if found is None:
+        raise TypeError(
+            f"X is {describe(X)}, but a sequence of image files, bytes or PIL images, or an ImageFolder without a "
+            "transform was expected."
+        )
+    return [in_memory(item) for item in found]
+
+
 @dataclass(frozen=True)
 class _Options:
     """The parameters of `as_images` that the readers need; `image_shape` is parsed."""
@@ -267,6 +301,8 @@ def _choose_reader(X: Any) -> tuple[_Reader, Any]:
     if is_dataset(X):
         return _read_dataset, X
     X = _as_list(X)
+    if isinstance(X, PackedImages):
+        return _read_packed, X
     kind = _kind(X[0]) if isinstance(X, list) and X else "number"
     if kind == "file":
         return _read_files, X
@@ -304,29 +340,53 @@ def _read_files(X: list[Any], options: _Options) -> Images:
     if photographs is not None:
         return photographs
     bad = options.new_bad()
-    stored = StoredTensor.from_numpy(decode_images(X, partial(_sample_name, X), *options.target(), bad))
+    stored = StoredTensor.from_numpy(decode_images(X, partial(sample_name, X), *options.target(), bad))
     images: Images = MemoryImages(StoredTensor(stored.tensor.permute(0, 3, 1, 2), stored.file), None)
     return _without_bad(images, len(X), bad, options)
 
 
 def _read_photographs(X: list[Any], options: _Options, channels: int | None = None) -> Images | None:
     """Return files or PIL images as `Photographs`, or None if all have the size that is asked for."""
-    name, bad = partial(_sample_name, X), options.new_bad()
+    name, bad = partial(sample_name, X), options.new_bad()
     found = inspect_images(X, name, bad)
     sizes = torch.tensor([(0, 0) if header is None else header[1] for header in found])
     good = sizes[sizes[:, 0] > 0]
-    mixed = bool((good != good[0]).any())
-    asked_channels, asked_size = options.target()
-    resized = mixed or (asked_size is not None and asked_size != tuple(good[0].tolist()))
+    asked_size = options.target()[1]
+    resized = bool((good != good[0]).any()) or (asked_size is not None and asked_size != tuple(good[0].tolist()))
     if not (options.whole or resized):
         return None
-    channels = asked_channels or channels or channels_for([header[0] for header in found if header is not None])
-    check_channels(channels, name(0))
-    size = asked_size or options.size or (default_size(good) if options.shape is None else options.shape[1:])
+    channels = channels or channels_for([header[0] for header in found if header is not None])
     items = [item if header is None else in_memory(item) for item, header in zip(X, found, strict=True)]
-    images = FilePhotographs(items, name, sizes, channels, size, options.skip, options.n_jobs)
-    images.guessed = mixed and asked_size is None and options.size is None and options.shape is None
-    return _without_bad(images, len(X), bad, options)
+    return _without_bad(_as_photographs(items, name, sizes, channels, options), len(X), bad, options)
+
+
+def _read_packed(X: PackedImages, options: _Options) -> Images:
+    """Return the pictures of a pack: one array if all have the shape that is asked for, else `Photographs`."""
+    options.check_count(len(X))
+    channels, size = options.target()
+    array = None if options.whole else X.pack.as_array()
+    if array is not None and size in (None, array.shape[1:3]) and channels in (None, array.shape[3]):
+        stored = StoredTensor.from_numpy(array)
+        images = MemoryImages(StoredTensor(stored.tensor.permute(0, 3, 1, 2), stored.file), None)
+        return images if np.array_equal(X.rows, np.arange(len(array))) else images.take(torch.from_numpy(X.rows))
+    if options.whole is False:
+        return _read_files(list(X), options)
+    name = partial(sample_name, X)
+    return _as_photographs(X, name, torch.from_numpy(X.sizes), int(X.channels.max()), options)
+
+
+def _as_photographs(
+    items: Sequence[Any], name: Callable[[int], str], sizes: Tensor, channels: int, options: _Options
+) -> FilePhotographs:
+    """Return pictures of known sizes, (0, 0) for bad ones, as `Photographs`."""
+    good = sizes[sizes[:, 0] > 0]
+    asked_channels, asked_size = options.target()
+    check_channels(asked_channels or channels, name(0))
+    size = asked_size or options.size or (default_size(good) if options.shape is None else options.shape[1:])
+    images = FilePhotographs(items, name, sizes, asked_channels or channels, size, options.skip, options.n_jobs)
+    is_mixed = bool((good != good[0]).any())
+    images.guessed = is_mixed and asked_size is None and options.size is None and options.shape is None
+    return images
 
 
 def _without_bad(images: Images, n: int, bad: dict[int, str] | None, options: _Options) -> Images:
@@ -391,18 +451,19 @@ def _as_list(X: Any) -> Any:
                     f"Sample {i} of X is {describe(item)}, but sample 0 is {describe(X[0])}. Pass samples of one kind: "
                     "arrays, or files and PIL images."
                 )
+        return gather(X)
     return X
 
 
 def _kind(item: Any) -> str:
     """Return the kind of a sample: "file" (also a PIL image), "array", or "number" (a row of a table)."""
-    if isinstance(item, (str, os.PathLike)) or is_pil_image(item) or hasattr(item, "read"):
+    if isinstance(item, (str, os.PathLike, PackedImage)) or is_pil_image(item) or hasattr(item, "read"):
         return "file"
     is_nested = isinstance(item, (list, tuple)) and len(item) > 0 and isinstance(item[0], (list, tuple, np.ndarray))
     return "array" if is_nested or getattr(item, "ndim", 0) >= 2 else "number"
 
 
-def _sample_name(X: Sequence[Any], i: int) -> str:
+def sample_name(X: Sequence[Any], i: int) -> str:
     """Return the name of a file or PIL image for a message."""
     return f"Sample {i} of X" + (f", the file {X[i]!r}," if isinstance(X[i], (str, os.PathLike)) else "")
 

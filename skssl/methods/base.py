@@ -42,7 +42,8 @@ from skssl.training.checkpoints import train
 from skssl.training.devices import available, resolve_device
 from skssl.training.encoding import Transform, encode
 from skssl.training.objective import Hooks, Objective
-from skssl.training.optim import OPTIMIZERS, SCHEDULES
+from skssl.training.optim import OPTIMIZERS
+from skssl.training.schedules import check_schedule, makes_scheduler
 from skssl.training.seeding import seeded
 from skssl.training.state import (
     check_history,
@@ -111,10 +112,14 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
         Momentum of the optimiser, if it has one.
     weight_decay : float, default=None
         Weight decay. None is the method's default.
-    schedule : {"constant", "cosine", "epoch_cosine", "step"}, default=None
-        Learning rate schedule. None is the method's default.
+    schedule : {"constant", "cosine", "epoch_cosine", "step"} or callable, default=None
+        Learning rate schedule: a name; a function of the progress after the warm-up, from 0 to 1, that returns the
+        factor of `lr`; or a function of an optimizer that returns one of torch's schedulers, such as
+        ``functools.partial(StepLR, step_size=30)``. A scheduler steps after each epoch, `OneCycleLR` and `CyclicLR`
+        after each batch. `ReduceLROnPlateau` watches the loss. None is the method's default.
     warmup_epochs : float, default=None
-        Epochs in which the learning rate rises from 0. None is the method's default share of `epochs`.
+        Epochs in which the learning rate rises from 0. None is the method's default share of `epochs`, or 0 if
+        `schedule` makes one of torch's schedulers, which set the rates of the whole training.
     aux : str, task or list of these, default=None
         Auxiliary pretext tasks, such as "rotation" or `Rotation(angles=(0, 180))`.
     aux_weight : float or dict of str to float, default=None
@@ -179,7 +184,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
     lr: float | None = None
     momentum: float = 0.9
     weight_decay: float | None = None
-    schedule: str | None = None
+    schedule: Any = None
     warmup_epochs: float | None = None
     aux: Any = None
     aux_weight: Any = None
@@ -221,7 +226,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
         "lr": [Interval(Real, 0, None, closed="neither"), None],
         "momentum": [Interval(Real, 0, 1, closed="left")],
         "weight_decay": [Interval(Real, 0, None, closed="left"), None],
-        "schedule": [str, None],
+        "schedule": [str, callable, None],
         "warmup_epochs": [Interval(Real, 0, None, closed="left"), None],
         "aux_weight": [Interval(Real, 0, None, closed="left"), dict, None],
         "precision": [str],
@@ -384,7 +389,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
         if name == "lr":
             return self.default_settings.lr * self.batch_size / 256
         if name == "warmup_epochs":
-            return self.default_settings.warmup * self.epochs
+            return 0.0 if makes_scheduler(self.setting("schedule")) else self.default_settings.warmup * self.epochs
         return getattr(self.default_settings, name)
 
     # A method overrides these properties, and the hooks of `Hooks`.
@@ -449,7 +454,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
         backbone: Any = None,
     ) -> Objective:
         """Check the parameters that are names, and make the network for images of a shape."""
-        pick("schedule", self.setting("schedule"), SCHEDULES)
+        check_schedule(self.setting("schedule"), self.warmup_epochs)
         if isinstance(self.setting("optimizer"), str):
             pick("optimizer", self.setting("optimizer"), OPTIMIZERS)
         tasks = self._tasks()

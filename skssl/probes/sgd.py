@@ -17,10 +17,11 @@ from skssl.augment.augmentation import Augmentation
 from skssl.augment.presets import as_augmentations
 from skssl.images import Images
 from skssl.probes.encoders import Encoder
-from skssl.training import optim
+from skssl.training import schedules
 from skssl.training.cuda_graphs import capture
 from skssl.training.encoding import encoding_batch_size
-from skssl.training.optim import larc_gradient, step_decay
+from skssl.training.optim import larc_gradient
+from skssl.training.schedules import step_decay
 from skssl.training.seeding import seeded
 
 GRAPH_DEVICES = {"cuda"}  # types of devices that support graphs
@@ -31,7 +32,7 @@ FeatureSource = Callable[[Tensor, torch.Generator], Tensor]
 
 #: "multistep" is MoCo's schedule: a tenth at epochs 60 and 80 of 100. "steps" is its name in version 0.1.0.
 SCHEDULES: dict[str, Callable[[float, float], float]] = {
-    **{name: optim.SCHEDULES[name] for name in ("constant", "cosine", "epoch_cosine")},
+    **{name: schedules.SCHEDULES[name] for name in ("constant", "cosine", "epoch_cosine")},
     **dict.fromkeys(("multistep", "steps"), partial(step_decay, (0.6, 0.8), 0.1)),
 }
 

@@ -1,11 +1,9 @@
-"""Optimisers by name, including LARS, and learning-rate schedules."""
+"""Optimisers by name, including LARS."""
 
 from __future__ import annotations
 
 import inspect
-import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -405,107 +403,6 @@ def laid_out_as(parameter: nn.Parameter, value: Tensor) -> Tensor:
     if value.shape != parameter.shape:
         return value
     return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
-
-
-def _constant(progress: float, epoch: float) -> float:
-    """Stay at 1."""
-    return 1.0
-
-
-def _cosine(progress: float, epoch: float) -> float:
-    """Fall along half a cosine, step by step."""
-    return (1 + math.cos(math.pi * progress)) / 2
-
-
-def _epoch_cosine(progress: float, epoch: float) -> float:
-    """Fall along half a cosine, constant within an epoch."""
-    return _cosine(progress * math.floor(epoch) / epoch, epoch) if epoch else 1.0
-
-
-def step_decay(milestones: Sequence[float], gamma: float, progress: float, epoch: float) -> float:
-    """Return the factor of a learning rate that is multiplied by gamma at each milestone.
-
-    Parameters
-    ----------
-    milestones : sequence of float
-        Shares of the training in [0, 1].
-    gamma : float
-        The factor at each of them.
-    progress : float
-        The share of the training that is done.
-    epoch : float
-        Not used; schedules have the same signature.
-
-    Returns
-    -------
-    float
-        The factor.
-
-    Examples
-    --------
-    >>> from skssl.training.optim import step_decay
-    >>> step_decay((0.3, 0.6), 0.5, progress=0.7, epoch=70)
-    0.25
-    """
-    return gamma ** sum(progress >= milestone for milestone in milestones)
-
-
-STEP_GAMMA = 0.2  # of "step" and of milestones given as numbers
-
-SCHEDULES: dict[str, Callable[[float, float], float]] = {
-    "constant": _constant,
-    "cosine": _cosine,
-    "epoch_cosine": _epoch_cosine,
-    "step": partial(step_decay, (0.3, 0.6, 0.8), STEP_GAMMA),
-}
-
-
-def schedule_factor(schedule: str | Sequence[float], epoch: float, epochs: int, warmup_epochs: float = 0.0) -> float:
-    """Return the factor of the learning rate at a point of the training.
-
-    Parameters
-    ----------
-    schedule : {"constant", "cosine", "epoch_cosine", "step"} or sequence of float
-        The schedule after the warm-up. "cosine" falls step by step (SimCLR, BYOL), "epoch_cosine" at the end of each
-        epoch (SimSiam, MoCo v2), "step" to a fifth at 30, 60 and 80 % of the training (RotNet's epochs 60, 120 and 160
-        of 200). Numbers in [0, 1] are other shares of the training at which it falls to a fifth.
-    epoch : float
-        Number of completed epochs, with the fraction of the current one.
-    epochs : int
-        Number of planned epochs. After them the factor stays at that of the start of the last planned epoch, or of the
-        end of the warm-up if that is later, so that further epochs do not train at a rate of zero.
-    warmup_epochs : float, default=0
-        Number of epochs in which the factor rises linearly to 1.
-
-    Returns
-    -------
-    float
-        The factor, between 0 and 1.
-
-    Raises
-    ------
-    ValueError
-        If the schedule is unknown.
-
-    Examples
-    --------
-    >>> from skssl.training.optim import schedule_factor
-    >>> [round(schedule_factor("cosine", epoch, epochs=4), 2) for epoch in (0, 1, 2, 3, 3.5, 4)]
-    [1.0, 0.85, 0.5, 0.15, 0.04, 0.15]
-    >>> [round(schedule_factor((0.6, 0.8), epoch, epochs=20), 2) for epoch in (11, 12, 16)]
-    [1.0, 0.2, 0.04]
-    """
-    course = (
-        pick("schedule", schedule, SCHEDULES)
-        if isinstance(schedule, str)
-        else partial(step_decay, schedule, STEP_GAMMA)
-    )
-    if epoch >= epochs:
-        epoch = max(epochs - 1, min(warmup_epochs, epochs))
-    if epoch < warmup_epochs:
-        return epoch / warmup_epochs
-    epoch, epochs_left = epoch - warmup_epochs, max(epochs - warmup_epochs, 1e-9)
-    return course(epoch / epochs_left, epoch)
 
 
 def reset_state(optimizer: Optimizer, module: nn.Module) -> None:

@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from skssl.nn.batchnorm import sync_batchnorm
 from skssl.nn.distributed import all_gather, all_reduce_mean, is_main_process, n_processes, rank, sync_parameters
 from skssl.nn.precision import matmul_precision, mixed_precision
 from skssl.storage.files import first_line
+from skssl.training.callback_checks import check_callback
 from skssl.training.collapse import check_collapse
 from skssl.training.cpu_threads import Crowd, limited_threads
 from skssl.training.cuda_graphs import StepGraph, can_record, own_stream
@@ -30,9 +31,10 @@ from skssl.training.forward import ForwardPass
 from skssl.training.interrupts import Interrupts
 from skssl.training.loader import ImageLoader
 from skssl.training.objective import Batch, Objective
-from skssl.training.optim import make_optimizer, reset_state, schedule_factor
+from skssl.training.optim import make_optimizer, reset_state
 from skssl.training.progress import Progress
 from skssl.training.resume import ResumeState, set_random_states, trainable
+from skssl.training.schedules import SchedulerRates, makes_scheduler, schedule_factor
 from skssl.training.seeding import reseed, seeded
 
 if TYPE_CHECKING:
@@ -65,8 +67,8 @@ class Trainer(NeuralNet):
         The network and its losses.
     augmentations : sequence of Augmentation
         One for each view.
-    schedule : str or sequence of float
-        The learning-rate schedule, see `schedule_factor`.
+    schedule : str, sequence of float or callable
+        The learning-rate schedule, see `schedule_factor` and `SchedulerRates`.
     warmup_epochs : float
         Number of epochs in which the learning rate rises.
     momentum, weight_decay : float
@@ -91,7 +93,7 @@ class Trainer(NeuralNet):
         module: Objective,
         *,
         augmentations: Sequence[Augmentation],
-        schedule: str | Sequence[float],
+        schedule: str | Sequence[float] | Callable[..., Any],
         warmup_epochs: float,
         momentum: float,
         weight_decay: float,
@@ -116,6 +118,7 @@ class Trainer(NeuralNet):
     _forward: ForwardPass | None = None
     _graph: StepGraph | None = None
     _draws: torch.Generator | None = None
+    _scheduler: SchedulerRates | None = None
 
     @property
     def _default_callbacks(self) -> list[tuple[str, Any]]:
@@ -129,17 +132,20 @@ class Trainer(NeuralNet):
 
     def __getstate__(self) -> dict[str, Any]:
         """Drop what is made when it is needed, and the alias `module`; skorch keeps `module_`."""
-        dropped = "_forward", "_graph", "_draws", "module"
+        dropped = "_forward", "_graph", "_draws", "_scheduler", "module"
         return {name: value for name, value in super().__getstate__().items() if name not in dropped}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore the trained module, on a device that this machine has."""
         super().__setstate__(state)
         self.module = self.module_
+        self._initialize_scheduler()
 
     def initialize_callbacks(self) -> Trainer:
         """Initialise the callbacks. With several processes, keep skorch's file-writing callbacks on rank 0 only."""
         super().initialize_callbacks()
+        for _, callback in self.callbacks_:
+            check_callback(callback)
         if not is_main_process():
             self.callbacks_: list[Any] = [pair for pair in self.callbacks_ if not _writes(pair[1])]
         return self
@@ -161,7 +167,14 @@ class Trainer(NeuralNet):
             unscheduled=self.module_.method.unscheduled,
             rates=self.rates,
         )
+        self._initialize_scheduler()
         return self
+
+    def _initialize_scheduler(self) -> None:
+        """Make the scheduler if the schedule is one of torch's."""
+        if makes_scheduler(self.schedule):
+            peaks = [group["peak"] for group in self.optimizer_.param_groups if group["scheduled"]]
+            self._scheduler = SchedulerRates(cast(Any, self.schedule), peaks)
 
     def get_iterator(self, dataset: tuple[Images, Tensor | None], training: bool = False) -> ImageLoader:
         """Return the loader. It makes no views if no loss reads them."""
@@ -451,13 +464,20 @@ class Trainer(NeuralNet):
         step, steps : int
             The step within the epoch, from 0, and the number of steps of an epoch.
         """
+        scheduled = [group for group in self.optimizer_.param_groups if group["scheduled"]]
+        if self._scheduler is not None:
+            if epoch >= self.max_epochs:
+                epoch, step = self.max_epochs - 1, 0
+            losses = [row["loss"] for row in self.history if "loss" in row]
+            for group, rate in zip(scheduled, self._scheduler(epoch, step, steps, losses), strict=True):
+                group["lr"] = rate
+            return
         position = epoch + step / steps
         if position < self.warmup_epochs:
             position += 1 / steps  # the first step of the warm-up has a rate above 0
         factor = schedule_factor(self.schedule, position, self.max_epochs, self.warmup_epochs)
-        for group in self.optimizer_.param_groups:
-            if group["scheduled"]:
-                group["lr"] = group["peak"] * factor
+        for group in scheduled:
+            group["lr"] = group["peak"] * factor
 
     # Records.
 

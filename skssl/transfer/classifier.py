@@ -32,7 +32,8 @@ from skssl.training.checkpoints import train
 from skssl.training.devices import resolve_device
 from skssl.training.encoding import encode
 from skssl.training.objective import Hooks, Objective
-from skssl.training.optim import OPTIMIZERS, SCHEDULES
+from skssl.training.optim import OPTIMIZERS
+from skssl.training.schedules import check_schedule
 from skssl.training.seeding import seeded
 from skssl.training.trainer import Trainer
 
@@ -96,9 +97,10 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         Momentum, if the optimiser has one.
     weight_decay : float, default=0.0
         Weight decay of all parameters.
-    schedule : {"constant", "cosine", "epoch_cosine", "step"} or tuple of float, default=(0.6, 0.8)
+    schedule : {"constant", "cosine", "epoch_cosine", "step"}, tuple of float or callable, default=(0.6, 0.8)
         Schedule of both learning rates. Numbers are fractions of the training at which the rates are multiplied by
-        0.2: the default does so at epochs 12 and 16 of 20.
+        0.2: the default does so at epochs 12 and 16 of 20. Functions and torch's schedulers are accepted as by the
+        methods.
     warmup_epochs : float, default=0.0
         Epochs during which the rates rise linearly from 0.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
@@ -143,7 +145,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
     head_lr: float = 0.2
     momentum: float = 0.9
     weight_decay: float = 0.0
-    schedule: str | Sequence[float] = (0.6, 0.8)
+    schedule: str | Sequence[float] | Callable[..., Any] = (0.6, 0.8)
     warmup_epochs: float = 0.0
     precision: str = "auto"
     compile: bool | str = "auto"
@@ -177,7 +179,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         "backbone_lr": [Interval(Real, 0, None, closed="left")],
         "head_lr": [Interval(Real, 0, None, closed="left")],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
-        "schedule": [str, "array-like"],
+        "schedule": [str, "array-like", callable],
         "warmup_epochs": [Interval(Real, 0, None, closed="left")],
     }
 
@@ -281,13 +283,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         self._validate_params()
         if isinstance(self.optimizer, str):
             pick("optimizer", self.optimizer, OPTIMIZERS)
-        if isinstance(self.schedule, str):
-            pick("schedule", self.schedule, SCHEDULES)
-        elif not all(isinstance(share, Real) and 0 <= share <= 1 for share in self.schedule):
-            raise ValueError(
-                "schedule must be a name, or fractions of the training, between 0 and 1, at which the learning rates "
-                f"are multiplied by 0.2. Got {self.schedule!r}."
-            )
+        check_schedule(self.schedule, self.warmup_epochs)
 
     def _train(self, encoder: Encoder, images: Images, labels: Tensor | None, hooks: ClassifierHooks) -> Self:
         """Train a copy of the encoder with a new head."""

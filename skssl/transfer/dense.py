@@ -28,8 +28,9 @@ from skssl.images.image_files import decode_image
 from skssl.methods.docstrings import inherit_parameters
 from skssl.probes.encoders import as_trained
 from skssl.training.devices import available, keeping_memory, portable, resolve_device
-from skssl.training.optim import make_optimizer, schedule_factor
+from skssl.training.optim import make_optimizer
 from skssl.training.progress import Progress
+from skssl.training.schedules import schedule_factor
 from skssl.training.seeding import seeded
 from skssl.transfer.voc import VOCDataset
 

@@ -12,7 +12,7 @@ from skorch.callbacks import Callback
 import skssl
 from skssl.augment.normalization import IMAGENET_STD
 from skssl.images import as_images
-from skssl.training.optim import schedule_factor
+from skssl.training.schedules import schedule_factor
 
 
 def nt_xent_pair_by_pair(z, temperature):

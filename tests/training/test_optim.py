@@ -1,12 +1,10 @@
-"""Optimisers and schedules."""
-
-import math
+"""Optimisers."""
 
 import pytest
 import torch
 from torch import nn
 
-from skssl.training.optim import LARC, LARS, make_optimizer, schedule_factor
+from skssl.training.optim import LARC, LARS, make_optimizer
 
 
 def test_sgd_with_parameters_whose_gradient_appears_later():
@@ -105,19 +103,3 @@ def test_adamw_does_not_decay_norms_and_torch_optimizers_are_accepted():
     assert rmsprop.param_groups[0]["momentum"] == 0.7
     with pytest.raises(ValueError, match="Unknown optimizer 'sdg', did you mean 'sgd'"):
         make_optimizer("sdg", net, lr=0.1, momentum=0.9, weight_decay=0.0)
-
-
-def test_schedule_factor_of_every_schedule():
-    def cosine(t):
-        return (1 + math.cos(math.pi * t)) / 2
-
-    assert schedule_factor("cosine", 2.5, epochs=10) == pytest.approx(cosine(0.25))
-    assert schedule_factor("epoch_cosine", 2.9, epochs=10) == pytest.approx(cosine(0.2))
-    assert schedule_factor("cosine", 1.0, epochs=12, warmup_epochs=2) == 0.5
-    assert schedule_factor("cosine", 7.0, epochs=12, warmup_epochs=2) == pytest.approx(0.5)
-    assert [schedule_factor("step", e, epochs=200) for e in (59, 60, 120, 160)] == pytest.approx([1, 0.2, 0.04, 0.008])
-    assert schedule_factor("cosine", 25, epochs=10) == pytest.approx(cosine(0.9))
-    assert schedule_factor("cosine", 1, epochs=1, warmup_epochs=0.05) == 1, "not the warm-up's zero"
-    assert schedule_factor("cosine", 12, epochs=10, warmup_epochs=10) == 1
-    with pytest.raises(ValueError, match="Unknown schedule 'cosinus', did you mean 'cosine'"):
-        schedule_factor("cosinus", 0, epochs=1)

@@ -21,7 +21,8 @@ import skssl
 from skssl import Augmentation, FineTuner, label_fraction, recipes
 from skssl.backbones import ConvNet
 from skssl.datasets import make_shapes
-from skssl.training.optim import make_optimizer, schedule_factor
+from skssl.training.optim import make_optimizer
+from skssl.training.schedules import schedule_factor
 from skssl.training.trainer import Trainer
 
 QUICK = {"epochs": 2, "batch_size": 16, "random_state": 0}
@@ -400,7 +401,7 @@ def test_labels_of_any_kind(encoder, X):
         ({}, None, "requires y to be passed, but the target y is None"),
         ({}, np.linspace(0, 1, 40), "Unknown label type: continuous"),
         ({"schedule": "cosinus"}, "y", "Unknown schedule 'cosinus', did you mean 'cosine'"),
-        ({"schedule": (12, 16)}, "y", r"schedule must be a name, or fractions of the training, .* Got \(12, 16\)"),
+        ({"schedule": (12, 16)}, "y", r"a name, a function, or fractions of the training, .* Got \(12, 16\)"),
         ({"optimizer": "sdg"}, "y", "Unknown optimizer 'sdg'"),
         ({"backbone_lr": -1}, "y", "'backbone_lr' parameter of FineTuner"),
         ({"epochs": 0}, "y", "'epochs' parameter of FineTuner"),
