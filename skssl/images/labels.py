@@ -16,7 +16,7 @@ from torch.utils.data import ConcatDataset, Subset
 from tqdm.auto import tqdm
 
 from skssl.images.base import is_pil_image
-from skssl.images.dataset_items import is_dataset, length_of
+from skssl.images.dataset_items import is_dataset, length_of, refuse_loader
 
 _LABEL_KEYS = ("label", "labels", "target", "targets", "class", "cls")  # in items that are dicts
 
@@ -72,6 +72,7 @@ def labels_in(X: Any, images: Any = None) -> np.ndarray | None:
     >>> labels_in([("a.png", "cat"), ("b.png", "dog")])
     array(['cat', 'dog'], dtype=object)
     """
+    refuse_loader(X)
     labels: list[Any] | None = getattr(X if images is None else images, "labels", None)
     if is_dataset(X):
         labels = _labels_of(X)
@@ -80,6 +81,37 @@ def labels_in(X: Any, images: Any = None) -> np.ndarray | None:
     if labels is None or all(label is None for label in labels):
         return None
     return as_labels([-1 if label is None else label for label in labels])
+
+
+def require_labels(y: Any, X: Any, images: Any = None, name: str = "The estimator") -> Any:
+    """Return y, or the labels in X if y is None.
+
+    Parameters
+    ----------
+    y : array-like of shape (n,) or None
+        The labels that were passed.
+    X, images
+        As for `labels_in`.
+    name : str, default="The estimator"
+        The name of the estimator, for the message.
+
+    Returns
+    -------
+    array-like of shape (n,)
+        The labels.
+
+    Raises
+    ------
+    ValueError
+        If y is None and X holds no labels.
+    """
+    y = labels_in(X, images) if y is None else y
+    if y is None:
+        raise ValueError(
+            f"{name} requires y to be passed, but the target y is None, and X holds no labels. Pass the classes as y, "
+            "or a data set of items (image, label)."
+        )
+    return y
 
 
 def label_in(item: Any) -> Any:
@@ -178,6 +210,7 @@ def check_labels(y: Any, X: Any, name: str = "y", images: str = "X") -> np.ndarr
     >>> check_labels([1, 0], np.zeros((2, 8, 8)))
     array([1, 0])
     """
+    refuse_loader(X)
     labels, n_images = as_labels(y), _num_samples(X)
     if len(labels) != n_images:
         raise ValueError(

@@ -19,7 +19,7 @@ from torch.utils.data import Subset
 from skssl.errors import warn_of_bad
 from skssl.images.arrays import MemoryImages, StoredTensor, read_array, read_table, stack_arrays
 from skssl.images.base import Images, Scale, Shape, Size, describe, is_pil_image
-from skssl.images.dataset_items import DatasetImages, is_dataset, length_of, paths_of
+from skssl.images.dataset_items import DatasetImages, is_dataset, length_of, paths_of, refuse_loader
 from skssl.images.image_files import channels_for, check_channels, decode_images, inspect_images
 from skssl.images.layout import channels_first, check_image_shape, decoding_target, parse_image_shape, unfold_rows
 from skssl.images.packed import PackedImage, PackedImages, gather
@@ -201,6 +201,7 @@ def subset(X: Any, index: np.ndarray) -> Any:
     >>> subset(["a.png", "b.png", "c.png"], np.array([2, 0]))
     ['c.png', 'a.png']
     """
+    refuse_loader(X)
     if is_stream(X):
         raise TypeError(
             f"X is {describe(X)}, which can be read only once, so no subset of it can be taken. Pass an array, a list "
@@ -291,6 +292,7 @@ _Reader = Callable[[Any, _Options], Images]
 
 def _choose_reader(X: Any) -> tuple[_Reader, Any]:
     """Return the reader for X, and X in the form that it reads."""
+    refuse_loader(X)
     if isinstance(X, Images):
         return _read_images, X
     if is_stream(X):
