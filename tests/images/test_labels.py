@@ -1,5 +1,7 @@
 """Labels inside data sets, lists and streams, and where they are used; data loaders."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -100,12 +102,21 @@ def test_images_without_labels(make, X, y):
     assert labels_in(make(X, y)) is None
 
 
+def png(image):
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return file.getvalue()
+
+
 def test_labels_of_a_hugging_face_data_set(X, codes):
     datasets = pytest.importorskip("datasets", reason="Hugging Face's datasets is not installed")
-    made = datasets.Dataset.from_dict({"image": [Image.fromarray(image) for image in X], "label": codes.tolist()})
-    made = made.cast_column("image", datasets.Image())
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    kinds = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    encoded = [{"bytes": png(image), "path": None} for image in X]
+    table = pyarrow.table({"image": encoded, "label": codes.tolist()}, schema=kinds.arrow_schema)
+    made = datasets.Dataset(datasets.table.InMemoryTable(table), fingerprint="made here")
     np.testing.assert_array_equal(labels_in(made), codes)
-    np.testing.assert_array_equal(labels_in(made.with_transform(lambda items: {"image": items["image"]})), codes)
+    np.testing.assert_array_equal(labels_in(made.with_transform(dict)), codes)
     expected = quick(skssl.SupCon).fit(X, codes).transform(X)
     np.testing.assert_array_equal(quick(skssl.SupCon).fit(made).transform(made), expected)
     np.testing.assert_array_equal(quick(skssl.SupCon).fit(made.to_iterable_dataset()).transform(X), expected)
