@@ -37,6 +37,7 @@ FLOORS: list[dict[str, str]] = [
         "callbacks": "callbacks that record measures during training",
     },
     {"recipes": "the papers' settings by data set"},
+    {"api": "the public names, which `skssl` imports when the first is used", "cli": "the command line"},
 ]
 ROOMS = {room: text for floor in FLOORS for room, text in floor.items()}
 
@@ -68,4 +69,4 @@ def imports() -> dict[str, set[str]]:
 
 def room_of(module: str) -> str:
     """Return the room that a module lies in; that of the package itself is "skssl"."""
-    return module.split(".")[1] if "." in module else module
+    return "cli" if module == "skssl.__main__" else module.split(".")[1] if "." in module else module

@@ -1,108 +1,25 @@
 """Self-supervised learning of visual representations, as scikit-learn estimators."""
 
-from skssl.training import cpu_threads  # noqa: F401, I001  first, since torch reads what it sets
-from skssl.augment import Augmentation, MultiCrop
-from skssl.display import (
-    EmbeddingDisplay,
-    NeighborsDisplay,
-    ResultsDisplay,
-    TrainingDisplay,
-    ViewsDisplay,
-    report,
-)
-from skssl.errors import BadImageWarning, CollapseWarning
-from skssl.methods import (
-    BYOL,
-    BYOLGSG,
-    DINO,
-    PCL,
-    PIRL,
-    BarlowTwins,
-    Colorization,
-    ContextEncoder,
-    DeepCluster,
-    DeepClusterV2,
-    DenseCL,
-    DirectPred,
-    InstDisc,
-    Jigsaw,
-    LeOCLR,
-    MoCo,
-    RelativePatch,
-    RotationDecoupling,
-    RotNet,
-    SimCLR,
-    SimSiam,
-    SimSiamGSG,
-    SupCon,
-    SwAV,
-    VICReg,
-)
-from skssl.pretext import ColorizationTask, ContextEncoderTask, JigsawTask, RelativePatchTask, Rotation
-from skssl.probes import KNNProbe, LinearProbe, MLPProbe
-from skssl.results import Results, compare
-from skssl.storage.saving import load
-from skssl.storage.version import __version__  # noqa: F401
-from skssl.transfer import (
-    DetectionTransfer,
-    Distiller,
-    FineTuner,
-    SegmentationTransfer,
-    label_fraction,
-    transfer_table,
-)
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "BYOL",
-    "BYOLGSG",
-    "DINO",
-    "PCL",
-    "PIRL",
-    "Augmentation",
-    "BadImageWarning",
-    "BarlowTwins",
-    "CollapseWarning",
-    "Colorization",
-    "ColorizationTask",
-    "ContextEncoder",
-    "ContextEncoderTask",
-    "DeepCluster",
-    "DeepClusterV2",
-    "DenseCL",
-    "DetectionTransfer",
-    "DirectPred",
-    "Distiller",
-    "EmbeddingDisplay",
-    "FineTuner",
-    "InstDisc",
-    "Jigsaw",
-    "JigsawTask",
-    "KNNProbe",
-    "LeOCLR",
-    "LinearProbe",
-    "MLPProbe",
-    "MoCo",
-    "MultiCrop",
-    "NeighborsDisplay",
-    "RelativePatch",
-    "RelativePatchTask",
-    "Results",
-    "ResultsDisplay",
-    "RotNet",
-    "Rotation",
-    "RotationDecoupling",
-    "SegmentationTransfer",
-    "SimCLR",
-    "SimSiam",
-    "SimSiamGSG",
-    "SupCon",
-    "SwAV",
-    "TrainingDisplay",
-    "VICReg",
-    "ViewsDisplay",
-    "compare",
-    "label_fraction",
-    "load",
-    "report",
-    "transfer_table",
-]
+from skssl.storage.version import __version__  # noqa: F401
+from skssl.training import cpu_threads  # noqa: F401  before torch, which reads what it sets
+
+if TYPE_CHECKING:
+    from skssl.api import *  # noqa: F403
+
+
+def __getattr__(name: str) -> Any:
+    """Import all public names when the first of them is used. ``import skssl`` alone does not import torch."""
+    if name.startswith("_") and name != "__all__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    api = importlib.import_module("skssl.api")
+    globals().update({public: getattr(api, public) for public in api.__all__}, __all__=api.__all__)
+    if name not in globals():
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__getattr__("__all__")})

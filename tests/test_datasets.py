@@ -143,7 +143,7 @@ def test_images_beside_splits_and_classes_are_named(tmp_path: Path) -> None:
     Image.fromarray(X[0]).save(folder / "train" / "a.png")
     Image.fromarray(X[0]).save(folder / "b.png")
     expected = (
-        r"20 images of .*data' are used\. Left out: 3 lie beside the split folders test, train \('b\.png', "
+        r"Found 20 images in .*data'\. Left out: 3 lie beside the split folders test, train \('b\.png', "
         r"'cat/000\.png', 'dog/001\.png'\); 1 lie in no class folder \('train/a\.png'\)\."
     )
     with pytest.warns(BadImageWarning, match=expected) as caught:
@@ -187,7 +187,7 @@ def test_unreadable_images_are_skipped_and_named_together_with_other_files(
         assert len(caught) == 1
         assert caught[0].filename == __file__
         assert re.search(
-            rf"{24 + mixed} images of .* 1 have no ending of an image file \('notes.txt'\); 2 cannot be read "
+            rf"Found {24 + mixed} images in .* 1 have no ending of an image file \('notes.txt'\); 2 cannot be read "
             r"\('disc/zzz.png', 'square/cut.png'\)\. The first error: The file .*zzz\.png",
             str(caught[0].message),
         )
@@ -384,7 +384,7 @@ def test_archives_that_unpack_to_too_much_are_refused(name: str, kind: bytes, tm
 def test_other_members_of_archives_are_not_kept_in_memory(tmp_path: Path) -> None:
     archive = zeros(tmp_path / "small.tar.xz", "README", 2**26)
     tracemalloc.start()
-    with pytest.warns(BadImageWarning, match=r"6 images of .* 1 have no ending of an image file \('README'\)"):
+    with pytest.warns(BadImageWarning, match=r"Found 6 images in .* 1 have no ending of an image file \('README'\)"):
         images, _ = load_images(archive, data_home=tmp_path / "kept")
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from skssl.augment.geometry import separable_filter
+from skssl.augment.tensors import constant
 
 
 def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
@@ -32,27 +35,51 @@ def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
     >>> gaussian_blur(torch.tensor([[[[0.0, 0, 4, 0, 0]] * 2]]), torch.tensor([0.5]))[0, 0, 0]
     tensor([0.0000, 0.4260, 3.1479, 0.4260, 0.0000])
     """
+    return blur(images, sigma, blur_constants(images.shape[2:], images.device))
+
+
+class BlurConstants(NamedTuple):
+    """Constants for images of one size.
+
+    Attributes
+    ----------
+    exponents : Tensor of shape (taps,)
+        Logarithm of the kernel for a standard deviation of 1.
+    row_shifts, column_shifts : Tensor of shape (taps, side, side)
+        See `tap_shifts`. They are equal for square images.
+    """
+
+    exponents: Tensor
+    row_shifts: Tensor
+    column_shifts: Tensor
+
+
+def blur_constants(size: Sequence[int], device: torch.device) -> BlurConstants:
+    """Return the constants for images of a height and a width."""
+    height, width = size
+    reach = max(1, height // 20)
+    exponents = constant(tuple(-0.5 * tap**2 for tap in range(-reach, reach + 1)), device)
+    return BlurConstants(exponents, *(tap_shifts(side, reach, device) for side in (height, width)))
+
+
+def blur(images: Tensor, sigma: Tensor, constants: BlurConstants) -> Tensor:
+    """Compute `gaussian_blur` with the constants of the images' size."""
+    kernel = (constants.exponents / sigma.square()[:, None]).softmax(1)  # (n, taps)
     height, width = images.shape[2:]
-    return blur(images, sigma, *(tap_shifts(side, height, images.device) for side in (height, width)))
+    rows = columns = _shift(kernel, constants.row_shifts)
+    if height != width:
+        columns = _shift(kernel, constants.column_shifts)
+    return separable_filter(images, rows, columns)
 
 
-def blur(images: Tensor, sigma: Tensor, row_shifts: Tensor, column_shifts: Tensor) -> Tensor:
-    """Compute `gaussian_blur` with the matrices of `tap_shifts` for the rows and for the columns."""
-    reach = len(row_shifts) // 2
-    taps = torch.arange(-reach, reach + 1, device=images.device)
-    kernel = (-0.5 * (taps / sigma[:, None]).square()).exp()  # (n, taps)
-    kernel = kernel / kernel.sum(1, keepdim=True)
-    weights = ((kernel @ shifts.flatten(1)).view(-1, *shifts.shape[1:]) for shifts in (row_shifts, column_shifts))
-    return separable_filter(images, *weights)
+def _shift(kernel: Tensor, shifts: Tensor) -> Tensor:
+    """Return the matrices (n, side, side) of a convolution by kernels (n, taps)."""
+    return (kernel @ shifts.flatten(1)).view(-1, *shifts.shape[1:])
 
 
 @functools.lru_cache(maxsize=16)
-def tap_shifts(side: int, height: int, device: torch.device) -> Tensor:
-    """Return matrices (taps, side, side) of 0 and 1 that shift a line by each tap of the kernel, with reflection.
-
-    `height` is that of the image; the number of taps depends on it.
-    """
-    reach = max(1, height // 20)
+def tap_shifts(side: int, reach: int, device: torch.device) -> Tensor:
+    """Return matrices (taps, side, side) of 0 and 1 that shift a line by -reach, …, reach pixels, with reflection."""
     taps, pixel = torch.arange(-reach, reach + 1, device=device), torch.arange(side, device=device)
     source = (side - 1 - (side - 1 - (pixel[:, None] + taps).abs()).abs()).clamp(min=0)  # (side, taps)
     return (source.mT[:, None] == pixel[:, None]).float().contiguous()  # (tap, from, to)

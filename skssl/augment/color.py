@@ -33,9 +33,11 @@ class ColorConstants(NamedTuple):
         Weight of each channel in grey.
     eye : Tensor of shape (c, c)
         Identity.
-    tint : Tensor of shape (c, c)
-        Matrix from a pixel to its difference from grey. Zero unless c is 3, so that saturation and greyscale change
-        nothing.
+    tint, gray : Tensor of shape (c, c)
+        Matrices from a pixel to its difference from grey, and to grey. Zero and the identity unless c is 3, so that
+        saturation and greyscale change nothing.
+    changes : Tensor of shape (4, c * (2 * c + 2))
+        What `jitter_in_order` combines: the identity, brightness, contrast and saturation.
     hue : Tensor of shape (3, 3, 3, 3) or (2, 3, 3)
         What `hue_matrices` combines, for HSV or YIQ.
     """
@@ -43,6 +45,8 @@ class ColorConstants(NamedTuple):
     luma: Tensor
     eye: Tensor
     tint: Tensor
+    gray: Tensor
+    changes: Tensor
     hue: Tensor
 
 
@@ -57,7 +61,11 @@ def color_constants(c: int, space: str, device: torch.device) -> ColorConstants:
         # For each third of a turn: the source of a channel, the channel before that and the channel after it
         own, last, following = (((place[:, None] - place - place[:, None, None]) % 3 == k).float() for k in range(3))
         hue = torch.stack((own, last + following, last - following), 1)
-    return ColorConstants(*(table.to(device) for table in (luma, eye, (eye - luma) * (c == 3), hue)))
+    tint, blank = (eye - luma) * (c == 3), torch.zeros(c, c + 2)
+    from_mean = torch.cat((-luma.expand(c, c), blank[:, c:]), 1)
+    changes = torch.stack((eye, eye, eye, tint)), torch.stack((blank, blank, from_mean, blank))
+    tables = luma, eye, tint, eye - tint, torch.cat(changes, 2).flatten(1), hue
+    return ColorConstants(*(table.to(device) for table in tables))
 
 
 def adjust_hue(images: Tensor, shift: Tensor, space: str = "hsv") -> Tensor:
@@ -147,7 +155,7 @@ def grayscale(images: Tensor, where: Tensor) -> Tensor:
 
 def gray_matrices(where: Tensor, colors: ColorConstants) -> Tensor:
     """Return matrices (n, c, c): to grey where asked, and the identity elsewhere."""
-    return torch.addcmul(colors.eye, where.float()[:, None, None], colors.tint, value=-1)
+    return torch.where(where[:, None, None], colors.gray, colors.eye)
 
 
 def solarize(images: Tensor, threshold: float, where: Tensor) -> Tensor:
@@ -171,6 +179,5 @@ def solarize(images: Tensor, threshold: float, where: Tensor) -> Tensor:
     >>> solarize(torch.tensor([[[[0.25, 0.75]]]]), 0.5, torch.tensor([True])).flatten()
     tensor([0.2500, 0.2500])
     """
-    limit = torch.where(where, threshold, math.inf)[:, None, None, None]
-    inverted = (images >= limit).to(images.dtype)
+    inverted = (images >= threshold) * where.to(images.dtype)[:, None, None, None]
     return images.lerp(1 - images, inverted)  # several times faster than `where` on a CPU

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import threshold
 
 TABLE_BYTES = 2**24  # largest size of a table of resampling weights; beyond it weights are computed for each batch
 
@@ -141,14 +142,15 @@ def _computed_weights(
     """Compute the weights of `_weights`."""
     device = start.device
     scale = (length / n_out)[:, None]
-    shrink = 1 / scale.clamp(min=1)
-    centre = (torch.arange(n_out, device=device) + 0.5) * scale  # of each output pixel, from the interval's start
+    shrink = scale.clamp(min=1).reciprocal()
+    centre = torch.arange(0.5, n_out, device=device) * scale  # of each output pixel, from the interval's start
     if flip is not None:
         centre = torch.where(flip[:, None], length[:, None] - centre, centre)
-    pixel = torch.arange(-padding, n_in + padding, device=device) + 0.5 - start[:, None]
-    pixel = pixel.masked_fill((pixel < 0) | (pixel > length[:, None]), math.inf)  # pixels outside weigh nothing
-    distance = (pixel * shrink)[:, :, None] - (centre * shrink)[:, None]  # (n, n_in + 2 * padding, n_out)
-    weights = FILTERS[interpolation](distance.abs_())
+    pixel = torch.arange(0.5 - padding, n_in + padding, device=device) - start[:, None]
+    pixel = threshold(pixel, 0, math.inf)  # pixels outside weigh nothing
+    pixel = pixel.masked_fill(pixel > length[:, None], math.inf)
+    distance = torch.addcmul((pixel * shrink)[:, :, None], centre[:, None], shrink[:, None], value=-1)
+    weights = FILTERS[interpolation](distance.abs_())  # (n, n_in + 2 * padding, n_out)
     weights.div_(weights.sum(1, keepdim=True))
     return weights[:, padding : padding + n_in]
 

@@ -1,8 +1,9 @@
 """Colour jitter, with factors and an order of its own for every image.
 
-There are two forms. `jitter` has static shapes, for a GPU and for the compiler. It makes the orders alike: the changes
-before contrast, contrast, and the changes after it, each at a fixed step; an image that lacks a change at a step gets
-the identity there. `jitter_group` is the faster form on a CPU, for images whose hue comes at the same position.
+There are three forms. `jitter_in_order` has static shapes and few operators, for a GPU. `jitter` is for the compiler,
+which fuses all operators between two means. It makes the orders alike: the changes before contrast, contrast, and the
+changes after it, each at a fixed step; an image that lacks a change at a step gets the identity there. `jitter_group`
+is the fastest form on a CPU, for images whose hue comes at the same position.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from skssl.augment.color import ColorConstants, color_constants, hue_matrices, turn_hue
-from skssl.augment.tensors import small_matmul
+from skssl.augment.tensors import constant, small_matmul
 
 UNCHANGED = 4  # in place of the hue's position, 0 to 3: the image has no jitter
 
@@ -60,8 +61,7 @@ def color_jitter(
     """
     colors = color_constants(images.shape[1], hue_space, images.device)
     turns = None if shift is None else hue_matrices(shift, colors.hue)
-    steps = jitter_steps(factors, _active(place), turns, colors)
-    return torch.cat(jitter(split_channels(images.flatten(2)), factors[:, 1], steps, colors), 1).view(images.shape)
+    return jitter_in_order(images.flatten(2), factors, _one_hot(place), turns, colors).view(images.shape)
 
 
 @functools.lru_cache(maxsize=8)
@@ -71,13 +71,24 @@ def positions(n_changes: int, device: torch.device) -> Tensor:
 
 
 @functools.lru_cache(maxsize=8)
+def orders(n_changes: int, device: torch.device) -> Tensor:
+    """Return which change is active at which step of `jitter_in_order`, for every order: (n_changes!, n_changes, 4)."""
+    return _one_hot(positions(n_changes, device))
+
+
+def _one_hot(place: Tensor) -> Tensor:
+    """Return 1 where a change is active at a step, else 0: (n, steps, 4). Without a hue the last change never is."""
+    steps = torch.arange(place.shape[1], device=place.device)
+    return torch.nn.functional.pad((place[:, None] == steps[:, None]).float(), (0, 4 - place.shape[1]))
+
+
+@functools.lru_cache(maxsize=8)
 def active_changes(n_changes: int, device: torch.device) -> Tensor:
-    """Return which change is active at which step of `jitter`, for every order: (n_changes!, steps, n_changes)."""
-    return _active(positions(n_changes, device))
+    """Return which change is active at which step of `jitter`, (n_changes!, 6, 4): three before contrast, three after.
 
-
-def _active(place: Tensor) -> Tensor:
-    """Return which change is active at which step of `jitter`, (n, 6, 4): three steps before contrast, three after."""
+    Without a hue the steps are 4 and the changes 3.
+    """
+    place = positions(n_changes, device)
     half = place.shape[1] - 1
     number = torch.arange(2 * half, device=place.device)
     step = torch.where(number < half, number, number - half + 1)  # positions 0, 1, 2, 1, 2, 3
@@ -114,11 +125,40 @@ def jitter(planes: Planes, contrast: Tensor, steps: Steps, colors: ColorConstant
         if shares is None or to_unit is None:
             planes = tuple(plane.clamp(0, 1) for plane in mixed)
             continue
-        least, greatest = _extremes(planes)
+        least, greatest = functools.reduce(torch.minimum, planes), functools.reduce(torch.maximum, planes)
         total, share, unit = least + greatest, shares[:, number], to_unit[:, number]
         low, high = torch.addcmul(least, least, unit, value=-1), torch.maximum(greatest, unit)
         planes = tuple(torch.addcmul(plane, total, share).clamp(low, high) for plane in mixed)
     return planes
+
+
+def jitter_in_order(
+    pixels: Tensor, factors: Tensor, active: Tensor, turns: HueTurns | None, colors: ColorConstants
+) -> Tensor:
+    """Apply the jitter to (n, c, pixels), the changes of every image in its own order, see `orders`.
+
+    At each step a channel is a sum over the channels of a pixel, their means over the image, and the smallest and the
+    largest channel of the pixel, which the hue needs.
+    """
+    n, c, _ = pixels.shape
+    identity, by_hue = colors.changes[0], active[..., 3, None, None]
+    amounts = (active[..., :3] * (factors - 1)[:, None]).flatten(0, 1)  # (n * steps, 3)
+    matrices = torch.addmm(identity, amounts, colors.changes[1:]).view(n, -1, c, 2 * c + 2)
+    share = None
+    if turns is not None and c == 3:
+        (turn, share), zeros = turns, identity.view(c, -1)[:, c:].expand(n, -1, -1)  # (n, c, c + 2)
+        of_extremes = zeros[..., c:] if share is None else share.expand(-1, c, 2)
+        matrices = matrices.lerp(torch.cat((turn, zeros[..., :c], of_extremes), 2)[:, None], by_hue)
+    for matrix, hue in zip(matrices.unbind(1), by_hue.unbind(1), strict=True):
+        least, greatest = torch.aminmax(pixels, dim=1, keepdim=True)
+        joined = torch.cat((pixels, pixels.mean(2, keepdim=True).expand_as(pixels), least, greatest), 1)
+        pixels = torch.bmm(matrix, joined)
+        if share is None:
+            pixels = pixels.clamp_(0, 1)
+        else:
+            limits = constant(((0.0,), (1.0,)), pixels.device).lerp(joined[:, -2:], hue)
+            pixels = pixels.clamp(*limits.split(1, 1))
+    return pixels
 
 
 def group_matrices(factors: Tensor, place: Tensor, colors: ColorConstants) -> tuple[Tensor, Tensor]:
@@ -155,10 +195,3 @@ def mix_channels(matrices: Tensor, planes: Planes) -> Planes:
         return (small_matmul(matrices, planes[0]),)
     rows = (row[..., None].split(1, 1) for row in matrices.unbind(1))  # (n, 1, 1) each
     return tuple(functools.reduce(torch.add, (w * plane for w, plane in zip(row, planes, strict=True))) for row in rows)
-
-
-def _extremes(planes: Planes) -> tuple[Tensor, Tensor]:
-    """Return the smallest and the largest channel of each pixel, (n, 1, pixels)."""
-    if len(planes) == 1:
-        return torch.aminmax(planes[0], dim=1, keepdim=True)
-    return functools.reduce(torch.minimum, planes), functools.reduce(torch.maximum, planes)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from skssl.augment.blur import blur, tap_shifts
+from skssl.augment.blur import BlurConstants, blur, blur_constants
 from skssl.augment.color import ColorConstants, color_constants, gray_matrices, hue_matrices, solarize
 from skssl.augment.draws import Draws
 from skssl.augment.geometry import crop_weights, rotate_quarter, separable_filter, weight_table
@@ -23,9 +23,11 @@ from skssl.augment.jitter import (
     group_matrices,
     jitter,
     jitter_group,
+    jitter_in_order,
     jitter_steps,
     join_channels,
     mix_channels,
+    orders,
     positions,
     split_channels,
 )
@@ -43,24 +45,26 @@ class ViewConstants(NamedTuple):
     ----------
     active : Tensor of shape (orders, steps, changes), bool
         See `active_changes`.
+    orders : Tensor of shape (orders, changes, 4)
+        See `jitter_in_order`.
     colors : ColorConstants
         Constants of the colours.
     gain, offset : Tensor of shape (c,)
         Factor and term of the normalisation.
     row_table, column_table : Tensor or None
         Resampling weights; see `weight_table`.
-    row_shifts, column_shifts : Tensor or None
-        Matrices of the blur; see `tap_shifts`.
+    blur : BlurConstants or None
+        Constants of the blur.
     """
 
     active: Tensor
+    orders: Tensor
     colors: ColorConstants
     gain: Tensor
     offset: Tensor
     row_table: Tensor | None
     column_table: Tensor | None
-    row_shifts: Tensor | None
-    column_shifts: Tensor | None
+    blur: BlurConstants | None
 
 
 class Plan(NamedTuple):
@@ -94,12 +98,16 @@ class Plan(NamedTuple):
 def view_constants(parameters: Parameters, c: int, size: Sequence[int], device: torch.device) -> ViewConstants:
     """Return the constants for images of c channels and a size. They are cached: the host waits for every transfer."""
     p, sides = parameters, parameters.size_of(*size)
+    pairs = zip(size, sides, strict=True)
+    rows, columns = (weight_table(*pair, p.interpolation, p.crop_padding, device) for pair in pairs)
     return ViewConstants(
         active_changes(4 if p.hue else 3, device),
+        orders(4 if p.hue else 3, device),
         color_constants(c, p.hue_space, device),
         *gain_and_offset(p.mean, p.std, c, device),
-        *(weight_table(*pair, p.interpolation, p.crop_padding, device) for pair in zip(size, sides, strict=True)),
-        *(tap_shifts(side, sides[0], device) if p.blur else None for side in sides),
+        rows,
+        columns,
+        blur_constants(sides, device) if p.blur else None,
     )
 
 
@@ -155,16 +163,17 @@ def apply_plan(
     planes = split_channels(x.reshape(n, c, height * width))
     if draws.jitter is not None and hue_position != UNCHANGED:
         planes = _jitter(planes, plan, constants, hue_position)
-    colors = plan.colors
     if draws.blur is not None or draws.solarize is not None:
-        planes = mix_channels(colors, planes)
+        planes = mix_channels(plan.colors, planes)
         x = planes[0].view(n, c, height, width) if len(planes) == 1 else join_channels(planes, height)
         if draws.blur is not None:
             x = _blur(x, draws, constants, hue_position)
         if draws.solarize is not None:
             x = solarize(x, parameters.solarize_threshold, draws.solarize)
-        planes, colors = split_channels(x.flatten(2)), constants.gain.diag().expand(n, c, c)
-    x = _to_images(planes, colors, constants.offset, height)
+        gain, offset = (of[:, None, None] for of in (constants.gain, constants.offset))
+        x = (x * gain).add_(offset).movedim(1, 3).contiguous().movedim(3, 1)
+    else:
+        x = _to_images(planes, plan.colors, constants.offset, height)
     if draws.turns is not None:
         x = rotate_quarter(x, draws.turns).contiguous(memory_format=torch.channels_last)
     return x
@@ -189,20 +198,23 @@ def _jitter(planes: Planes, plan: Plan, constants: ViewConstants, hue_position: 
     draws, turns = plan.draws, None if plan.turns is None else (plan.turns, plan.shares)
     if hue_position is not None:
         return (jitter_group(planes[0], (plan.matrices, plan.mean_matrices), turns, hue_position),)
+    where = draws.jitter[:, None, None]
+    if not torch.compiler.is_compiling():
+        active = constants.orders.index_select(0, draws.order)
+        changed = jitter_in_order(planes[0], draws.factors, active, turns, constants.colors)
+        return (torch.where(where, changed, planes[0]),)
     active = constants.active.index_select(0, draws.order)
     steps = jitter_steps(draws.factors, active, turns, constants.colors)
-    changed = jitter(planes, draws.factors[:, 1], steps, constants.colors)
-    where = draws.jitter[:, None, None]
-    return tuple(torch.where(where, new, old) for new, old in zip(changed, planes, strict=True))
+    jittered = jitter(planes, draws.factors[:, 1], steps, constants.colors)
+    return tuple(torch.where(where, new, old) for new, old in zip(jittered, planes, strict=True))
 
 
 def _blur(x: Tensor, draws: Any, constants: Any, hue_position: int | None) -> Tensor:
     """Blur the views that are to be blurred."""
-    shifts = constants.row_shifts, constants.column_shifts
     if hue_position is None:
-        return torch.where(draws.blur[:, None, None, None], blur(x, draws.sigma, *shifts), x)
+        return torch.where(draws.blur[:, None, None, None], blur(x, draws.sigma, constants.blur), x)
     rows = draws.blur.nonzero()[:, 0]
-    return x.index_copy_(0, rows, blur(x.index_select(0, rows), draws.sigma.index_select(0, rows), *shifts))
+    return x.index_copy_(0, rows, blur(x.index_select(0, rows), draws.sigma.index_select(0, rows), constants.blur))
 
 
 def _to_images(planes: Planes, colors: Tensor, offset: Tensor, height: int) -> Tensor:

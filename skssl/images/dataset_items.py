@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -161,8 +160,8 @@ class ItemReader:
     def __call__(self, item: Any, i: int) -> Tensor:
         """Return an item as a tensor (c, h, w) of uint8 or float32; refuse an item that is no image."""
         name = f"Item {i} of {self.source}"
-        image = _image_in(item)
-        if is_pil_image(image) or isinstance(image, (io.BytesIO, Path)):
+        image = image_in(item)
+        if is_pil_image(image) or isinstance(image, (bytes, Path)):
             channels = self.channels or channels_for([inspect_image(image, name)[0]])
             image = decode_image(image, name, channels, self.size)
         if isinstance(image, np.ndarray) and image.ndim in (2, 3) and image.dtype.kind in "uf":
@@ -390,16 +389,33 @@ class _BatchDataset(Dataset):
         return torch.tensor(found), batch, self._images._bad
 
 
-def _image_in(item: Any) -> Any:
-    """Return the image in an item: a tuple's first entry, a dict's value by key, else its first value like an image."""
+def image_in(item: Any) -> Any:
+    """Return the image in an item of a data set or of a list.
+
+    Parameters
+    ----------
+    item : object
+        A tuple or list that begins with the image or with a dict; a dict that holds it, preferably as "image" or "img",
+        or as the "bytes" or "path" of a file, as Hugging Face's images without decoding; or the image.
+
+    Returns
+    -------
+    object
+        The image. The contents of a file are bytes. A dict without an image is returned unchanged.
+
+    Examples
+    --------
+    >>> image_in(({"bytes": None, "path": "a.png"}, 3)), image_in({"img": b"abc"})
+    (PosixPath('a.png'), b'abc')
+    """
     if isinstance(item, (tuple, list)) and len(item) > 0:
         item = item[0]
     if isinstance(item, Mapping) and not {"bytes", "path"} <= item.keys():
         candidates = [item[key] for key in _IMAGE_KEYS if key in item]
         item = next(iter(candidates + [value for value in item.values() if _is_image_like(value)]), item)
-    if isinstance(item, Mapping) and {"bytes", "path"} <= item.keys():  # Hugging Face's images with decode=False
+    if isinstance(item, Mapping) and {"bytes", "path"} <= item.keys():
         item = Path(item["path"]) if item["bytes"] is None and item["path"] else item["bytes"]
-    return io.BytesIO(item) if isinstance(item, (bytes, bytearray)) else item
+    return bytes(item) if isinstance(item, bytearray) else item
 
 
 def _is_image_like(value: Any) -> bool:

@@ -158,6 +158,24 @@ def image_paths(folder: str | os.PathLike[str]) -> list[str]:
     return [os.path.join(os.path.expanduser(folder), *file.split("/")) for file in files]
 
 
+def class_names(folder: str | os.PathLike[str]) -> list[str | None]:
+    """Return the class of each image below a folder: the name of its class folder.
+
+    Parameters
+    ----------
+    folder : str or path-like
+        The folder of ``<class>/<file>`` or ``<split>/<class>/<file>``.
+
+    Returns
+    -------
+    list of str or None
+        The classes, in the order of `image_paths`. None for an image that lies in no class folder.
+    """
+    paths = [file.split("/") for file in find_images(folder)[0]]
+    depth = 1 if split_names(paths, "train") else 0
+    return [steps[depth] if len(steps) > depth + 1 else None for steps in paths]
+
+
 def choose_split(
     files: Iterable[str], split: str, where: str | os.PathLike[str]
 ) -> tuple[list[str], list[str] | None, dict[str, list[str]]]:
@@ -267,7 +285,7 @@ def summarize(left_out: Mapping[str, list[str]]) -> str:
 
 def warn_of_left_out(
     where: str | os.PathLike[str],
-    n_used: int,
+    n_found: int,
     left_out: Mapping[str, list[str]],
     bad: Mapping[int, str] | None = None,
 ) -> None:
@@ -277,8 +295,8 @@ def warn_of_left_out(
     ----------
     where : str or path-like
         The folder or archive.
-    n_used : int
-        The number of images that are used.
+    n_found : int
+        The number of images that are not left out.
     left_out : mapping of str to list of str
         As for `summarize`.
     bad : mapping of int to str, default=None
@@ -286,6 +304,4 @@ def warn_of_left_out(
     """
     if summary := summarize(left_out):
         error = f" The first error: {bad[min(bad)]}" if bad else ""
-        warnings.warn(
-            f"{n_used} images of {os.fspath(where)!r} are used.{summary}{error}", BadImageWarning, stacklevel=4
-        )
+        warnings.warn(f"Found {n_found} images in {os.fspath(where)!r}.{summary}{error}", BadImageWarning, stacklevel=4)

@@ -16,7 +16,8 @@ from torch.utils.data import ConcatDataset, Subset
 from tqdm.auto import tqdm
 
 from skssl.images.base import is_pil_image
-from skssl.images.dataset_items import is_dataset, length_of, refuse_loader
+from skssl.images.dataset_items import image_in, is_dataset, length_of, refuse_loader
+from skssl.images.folders import class_names
 
 _LABEL_KEYS = ("label", "labels", "target", "targets", "class", "cls")  # in items that are dicts
 
@@ -57,7 +58,8 @@ def labels_in(X: Any, images: Any = None) -> np.ndarray | None:
     ----------
     X : object
         Images, as `as_images` reads them. These hold labels: a data set of items (image, label) or of dicts with
-        "label"; one that lists them as ``targets``, as torchvision's do; a list of (image, label); a stream of items.
+        "label"; one that lists them as ``targets``, as torchvision's do; a list or stream of such items; the path of a
+        folder of class folders.
     images : Images, default=None
         The images read from X. Those of a stream have the labels of its items.
 
@@ -74,9 +76,11 @@ def labels_in(X: Any, images: Any = None) -> np.ndarray | None:
     """
     refuse_loader(X)
     labels: list[Any] | None = getattr(X if images is None else images, "labels", None)
-    if is_dataset(X):
+    if isinstance(X, (str, os.PathLike)):
+        labels = class_names(X)
+    elif is_dataset(X):
         labels = _labels_of(X)
-    elif isinstance(X, (list, tuple)) and len(X) and isinstance(X[0], tuple) and len(X[0]) > 1 and _is_image(X[0][0]):
+    elif isinstance(X, (list, tuple)) and len(X) and label_in(X[0]) is not None and _is_image(image_in(X[0])):
         labels = [label_in(item) for item in X]
     if labels is None or all(label is None for label in labels):
         return None
@@ -178,7 +182,7 @@ def _listed_labels(dataset: Any) -> list[Any] | None:
 
 def _is_image(value: Any) -> bool:
     """Return whether a value is a file, a PIL image or an array, and no number."""
-    return isinstance(value, (str, os.PathLike)) or is_pil_image(value) or getattr(value, "ndim", 0) >= 2
+    return isinstance(value, (str, os.PathLike)) or hasattr(value, "read") or is_pil_image(value) or getattr(value, "ndim", 0) >= 2
 
 
 def check_labels(y: Any, X: Any, name: str = "y", images: str = "X") -> np.ndarray:

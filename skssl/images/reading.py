@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,13 +13,15 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils import _safe_indexing
+from sklearn.utils.validation import _check_feature_names
 from torch import Tensor
 from torch.utils.data import Subset
 
 from skssl.errors import warn_of_bad
 from skssl.images.arrays import MemoryImages, StoredTensor, read_array, read_table, stack_arrays
 from skssl.images.base import Images, Scale, Shape, Size, describe, is_pil_image
-from skssl.images.dataset_items import DatasetImages, is_dataset, length_of, paths_of, refuse_loader
+from skssl.images.dataset_items import DatasetImages, image_in, is_dataset, length_of, paths_of, refuse_loader
+from skssl.images.folders import image_paths, is_folder
 from skssl.images.image_files import channels_for, check_channels, decode_images, inspect_images
 from skssl.images.layout import channels_first, check_image_shape, decoding_target, parse_image_shape, unfold_rows
 from skssl.images.packed import PackedImage, PackedImages, gather
@@ -30,7 +32,7 @@ __all__ = ["Images", "as_images", "subset"]
 
 _FORMS = (
     "an array or tensor (n, h, w), (n, h, w, c) or (n, c, h, w), a 2-D array with image_shape, "
-    "a sequence of file paths or PIL images, or a data set"
+    "a sequence of file paths or PIL images, the path of a folder, or a data set"
 )
 
 
@@ -54,13 +56,17 @@ def as_images(
     X : array, tensor, sequence, data set, iterable or Images
         One of
 
+        - the path of a folder: all images below it, in sorted order. Subfolders are searched at any depth, and links
+          are followed. A `BadImageWarning` counts and names the files without the ending of an image file;
         - an array or tensor ``(n, h, w)``, ``(n, h, w, c)`` or ``(n, c, h, w)``, or a list of arrays of one
           shape;
         - a 2-D array, list or data frame ``(n, features)`` whose rows `image_shape` unfolds into images;
-        - a sequence of file paths, open files or PIL images of any mode, or a torchvision ``ImageFolder`` without a
-          transform. They are read upright by their EXIF data, 16-bit grey in 8 bits, without transparency. Files of one
-          size, unless `image_shape` asks for another, are decoded once into one array. All others become `Photographs`:
-          they keep their own sizes and are decoded whenever they are needed;
+        - a sequence of file paths, open files, contents of files or PIL images of any mode, or a torchvision
+          ``ImageFolder`` without a transform. A sequence is a list, a tuple, an array, a Series or a data frame of one
+          column. Its samples may also be items such as those of data sets. Images are read upright by their EXIF data,
+          16-bit grey in 8 bits, without transparency. Files of one size, unless `image_shape` asks for another, are
+          decoded once into one array. All others become `Photographs`: they keep their own sizes and are decoded
+          whenever they are needed;
         - a data set with ``__len__`` and ``__getitem__``: one of torch, Hugging Face or similar. Its items are read
           when they are needed, through ``__getitems__`` if it has one. An item is a tensor ``(c, h, w)``, a PIL image,
           an array ``(h, w)`` or ``(h, w, c)``, the bytes of an image file, a tuple that begins with one of these, or
@@ -79,7 +85,7 @@ def as_images(
         Other images must have this shape.
     estimator : estimator, default=None
         The scikit-learn estimator that reads the images. If `reset`, its ``n_features_in_`` (channels times height
-        times width) and, for data frames, its ``feature_names_in_`` are set.
+        times width, or 1 for a column of paths or images) and, for data frames, its ``feature_names_in_`` are set.
     reset : bool, default=True
         True in `fit`: at least two images are required, and the estimator's attributes are set. False
         afterwards: one image is enough.
@@ -119,7 +125,7 @@ def as_images(
         `image_shape` or `shape`, or a file or an item that cannot be read; if the axis of the channels is ambiguous;
         or if `image_shape` does not match the number of features.
     OSError
-        If the disk has no room for the images that are kept there.
+        If `X` is a path, but not that of a folder, or if the disk has no room for the images that are kept there.
 
     Notes
     -----
@@ -143,14 +149,14 @@ def as_images(
     """
     parsed = None if image_shape is None else parse_image_shape(image_shape)
     options = _Options(parsed, estimator, reset, shape, scale, on_bad_image == "skip", n_jobs, whole, size)
-    read, X = _choose_reader(X)
-    images = read(X, options)
+    read, samples = _choose_reader(X)
+    images = read(samples, options)
     if parsed is not None:
         check_image_shape(images.shape, parsed)
     if shape is not None:
         _check_like_training(images, shape, scale, estimator)
-    if estimator is not None and reset and read is not _read_table:  # scikit-learn sets those of a table
-        _set_n_features(estimator, math.prod(images.shape))
+    if estimator is not None and read is not _read_table:  # scikit-learn sets the attributes for a table
+        _set_features(estimator, X, samples, math.prod(images.shape), reset)
     return images
 
 
@@ -172,7 +178,7 @@ def is_decoded(X: Any) -> bool:
     >>> is_decoded(["a.png", "b.png"]), is_decoded([[0.0, 1.0], [1.0, 0.0]])
     (True, False)
     """
-    return is_stream(X) or _choose_reader(X)[0] is _read_files
+    return isinstance(X, (str, os.PathLike)) or is_stream(X) or _choose_reader(X)[0] is _read_files
 
 
 def subset(X: Any, index: np.ndarray) -> Any:
@@ -209,6 +215,8 @@ def subset(X: Any, index: np.ndarray) -> Any:
         )
     if isinstance(X, Images):
         return X.take(torch.from_numpy(index))
+    if is_folder(X):
+        X = image_paths(X)
     if is_dataset(X):
         return Subset(X, index.tolist())
     return X[torch.from_numpy(index)] if isinstance(X, Tensor) else _safe_indexing(X, index)
@@ -295,6 +303,8 @@ def _choose_reader(X: Any) -> tuple[_Reader, Any]:
     refuse_loader(X)
     if isinstance(X, Images):
         return _read_images, X
+    if is_folder(X):
+        return _read_files, image_paths(X)
     if is_stream(X):
         first, X = peek(X)
         if not isinstance(first, (str, os.PathLike)):
@@ -315,7 +325,16 @@ def _read_table(X: Any, options: _Options) -> Images:
     """Read the rows of a table as images."""
     if isinstance(X, list):
         options.check_count(len(X))
-    table = read_table(X, options.estimator, options.reset, options.min_samples)
+    try:
+        table = read_table(X, options.estimator, options.reset, options.min_samples)
+    except ValueError as error:
+        text = [name for name in getattr(X, "columns", ()) if len(X) and isinstance(next(iter(X[name])), str)]
+        if not text:
+            raise
+        raise ValueError(
+            f"X has {len(X.columns)} columns, and the column {text[0]!r} holds text. Pass a column of paths alone, "
+            f"X[{text[0]!r}], or choose it by a ColumnTransformer."
+        ) from error
     return _in_memory(StoredTensor(unfold_rows(table.tensor, options.image_shape), table.file), options)
 
 
@@ -433,33 +452,56 @@ def _read_images(X: Images, options: _Options) -> Images:
 
 
 def _as_list(X: Any) -> Any:
-    """Return a sequence of files, images or arrays as a list, and other X as given; refuse X that is no sequence."""
-    if X is None or isinstance(X, (str, bytes, os.PathLike, dict, set)) or is_pil_image(X) or hasattr(X, "read"):
-        hint = " `skssl.datasets.load_images` reads a folder." if isinstance(X, (str, os.PathLike)) else ""
-        raise TypeError(f"X is {describe(X)}, but {_FORMS} was expected.{hint}")
-    if isinstance(X, np.ndarray) and X.ndim == 1 and X.dtype.kind in "OU":
-        X = X.tolist()
-    elif hasattr(X, "to_list") and not hasattr(X, "columns"):  # a Series
-        X = X.to_list()
-    elif isinstance(X, tuple):
-        X = list(X)
-    if isinstance(X, list) and X:
-        if isinstance(X[0], tuple) and X[0] and _kind(X[0][0]) != "number":  # items (image, target) of a data set
-            X = [item[0] for item in X]
-        kind = _kind(X[0])
-        for i, item in enumerate(X):
-            if _kind(item) != kind:
-                raise TypeError(
-                    f"Sample {i} of X is {describe(item)}, but sample 0 is {describe(X[0])}. Pass samples of one kind: "
-                    "arrays, or files and PIL images."
-                )
-        return gather(X)
-    return X
+    """Return a sequence of files, images or arrays as a list, and other X unchanged; refuse X that is no sequence."""
+    if X is None or isinstance(X, (bytes, dict, set)) or is_pil_image(X) or hasattr(X, "read"):
+        raise TypeError(f"X is {describe(X)}, but {_FORMS} was expected.")
+    samples = list(X) if isinstance(X, (list, tuple)) else _column(X)
+    if not samples:
+        return [] if isinstance(X, tuple) else X
+    images = [_unpack(item) for item in samples]
+    kind = _kind(images[0])
+    if kind == "number" and not isinstance(X, (list, tuple)):  # a column of numbers
+        return X
+    for i, image in enumerate(images):
+        if isinstance(image, Mapping):
+            raise TypeError(
+                f'Sample {i} of X is {describe(image)}, which holds no image. An image was expected as "image", or a '
+                'file as "bytes" or "path".'
+            )
+        if _kind(image) != kind:
+            raise TypeError(
+                f"Sample {i} of X is {describe(samples[i])}, but sample 0 is {describe(samples[0])}. Pass samples of "
+                "one kind: arrays, or files and PIL images."
+            )
+    return gather(images)
+
+
+def _column(X: Any) -> list[Any] | None:
+    """Return a column of a table as a list: a Series, an array of objects or text, or a frame of one column."""
+    if hasattr(X, "columns") and hasattr(X, "__getitem__"):
+        X = X[X.columns[0]] if len(X.columns) == 1 else None
+    if isinstance(X, np.ndarray):
+        is_column = X.dtype.kind in "OUT" and (X.ndim == 1 or X.shape[1:] == (1,))
+        return X.ravel().tolist() if is_column else None
+    if isinstance(X, Tensor) or getattr(X, "ndim", 1) != 1:
+        return None
+    names = ("to_pylist", "to_list", "tolist")  # of Arrow, of pandas' and polars' Series, of pandas' arrays
+    return next((getattr(X, name)() for name in names if hasattr(X, name)), None)
+
+
+def _unpack(item: Any) -> Any:
+    """Return the image in a sample that is an item of a data set: a dict, bytes, or a tuple with a target."""
+    if isinstance(item, (tuple, list)):
+        kind = _kind(item[0]) if len(item) > 0 else "number"
+        has_target = isinstance(item, tuple) or kind == "file" or any(_kind(value) != kind for value in item[1:])
+        return image_in(item) if kind != "number" and has_target else item
+    return image_in(item) if isinstance(item, (Mapping, bytearray)) else item
 
 
 def _kind(item: Any) -> str:
-    """Return the kind of a sample: "file" (also a PIL image), "array", or "number" (a row of a table)."""
-    if isinstance(item, (str, os.PathLike, PackedImage)) or is_pil_image(item) or hasattr(item, "read"):
+    """Return the kind of a sample: "file" (also a PIL image, bytes or a dict), "array", or "number" (a table's row)."""
+    types = (str, os.PathLike, bytes, bytearray, Mapping, PackedImage)
+    if isinstance(item, types) or is_pil_image(item) or hasattr(item, "read"):
         return "file"
     is_nested = isinstance(item, (list, tuple)) and len(item) > 0 and isinstance(item[0], (list, tuple, np.ndarray))
     return "array" if is_nested or getattr(item, "ndim", 0) >= 2 else "number"
@@ -503,8 +545,10 @@ def _check_like_training(images: Images, shape: Shape, scale: Scale | None, esti
         )
 
 
-def _set_n_features(estimator: BaseEstimator, n_features: int) -> None:
-    """Set the attributes that scikit-learn's checks set for a table without names."""
-    estimator.n_features_in_ = n_features
-    if hasattr(estimator, "feature_names_in_"):
-        del estimator.feature_names_in_
+def _set_features(estimator: BaseEstimator, X: Any, samples: Any, n_values: int, reset: bool) -> None:
+    """Set the number and the names of the features as scikit-learn does; a column of a table is one feature."""
+    if reset:
+        is_column = samples is not X and not (isinstance(X, (list, tuple, str, os.PathLike)) or is_stream(X))
+        estimator.n_features_in_ = 1 if is_column else n_values
+    if reset or (hasattr(X, "columns") and hasattr(estimator, "feature_names_in_")):
+        _check_feature_names(estimator, X, reset=reset)

@@ -155,7 +155,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
     checkpoint_every : int, str or datetime.timedelta, default="10 min"
         Number of epochs, or time, between two checkpoints.
     verbose : int, default=0
-        1 shows a progress bar for every epoch.
+        1 shows a progress bar for every epoch, and the number of images in a folder.
 
     Attributes
     ----------
@@ -168,7 +168,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
     net_ : skorch.NeuralNet
         The trained skorch net. ``net_.module_`` also has the heads.
     n_features_in_ : int
-        Values in an image: channels x height x width.
+        Values in an image: channels x height x width. 1 if X is a column of a table that holds paths or images.
     feature_names_in_ : ndarray of str
         Names of the columns of X. Defined only if X is a DataFrame whose column names are strings.
     """
@@ -250,7 +250,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
 
         Parameters
         ----------
-        X : array-like, sequence of files or PIL images, data set or iterable
+        X : array-like, sequence of files or PIL images, path of a folder, data set or iterable
             Images: (n, h, w), (n, h, w, c), (n, c, h, w), or (n, features) with `image_shape`; see `images.as_images`.
         y : array-like of shape (n,), default=None
             Classes, -1 where unknown. Ignored unless the method uses labels. If None, such a method uses the labels in
@@ -284,7 +284,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
 
         Parameters
         ----------
-        X : array-like, sequence of files or PIL images, data set or iterable
+        X : array-like, sequence of files or PIL images, path of a folder, data set or iterable
             Images, as for `fit`.
         y : array-like of shape (n,), default=None
             Classes, as for `fit`.
@@ -319,7 +319,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
 
         Parameters
         ----------
-        X : array-like, sequence of files or PIL images, data set or iterable
+        X : array-like, sequence of files or PIL images, path of a folder, data set or iterable
             Images of the shape that was passed to `fit`.
 
         Returns
@@ -532,6 +532,8 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
         images = as_images(
             X, self.image_shape, estimator=self, reset=reset, on_bad_image=on_bad_image, n_jobs=self.n_jobs, **like
         )
+        if self.verbose and isinstance(X, (str, os.PathLike)) and is_main_process():
+            print(f"{os.fspath(X)}: {len(images)} images.")
         if reset:
             self._shape: tuple[int, int, int] = images.shape
             self._scale: Any = images.scale
@@ -567,6 +569,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
             "shape": self._shape,
             "scale": self._scale,
             "whole": self._whole,
+            "column": self.n_features_in_ != math.prod(self._shape),
             "feature_names": getattr(self, "feature_names_in_", np.empty(0)).tolist(),
             "output": getattr(self, "_sklearn_output_config", {}).get("transform"),
             "n_samples": net.module_.n_samples,
@@ -612,7 +615,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
     def _set_reading(self, values: Mapping[str, Any]) -> None:
         """Set how images are read, as `fit` does."""
         self._shape, self._scale, self._whole = (values[name] for name in ("shape", "scale", "whole"))
-        self.n_features_in_ = math.prod(self._shape)
+        self.n_features_in_ = 1 if values["column"] else math.prod(self._shape)
         if names := values["feature_names"]:
             if len(names) != self.n_features_in_:
                 raise ValueError(f"'feature_names' must hold {self.n_features_in_} names. Got {len(names)}.")

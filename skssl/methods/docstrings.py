@@ -54,28 +54,72 @@ def inherit_parameters(cls: type, root: type) -> None:
     other = {name: entry for name, entry in shared.items() if name not in parameters}
     if not parameters:
         parameters, other = other, {}
-    own = _sections(cls)
+    own = sections(cls)
     merged = {"Parameters": parameters, "Other Parameters": other, "Attributes": attributes}
-    sections = (
+    merged_sections = (
         {"": own.pop("")}
         | {title: "\n".join(entries.values()) for title, entries in merged.items()}
         | {title: text for title, text in own.items() if title not in merged}
     )
     cls.__doc__ = "\n\n".join(
-        f"{title}\n{'-' * len(title)}\n{text}" if title else text for title, text in sections.items() if text
+        f"{title}\n{'-' * len(title)}\n{text}" if title else text for title, text in merged_sections.items() if text
     )
 
 
-def _sections(cls: type) -> dict[str, str]:
-    """Split a docstring into its sections by title; the title of the summary is empty."""
+def sections(cls: type) -> dict[str, str]:
+    """Split the docstring of a class into its sections.
+
+    Parameters
+    ----------
+    cls : type
+        The class.
+
+    Returns
+    -------
+    dict of str to str
+        The text of each section by its title, which is empty for the summary.
+
+    Examples
+    --------
+    >>> from skssl import SimCLR
+    >>> from skssl.methods.docstrings import sections
+    >>> list(sections(SimCLR))
+    ['', 'Parameters', 'Other Parameters', 'Attributes', 'References', 'Examples']
+    """
     summary, *parts = re.split(r"^(\w[\w ]*)\n-{3,}\n", inspect.cleandoc(cls.__doc__ or ""), flags=re.MULTILINE)
     return {title: text.strip() for title, text in zip(["", *parts[::2]], [summary, *parts[1::2]], strict=True)}
+
+
+def documented(cls: type, title: str) -> dict[str, tuple[str, str]]:
+    """Return the parameters or attributes that a section of a docstring describes.
+
+    Parameters
+    ----------
+    cls : type
+        The class.
+    title : str
+        The section, such as "Parameters".
+
+    Returns
+    -------
+    dict of str to (str, str)
+        The type and the description of each, by name. The type may end with the default: "int, default=100".
+
+    Examples
+    --------
+    >>> from skssl import SimCLR
+    >>> from skssl.methods.docstrings import documented
+    >>> documented(SimCLR, "Parameters")["proj_dim"]
+    ('int, default=128', "Width of the projector's output.")
+    """
+    heads = {name: entry.partition("\n") for name, entry in _entries(cls, title, cls).items()}
+    return {name: (head.partition(" : ")[2], " ".join(text.split())) for name, (head, _, text) in heads.items()}
 
 
 def _entries(base: type, title: str, cls: type) -> dict[str, str]:
     """Return the entries of a section by name, with the defaults of `cls`."""
     entries = {}
-    for entry in filter(None, re.split(r"\n(?=\S)", _sections(base).get(title, ""))):
+    for entry in filter(None, re.split(r"\n(?=\S)", sections(base).get(title, ""))):
         name = entry.partition(" : ")[0]
         default = getattr(cls, name, None)
         if default != getattr(base, name, None):

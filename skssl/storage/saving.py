@@ -301,6 +301,7 @@ READING = {
     "shape": Field(is_sequence(tuple, is_int(1), 3), "channels, height and width"),
     "scale": Field(lambda value: value is None or is_sequence(tuple, is_float, 2)(value), "two floats or None"),
     "whole": Field(lambda value: type(value) is bool, "a bool", default=False),  # skssl 0.1.0 resized photographs
+    "column": Field(lambda value: type(value) is bool, "a bool", default=False),  # whether X was a column of a table
     "feature_names": Field(is_sequence(list, lambda value: type(value) is str), "a list of strings"),
     "n_samples": Field(is_int(1), "a number of images"),
 }

@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import joblib
-
 if TYPE_CHECKING:
     import torch
 
@@ -58,6 +56,7 @@ def limited_threads(device: torch.device) -> Iterator[None]:
     ...     torch.get_num_threads() <= joblib.cpu_count()
     True
     """
+    import joblib
     import torch
 
     before = torch.get_num_threads()

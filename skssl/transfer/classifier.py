@@ -255,9 +255,9 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
                 "(unknown)."
             )
         check_known_labels(self, labels[known])
-        predicted, true = self.predict(images)[known], np.array(labels[known].tolist())
+        predicted, true = self.predict(images), np.array(labels[known].tolist())
         weight = None if sample_weight is None else np.asarray(sample_weight)[known]
-        return accuracy_score(true, predicted, sample_weight=weight)
+        return accuracy_score(true, predicted[known], sample_weight=weight)
 
     @property
     def classifier_(self) -> nn.Module:

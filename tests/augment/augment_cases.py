@@ -8,7 +8,7 @@ from skssl.augment import preset
 
 NO_STEPS = {"crop_scale": None, "flip": 0.0, "jitter": 0.0, "gray": 0.0}
 UNNORMALIZED = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
-NAMES = ("simclr", "simsiam", "byol", "moco", "leoclr", "gsg-cifar10", "rotnet", "none")
+NAMES = ("simclr", "simsiam", "byol", "moco", "leoclr", "gsg-cifar10", "instdisc", "pirl", "rotnet", "none")
 
 
 def gen(seed=0):
@@ -35,8 +35,19 @@ def random_colors(n, h=8, w=8, seed=0):
 
 
 EVERYTHING = {"blur": 0.5, "solarize": 0.4, "quarter_turn": 0.7, "interpolation": "bicubic", "jitter": 0.9, "gray": 0.3}
-SETTINGS = {"strong": {"blur": 0.5, "solarize": 0.3, "brightness": 1.5, "hue": 0.3, "contrast": 0.0}}
-for name in NAMES:  # each different view of the presets once
-    for view, augmentation in enumerate(preset(name, 32)):
-        if augmentation.get_params() not in SETTINGS.values():
-            SETTINGS[f"{name}-{view}"] = augmentation.get_params()
+
+
+def different_views(side):
+    """Return the settings of each different view of the presets once."""
+    found = {}
+    for name in NAMES:
+        for view, augmentation in enumerate(preset(name, side)):
+            if augmentation.get_params() not in found.values():
+                found[f"{name}-{view}"] = augmentation.get_params()
+    return found
+
+
+SETTINGS = {
+    "strong": {"blur": 0.5, "solarize": 0.3, "brightness": 1.5, "hue": 0.3, "contrast": 0.0},
+    **different_views(32),
+}

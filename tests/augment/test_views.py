@@ -9,7 +9,16 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from augment_cases import EVERYTHING, NO_STEPS, SETTINGS, UNNORMALIZED, gen, smooth_images
+from augment_cases import (
+    EVERYTHING,
+    NAMES,
+    NO_STEPS,
+    SETTINGS,
+    UNNORMALIZED,
+    different_views,
+    gen,
+    smooth_images,
+)
 from references import views_one_by_one
 from scipy import stats
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -91,7 +100,7 @@ def test_views_without_blur_are_unchanged():
 FORMS = {
     **SETTINGS,
     "all at once": EVERYTHING,
-    "large": preset("simclr", 224)[0].get_params(),
+    **{f"{name}, large": settings for name, settings in different_views(224).items()},
     "padded": {"crop_padding": 3, "interpolation": "bicubic"},
     "without hue": {"hue": 0.0, "saturation": 0.9},
     "smaller": {"size": 9, "blur": 1.0},
@@ -209,7 +218,7 @@ def test_failing_compilation_warns_once_and_views_are_made_without_it(monkeypatc
     augmentation(images, gen(), compile=True)  # no second warning
 
 
-@pytest.mark.parametrize(("name", "side", "most"), [("byol", 32, 12), ("simclr", 224, 15)])
+@pytest.mark.parametrize(("name", "side", "most"), [("byol", 32, 11), ("simclr", 224, 15)])
 def test_compiled_views_need_few_kernels(name, side, most, monkeypatch):
     """Count the kernels that the compiler writes for a GPU, without running them."""
     pytest.importorskip("triton")
@@ -246,26 +255,28 @@ def test_compiled_views_match_eager_views(monkeypatch):
 
 
 class Launches(TorchDispatchMode):
-    """Counts operators except for views."""
+    """Counts operators except for views of a tensor."""
 
     def __init__(self):
         super().__init__()
         self.seen = collections.Counter()
 
     def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
-        self.seen[str(operator)] += not operator.is_view
+        self.seen[str(operator)] += not operator.is_view and operator is not torch.ops.aten._unsafe_view.default
         return operator(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize(("name", "most"), [("simclr", 120), ("byol", 120), ("rotnet", 40)])
-def test_views_at_once_launch_few_operators_and_never_wait_for_the_device(name, most):
-    augmentation, images = preset(name, 32)[0], smooth_images(4)
-    augmentation(images, gen())  # caches the constants
-    with Launches() as launches:
-        views_at_once(augmentation, images, augmentation.draw(8, (32, 32), gen()))
-    assert sum(launches.seen.values()) <= most
-    waits = ("_local_scalar_dense", "nonzero", "masked_select", "unique")
-    assert not [operator for operator in launches.seen if any(name in operator for name in waits)]
+@pytest.mark.parametrize("side", [32, 224])
+@pytest.mark.parametrize("name", NAMES)
+def test_views_at_once_launch_few_operators_and_never_wait_for_the_device(name, side):
+    for augmentation in dict.fromkeys(preset(name, side)):
+        images = smooth_images(1, side, side)
+        views_at_once(augmentation, images, augmentation.draw(2, (side, side), gen()))  # caches the constants
+        with Launches() as launches:
+            views_at_once(augmentation, images, augmentation.draw(2, (side, side), gen()))
+        assert sum(launches.seen.values()) <= (60 if name in ("rotnet", "none") else 120)
+        waits = ("_local_scalar_dense", "nonzero", "masked_select", "unique")
+        assert not [operator for operator in launches.seen if any(name in operator for name in waits)]
 
 
 @pytest.mark.parametrize("settings", [{}, {"crop_padding": 2}, {"crop_scale": None}, NO_STEPS], ids=str)

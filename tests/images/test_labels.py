@@ -58,6 +58,11 @@ def test_labels_of_an_image_folder(folder, codes):
     np.testing.assert_array_equal(labels_in(Subset(dataset, [39, 0, 20])), expected[[39, 0, 20]])
     np.testing.assert_array_equal(labels_in(ConcatDataset([dataset, Subset(dataset, [1])])), [*expected, expected[1]])
     np.testing.assert_array_equal(labels_in(dataset.samples), expected)
+    assert labels_in(folder).tolist() == labels_in(str(folder.parent)).tolist()  # a split of class folders
+    np.testing.assert_array_equal(np.unique(labels_in(folder), return_inverse=True)[1], expected)
+    Image.new("RGB", (16, 16)).save(folder / "a.png")
+    assert labels_in(folder).tolist().count(-1) == 1
+    assert labels_in(folder / dataset.classes[0]) is None
     turned = ImageFolder(folder, target_transform=lambda label: 7 - label)
     np.testing.assert_array_equal(labels_in(turned), 7 - expected)
 

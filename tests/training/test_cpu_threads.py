@@ -41,12 +41,12 @@ def test_threads_are_limited_to_the_cores(monkeypatch):
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(3)
-        monkeypatch.setattr(cpu_threads.joblib, "cpu_count", lambda: 2)
+        monkeypatch.setattr("joblib.cpu_count", lambda: 2)
         with cpu_threads.limited_threads(torch.device("cpu")):
             assert torch.get_num_threads() == 2
         with cpu_threads.limited_threads(torch.device("meta")):
             assert torch.get_num_threads() == 3
-        monkeypatch.setattr(cpu_threads.joblib, "cpu_count", lambda: 4)
+        monkeypatch.setattr("joblib.cpu_count", lambda: 4)
         with cpu_threads.limited_threads(torch.device("cpu")):
             assert torch.get_num_threads() == 3
     finally:
