@@ -182,7 +182,12 @@ def _listed_labels(dataset: Any) -> list[Any] | None:
 
 def _is_image(value: Any) -> bool:
     """Return whether a value is a file, a PIL image or an array, and no number."""
-    return isinstance(value, (str, os.PathLike)) or hasattr(value, "read") or is_pil_image(value) or getattr(value, "ndim", 0) >= 2
+    return (
+        isinstance(value, (str, os.PathLike))
+        or hasattr(value, "read")
+        or is_pil_image(value)
+        or getattr(value, "ndim", 0) >= 2
+    )
 
 
 def check_labels(y: Any, X: Any, name: str = "y", images: str = "X") -> np.ndarray:
