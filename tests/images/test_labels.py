@@ -46,9 +46,9 @@ class Listed(Items):
 @pytest.fixture
 def folder(X, y, tmp_path):
     for i, (image, label) in enumerate(zip(X, y, strict=True)):
-        (tmp_path / str(label)).mkdir(exist_ok=True)
-        Image.fromarray(image).save(tmp_path / str(label) / f"{i:02d}.png")
-    return tmp_path
+        (tmp_path / "all" / str(label)).mkdir(exist_ok=True, parents=True)
+        Image.fromarray(image).save(tmp_path / "all" / str(label) / f"{i:02d}.png")
+    return tmp_path / "all"
 
 
 def test_labels_of_an_image_folder(folder, codes):
