@@ -354,7 +354,7 @@ def test_masked_values_are_refused(tmp_path: Path) -> None:
     for form in (X, X.reshape(6, -1), list(X), list(X.reshape(6, -1)), X[:, ::-1]):
         with pytest.raises(ValueError, match=r"Sample 3 of X has masked values.* Fill them by filled\(value\)"):
             as_images(form, (8, 10))
-    for form in (Items(X), iter(X)):
+    for form in (Items(X / 255), iter(X / 255)):
         with pytest.raises(ValueError, match=r"Item 3 of .*X has masked values"):
             read(form)
 
