@@ -14,6 +14,7 @@ from skorch.callbacks import Callback
 from torch import Tensor
 
 from skssl.images import Images, as_images
+from skssl.images.folders import expand_folder
 from skssl.images.labels import as_labels
 from skssl.images.photographs import Photographs
 from skssl.probes import KNNProbe
@@ -65,11 +66,11 @@ class KNNMonitor(Callback):
 
     def initialize(self) -> Self:
         """Check the parameters."""
-        check_consistent_length(self.X, self.y)
+        check_consistent_length(expand_folder(self.X), self.y)
         if (self.X_test is None) != (self.y_test is None):
             raise ValueError("KNNMonitor needs both X_test and y_test, or neither.")
         if self.X_test is not None:
-            check_consistent_length(self.X_test, self.y_test)
+            check_consistent_length(expand_folder(self.X_test), self.y_test)
         if not isinstance(self.every, Integral) or self.every < 1:
             raise ValueError(
                 f"The 'every' parameter of KNNMonitor must be an integer of at least 1. Got {self.every!r}."

@@ -21,7 +21,7 @@ from skssl.errors import warn_of_bad
 from skssl.images.arrays import MemoryImages, StoredTensor, read_array, read_table, stack_arrays
 from skssl.images.base import Images, Scale, Shape, Size, describe, is_pil_image
 from skssl.images.dataset_items import DatasetImages, image_in, is_dataset, length_of, paths_of
-from skssl.images.folders import image_paths, is_folder
+from skssl.images.folders import expand_folder
 from skssl.images.image_files import channels_for, check_channels, decode_images, inspect_images
 from skssl.images.layout import channels_first, check_image_shape, decoding_target, parse_image_shape, unfold_rows
 from skssl.images.packed import PackedImage, PackedImages, gather
@@ -214,8 +214,7 @@ def subset(X: Any, index: np.ndarray) -> Any:
         )
     if isinstance(X, Images):
         return X.take(torch.from_numpy(index))
-    if is_folder(X):
-        X = image_paths(X)
+    X = expand_folder(X)
     if is_dataset(X):
         return Subset(X, index.tolist())
     return X[torch.from_numpy(index)] if isinstance(X, Tensor) else _safe_indexing(X, index)
@@ -301,8 +300,7 @@ def _choose_reader(X: Any) -> tuple[_Reader, Any]:
     """Return the reader for X, and X in the form that it reads."""
     if isinstance(X, Images):
         return _read_images, X
-    if is_folder(X):
-        return _read_files, image_paths(X)
+    X = expand_folder(X)
     if is_stream(X):
         first, X = peek(X)
         if not isinstance(first, (str, os.PathLike)):
@@ -457,8 +455,6 @@ def _as_list(X: Any) -> Any:
         return [] if isinstance(X, tuple) else X
     images = [_unpack(item) for item in samples]
     kind = _kind(images[0])
-    if kind == "number" and not isinstance(X, (list, tuple)):  # a column of numbers
-        return X
     for i, image in enumerate(images):
         if isinstance(image, Mapping):
             raise TypeError(
@@ -470,7 +466,8 @@ def _as_list(X: Any) -> Any:
                 f"Sample {i} of X is {describe(samples[i])}, but sample 0 is {describe(samples[0])}. Pass samples of "
                 "one kind: arrays, or files and PIL images."
             )
-    return gather(images)
+    is_table = kind == "number" and not isinstance(X, (list, tuple))  # a column of numbers
+    return X if is_table else gather(images)
 
 
 def _column(X: Any) -> list[Any] | None:
