@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
@@ -90,8 +90,13 @@ class StoredTensor:
             return StoredTensor(self.tensor.contiguous())
         return self.from_numpy(to_temporary_file(part.numpy() for part in self.chunks()))
 
-    def value_range(self) -> Scale:
+    def value_range(self, kept: Sequence[int] | None = None) -> Scale:
         """Return the smallest and the largest value; refuse NaN and infinite values.
+
+        Parameters
+        ----------
+        kept : sequence of int, default=None
+            The indices of the rows that count. None: all.
 
         Returns
         -------
@@ -103,18 +108,19 @@ class StoredTensor:
         ValueError
             If a value is not a finite float32.
         """
-        low, high, n = math.inf, -math.inf, 0
-        for part in self.chunks():
-            part = part.float()
-            ends = [float(value) for value in torch.aminmax(part)]  # both are NaN if any value is
-            if not all(map(math.isfinite, ends)):
-                first = n + int(torch.isfinite(part).flatten(1).all(1).logical_not().nonzero()[0])
-                raise ValueError(
-                    "Input X contains NaN, infinity or a value too large for float32, first in sample "
-                    f"{first}. Finite numbers were expected: remove such samples or replace the values."
-                )
-            low, high, n = min(low, ends[0]), max(high, ends[1]), n + len(part)
-        return low, high
+        axes = tuple(range(1, self.tensor.ndim))
+        ends = [(part.amin(axes), part.amax(axes)) for part in map(Tensor.float, self.chunks())]
+        low, high = (torch.cat(values) for values in zip(*ends, strict=True))  # both are NaN where any value is
+        is_finite = low.isfinite() & high.isfinite()
+        if not is_finite.all():
+            raise ValueError(
+                "Input X contains NaN, infinity or a value too large for float32, first in sample "
+                f"{int(is_finite.logical_not().nonzero()[0])}. Finite numbers were expected: remove such samples or "
+                "replace the values."
+            )
+        if kept is not None:
+            low, high = low[list(kept)], high[list(kept)]
+        return float(low.min()), float(high.max())
 
 
 class MemoryImages(Images):
@@ -159,11 +165,6 @@ class MemoryImages(Images):
         elif moved._device.type != "cpu" and self._stored.tensor.nbytes <= MAX_IN_MEMORY:
             moved._stored = StoredTensor(torch.cat([part.to(device, self._dtype) for part in self._stored.chunks()]))
         return moved
-
-    @property
-    def _dtype(self) -> torch.dtype:
-        """Return the dtype of a batch."""
-        return torch.uint8 if self.scale is None else torch.float32
 
     def _read_mapped(self, index: Tensor, file: MappedFile) -> Tensor:
         """Gather images from a mapped file, a few at a time, as reading a page may map many around it."""

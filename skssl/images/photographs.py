@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from skssl.errors import warn_of_bad
-from skssl.images.base import Images, Size
+from skssl.images.base import Images, Scale, Size, rescale
 from skssl.images.image_files import ORIENTATION, open_image, upright
 from skssl.images.packed import PackedImage, pil_of
 
@@ -84,7 +84,7 @@ class Photographs(Images):
         index : int64 Tensor of shape (b,)
             The indices of the pictures. They differ from the given ones where a picture that cannot be decoded was
             replaced by the next one.
-        crops : list of uint8 Tensors of shape (v * b, c, height, width)
+        crops : list of uint8 or float32 Tensors of shape (v * b, c, height, width)
             One for each entry of the plan, on the images' device: the first box of each picture, then the second of
             each, and so on. Channels are last in memory.
 
@@ -139,6 +139,8 @@ class FilePhotographs(Photographs):
         Whether a picture that cannot be decoded is replaced by the next one that can.
     n_jobs : int or None
         Number of threads. None and -1 use one for each core. The crops do not depend on it.
+    scale : (float, float), default=None
+        The values that are mapped to 0 and 1, if the pictures hold more than 8 bits a value and crops are floats.
 
     Attributes
     ----------
@@ -155,8 +157,9 @@ class FilePhotographs(Photographs):
         size: Size,
         skip: bool = False,
         n_jobs: int | None = None,
+        scale: Scale | None = None,
     ) -> None:
-        self.shape, self.scale, self.sizes = (channels, *size), None, sizes
+        self.shape, self.scale, self.sizes = (channels, *size), scale, sizes
         self._items, self._name, self._skip = items, name, skip
         self._index = torch.arange(len(items))
         n_jobs = -1 if n_jobs is None else n_jobs
@@ -202,11 +205,8 @@ class FilePhotographs(Photographs):
         self, pool: ThreadPoolExecutor, index: Tensor, plan: Sequence[Crops]
     ) -> tuple[list[Future[list[int]]], list[Tensor]]:
         """Let threads decode a batch; return their futures, and the memory (v, b, h, w, c) of each kind of crop."""
-        pinned, c = self._device.type == "cuda", self.shape[0]
-        made = [
-            torch.empty((*crops.boxes.shape[:2], *crops.size, c), dtype=torch.uint8, pin_memory=pinned)
-            for crops in plan
-        ]
+        how: Any = {"dtype": self._dtype, "pin_memory": self._device.type == "cuda"}
+        made = [torch.empty((*crops.boxes.shape[:2], *crops.size, self.shape[0]), **how) for crops in plan]
         boxes, outs = [crops.boxes.numpy() for crops in plan], [crops.numpy() for crops in made]
         given = index.tolist()
 
@@ -236,7 +236,7 @@ class FilePhotographs(Photographs):
                     boxes = [box * ratio for box in boxes]
                 try:
                     size = self.sizes[j].tolist()
-                    cut_picture(self._items[item], self._name(item), self.shape[0], size, plan, boxes, outs)
+                    cut_picture(self._items[item], self._name(item), self.shape[0], size, plan, boxes, outs, self.scale)
                     return j
                 except ValueError as error:
                     if not self._skip:
@@ -253,6 +253,7 @@ def cut_picture(
     plan: Sequence[Crops],
     boxes: Sequence[np.ndarray],
     outs: Sequence[np.ndarray],
+    scale: Scale | None = None,
 ) -> None:
     """Decode a picture once, and cut boxes out of it.
 
@@ -270,8 +271,10 @@ def cut_picture(
         How boxes are resized.
     boxes : sequence of float64 ndarrays of shape (v, 4)
         The boxes of this picture, for each entry of the plan.
-    outs : sequence of uint8 ndarrays of shape (v, height, width, channels)
+    outs : sequence of uint8 or float32 ndarrays of shape (v, height, width, channels)
         Receive the crops.
+    scale : (float, float), default=None
+        The values that are mapped to 0 and 1, if the crops are floats.
 
     Raises
     ------
@@ -284,16 +287,21 @@ def cut_picture(
             cut_boxes(pixels, plan, boxes, outs)
             return
     with open_image(picture, name) as pil:
-        scale = _draft(pil, plan, boxes)
+        divisor = _draft(pil, plan, boxes)
         mirrored = MIRRORED.get(pil.getexif().get(ORIENTATION, 1), (False, False))
-        pil = upright(pil, channels)
-        if (pil.height, pil.width) != tuple(-(-side // scale) for side in size):
+        pil = upright(pil, channels, scale is not None)
+        if (pil.height, pil.width) != tuple(-(-side // divisor) for side in size):
             raise ValueError(f"it has changed since its size was read. Expected {tuple(size)} pixels.")
-        # A decoded pixel is a square of `scale` pixels. Where sides are no multiple, the last row and column extend
+        # A decoded pixel is a square of `divisor` pixels. Where sides are no multiple, the last row and column extend
         # beyond the picture, and these are the first ones of mirrored axes.
-        beyond = [pil.height * scale - size[0], pil.width * scale - size[1]]
+        beyond = [pil.height * divisor - size[0], pil.width * divisor - size[1]]
         moved = np.array([extent * axis for extent, axis in zip(beyond, mirrored, strict=True)] + [0, 0])
-        cut_boxes(pil, plan, [(of + moved) / scale for of in boxes], outs)
+        cut_boxes(pil, plan, [(of + moved) / divisor for of in boxes], outs)
+        if scale is not None:
+            for crops, out in zip(plan, outs, strict=True):
+                rescale(out, scale)
+                if crops.interpolation == "bicubic":  # which overshoots; uint8 crops end at 0 and 255, too
+                    out.clip(0, 1, out)
 
 
 def cut_boxes(picture: Any, plan: Sequence[Crops], boxes: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> None:
@@ -302,7 +310,7 @@ def cut_boxes(picture: Any, plan: Sequence[Crops], boxes: Sequence[np.ndarray], 
     Parameters
     ----------
     picture : PIL image, or uint8 ndarray of shape (h, w, c)
-        The pixels.
+        The pixels. The mode "F" gives crops of floats.
     plan, boxes, outs
         As for `cut_picture`. The boxes are in the pixels of `picture`.
     """
@@ -338,7 +346,7 @@ def resized_pixels(pixels: np.ndarray, box: np.ndarray, crops: Crops) -> np.ndar
 
     Parameters
     ----------
-    pixels : uint8 ndarray of shape (h, w, c)
+    pixels : uint8 or float32 ndarray of shape (h, w, c)
         The picture.
     box : int ndarray of shape (4,)
         Top, left, height and width.
@@ -347,7 +355,7 @@ def resized_pixels(pixels: np.ndarray, box: np.ndarray, crops: Crops) -> np.ndar
 
     Returns
     -------
-    uint8 ndarray of shape (height, width, c)
+    uint8 or float32 ndarray of shape (height, width, c)
         The crop.
     """
     top, left, height, width = box

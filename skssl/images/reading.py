@@ -22,7 +22,16 @@ from skssl.images.arrays import MemoryImages, StoredTensor, read_array, read_tab
 from skssl.images.base import Images, Scale, Shape, Size, describe, is_pil_image
 from skssl.images.dataset_items import DatasetImages, image_in, is_dataset, length_of, paths_of
 from skssl.images.folders import expand_folder
-from skssl.images.image_files import channels_for, check_channels, decode_images, inspect_images
+from skssl.images.image_files import (
+    WIDE_MODES,
+    Header,
+    are_deep,
+    channels_for,
+    check_channels,
+    decode_images,
+    inspect_images,
+    value_range,
+)
 from skssl.images.layout import channels_first, check_image_shape, decoding_target, parse_image_shape, unfold_rows
 from skssl.images.packed import PackedImage, PackedImages, gather
 from skssl.images.photographs import FilePhotographs, default_size, in_memory
@@ -64,9 +73,10 @@ def as_images(
         - a sequence of file paths, open files, contents of files or PIL images of any mode, or a torchvision
           ``ImageFolder`` without a transform. A sequence is a list, a tuple, an array, a Series or a data frame of one
           column. Its samples may also be items such as those of data sets. Images are read upright by their EXIF data,
-          16-bit grey in 8 bits, without transparency. Files of one size, unless `image_shape` asks for another, are
-          decoded once into one array. All others become `Photographs`: they keep their own sizes and are decoded
-          whenever they are needed;
+          without transparency. Files of one size, unless `image_shape` asks for another, are decoded once into one
+          array. All others become `Photographs`: they keep their own sizes and are decoded whenever they are needed. If
+          all files hold floats or integers of more than 8 bits, they are read as floats. `Photographs` are then decoded
+          once at the start to find `scale`. 16-bit files among 8-bit files are rounded to 8 bits;
         - a data set with ``__len__`` and ``__getitem__``: one of torch, Hugging Face or similar. Its items are read
           when they are needed, through ``__getitems__`` if it has one. An item is a tensor ``(c, h, w)``, a PIL image,
           an array ``(h, w)`` or ``(h, w, c)``, the bytes of an image file, a tuple that begins with one of these, or
@@ -341,40 +351,35 @@ def _read_array(X: Any, options: _Options) -> Images:
     return _in_memory(StoredTensor(channels_first(array.tensor), array.file), options)
 
 
-def _in_memory(stored: StoredTensor, options: _Options) -> Images:
-    """Return the images in a tensor (n, c, h, w) of finite numbers."""
+def _in_memory(stored: StoredTensor, options: _Options, kept: Sequence[int] | None = None) -> Images:
+    """Return the images in a tensor (n, c, h, w) of finite numbers, whose range is that of the kept ones."""
     stored = stored.image_by_image()
     if stored.tensor.dtype == torch.uint8:
         return MemoryImages(stored, None)
-    found = stored.value_range()  # which also refuses values that are not finite
+    found = stored.value_range(kept)  # which also refuses values that are not finite
     return MemoryImages(stored, found if options.scale is None else options.scale)
 
 
-def _read_files(X: list[Any], options: _Options) -> Images:
-    """Decode image files or PIL images."""
+def _read_files(X: list[Any], options: _Options, channels: int | None = None) -> Images:
+    """Decode image files or PIL images, at once into one array or as `Photographs` whenever they are needed."""
     options.check_count(len(X))
-    photographs = None if options.whole is False else _read_photographs(X, options)
-    if photographs is not None:
-        return photographs
-    bad = options.new_bad()
-    stored = StoredTensor.from_numpy(decode_images(X, partial(sample_name, X), *options.target(), bad))
-    images: Images = MemoryImages(StoredTensor(stored.tensor.permute(0, 3, 1, 2), stored.file), None)
-    return _without_bad(images, len(X), bad, options)
-
-
-def _read_photographs(X: list[Any], options: _Options, channels: int | None = None) -> Images | None:
-    """Return files or PIL images as `Photographs`, or None if all have the size that is asked for."""
     name, bad = partial(sample_name, X), options.new_bad()
-    found = inspect_images(X, name, bad)
-    sizes = torch.tensor([(0, 0) if header is None else header[1] for header in found])
-    good = sizes[sizes[:, 0] > 0]
-    asked_size = options.target()[1]
-    resized = bool((good != good[0]).any()) or (asked_size is not None and asked_size != tuple(good[0].tolist()))
-    if not (options.whole or resized):
-        return None
-    channels = channels or channels_for([header[0] for header in found if header is not None])
-    items = [item if header is None else in_memory(item) for item, header in zip(X, found, strict=True)]
-    return _without_bad(_as_photographs(items, name, sizes, channels, options), len(X), bad, options)
+    headers = inspect_images(X, name, bad)
+    deep = _are_floats(headers, name, options)
+    channels = channels or channels_for([header[0] for header in headers if header is not None])
+    if _is_whole(headers, options):
+        items = [item if header is None else in_memory(item) for item, header in zip(X, headers, strict=True)]
+        scale = (options.scale or value_range(items, name, bad)) if deep else None
+        headers = [None if bad and i in bad else header for i, header in enumerate(headers)]
+        sizes = torch.tensor([(0, 0) if header is None else header[1] for header in headers])
+        images: Images = _as_photographs(items, name, sizes, channels, options, scale)
+    else:
+        asked_channels, size = options.target()
+        data = decode_images(X, name, asked_channels or channels, size, bad, headers, deep)
+        stored = StoredTensor.from_numpy(data)
+        stored = StoredTensor(stored.tensor.permute(0, 3, 1, 2), stored.file)
+        images = _in_memory(stored, options, [i for i in range(len(X)) if i not in bad] if bad else None)
+    return _without_bad(images, len(X), bad, options)
 
 
 def _read_packed(X: PackedImages, options: _Options) -> Images:
@@ -392,15 +397,35 @@ def _read_packed(X: PackedImages, options: _Options) -> Images:
     return _as_photographs(X, name, torch.from_numpy(X.sizes), int(X.channels.max()), options)
 
 
+def _are_floats(headers: Sequence[Header | None], name: Callable[[int], str], options: _Options) -> bool:
+    """Return whether images are read as floats. 16 bits are rounded to 8 if those of the training images were."""
+    deep = are_deep(headers, name)
+    if deep and options.shape is not None and options.scale is None:
+        return any(header[0] in WIDE_MODES for header in headers if header is not None)  # and refused later
+    return deep
+
+
+def _is_whole(headers: Sequence[Header | None], options: _Options) -> bool:
+    """Return whether images are read as `Photographs`: by default, unless all have the size that is asked for."""
+    sizes = {header[1] for header in headers if header is not None}
+    return len(sizes) > 1 or options.target()[1] not in (None, *sizes) if options.whole is None else options.whole
+
+
 def _as_photographs(
-    items: Sequence[Any], name: Callable[[int], str], sizes: Tensor, channels: int, options: _Options
+    items: Sequence[Any],
+    name: Callable[[int], str],
+    sizes: Tensor,
+    channels: int,
+    options: _Options,
+    scale: Scale | None = None,
 ) -> FilePhotographs:
     """Return pictures of known sizes, (0, 0) for bad ones, as `Photographs`."""
     good = sizes[sizes[:, 0] > 0]
     asked_channels, asked_size = options.target()
-    check_channels(asked_channels or channels, name(0))
+    channels = asked_channels or channels
+    check_channels(channels, name(0), scale is not None)
     size = asked_size or options.size or (default_size(good) if options.shape is None else options.shape[1:])
-    images = FilePhotographs(items, name, sizes, asked_channels or channels, size, options.skip, options.n_jobs)
+    images = FilePhotographs(items, name, sizes, channels, size, options.skip, options.n_jobs, scale)
     is_mixed = bool((good != good[0]).any())
     images.guessed = is_mixed and asked_size is None and options.size is None and options.shape is None
     return images
@@ -417,12 +442,11 @@ def _without_bad(images: Images, n: int, bad: dict[int, str] | None, options: _O
 
 
 def _read_dataset(X: Any, options: _Options) -> Images:
-    """Read a data set when its items are needed."""
+    """Read a data set when its items are needed, or the files of an ``ImageFolder`` as other files, in colour."""
     options.check_count(length_of(X))
     paths = paths_of(X)
-    photographs = None if paths is None or options.whole is False else _read_photographs(paths, options, channels=3)
-    if photographs is not None:
-        return photographs
+    if paths is not None:
+        return _read_files(paths, options, channels=3)
     return DatasetImages(X, *options.target(), options.scale, options.skip, options.n_jobs)
 
 

@@ -136,7 +136,8 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
     device : str or torch.device, default="auto"
         Device to train on. "auto" is CUDA if available, else MPS, else the CPU.
     callbacks : list of skorch callbacks, default=None
-        Callbacks of the training, called as in any skorch net.
+        Callbacks of the training, called as in any skorch net without validation data. Those that cannot work raise an
+        error that names what to pass.
     on_bad_image : {"raise", "skip"}, default="raise"
         Whether `fit` raises an error if a file, a PIL image or an item of a data set cannot be read, or skips it with a
         `BadImageWarning`. y has an entry for skipped images, too. If a data set is read during training, the next
@@ -164,9 +165,10 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
     history_ : pandas.DataFrame
         One row for each epoch: epoch, loss, each loss and measure by name, lr (at the end of the epoch),
         images_per_second (including clustering before the epoch), embedding_std (standard deviation of the normalised
-        embeddings in units of 1/sqrt(d): 1 is healthy, 0 is collapse) and effective_rank.
+        embeddings in units of 1/sqrt(d): 1 is healthy, 0 is collapse) and effective_rank, and what callbacks record.
     net_ : skorch.NeuralNet
-        The trained skorch net. ``net_.module_`` also has the heads.
+        The trained skorch net. ``net_.module_`` also has the heads. ``net_.history`` also has the loss under skorch's
+        names: train_loss, train_loss_best and loss_best.
     n_features_in_ : int
         Values in an image: channels x height x width. 1 if X is a column of a table that holds paths or images.
     feature_names_in_ : ndarray of str

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from skorch import NeuralNet
 from skorch.callbacks import Checkpoint as SkorchCheckpoint
+from skorch.callbacks import ProgressBar, TrainEndCheckpoint
 from torch import Tensor, nn
 
 from skssl.augment.augmentation import Augmentation
@@ -21,7 +22,7 @@ from skssl.nn.batchnorm import sync_batchnorm
 from skssl.nn.distributed import all_gather, all_reduce_mean, is_main_process, n_processes, rank, sync_parameters
 from skssl.nn.precision import matmul_precision, mixed_precision
 from skssl.storage.files import first_line
-from skssl.training.callback_checks import check_callback
+from skssl.training.callback_checks import check_callback, check_columns
 from skssl.training.collapse import check_collapse
 from skssl.training.cpu_threads import Crowd, limited_threads
 from skssl.training.cuda_graphs import StepGraph, can_record, own_stream
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 # From this number of steps, compiling pays off on CUDA: it takes 25 to 45 s for a ResNet-18, and saves 5.6 ms per step
 # of 256 or 512 images of 32x32 (an H200, bfloat16) and at least as much with larger images.
 COMPILED_FROM = 8000
+# What skorch's callbacks read in the history under skorch's names, besides our "loss".
+SKORCH_NAMES = ("train_loss", "train_loss_best", "loss_best")
 
 
 class Checkpointer(Protocol):
@@ -268,7 +271,8 @@ class Trainer(NeuralNet):
             The trainer.
         """
         device, crowd = torch.device(self.device), Crowd(torch.device(self.device))
-        loader, data = self.get_iterator((X, y), training=True), {"dataset_train": (X, y), "dataset_valid": None}
+        loader = self.get_iterator((X, y), training=True)
+        data = {"dataset_train": X if y is None else (X, y), "dataset_valid": None}
         with (
             seeded(self.seed, device),
             own_stream(device) if self._graphs and self.compiled else nullcontext(),
@@ -278,6 +282,7 @@ class Trainer(NeuralNet):
                 self.run_single_epoch(loader, True, "train", self.train_step, checkpoint=checkpoint, resume=resume)
                 resume = None
                 self.notify("on_epoch_end", **data)
+                del self.history[-1]["batches"][:-1]  # a long run would keep every batch otherwise
                 crowd.check()
                 if checkpoint is not None:
                     checkpoint.after_epoch(self)
@@ -308,6 +313,8 @@ class Trainer(NeuralNet):
             state.step += 1
             done = (min(epoch, self.max_epochs - 1) + state.step / steps) / self.max_epochs
             self.module_.method.after_step(self.module_, state.step - 1, done)
+            if self.callbacks_:
+                self.record_batch(found["loss"], iterator.batch_size)
             self.notify("on_batch_end", batch=batch, training=training, **found)
             state.add({"loss": found["loss"], **found["y_pred"]})
             progress.show(state.sums["loss"], state.step)
@@ -481,6 +488,21 @@ class Trainer(NeuralNet):
 
     # Records.
 
+    def record_batch(self, loss: Tensor, batch_size: int) -> None:
+        """Record a step under skorch's names, until the end of the epoch.
+
+        Parameters
+        ----------
+        loss : scalar Tensor
+            The loss. On a GPU it stays a tensor, since a number would wait for the device, unless a callback of skorch
+            shows or logs it in every step.
+        batch_size : int
+            The number of images.
+        """
+        shown = any(isinstance(it, ProgressBar) or getattr(it, "log_on_batch_end", False) for _, it in self.callbacks_)
+        self.history.record_batch("train_loss", loss.item() if shown or loss.device.type == "cpu" else loss)
+        self.history.record_batch("train_batch_size", batch_size)
+
     def record_epoch(self, state: ResumeState, images_per_second: float) -> None:
         """Record the mean losses of an epoch, the learning rate and the speed.
 
@@ -492,11 +514,17 @@ class Trainer(NeuralNet):
             Images per second, of all processes together.
         """
         means = all_reduce_mean(torch.stack([value.float() for value in state.sums.values()]) / state.step)
-        for name, value in zip(state.sums, means.tolist(), strict=True):
+        found = dict(zip(state.sums, means.tolist(), strict=True))
+        best = all(found["loss"] < row["loss"] for row in self.history[:-1] if "loss" in row)
+        found |= {"lr": self.optimizer_.param_groups[0]["lr"], "images_per_second": images_per_second}
+        for name, value in {**found, **dict(zip(SKORCH_NAMES, (found["loss"], best, best), strict=True))}.items():
             self.history.record(name, value)
-        self.history.record("lr", self.optimizer_.param_groups[0]["lr"])
-        self.history.record("images_per_second", images_per_second)
-        self.history[-1]["batches"].clear()  # a long run would keep every batch otherwise
+        for _, callback in self.callbacks_:
+            check_columns(callback, self.history[-1])
+        rows = [row for row in self.history[-1]["batches"] if isinstance(row.get("train_loss"), Tensor)]
+        losses = torch.stack([row["train_loss"] for row in rows]).tolist() if rows else []
+        for row, loss in zip(rows, losses, strict=True):  # with one copy to the host
+            row["train_loss"] = loss
 
     @torch.no_grad()
     def check_embeddings(self, views: Tensor) -> None:
@@ -520,15 +548,16 @@ class Trainer(NeuralNet):
             self.history.record(name, value)
 
     def table(self) -> pd.DataFrame:
-        """Return the history, with one row for each epoch."""
+        """Return the history, with one row for each epoch and without skorch's second names."""
         import pandas as pd
 
-        rows = [{name: value for name, value in row.items() if name != "batches"} for row in self.history]
+        left_out = "batches", *SKORCH_NAMES
+        rows = [{name: value for name, value in row.items() if name not in left_out} for row in self.history]
         return pd.DataFrame([row for row in rows if "loss" in row])
 
 
 def _writes(callback: Any) -> bool:
     """Return whether a callback is one of skorch's that write files or logs."""
-    return isinstance(callback, SkorchCheckpoint) or "skorch.callbacks.logging" in (
+    return isinstance(callback, (SkorchCheckpoint, TrainEndCheckpoint)) or "skorch.callbacks.logging" in (
         kind.__module__ for kind in type(callback).__mro__
     )

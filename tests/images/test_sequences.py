@@ -95,7 +95,9 @@ def test_displays_measures_and_comparisons_take_folders(folder: Path, tmp_path: 
     y = load_images(folder)[1]
     where = str(folder)
     probes = {"kNN": KNNProbe(n_neighbors=2)}
-    results = compare({"untrained": encoder(epochs=0)}, where, y, X_test=where, y_test=y, probes=probes, random_state=[0])
+    results = compare(
+        {"untrained": encoder(epochs=0)}, where, y, X_test=where, y_test=y, probes=probes, random_state=[0]
+    )
     assert len(results.frame) == 1
     compare({"untrained": encoder(epochs=0)}, where, y, test_size=0.5, probes=probes, random_state=[0])
     fitted = encoder(callbacks=[KNNMonitor(where, y, where, y, n_neighbors=2)]).fit(where)
@@ -103,7 +105,7 @@ def test_displays_measures_and_comparisons_take_folders(folder: Path, tmp_path: 
     assert len(NeighborsDisplay.from_estimator(fitted, where, y, X_query=where, n_neighbors=2).queries) == 5
     assert len(EmbeddingDisplay.from_estimator(fitted, where, y, method="pca").embedding) == 12
     assert report(fitted, where, y, tmp_path / "report.html", method="pca", n_neighbors=2).exists()
-    assert rotation_accuracy(encoder(aux="rotation", epochs=0).fit(where), where) >= 0
+    assert rotation_accuracy(encoder(aux="rotation", epochs=0).fit(where), where, where) >= 0
 
 
 def test_folder_names_what_it_leaves_out(folder: Path, tmp_path: Path) -> None:

@@ -63,6 +63,23 @@ def test_fit_on_an_image_folder_equals_fit_on_its_files(files):
     assert_same(first, second, files)
 
 
+def test_fit_on_files_of_more_than_eight_bits(files, tmp_path):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(24, 16, 16)).astype(np.float32)
+    same, mixed = ([tmp_path / f"{name}{i}.tif" for i in range(24)] for name in ("same", "mixed"))
+    for i, x in enumerate(X):
+        Image.fromarray(x).save(same[i])
+        Image.fromarray(x[: 16 - i % 3]).save(mixed[i])
+    assert_same(quick(skssl.SimCLR).fit(same), quick(skssl.SimCLR).fit(X), X)
+    encoder = quick(skssl.SimCLR, image_shape=(16, 16)).fit(mixed)
+    encoder.save(tmp_path / "saved.safetensors")
+    loaded = skssl.load(tmp_path / "saved.safetensors")
+    assert loaded._scale == encoder._scale == as_images(mixed).scale
+    np.testing.assert_array_equal(loaded.transform(mixed[:5]), encoder.transform(mixed)[:5])
+    with pytest.raises(TypeError, match="The images in X are uint8, but SimCLR was fitted on floats"):
+        encoder.transform(files)
+
+
 def test_transform_encodes_the_papers_still_view(files):
     encoder = quick(skssl.SimCLR, augment=Augmentation(size=28), precision="float32").fit(files)
     view = v2.Compose([v2.Resize(32), v2.CenterCrop(28)])
