@@ -27,6 +27,8 @@ class Images(ABC):
         The values that are mapped to 0 and 1 if the images are floats, None if they are uint8.
     kept : bool ndarray of shape (n_given,) or None
         Mask of the given images that could be read. None if all could.
+    labels : list of n_given int, float, str or None, or None
+        The labels of the items of a stream, which can be read only once; see `labels_in` for other images.
     lazy : bool
         Whether the images are items of a data set, which are read when they are needed.
     """
@@ -34,6 +36,7 @@ class Images(ABC):
     shape: Shape
     scale: Scale | None
     kept: np.ndarray | None = None
+    labels: list[Any] | None = None
     lazy: bool = False
 
     @abstractmethod

@@ -48,6 +48,27 @@ def is_dataset(X: Any) -> bool:
     return hasattr(X, "__getitem__") and hasattr(X, "__len__") and not is_builtin and not is_array_like(X)
 
 
+def refuse_loader(X: Any) -> None:
+    """Refuse a ``DataLoader``, whose batches, sampler and collate function would not be used.
+
+    Parameters
+    ----------
+    X : object
+        Any object.
+
+    Raises
+    ------
+    TypeError
+        If X is a ``DataLoader``.
+    """
+    if isinstance(X, DataLoader):
+        raise TypeError(
+            "X is a DataLoader. Pass its data set, X.dataset: skssl draws the batches itself, by the parameters "
+            "batch_size and n_jobs, and augments and normalises the images by the parameter augment, so the data set "
+            "needs no random transforms and no normalisation."
+        )
+
+
 def paths_of(dataset: Any) -> list[str] | None:
     """Return the paths of the files in a torchvision ``ImageFolder`` or a subset of one.
 

@@ -182,6 +182,24 @@ def image_paths(folder: str | os.PathLike[str]) -> list[str]:
     return [os.path.join(os.path.expanduser(folder), *file.split("/")) for file in files]
 
 
+def class_names(folder: str | os.PathLike[str]) -> list[str | None]:
+    """Return the class of each image below a folder: the name of its class folder.
+
+    Parameters
+    ----------
+    folder : str or path-like
+        The folder of ``<class>/<file>`` or ``<split>/<class>/<file>``.
+
+    Returns
+    -------
+    list of str or None
+        The classes, in the order of `image_paths`. None for an image that lies in no class folder.
+    """
+    paths = [file.split("/") for file in find_images(folder)[0]]
+    depth = 1 if split_names(paths, "train") else 0
+    return [steps[depth] if len(steps) > depth + 1 else None for steps in paths]
+
+
 def choose_split(
     files: Iterable[str], split: str, where: str | os.PathLike[str]
 ) -> tuple[list[str], list[str] | None, dict[str, list[str]]]:

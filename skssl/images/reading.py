@@ -20,7 +20,7 @@ from torch.utils.data import Subset
 from skssl.errors import warn_of_bad
 from skssl.images.arrays import MemoryImages, StoredTensor, read_array, read_table, stack_arrays
 from skssl.images.base import Images, Scale, Shape, Size, describe, is_pil_image
-from skssl.images.dataset_items import DatasetImages, image_in, is_dataset, length_of, paths_of
+from skssl.images.dataset_items import DatasetImages, image_in, is_dataset, length_of, paths_of, refuse_loader
 from skssl.images.folders import expand_folder
 from skssl.images.image_files import (
     WIDE_MODES,
@@ -217,6 +217,7 @@ def subset(X: Any, index: np.ndarray) -> Any:
     >>> subset(["a.png", "b.png", "c.png"], np.array([2, 0]))
     ['c.png', 'a.png']
     """
+    refuse_loader(X)
     if is_stream(X):
         raise TypeError(
             f"X is {describe(X)}, which can be read only once, so no subset of it can be taken. Pass an array, a list "
@@ -308,6 +309,7 @@ _Reader = Callable[[Any, _Options], Images]
 
 def _choose_reader(X: Any) -> tuple[_Reader, Any]:
     """Return the reader for X, and X in the form that it reads."""
+    refuse_loader(X)
     if isinstance(X, Images):
         return _read_images, X
     X = expand_folder(X)
@@ -453,11 +455,12 @@ def _read_dataset(X: Any, options: _Options) -> Images:
 def _read_stream(X: Any, options: _Options) -> Images:
     """Read a stream into a temporary file."""
     bad = options.new_bad()
-    stored, n_items = store_stream(X, *options.target(), bad)
+    stored, labels = store_stream(X, *options.target(), bad)
     options.check_count(len(stored.tensor), bad)
     images = MemoryImages(stored, None if stored.tensor.dtype == torch.uint8 else options.scale or (0.0, 1.0))
+    images.labels = labels
     if bad:
-        images.kept = _keep_others(n_items, bad)
+        images.kept = _keep_others(len(labels), bad)
     return images
 
 
