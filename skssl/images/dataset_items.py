@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from skssl.errors import warn_of_bad
-from skssl.images.arrays import is_dense
+from skssl.images.arrays import is_dense, unmasked
 from skssl.images.base import Images, Scale, Shape, Size, describe, is_pil_image, one_line
 from skssl.images.image_files import channels_for, decode_image, inspect_image
 from skssl.images.packed import PackedImages
@@ -160,7 +160,7 @@ class ItemReader:
     def __call__(self, item: Any, i: int) -> Tensor:
         """Return an item as a tensor (c, h, w) of uint8 or float32; refuse an item that is no image."""
         name = f"Item {i} of {self.source}"
-        image = image_in(item)
+        image = unmasked(image_in(item), name)
         if is_pil_image(image) or isinstance(image, (bytes, Path)):
             channels = self.channels or channels_for([inspect_image(image, name)[0]])
             image = decode_image(image, name, channels, self.size)

@@ -131,7 +131,7 @@ def as_images(
         If `X` or `image_shape` has a type that is not listed above, or if `X` is uint8 and the training images were
         floats, or vice versa.
     ValueError
-        If `X` holds too few images, NaN, infinite values, images of several shapes, of a shape other than
+        If `X` holds too few images, NaN, infinite or masked values, images of several shapes, of a shape other than
         `image_shape` or `shape`, or a file or an item that cannot be read; if the axis of the channels is ambiguous;
         or if `image_shape` does not match the number of features.
     OSError

@@ -333,6 +333,32 @@ def test_nan_and_infinite_values_are_refused(bad: float, shape: tuple[int, ...])
             as_images(form)
 
 
+def test_masked_values_are_refused(tmp_path: Path) -> None:
+    X = np.ma.masked_equal(GRAY.astype(np.float32), -9999)
+    np.save(tmp_path / "X.npy", GRAY)
+    mapped = np.ma.MaskedArray(np.load(tmp_path / "X.npy", mmap_mode="r"))
+    forms = [
+        (X, read(GRAY.astype(np.float32))),
+        (X.reshape(6, -1), read(GRAY.astype(np.float32))),
+        (list(X), read(GRAY.astype(np.float32))),
+        (list(X.reshape(6, -1)), read(GRAY.astype(np.float32))),
+        (np.ma.MaskedArray(GRAY), GRAY[:, None]),
+        (Items(np.ma.MaskedArray(GRAY)), GRAY[:, None]),
+        (iter(np.ma.MaskedArray(GRAY)), GRAY[:, None]),
+        (mapped, GRAY[:, None]),
+    ]
+    for form, expected in forms:
+        np.testing.assert_array_equal(read(form, (8, 10)), expected)
+    assert as_images(mapped)._stored.file is not None
+    X[3, 2, 1], X[4] = np.ma.masked, np.ma.masked
+    for form in (X, X.reshape(6, -1), list(X), list(X.reshape(6, -1)), X[:, ::-1]):
+        with pytest.raises(ValueError, match=r"Sample 3 of X has masked values.* Fill them by filled\(value\)"):
+            as_images(form, (8, 10))
+    for form in (Items(X / 255), iter(X / 255)):
+        with pytest.raises(ValueError, match=r"Item 3 of .*X has masked values"):
+            read(form)
+
+
 @pytest.mark.parametrize(
     "X",
     [
