@@ -30,7 +30,7 @@ from skssl.images.dataset_items import (
     refuse_loader,
 )
 from skssl.images.dataset_photographs import DatasetPhotographs
-from skssl.images.folders import image_paths, is_folder
+from skssl.images.folders import expand_folder
 from skssl.images.image_files import (
     WIDE_MODES,
     Header,
@@ -237,8 +237,7 @@ def subset(X: Any, index: np.ndarray) -> Any:
         )
     if isinstance(X, Images):
         return X.take(torch.from_numpy(index))
-    if is_folder(X):
-        X = image_paths(X)
+    X = expand_folder(X)
     if is_dataset(X):
         return Subset(X, index.tolist())
     return X[torch.from_numpy(index)] if isinstance(X, Tensor) else _safe_indexing(X, index)
@@ -325,8 +324,7 @@ def _choose_reader(X: Any) -> tuple[_Reader, Any]:
     refuse_loader(X)
     if isinstance(X, Images):
         return _read_images, X
-    if is_folder(X):
-        return _read_files, image_paths(X)
+    X = expand_folder(X)
     if is_stream(X):
         first, X = peek(X)
         if not isinstance(first, (str, os.PathLike)):
@@ -512,8 +510,6 @@ def _as_list(X: Any) -> Any:
         return [] if isinstance(X, tuple) else X
     images = [_unpack(item) for item in samples]
     kind = _kind(images[0])
-    if kind == "number" and not isinstance(X, (list, tuple)):  # a column of numbers
-        return X
     for i, image in enumerate(images):
         if isinstance(image, Mapping):
             raise TypeError(
@@ -525,7 +521,8 @@ def _as_list(X: Any) -> Any:
                 f"Sample {i} of X is {describe(samples[i])}, but sample 0 is {describe(samples[0])}. Pass samples of "
                 "one kind: arrays, or files and PIL images."
             )
-    return gather(images)
+    is_table = kind == "number" and not isinstance(X, (list, tuple))  # a column of numbers
+    return X if is_table else gather(images)
 
 
 def _column(X: Any) -> list[Any] | None:
