@@ -82,10 +82,10 @@ def load_images(
 
     Returns
     -------
-    X : ndarray of uint8, shape (n, h, w), (n, h, w, c) or (n, c, h, w), list of str, or list of bytes
-        The images. If they differ in size, the paths of the files in a folder, or the contents of the files in an
-        archive; all estimators take both. An array in an ``.npz`` file is returned unchanged, whatever its dtype and
-        shape.
+    X : ndarray of uint8 or float32, shape (n, h, w), (n, h, w, c) or (n, c, h, w), list of str, or list of bytes
+        The images: floats if all files hold more than 8 bits a value. If they differ in size, the paths of the files in
+        a folder, or the contents of the files in an archive; all estimators take both. An array in an ``.npz`` file is
+        returned unchanged, whatever its dtype and shape.
     y : ndarray of shape (n,), or None
         The class names if they are known, otherwise integers. None for a folder or archive without class folders.
 
@@ -183,7 +183,7 @@ def _from_archive(
     parts: dict[str, tuple[Any, np.ndarray | None]] = {}
     complete = True
     for part in [split, *split_names([name.split("/") for name in files], split)]:
-        if part in parts:
+        if part in parts or not complete:  # the other splits are decoded only if they can be cached
             continue
         chosen, classes, outside = choose_split(files, part, archive)
         names = [f"The file {name!r} in {str(archive)!r}" for name in chosen]

@@ -26,7 +26,7 @@ from skssl.augment.presets import MultiCrop, as_augmentations, view_size
 from skssl.backbones import build_backbone
 from skssl.errors import pick
 from skssl.images import Images, as_images
-from skssl.images.labels import encode_labels
+from skssl.images.labels import encode_labels, require_labels
 from skssl.images.photographs import Photographs
 from skssl.methods.docstrings import inherit_parameters
 from skssl.methods.settings import Settings
@@ -255,7 +255,8 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
         X : array-like, sequence of files or PIL images, path of a folder, data set or iterable
             Images: (n, h, w), (n, h, w, c), (n, c, h, w), or (n, features) with `image_shape`; see `images.as_images`.
         y : array-like of shape (n,), default=None
-            Classes, -1 where unknown. Ignored unless the method uses labels.
+            Classes, -1 where unknown. Ignored unless the method uses labels. If None, such a method uses the labels in
+            X: the items (image, label) of a data set, a list or a stream.
 
         Returns
         -------
@@ -274,7 +275,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
         self._validate_params()
         images = self._read(X, reset=True, on_bad_image=self.on_bad_image)
         self.net_ = self._make_trainer(images)
-        train(self, self.net_, images, self._encode_labels(y, images))
+        train(self, self.net_, images, self._encode_labels(y, images, X))
         return self
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:
@@ -312,7 +313,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
                 f"{self.net_.module_.n_samples} images in the same order. Got {len(images)} images."
             )
         self.net_.set_params(max_epochs=max(self.epochs, 1))
-        self.net_.run(images, self._encode_labels(y, images), 1)
+        self.net_.run(images, self._encode_labels(y, images, X), 1)
         return self
 
     def transform(self, X: Any) -> np.ndarray:
@@ -541,12 +542,11 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
             self._whole: bool = isinstance(images, Photographs)
         return images
 
-    def _encode_labels(self, y: Any, images: Images) -> Tensor | None:
-        """Return the classes as integers from 0, -1 where unknown. None unless the method uses labels."""
+    def _encode_labels(self, y: Any, images: Images, X: Any = None) -> Tensor | None:
+        """Return the classes in y, or in X, as integers from 0, -1 where unknown. None if the method uses no labels."""
         if not self.uses_labels:
             return None
-        if y is None:
-            raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
+        y = require_labels(y, X, images, type(self).__name__)
         labels, kept = encode_labels(y)[1], images.kept
         n_given = len(images) if kept is None else len(kept)
         if len(labels) != n_given:
