@@ -91,6 +91,10 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
     warm_start_from : SSLTransformer or FrozenEstimator of one, default=None
         A fitted estimator from whose encoder the training starts. Its images may have another size and other channels.
         Cloning, as in ``cross_val_score``, discards a fit unless the estimator is in a ``FrozenEstimator``.
+    warm_start : bool, default=False
+        Whether `fit` of a fitted estimator starts from its network, with heads, momentum copies and queues. It is a
+        training of its own: the optimiser, the schedule and `history_` begin anew, and the same `random_state` gives
+        the same views again. The images must have the same shape. Clones are not fitted.
     image_shape : tuple of int, default=None
         Shape of an image, (h, w), (h, w, c) or (c, h, w). The rows of a 2-D X are reshaped to it; one entry may be -1,
         and by default rows are square grey images. For image files it is the shape of the views. By default their size
@@ -155,6 +159,10 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
         error. The state is also saved on SIGTERM and Ctrl-C.
     checkpoint_every : int, str or datetime.timedelta, default="10 min"
         Number of epochs, or time, between two checkpoints.
+    checkpoint_extend : bool, default=False
+        Whether `fit` may continue a training in `checkpoint` that had fewer `epochs`, with the optimiser's state. From
+        there on the learning rate and other schedules are those of a training of `epochs`: after a cosine that has
+        reached 0, the rate jumps up again. False raises an error.
     verbose : int, default=0
         1 shows a progress bar for every epoch, and the number of images in a folder.
 
@@ -178,6 +186,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
     backbone: Any = "resnet18"
     backbone_weights: Any = None
     warm_start_from: Any = None
+    warm_start: bool = False
     image_shape: tuple[int, ...] | None = None
     augment: Any = None
     epochs: int = 100
@@ -199,6 +208,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
     random_state: Any = None
     checkpoint: Any = None
     checkpoint_every: Any = "10 min"
+    checkpoint_extend: bool = False
     verbose: int = 0
 
     saved_fields: ClassVar[dict[str, Field]] = {
@@ -220,6 +230,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
         "backbone": [str, nn.Module, callable],
         "backbone_weights": [str, os.PathLike, None],
         "warm_start_from": [HasMethods(["transform"]), None],
+        "warm_start": ["boolean"],
         "image_shape": ["array-like", None],
         "augment": [str, Augmentation, MultiCrop, "array-like", None],
         "epochs": [Interval(Integral, 0, None, closed="left")],
@@ -244,6 +255,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
         "random_state": ["random_state"],
         "checkpoint": [str, os.PathLike, None],
         "checkpoint_every": [Interval(Integral, 1, None, closed="left"), str, datetime.timedelta],
+        "checkpoint_extend": ["boolean"],
         "verbose": ["verbose"],
     }
 
@@ -273,9 +285,13 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
             If the folder `checkpoint` cannot be written to, or another run uses it.
         """
         self._validate_params()
-        images = self._read(X, reset=True, on_bad_image=self.on_bad_image)
-        self.net_ = self._make_trainer(images)
-        train(self, self.net_, images, self._encode_labels(y, images, X))
+        warm = self.warm_start and self.__sklearn_is_fitted__()
+        images = self._read(X, reset=not warm, on_bad_image=self.on_bad_image)
+        if warm:
+            self._check_number(images, "warm_start=True")
+        self.net_ = self._make_trainer(images, self.net_.module_.state_dict() if warm else None)
+        start = {"warm_start": self.net_.module_} if warm else {}
+        train(self, self.net_, images, self._encode_labels(y, images, X), **start)
         return self
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:
@@ -307,11 +323,8 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
         images = self._read(X, reset=first, on_bad_image=self.on_bad_image)
         if first:
             self.net_ = self._make_trainer(images)
-        elif self.per_image and len(images) != self.net_.module_.n_samples:
-            raise ValueError(
-                f"{type(self).__name__} stores a value for every training image, so partial_fit expects the same "
-                f"{self.net_.module_.n_samples} images in the same order. Got {len(images)} images."
-            )
+        else:
+            self._check_number(images, "partial_fit")
         self.net_.set_params(max_epochs=max(self.epochs, 1))
         self.net_.run(images, self._encode_labels(y, images, X), 1)
         return self
@@ -409,8 +422,17 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
 
     # From parameters and images to the trainer.
 
-    def _make_trainer(self, images: Images) -> Trainer:
-        """Make the trainer for images: augmentations, network, optimiser, device and seed."""
+    def _check_number(self, images: Images, what: str) -> None:
+        """Refuse another number of images than that of the fitted net if it stores a value for each."""
+        n_samples = self.net_.module_.n_samples
+        if self.per_image and len(images) != n_samples:
+            raise ValueError(
+                f"{type(self).__name__} stores a value for every training image, so {what} expects the same "
+                f"{n_samples} images in the same order. Got {len(images)} images."
+            )
+
+    def _make_trainer(self, images: Images, start: dict[str, Tensor] | None = None) -> Trainer:
+        """Make the trainer for images, whose network starts from a ``state_dict`` if there is one."""
         device = resolve_device(self.device)
         init_process_group(device)
         augmentations, shape = self._views(images.shape)
@@ -423,8 +445,17 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
         dtype = resolve_precision(self.precision, device, min(shape[1:]))
         seed = draw_seed(self.random_state)
         with seeded(seed):
-            weights = self._initial_weights()
+            weights = self._initial_weights() if start is None else None
             objective = self._make_objective(images.shape, shape, len(images), weights, self.verbose)
+        if start is not None:
+            try:
+                check_network(objective, {f"net.{name}": value for name, value in start.items()})
+            except ValueError as error:
+                raise ValueError(
+                    f"warm_start=True starts from the fitted network, which does not fit the parameters: {error} Pass "
+                    "warm_start=False, or the parameters of the earlier fit."
+                ) from error
+            objective.load_state_dict(start)
         return self._wrap(objective, augmentations, device, dtype, seed)
 
     def _initial_weights(self) -> Any:
