@@ -183,7 +183,7 @@ def _from_archive(
     parts: dict[str, tuple[Any, np.ndarray | None]] = {}
     complete = True
     for part in [split, *split_names([name.split("/") for name in files], split)]:
-        if part in parts:
+        if part in parts or not complete:  # the other splits are decoded only if they can be cached
             continue
         chosen, classes, outside = choose_split(files, part, archive)
         names = [f"The file {name!r} in {str(archive)!r}" for name in chosen]

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
+from functools import partial
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -101,11 +102,12 @@ class Photographs(Images):
 
     def read(self, index: Tensor) -> Tensor:
         """Return the still views of the pictures at the given indices."""
-        return self.read_crops(index, self._still_views)[0]
+        return self.read_crops(index, self._still_plan())[0]
 
     def batches(self, indices: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Return the still views of one batch after the other."""
-        for index, (images,) in self.crops((index.cpu(), self._still_views) for index in indices):
+        plan = self._still_plan()
+        for index, (images,) in self.crops((index.cpu(), plan) for index in indices):
             yield index, images
 
     def still(self, size: Size, resize: float | None, interpolation: str) -> Self:
@@ -114,10 +116,10 @@ class Photographs(Images):
         changed.shape, changed._still = (self.shape[0], *size), (resize, interpolation)
         return changed
 
-    def _still_views(self, sizes: Tensor) -> list[Crops]:
-        """Return the boxes of the still views of pictures."""
-        size, (resize, interpolation) = self.shape[1:], self._still
-        return [Crops(still_boxes(sizes, size, resize)[None], size, interpolation, alone=False)]
+    def _still_plan(self) -> Plan:
+        """Return the plan of the still views."""
+        resize, interpolation = self._still
+        return partial(still_crops, size=self.shape[1:], resize=resize, interpolation=interpolation)
 
 
 class FilePhotographs(Photographs):
@@ -223,7 +225,7 @@ class FilePhotographs(Photographs):
     def _finish(self, futures: Sequence[Future[list[int]]], made: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Wait for a batch, and move it to the device."""
         found = torch.tensor([i for future in futures for i in future.result()], dtype=torch.int64)
-        return found, [crops.flatten(0, 1).to(self._device, non_blocking=True).permute(0, 3, 1, 2) for crops in made]
+        return found, to_device(made, self._device)
 
     def _cut_or_next(self, i: int, plan: Sequence[Crops], boxes: list[np.ndarray], outs: list[np.ndarray]) -> int:
         """Cut the boxes out of a picture, or of the next one that can be decoded; return its index."""
@@ -390,6 +392,42 @@ def resized_box(pil: Any, box: np.ndarray, crops: Crops) -> Any:
         top, left, bottom, right = top - y, left - x, bottom - y, right - x
     height, width = crops.size
     return pil.resize((width, height), Image.Resampling[crops.interpolation.upper()], (left, top, right, bottom))
+
+
+def to_device(made: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """Move the crops of a batch to a device.
+
+    Parameters
+    ----------
+    made : sequence of uint8 Tensors of shape (v, b, height, width, c)
+        The crops.
+    device : torch.device
+        The device.
+
+    Returns
+    -------
+    list of uint8 Tensors of shape (v * b, c, height, width)
+        The crops, with channels last in memory.
+    """
+    return [crops.flatten(0, 1).to(device, non_blocking=True).permute(0, 3, 1, 2) for crops in made]
+
+
+def still_crops(sizes: Tensor, size: Size, resize: float | None, interpolation: str) -> list[Crops]:
+    """Return the crops of still views, see `still_boxes`.
+
+    Parameters
+    ----------
+    sizes, size, resize
+        As for `still_boxes`.
+    interpolation : {"bilinear", "bicubic"}
+        The filter of the resizing.
+
+    Returns
+    -------
+    list of one Crops
+        One box of each picture.
+    """
+    return [Crops(still_boxes(sizes, size, resize)[None], size, interpolation, alone=False)]
 
 
 def still_boxes(sizes: Tensor, size: Size, resize: float | None) -> Tensor:

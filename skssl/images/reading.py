@@ -20,8 +20,17 @@ from torch.utils.data import Subset
 from skssl.errors import warn_of_bad
 from skssl.images.arrays import MemoryImages, StoredTensor, read_array, read_table, stack_arrays
 from skssl.images.base import Images, Scale, Shape, Size, describe, is_pil_image
-from skssl.images.dataset_items import DatasetImages, image_in, is_dataset, length_of, paths_of, refuse_loader
-from skssl.images.folders import image_paths, is_folder
+from skssl.images.dataset_items import (
+    DatasetImages,
+    image_in,
+    inspect_items,
+    is_dataset,
+    length_of,
+    paths_of,
+    refuse_loader,
+)
+from skssl.images.dataset_photographs import DatasetPhotographs
+from skssl.images.folders import expand_folder
 from skssl.images.image_files import (
     WIDE_MODES,
     Header,
@@ -80,8 +89,10 @@ def as_images(
           once at the start to find `scale`. 16-bit files among 8-bit files are rounded to 8 bits;
         - a data set with ``__len__`` and ``__getitem__``: one of torch, Hugging Face or similar. Its items are read
           when they are needed, through ``__getitems__`` if it has one. An item is a tensor ``(c, h, w)``, a PIL image,
-          an array ``(h, w)`` or ``(h, w, c)``, the bytes of an image file, a tuple that begins with one of these, or
-          a dict that holds one, preferably as "image" or "img". Floats are in [0, 1];
+          an array ``(h, w)`` or ``(h, w, c)``, the path or the bytes of an image file, a tuple that begins with one of
+          these, or a dict that holds one, preferably as "image" or "img". Floats are in [0, 1]. PIL images and image
+          files become `Photographs` if their sizes differ among 16 evenly spaced items, or differ from `image_shape`
+          or `size`. They are RGB unless all of these items are grey;
         - an iterable of such items: a generator, or an iterable data set of torch, Hugging Face or WebDataset. It is
           read once into a memory-mapped temporary file;
         - `Images`, which are checked and returned.
@@ -104,15 +115,16 @@ def as_images(
         None, and uint8 if it is not.
     scale : (float, float), default=None
         The values that are mapped to 0 and 1 if the images are floats. None takes the smallest and the largest value
-        in `X`, or 0 and 1 for a data set or an iterable. For test data, give the training images' `Images.scale`;
+        in `X`, or 0 and 1 for an iterable or a data set of floats. A data set of integers other than uint8 is read once
+        to find its range. For test data, give the training images' `Images.scale`;
         values outside are not clipped. Two equal values are mapped to 0.
     on_bad_image : {"raise", "skip", "count"}, default="raise"
         How to treat files, PIL images and items that cannot be read. "skip" leaves them out with a
         `BadImageWarning`; `Images.kept` is the mask of the rest. In a data set, which is not read beforehand, the
         next item that can be read replaces a bad one. "count" raises an error with the number of bad images.
     n_jobs : int, default=None
-        Number of processes that read a data set's items in `Images.batches`, as in scikit-learn. None reads in this
-        process. Files are decoded by so many threads, and by one for each core if it is None.
+        Number of processes that read a data set's items in `Images.batches` and cut their crops, as in scikit-learn.
+        None reads in this process. Files are decoded by so many threads, and by one for each core if it is None.
     whole : bool, default=None
         Whether files and PIL images become `Photographs`. None: unless all have the size that is asked for. False: they
         are decoded at once into one array, resized by their shorter side and cropped at the centre; large collections
@@ -228,8 +240,7 @@ def subset(X: Any, index: np.ndarray) -> Any:
         )
     if isinstance(X, Images):
         return X.take(torch.from_numpy(index))
-    if is_folder(X):
-        X = image_paths(X)
+    X = expand_folder(X)
     if is_dataset(X):
         return Subset(X, index.tolist())
     return X[torch.from_numpy(index)] if isinstance(X, Tensor) else _safe_indexing(X, index)
@@ -329,8 +340,7 @@ def _choose_reader(X: Any) -> tuple[_Reader, Any]:
     refuse_loader(X)
     if isinstance(X, Images):
         return _read_images, X
-    if is_folder(X):
-        return _read_files, image_paths(X)
+    X = expand_folder(X)
     if is_stream(X):
         first, X = peek(X)
         if not isinstance(first, (str, os.PathLike)):
@@ -440,15 +450,18 @@ def _as_photographs(
     scale: Scale | None = None,
 ) -> FilePhotographs:
     """Return pictures of known sizes, (0, 0) for bad ones, as `Photographs`."""
-    good = sizes[sizes[:, 0] > 0]
-    asked_channels, asked_size = options.target()
-    channels = asked_channels or channels
+    channels = options.target()[0] or channels
     check_channels(channels, name(0), scale is not None)
-    size = asked_size or options.size or (default_size(good) if options.shape is None else options.shape[1:])
+    size, guessed = _view_size(sizes[sizes[:, 0] > 0], options)
     images = FilePhotographs(items, name, sizes, channels, size, options.skip, options.n_jobs, scale)
-    is_mixed = bool((good != good[0]).any())
-    images.guessed = is_mixed and asked_size is None and options.size is None and options.shape is None
+    images.guessed = guessed
     return images
+
+
+def _view_size(sizes: Tensor, options: _Options) -> tuple[Size, bool]:
+    """Return the height and width of the views of photographs, and whether nothing determines them."""
+    asked = options.target()[1] or options.size or (options.shape and options.shape[1:])
+    return asked or default_size(sizes), asked is None and bool((sizes != sizes[0]).any())
 
 
 def _without_bad(images: Images, n: int, bad: dict[int, str] | None, options: _Options) -> Images:
@@ -467,7 +480,20 @@ def _read_dataset(X: Any, options: _Options) -> Images:
     paths = paths_of(X)
     if paths is not None:
         return _read_files(paths, options, channels=3)
-    return DatasetImages(X, *options.target(), options.scale, options.skip, options.n_jobs)
+    channels, size = options.target()
+    headers = [] if channels and options.whole is False else inspect_items(X, options.skip)
+    must_be_gray = channels is None and channels_for([mode for mode, _ in headers]) == 1
+    if headers:
+        size = size or options.size
+        if options.whole or (options.whole is None and {size or headers[0][1]} != {header[1] for header in headers}):
+            channels = channels or (1 if must_be_gray else 3)
+            check_channels(channels, "Item 0 of the data set X")
+            size, guessed = _view_size(torch.tensor([size for _, size in headers]), options)
+            images = DatasetPhotographs(X, channels, size, options.skip, options.n_jobs, must_be_gray)
+            images.guessed = guessed
+            return images
+        channels = channels or (None if must_be_gray else 3)
+    return DatasetImages(X, channels, size, options.scale, options.skip, options.n_jobs)
 
 
 def _read_stream(X: Any, options: _Options) -> Images:
@@ -500,8 +526,6 @@ def _as_list(X: Any) -> Any:
         return [] if isinstance(X, tuple) else X
     images = [_unpack(item) for item in samples]
     kind = _kind(images[0])
-    if kind == "number" and not isinstance(X, (list, tuple)):  # a column of numbers
-        return X
     for i, image in enumerate(images):
         if isinstance(image, Mapping):
             raise TypeError(
@@ -513,7 +537,8 @@ def _as_list(X: Any) -> Any:
                 f"Sample {i} of X is {describe(samples[i])}, but sample 0 is {describe(samples[0])}. Pass samples of "
                 "one kind: arrays, or files and PIL images."
             )
-    return gather(images)
+    is_table = kind == "number" and not isinstance(X, (list, tuple))  # a column of numbers
+    return X if is_table else gather(images)
 
 
 def _column(X: Any) -> list[Any] | None:

@@ -773,10 +773,11 @@ def test_axes_of_data_set_items_are_not_guessed() -> None:
 
 def test_pil_items_of_several_sizes_are_resized_to_image_shape() -> None:
     items = Items([Image.new("RGB", (10 + i, 20), (50 * i, 0, 0)) for i in range(3)])
-    images = as_images(items, (8, 8))
-    np.testing.assert_array_equal(everything(images)[:, 0, 4, 4], [0, 50, 100])
+    for whole in (None, False):
+        images = as_images(items, (8, 8), whole=whole)
+        np.testing.assert_array_equal(everything(images)[:, 0, 4, 4], [0, 50, 100])
     with pytest.raises(ValueError, match=r"Item 1 of the data set X .*\(3, 20, 11\), but item 0 .*\(3, 20, 10\)"):
-        read(items)
+        read(items, whole=False)
 
 
 def test_items_of_another_shape_or_dtype_are_named() -> None:
@@ -795,7 +796,7 @@ def test_float_items_outside_the_unit_interval_are_refused(value: float) -> None
         as_images(TensorDataset(torch.full((2, 3, 8, 8), value)))
 
 
-@pytest.mark.parametrize("item", ["a.png", {"label": 3}, torch.zeros(5), torch.zeros(3, 8, 8).int(), None])
+@pytest.mark.parametrize("item", [{"label": 3}, torch.zeros(5), torch.zeros(3, 8, 8).cfloat(), None])
 def test_items_that_are_no_images_are_refused(item: Any) -> None:
     with pytest.raises(TypeError, match=r"Item 0 of the data set X is .* expected"):
         as_images(Items([item, item]))
