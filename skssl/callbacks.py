@@ -14,7 +14,9 @@ from skorch.callbacks import Callback
 from torch import Tensor
 
 from skssl.images import Images, as_images
-from skssl.images.labels import as_labels
+from skssl.images.dataset_items import refuse_loader
+from skssl.images.folders import expand_folder
+from skssl.images.labels import as_labels, labels_in
 from skssl.images.photographs import Photographs
 from skssl.probes import KNNProbe
 from skssl.training.encoding import encode
@@ -35,11 +37,12 @@ class KNNMonitor(Callback):
     ----------
     X : array-like, sequence of files or PIL images, or torch Dataset
         Labelled images of the same kind as those of the training.
-    y : array-like of shape (n,)
-        Their classes. Images of class -1 are ignored.
+    y : array-like of shape (n,), default=None
+        Their classes. Images of class -1 are ignored. If None, they are the labels in X, such as a data set of items
+        (image, label).
     X_test, y_test : default=None
         The images to classify and their classes. By default a random fifth of X and y is held out, which leaves at
-        least one image of each class.
+        least one image of each class. The labels in X_test serve as y_test, too.
     n_neighbors : int, default=20
         The number of neighbours, see `KNNProbe`.
     every : int, default=1
@@ -58,18 +61,19 @@ class KNNMonitor(Callback):
     """
 
     def __init__(
-        self, X: Any, y: Any, X_test: Any = None, y_test: Any = None, n_neighbors: int = 20, every: int = 1
+        self, X: Any, y: Any = None, X_test: Any = None, y_test: Any = None, n_neighbors: int = 20, every: int = 1
     ) -> None:
         self.X, self.y, self.X_test, self.y_test = X, y, X_test, y_test
         self.n_neighbors, self.every = n_neighbors, every
 
     def initialize(self) -> Self:
         """Check the parameters."""
-        check_consistent_length(self.X, self.y)
-        if (self.X_test is None) != (self.y_test is None):
-            raise ValueError("KNNMonitor needs both X_test and y_test, or neither.")
-        if self.X_test is not None:
-            check_consistent_length(self.X_test, self.y_test)
+        refuse_loader(self.X)
+        refuse_loader(self.X_test)
+        check_consistent_length(expand_folder(self.X), self.y)
+        if self.X_test is None and self.y_test is not None:
+            raise ValueError("KNNMonitor needs X_test, the images to which y_test belongs.")
+        check_consistent_length(expand_folder(self.X_test), self.y_test)
         if not isinstance(self.every, Integral) or self.every < 1:
             raise ValueError(
                 f"The 'every' parameter of KNNMonitor must be an integer of at least 1. Got {self.every!r}."
@@ -85,11 +89,17 @@ class KNNMonitor(Callback):
         )
 
         def labelled(X: Any, y: Any) -> tuple[Images, np.ndarray]:
-            y = as_labels(y)
+            images = read(X)
+            y = labels_in(X, images) if y is None else as_labels(y)
+            if y is None:
+                raise ValueError(
+                    "KNNMonitor needs the classes of its images. Pass y, and y_test with X_test, or data sets of items "
+                    "(image, label)."
+                )
             known = np.flatnonzero(y != -1)
             if not len(known):
                 raise ValueError("KNNMonitor needs labelled images, but all labels are -1.")
-            return read(X).take(torch.from_numpy(known)), np.array(y[known].tolist())
+            return images.take(torch.from_numpy(known)), np.array(y[known].tolist())
 
         self.bank_, self.bank_labels_ = images, labels = labelled(self.X, self.y)
         if self.X_test is None:

@@ -166,7 +166,7 @@ def test_knn_monitor_reads_tables_and_gray_images(y):
     ("make", "message"),
     [
         (lambda X, y: KNNMonitor(X, y[:39]), r"inconsistent numbers of samples: \[40, 39\]"),
-        (lambda X, y: KNNMonitor(X, y, X), "KNNMonitor needs both X_test and y_test, or neither"),
+        (lambda X, y: KNNMonitor(X, y, X), "needs the classes of its images. Pass y, and y_test with X_test"),
         (
             lambda X, y: KNNMonitor(X, y, every=0),
             r"'every' parameter .* of at least 1\. Got 0",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
@@ -90,8 +90,13 @@ class StoredTensor:
             return StoredTensor(self.tensor.contiguous())
         return self.from_numpy(to_temporary_file(part.numpy() for part in self.chunks()))
 
-    def value_range(self) -> Scale:
+    def value_range(self, kept: Sequence[int] | None = None) -> Scale:
         """Return the smallest and the largest value; refuse NaN and infinite values.
+
+        Parameters
+        ----------
+        kept : sequence of int, default=None
+            The indices of the rows that count. None: all.
 
         Returns
         -------
@@ -103,18 +108,22 @@ class StoredTensor:
         ValueError
             If a value is not a finite float32.
         """
-        low, high, n = math.inf, -math.inf, 0
+        axes, stop = tuple(range(1, self.tensor.ndim)), 0
+        low, high = torch.empty(2, len(self.tensor))  # of each row; both are NaN if any value is
         for part in self.chunks():
+            start, stop = stop, stop + len(part)
             part = part.float()
-            ends = [float(value) for value in torch.aminmax(part)]  # both are NaN if any value is
-            if not all(map(math.isfinite, ends)):
-                first = n + int(torch.isfinite(part).flatten(1).all(1).logical_not().nonzero()[0])
-                raise ValueError(
-                    "Input X contains NaN, infinity or a value too large for float32, first in sample "
-                    f"{first}. Finite numbers were expected: remove such samples or replace the values."
-                )
-            low, high, n = min(low, ends[0]), max(high, ends[1]), n + len(part)
-        return low, high
+            low[start:stop], high[start:stop] = part.amin(axes), part.amax(axes)
+        is_finite = low.isfinite() & high.isfinite()
+        if not is_finite.all():
+            raise ValueError(
+                "Input X contains NaN, infinity or a value too large for float32, first in sample "
+                f"{int(is_finite.logical_not().nonzero()[0])}. Finite numbers were expected: remove such samples or "
+                "replace the values."
+            )
+        if kept is not None:
+            low, high = low[list(kept)], high[list(kept)]
+        return float(low.min()), float(high.max())
 
 
 class MemoryImages(Images):
@@ -160,11 +169,6 @@ class MemoryImages(Images):
             moved._stored = StoredTensor(torch.cat([part.to(device, self._dtype) for part in self._stored.chunks()]))
         return moved
 
-    @property
-    def _dtype(self) -> torch.dtype:
-        """Return the dtype of a batch."""
-        return torch.uint8 if self.scale is None else torch.float32
-
     def _read_mapped(self, index: Tensor, file: MappedFile) -> Tensor:
         """Gather images from a mapped file, a few at a time, as reading a page may map many around it."""
         data = self._stored.tensor
@@ -174,6 +178,43 @@ class MemoryImages(Images):
             torch.index_select(data, 0, part, out=out)
             file.count_read(out.nbytes, len(part))
         return batch.to(self._device, self._dtype, non_blocking=True)
+
+
+def unmasked(array: Any, name: str | None = None) -> Any:
+    """Return the data of a masked array, and anything else unchanged; refuse masked values.
+
+    Parameters
+    ----------
+    array : object
+        An array, or any other object.
+    name : str, default=None
+        The name of the image in the message. None: the rows of `array` are the samples of X.
+
+    Returns
+    -------
+    object
+        A view of the data if it is a `numpy.ma.MaskedArray`, otherwise `array`.
+
+    Raises
+    ------
+    ValueError
+        If a value is masked.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> unmasked(np.ma.masked_equal([[1.0, 2.0]], -9999))
+    array([[1., 2.]])
+    """
+    if not isinstance(array, np.ma.MaskedArray):
+        return array
+    if np.ma.is_masked(array):
+        name = name or f"Sample {int(np.ma.getmaskarray(array).reshape(len(array), -1).any(1).argmax())} of X"
+        raise ValueError(
+            f"{name} has masked values, but a value for each pixel was expected. Fill them by filled(value), or leave "
+            "such samples out."
+        )
+    return array.data
 
 
 def read_table(X: Any, estimator: BaseEstimator | None, reset: bool, min_samples: int) -> StoredTensor:
@@ -198,8 +239,9 @@ def read_table(X: Any, estimator: BaseEstimator | None, reset: bool, min_samples
     Raises
     ------
     TypeError, ValueError
-        If it is no table of real numbers, is too short, or has other features than in training.
+        If it is no table of real numbers, has masked values, is too short, or has other features than in training.
     """
+    X = [unmasked(row, f"Sample {i} of X") for i, row in enumerate(X)] if isinstance(X, list) else unmasked(X)
     if isinstance(X, Tensor):
         X = _plain_tensor(X).cpu().numpy()
     how: dict[str, Any] = {"dtype": _dtype_for(X), "ensure_all_finite": False, "ensure_min_samples": min_samples}
@@ -227,10 +269,11 @@ def read_array(X: Any, estimator: BaseEstimator | None) -> StoredTensor:
     Raises
     ------
     TypeError, ValueError
-        If it holds anything but real numbers.
+        If it holds anything but real numbers, or masked values.
     """
     if isinstance(X, Tensor):
         return StoredTensor(_plain_tensor(X))
+    X = unmasked(X)
     with _reading_numbers():
         return StoredTensor.from_numpy(
             check_array(X, allow_nd=True, dtype=_dtype_for(X), ensure_all_finite=False, estimator=estimator)
@@ -253,10 +296,10 @@ def stack_arrays(arrays: list[Any]) -> Any:
     Raises
     ------
     ValueError
-        If their shapes differ, or only some are uint8.
+        If their shapes differ, only some are uint8, or one has masked values.
     """
     if not all(isinstance(array, Tensor) for array in arrays):
-        arrays = [np.asarray(array) for array in arrays]
+        arrays = [np.asarray(unmasked(array, f"Sample {i} of X")) for i, array in enumerate(arrays)]
     for i, array in enumerate(arrays):
         differs = str(array.dtype).endswith("uint8") != str(arrays[0].dtype).endswith("uint8")
         if differs or array.shape != arrays[0].shape:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from copy import copy
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +27,8 @@ class Images(ABC):
         The values that are mapped to 0 and 1 if the images are floats, None if they are uint8.
     kept : bool ndarray of shape (n_given,) or None
         Mask of the given images that could be read. None if all could.
+    labels : list of n_given int, float, str or None, or None
+        The labels of the items of a stream, which can be read only once; see `labels_in` for other images.
     lazy : bool
         Whether the images are items of a data set, which are read when they are needed.
     """
@@ -34,6 +36,7 @@ class Images(ABC):
     shape: Shape
     scale: Scale | None
     kept: np.ndarray | None = None
+    labels: list[Any] | None = None
     lazy: bool = False
 
     @abstractmethod
@@ -129,12 +132,44 @@ class Images(ABC):
     def close(self) -> None:  # noqa: B027 - most images have no worker processes
         """Stop the worker processes, if there are any. The next read starts new ones."""
 
+    @property
+    def _dtype(self) -> torch.dtype:
+        """Return the dtype of a batch."""
+        return torch.uint8 if self.scale is None else torch.float32
+
     def _rescale(self, batch: Tensor) -> Tensor:
         """Map `scale` to [0, 1] in place."""
-        if self.scale is None or self.scale == (0.0, 1.0):
-            return batch
-        low, high = self.scale
-        return batch.sub_(low).div_(high - low if high > low else 1.0)
+        return batch if self.scale is None else rescale(batch, self.scale)
+
+
+Values = TypeVar("Values", np.ndarray, Tensor)
+
+
+def rescale(values: Values, scale: Scale) -> Values:
+    """Map the ends of a range to 0 and 1 in place. A range of one value is mapped to 0.
+
+    Parameters
+    ----------
+    values : float ndarray or Tensor
+        The values.
+    scale : (float, float)
+        The ends of the range.
+
+    Returns
+    -------
+    ndarray or Tensor
+        The values.
+
+    Examples
+    --------
+    >>> rescale(np.array([0.0, 5.0, 20.0]), (0.0, 10.0))
+    array([0. , 0.5, 2. ])
+    """
+    low, high = scale
+    if scale != (0.0, 1.0):
+        values -= low
+        values /= high - low if high > low else 1.0
+    return values
 
 
 class SubsetImages(Images):

@@ -78,7 +78,11 @@ def file_identity(path: str | os.PathLike[str]) -> tuple[str, int, int, int, int
 
 
 def cached_images(
-    paths: Sequence[Any], shape: tuple[int, ...], decode: Callable[[Write], None], bad: dict[int, str] | None
+    paths: Sequence[Any],
+    shape: tuple[int, ...],
+    decode: Callable[[Write], None],
+    bad: dict[int, str] | None,
+    dtype: np.dtype,
 ) -> np.ndarray:
     """Map the decoded image files from the cache; decode them into it first if they are not there.
 
@@ -96,10 +100,12 @@ def cached_images(
         threads, and enters the files that cannot be read in `bad`.
     bad : dict of int to str or None
         Receives the index of each file that cannot be read, and the reason. If None, such a file is an error.
+    dtype : numpy.dtype
+        uint8 or float32.
 
     Returns
     -------
-    numpy.memmap of uint8 and this shape
+    numpy.memmap of this shape and dtype
         The images, read-only.
 
     Raises
@@ -109,17 +115,17 @@ def cached_images(
     ValueError
         If a file cannot be read and `bad` is None.
     """
-    key = hashlib.sha256(repr(shape).encode())
+    key = hashlib.sha256(repr(shape if dtype == np.uint8 else (*shape, str(dtype))).encode())
     for path in paths:
         try:
             key.update(repr(file_identity(path)).encode())
         except (OSError, ValueError):  # the decoder reports a missing file by name
             key.update(repr(os.fspath(path)).encode())
     file = cache_folder() / "packed" / f"{key.hexdigest()[:32]}.npy"
-    found = _read(file, shape)
+    found = _read(file, shape, dtype)
     if found is None:
-        _write(file, shape, decode, bad)
-        found = _read(file, shape)
+        _write(file, shape, decode, bad, dtype)
+        found = _read(file, shape, dtype)
         if found is None:
             raise OSError(f"{str(file)!r} was changed by another program while the images were decoded. Try again.")
     images, reasons = found
@@ -130,28 +136,28 @@ def cached_images(
     return images
 
 
-def _header(shape: tuple[int, ...]) -> bytes:
-    """Return the header of an .npy file of uint8."""
+def _header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
+    """Return the header of an .npy file."""
     header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    np.lib.format.write_array_header_1_0(header, {"descr": dtype.str, "fortran_order": False, "shape": shape})
     return header.getvalue()
 
 
-def _read(file: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, dict[int, str]] | None:
+def _read(file: Path, shape: tuple[int, ...], dtype: np.dtype) -> tuple[np.ndarray, dict[int, str]] | None:
     """Map a file of the cache, and return why images could not be read; None if the file is missing or damaged.
 
     It is an .npy file, followed by the reasons as JSON. The end of the file shows that it is whole.
     """
-    header = _header(shape)
+    header = _header(shape, dtype)
     try:
         with file.open("rb") as stored:
             if stored.read(len(header)) != header:
                 raise ValueError("it has another header")
-            stored.seek(math.prod(shape), os.SEEK_CUR)
+            stored.seek(math.prod(shape) * dtype.itemsize, os.SEEK_CUR)
             reasons = {int(i): str(reason) for i, reason in json.loads(stored.read())["bad"].items()}
             if not all(0 <= i < shape[0] for i in reasons):
                 raise ValueError("it names images that do not exist")
-            return np.memmap(stored, np.uint8, "r", len(header), shape), reasons
+            return np.memmap(stored, dtype, "r", len(header), shape), reasons
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -162,11 +168,13 @@ def _read(file: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, dict[int, str
         return None
 
 
-def _write(file: Path, shape: tuple[int, ...], decode: Callable[[Write], None], bad: dict[int, str] | None) -> None:
+def _write(
+    file: Path, shape: tuple[int, ...], decode: Callable[[Write], None], bad: dict[int, str] | None, dtype: np.dtype
+) -> None:
     """Decode images into a file of the cache."""
-    header = _header(shape)
-    end = len(header) + math.prod(shape)
-    size = math.prod(shape[1:])
+    header = _header(shape, dtype)
+    size = math.prod(shape[1:]) * dtype.itemsize
+    end = len(header) + shape[0] * size
     try:
         with write_to_cache(file, end) as unfinished:
             unfinished.write(header)
@@ -182,7 +190,7 @@ def _write(file: Path, shape: tuple[int, ...], decode: Callable[[Write], None], 
             unfinished.write(json.dumps({"bad": bad or {}}).encode())
     except OSError as error:
         if error.errno in NO_ROOM:
-            raise no_room(math.prod(shape), file.parent, error.errno) from error
+            raise no_room(shape[0] * size, file.parent, error.errno) from error
         raise
 
 

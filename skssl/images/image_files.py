@@ -1,4 +1,4 @@
-"""Image files and PIL images, decoded by Pillow into uint8 arrays."""
+"""Image files and PIL images, decoded by Pillow into arrays."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from skssl.images.base import Size, is_pil_image
+from skssl.images.base import Scale, Size, is_pil_image
 from skssl.images.disk_cache import Write, cached_images
 from skssl.images.memory_maps import MAX_IN_MEMORY
 from skssl.images.packed import PackedImage
@@ -31,7 +31,10 @@ _QUEUED = 2**14  # images that wait for a thread
 _PROGRESS_DELAY = 10.0  # seconds before a progress bar appears
 ORIENTATION = 0x0112  # the tag of EXIF and TIFF; from 5 to 8, height and width are swapped
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's mode for a number of channels
-_GRAY_MODES = ("1", "L", "LA", "La", "F", "I", "I;16", "I;16L", "I;16B", "I;16N")
+WIDE_MODES = ("F", "I")  # 32 bits: floats and integers
+_SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
+_DEEP_MODES = (*WIDE_MODES, *_SIXTEEN_BITS)  # more than 8 bits; Pillow has them for grey images only
+_GRAY_MODES = ("1", "L", "LA", "La", *_DEEP_MODES)
 #: The formats that are opened. Pillow decodes each of them within this process.
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF", "JPEG2000", "QOI", "ICO", "TGA")
 _OTHER_FORMATS = {
@@ -51,6 +54,8 @@ _OTHER_FORMATS = {
 }
 _loading = Lock()
 
+Header = tuple[str, Size]  # Pillow's mode, and the upright height and width
+
 
 def channels_for(modes: Collection[str]) -> int:
     """Return the number of channels for images of the given modes.
@@ -68,12 +73,46 @@ def channels_for(modes: Collection[str]) -> int:
     return 1 if all(mode in _GRAY_MODES for mode in modes) else 3
 
 
+def are_deep(headers: Sequence[Header | None], name: Callable[[int], str]) -> bool:
+    """Return whether images are read as floats, because all of them hold more than 8 bits a value.
+
+    Parameters
+    ----------
+    headers : sequence of (str, (int, int)) or None
+        The images' modes and sizes, as `inspect_images` returns them.
+    name : callable
+        Returns the name of an image in messages from its index.
+
+    Returns
+    -------
+    bool
+        True if all hold floats, or integers of 16 or 32 bits. False if some hold 8 bits: 16 bits are then rounded to 8.
+
+    Raises
+    ------
+    ValueError
+        If some images hold floats or integers of 32 bits, and others 8 bits.
+    """
+    modes = {i: header[0] for i, header in enumerate(headers) if header is not None}
+    shallow = next((i for i, mode in modes.items() if mode not in _DEEP_MODES), None)
+    deepest = next((i for i, mode in modes.items() if mode in WIDE_MODES), None)
+    if shallow is not None and deepest is not None:
+        kind = "floats" if modes[deepest] == "F" else "32-bit integers"
+        raise ValueError(
+            f"{name(deepest)} holds {kind}, but {name(shallow)} holds 8-bit values. They have no common scale: convert "
+            "all images to one kind of numbers."
+        )
+    return shallow is None
+
+
 def decode_images(
     images: Sequence[Any],
     name: Callable[[int], str],
     channels: int | None = None,
     size: Size | None = None,
     bad: dict[int, str] | None = None,
+    headers: Sequence[Header | None] | None = None,
+    deep: bool | None = None,
 ) -> np.ndarray:
     """Decode image files, file objects or PIL images in threads into one array.
 
@@ -94,10 +133,14 @@ def decode_images(
     bad : dict of int to str, default=None
         Receives the index of each image that cannot be read, and the reason; the array is 0 there. If None,
         such an image is an error.
+    headers : sequence of (str, (int, int)) or None, default=None
+        The images' modes and sizes, if `inspect_images` has read them already.
+    deep : bool, default=None
+        Whether to keep the numbers of images that hold more than 8 bits a value, as floats. None: see `are_deep`.
 
     Returns
     -------
-    ndarray of uint8, shape (n, h, w, channels)
+    ndarray of uint8 or float32, shape (n, h, w, channels)
         The images; a read-only `numpy.memmap` if they are in the cache.
 
     Raises
@@ -107,53 +150,103 @@ def decode_images(
     ValueError
         If an image cannot be read and `bad` is None, if no image can be read, or if sizes differ without `size`.
     """
-    with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
-        decoder = _Decoder(images, name, bad, pool)
-        if channels is None or size is None:
-            channels, size = decoder.common_format(channels, size)
+    with _Decoder(images, name, bad) as decoder:
+        headers = decoder.inspect() if headers is None else headers
+        deep = are_deep(headers, name) if deep is None else deep
+        channels = channels or channels_for([header[0] for header in headers if header is not None])
+        shape = (len(images), *(size or common_size(headers, name)), channels)
+        dtype = np.dtype(np.float32 if deep else np.uint8)
 
-        shape = (len(images), *size, channels)
-        if math.prod(shape) > MAX_IN_MEMORY and all(isinstance(image, (str, os.PathLike)) for image in images):
-            return cached_images(images, shape, lambda write: decoder.decode(write, channels, size, 0.0), bad)
-        data = np.zeros(shape, np.uint8)
-        decoder.decode(data.__setitem__, channels, size, _PROGRESS_DELAY)
+        def decode(write: Write, delay: float = 0.0) -> None:
+            decoder.decode(write, channels, (shape[1], shape[2]), deep, delay)
+
+        is_on_disk = all(isinstance(image, (str, os.PathLike)) for image in images)
+        if math.prod(shape) * dtype.itemsize > MAX_IN_MEMORY and is_on_disk:
+            return cached_images(images, shape, decode, bad, dtype)
+        data = np.zeros(shape, dtype)
+        decode(data.__setitem__, _PROGRESS_DELAY)
     return data
+
+
+def common_size(headers: Sequence[Header | None], name: Callable[[int], str]) -> Size:
+    """Return the height and width of images, which must be the same for all.
+
+    Parameters
+    ----------
+    headers, name
+        As for `are_deep`.
+
+    Returns
+    -------
+    (int, int)
+        Height and width.
+
+    Raises
+    ------
+    ValueError
+        If they differ.
+    """
+    sizes = {i: header[1] for i, header in enumerate(headers) if header is not None}
+    first = next(iter(sizes.values()))
+    for i, size in sizes.items():
+        if size != first:
+            raise ValueError(
+                f"{name(i)} has the height and width {size}, but the first image has {first}. Give "
+                "image_shape=(h, w) to resize all images."
+            )
+    return first
+
+
+def value_range(images: Sequence[Any], name: Callable[[int], str], bad: dict[int, str] | None = None) -> Scale:
+    """Decode images that hold more than 8 bits a value in threads, and return their smallest and largest value.
+
+    Parameters
+    ----------
+    images, name, bad
+        As for `decode_images`.
+
+    Returns
+    -------
+    low, high : float
+        The range.
+
+    Raises
+    ------
+    ValueError
+        If an image cannot be read or has a value that is not finite, and `bad` is None, or if none can be read.
+    """
+    ends: list[Scale] = []
+    with _Decoder(images, name, bad) as decoder:
+        note = lambda _, pixels: ends.append((float(pixels.min()), float(pixels.max())))  # noqa: E731
+        decoder.decode(note, 1, None, True, _PROGRESS_DELAY)
+    return min(low for low, _ in ends), max(high for _, high in ends)
 
 
 class _Decoder:
     """Decodes images in threads, and records those that cannot be read; see `decode_images`."""
 
-    def __init__(
-        self, images: Sequence[Any], name: Callable[[int], str], bad: dict[int, str] | None, pool: ThreadPoolExecutor
-    ) -> None:
-        self.images, self.name, self.bad, self.pool = images, name, bad, pool
+    def __init__(self, images: Sequence[Any], name: Callable[[int], str], bad: dict[int, str] | None) -> None:
+        self.images, self.name, self.bad = images, name, bad
+        self.pool = ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1))
 
-    def common_format(self, channels: int | None, size: Size | None) -> tuple[int, Size]:
-        """Return the channels and the size of all images, where they are not given."""
-        modes, first = set(), None
-        for i, found in enumerate(self.inspect()):
-            if found is not None:
-                modes.add(found[0])
-                first = first or found[1]
-                if size is None and found[1] != first:
-                    raise ValueError(
-                        f"{self.name(i)} has the height and width {found[1]}, but the first image has {first}. Give "
-                        "image_shape=(h, w) to resize all images."
-                    )
-        return channels or channels_for(modes), size or first  # type: ignore[return-value]
+    def __enter__(self) -> _Decoder:
+        return self
 
-    def inspect(self) -> list[tuple[str, Size] | None]:
+    def __exit__(self, *error: Any) -> None:
+        self.pool.shutdown(cancel_futures=True)
+
+    def inspect(self) -> list[Header | None]:
         """Return the mode and the size of each image from its header."""
         found = list(self._map(lambda i: self._attempt(inspect_image, i)))
         self._check_any_good()
         return found
 
-    def decode(self, write: Write, channels: int, size: Size, delay: float) -> None:
+    def decode(self, write: Write, channels: int, size: Size | None, deep: bool, delay: float = 0.0) -> None:
         """Decode all images and write them by their indices; show a progress bar after some seconds."""
 
         def work(i: int) -> None:
             if not self.bad or i not in self.bad:
-                pixels = self._attempt(decode_image, i, channels, size)
+                pixels = self._attempt(decode_image, i, channels, size, deep)
                 if pixels is not None:
                     write(i, pixels)
 
@@ -192,7 +285,7 @@ class _Decoder:
             raise ValueError(f"None of the {len(self.images)} images in X can be read. The first error: {self.bad[0]}")
 
 
-def inspect_image(image: Any, name: str) -> tuple[str, Size]:
+def inspect_image(image: Any, name: str) -> Header:
     """Return the mode and the upright size of an image without decoding it.
 
     Parameters
@@ -205,7 +298,7 @@ def inspect_image(image: Any, name: str) -> tuple[str, Size]:
     Returns
     -------
     mode : str
-        Pillow's mode.
+        Pillow's mode, "I;16" also for a 16-bit PGM, whose mode is "I".
     size : (int, int)
         Height and width.
 
@@ -215,11 +308,11 @@ def inspect_image(image: Any, name: str) -> tuple[str, Size]:
         If the image cannot be read.
     """
     with open_image(image, name) as pil:
-        return pil.mode, upright_size(pil)
+        return "I;16" if _is_pgm(pil) else pil.mode, upright_size(pil)
 
 
-def decode_image(image: Any, name: str, channels: int, size: Size | None = None) -> np.ndarray:
-    """Decode an image upright, in 8 bits and without transparency unless `channels` is 4.
+def decode_image(image: Any, name: str, channels: int, size: Size | None = None, deep: bool = False) -> np.ndarray:
+    """Decode an image upright, and without transparency unless `channels` is 4.
 
     Parameters
     ----------
@@ -231,10 +324,12 @@ def decode_image(image: Any, name: str, channels: int, size: Size | None = None)
         1 (grey), 3 (RGB) or 4 (RGBA).
     size : (int, int), default=None
         Height and width. The shorter side is resized to it, and the centre is cropped. None keeps the image's own.
+    deep : bool, default=False
+        Whether to keep the numbers of an image that holds more than 8 bits a value, as floats.
 
     Returns
     -------
-    ndarray of uint8, shape (h, w, channels)
+    ndarray of uint8 or float32, shape (h, w, channels)
         The image.
 
     Raises
@@ -244,17 +339,18 @@ def decode_image(image: Any, name: str, channels: int, size: Size | None = None)
     """
     from PIL import Image, ImageOps
 
-    check_channels(channels, name)
+    check_channels(channels, name, deep)
     with open_image(image, name) as pil:
         if size is not None and not is_pil_image(image):
             pil.draft(None, (2 * max(size), 2 * max(size)))  # a JPEG is decoded at the lowest sufficient resolution
-        pil = upright(pil, channels)
+        pil = upright(pil, channels, deep)
         if size is not None:
             pil = ImageOps.fit(pil, (size[1], size[0]), Image.Resampling.BICUBIC)
-        return np.atleast_3d(np.array(pil))
+        pixels = np.atleast_3d(np.array(pil))
+        return pixels.repeat(channels, 2) if deep else pixels
 
 
-def check_channels(channels: int, name: str) -> None:
+def check_channels(channels: int, name: str, deep: bool = False) -> None:
     """Refuse a number of channels that images cannot be decoded to.
 
     Parameters
@@ -263,16 +359,19 @@ def check_channels(channels: int, name: str) -> None:
         The number.
     name : str
         The name of an image in the message.
+    deep : bool, default=False
+        Whether it is a grey image that holds more than 8 bits a value.
 
     Raises
     ------
     ValueError
-        If it is not 1, 3 or 4.
+        If it is not 1 or 3, nor 4 with 8 bits.
     """
-    if channels not in _MODES:
+    if channels not in _MODES or (deep and channels == 4):
+        supported = "1 or 3 are supported for more than 8 bits" if deep else "1, 3 or 4 are supported"
         raise ValueError(
-            f"{name} was to be decoded to {channels} channels, but 1, 3 or 4 are supported. Check image_shape and the "
-            "channels of the training images."
+            f"{name} was to be decoded to {channels} channels, but {supported}. Check image_shape and the channels of "
+            "the training images."
         )
 
 
@@ -296,8 +395,8 @@ def upright_size(pil: Image) -> Size:
     return pil.height, pil.width
 
 
-def upright(pil: Image, channels: int) -> Image:
-    """Decode an open image upright, in 8 bits and without transparency unless `channels` is 4.
+def upright(pil: Image, channels: int, deep: bool = False) -> Image:
+    """Decode an open image upright, and without transparency unless `channels` is 4.
 
     Parameters
     ----------
@@ -305,25 +404,46 @@ def upright(pil: Image, channels: int) -> Image:
         The image.
     channels : int
         1 (grey), 3 (RGB) or 4 (RGBA).
+    deep : bool, default=False
+        Whether to keep the numbers of an image that holds more than 8 bits a value.
 
     Returns
     -------
     PIL.Image.Image
-        The image in the mode "L", "RGB" or "RGBA".
+        The image in the mode "L", "RGB" or "RGBA", or "F" if `deep`.
+
+    Raises
+    ------
+    ValueError
+        If it has a value that is not finite, or holds floats or 32-bit integers and `deep` is False.
     """
     from PIL import Image, ImageOps
 
+    is_pgm = _is_pgm(pil)
     pil = ImageOps.exif_transpose(pil)
-    if pil.mode.startswith("I"):  # 16 bits
-        pil = Image.fromarray((np.asarray(pil).clip(0, 65535) / 257).round().astype(np.uint8))
+    if deep:
+        numbers = np.asarray(pil).astype(np.float32)
+        if not np.isfinite(numbers).all():
+            raise ValueError("it contains NaN or infinity. Finite numbers were expected")
+        return Image.fromarray(numbers)
+    if pil.mode in _SIXTEEN_BITS or is_pgm:
+        pil = Image.fromarray((np.asarray(pil) / 257).round().astype(np.uint8))
+    elif pil.mode in WIDE_MODES:
+        kind = "floats" if pil.mode == "F" else "32-bit integers"
+        raise ValueError(f"it holds {kind}, but 8 or 16 bits were expected. Convert it, or pass an array")
     if "transparency" in pil.info and pil.mode == "P":
         pil = pil.convert("RGBA")
     return pil.convert(_MODES[channels])
 
 
+def _is_pgm(pil: Image) -> bool:
+    """Return whether an open image is a 16-bit PGM, for which Pillow has the mode of 32-bit integers."""
+    return pil.mode == "I" and pil.format == "PPM"
+
+
 def inspect_images(
     images: Sequence[Any], name: Callable[[int], str], bad: dict[int, str] | None = None
-) -> list[tuple[str, Size] | None]:
+) -> list[Header | None]:
     """Return the modes and the upright sizes of images from their headers, in threads.
 
     Parameters
@@ -341,8 +461,8 @@ def inspect_images(
     ValueError
         If an image cannot be read and `bad` is None, or if no image can be read.
     """
-    with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
-        return _Decoder(images, name, bad, pool).inspect()
+    with _Decoder(images, name, bad) as decoder:
+        return decoder.inspect()
 
 
 @contextmanager

@@ -1,7 +1,8 @@
-"""Class labels as users have them, and as integers."""
+"""Class labels as users have them, also inside data sets, and as integers; weights of samples."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,14 @@ from sklearn.utils import assert_all_finite
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.validation import _check_sample_weight, _num_samples, column_or_1d
 from torch import Tensor
+from torch.utils.data import ConcatDataset, Subset
+from tqdm.auto import tqdm
+
+from skssl.images.base import is_pil_image
+from skssl.images.dataset_items import image_in, is_dataset, length_of, refuse_loader
+from skssl.images.folders import class_names
+
+_LABEL_KEYS = ("label", "labels", "target", "targets", "class", "cls")  # in items that are dicts
 
 
 def as_labels(y: Any) -> np.ndarray:
@@ -42,6 +51,145 @@ def as_labels(y: Any) -> np.ndarray:
     return y
 
 
+def labels_in(X: Any, images: Any = None) -> np.ndarray | None:
+    """Return the labels that X holds, for a y that is not given.
+
+    Parameters
+    ----------
+    X : object
+        Images, as `as_images` reads them. These hold labels: a data set of items (image, label) or of dicts with
+        "label"; one that lists them as ``targets``, as torchvision's do; a list or stream of such items; the path of a
+        folder of class folders.
+    images : Images, default=None
+        The images read from X. Those of a stream have the labels of its items.
+
+    Returns
+    -------
+    ndarray of shape (n,) or None
+        The labels; -1 where an item has none. None if X holds no labels.
+
+    Examples
+    --------
+    >>> from skssl.images.labels import labels_in
+    >>> labels_in([("a.png", "cat"), ("b.png", "dog")])
+    array(['cat', 'dog'], dtype=object)
+    """
+    refuse_loader(X)
+    labels: list[Any] | None = getattr(X if images is None else images, "labels", None)
+    if isinstance(X, (str, os.PathLike)):
+        labels = class_names(X)
+    elif is_dataset(X):
+        labels = _labels_of(X)
+    elif isinstance(X, (list, tuple)) and len(X) and label_in(X[0]) is not None and _is_image(image_in(X[0])):
+        labels = [label_in(item) for item in X]
+    if labels is None or all(label is None for label in labels):
+        return None
+    return as_labels([-1 if label is None else label for label in labels])
+
+
+def require_labels(y: Any, X: Any, images: Any = None, name: str = "The estimator") -> Any:
+    """Return y, or the labels in X if y is None.
+
+    Parameters
+    ----------
+    y : array-like of shape (n,) or None
+        The labels that were passed.
+    X, images
+        As for `labels_in`.
+    name : str, default="The estimator"
+        The name of the estimator, for the message.
+
+    Returns
+    -------
+    array-like of shape (n,)
+        The labels.
+
+    Raises
+    ------
+    ValueError
+        If y is None and X holds no labels.
+    """
+    y = labels_in(X, images) if y is None else y
+    if y is None:
+        raise ValueError(
+            f"{name} requires y to be passed, but the target y is None, and X holds no labels. Pass the classes as y, "
+            "or a data set of items (image, label)."
+        )
+    return y
+
+
+def label_in(item: Any) -> Any:
+    """Return the label in an item of a data set: the second entry of a tuple, or the value of a dict by key.
+
+    Parameters
+    ----------
+    item : object
+        The item.
+
+    Returns
+    -------
+    int, float, str or None
+        The label. None if there is none, or if it is no single number or string.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.images.labels import label_in
+    >>> label_in((torch.zeros(3, 8, 8), torch.tensor(4))), label_in({"img": torch.zeros(3, 8, 8), "label": "cat"})
+    (4, 'cat')
+    """
+    label = None
+    if isinstance(item, (tuple, list)) and len(item) > 1:
+        label = item[1]
+    elif isinstance(item, Mapping):
+        label = next((item[key] for key in _LABEL_KEYS if key in item), None)
+    if isinstance(label, (np.ndarray, np.generic, Tensor)) and label.ndim == 0:
+        label = label.item()
+    return label if isinstance(label, (int, float, str)) else None
+
+
+def _labels_of(dataset: Any) -> list[Any] | None:
+    """Return the labels of a data set: those that it lists, unless its items have others; None if it has none."""
+    if type(dataset) is Subset:
+        labels = _labels_of(dataset.dataset)
+        return None if labels is None else [labels[i] for i in dataset.indices]
+    if type(dataset) is ConcatDataset:
+        parts = [_labels_of(part) for part in dataset.datasets]
+        return None if None in parts else [label for part in parts for label in part or ()]
+    n, labels = length_of(dataset), _listed_labels(dataset)
+    ends = {i: label_in(dataset[i]) for i in {0, n - 1}} if n else {}
+    if labels is not None and all(label in (None, labels[i]) for i, label in ends.items()):
+        return labels
+    if not n or ends[0] is None:
+        return None
+    with tqdm(range(n), "Reading labels", unit=" items", unit_scale=True, delay=1.0) as bar:
+        return [label_in(dataset[i]) for i in bar]
+
+
+def _listed_labels(dataset: Any) -> list[Any] | None:
+    """Return the labels that a data set lists apart from its items; None if there are none."""
+    columns = getattr(dataset, "column_names", None)  # of Hugging Face
+    if isinstance(columns, list):
+        key = next((key for key in _LABEL_KEYS if key in columns), None)
+        listed = None if key is None else list(dataset.with_format(None)[key])
+    else:
+        listed = next((getattr(dataset, name) for name in ("targets", "labels") if hasattr(dataset, name)), None)
+    if not isinstance(listed, (list, tuple, np.ndarray, Tensor)) or len(listed) != length_of(dataset):
+        return None
+    transform = getattr(dataset, "target_transform", None)
+    return [label_in((None, transform(label) if transform else label)) for label in listed]
+
+
+def _is_image(value: Any) -> bool:
+    """Return whether a value is a file, a PIL image or an array, and no number."""
+    return (
+        isinstance(value, (str, os.PathLike))
+        or hasattr(value, "read")
+        or is_pil_image(value)
+        or getattr(value, "ndim", 0) >= 2
+    )
+
+
 def check_labels(y: Any, X: Any, name: str = "y", images: str = "X") -> np.ndarray:
     """Return labels as an array, and check that there is one for each image.
 
@@ -71,6 +219,7 @@ def check_labels(y: Any, X: Any, name: str = "y", images: str = "X") -> np.ndarr
     >>> check_labels([1, 0], np.zeros((2, 8, 8)))
     array([1, 0])
     """
+    refuse_loader(X)
     labels, n_images = as_labels(y), _num_samples(X)
     if len(labels) != n_images:
         raise ValueError(

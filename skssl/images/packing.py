@@ -20,7 +20,15 @@ from tqdm.auto import tqdm
 from skssl.errors import pick, warn_of_bad
 from skssl.images.base import Size, is_pil_image
 from skssl.images.disk_cache import NO_ROOM, cache_folder, file_identity, no_room, write_to_cache
-from skssl.images.image_files import ORIENTATION, channels_for, inspect_images, open_image, upright, upright_size
+from skssl.images.image_files import (
+    ORIENTATION,
+    are_deep,
+    channels_for,
+    inspect_images,
+    open_image,
+    upright,
+    upright_size,
+)
 from skssl.images.packed import Pack, PackedImage, PackedImages, PackWriter, open_pack
 from skssl.images.photographs import DRAFT_MARGIN
 from skssl.images.reading import files_of, sample_name
@@ -77,7 +85,7 @@ def pack_images(
     TypeError
         If `X` has a type that is not listed above.
     ValueError
-        If a picture cannot be read, or if a parameter is out of range.
+        If a picture cannot be read, if all pictures hold more than 8 bits, or if a parameter is out of range.
 
     Examples
     --------
@@ -151,6 +159,8 @@ def _write(file: Path, items: Sequence[Any], kind: str, max_side: int | None, qu
     name = partial(sample_name, items)
     bad: dict[int, str] = {}
     headers = inspect_images(items, name, bad if skip else None)
+    if are_deep(headers, name):
+        raise ValueError("The images in X hold more than 8 bits a value, which a pack does not keep. Pass the files.")
     n_bytes = 0
     if kind == "pixels":
         n_bytes = sum(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
+from functools import partial
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -17,8 +19,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from skssl.errors import warn_of_bad
-from skssl.images.base import Images, Size
-from skssl.images.image_files import ORIENTATION, open_image, upright
+from skssl.images.base import Images, Scale, Size, is_pil_image, rescale
+from skssl.images.image_files import ORIENTATION, decode_image, open_image, upright
 from skssl.images.packed import PackedImage, pil_of
 
 DEFAULT_SIDE = 224  # of the images that a network is given, where pictures differ in size
@@ -84,7 +86,7 @@ class Photographs(Images):
         index : int64 Tensor of shape (b,)
             The indices of the pictures. They differ from the given ones where a picture that cannot be decoded was
             replaced by the next one.
-        crops : list of uint8 Tensors of shape (v * b, c, height, width)
+        crops : list of uint8 or float32 Tensors of shape (v * b, c, height, width)
             One for each entry of the plan, on the images' device: the first box of each picture, then the second of
             each, and so on. Channels are last in memory.
 
@@ -101,11 +103,12 @@ class Photographs(Images):
 
     def read(self, index: Tensor) -> Tensor:
         """Return the still views of the pictures at the given indices."""
-        return self.read_crops(index, self._still_views)[0]
+        return self.read_crops(index, self._still_plan())[0]
 
     def batches(self, indices: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Return the still views of one batch after the other."""
-        for index, (images,) in self.crops((index.cpu(), self._still_views) for index in indices):
+        plan = self._still_plan()
+        for index, (images,) in self.crops((index.cpu(), plan) for index in indices):
             yield index, images
 
     def still(self, size: Size, resize: float | None, interpolation: str) -> Self:
@@ -114,10 +117,10 @@ class Photographs(Images):
         changed.shape, changed._still = (self.shape[0], *size), (resize, interpolation)
         return changed
 
-    def _still_views(self, sizes: Tensor) -> list[Crops]:
-        """Return the boxes of the still views of pictures."""
-        size, (resize, interpolation) = self.shape[1:], self._still
-        return [Crops(still_boxes(sizes, size, resize)[None], size, interpolation, alone=False)]
+    def _still_plan(self) -> Plan:
+        """Return the plan of the still views."""
+        resize, interpolation = self._still
+        return partial(still_crops, size=self.shape[1:], resize=resize, interpolation=interpolation)
 
 
 class FilePhotographs(Photographs):
@@ -139,6 +142,8 @@ class FilePhotographs(Photographs):
         Whether a picture that cannot be decoded is replaced by the next one that can.
     n_jobs : int or None
         Number of threads. None and -1 use one for each core. The crops do not depend on it.
+    scale : (float, float), default=None
+        The values that are mapped to 0 and 1, if the pictures hold more than 8 bits a value and crops are floats.
 
     Attributes
     ----------
@@ -155,8 +160,9 @@ class FilePhotographs(Photographs):
         size: Size,
         skip: bool = False,
         n_jobs: int | None = None,
+        scale: Scale | None = None,
     ) -> None:
-        self.shape, self.scale, self.sizes = (channels, *size), None, sizes
+        self.shape, self.scale, self.sizes = (channels, *size), scale, sizes
         self._items, self._name, self._skip = items, name, skip
         self._index = torch.arange(len(items))
         n_jobs = -1 if n_jobs is None else n_jobs
@@ -198,15 +204,44 @@ class FilePhotographs(Photographs):
         taken._index, taken.sizes, taken.kept = self._index[index], self.sizes[index], None
         return taken
 
+    def contents(self, i: int, most: int) -> bytes:
+        """Return what tells a picture from others without decoding it.
+
+        Parameters
+        ----------
+        i : int
+            The index of the picture.
+        most : int
+            The number of bytes that are read at most.
+
+        Returns
+        -------
+        bytes
+            The size of the file, and bytes from its middle. Of a PIL image, those of its pixels.
+        """
+        item = int(self._index[i])
+        picture = self._items[item]
+        if is_pil_image(picture):
+            picture = decode_image(picture, self._name(item), self.shape[0], deep=self.scale is not None).tobytes()
+        elif isinstance(picture, PackedImage):
+            picture = picture.data().reshape(-1)
+        if isinstance(picture, (str, os.PathLike)):
+            with open(picture, "rb") as file:
+                n_bytes = os.fstat(file.fileno()).st_size
+                file.seek(max(0, (n_bytes - most) // 2))
+                part = file.read(most)
+        else:
+            n_bytes = len(picture)
+            start = max(0, (n_bytes - most) // 2)
+            part = bytes(picture[start : start + most])
+        return n_bytes.to_bytes(8, "little") + part
+
     def _submit(
         self, pool: ThreadPoolExecutor, index: Tensor, plan: Sequence[Crops]
     ) -> tuple[list[Future[list[int]]], list[Tensor]]:
         """Let threads decode a batch; return their futures, and the memory (v, b, h, w, c) of each kind of crop."""
-        pinned, c = self._device.type == "cuda", self.shape[0]
-        made = [
-            torch.empty((*crops.boxes.shape[:2], *crops.size, c), dtype=torch.uint8, pin_memory=pinned)
-            for crops in plan
-        ]
+        how: Any = {"dtype": self._dtype, "pin_memory": self._device.type == "cuda"}
+        made = [torch.empty((*crops.boxes.shape[:2], *crops.size, self.shape[0]), **how) for crops in plan]
         boxes, outs = [crops.boxes.numpy() for crops in plan], [crops.numpy() for crops in made]
         given = index.tolist()
 
@@ -223,7 +258,7 @@ class FilePhotographs(Photographs):
     def _finish(self, futures: Sequence[Future[list[int]]], made: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Wait for a batch, and move it to the device."""
         found = torch.tensor([i for future in futures for i in future.result()], dtype=torch.int64)
-        return found, [crops.flatten(0, 1).to(self._device, non_blocking=True).permute(0, 3, 1, 2) for crops in made]
+        return found, to_device(made, self._device)
 
     def _cut_or_next(self, i: int, plan: Sequence[Crops], boxes: list[np.ndarray], outs: list[np.ndarray]) -> int:
         """Cut the boxes out of a picture, or of the next one that can be decoded; return its index."""
@@ -236,7 +271,7 @@ class FilePhotographs(Photographs):
                     boxes = [box * ratio for box in boxes]
                 try:
                     size = self.sizes[j].tolist()
-                    cut_picture(self._items[item], self._name(item), self.shape[0], size, plan, boxes, outs)
+                    cut_picture(self._items[item], self._name(item), self.shape[0], size, plan, boxes, outs, self.scale)
                     return j
                 except ValueError as error:
                     if not self._skip:
@@ -253,6 +288,7 @@ def cut_picture(
     plan: Sequence[Crops],
     boxes: Sequence[np.ndarray],
     outs: Sequence[np.ndarray],
+    scale: Scale | None = None,
 ) -> None:
     """Decode a picture once, and cut boxes out of it.
 
@@ -270,8 +306,10 @@ def cut_picture(
         How boxes are resized.
     boxes : sequence of float64 ndarrays of shape (v, 4)
         The boxes of this picture, for each entry of the plan.
-    outs : sequence of uint8 ndarrays of shape (v, height, width, channels)
+    outs : sequence of uint8 or float32 ndarrays of shape (v, height, width, channels)
         Receive the crops.
+    scale : (float, float), default=None
+        The values that are mapped to 0 and 1, if the crops are floats.
 
     Raises
     ------
@@ -284,16 +322,21 @@ def cut_picture(
             cut_boxes(pixels, plan, boxes, outs)
             return
     with open_image(picture, name) as pil:
-        scale = _draft(pil, plan, boxes)
+        divisor = _draft(pil, plan, boxes)
         mirrored = MIRRORED.get(pil.getexif().get(ORIENTATION, 1), (False, False))
-        pil = upright(pil, channels)
-        if (pil.height, pil.width) != tuple(-(-side // scale) for side in size):
+        pil = upright(pil, channels, scale is not None)
+        if (pil.height, pil.width) != tuple(-(-side // divisor) for side in size):
             raise ValueError(f"it has changed since its size was read. Expected {tuple(size)} pixels.")
-        # A decoded pixel is a square of `scale` pixels. Where sides are no multiple, the last row and column extend
+        # A decoded pixel is a square of `divisor` pixels. Where sides are no multiple, the last row and column extend
         # beyond the picture, and these are the first ones of mirrored axes.
-        beyond = [pil.height * scale - size[0], pil.width * scale - size[1]]
+        beyond = [pil.height * divisor - size[0], pil.width * divisor - size[1]]
         moved = np.array([extent * axis for extent, axis in zip(beyond, mirrored, strict=True)] + [0, 0])
-        cut_boxes(pil, plan, [(of + moved) / scale for of in boxes], outs)
+        cut_boxes(pil, plan, [(of + moved) / divisor for of in boxes], outs)
+        if scale is not None:
+            for crops, out in zip(plan, outs, strict=True):
+                rescale(out, scale)
+                if crops.interpolation == "bicubic":  # which overshoots; uint8 crops end at 0 and 255, too
+                    out.clip(0, 1, out)
 
 
 def cut_boxes(picture: Any, plan: Sequence[Crops], boxes: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> None:
@@ -302,7 +345,7 @@ def cut_boxes(picture: Any, plan: Sequence[Crops], boxes: Sequence[np.ndarray], 
     Parameters
     ----------
     picture : PIL image, or uint8 ndarray of shape (h, w, c)
-        The pixels.
+        The pixels. The mode "F" gives crops of floats.
     plan, boxes, outs
         As for `cut_picture`. The boxes are in the pixels of `picture`.
     """
@@ -338,7 +381,7 @@ def resized_pixels(pixels: np.ndarray, box: np.ndarray, crops: Crops) -> np.ndar
 
     Parameters
     ----------
-    pixels : uint8 ndarray of shape (h, w, c)
+    pixels : uint8 or float32 ndarray of shape (h, w, c)
         The picture.
     box : int ndarray of shape (4,)
         Top, left, height and width.
@@ -347,7 +390,7 @@ def resized_pixels(pixels: np.ndarray, box: np.ndarray, crops: Crops) -> np.ndar
 
     Returns
     -------
-    uint8 ndarray of shape (height, width, c)
+    uint8 or float32 ndarray of shape (height, width, c)
         The crop.
     """
     top, left, height, width = box
@@ -382,6 +425,42 @@ def resized_box(pil: Any, box: np.ndarray, crops: Crops) -> Any:
         top, left, bottom, right = top - y, left - x, bottom - y, right - x
     height, width = crops.size
     return pil.resize((width, height), Image.Resampling[crops.interpolation.upper()], (left, top, right, bottom))
+
+
+def to_device(made: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """Move the crops of a batch to a device.
+
+    Parameters
+    ----------
+    made : sequence of uint8 Tensors of shape (v, b, height, width, c)
+        The crops.
+    device : torch.device
+        The device.
+
+    Returns
+    -------
+    list of uint8 Tensors of shape (v * b, c, height, width)
+        The crops, with channels last in memory.
+    """
+    return [crops.flatten(0, 1).to(device, non_blocking=True).permute(0, 3, 1, 2) for crops in made]
+
+
+def still_crops(sizes: Tensor, size: Size, resize: float | None, interpolation: str) -> list[Crops]:
+    """Return the crops of still views, see `still_boxes`.
+
+    Parameters
+    ----------
+    sizes, size, resize
+        As for `still_boxes`.
+    interpolation : {"bilinear", "bicubic"}
+        The filter of the resizing.
+
+    Returns
+    -------
+    list of one Crops
+        One box of each picture.
+    """
+    return [Crops(still_boxes(sizes, size, resize)[None], size, interpolation, alone=False)]
 
 
 def still_boxes(sizes: Tensor, size: Size, resize: float | None) -> Tensor:

@@ -14,6 +14,7 @@ from skssl.images.arrays import StoredTensor
 from skssl.images.base import Size, one_line
 from skssl.images.dataset_items import ItemReader, is_array_like
 from skssl.images.disk_cache import to_temporary_file
+from skssl.images.labels import label_in
 
 _END = object()
 
@@ -58,7 +59,7 @@ def peek(stream: Iterable[Any]) -> tuple[Any, Iterable[Any]]:
 
 def store_stream(
     stream: Iterable[Any], channels: int | None, size: Size | None, bad: dict[int, str] | None
-) -> tuple[StoredTensor, int]:
+) -> tuple[StoredTensor, list[Any]]:
     """Read a stream once into a temporary file. Only one item is in memory at a time.
 
     Parameters
@@ -74,8 +75,8 @@ def store_stream(
     -------
     stored : StoredTensor of uint8 or float32, shape (n, c, h, w)
         The images.
-    n_items : int
-        The number of items, bad ones included.
+    labels : list of n_items int, float, str or None
+        The label of each item, bad ones included; None where it has none.
 
     Raises
     ------
@@ -84,13 +85,14 @@ def store_stream(
     TypeError, ValueError
         If an item cannot be read and `bad` is None, or if items differ in shape or dtype.
     """
-    reader, items, n_items = ItemReader("X", channels, size), iter(stream), 0
+    reader, items = ItemReader("X", channels, size), iter(stream)
+    labels: list[Any] = []
 
     def images() -> Iterator[np.ndarray]:
-        nonlocal n_items
         with tqdm(desc="Reading", unit=" images", unit_scale=True, delay=1.0) as bar:
-            while (item := _next(items, n_items)) is not _END:
-                i, n_items = n_items, n_items + 1
+            while (item := _next(items, len(labels))) is not _END:
+                i = len(labels)
+                labels.append(label_in(item))
                 try:
                     image = reader(item, i)
                     found = reader.out_of_range(image[None], [i])
@@ -105,7 +107,7 @@ def store_stream(
                 bar.update()
                 yield image[None].cpu().numpy()
 
-    return StoredTensor.from_numpy(to_temporary_file(images())), n_items
+    return StoredTensor.from_numpy(to_temporary_file(images())), labels
 
 
 def _next(items: Iterator[Any], i: int) -> Any:

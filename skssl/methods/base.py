@@ -8,6 +8,7 @@ import math
 import os
 import warnings
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from numbers import Integral, Real
@@ -20,13 +21,14 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from skssl.augment.augmentation import Augmentation
 from skssl.augment.presets import MultiCrop, as_augmentations, view_size
 from skssl.backbones import build_backbone
 from skssl.errors import pick
 from skssl.images import Images, as_images
-from skssl.images.labels import encode_labels
+from skssl.images.labels import encode_labels, require_labels
 from skssl.images.photographs import Photographs
 from skssl.methods.docstrings import inherit_parameters
 from skssl.methods.settings import Settings
@@ -51,6 +53,7 @@ from skssl.training.trainer import Trainer
 if TYPE_CHECKING:
     import pandas as pd
 
+READ_AT_ONCE = 64  # images that are verified before a training
 LARGEST_VIEW = 2**24  # pixels of a view that a loaded estimator may enlarge images to
 OUTPUTS = None, "default", "pandas", "polars"  # containers that `set_output` accepts
 
@@ -124,11 +127,13 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
     device : str or torch.device, default="auto"
         Device to train on. "auto" is CUDA if available, else MPS, else the CPU.
     callbacks : list of skorch callbacks, default=None
-        Callbacks of the training, called as in any skorch net.
+        Callbacks of the training, called as in any skorch net without validation data. Those that cannot work raise an
+        error that names what to pass.
     on_bad_image : {"raise", "skip"}, default="raise"
         Whether `fit` raises an error if a file, a PIL image or an item of a data set cannot be read, or skips it with a
         `BadImageWarning`. y has an entry for skipped images, too. If a data set is read during training, the next
-        readable item replaces a bad one. `transform` always raises, because its rows correspond to those of X.
+        readable item replaces a bad one. `transform` and `fit_transform` always raise, because their rows correspond to
+        those of X.
     n_jobs : int, default=None
         Processes that read the items of a data set: none by default, -1 is one for each core. Image files are decoded
         in as many threads, by default in one for each core. The images and their order do not depend on it. Arrays in
@@ -152,9 +157,10 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
     history_ : pandas.DataFrame
         One row for each epoch: epoch, loss, each loss and measure by name, lr (at the end of the epoch),
         images_per_second (including clustering before the epoch), embedding_std (standard deviation of the normalised
-        embeddings in units of 1/sqrt(d): 1 is healthy, 0 is collapse) and effective_rank.
+        embeddings in units of 1/sqrt(d): 1 is healthy, 0 is collapse) and effective_rank, and what callbacks record.
     net_ : skorch.NeuralNet
-        The trained skorch net. ``net_.module_`` also has the heads.
+        The trained skorch net. ``net_.module_`` also has the heads. ``net_.history`` also has the loss under skorch's
+        names: train_loss, train_loss_best and loss_best.
     n_features_in_ : int
         Values in an image: channels x height x width. 1 if X is a column of a table that holds paths or images.
     feature_names_in_ : ndarray of str
@@ -241,7 +247,8 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
         X : array-like, sequence of files or PIL images, path of a folder, data set or iterable
             Images: (n, h, w), (n, h, w, c), (n, c, h, w), or (n, features) with `image_shape`; see `images.as_images`.
         y : array-like of shape (n,), default=None
-            Classes, -1 where unknown. Ignored unless the method uses labels.
+            Classes, -1 where unknown. Ignored unless the method uses labels. If None, such a method uses the labels in
+            X: the items (image, label) of a data set, a list or a stream.
 
         Returns
         -------
@@ -258,10 +265,38 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
             If the folder `checkpoint` cannot be written to, or another run uses it.
         """
         self._validate_params()
-        images = self._read(X, reset=True, on_bad_image=self.on_bad_image)
-        self.net_ = self._make_trainer(images)
-        train(self, self.net_, images, self._encode_labels(y, images))
+        self._train(self._read(X, reset=True, on_bad_image=self.on_bad_image), X, y)
         return self
+
+    def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
+        """Train the encoder, and encode the same images, which are read once.
+
+        Every image must be readable, as each has a row in the result. With ``on_bad_image="skip"``, which `fit` would
+        apply, all images are read before the training, and bad ones are refused.
+
+        Parameters
+        ----------
+        X : array-like, sequence of files or PIL images, path of a folder, data set or iterable
+            Images, as for `fit`.
+        y : array-like of shape (n,), default=None
+            Classes, as for `fit`.
+
+        Returns
+        -------
+        float32 ndarray of shape (n, d)
+            The features, as `transform` returns them.
+
+        Raises
+        ------
+        ValueError
+            As in `fit`. Also if an image cannot be read, whatever `on_bad_image` is.
+        """
+        self._validate_params()
+        images = self._read(X, reset=True, on_bad_image="count" if self.on_bad_image == "skip" else "raise")
+        if self.on_bad_image == "skip" and (images.lazy or isinstance(images, Photographs)):
+            self._check_readable(images)
+        self._train(images, X, y)
+        return self._encode(images)
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:
         """Train for one more epoch.
@@ -289,7 +324,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
         first = not self.__sklearn_is_fitted__()
         if first:
             self._validate_params()
-        images = self._read(X, reset=first, on_bad_image=self.on_bad_image)
+        images = self._read(X, reset=first, on_bad_image=self.on_bad_image, min_samples=2)
         if first:
             self.net_ = self._make_trainer(images)
         elif self.per_image and len(images) != self.net_.module_.n_samples:
@@ -298,7 +333,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
                 f"{self.net_.module_.n_samples} images in the same order. Got {len(images)} images."
             )
         self.net_.set_params(max_epochs=max(self.epochs, 1))
-        self.net_.run(images, self._encode_labels(y, images), 1)
+        self.net_.run(images, self._encode_labels(y, images, X), 1)
         return self
 
     def transform(self, X: Any) -> np.ndarray:
@@ -316,9 +351,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
             `precision` of the training; bfloat16 has three significant digits.
         """
         check_is_fitted(self)
-        images = self._read(X, reset=False)
-        net = self.net_
-        return encode(self.encoder_, images, net.augmentations[0], torch.device(net.device), net.dtype).numpy()
+        return self._encode(self._read(X, reset=False))
 
     def export(self, path: str | os.PathLike[str]) -> None:
         """Export the trained encoder for other programs.
@@ -393,6 +426,25 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
         return False
 
     # From parameters and images to the trainer.
+
+    def _train(self, images: Images, X: Any, y: Any) -> None:
+        """Train on images, which were read from X."""
+        self.net_ = self._make_trainer(images)
+        train(self, self.net_, images, self._encode_labels(y, images, X))
+
+    def _encode(self, images: Images) -> np.ndarray:
+        """Return the features of images."""
+        net = self.net_
+        return encode(self.encoder_, images, net.augmentations[0], torch.device(net.device), net.dtype).numpy()
+
+    def _check_readable(self, images: Images) -> None:
+        """Read images that are read when they are needed once, and refuse bad ones."""
+        try:
+            with closing(images), tqdm(total=len(images), desc="Reading", unit=" images", delay=10.0) as bar:
+                for index, _ in images.batches(torch.arange(len(images)).split(READ_AT_ONCE)):
+                    bar.update(len(index))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"fit_transform returns a row for each image, so it skips none. {error}") from error
 
     def _make_trainer(self, images: Images) -> Trainer:
         """Make the trainer for images: augmentations, network, optimiser, device and seed."""
@@ -511,13 +563,20 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
             found[name] = task, float(self.default_settings.aux_weight if weight is None else weight)
         return found
 
-    def _read(self, X: Any, *, reset: bool, on_bad_image: str = "raise") -> Images:
+    def _read(self, X: Any, *, reset: bool, on_bad_image: str = "raise", min_samples: int | None = None) -> Images:
         """Read X as images. Unless `reset`, they must have the shape and value range of those seen in `fit`."""
         like: dict[str, Any] = {"size": view_size(self.setting("augment"))}
         if not reset:
             like = {"shape": self._shape, "scale": self._scale, "whole": self._whole}
         images = as_images(
-            X, self.image_shape, estimator=self, reset=reset, on_bad_image=on_bad_image, n_jobs=self.n_jobs, **like
+            X,
+            self.image_shape,
+            estimator=self,
+            reset=reset,
+            on_bad_image=on_bad_image,
+            n_jobs=self.n_jobs,
+            min_samples=min_samples,
+            **like,
         )
         if self.verbose and isinstance(X, (str, os.PathLike)) and is_main_process():
             print(f"{os.fspath(X)}: {len(images)} images.")
@@ -527,12 +586,11 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
             self._whole: bool = isinstance(images, Photographs)
         return images
 
-    def _encode_labels(self, y: Any, images: Images) -> Tensor | None:
-        """Return the classes as integers from 0, -1 where unknown. None unless the method uses labels."""
+    def _encode_labels(self, y: Any, images: Images, X: Any = None) -> Tensor | None:
+        """Return the classes in y, or in X, as integers from 0, -1 where unknown. None if the method uses no labels."""
         if not self.uses_labels:
             return None
-        if y is None:
-            raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
+        y = require_labels(y, X, images, type(self).__name__)
         labels, kept = encode_labels(y)[1], images.kept
         n_given = len(images) if kept is None else len(kept)
         if len(labels) != n_given:

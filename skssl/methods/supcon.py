@@ -22,7 +22,7 @@ from skssl.training.objective import Batch, Objective
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class SupCon(SSLTransformer):
-    """SupCon: supervised contrastive learning, in which all views of a class are positives; requires y.
+    """SupCon: supervised contrastive learning, in which all views of a class are positives; requires labels.
 
     An image whose class is unknown (-1 in y) has its own other view as the only positive. If all classes are unknown,
     the loss is SimCLR's.
@@ -91,9 +91,9 @@ class SupCon(SSLTransformer):
         assert batch.labels is not None  # this method uses labels
         return {"sup_con": sup_con(all_gather(z), all_gather(batch.labels), self.temperature)}
 
-    def _encode_labels(self, y: Any, images: Images) -> Tensor | None:
+    def _encode_labels(self, y: Any, images: Images, X: Any = None) -> Tensor | None:
         """Replace the share `label_noise` of the classes by the same wrong ones in every call."""
-        labels = super()._encode_labels(y, images)
+        labels = super()._encode_labels(y, images, X)
         assert labels is not None  # this method uses labels
         return corrupt(labels, self.label_noise, np.random.default_rng(self.net_.seed))
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from skssl.augment.presets import as_augmentations
 from skssl.backbones import SMALL
 from skssl.errors import pick
-from skssl.images.labels import check_known_labels
+from skssl.images.labels import check_known_labels, require_labels
 from skssl.methods.base import SSLTransformer
 from skssl.methods.docstrings import inherit_parameters
 from skssl.probes.encoders import as_encoder, read_once
@@ -126,15 +126,15 @@ class Probe(ClassifierMixin, Saved, BaseEstimator):
         probabilities = self.predict_proba(X)
         return self.classes_[probabilities.argmax(axis=1)]
 
-    def score(self, X: Any, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> float:
+    def score(self, X: Any, y: npt.ArrayLike | None = None, sample_weight: npt.ArrayLike | None = None) -> float:
         """Return the accuracy.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features), or images
             The features, or the images if there is an `encoder`.
-        y : array-like of shape (n_samples,)
-            The true labels.
+        y : array-like of shape (n_samples,), default=None
+            The true labels. If None, they are those in X, as for `fit`.
         sample_weight : array-like of shape (n_samples,), default=None
             The sample weights.
 
@@ -149,9 +149,10 @@ class Probe(ClassifierMixin, Saved, BaseEstimator):
             If y holds a class that is missing from the training labels.
         """
         check_is_fitted(self)
-        labels = column_or_1d(y)
+        samples = X if self.encoder_ is None else self.encoder_.read(X)
+        labels = column_or_1d(require_labels(y, X, samples, type(self).__name__))
         check_known_labels(self, labels)
-        return super().score(X, labels, sample_weight)
+        return super().score(samples, labels, sample_weight)
 
     def setting(self, name: str) -> Any:
         """Return the value in use of a parameter that may be None.
@@ -203,11 +204,10 @@ class Probe(ClassifierMixin, Saved, BaseEstimator):
         resolve_device(self.device)
         if self.encoder is None:
             X, labels = validate_data(self, X, y, dtype=DTYPES)
-        elif y is None:
-            raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
         else:
-            labels = column_or_1d(y, warn=True)
-            X = read_once(self.encoder, X, labels)
+            samples = read_once(self.encoder, X, y)
+            labels = column_or_1d(require_labels(y, X, samples, type(self).__name__), warn=True)
+            X = samples
         check_classification_targets(labels)
         self.classes_, codes = np.unique(labels, return_inverse=True)
         if len(self.classes_) < 2:

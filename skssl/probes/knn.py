@@ -107,15 +107,15 @@ class KNNProbe(Probe):
         "block_size": [Interval(Integral, 1, None, closed="left")],
     }
 
-    def fit(self, X: Any, y: npt.ArrayLike) -> KNNProbe:
+    def fit(self, X: Any, y: npt.ArrayLike | None = None) -> KNNProbe:
         """Store the training features and their labels.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features), or images
             The features, or the images if there is an `encoder`.
-        y : array-like of shape (n_samples,)
-            The labels: numbers or strings.
+        y : array-like of shape (n_samples,), default=None
+            The labels: numbers or strings. None takes the labels in X, such as a data set of items (image, label).
 
         Returns
         -------
@@ -123,7 +123,7 @@ class KNNProbe(Probe):
             The fitted probe.
         """
         X, self.codes_ = self._check_X_y(X, y)
-        features = self._encode_samples(self._read_samples(X, y))
+        features = self._encode_samples(self._read_samples(X, self.classes_[self.codes_]))
         if self._device.type == "mps":  # MPS has no float64
             features = features.astype(np.float32, copy=False)
         self.bank_ = normalize(features)

@@ -237,15 +237,15 @@ class LinearProbe(Probe):
         "random_state": ["random_state"],
     }
 
-    def fit(self, X: Any, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> LinearProbe:
+    def fit(self, X: Any, y: npt.ArrayLike | None = None, sample_weight: npt.ArrayLike | None = None) -> LinearProbe:
         """Train the probe.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features), or images
             The features, or the images if there is an `encoder`.
-        y : array-like of shape (n_samples,)
-            The labels: numbers or strings.
+        y : array-like of shape (n_samples,), default=None
+            The labels: numbers or strings. None takes the labels in X, such as a data set of items (image, label).
         sample_weight : array-like of shape (n_samples,), default=None
             The weight of each sample in the loss. A weight of 2 counts as two samples, and a sample of weight 0 is left
             out. None is 1 for all.
@@ -261,7 +261,7 @@ class LinearProbe(Probe):
         weights = weigh_samples(self.class_weight, sample_weight, self.classes_, codes, "LinearProbe")
         used = slice(None) if weights is None else np.flatnonzero(weights)
         split = self._hold_out(codes, used, seed) if len(candidates) > 1 else None
-        samples = self._read_samples(X, y)
+        samples = self._read_samples(X, self.classes_[codes])
         augment = resolve_augmentation(self.encoder_, self.setting("augment"), samples.shape)
         features: Any = None if augment and split is None else self._encode_samples(samples)
         learn: Callable[[Rows, list[dict[str, float]]], Iterator[Solution]]

@@ -134,15 +134,15 @@ class MLPProbe(Probe):
         "random_state": ["random_state"],
     }
 
-    def fit(self, X: Any, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> MLPProbe:
+    def fit(self, X: Any, y: npt.ArrayLike | None = None, sample_weight: npt.ArrayLike | None = None) -> MLPProbe:
         """Train the probe.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features), or images
             The features, or the images if there is an `encoder`.
-        y : array-like of shape (n_samples,)
-            The labels: numbers or strings.
+        y : array-like of shape (n_samples,), default=None
+            The labels: numbers or strings. None takes the labels in X, such as a data set of items (image, label).
         sample_weight : array-like of shape (n_samples,), default=None
             The weight of each sample in the loss. A weight of 2 counts as two samples, and a sample of weight 0 is left
             out. None is 1 for all.
@@ -155,7 +155,7 @@ class MLPProbe(Probe):
         X, codes = self._check_X_y(X, y)
         weights = weigh_samples(self.class_weight, sample_weight, self.classes_, codes, "MLPProbe")
         index = torch.arange(len(codes)) if weights is None else torch.from_numpy(np.flatnonzero(weights))
-        samples = self._read_samples(X, y)
+        samples = self._read_samples(X, self.classes_[codes])
         augment = resolve_augmentation(self.encoder_, self.augment, samples.shape)
         source = (
             AugmentedFeatures(samples, self.encoder_, augment)

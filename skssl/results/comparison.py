@@ -22,7 +22,8 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from skssl.images import subset
-from skssl.images.labels import check_labels, encode_labels
+from skssl.images.folders import expand_folder
+from skssl.images.labels import check_labels, encode_labels, labels_in
 from skssl.probes import KNNProbe, LinearProbe
 from skssl.probes.encoders import as_encoder
 from skssl.results.cache import SPEED, RunFiles
@@ -67,7 +68,8 @@ def compare(
     X : array-like, sequence of files or PIL images, or torch Dataset, or dict of str to tuple
         The training images, or a tuple (X, y) or (X, y, X_test, y_test) for each of several data sets by name.
     y : array-like of shape (n,), default=None
-        Their classes. Images of unknown class, -1, are used by the methods but not by the probes.
+        Their classes. Images of unknown class, -1, are used by the methods but not by the probes. If None, they are the
+        labels in X, such as a data set of items (image, label).
     X_test, y_test : array-like, default=None
         The test images of the probes, and their classes. If None, a stratified share of the labelled images of `X` is
         held out, the same for all methods and seeds.
@@ -193,9 +195,12 @@ def _check_estimators(parameter: str, given: Any, needs: tuple[str, str]) -> dic
 def _check_data(test_size: float, name: str, X: Any, y: Any, X_test: Any, y_test: Any) -> _DataSplit:
     """Check a data set, and hold out test images if none are given."""
     of = f" of the data set {name!r}" if name else ""
+    y = labels_in(X) if y is None else y
+    y_test = labels_in(X_test) if y_test is None and X_test is not None else y_test
     if y is None or (X_test is None) != (y_test is None):
         missing = "y" if y is None else "y_test" if y_test is None else "X_test"
         raise ValueError(f"The probes need classes and test images: {missing}{of} is missing.")
+    X, X_test = expand_folder(X), expand_folder(X_test)
     y = check_labels(y, X, f"y{of}")
     classes, labels = encode_labels(y)
     if len(classes) < 2:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -40,6 +40,10 @@ class Batch:
     labels: Tensor | None = None
     generator: torch.Generator | None = None
     made: dict[str, Tensor] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[Tensor | None]:
+        """Return the images and their classes: skorch's callbacks unpack a batch as ``X, y``."""
+        return iter((self.images, self.labels))
 
 
 class Hooks:

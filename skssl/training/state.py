@@ -75,7 +75,7 @@ def load_training_state(trainer: Trainer, values: Mapping[str, Any], tensors: di
         trainer.module_.load_state_dict(network)
         del network
     trainer.seed = values["seed"]
-    trainer.history.extend({**row, "batches": []} for row in values["history"])
+    trainer.history.extend({**row, "batches": [{}]} for row in values["history"])
     optimizer = trainer.optimizer_
     states = _by_index({**values.get("optimizer", {}), **take(tensors, "optimizer.")})
     state = optimizer.state_dict()

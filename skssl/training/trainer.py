@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from skorch import NeuralNet
 from skorch.callbacks import Checkpoint as SkorchCheckpoint
+from skorch.callbacks import ProgressBar, TrainEndCheckpoint
 from torch import Tensor, nn
 
 from skssl.augment.augmentation import Augmentation
@@ -21,7 +22,7 @@ from skssl.nn.batchnorm import sync_batchnorm
 from skssl.nn.distributed import all_gather, all_reduce_mean, is_main_process, n_processes, rank, sync_parameters
 from skssl.nn.precision import matmul_precision, mixed_precision
 from skssl.storage.files import first_line
-from skssl.training.callback_checks import check_callback
+from skssl.training.callback_checks import check_callback, check_columns
 from skssl.training.collapse import check_collapse
 from skssl.training.cpu_threads import Crowd, limited_threads
 from skssl.training.cuda_graphs import StepGraph, can_record, own_stream
@@ -33,7 +34,7 @@ from skssl.training.loader import ImageLoader
 from skssl.training.objective import Batch, Objective
 from skssl.training.optim import make_optimizer, reset_state
 from skssl.training.progress import Progress
-from skssl.training.resume import ResumeState, set_random_states, trainable
+from skssl.training.resume import ResumeState, load_callback_state, set_random_states, trainable
 from skssl.training.schedules import SchedulerRates, makes_scheduler, schedule_factor
 from skssl.training.seeding import reseed, seeded
 
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 # From this number of steps, compiling pays off on CUDA: it takes 25 to 45 s for a ResNet-18, and saves 5.6 ms per step
 # of 256 or 512 images of 32x32 (an H200, bfloat16) and at least as much with larger images.
 COMPILED_FROM = 8000
+# What skorch's callbacks read in the history under skorch's names, besides our "loss".
+SKORCH_NAMES = ("train_loss", "train_loss_best", "loss_best")
 
 
 class Checkpointer(Protocol):
@@ -53,6 +56,9 @@ class Checkpointer(Protocol):
 
     def after_epoch(self, trainer: Trainer) -> None:
         """Save between two epochs if it is time."""
+
+    def after_training(self, trainer: Trainer) -> None:
+        """Save the end of the training if callbacks may have stopped or changed it."""
 
 
 class Trainer(NeuralNet):
@@ -208,7 +214,7 @@ class Trainer(NeuralNet):
         checkpoint : Checkpointer, optional
             Saves the state of the training.
         resume : ResumeState, optional
-            A state within the first of these epochs, from which it resumes.
+            A state before or within the first of these epochs, from which it resumes.
         """
         device = torch.device(self.device)
         labels = None if labels is None else labels.to(device)
@@ -228,6 +234,8 @@ class Trainer(NeuralNet):
             Interrupts() as interrupts,
         ):
             self.notify("on_train_begin", X=images, y=labels)
+            if resume is not None and not resume.step:
+                self.restore_state(resume)
             try:
                 self.fit_loop(there, labels, epochs, checkpoint=checkpoint, resume=resume)
             except KeyboardInterrupt:  # from Ctrl-C, or from a callback such as skorch's EarlyStopping
@@ -236,6 +244,8 @@ class Trainer(NeuralNet):
             finally:
                 self._graph = None
             self.notify("on_train_end", X=images, y=labels)
+            if checkpoint is not None:
+                checkpoint.after_training(self)
 
     def fit_loop(
         self,
@@ -268,7 +278,8 @@ class Trainer(NeuralNet):
             The trainer.
         """
         device, crowd = torch.device(self.device), Crowd(torch.device(self.device))
-        loader, data = self.get_iterator((X, y), training=True), {"dataset_train": (X, y), "dataset_valid": None}
+        loader = self.get_iterator((X, y), training=True)
+        data = {"dataset_train": X if y is None else (X, y), "dataset_valid": None}
         with (
             seeded(self.seed, device),
             own_stream(device) if self._graphs and self.compiled else nullcontext(),
@@ -278,6 +289,7 @@ class Trainer(NeuralNet):
                 self.run_single_epoch(loader, True, "train", self.train_step, checkpoint=checkpoint, resume=resume)
                 resume = None
                 self.notify("on_epoch_end", **data)
+                del self.history[-1]["batches"][:-1]  # a long run would keep every batch otherwise
                 crowd.check()
                 if checkpoint is not None:
                     checkpoint.after_epoch(self)
@@ -308,6 +320,8 @@ class Trainer(NeuralNet):
             state.step += 1
             done = (min(epoch, self.max_epochs - 1) + state.step / steps) / self.max_epochs
             self.module_.method.after_step(self.module_, state.step - 1, done)
+            if self.callbacks_:
+                self.record_batch(found["loss"], iterator.batch_size)
             self.notify("on_batch_end", batch=batch, training=training, **found)
             state.add({"loss": found["loss"], **found["y_pred"]})
             progress.show(state.sums["loss"], state.step)
@@ -334,8 +348,9 @@ class Trainer(NeuralNet):
         """
         self._set_training(True)
         net, method, device = self.module_, self.module_.method, torch.device(self.device)
-        self.restore_state(state, draws)
-        if not state.step:
+        if state.step:
+            self.restore_state(state, draws)
+        else:
             augment = self.augmentations[0]
             state.chosen = method.before_epoch(
                 net, epoch, lambda module: encode_together(module, loader.images, augment, device, self.dtype)
@@ -347,30 +362,29 @@ class Trainer(NeuralNet):
         if rank():  # from here on each process draws its own random numbers
             reseed(draws.initial_seed(), device)
 
-    def restore_state(self, state: ResumeState, draws: torch.Generator) -> None:
+    def restore_state(self, state: ResumeState, draws: torch.Generator | None = None) -> None:
         """Restore what the network, the optimiser and the history do not hold.
 
         Parameters
         ----------
         state : ResumeState
             The state of an earlier run.
-        draws : torch.Generator
-            The generator of the augmentation.
+        draws : torch.Generator, optional
+            The generator of the augmentation. None restores a state between two epochs.
         """
         for name, callback in self.callbacks_:
             if name in state.callbacks:
                 try:
-                    callback.load_state_dict(state.callbacks[name])
+                    load_callback_state(callback, state.callbacks[name], self.module_)
                 except Exception as error:  # the state comes from a file
                     raise ValueError(
                         f"The callback {name!r} does not take its state in the checkpoint: {first_line(error)}"
                     ) from error
-        if not state.step:
-            return
-        set_random_states(draws, state.random)
-        state.sums = {name: value.to(self.device) for name, value in state.sums.items()}
         for name, parameter in self.module_.named_parameters():
             parameter.requires_grad_(name in state.trainable)
+        if draws is not None:
+            set_random_states(draws, state.random)
+            state.sums = {name: value.to(self.device) for name, value in state.sums.items()}
 
     def train_step_single(self, batch: Batch, **fit_params: Any) -> dict[str, Any]:
         """Compute the losses of a batch and their gradients."""
@@ -481,6 +495,21 @@ class Trainer(NeuralNet):
 
     # Records.
 
+    def record_batch(self, loss: Tensor, batch_size: int) -> None:
+        """Record a step under skorch's names, until the end of the epoch.
+
+        Parameters
+        ----------
+        loss : scalar Tensor
+            The loss. On a GPU it stays a tensor, since a number would wait for the device, unless a callback of skorch
+            shows or logs it in every step.
+        batch_size : int
+            The number of images.
+        """
+        shown = any(isinstance(it, ProgressBar) or getattr(it, "log_on_batch_end", False) for _, it in self.callbacks_)
+        self.history.record_batch("train_loss", loss.item() if shown or loss.device.type == "cpu" else loss)
+        self.history.record_batch("train_batch_size", batch_size)
+
     def record_epoch(self, state: ResumeState, images_per_second: float) -> None:
         """Record the mean losses of an epoch, the learning rate and the speed.
 
@@ -492,11 +521,17 @@ class Trainer(NeuralNet):
             Images per second, of all processes together.
         """
         means = all_reduce_mean(torch.stack([value.float() for value in state.sums.values()]) / state.step)
-        for name, value in zip(state.sums, means.tolist(), strict=True):
+        found = dict(zip(state.sums, means.tolist(), strict=True))
+        best = all(found["loss"] < row["loss"] for row in self.history[:-1] if "loss" in row)
+        found |= {"lr": self.optimizer_.param_groups[0]["lr"], "images_per_second": images_per_second}
+        for name, value in {**found, **dict(zip(SKORCH_NAMES, (found["loss"], best, best), strict=True))}.items():
             self.history.record(name, value)
-        self.history.record("lr", self.optimizer_.param_groups[0]["lr"])
-        self.history.record("images_per_second", images_per_second)
-        self.history[-1]["batches"].clear()  # a long run would keep every batch otherwise
+        for _, callback in self.callbacks_:
+            check_columns(callback, self.history[-1])
+        rows = [row for row in self.history[-1]["batches"] if isinstance(row.get("train_loss"), Tensor)]
+        losses = torch.stack([row["train_loss"] for row in rows]).tolist() if rows else []
+        for row, loss in zip(rows, losses, strict=True):  # with one copy to the host
+            row["train_loss"] = loss
 
     @torch.no_grad()
     def check_embeddings(self, views: Tensor) -> None:
@@ -520,15 +555,16 @@ class Trainer(NeuralNet):
             self.history.record(name, value)
 
     def table(self) -> pd.DataFrame:
-        """Return the history, with one row for each epoch."""
+        """Return the history, with one row for each epoch and without skorch's second names."""
         import pandas as pd
 
-        rows = [{name: value for name, value in row.items() if name != "batches"} for row in self.history]
+        left_out = "batches", *SKORCH_NAMES
+        rows = [{name: value for name, value in row.items() if name not in left_out} for row in self.history]
         return pd.DataFrame([row for row in rows if "loss" in row])
 
 
 def _writes(callback: Any) -> bool:
     """Return whether a callback is one of skorch's that write files or logs."""
-    return isinstance(callback, SkorchCheckpoint) or "skorch.callbacks.logging" in (
+    return isinstance(callback, (SkorchCheckpoint, TrainEndCheckpoint)) or "skorch.callbacks.logging" in (
         kind.__module__ for kind in type(callback).__mro__
     )

@@ -22,7 +22,7 @@ from skssl.augment.augmentation import Augmentation
 from skssl.augment.presets import CROPS_AND_FLIPS
 from skssl.errors import pick
 from skssl.images import Images
-from skssl.images.labels import as_labels, check_known_labels
+from skssl.images.labels import as_labels, check_known_labels, require_labels
 from skssl.methods.base import SSLTransformer
 from skssl.methods.docstrings import inherit_parameters
 from skssl.nn.distributed import draw_seed, init_process_group
@@ -249,15 +249,15 @@ class ImageClassifier(ClassifierMixin, Saved, BaseEstimator):
         probability = self.predict_proba(X)
         return self.classes_[probability.argmax(1)]
 
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return the accuracy.
 
         Parameters
         ----------
         X : array-like, sequence of files or PIL images, or torch Dataset
             Images of the shape that the estimator was fitted to.
-        y : array-like of shape (n,)
-            True classes. Images of class -1 (unknown) are ignored.
+        y : array-like of shape (n,), default=None
+            True classes. Images of class -1 (unknown) are ignored. If None, they are the labels in X, as for `fit`.
         sample_weight : array-like of shape (n,), default=None
             Weight of each image.
 
@@ -272,8 +272,9 @@ class ImageClassifier(ClassifierMixin, Saved, BaseEstimator):
             If y contains a class that was not in the training labels, or only -1.
         """
         check_is_fitted(self, "net_")
-        check_consistent_length(y, sample_weight)
-        labels = as_labels(y)
+        images = self._reader(X)
+        labels = as_labels(require_labels(y, X, images, type(self).__name__))
+        check_consistent_length(range(len(images)), labels, sample_weight)
         known = np.asarray(labels != -1)
         if not known.any():
             raise ValueError(
@@ -281,8 +282,7 @@ class ImageClassifier(ClassifierMixin, Saved, BaseEstimator):
                 "(unknown)."
             )
         check_known_labels(self, labels[known])
-        predicted, true = self.predict(X), np.array(labels[known].tolist())
-        check_consistent_length(predicted, y)  # not X, which may be a folder or a stream
+        predicted, true = self.predict(images), np.array(labels[known].tolist())
         weight = None if sample_weight is None else np.asarray(sample_weight)[known]
         return accuracy_score(true, predicted[known], sample_weight=weight)
 

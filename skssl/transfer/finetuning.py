@@ -16,7 +16,7 @@ from sklearn.utils.validation import _check_sample_weight
 from torch import Tensor
 from torch.nn import functional as F
 
-from skssl.images.labels import as_labels, encode_labels, weigh_samples
+from skssl.images.labels import as_labels, encode_labels, require_labels, weigh_samples
 from skssl.probes.encoders import as_encoder, read_once
 from skssl.training.objective import Batch, Objective
 from skssl.transfer.classifier import ClassifierHooks, ImageClassifier
@@ -146,15 +146,16 @@ class FineTuner(ImageClassifier):
         "class_weight": [StrOptions({"balanced"}), dict, None],
     }
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Fine-tune on the labelled images.
 
         Parameters
         ----------
         X : array-like, sequence of files or PIL images, or torch Dataset
             Images.
-        y : array-like of shape (n,)
-            Their classes; -1 is an unknown class, as in the result of `label_fraction`.
+        y : array-like of shape (n,), default=None
+            Their classes; -1 is an unknown class, as in the result of `label_fraction`. If None, they are the labels in
+            X, such as a data set of items (image, label).
         sample_weight : array-like of shape (n,), default=None
             Weight of each image in the loss. Images of weight 0 are left out. None is 1 for all.
 
@@ -172,9 +173,9 @@ class FineTuner(ImageClassifier):
             If the training diverges.
         """
         self._check_params()
-        if y is None:
-            raise ValueError("FineTuner requires y to be passed, but the target y is None.")
-        X = read_once(self.encoder, X, y)
+        images = read_once(self.encoder, X, y)
+        y = require_labels(y, X, images, "FineTuner")
+        X = images
         self.classes_, labels = encode_labels(y)
         if not len(self.classes_):
             raise ValueError("FineTuner needs labelled images, but every label in y is -1 (unknown).")

@@ -17,8 +17,9 @@ from PIL import Image
 from sklearn.base import BaseEstimator
 from torch.utils.data import Dataset, Subset, TensorDataset
 
-from skssl import SimCLR
+from skssl import BadImageWarning, SimCLR
 from skssl.images import as_images, disk_cache, image_files
+from skssl.images.arrays import MemoryImages
 from skssl.images.image_files import decode_images, inspect_image
 
 RNG = np.random.default_rng(0)
@@ -332,6 +333,32 @@ def test_nan_and_infinite_values_are_refused(bad: float, shape: tuple[int, ...])
             as_images(form)
 
 
+def test_masked_values_are_refused(tmp_path: Path) -> None:
+    X = np.ma.masked_equal(GRAY.astype(np.float32), -9999)
+    np.save(tmp_path / "X.npy", GRAY)
+    mapped = np.ma.MaskedArray(np.load(tmp_path / "X.npy", mmap_mode="r"))
+    forms = [
+        (X, read(GRAY.astype(np.float32))),
+        (X.reshape(6, -1), read(GRAY.astype(np.float32))),
+        (list(X), read(GRAY.astype(np.float32))),
+        (list(X.reshape(6, -1)), read(GRAY.astype(np.float32))),
+        (np.ma.MaskedArray(GRAY), GRAY[:, None]),
+        (Items(np.ma.MaskedArray(GRAY)), GRAY[:, None]),
+        (iter(np.ma.MaskedArray(GRAY)), GRAY[:, None]),
+        (mapped, GRAY[:, None]),
+    ]
+    for form, expected in forms:
+        np.testing.assert_array_equal(read(form, (8, 10)), expected)
+    assert as_images(mapped)._stored.file is not None
+    X[3, 2, 1], X[4] = np.ma.masked, np.ma.masked
+    for form in (X, X.reshape(6, -1), list(X), list(X.reshape(6, -1)), X[:, ::-1]):
+        with pytest.raises(ValueError, match=r"Sample 3 of X has masked values.* Fill them by filled\(value\)"):
+            as_images(form, (8, 10))
+    for form in (Items(X / 255), iter(X / 255)):
+        with pytest.raises(ValueError, match=r"Item 3 of .*X has masked values"):
+            read(form)
+
+
 @pytest.mark.parametrize(
     "X",
     [
@@ -419,16 +446,13 @@ def test_files_have_one_channel_if_all_are_gray(tmp_path: Path) -> None:
 def test_pil_modes(mode: str) -> None:
     image = Image.new("RGB", (6, 5), (255, 255, 255))
     image.paste((0, 0, 0), (0, 0, 3, 5))  # the left half black
-    if mode.startswith("I"):
-        levels = (np.asarray(image.convert("L")).astype(np.uint16) * 257).astype(
-            np.uint16 if mode == "I;16" else np.int32
-        )
-        picture = Image.fromarray(levels)
-    else:
-        picture = image.convert(mode)
+    levels = np.asarray(image.convert("L"))
+    dtype = {"I": np.int32, "I;16": np.uint16}.get(mode)
+    picture = image.convert(mode) if dtype is None else Image.fromarray(levels.astype(dtype) * 16)
     assert picture.mode == mode
     batch = read([picture, picture], (5, 6, 3))
-    np.testing.assert_allclose(batch, np.asarray(image).transpose(2, 0, 1)[None].repeat(2, 0), atol=2)
+    white = 1 if mode in DEEP else 255
+    np.testing.assert_allclose(batch / white, levels[None, None].repeat(2, 0).repeat(3, 1) / 255, atol=0.01)
 
 
 def test_palette_with_transparency_gives_no_warning(tmp_path: Path) -> None:
@@ -439,10 +463,75 @@ def test_palette_with_transparency_gives_no_warning(tmp_path: Path) -> None:
     np.testing.assert_array_equal(batch[0], colours.transpose(2, 0, 1))
 
 
-def test_sixteen_bit_files_are_converted_to_eight_bits(tmp_path: Path) -> None:
-    Image.fromarray(GRAY[0].astype(np.uint16) * 257).save(tmp_path / "wide.png")
-    batch = read([tmp_path / "wide.png"] * 2)
-    np.testing.assert_array_equal(batch[0, 0], GRAY[0])
+DEEP = {  # by Pillow's mode: numbers that need more than 8 bits
+    "I;16": RNG.integers(0, 4096, (4, 8, 10)).astype(np.uint16),  # of 12 bits
+    "I": RNG.integers(-(2**20), 2**20, (4, 8, 10)).astype(np.int32),
+    "F": RNG.random((4, 8, 10), np.float32),
+}
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+@pytest.mark.parametrize(
+    ("ending", "mode"), [(".png", "I;16"), (".tif", "I;16"), (".pgm", "I;16"), (".tif", "I"), (".tif", "F")]
+)
+def test_files_keep_numbers_of_more_than_eight_bits(
+    ending: str, mode: str, on_disk: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SKSSL_CACHE", str(tmp_path))
+    if on_disk:
+        monkeypatch.setattr(image_files, "MAX_IN_MEMORY", 0)
+    paths, X = save(tmp_path, DEEP[mode], ending), DEEP[mode].astype(np.float32)
+    files, arrays = as_images(paths), as_images(X)
+    assert isinstance(files, MemoryImages)
+    assert (files._stored.file is not None) == on_disk
+    assert (files.shape, files.scale) == (arrays.shape, arrays.scale)
+    for _ in range(2):
+        np.testing.assert_array_equal(everything(as_images(paths)), everything(arrays))
+    test = read(paths[:1], reset=False, shape=files.shape, scale=(0.0, 2 * files.scale[1]))
+    np.testing.assert_allclose(test[0, 0], X[0] / (2 * X.max()), rtol=1e-6)
+    colour = read(paths, (8, 10, 3))
+    np.testing.assert_array_equal(colour, everything(arrays).repeat(3, 1))
+    with pytest.raises(ValueError, match="decoded to 4 channels, but 1 or 3 are supported for more than 8 bits"):
+        as_images(paths, (8, 10, 4))
+
+
+def test_sixteen_bits_among_eight_are_rounded_to_eight(tmp_path: Path) -> None:
+    for ending in ("png", "pgm", "tif"):
+        Image.fromarray(GRAY[0].astype(np.uint16) * 257).save(tmp_path / f"wide.{ending}")
+        Image.fromarray(GRAY[1]).save(tmp_path / "narrow.png")
+        wide, narrow = tmp_path / f"wide.{ending}", tmp_path / "narrow.png"
+        images = as_images([wide, narrow])
+        assert images.scale is None
+        np.testing.assert_array_equal(everything(images), GRAY[:2, None])
+        np.testing.assert_array_equal(read([wide], reset=False, shape=images.shape), GRAY[:1, None])
+
+
+@pytest.mark.parametrize(("mode", "kind"), [("F", "floats"), ("I", "32-bit integers")])
+def test_numbers_without_a_common_scale_are_refused(mode: str, kind: str, tmp_path: Path) -> None:
+    first, deep = save(tmp_path, GRAY[:1])[0], tmp_path / "deep.tif"
+    Image.fromarray(DEEP[mode][0]).save(deep)
+    with pytest.raises(ValueError, match=rf"Sample 2 of X, the file .*deep\.tif.* holds {kind}, but Sample 0 .*8-bit"):
+        as_images([first, first, deep])
+    with pytest.raises(TypeError, match="in X are floats, but the estimator was fitted on uint8"):
+        as_images([deep], reset=False, shape=(1, 8, 10))
+    with pytest.raises(TypeError, match="in X are uint8, but the estimator was fitted on floats"):
+        as_images([first], reset=False, shape=(1, 8, 10), scale=(0.0, 1.0))
+    with pytest.raises(ValueError, match=f"Item 0 of the data set X cannot be read as an image: it holds {kind}"):
+        as_images(Items([Image.fromarray(DEEP[mode][0])]), reset=False)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_files_with_values_that_are_not_finite_are_named(bad: float, tmp_path: Path) -> None:
+    X = DEEP["F"] + 1
+    X[2, 3, 3] = bad
+    paths = save(tmp_path, X, ".tif")
+    with pytest.raises(ValueError, match=r"Sample 2 of X, the file .*2\.tif.* contains NaN or infinity"):
+        as_images(paths)
+    with pytest.warns(BadImageWarning, match="1 of the 4 images"):
+        images = as_images(paths, on_bad_image="skip")
+    X = X[[0, 1, 3]]
+    assert images.scale == (X.min(), X.max())
+    np.testing.assert_allclose(everything(images)[:, 0], (X - X.min()) / (X.max() - X.min()), atol=1e-6)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -684,10 +773,11 @@ def test_axes_of_data_set_items_are_not_guessed() -> None:
 
 def test_pil_items_of_several_sizes_are_resized_to_image_shape() -> None:
     items = Items([Image.new("RGB", (10 + i, 20), (50 * i, 0, 0)) for i in range(3)])
-    images = as_images(items, (8, 8))
-    np.testing.assert_array_equal(everything(images)[:, 0, 4, 4], [0, 50, 100])
+    for whole in (None, False):
+        images = as_images(items, (8, 8), whole=whole)
+        np.testing.assert_array_equal(everything(images)[:, 0, 4, 4], [0, 50, 100])
     with pytest.raises(ValueError, match=r"Item 1 of the data set X .*\(3, 20, 11\), but item 0 .*\(3, 20, 10\)"):
-        read(items)
+        read(items, whole=False)
 
 
 def test_items_of_another_shape_or_dtype_are_named() -> None:
@@ -706,7 +796,7 @@ def test_float_items_outside_the_unit_interval_are_refused(value: float) -> None
         as_images(TensorDataset(torch.full((2, 3, 8, 8), value)))
 
 
-@pytest.mark.parametrize("item", ["a.png", {"label": 3}, torch.zeros(5), torch.zeros(3, 8, 8).int(), None])
+@pytest.mark.parametrize("item", [{"label": 3}, torch.zeros(5), torch.zeros(3, 8, 8).cfloat(), None])
 def test_items_that_are_no_images_are_refused(item: Any) -> None:
     with pytest.raises(TypeError, match=r"Item 0 of the data set X is .* expected"):
         as_images(Items([item, item]))

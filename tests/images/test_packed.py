@@ -106,7 +106,7 @@ def test_forms_of_pictures(paths: list[str], tmp_path: Path) -> None:
         assert pack_images(X, "pixels").path == packed.path
     again = pack_images(pack_images(paths), "jpeg")
     assert [bytes(item.data()) for item in again] == [bytes(item.data()) for item in pack_images(paths)]
-    for X in (np.zeros((3, 8, 8, 3), np.uint8), iter(opened), "files", [1, 2]):
+    for X in (np.zeros((3, 8, 8, 3), np.uint8), iter(opened), [1, 2]):
         with pytest.raises(TypeError, match="X is "):
             pack_images(X)
 
@@ -282,6 +282,13 @@ def test_bad_pictures(paths: list[str], kind: str, cache: Path) -> None:
         pack_images(paths, kind)
     with pytest.raises(ValueError, match="None of the 1 images in X can be read"):
         pack_images(paths[2:3], kind, on_bad_image="skip")
+
+
+def test_pictures_of_more_than_eight_bits_are_refused(tmp_path: Path) -> None:
+    for name, size in (("a", 8), ("b", 9)):
+        Image.fromarray(np.ones((8, size), np.uint16)).save(tmp_path / f"{name}.png")
+    with pytest.raises(ValueError, match="The images in X hold more than 8 bits a value, which a pack does not keep"):
+        pack_images([tmp_path / "a.png", tmp_path / "b.png"])
 
 
 def test_parameters_are_checked() -> None:

@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as TF
 
 from skssl import Augmentation, BadImageWarning
-from skssl.images import as_images
+from skssl.images import as_images, image_files
 from skssl.images.image_files import upright
 from skssl.images.photographs import Crops, FilePhotographs, Photographs, cut_boxes, default_size, still_boxes
 
@@ -268,6 +268,19 @@ def test_files_of_the_size_that_is_asked_for_are_decoded_once(tmp_path: Path) ->
     assert not isinstance(as_images([*X, str(tmp_path / "3.png")], (64, 40), whole=False), Photographs)
 
 
+def test_headers_are_read_once(paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    X = [str(tmp_path / f"{i}.png") for i in range(3)]
+    for i, path in enumerate(X):
+        Image.fromarray(smooth(64, 40, i)).save(path)
+    read = []
+    inspect = image_files.inspect_image
+    monkeypatch.setattr(image_files, "inspect_image", lambda image, name: read.append(image) or inspect(image, name))
+    for files in (X, paths):
+        read.clear()
+        as_images(files)
+        assert sorted(read) == sorted(files)
+
+
 def test_default_size() -> None:
     assert default_size(torch.tensor([[500, 400], [400, 300], [60, 500]])) == (224, 224)
     assert default_size(torch.tensor([[500, 100], [80, 300], [60, 500]])) == (80, 80)
@@ -304,6 +317,65 @@ def test_a_file_that_has_changed_is_named(paths: list[str], tmp_path: Path) -> N
     Image.fromarray(smooth(70, 80, 0)).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match=r"a\.png.*it has changed since its size was read. Expected \(80, 70\)"):
         images.read(torch.tensor([0]))
+
+
+@pytest.fixture(scope="module")
+def deep_paths(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Return 16-bit and float pictures whose values are 100 to 4,000."""
+    folder = tmp_path_factory.mktemp("deep")
+    for i, size in enumerate(SIZES):
+        numbers = (100 + smooth(*size, seed=i)[:, :, 0] / 255 * 3900).astype(np.float32 if i % 2 else np.uint16)
+        Image.fromarray(numbers).save(folder / f"{i}.{'tif' if i % 2 else 'png'}")
+    return sorted(map(str, folder.iterdir()))
+
+
+def numbers_of(path: str) -> np.ndarray:
+    with Image.open(path) as pil:
+        return np.asarray(pil).astype(np.float32)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_crops_keep_numbers_of_more_than_eight_bits(deep_paths: list[str], interpolation: str) -> None:
+    pictures = [numbers_of(path) for path in deep_paths]
+    low, high = min(map(np.min, pictures)), max(map(np.max, pictures))
+    images = photographs(deep_paths)
+    assert (images.shape, images.scale) == ((1, 81, 81), (low, high))
+    augment = Augmentation(size=32, interpolation=interpolation)
+    boxes = augment.draw_crops(images.sizes, (1, 1), torch.Generator().manual_seed(0), n_views=2).boxes
+    how = {"size": [32, 32], "interpolation": TF.InterpolationMode(interpolation), "antialias": True}
+    made = cut(images, boxes, (32, 32), interpolation)
+    assert made.dtype == torch.float32
+    for views, of in zip(made, boxes, strict=True):
+        for view, box, picture in zip(views, of, pictures, strict=True):
+            scaled = torch.from_numpy((picture - low) / (high - low))[None]
+            expected = TF.resized_crop(scaled, *(int(x) for x in box), **how).clip(0, 1)
+            torch.testing.assert_close(view, expected, atol=1e-5, rtol=0)
+    assert len(made.unique()) > 4096
+
+
+def test_still_views_of_more_than_eight_bits_take_the_training_range(deep_paths: list[str]) -> None:
+    train = photographs(deep_paths, image_shape=(3, 24, 24))
+    options = {"reset": False, "shape": train.shape, "scale": (0.0, 1000.0)}
+    for images, (low, high) in ((train, train.scale), (photographs(deep_paths[:2], **options), (0.0, 1000.0))):
+        views = images.still((24, 24), None, "bilinear").read(torch.arange(2))
+        for view, path in zip(views, deep_paths, strict=False):
+            expected = Image.fromarray(numbers_of(path)).resize((24, 24), Image.Resampling.BILINEAR)
+            expected = (np.asarray(expected) - low) / (high - low)
+            np.testing.assert_allclose(view, expected[None].repeat(3, 0), atol=1e-5)
+
+
+def test_pictures_whose_range_cannot_be_found(deep_paths: list[str], tmp_path: Path) -> None:
+    numbers = numbers_of(deep_paths[0])
+    numbers[5, 7] = np.nan
+    Image.fromarray(numbers).save(tmp_path / "nan.tif")
+    with pytest.raises(ValueError, match=r"Sample 1 of X, the file .*nan\.tif.* contains NaN or infinity"):
+        photographs([deep_paths[1], tmp_path / "nan.tif"])
+    with pytest.warns(
+        BadImageWarning, match=r"1 of the 3 images in X cannot be read, and they were left out.*nan\.tif"
+    ):
+        images = photographs([deep_paths[1], tmp_path / "nan.tif", deep_paths[3]], on_bad_image="skip")
+    assert images.scale == photographs(deep_paths[1:4:2]).scale
+    assert torch.equal(images.read(torch.arange(2)), photographs(deep_paths[1:4:2]).read(torch.arange(2)))
 
 
 def test_saliency_maps_choose_boxes_by_their_exact_mean() -> None:

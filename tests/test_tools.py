@@ -1,0 +1,142 @@
+"""Other tools beside skssl: which, in which version, and what was checked with the real library.
+
+A tool that is not installed is skipped with a reason. `pip install` the names of the table to run all checks.
+"""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import quick
+from skorch.callbacks import MlflowLogger, NeptuneLogger, TensorBoard, WandbLogger
+
+import skssl
+
+ROOT = Path(__file__).parents[1]
+
+# The name on PyPI: the newest version that was tried, the file of the tests, and what they check.
+TOOLS = {
+    "skorch": (
+        "1.4.0",
+        "tests/training/test_skorch_callbacks.py",
+        "Checkpoint, TrainEndCheckpoint, LoadInitState, EarlyStopping, EpochScoring, BatchScoring, PassthroughScoring, "
+        "PrintLog, ProgressBar, EpochTimer, GradientNormClipping, Freezer, Unfreezer, ParamMapper, Initializer work; "
+        "LRScheduler, InputShapeSetter and callbacks that need validation data are refused with what to pass",
+    ),
+    "torch": (
+        "2.14.1",
+        "tests/training/test_schedules.py",
+        "schedule= gives the rates of a loop with StepLR, CosineAnnealingLR, LambdaLR, SequentialLR, OneCycleLR and "
+        "ReduceLROnPlateau",
+    ),
+    "tensorboard": ("2.21.0", "tests/test_tools.py", "every number of the history is logged once for each epoch"),
+    "mlflow-skinny": ("3.17.2", "tests/test_tools.py", "the same; artifacts; losses of batches"),
+    "wandb": ("0.31.0", "tests/test_tools.py", "offline: every number of the history is logged for each epoch"),
+    "neptune": ("1.14.0.post2", "tests/test_tools.py", "debug mode: columns that Neptune refuses are named"),
+}
+
+
+def need(name, module):
+    """Return a module of a tool, or skip the test."""
+    version = TOOLS[name][0]
+    return pytest.importorskip(module, reason=f"needs {name}: pip install {name} (version {version} was tried)")
+
+
+def test_every_tool_of_the_table_has_its_tests():
+    for name, (version, file, checked) in TOOLS.items():
+        assert re.fullmatch(r"\d+(\.\w+)+", version)
+        assert len(checked) > 20
+        assert name.removesuffix("-skinny") in (ROOT / file).read_text(), f"{file} does not test {name}"
+
+
+def numbers(history):
+    """Return what loggers take of a history, by column."""
+    columns = history.select_dtypes("number").drop(columns="epoch")
+    return {name: [(epoch, value) for epoch, value in enumerate(columns[name], 1)] for name in columns}
+
+
+def fit(X, callback, **params):
+    return quick(skssl.SimCLR, **{"epochs": 2, "callbacks": [callback], **params}).fit(X)
+
+
+def in_tensorboard(folder):
+    """Return the scalars in a folder of TensorBoard, as a viewer reads them."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(folder))
+    found.Reload()
+    return {name: [(event.step, event.value) for event in found.Scalars(name)] for name in found.Tags()["scalars"]}
+
+
+def test_tensorboard_logs_every_number_once_for_each_epoch(X, tmp_path):
+    writer = need("tensorboard", "torch.utils.tensorboard").SummaryWriter(tmp_path)
+    history = fit(X, TensorBoard(writer), aux="rotation").history_
+    found = in_tensorboard(tmp_path)
+    assert found.pop("Loss/train_loss") == found["loss"]
+    assert found.keys() == numbers(history).keys()
+    for name, values in numbers(history).items():
+        assert found[name] == [(epoch, pytest.approx(value, rel=1e-6)) for epoch, value in values]  # float32
+
+
+@pytest.fixture
+def mlflow(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    found = need("mlflow-skinny", "mlflow")
+    found.set_tracking_uri(f"file:{tmp_path}")
+    found.set_experiment("skssl")
+    return found
+
+
+def in_mlflow(mlflow, run_id):
+    """Return the metrics of a run of MLflow."""
+    client = mlflow.MlflowClient()
+    names = client.get_run(run_id).data.metrics
+    return {name: [(each.step, each.value) for each in client.get_metric_history(run_id, name)] for name in names}
+
+
+def test_mlflow_logs_every_number_once_for_each_epoch(X, mlflow):
+    with mlflow.start_run() as run:
+        history = fit(X, MlflowLogger(), aux="rotation").history_
+    found = in_mlflow(mlflow, run.info.run_id)
+    assert found.pop("train_loss") == found["loss"]
+    assert found == numbers(history)
+    client = mlflow.MlflowClient()
+    artifacts = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert artifacts == {"params.pth", "optimizer.pth", "criterion.pth", "history.json"}
+    assert client.get_run(run.info.run_id).info.status == "FINISHED"
+
+
+def test_mlflow_logs_the_losses_of_batches(X, mlflow):
+    with mlflow.start_run() as run:
+        history = fit(X, MlflowLogger(log_on_batch_end=True)).history_
+    found = in_mlflow(mlflow, run.info.run_id)
+    assert [step for step, _ in found["train_loss_batch"]] == [1, 2, 3, 4]
+    of_batches = torch.tensor([value for _, value in found["train_loss_batch"]]).view(2, 2).mean(1)
+    assert of_batches.tolist() == pytest.approx(history["loss"].tolist(), rel=1e-6)
+
+
+def test_wandb_logs_every_number_for_each_epoch_offline(X, tmp_path, monkeypatch):
+    wandb = need("wandb", "wandb")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    run = wandb.init(mode="offline", project="skssl", dir=tmp_path)
+    history = fit(X, WandbLogger(run, save_model=False)).history_
+    summary = {name: value for name, value in dict(run.summary).items() if not name.startswith("_")}
+    assert summary.pop("train_loss") == summary["loss"]
+    assert summary == {name: values[-1][1] for name, values in numbers(history).items()}
+    assert run.step == 2
+    run.finish()
+
+
+@pytest.mark.filterwarnings("ignore:.*NVML")  # Neptune's own, where there is no GPU
+def test_columns_that_neptune_refuses_are_named(X, tmp_path, monkeypatch):
+    neptune = need("neptune", "neptune")
+    monkeypatch.chdir(tmp_path)
+    run = neptune.init_run(mode="debug", project="skssl/skssl")
+    assert len(fit(X, NeptuneLogger(run, close_after_train=False)).history_) == 2
+    with pytest.raises(
+        ValueError, match=r"cannot log both 'rotation' and 'rotation_accuracy'.* keys_ignored=\['rotation'\]"
+    ):
+        fit(X, NeptuneLogger(run, close_after_train=False), aux="rotation")
+    fit(X, NeptuneLogger(run, close_after_train=False, keys_ignored=["rotation"]), aux="rotation")
+    run.stop()
