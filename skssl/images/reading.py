@@ -543,7 +543,7 @@ def _column(X: Any) -> list[Any] | None:
         return X.ravel().tolist() if is_column else None
     if isinstance(X, Tensor) or getattr(X, "ndim", 1) != 1:
         return None
-    names = ("to_pylist", "to_list", "tolist")  # of Arrow, of pandas' and polars' Series, of pandas' arrays
+    names = ("to_pylist", "tolist", "to_list")  # of Arrow, of pandas, of polars
     return next((getattr(X, name)() for name in names if hasattr(X, name)), None)
 
 
