@@ -66,6 +66,7 @@ def as_images(
     n_jobs: int | None = None,
     whole: bool | None = None,
     size: Size | None = None,
+    min_samples: int | None = None,
 ) -> Images:
     """Read anything that users call images.
 
@@ -108,8 +109,7 @@ def as_images(
         The scikit-learn estimator that reads the images. If `reset`, its ``n_features_in_`` (channels times height
         times width, or 1 for a column of paths or images) and, for data frames, its ``feature_names_in_`` are set.
     reset : bool, default=True
-        True in `fit`: at least two images are required, and the estimator's attributes are set. False
-        afterwards: one image is enough.
+        Whether the estimator's attributes are set, as in `fit`.
     shape : (int, int, int), default=None
         The `Images.shape` of the training images. An `X` of another shape is refused, as are floats if `scale` is
         None, and uint8 if it is not.
@@ -118,10 +118,10 @@ def as_images(
         in `X`, or 0 and 1 for an iterable or a data set of floats. A data set of integers other than uint8, or of files
         of more than 8 bits, is read once to find its range. For test data, give the training images' `Images.scale`;
         values outside are not clipped. Two equal values are mapped to 0.
-    on_bad_image : {"raise", "skip"}, default="raise"
+    on_bad_image : {"raise", "skip", "count"}, default="raise"
         How to treat files, PIL images and items that cannot be read. "skip" leaves them out with a
         `BadImageWarning`; `Images.kept` is the mask of the rest. In a data set, which is not read beforehand, the
-        next item that can be read replaces a bad one.
+        next item that can be read replaces a bad one. "count" raises an error with the number of bad images.
     n_jobs : int, default=None
         Number of processes that read a data set's items in `Images.batches` and cut their crops, as in scikit-learn.
         None reads in this process. Files are decoded by so many threads, and by one for each core if it is None.
@@ -131,6 +131,8 @@ def as_images(
         are kept decoded on disk, see `image_files.decode_images`.
     size : (int, int), default=None
         Height and width of the views of photographs, if `image_shape` does not give any.
+    min_samples : int, default=None
+        The smallest number of images. None: 2 if `reset`, otherwise 1.
 
     Returns
     -------
@@ -170,7 +172,8 @@ def as_images(
     ((1, 8, 8), (0.0, 16.0))
     """
     parsed = None if image_shape is None else parse_image_shape(image_shape)
-    options = _Options(parsed, estimator, reset, shape, scale, on_bad_image == "skip", n_jobs, whole, size)
+    min_samples = min_samples or (2 if reset else 1)
+    options = _Options(parsed, estimator, reset, shape, scale, on_bad_image, n_jobs, whole, size, min_samples)
     read, samples = _choose_reader(X)
     images = read(samples, options)
     if parsed is not None:
@@ -285,19 +288,32 @@ class _Options:
     reset: bool
     shape: Shape | None
     scale: Scale | None
-    skip: bool
+    on_bad_image: str
     n_jobs: int | None
     whole: bool | None
     size: Size | None
+    min_samples: int
 
     @property
-    def min_samples(self) -> int:
-        """The smallest number of images."""
-        return 2 if self.reset else 1
+    def skip(self) -> bool:
+        """Whether bad images are skipped."""
+        return self.on_bad_image == "skip"
 
     def new_bad(self) -> dict[int, str] | None:
-        """Return a dict that receives the bad images, or None if such an image is an error."""
-        return {} if self.skip else None
+        """Return a dict that receives the bad images, or None if the first of them is an error."""
+        return None if self.on_bad_image == "raise" else {}
+
+    def kept(self, n: int, bad: dict[int, str]) -> np.ndarray:
+        """Return the mask of the images that are not bad. Warn of the bad ones, or refuse them."""
+        if not self.skip:
+            raise ValueError(
+                f"{len(bad)} of the {n} images in X cannot be read, but fit_transform returns a row for each image. "
+                f"Leave them out, or call fit, which skips them. The first: {bad[min(bad)]}"
+            )
+        warn_of_bad(bad, n)
+        kept = np.ones(n, bool)
+        kept[list(bad)] = False
+        return kept
 
     def target(self) -> tuple[int | None, Size | None]:
         """Return the channels and the size to which files and PIL images are brought."""
@@ -452,7 +468,7 @@ def _without_bad(images: Images, n: int, bad: dict[int, str] | None, options: _O
     """Leave out the bad ones of n images, and warn of them."""
     if bad:
         options.check_count(n - len(bad), bad)
-        kept = _keep_others(n, bad)
+        kept = options.kept(n, bad)
         images = images.take(torch.from_numpy(np.flatnonzero(kept)))
         images.kept = kept
     return images
@@ -497,7 +513,7 @@ def _read_stream(X: Any, options: _Options) -> Images:
     images = MemoryImages(stored, None if stored.tensor.dtype == torch.uint8 else options.scale or (0.0, 1.0))
     images.labels = labels
     if bad:
-        images.kept = _keep_others(len(labels), bad)
+        images.kept = options.kept(len(labels), bad)
     return images
 
 
@@ -573,14 +589,6 @@ def sample_name(X: Sequence[Any], i: int) -> str:
 def _name(estimator: BaseEstimator | None) -> str:
     """Return the name of an estimator for a message."""
     return "the estimator" if estimator is None else type(estimator).__name__
-
-
-def _keep_others(n: int, bad: dict[int, str]) -> np.ndarray:
-    """Return the mask of the images that are not bad, and warn of the bad ones."""
-    warn_of_bad(bad, n)
-    kept = np.ones(n, bool)
-    kept[list(bad)] = False
-    return kept
 
 
 def _check_like_training(images: Images, shape: Shape, scale: Scale | None, estimator: BaseEstimator | None) -> None:
