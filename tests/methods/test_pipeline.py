@@ -118,6 +118,7 @@ def test_warm_start_takes_the_network_even_without_training(X):
     first = quick(SimCLR, warm_start=True).fit(X)
     features = first.transform(X)
     assert np.array_equal(first.set_params(epochs=0, lr=3.0, random_state=7).fit(X[:20]).transform(X), features)
+    assert np.array_equal(first.fit_transform(X), features)
     assert not np.array_equal(first.set_params(warm_start=False).fit(X).transform(X), features)
 
 
