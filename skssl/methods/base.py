@@ -275,7 +275,9 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
         self._validate_params()
         images = self._read(X, reset=True, on_bad_image=self.on_bad_image)
         self.net_ = self._make_trainer(images)
+        self.net_.given = X, y
         train(self, self.net_, images, self._encode_labels(y, images, X))
+        del self.net_.given
         return self
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:
@@ -313,7 +315,9 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
                 f"{self.net_.module_.n_samples} images in the same order. Got {len(images)} images."
             )
         self.net_.set_params(max_epochs=max(self.epochs, 1))
+        self.net_.given = X, y
         self.net_.run(images, self._encode_labels(y, images, X), 1)
+        del self.net_.given
         return self
 
     def transform(self, X: Any) -> np.ndarray:

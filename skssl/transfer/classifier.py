@@ -322,6 +322,9 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
             verbose=self.verbose,
         )
         self.net_ = trainer.initialize()
+        if labels is not None:
+            names = [*self.classes_.tolist(), -1]
+            self.net_.given = None, [names[label] for label in labels.tolist()]
         weights = getattr(hooks, "weights", None)
         more = {} if weights is None else {"sample_weight": weights}
         train(self, self.net_, images, labels, encoder=encoder.module, teacher=hooks.teacher, **more)
