@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from skssl.images import Images, as_images
 from skssl.images.dataset_items import refuse_loader
+from skssl.images.folders import expand_folder
 from skssl.images.labels import as_labels, labels_in
 from skssl.images.photographs import Photographs
 from skssl.nn.distributed import all_gather
@@ -74,7 +75,7 @@ class KNNMonitor(Callback):
     def initialize(self) -> Self:
         """Check the parameters."""
         refuse_loader(self.X)
-        check_consistent_length(self.X, self.y)
+        check_consistent_length(expand_folder(self.X), self.y)
         _check_monitor(self)
         return self
 
@@ -315,7 +316,7 @@ def _check_monitor(monitor: Any) -> None:
     refuse_loader(monitor.X_test)
     if monitor.X_test is None and monitor.y_test is not None:
         raise ValueError(f"{name} needs X_test, the images to which y_test belongs.")
-    check_consistent_length(monitor.X_test, monitor.y_test)
+    check_consistent_length(expand_folder(monitor.X_test), monitor.y_test)
     if not isinstance(monitor.every, Integral) or monitor.every < 1:
         raise ValueError(f"The 'every' parameter of {name} must be an integer of at least 1. Got {monitor.every!r}.")
 

@@ -342,6 +342,29 @@ class Augmentation(Parameters):
         (pixels,) = images.read_crops(on_host, lambda sizes: [self.draw_crops(sizes, images.shape[1:], boxes, on_host)])
         return self.after_crop()(pixels, generator)
 
+    def for_images(self, index: Tensor) -> Augmentation:
+        """Return the same augmentation for some of the training images.
+
+        Parameters
+        ----------
+        index : int64 Tensor of shape (n,)
+            Indices of the images, on the CPU.
+
+        Returns
+        -------
+        Augmentation
+            It has only these images' saliency maps. Without maps, it is the augmentation itself.
+
+        Examples
+        --------
+        >>> augment = Augmentation(saliency=torch.rand(100, 4, 4))
+        >>> augment.for_images(torch.tensor([5, 8])).saliency.shape
+        torch.Size([2, 4, 4])
+        """
+        if self.saliency is None:
+            return self
+        return copy(self).set_params(saliency=torch.as_tensor(self.saliency)[index])
+
     def after_crop(self) -> Augmentation:
         """Return the rest of the augmentation, for images that have been cropped by `draw_crops`.
 

@@ -108,9 +108,12 @@ class StoredTensor:
         ValueError
             If a value is not a finite float32.
         """
-        axes = tuple(range(1, self.tensor.ndim))
-        ends = [(part.amin(axes), part.amax(axes)) for part in map(Tensor.float, self.chunks())]
-        low, high = (torch.cat(values) for values in zip(*ends, strict=True))  # both are NaN where any value is
+        axes, stop = tuple(range(1, self.tensor.ndim)), 0
+        low, high = torch.empty(2, len(self.tensor))  # of each row; both are NaN if any value is
+        for part in self.chunks():
+            start, stop = stop, stop + len(part)
+            part = part.float()
+            low[start:stop], high[start:stop] = part.amin(axes), part.amax(axes)
         is_finite = low.isfinite() & high.isfinite()
         if not is_finite.all():
             raise ValueError(
@@ -177,6 +180,43 @@ class MemoryImages(Images):
         return batch.to(self._device, self._dtype, non_blocking=True)
 
 
+def unmasked(array: Any, name: str | None = None) -> Any:
+    """Return the data of a masked array, and anything else unchanged; refuse masked values.
+
+    Parameters
+    ----------
+    array : object
+        An array, or any other object.
+    name : str, default=None
+        The name of the image in the message. None: the rows of `array` are the samples of X.
+
+    Returns
+    -------
+    object
+        A view of the data if it is a `numpy.ma.MaskedArray`, otherwise `array`.
+
+    Raises
+    ------
+    ValueError
+        If a value is masked.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> unmasked(np.ma.masked_equal([[1.0, 2.0]], -9999))
+    array([[1., 2.]])
+    """
+    if not isinstance(array, np.ma.MaskedArray):
+        return array
+    if np.ma.is_masked(array):
+        name = name or f"Sample {int(np.ma.getmaskarray(array).reshape(len(array), -1).any(1).argmax())} of X"
+        raise ValueError(
+            f"{name} has masked values, but a value for each pixel was expected. Fill them by filled(value), or leave "
+            "such samples out."
+        )
+    return array.data
+
+
 def read_table(X: Any, estimator: BaseEstimator | None, reset: bool, min_samples: int) -> StoredTensor:
     """Read a table of numbers by scikit-learn's checks.
 
@@ -199,8 +239,9 @@ def read_table(X: Any, estimator: BaseEstimator | None, reset: bool, min_samples
     Raises
     ------
     TypeError, ValueError
-        If it is no table of real numbers, is too short, or has other features than in training.
+        If it is no table of real numbers, has masked values, is too short, or has other features than in training.
     """
+    X = [unmasked(row, f"Sample {i} of X") for i, row in enumerate(X)] if isinstance(X, list) else unmasked(X)
     if isinstance(X, Tensor):
         X = _plain_tensor(X).cpu().numpy()
     how: dict[str, Any] = {"dtype": _dtype_for(X), "ensure_all_finite": False, "ensure_min_samples": min_samples}
@@ -228,10 +269,11 @@ def read_array(X: Any, estimator: BaseEstimator | None) -> StoredTensor:
     Raises
     ------
     TypeError, ValueError
-        If it holds anything but real numbers.
+        If it holds anything but real numbers, or masked values.
     """
     if isinstance(X, Tensor):
         return StoredTensor(_plain_tensor(X))
+    X = unmasked(X)
     with _reading_numbers():
         return StoredTensor.from_numpy(
             check_array(X, allow_nd=True, dtype=_dtype_for(X), ensure_all_finite=False, estimator=estimator)
@@ -254,10 +296,10 @@ def stack_arrays(arrays: list[Any]) -> Any:
     Raises
     ------
     ValueError
-        If their shapes differ, or only some are uint8.
+        If their shapes differ, only some are uint8, or one has masked values.
     """
     if not all(isinstance(array, Tensor) for array in arrays):
-        arrays = [np.asarray(array) for array in arrays]
+        arrays = [np.asarray(unmasked(array, f"Sample {i} of X")) for i, array in enumerate(arrays)]
     for i, array in enumerate(arrays):
         differs = str(array.dtype).endswith("uint8") != str(arrays[0].dtype).endswith("uint8")
         if differs or array.shape != arrays[0].shape:

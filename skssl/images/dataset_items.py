@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import os
 import sys
+from abc import abstractmethod
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from pathlib import Path
 from threading import Timer
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -16,17 +19,20 @@ from joblib import effective_n_jobs
 from scipy.sparse import issparse
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
+from tqdm.auto import tqdm
 
 from skssl.errors import warn_of_bad
-from skssl.images.arrays import is_dense
+from skssl.images.arrays import is_dense, unmasked
 from skssl.images.base import Images, Scale, Shape, Size, describe, is_pil_image, one_line
-from skssl.images.image_files import channels_for, decode_image, inspect_image
-from skssl.images.packed import PackedImages
+from skssl.images.image_files import Header, channels_for, decode_image, inspect_image
+from skssl.images.packed import PackedImage, PackedImages
 
 _IMAGE_KEYS = ("image", "img", "jpg", "jpeg", "png", "webp", "ppm", "tif", "tiff", "bmp")  # in items that are dicts
 _OVERSHOOT = 0.1  # beyond [0, 1], as bicubic interpolation gives
 _PATIENCE = 1.0  # seconds that worker processes have to stop; torch gives each of them 5
 _UNREAD = object()
+_INSPECTED = 16  # items whose sizes and channels are looked at before the others
+_RANGE_VALUES = 2**24  # values that are read at once where the range of all is sought
 
 
 def is_dataset(X: Any) -> bool:
@@ -145,26 +151,35 @@ class ItemReader:
     source : str
         What the items belong to, for messages.
     channels : int or None
-        Channels to which PIL images and encoded images are brought. None takes those of the first.
+        Channels to which PIL images and encoded images are brought. None: RGB if the first is in colour. If it is grey,
+        all must be grey.
     size : (int, int) or None
         Height and width to which they are resized. None keeps their own.
+    takes_integers : bool, default=False
+        Whether integers other than uint8 are read, as float32.
+
+    Attributes
+    ----------
+    has_integers : bool
+        Whether the first item holds such integers, whose range is not [0, 1].
     """
 
     shape: Shape
     dtype: torch.dtype
 
-    def __init__(self, source: str, channels: int | None, size: Size | None) -> None:
-        self.source, self.channels, self.size = source, channels, size
+    def __init__(self, source: str, channels: int | None, size: Size | None, takes_integers: bool = False) -> None:
+        self.source, self.channels, self.size, self.takes_integers = source, channels, size, takes_integers
         self.first: int | None = None
+        self.has_integers = False
 
     def __call__(self, item: Any, i: int) -> Tensor:
         """Return an item as a tensor (c, h, w) of uint8 or float32; refuse an item that is no image."""
         name = f"Item {i} of {self.source}"
-        image = image_in(item)
-        if is_pil_image(image) or isinstance(image, (bytes, Path)):
+        image = unmasked(image_in(item), name)
+        if is_picture(image):
             channels = self.channels or channels_for([inspect_image(image, name)[0]])
             image = decode_image(image, name, channels, self.size)
-        if isinstance(image, np.ndarray) and image.ndim in (2, 3) and image.dtype.kind in "uf":
+        if isinstance(image, np.ndarray) and image.ndim in (2, 3) and image.dtype.kind in "uifb":
             dtype = np.float32 if image.dtype.kind == "f" else image.dtype.newbyteorder("=")
             with np.errstate(over="ignore"):  # infinite values are refused later
                 image = torch.from_numpy(np.array(np.atleast_3d(image), dtype)).permute(2, 0, 1)
@@ -173,12 +188,14 @@ class ItemReader:
                 f"{name} is {describe(item)}, but a tensor (c, h, w), a PIL image, an array (h, w) or (h, w, c), the "
                 "bytes of an image file, a tuple that begins with one of these, or a dict that holds one was expected."
             )
-        if image.dtype != torch.uint8 and not image.is_floating_point():
+        is_integer = image.dtype != torch.uint8 and not image.is_floating_point()
+        if is_integer and (image.is_complex() or not self.takes_integers):
             raise TypeError(
                 f"{name} is {describe(image)}, but uint8 or floats in [0, 1] were expected. Convert it in the data set."
             )
         if 0 in image.shape:
             raise ValueError(f"{name} is {describe(image)}, but an image of at least one pixel was expected.")
+        self.has_integers |= is_integer and self.first is None
         image = image.detach() if image.dtype == torch.uint8 else image.detach().float()
         return image if image.ndim == 3 else image[None]
 
@@ -187,17 +204,22 @@ class ItemReader:
         if self.first is None:
             self.first = i
             self.shape, self.dtype = (image.shape[0], image.shape[1], image.shape[2]), image.dtype
-            self.channels = self.shape[0]
+            self.channels = self.channels or (self.shape[0] if self.shape[0] > 1 else None)
         elif image.shape != self.shape or image.dtype != self.dtype:
+            if image.shape[0] != self.shape[0]:
+                advice = "image_shape=(h, w, 3) reads all PIL images and encoded images in colour"
+            elif self.takes_integers:
+                advice = "image_shape=(h, w) or Augmentation(size=...) reads PIL images and encoded images of any size"
+            else:
+                advice = "image_shape=(h, w) resizes PIL images and encoded images"
             raise ValueError(
                 f"Item {i} of {self.source} is a {describe(image)}, but item {self.first} has the shape {self.shape} "
-                f"and the dtype {self.dtype}. Bring all items to one shape and dtype; image_shape=(h, w) resizes PIL "
-                "images and encoded images."
+                f"and the dtype {self.dtype}. Bring all items to one shape and dtype; {advice}."
             )
 
     def out_of_range(self, batch: Tensor, indices: Sequence[int]) -> tuple[int, str] | None:
         """Return the index of the first item with floats outside [0, 1], and the reason; None if there is none."""
-        if not batch.is_floating_point():
+        if self.has_integers or not batch.is_floating_point():
             return None
         low, high = batch.flatten(1).aminmax(dim=1)
         outside = ~((low >= -_OVERSHOOT) & (high <= 1 + _OVERSHOOT))  # True for NaN
@@ -210,75 +232,47 @@ class ItemReader:
         )
 
 
-class DatasetImages(Images):
-    """Images of a data set, read when they are needed.
+class DatasetItems(Images):
+    """Images of a data set, whose items are fetched when they are needed. A subclass makes batches of them.
 
     Parameters
     ----------
     dataset : object with ``__len__`` and ``__getitem__``
         The data set.
-    channels, size : int and (int, int), or None
-        See `ItemReader`.
-    scale : (float, float) or None
-        See `Images`. None leaves floats unchanged.
     skip : bool
         Whether an item that cannot be read is replaced by the next one that can.
     n_jobs : int or None
-        Number of worker processes in `batches`. 1 reads in this process.
+        Number of worker processes that make batches. 1 makes them in this process.
     """
 
     lazy = True
 
-    def __init__(
-        self,
-        dataset: Any,
-        channels: int | None,
-        size: Size | None,
-        scale: Scale | None,
-        skip: bool = False,
-        n_jobs: int | None = None,
-    ) -> None:
+    def __init__(self, dataset: Any, skip: bool, n_jobs: int | None) -> None:
         self._dataset, self._device = dataset, torch.device("cpu")
         self._items: Sequence[int] = range(length_of(dataset))  # the index in the data set of each image
         self._skip, self._n_jobs = skip, effective_n_jobs(n_jobs)
         self._bad: dict[int, str] = {}  # why items cannot be read, by index
-        self._reader = ItemReader("the data set X", channels, size)
-        self._read_items([0])
-        self.shape = self._reader.shape
-        self.scale = scale or (0.0, 1.0) if self._reader.dtype.is_floating_point else None
+        self._warned: set[int] = set()
+
+    @abstractmethod
+    def _read_item(self, item: Any, i: int) -> Any:
+        """Return the image in item i of the data set; raise a TypeError or ValueError if it is bad."""
+
+    @abstractmethod
+    def _make(self, request: Any) -> tuple[list[int], Any]:
+        """Return the indices of the images in a batch, and the batch on the host."""
 
     def __len__(self) -> int:
         return len(self._items)
 
-    def read(self, index: Tensor) -> Tensor:
-        """Read the images at the given indices."""
-        return self._to_device(self._read_items(index.tolist())[1])
-
-    def batches(self, indices: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Read batches in turn."""
-        n_bad = len(self._bad)
-        if self._n_jobs == 1:
-            for index in indices:
-                found, batch = self._read_items(index.tolist())
-                yield torch.tensor(found), self._to_device(batch)
-        else:
-            for result in self._prefetch(indices):
-                if isinstance(result, Exception):
-                    raise result
-                found, batch, bad = result
-                self._bad.update(bad)
-                yield found, self._to_device(batch)
-        if len(self._bad) > n_bad:
-            warn_of_bad(self._bad, len(self._dataset), "they were replaced by the next readable ones")
-
-    def to(self, device: torch.device | str) -> Images:
+    def to(self, device: torch.device | str) -> Self:
         """Return the same images, whose `read` returns batches on another device."""
         moved = copy(self)
         moved._device = torch.device(device)
         moved.__dict__.pop("_loader", None)
         return moved
 
-    def take(self, index: Tensor) -> Images:
+    def take(self, index: Tensor) -> Self:
         """Return a subset of the images without reading them; an image of the subset replaces a bad one."""
         subset = copy(self)
         subset._items = [self._items[i] for i in index.tolist()]
@@ -297,66 +291,53 @@ class DatasetImages(Images):
             finally:
                 timer.cancel()
 
-    def _prefetch(self, indices: Sequence[Tensor]) -> Iterator[Any]:
-        """Read batches in worker processes, which run until `close`."""
+    def _batches(self, requests: Iterable[Any]) -> Iterator[tuple[Tensor, Any]]:
+        """Make batches in turn, in this process or in worker processes; warn of bad items."""
+        if self._n_jobs == 1:
+            for request in requests:
+                found, batch = self._make(request)
+                yield torch.tensor(found), batch
+        else:
+            for result in self._prefetch(requests):
+                if isinstance(result, Exception):
+                    raise result
+                index, batch, bad = result
+                self._bad.update(bad)
+                yield index, batch
+        if self._bad.keys() - self._warned:
+            self._warned.update(self._bad)
+            warn_of_bad(self._bad, len(self._dataset), "they were replaced by the next readable ones")
+
+    def _prefetch(self, requests: Iterable[Any]) -> Iterator[Any]:
+        """Make batches in worker processes, which run until `close`."""
         if not hasattr(self, "_loader"):
             on_host = copy(self)
             on_host._device = torch.device("cpu")
-            self._plan: list[Tensor] = []
+            self._requests = _Requests()
             self._loader = DataLoader(
                 _BatchDataset(on_host),
                 batch_size=None,
-                sampler=self._plan,
+                sampler=self._requests,
                 num_workers=self._n_jobs,
                 pin_memory=self._device.type == "cuda",
                 persistent_workers=True,
                 generator=torch.Generator().manual_seed(torch.initial_seed()),  # spares the global generator
             )
-        self._plan[:] = indices
+        self._requests.of_epoch = requests
         return iter(self._loader)
 
-    def _to_device(self, batch: Tensor) -> Tensor:
-        return self._rescale(batch.to(self._device, non_blocking=True))
+    def _read_items(self, indices: Sequence[int], items: Sequence[Any]) -> tuple[list[int], list[Any]]:
+        """Read images from items that have been fetched; return the indices of those that were read, and the images."""
+        found, images = zip(*map(self._read_or_next, indices, items), strict=True)
+        return list(found), list(images)
 
-    def _read_items(self, indices: list[int]) -> tuple[list[int], Tensor]:
-        """Read a batch on the host; return the indices of the images that were read, and the images."""
-        items = self._fetch_batch([self._items[i] for i in indices])
-        while True:
-            found, images = zip(*map(self._read_or_next, indices, items), strict=True)
-            numbers = [self._items[i] for i in found]
-            for number, image in zip(numbers, images, strict=True):
-                self._reader.check_consistent(image, number)
-            batch = torch.stack(images)
-            bad = self._reader.out_of_range(batch, numbers)
-            if bad is None:
-                return list(found), batch
-            if not self._skip:
-                raise ValueError(bad[1])
-            self._bad.update([bad])
-
-    def _fetch_batch(self, indices: list[int]) -> Sequence[Any]:
-        """Return the items from the data set's ``__getitems__``, or `_UNREAD` for each if it has none or fails."""
-        unread = [_UNREAD] * len(indices)
-        if not hasattr(self._dataset, "__getitems__"):
-            return unread
-        try:
-            items = self._dataset.__getitems__(indices)
-        except Exception:  # the items are then read one by one, so that the error names the one that fails
-            return unread
-        if not isinstance(items, (list, tuple)) or len(items) != len(indices):
-            raise TypeError(
-                f"The data set X returned {describe(items)} from __getitems__, but a list of {len(indices)} items was "
-                "expected, one for each index."
-            )
-        return items
-
-    def _read_or_next(self, i: int, item: Any) -> tuple[int, Tensor]:
+    def _read_or_next(self, i: int, item: Any) -> tuple[int, Any]:
         """Return an image and its index, or those of the next image that can be read if bad ones are skipped."""
         for k in (j % len(self) for j in range(i, i + len(self))):
             number = self._items[k]
             if number not in self._bad:
                 try:
-                    return k, self._reader(self._fetch(number) if item is _UNREAD else item, number)
+                    return k, self._read_item(fetch_item(self._dataset, number) if item is _UNREAD else item, number)
                 except (TypeError, ValueError) as error:
                     if not self._skip:
                         raise
@@ -366,27 +347,179 @@ class DatasetImages(Images):
             f"None of the {len(self)} items of the data set X can be read. The first error: {self._bad[self._items[0]]}"
         )
 
-    def _fetch(self, i: int) -> Any:
-        """Return an item of the data set; name it if that fails."""
+    def _fetch(self, indices: Sequence[int]) -> Sequence[Any]:
+        """Return the items from the data set's ``__getitems__``, or `_UNREAD` for each if it has none or fails."""
+        unread = [_UNREAD] * len(indices)
+        if not hasattr(self._dataset, "__getitems__"):
+            return unread
         try:
-            return self._dataset[i]
-        except Exception as error:
-            raise ValueError(f"Item {i} of the data set X cannot be read: {one_line(error)}") from error
+            items = self._dataset.__getitems__([self._items[i] for i in indices])
+        except Exception:  # the items are then read one by one, so that the error names the one that fails
+            return unread
+        if not isinstance(items, (list, tuple)) or len(items) != len(indices):
+            raise TypeError(
+                f"The data set X returned {describe(items)} from __getitems__, but a list of {len(indices)} items was "
+                "expected, one for each index."
+            )
+        return items
+
+
+class DatasetImages(DatasetItems):
+    """Images of a data set that have one shape.
+
+    Parameters
+    ----------
+    dataset, skip, n_jobs
+        See `DatasetItems`.
+    channels, size : int and (int, int), or None
+        See `ItemReader`.
+    scale : (float, float) or None
+        See `Images`. None leaves floats unchanged, and takes the range of integers other than uint8, for which the data
+        set is read once.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        channels: int | None,
+        size: Size | None,
+        scale: Scale | None,
+        skip: bool = False,
+        n_jobs: int | None = None,
+    ) -> None:
+        super().__init__(dataset, skip, n_jobs)
+        self._reader, self.scale = ItemReader("the data set X", channels, size, takes_integers=True), None
+        self._make([0])
+        self.shape = self._reader.shape
+        if self._reader.has_integers and scale is None:
+            scale = self._value_range()
+        self.scale = scale or (0.0, 1.0) if self._reader.dtype.is_floating_point else None
+
+    def read(self, index: Tensor) -> Tensor:
+        """Read the images at the given indices."""
+        return self._to_device(self._make(index.tolist())[1])
+
+    def batches(self, indices: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Read batches in turn."""
+        for found, batch in self._batches(index.tolist() for index in indices):
+            yield found, self._to_device(batch)
+
+    def _value_range(self) -> Scale:
+        """Read all images; return the smallest and the largest value."""
+        low, high, n_images = math.inf, -math.inf, max(1, _RANGE_VALUES // math.prod(self.shape))
+        with tqdm(total=len(self), desc="Reading", unit=" images", unit_scale=True, delay=1.0) as bar:
+            for index, batch in self.batches(torch.arange(len(self)).split(n_images)):
+                low, high = min(low, float(batch.min())), max(high, float(batch.max()))
+                bar.update(len(index))
+        self.close()
+        return low, high
+
+    def _to_device(self, batch: Tensor) -> Tensor:
+        return self._rescale(batch.to(self._device, non_blocking=True))
+
+    def _read_item(self, item: Any, i: int) -> Tensor:
+        """Return an item as a tensor."""
+        return self._reader(item, i)
+
+    def _make(self, request: Sequence[int]) -> tuple[list[int], Tensor]:
+        """Read a batch on the host; return the indices of the images that were read, and the images."""
+        items = self._fetch(request)
+        while True:
+            found, images = self._read_items(request, items)
+            numbers = [self._items[i] for i in found]
+            for number, image in zip(numbers, images, strict=True):
+                self._reader.check_consistent(image, number)
+            batch = torch.stack(images)
+            bad = self._reader.out_of_range(batch, numbers)
+            if bad is None:
+                return found, batch
+            if not self._skip:
+                raise ValueError(bad[1])
+            self._bad.update([bad])
+
+
+class _Requests:
+    """What worker processes are asked for in an epoch."""
+
+    of_epoch: Iterable[Any] = ()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.of_epoch)
 
 
 class _BatchDataset(Dataset):
-    """The batches that worker processes read, by the indices of their items."""
+    """The batches that worker processes make, by what they are asked for."""
 
-    def __init__(self, images: DatasetImages) -> None:
+    def __init__(self, images: DatasetItems) -> None:
         self._images = images
 
-    def __getitem__(self, index: Tensor) -> Any:
-        """Read a batch; return an error, as raising it would add the worker's traceback to its message."""
+    def __getitem__(self, request: Any) -> Any:
+        """Make a batch; return an error, as raising it would add the worker's traceback to its message."""
         try:
-            found, batch = self._images._read_items(index.tolist())
+            found, batch = self._images._make(request)
         except (TypeError, ValueError) as error:
             return error
         return torch.tensor(found), batch, self._images._bad
+
+
+def fetch_item(dataset: Any, i: int) -> Any:
+    """Return an item of a data set; name it if that fails.
+
+    Parameters
+    ----------
+    dataset : object with ``__getitem__``
+        The data set.
+    i : int
+        The index of the item.
+
+    Returns
+    -------
+    object
+        The item.
+
+    Raises
+    ------
+    ValueError
+        If the data set raises any error.
+    """
+    try:
+        return dataset[i]
+    except Exception as error:
+        raise ValueError(f"Item {i} of the data set X cannot be read: {one_line(error)}") from error
+
+
+def inspect_items(dataset: Any, skip: bool) -> list[Header]:
+    """Return the modes and the upright sizes of a few evenly spaced items that are pictures.
+
+    Parameters
+    ----------
+    dataset : object with ``__len__`` and ``__getitem__``
+        The data set.
+    skip : bool
+        Whether items that cannot be read are left out.
+
+    Returns
+    -------
+    list of (str, (int, int))
+        As `inspect_image` returns them. It is empty if the first item is no picture.
+
+    Raises
+    ------
+    ValueError
+        If an item cannot be read, unless it is left out.
+    """
+    n, headers = length_of(dataset), []
+    for i in np.linspace(0, n - 1, min(n, _INSPECTED)).astype(int).tolist():
+        try:
+            image = image_in(fetch_item(dataset, i))
+            if is_picture(image):
+                headers.append(inspect_image(image, f"Item {i} of the data set X"))
+            elif not headers:
+                break
+        except ValueError:
+            if not skip:
+                raise
+    return headers
 
 
 def image_in(item: Any) -> Any:
@@ -416,6 +549,22 @@ def image_in(item: Any) -> Any:
     if isinstance(item, Mapping) and {"bytes", "path"} <= item.keys():
         item = Path(item["path"]) if item["bytes"] is None and item["path"] else item["bytes"]
     return bytes(item) if isinstance(item, bytearray) else item
+
+
+def is_picture(image: Any) -> bool:
+    """Return whether an image must be opened by Pillow.
+
+    Parameters
+    ----------
+    image : object
+        As `image_in` returns it.
+
+    Returns
+    -------
+    bool
+        True for PIL images, paths and the contents of files.
+    """
+    return is_pil_image(image) or isinstance(image, (str, os.PathLike, bytes, PackedImage))
 
 
 def _is_image_like(value: Any) -> bool:

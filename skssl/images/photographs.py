@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
+from functools import partial
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -17,8 +19,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from skssl.errors import warn_of_bad
-from skssl.images.base import Images, Scale, Size, rescale
-from skssl.images.image_files import ORIENTATION, open_image, upright
+from skssl.images.base import Images, Scale, Size, is_pil_image, rescale
+from skssl.images.image_files import ORIENTATION, decode_image, open_image, upright
 from skssl.images.packed import PackedImage, pil_of
 
 DEFAULT_SIDE = 224  # of the images that a network is given, where pictures differ in size
@@ -101,11 +103,12 @@ class Photographs(Images):
 
     def read(self, index: Tensor) -> Tensor:
         """Return the still views of the pictures at the given indices."""
-        return self.read_crops(index, self._still_views)[0]
+        return self.read_crops(index, self._still_plan())[0]
 
     def batches(self, indices: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Return the still views of one batch after the other."""
-        for index, (images,) in self.crops((index.cpu(), self._still_views) for index in indices):
+        plan = self._still_plan()
+        for index, (images,) in self.crops((index.cpu(), plan) for index in indices):
             yield index, images
 
     def still(self, size: Size, resize: float | None, interpolation: str) -> Self:
@@ -114,10 +117,10 @@ class Photographs(Images):
         changed.shape, changed._still = (self.shape[0], *size), (resize, interpolation)
         return changed
 
-    def _still_views(self, sizes: Tensor) -> list[Crops]:
-        """Return the boxes of the still views of pictures."""
-        size, (resize, interpolation) = self.shape[1:], self._still
-        return [Crops(still_boxes(sizes, size, resize)[None], size, interpolation, alone=False)]
+    def _still_plan(self) -> Plan:
+        """Return the plan of the still views."""
+        resize, interpolation = self._still
+        return partial(still_crops, size=self.shape[1:], resize=resize, interpolation=interpolation)
 
 
 class FilePhotographs(Photographs):
@@ -201,6 +204,38 @@ class FilePhotographs(Photographs):
         taken._index, taken.sizes, taken.kept = self._index[index], self.sizes[index], None
         return taken
 
+    def contents(self, i: int, most: int) -> bytes:
+        """Return what tells a picture from others without decoding it.
+
+        Parameters
+        ----------
+        i : int
+            The index of the picture.
+        most : int
+            The number of bytes that are read at most.
+
+        Returns
+        -------
+        bytes
+            The size of the file, and bytes from its middle. Of a PIL image, those of its pixels.
+        """
+        item = int(self._index[i])
+        picture = self._items[item]
+        if is_pil_image(picture):
+            picture = decode_image(picture, self._name(item), self.shape[0], deep=self.scale is not None).tobytes()
+        elif isinstance(picture, PackedImage):
+            picture = picture.data().reshape(-1)
+        if isinstance(picture, (str, os.PathLike)):
+            with open(picture, "rb") as file:
+                n_bytes = os.fstat(file.fileno()).st_size
+                file.seek(max(0, (n_bytes - most) // 2))
+                part = file.read(most)
+        else:
+            n_bytes = len(picture)
+            start = max(0, (n_bytes - most) // 2)
+            part = bytes(picture[start : start + most])
+        return n_bytes.to_bytes(8, "little") + part
+
     def _submit(
         self, pool: ThreadPoolExecutor, index: Tensor, plan: Sequence[Crops]
     ) -> tuple[list[Future[list[int]]], list[Tensor]]:
@@ -223,7 +258,7 @@ class FilePhotographs(Photographs):
     def _finish(self, futures: Sequence[Future[list[int]]], made: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Wait for a batch, and move it to the device."""
         found = torch.tensor([i for future in futures for i in future.result()], dtype=torch.int64)
-        return found, [crops.flatten(0, 1).to(self._device, non_blocking=True).permute(0, 3, 1, 2) for crops in made]
+        return found, to_device(made, self._device)
 
     def _cut_or_next(self, i: int, plan: Sequence[Crops], boxes: list[np.ndarray], outs: list[np.ndarray]) -> int:
         """Cut the boxes out of a picture, or of the next one that can be decoded; return its index."""
@@ -390,6 +425,42 @@ def resized_box(pil: Any, box: np.ndarray, crops: Crops) -> Any:
         top, left, bottom, right = top - y, left - x, bottom - y, right - x
     height, width = crops.size
     return pil.resize((width, height), Image.Resampling[crops.interpolation.upper()], (left, top, right, bottom))
+
+
+def to_device(made: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """Move the crops of a batch to a device.
+
+    Parameters
+    ----------
+    made : sequence of uint8 Tensors of shape (v, b, height, width, c)
+        The crops.
+    device : torch.device
+        The device.
+
+    Returns
+    -------
+    list of uint8 Tensors of shape (v * b, c, height, width)
+        The crops, with channels last in memory.
+    """
+    return [crops.flatten(0, 1).to(device, non_blocking=True).permute(0, 3, 1, 2) for crops in made]
+
+
+def still_crops(sizes: Tensor, size: Size, resize: float | None, interpolation: str) -> list[Crops]:
+    """Return the crops of still views, see `still_boxes`.
+
+    Parameters
+    ----------
+    sizes, size, resize
+        As for `still_boxes`.
+    interpolation : {"bilinear", "bicubic"}
+        The filter of the resizing.
+
+    Returns
+    -------
+    list of one Crops
+        One box of each picture.
+    """
+    return [Crops(still_boxes(sizes, size, resize)[None], size, interpolation, alone=False)]
 
 
 def still_boxes(sizes: Tensor, size: Size, resize: float | None) -> Tensor:

@@ -20,8 +20,17 @@ from torch.utils.data import Subset
 from skssl.errors import warn_of_bad
 from skssl.images.arrays import MemoryImages, StoredTensor, read_array, read_table, stack_arrays
 from skssl.images.base import Images, Scale, Shape, Size, describe, is_pil_image
-from skssl.images.dataset_items import DatasetImages, image_in, is_dataset, length_of, paths_of, refuse_loader
-from skssl.images.folders import image_paths, is_folder
+from skssl.images.dataset_items import (
+    DatasetImages,
+    image_in,
+    inspect_items,
+    is_dataset,
+    length_of,
+    paths_of,
+    refuse_loader,
+)
+from skssl.images.dataset_photographs import DatasetPhotographs
+from skssl.images.folders import expand_folder
 from skssl.images.image_files import (
     WIDE_MODES,
     Header,
@@ -57,6 +66,7 @@ def as_images(
     n_jobs: int | None = None,
     whole: bool | None = None,
     size: Size | None = None,
+    min_samples: int | None = None,
 ) -> Images:
     """Read anything that users call images.
 
@@ -79,8 +89,10 @@ def as_images(
           once at the start to find `scale`. 16-bit files among 8-bit files are rounded to 8 bits;
         - a data set with ``__len__`` and ``__getitem__``: one of torch, Hugging Face or similar. Its items are read
           when they are needed, through ``__getitems__`` if it has one. An item is a tensor ``(c, h, w)``, a PIL image,
-          an array ``(h, w)`` or ``(h, w, c)``, the bytes of an image file, a tuple that begins with one of these, or
-          a dict that holds one, preferably as "image" or "img". Floats are in [0, 1];
+          an array ``(h, w)`` or ``(h, w, c)``, the path or the bytes of an image file, a tuple that begins with one of
+          these, or a dict that holds one, preferably as "image" or "img". Floats are in [0, 1]. PIL images and image
+          files become `Photographs` if their sizes differ among 16 evenly spaced items, or differ from `image_shape`
+          or `size`. They are RGB unless all of these items are grey;
         - an iterable of such items: a generator, or an iterable data set of torch, Hugging Face or WebDataset. It is
           read once into a memory-mapped temporary file;
         - `Images`, which are checked and returned.
@@ -97,28 +109,30 @@ def as_images(
         The scikit-learn estimator that reads the images. If `reset`, its ``n_features_in_`` (channels times height
         times width, or 1 for a column of paths or images) and, for data frames, its ``feature_names_in_`` are set.
     reset : bool, default=True
-        True in `fit`: at least two images are required, and the estimator's attributes are set. False
-        afterwards: one image is enough.
+        Whether the estimator's attributes are set, as in `fit`.
     shape : (int, int, int), default=None
         The `Images.shape` of the training images. An `X` of another shape is refused, as are floats if `scale` is
         None, and uint8 if it is not.
     scale : (float, float), default=None
         The values that are mapped to 0 and 1 if the images are floats. None takes the smallest and the largest value
-        in `X`, or 0 and 1 for a data set or an iterable. For test data, give the training images' `Images.scale`;
+        in `X`, or 0 and 1 for an iterable or a data set of floats. A data set of integers other than uint8 is read once
+        to find its range. For test data, give the training images' `Images.scale`;
         values outside are not clipped. Two equal values are mapped to 0.
-    on_bad_image : {"raise", "skip"}, default="raise"
+    on_bad_image : {"raise", "skip", "count"}, default="raise"
         How to treat files, PIL images and items that cannot be read. "skip" leaves them out with a
         `BadImageWarning`; `Images.kept` is the mask of the rest. In a data set, which is not read beforehand, the
-        next item that can be read replaces a bad one.
+        next item that can be read replaces a bad one. "count" raises an error with the number of bad images.
     n_jobs : int, default=None
-        Number of processes that read a data set's items in `Images.batches`, as in scikit-learn. None reads in this
-        process. Files are decoded by so many threads, and by one for each core if it is None.
+        Number of processes that read a data set's items in `Images.batches` and cut their crops, as in scikit-learn.
+        None reads in this process. Files are decoded by so many threads, and by one for each core if it is None.
     whole : bool, default=None
         Whether files and PIL images become `Photographs`. None: unless all have the size that is asked for. False: they
         are decoded at once into one array, resized by their shorter side and cropped at the centre; large collections
         are kept decoded on disk, see `image_files.decode_images`.
     size : (int, int), default=None
         Height and width of the views of photographs, if `image_shape` does not give any.
+    min_samples : int, default=None
+        The smallest number of images. None: 2 if `reset`, otherwise 1.
 
     Returns
     -------
@@ -131,7 +145,7 @@ def as_images(
         If `X` or `image_shape` has a type that is not listed above, or if `X` is uint8 and the training images were
         floats, or vice versa.
     ValueError
-        If `X` holds too few images, NaN, infinite values, images of several shapes, of a shape other than
+        If `X` holds too few images, NaN, infinite or masked values, images of several shapes, of a shape other than
         `image_shape` or `shape`, or a file or an item that cannot be read; if the axis of the channels is ambiguous;
         or if `image_shape` does not match the number of features.
     OSError
@@ -158,7 +172,8 @@ def as_images(
     ((1, 8, 8), (0.0, 16.0))
     """
     parsed = None if image_shape is None else parse_image_shape(image_shape)
-    options = _Options(parsed, estimator, reset, shape, scale, on_bad_image == "skip", n_jobs, whole, size)
+    min_samples = min_samples or (2 if reset else 1)
+    options = _Options(parsed, estimator, reset, shape, scale, on_bad_image, n_jobs, whole, size, min_samples)
     read, samples = _choose_reader(X)
     images = read(samples, options)
     if parsed is not None:
@@ -225,8 +240,7 @@ def subset(X: Any, index: np.ndarray) -> Any:
         )
     if isinstance(X, Images):
         return X.take(torch.from_numpy(index))
-    if is_folder(X):
-        X = image_paths(X)
+    X = expand_folder(X)
     if is_dataset(X):
         return Subset(X, index.tolist())
     return X[torch.from_numpy(index)] if isinstance(X, Tensor) else _safe_indexing(X, index)
@@ -274,19 +288,32 @@ class _Options:
     reset: bool
     shape: Shape | None
     scale: Scale | None
-    skip: bool
+    on_bad_image: str
     n_jobs: int | None
     whole: bool | None
     size: Size | None
+    min_samples: int
 
     @property
-    def min_samples(self) -> int:
-        """The smallest number of images."""
-        return 2 if self.reset else 1
+    def skip(self) -> bool:
+        """Whether bad images are skipped."""
+        return self.on_bad_image == "skip"
 
     def new_bad(self) -> dict[int, str] | None:
-        """Return a dict that receives the bad images, or None if such an image is an error."""
-        return {} if self.skip else None
+        """Return a dict that receives the bad images, or None if the first of them is an error."""
+        return None if self.on_bad_image == "raise" else {}
+
+    def kept(self, n: int, bad: dict[int, str]) -> np.ndarray:
+        """Return the mask of the images that are not bad. Warn of the bad ones, or refuse them."""
+        if not self.skip:
+            raise ValueError(
+                f"{len(bad)} of the {n} images in X cannot be read, but fit_transform returns a row for each image. "
+                f"Leave them out, or call fit, which skips them. The first: {bad[min(bad)]}"
+            )
+        warn_of_bad(bad, n)
+        kept = np.ones(n, bool)
+        kept[list(bad)] = False
+        return kept
 
     def target(self) -> tuple[int | None, Size | None]:
         """Return the channels and the size to which files and PIL images are brought."""
@@ -313,8 +340,7 @@ def _choose_reader(X: Any) -> tuple[_Reader, Any]:
     refuse_loader(X)
     if isinstance(X, Images):
         return _read_images, X
-    if is_folder(X):
-        return _read_files, image_paths(X)
+    X = expand_folder(X)
     if is_stream(X):
         first, X = peek(X)
         if not isinstance(first, (str, os.PathLike)):
@@ -424,22 +450,25 @@ def _as_photographs(
     scale: Scale | None = None,
 ) -> FilePhotographs:
     """Return pictures of known sizes, (0, 0) for bad ones, as `Photographs`."""
-    good = sizes[sizes[:, 0] > 0]
-    asked_channels, asked_size = options.target()
-    channels = asked_channels or channels
+    channels = options.target()[0] or channels
     check_channels(channels, name(0), scale is not None)
-    size = asked_size or options.size or (default_size(good) if options.shape is None else options.shape[1:])
+    size, guessed = _view_size(sizes[sizes[:, 0] > 0], options)
     images = FilePhotographs(items, name, sizes, channels, size, options.skip, options.n_jobs, scale)
-    is_mixed = bool((good != good[0]).any())
-    images.guessed = is_mixed and asked_size is None and options.size is None and options.shape is None
+    images.guessed = guessed
     return images
+
+
+def _view_size(sizes: Tensor, options: _Options) -> tuple[Size, bool]:
+    """Return the height and width of the views of photographs, and whether nothing determines them."""
+    asked = options.target()[1] or options.size or (options.shape and options.shape[1:])
+    return asked or default_size(sizes), asked is None and bool((sizes != sizes[0]).any())
 
 
 def _without_bad(images: Images, n: int, bad: dict[int, str] | None, options: _Options) -> Images:
     """Leave out the bad ones of n images, and warn of them."""
     if bad:
         options.check_count(n - len(bad), bad)
-        kept = _keep_others(n, bad)
+        kept = options.kept(n, bad)
         images = images.take(torch.from_numpy(np.flatnonzero(kept)))
         images.kept = kept
     return images
@@ -451,7 +480,20 @@ def _read_dataset(X: Any, options: _Options) -> Images:
     paths = paths_of(X)
     if paths is not None:
         return _read_files(paths, options, channels=3)
-    return DatasetImages(X, *options.target(), options.scale, options.skip, options.n_jobs)
+    channels, size = options.target()
+    headers = [] if channels and options.whole is False else inspect_items(X, options.skip)
+    must_be_gray = channels is None and channels_for([mode for mode, _ in headers]) == 1
+    if headers:
+        size = size or options.size
+        if options.whole or (options.whole is None and {size or headers[0][1]} != {header[1] for header in headers}):
+            channels = channels or (1 if must_be_gray else 3)
+            check_channels(channels, "Item 0 of the data set X")
+            size, guessed = _view_size(torch.tensor([size for _, size in headers]), options)
+            images = DatasetPhotographs(X, channels, size, options.skip, options.n_jobs, must_be_gray)
+            images.guessed = guessed
+            return images
+        channels = channels or (None if must_be_gray else 3)
+    return DatasetImages(X, channels, size, options.scale, options.skip, options.n_jobs)
 
 
 def _read_stream(X: Any, options: _Options) -> Images:
@@ -462,7 +504,7 @@ def _read_stream(X: Any, options: _Options) -> Images:
     images = MemoryImages(stored, None if stored.tensor.dtype == torch.uint8 else options.scale or (0.0, 1.0))
     images.labels = labels
     if bad:
-        images.kept = _keep_others(len(labels), bad)
+        images.kept = options.kept(len(labels), bad)
     return images
 
 
@@ -484,8 +526,6 @@ def _as_list(X: Any) -> Any:
         return [] if isinstance(X, tuple) else X
     images = [_unpack(item) for item in samples]
     kind = _kind(images[0])
-    if kind == "number" and not isinstance(X, (list, tuple)):  # a column of numbers
-        return X
     for i, image in enumerate(images):
         if isinstance(image, Mapping):
             raise TypeError(
@@ -497,7 +537,8 @@ def _as_list(X: Any) -> Any:
                 f"Sample {i} of X is {describe(samples[i])}, but sample 0 is {describe(samples[0])}. Pass samples of "
                 "one kind: arrays, or files and PIL images."
             )
-    return gather(images)
+    is_table = kind == "number" and not isinstance(X, (list, tuple))  # a column of numbers
+    return X if is_table else gather(images)
 
 
 def _column(X: Any) -> list[Any] | None:
@@ -509,7 +550,7 @@ def _column(X: Any) -> list[Any] | None:
         return X.ravel().tolist() if is_column else None
     if isinstance(X, Tensor) or getattr(X, "ndim", 1) != 1:
         return None
-    names = ("to_pylist", "to_list", "tolist")  # of Arrow, of pandas' and polars' Series, of pandas' arrays
+    names = ("to_pylist", "tolist", "to_list")  # of Arrow, of pandas, of polars
     return next((getattr(X, name)() for name in names if hasattr(X, name)), None)
 
 
@@ -539,14 +580,6 @@ def sample_name(X: Sequence[Any], i: int) -> str:
 def _name(estimator: BaseEstimator | None) -> str:
     """Return the name of an estimator for a message."""
     return "the estimator" if estimator is None else type(estimator).__name__
-
-
-def _keep_others(n: int, bad: dict[int, str]) -> np.ndarray:
-    """Return the mask of the images that are not bad, and warn of the bad ones."""
-    warn_of_bad(bad, n)
-    kept = np.ones(n, bool)
-    kept[list(bad)] = False
-    return kept
 
 
 def _check_like_training(images: Images, shape: Shape, scale: Scale | None, estimator: BaseEstimator | None) -> None:

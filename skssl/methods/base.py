@@ -9,6 +9,7 @@ import math
 import os
 import warnings
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -20,6 +21,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from skssl.augment.augmentation import Augmentation
 from skssl.augment.presets import MultiCrop, as_augmentations, view_size
@@ -58,6 +60,7 @@ from skssl.training.trainer import Trainer
 if TYPE_CHECKING:
     import pandas as pd
 
+READ_AT_ONCE = 64  # images that are verified before a training
 LARGEST_VIEW = 2**24  # pixels of a view that a loaded estimator may enlarge images to
 LARGEST_TRIED = 2**21  # pixels of a view that a network runs on while an estimator is loaded
 OUTPUTS = None, "default", "pandas", "polars"  # containers that `set_output` accepts
@@ -141,7 +144,8 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
     on_bad_image : {"raise", "skip"}, default="raise"
         Whether `fit` raises an error if a file, a PIL image or an item of a data set cannot be read, or skips it with a
         `BadImageWarning`. y has an entry for skipped images, too. If a data set is read during training, the next
-        readable item replaces a bad one. `transform` always raises, because its rows correspond to those of X.
+        readable item replaces a bad one. `transform` and `fit_transform` always raise, because their rows correspond to
+        those of X.
     n_jobs : int, default=None
         Processes that read the items of a data set: none by default, -1 is one for each core. Image files are decoded
         in as many threads, by default in one for each core. The images and their order do not depend on it. Arrays in
@@ -273,12 +277,38 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
             If the folder `checkpoint` cannot be written to, or another run uses it.
         """
         self._validate_params()
-        images = self._read(X, reset=True, on_bad_image=self.on_bad_image)
-        self.net_ = self._make_trainer(images)
-        self.net_.given = X, y
-        train(self, self.net_, images, self._encode_labels(y, images, X))
-        del self.net_.given
+        self._train(self._read(X, reset=True, on_bad_image=self.on_bad_image), X, y)
         return self
+
+    def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
+        """Train the encoder, and encode the same images, which are read once.
+
+        Every image must be readable, as each has a row in the result. With ``on_bad_image="skip"``, which `fit` would
+        apply, all images are read before the training, and bad ones are refused.
+
+        Parameters
+        ----------
+        X : array-like, sequence of files or PIL images, path of a folder, data set or iterable
+            Images, as for `fit`.
+        y : array-like of shape (n,), default=None
+            Classes, as for `fit`.
+
+        Returns
+        -------
+        float32 ndarray of shape (n, d)
+            The features, as `transform` returns them.
+
+        Raises
+        ------
+        ValueError
+            As in `fit`. Also if an image cannot be read, whatever `on_bad_image` is.
+        """
+        self._validate_params()
+        images = self._read(X, reset=True, on_bad_image="count" if self.on_bad_image == "skip" else "raise")
+        if self.on_bad_image == "skip" and (images.lazy or isinstance(images, Photographs)):
+            self._check_readable(images)
+        self._train(images, X, y)
+        return self._encode(images)
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:
         """Train for one more epoch.
@@ -306,7 +336,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
         first = not self.__sklearn_is_fitted__()
         if first:
             self._validate_params()
-        images = self._read(X, reset=first, on_bad_image=self.on_bad_image)
+        images = self._read(X, reset=first, on_bad_image=self.on_bad_image, min_samples=2)
         if first:
             self.net_ = self._make_trainer(images)
         elif self.per_image and len(images) != self.net_.module_.n_samples:
@@ -335,9 +365,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
             `precision` of the training; bfloat16 has three significant digits.
         """
         check_is_fitted(self)
-        images = self._read(X, reset=False)
-        net = self.net_
-        return encode(self.encoder_, images, net.augmentations[0], torch.device(net.device), net.dtype).numpy()
+        return self._encode(self._read(X, reset=False))
 
     def export(self, path: str | os.PathLike[str]) -> None:
         """Export the trained encoder for other programs.
@@ -412,6 +440,27 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
         return False
 
     # From parameters and images to the trainer.
+
+    def _train(self, images: Images, X: Any, y: Any) -> None:
+        """Train on images, which were read from X."""
+        self.net_ = self._make_trainer(images)
+        self.net_.given = X, y
+        train(self, self.net_, images, self._encode_labels(y, images, X))
+        del self.net_.given
+
+    def _encode(self, images: Images) -> np.ndarray:
+        """Return the features of images."""
+        net = self.net_
+        return encode(self.encoder_, images, net.augmentations[0], torch.device(net.device), net.dtype).numpy()
+
+    def _check_readable(self, images: Images) -> None:
+        """Read images that are read when they are needed once, and refuse bad ones."""
+        try:
+            with closing(images), tqdm(total=len(images), desc="Reading", unit=" images", delay=10.0) as bar:
+                for index, _ in images.batches(torch.arange(len(images)).split(READ_AT_ONCE)):
+                    bar.update(len(index))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"fit_transform returns a row for each image, so it skips none. {error}") from error
 
     def _make_trainer(self, images: Images) -> Trainer:
         """Make the trainer for images: augmentations, network, optimiser, device and seed."""
@@ -530,13 +579,20 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
             found[name] = task, float(self.default_settings.aux_weight if weight is None else weight)
         return found
 
-    def _read(self, X: Any, *, reset: bool, on_bad_image: str = "raise") -> Images:
+    def _read(self, X: Any, *, reset: bool, on_bad_image: str = "raise", min_samples: int | None = None) -> Images:
         """Read X as images. Unless `reset`, they must have the shape and value range of those seen in `fit`."""
         like: dict[str, Any] = {"size": view_size(self.setting("augment"))}
         if not reset:
             like = {"shape": self._shape, "scale": self._scale, "whole": self._whole}
         images = as_images(
-            X, self.image_shape, estimator=self, reset=reset, on_bad_image=on_bad_image, n_jobs=self.n_jobs, **like
+            X,
+            self.image_shape,
+            estimator=self,
+            reset=reset,
+            on_bad_image=on_bad_image,
+            n_jobs=self.n_jobs,
+            min_samples=min_samples,
+            **like,
         )
         if self.verbose and isinstance(X, (str, os.PathLike)) and is_main_process():
             print(f"{os.fspath(X)}: {len(images)} images.")

@@ -65,6 +65,8 @@ class ImageLoader:
             )
         if len(images) < n:
             raise ValueError(f"X must have at least one image for each of the {n} processes. Got {len(images)} images.")
+        if len(images) < 2:
+            raise ValueError("X must have at least 2 images to train on, since BatchNorm compares them. Got 1 image.")
         self.batch_size = int(min(batch_size, len(images) // n * n))  # NumPy's integers, too
         for augment in augmentations:
             if augment.saliency is not None and len(augment.saliency) != len(images):
@@ -122,7 +124,10 @@ class ImageLoader:
 
         def plan(k: int) -> Plan:
             rows = local_rows(torch.arange(len(indices[k])))
-            return partial(crop_batch, seeds=(seed, k), views=kinds, size=images.shape[1:], index=indices[k], rows=rows)
+            views = [(augment and augment.for_images(indices[k]), n_views) for augment, n_views in kinds]
+            return partial(
+                crop_batch, seeds=(seed, k), views=views, size=images.shape[1:], n=self.batch_size, rows=rows
+            )
 
         plans = ((local_rows(indices[k]), plan(k)) for k in range(done, len(indices)))
         rest = {augment: augment.after_crop() for augment in places}
@@ -158,7 +163,7 @@ def crop_batch(
     seeds: tuple[int, int],
     views: Sequence[tuple[Augmentation | None, int]],
     size: Size,
-    index: Tensor,
+    n: int,
     rows: Tensor,
 ) -> list[Crops]:
     """Draw the crops of one process's share of a batch of photographs.
@@ -172,11 +177,12 @@ def crop_batch(
     seeds : (int, int)
         The seed of the epoch, and the number of the batch.
     views : sequence of (Augmentation or None, int)
-        The augmentations, and the number of views by each. None takes the whole picture.
+        The augmentations, and the number of views by each; saliency maps are those of the batch. None takes the whole
+        picture.
     size : (int, int)
         Height and width of views for which no other size is asked.
-    index : int64 Tensor of shape (b,)
-        Indices of the pictures in the batch of all processes.
+    n : int
+        The number of pictures in the batch of all processes.
     rows : int64 Tensor of shape (m,)
         The places of the share in the batch.
 
@@ -186,12 +192,12 @@ def crop_batch(
         One for each entry of `views`.
     """
     generator, plan = batch_generator(*seeds), []
-    of_all = sizes.new_ones(len(index), 2).index_copy(0, rows, sizes)  # the crops of other shares are not used
+    of_all = sizes.new_ones(n, 2).index_copy(0, rows, sizes)  # the crops of other shares are not used
     for augment, n_views in views:
         if augment is None:
             crops = Crops(still_boxes(sizes, size, None)[None], size)
         else:
-            crops = augment.draw_crops(of_all, size, generator, index, n_views)
+            crops = augment.draw_crops(of_all, size, generator, torch.arange(n), n_views)
             crops = crops._replace(boxes=crops.boxes[:, rows])
         plan.append(crops)
     return plan

@@ -333,6 +333,32 @@ def test_nan_and_infinite_values_are_refused(bad: float, shape: tuple[int, ...])
             as_images(form)
 
 
+def test_masked_values_are_refused(tmp_path: Path) -> None:
+    X = np.ma.masked_equal(GRAY.astype(np.float32), -9999)
+    np.save(tmp_path / "X.npy", GRAY)
+    mapped = np.ma.MaskedArray(np.load(tmp_path / "X.npy", mmap_mode="r"))
+    forms = [
+        (X, read(GRAY.astype(np.float32))),
+        (X.reshape(6, -1), read(GRAY.astype(np.float32))),
+        (list(X), read(GRAY.astype(np.float32))),
+        (list(X.reshape(6, -1)), read(GRAY.astype(np.float32))),
+        (np.ma.MaskedArray(GRAY), GRAY[:, None]),
+        (Items(np.ma.MaskedArray(GRAY)), GRAY[:, None]),
+        (iter(np.ma.MaskedArray(GRAY)), GRAY[:, None]),
+        (mapped, GRAY[:, None]),
+    ]
+    for form, expected in forms:
+        np.testing.assert_array_equal(read(form, (8, 10)), expected)
+    assert as_images(mapped)._stored.file is not None
+    X[3, 2, 1], X[4] = np.ma.masked, np.ma.masked
+    for form in (X, X.reshape(6, -1), list(X), list(X.reshape(6, -1)), X[:, ::-1]):
+        with pytest.raises(ValueError, match=r"Sample 3 of X has masked values.* Fill them by filled\(value\)"):
+            as_images(form, (8, 10))
+    for form in (Items(X / 255), iter(X / 255)):
+        with pytest.raises(ValueError, match=r"Item 3 of .*X has masked values"):
+            read(form)
+
+
 @pytest.mark.parametrize(
     "X",
     [
@@ -747,10 +773,11 @@ def test_axes_of_data_set_items_are_not_guessed() -> None:
 
 def test_pil_items_of_several_sizes_are_resized_to_image_shape() -> None:
     items = Items([Image.new("RGB", (10 + i, 20), (50 * i, 0, 0)) for i in range(3)])
-    images = as_images(items, (8, 8))
-    np.testing.assert_array_equal(everything(images)[:, 0, 4, 4], [0, 50, 100])
+    for whole in (None, False):
+        images = as_images(items, (8, 8), whole=whole)
+        np.testing.assert_array_equal(everything(images)[:, 0, 4, 4], [0, 50, 100])
     with pytest.raises(ValueError, match=r"Item 1 of the data set X .*\(3, 20, 11\), but item 0 .*\(3, 20, 10\)"):
-        read(items)
+        read(items, whole=False)
 
 
 def test_items_of_another_shape_or_dtype_are_named() -> None:
@@ -769,7 +796,7 @@ def test_float_items_outside_the_unit_interval_are_refused(value: float) -> None
         as_images(TensorDataset(torch.full((2, 3, 8, 8), value)))
 
 
-@pytest.mark.parametrize("item", ["a.png", {"label": 3}, torch.zeros(5), torch.zeros(3, 8, 8).int(), None])
+@pytest.mark.parametrize("item", [{"label": 3}, torch.zeros(5), torch.zeros(3, 8, 8).cfloat(), None])
 def test_items_that_are_no_images_are_refused(item: Any) -> None:
     with pytest.raises(TypeError, match=r"Item 0 of the data set X is .* expected"):
         as_images(Items([item, item]))

@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as TF
 
 from skssl import Augmentation, BadImageWarning
-from skssl.images import as_images
+from skssl.images import as_images, image_files
 from skssl.images.image_files import upright
 from skssl.images.photographs import Crops, FilePhotographs, Photographs, cut_boxes, default_size, still_boxes
 
@@ -266,6 +266,19 @@ def test_files_of_the_size_that_is_asked_for_are_decoded_once(tmp_path: Path) ->
     Image.fromarray(smooth(64, 41, 3)).save(tmp_path / "3.png")
     assert isinstance(as_images([*X, str(tmp_path / "3.png")]), Photographs)
     assert not isinstance(as_images([*X, str(tmp_path / "3.png")], (64, 40), whole=False), Photographs)
+
+
+def test_headers_are_read_once(paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    X = [str(tmp_path / f"{i}.png") for i in range(3)]
+    for i, path in enumerate(X):
+        Image.fromarray(smooth(64, 40, i)).save(path)
+    read = []
+    inspect = image_files.inspect_image
+    monkeypatch.setattr(image_files, "inspect_image", lambda image, name: read.append(image) or inspect(image, name))
+    for files in (X, paths):
+        read.clear()
+        as_images(files)
+        assert sorted(read) == sorted(files)
 
 
 def test_default_size() -> None:

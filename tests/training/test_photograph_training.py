@@ -36,6 +36,19 @@ def files(tmp_path_factory):
     return sorted(map(str, folder.rglob("*.jpg")))
 
 
+class Items(torch.utils.data.Dataset):
+    """A data set that opens files, so that their sizes are not known beforehand."""
+
+    def __init__(self, files):
+        self.files = files
+
+    def __len__(self):
+        return len(self.files)
+
+    def __getitem__(self, i):
+        return {"label": i % 2, "image": {"bytes": None, "path": self.files[i]}}
+
+
 @pytest.fixture(scope="module")
 def classes(files):
     return np.array([path.split("/")[-2] for path in files])
@@ -61,6 +74,39 @@ def test_fit_on_an_image_folder_equals_fit_on_its_files(files):
     folder = ImageFolder(files[0].rsplit("/", 2)[0])
     first, second = (quick(skssl.SimCLR, image_shape=(24, 24)).fit(X) for X in (files, folder))
     assert_same(first, second, files)
+
+
+@pytest.mark.parametrize("n_jobs", [None, 2])
+@pytest.mark.parametrize(
+    "method", [skssl.SimCLR, skssl.SwAV, skssl.PIRL, skssl.LeOCLR, skssl.Jigsaw, skssl.DeepCluster]
+)
+def test_fit_on_a_data_set_equals_fit_on_its_files(method, n_jobs, files):
+    first, second = (quick(method, image_shape=(24, 24), n_jobs=n_jobs).fit(X) for X in (Items(files), files))
+    assert_same(first, second, files)
+    np.testing.assert_array_equal(first.transform(Items(files)), first.transform(files))
+
+
+def test_data_sets_of_pictures_in_every_place(files, classes, tmp_path):
+    X = Items(files)
+    maps = np.random.default_rng(0).random((40, 5, 5)).astype(np.float32)
+    crops = MultiCrop(n_local=2, augment=Augmentation(size=24, saliency=maps))
+    params = {"augment": crops, "aux": ["rotation", "jigsaw"], "n_jobs": 2, "batch_size": 8, "epochs": 2}
+    with pytest.raises(Death):
+        quick(skssl.SwAV, **params, checkpoint=tmp_path, checkpoint_every=OFTEN, callbacks=[DiesAt(7)]).fit(X)
+    encoder = quick(skssl.SwAV, **params, checkpoint=tmp_path).fit(X)
+    assert_same(encoder, quick(skssl.SwAV, **params).fit(X), files)
+    monitor = KNNMonitor(X, classes, n_neighbors=3)
+    assert quick(skssl.SimCLR, image_shape=(24, 24), callbacks=[monitor]).fit(X).history_.knn.notna().all()
+    features = encoder.transform(X)
+    probe = KNNProbe(encoder=encoder, n_neighbors=3).fit(X, classes)
+    assert probe.score(X, classes) == KNNProbe(n_neighbors=3).fit(features, classes).score(features, classes)
+    tuned = FineTuner(encoder=encoder, epochs=1, batch_size=16, random_state=0).fit(X, classes)
+    np.testing.assert_array_equal(
+        tuned.predict(X),
+        FineTuner(encoder=encoder, epochs=1, batch_size=16, random_state=0).fit(files, classes).predict(files),
+    )
+    encoder.save(tmp_path / "a.safetensors")
+    np.testing.assert_array_equal(skssl.load(tmp_path / "a.safetensors").transform(X), features)
 
 
 def test_fit_on_files_of_more_than_eight_bits(files, tmp_path):

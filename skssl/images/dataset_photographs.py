@@ -1,0 +1,116 @@
+"""Photographs in a data set, of which crops are cut where its items are fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from skssl.images.base import Size, describe
+from skssl.images.dataset_items import DatasetItems, image_in, is_picture
+from skssl.images.image_files import channels_for, inspect_image
+from skssl.images.photographs import Crops, Photographs, Plan, cut_picture, to_device
+
+_AT_ONCE = 16  # items in the memory of a process
+
+
+class DatasetPhotographs(DatasetItems, Photographs):
+    """Items of a data set that are pictures in sizes of their own: PIL images, paths or encoded images.
+
+    Their sizes are not known before they are fetched.
+
+    Parameters
+    ----------
+    dataset, skip, n_jobs
+        See `DatasetItems`.
+    channels : int
+        1 (grey), 3 (RGB) or 4 (RGBA).
+    size : (int, int)
+        Height and width of the still views.
+    must_be_gray : bool, default=False
+        Whether pictures in colour are refused.
+    """
+
+    scale = None
+
+    def __init__(
+        self,
+        dataset: Any,
+        channels: int,
+        size: Size,
+        skip: bool = False,
+        n_jobs: int | None = None,
+        must_be_gray: bool = False,
+    ) -> None:
+        super().__init__(dataset, skip, n_jobs)
+        self.shape, self._must_be_gray = (channels, *size), must_be_gray
+
+    def crops(self, plans: Iterable[tuple[Tensor, Plan]]) -> Iterator[tuple[Tensor, list[Tensor]]]:
+        """Cut boxes out of pictures, batch by batch, see `Photographs.crops`.
+
+        With worker processes, plans are pickled. The boxes of a picture that replaces a bad one are those for its size.
+        """
+        for index, made in self._batches(plans):
+            yield index, to_device(made, self._device)
+
+    def read_crops(self, index: Tensor, plan: Plan) -> list[Tensor]:
+        """Cut boxes out of the pictures of one batch in this process."""
+        return to_device(self._make((index.cpu(), plan))[1], self._device)
+
+    def _read_item(self, item: Any, i: int) -> tuple[str, Any, str, Size]:
+        """Return the name of an item in messages, its picture, and the picture's mode and size."""
+        name, image = f"Item {i} of the data set X", image_in(item)
+        if not is_picture(image):
+            raise TypeError(
+                f"{name} is {describe(item)}, but the items before are PIL images, paths or the bytes of image files. "
+                "Return items of one kind."
+            )
+        return name, image, *inspect_image(image, name)
+
+    def _make(self, request: tuple[Tensor, Plan]) -> tuple[list[int], list[Tensor]]:
+        """Cut the crops of a batch; return the indices of the pictures, and the crops (v, b, h, w, c)."""
+        index, plan = request
+        sizes = torch.ones(len(index), 2, dtype=torch.int64)
+        found: list[int] = []
+        made: list[Tensor] = []
+        for rows in torch.arange(len(index)).split(_AT_ONCE):
+            given = index[rows].tolist()
+            items = self._fetch(given)
+            while True:
+                numbers, pictures = self._read_items(given, items)
+                sizes[rows] = torch.tensor([size for *_, size in pictures])
+                crops = plan(sizes)  # the boxes of these rows; those of others do not count yet
+                made = made or [
+                    torch.empty((*of.boxes.shape[:2], *of.size, self.shape[0]), dtype=torch.uint8) for of in crops
+                ]
+                if self._cut(rows.tolist(), numbers, pictures, crops, made):
+                    break
+            found += numbers
+        return found, made
+
+    def _cut(
+        self,
+        rows: Sequence[int],
+        numbers: Sequence[int],
+        pictures: Sequence[tuple[str, Any, str, Size]],
+        crops: Sequence[Crops],
+        made: Sequence[Tensor],
+    ) -> bool:
+        """Cut the crops of some rows of a batch; return False if a picture is bad, which is then known."""
+        for row, i, (name, image, mode, size) in zip(rows, numbers, pictures, strict=True):
+            if self._must_be_gray and channels_for([mode]) > 1:
+                raise ValueError(
+                    f"{name} is in colour, but all items that were inspected at first are grey. Give "
+                    "image_shape=(h, w, 3) to read all in colour, or (h, w, 1) to read all in grey."
+                )
+            boxes = [of.boxes[:, row].numpy() for of in crops]
+            try:
+                cut_picture(image, name, self.shape[0], size, crops, boxes, [of[:, row].numpy() for of in made])
+            except ValueError as error:
+                if not self._skip:
+                    raise
+                self._bad[self._items[i]] = str(error)
+                return False
+        return True
