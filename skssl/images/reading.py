@@ -92,7 +92,7 @@ def as_images(
           an array ``(h, w)`` or ``(h, w, c)``, the path or the bytes of an image file, a tuple that begins with one of
           these, or a dict that holds one, preferably as "image" or "img". Floats are in [0, 1]. PIL images and image
           files become `Photographs` if their sizes differ among 16 evenly spaced items, or differ from `image_shape`
-          or `size`. They are RGB unless all of these items are grey;
+          or `size`. They are RGB unless all of these items are grey, and floats if all hold more than 8 bits, as files;
         - an iterable of such items: a generator, or an iterable data set of torch, Hugging Face or WebDataset. It is
           read once into a memory-mapped temporary file;
         - `Images`, which are checked and returned.
@@ -115,8 +115,8 @@ def as_images(
         None, and uint8 if it is not.
     scale : (float, float), default=None
         The values that are mapped to 0 and 1 if the images are floats. None takes the smallest and the largest value
-        in `X`, or 0 and 1 for an iterable or a data set of floats. A data set of integers other than uint8 is read once
-        to find its range. For test data, give the training images' `Images.scale`;
+        in `X`, or 0 and 1 for an iterable or a data set of floats. A data set of integers other than uint8, or of files
+        of more than 8 bits, is read once to find its range. For test data, give the training images' `Images.scale`;
         values outside are not clipped. Two equal values are mapped to 0.
     on_bad_image : {"raise", "skip", "count"}, default="raise"
         How to treat files, PIL images and items that cannot be read. "skip" leaves them out with a
@@ -481,19 +481,28 @@ def _read_dataset(X: Any, options: _Options) -> Images:
     if paths is not None:
         return _read_files(paths, options, channels=3)
     channels, size = options.target()
-    headers = [] if channels and options.whole is False else inspect_items(X, options.skip)
-    must_be_gray = channels is None and channels_for([mode for mode, _ in headers]) == 1
+    found = inspect_items(X, options.skip)
+    headers, deep = list(found.values()), False
     if headers:
-        size = size or options.size
+        deep = _are_floats(headers, lambda k: f"Item {list(found)[k]} of the data set X", options)
+        in_color, size = channels_for([mode for mode, _ in headers]) == 3, size or options.size
         if options.whole or (options.whole is None and {size or headers[0][1]} != {header[1] for header in headers}):
-            channels = channels or (1 if must_be_gray else 3)
-            check_channels(channels, "Item 0 of the data set X")
+            check_channels(channels or 3, "Item 0 of the data set X", deep)
             size, guessed = _view_size(torch.tensor([size for _, size in headers]), options)
-            images = DatasetPhotographs(X, channels, size, options.skip, options.n_jobs, must_be_gray)
+            images = DatasetPhotographs(
+                X,
+                channels or (3 if in_color else 1),
+                size,
+                options.skip,
+                options.n_jobs,
+                must_be_gray=channels is None and not in_color,
+                deep=deep,
+                scale=options.scale,
+            )
             images.guessed = guessed
             return images
-        channels = channels or (None if must_be_gray else 3)
-    return DatasetImages(X, channels, size, options.scale, options.skip, options.n_jobs)
+        channels = channels or (3 if in_color else None)
+    return DatasetImages(X, channels, size, options.scale, options.skip, options.n_jobs, deep)
 
 
 def _read_stream(X: Any, options: _Options) -> Images:
