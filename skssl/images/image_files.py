@@ -498,6 +498,8 @@ def open_image(image: Any, name: str, what: str = "an image") -> Iterator[Image]
     image = io.BytesIO(image) if isinstance(image, bytes) else image
     image = image.source() if isinstance(image, PackedImage) else image
     try:
+        if image is None:
+            raise ValueError("it is missing")
         if is_pil_image(image):
             if isinstance(image, ImageFile.ImageFile):  # its pixels may not be decoded yet
                 _check_opened(image)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils import _safe_indexing
+from sklearn.utils._missing import is_pandas_na, is_scalar_nan
 from sklearn.utils.validation import _check_feature_names
 from torch import Tensor
 from torch.utils.data import Subset
@@ -351,7 +352,7 @@ def _choose_reader(X: Any) -> tuple[_Reader, Any]:
     X = _as_list(X)
     if isinstance(X, PackedImages):
         return _read_packed, X
-    kind = _kind(X[0]) if isinstance(X, list) and X else "number"
+    kind = _kind(next((item for item in X if item is not None), None)) if isinstance(X, list) else "number"
     if kind == "file":
         return _read_files, X
     return (_read_array if kind == "array" or getattr(X, "ndim", 2) > 2 else _read_table), X
@@ -534,17 +535,20 @@ def _as_list(X: Any) -> Any:
     if not samples:
         return [] if isinstance(X, tuple) else X
     images = [_unpack(item) for item in samples]
-    kind = _kind(images[0])
+    first = next((i for i, image in enumerate(images) if not _is_missing(image)), 0)
+    kind = _kind(images[first])
+    if kind == "file":  # a missing file is one that cannot be read
+        images = [None if _is_missing(image) else image for image in images]
     for i, image in enumerate(images):
         if isinstance(image, Mapping):
             raise TypeError(
                 f'Sample {i} of X is {describe(image)}, which holds no image. An image was expected as "image", or a '
                 'file as "bytes" or "path".'
             )
-        if _kind(image) != kind:
+        if _kind(image) != kind and not (kind == "file" and image is None):
             raise TypeError(
-                f"Sample {i} of X is {describe(samples[i])}, but sample 0 is {describe(samples[0])}. Pass samples of "
-                "one kind: arrays, or files and PIL images."
+                f"Sample {i} of X is {describe(image)}, but sample {first} is {describe(images[first])}. Pass samples "
+                "of one kind: arrays, or files and PIL images."
             )
     is_table = kind == "number" and not isinstance(X, (list, tuple))  # a column of numbers
     return X if is_table else gather(images)
@@ -561,6 +565,11 @@ def _column(X: Any) -> list[Any] | None:
         return None
     names = ("to_pylist", "tolist", "to_list")  # of Arrow, of pandas, of polars
     return next((getattr(X, name)() for name in names if hasattr(X, name)), None)
+
+
+def _is_missing(item: Any) -> bool:
+    """Return whether a sample is a missing value of a table."""
+    return item is None or is_scalar_nan(item) or is_pandas_na(item)
 
 
 def _unpack(item: Any) -> Any:

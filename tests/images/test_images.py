@@ -405,7 +405,7 @@ def test_transform_needs_one_image() -> None:
         ),
         ([NHWC[0], NHWC[1] / 255], ValueError, "Sample 1 of X is ndarray of float64"),
         ([NHWC[0], "a.png"], TypeError, "Sample 1 of X is str 'a.png', but sample 0 is ndarray"),
-        (["a.png", None], TypeError, "Sample 1 of X is NoneType None, but sample 0 is str"),
+        ([NHWC[0], None], TypeError, "Sample 1 of X is NoneType None, but sample 0 is ndarray"),
     ],
 )
 def test_input_that_is_no_images_is_refused(X: Any, error: type[Exception], message: str) -> None:
