@@ -47,7 +47,14 @@ from skssl.training.objective import Hooks, Objective
 from skssl.training.optim import OPTIMIZERS
 from skssl.training.schedules import check_schedule, makes_scheduler
 from skssl.training.seeding import seeded
-from skssl.training.state import Blank, check_history, check_optimizer_state, load_training_state, training_state
+from skssl.training.state import (
+    Blank,
+    check_history,
+    check_network,
+    check_optimizer_state,
+    load_training_state,
+    training_state,
+)
 from skssl.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -343,7 +350,9 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
         else:
             self._check_number(images, "partial_fit")
         self.net_.set_params(max_epochs=max(self.epochs, 1))
+        self.net_.given = X, y
         self.net_.run(images, self._encode_labels(y, images, X), 1)
+        del self.net_.given
         return self
 
     def transform(self, X: Any) -> np.ndarray:
@@ -449,7 +458,9 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
             self._check_number(images, "warm_start=True")
         self.net_ = self._make_trainer(images, self.net_.module_.state_dict() if warm else None)
         start = {"warm_start": self.net_.module_} if warm else {}
+        self.net_.given = X, y
         train(self, self.net_, images, self._encode_labels(y, images, X), **start)
+        del self.net_.given
 
     def _encode(self, images: Images) -> np.ndarray:
         """Return the features of images."""

@@ -334,9 +334,13 @@ class ImageClassifier(ClassifierMixin, Saved, BaseEstimator):
             objective = Objective(module, dim, hooks, {}, len(images), images.shape)
         dtype = resolve_precision(self.precision, device, min(images.shape[1:]))
         self.net_ = self._make_trainer(objective, encoder, device, dtype, seed)
+        if labels is not None:
+            names = [*self.classes_.tolist(), -1]
+            self.net_.given = None, [names[label] for label in labels.tolist()]
         weights = getattr(hooks, "weights", None)
         more = {} if weights is None else {"sample_weight": weights}
         train(self, self.net_, images, labels, encoder=encoder.module, teacher=hooks.teacher, **more)
+        self.net_.__dict__.pop("given", None)
         return self
 
     def _make_trainer(

@@ -23,7 +23,7 @@ from torch import nn
 
 import skssl
 from skssl import FineTuner, Rotation
-from skssl.callbacks import GradientSNR, KNNMonitor
+from skssl.callbacks import GradientSNR, KNNMonitor, LinearMonitor
 from skssl.images import as_images
 from skssl.storage.files import read, write
 from skssl.training.checkpoints import STATE
@@ -86,7 +86,7 @@ def test_resume_within_an_epoch_restores_its_phase(method, step, params, X, tmp_
 @pytest.mark.parametrize("step", [0, 13, 14])  # of the second epoch, with running averages of the first one
 def test_states_of_callbacks_are_restored(step, X, y, tmp_path):
     def watched(*more):
-        watching = [GradientSNR(), KNNMonitor(X, y, n_neighbors=3), *more]
+        watching = [GradientSNR(), KNNMonitor(X, y, n_neighbors=3), LinearMonitor(y, lr=0.1), *more]
         return quick(skssl.SimSiam, epochs=2, batch_size=2, callbacks=watching, checkpoint=tmp_path / str(len(more)))
 
     with pytest.raises(Death):
