@@ -52,8 +52,8 @@ class Batch:
         """Raise an error for an attribute that is missing, as the images of photographs are that were only cropped."""
         if name == "images":
             raise RuntimeError(
-                "The whole photographs of this batch were not read. A method or task whose hooks read batch.images must "
-                "set its class attribute reads_images to True."
+                "The whole photographs of this batch were not read. A method or task whose hooks read batch.images "
+                "must set its class attribute reads_images to True."
             )
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
