@@ -148,7 +148,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
     checkpoint_every : int, str or datetime.timedelta, default="10 min"
         Number of epochs, or time, between two checkpoints.
     verbose : int, default=0
-        1 shows a progress bar for every epoch, and the number of images in a folder.
+        1 shows a progress bar with the time left, and the number of images in a folder.
 
     Attributes
     ----------

@@ -134,7 +134,7 @@ class ImageClassifier(ClassifierMixin, Saved, BaseEstimator):
     checkpoint_every : int, str or datetime.timedelta, default="10 min"
         Number of epochs, or time, between saves.
     verbose : int, default=0
-        1 shows a progress bar for every epoch.
+        1 shows a progress bar with the time left.
 
     Attributes
     ----------

@@ -91,7 +91,7 @@ def seen(monkeypatch):
 
 def assert_no_waits(seen, estimator, X, y=None):
     """Train for two epochs of four steps, with a progress bar that shows the loss in each step."""
-    watched = {"epochs": 2, "batch_size": 10, "verbose": 1, "device": "cpu", "callbacks": [GradientSNR()]}
+    watched = {"epochs": 2, "batch_size": 10, "verbose": 1, "device": "cpu", "callbacks": [GradientSNR(), LinearMonitor(np.arange(40) % 2)]}
     with mock.patch.object(time, "monotonic", itertools.count(1.0).__next__):
         estimator.set_params(**watched).fit(X, y)
     assert not seen, "\n".join(sorted(set(seen)))
