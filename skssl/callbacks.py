@@ -15,6 +15,7 @@ from torch import Tensor
 
 from skssl.images import Images, as_images
 from skssl.images.dataset_items import refuse_loader
+from skssl.images.folders import expand_folder
 from skssl.images.labels import as_labels, labels_in
 from skssl.images.photographs import Photographs
 from skssl.probes import KNNProbe
@@ -69,10 +70,10 @@ class KNNMonitor(Callback):
         """Check the parameters."""
         refuse_loader(self.X)
         refuse_loader(self.X_test)
-        check_consistent_length(self.X, self.y)
+        check_consistent_length(expand_folder(self.X), self.y)
         if self.X_test is None and self.y_test is not None:
             raise ValueError("KNNMonitor needs X_test, the images to which y_test belongs.")
-        check_consistent_length(self.X_test, self.y_test)
+        check_consistent_length(expand_folder(self.X_test), self.y_test)
         if not isinstance(self.every, Integral) or self.every < 1:
             raise ValueError(
                 f"The 'every' parameter of KNNMonitor must be an integer of at least 1. Got {self.every!r}."

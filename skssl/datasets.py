@@ -183,7 +183,7 @@ def _from_archive(
     parts: dict[str, tuple[Any, np.ndarray | None]] = {}
     complete = True
     for part in [split, *split_names([name.split("/") for name in files], split)]:
-        if part in parts:
+        if part in parts or not complete:  # the other splits are decoded only if they can be cached
             continue
         chosen, classes, outside = choose_split(files, part, archive)
         names = [f"The file {name!r} in {str(archive)!r}" for name in chosen]
@@ -223,7 +223,8 @@ def _decode(
         if len(sizes) == 1:
             if check is not None:
                 check((len(kept), *min(sizes), 3))
-            X = decode_images(X, [names[i] for i in kept].__getitem__, bad=unread if skip else None)
+            name, headers = [names[i] for i in kept].__getitem__, [found[i] for i in kept]
+            X = decode_images(X, name, bad=unread if skip else None, headers=headers)
         if not unread:
             return X, None if classes is None else np.array([classes[i] for i in kept]), bad
         bad |= {kept[k]: reason for k, reason in unread.items()}  # the rest is decoded once more, without them

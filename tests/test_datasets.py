@@ -207,6 +207,13 @@ def test_gray_files_have_one_channel(tmp_path: Path) -> None:
     assert images.shape == (24, 8, 8, 1)
 
 
+def test_files_of_sixteen_bits_keep_their_numbers(tmp_path: Path) -> None:
+    deep = np.random.default_rng(0).integers(0, 4096, (24, 8, 8), dtype=np.uint16)
+    for where in (folder := write(tmp_path / "data", deep, Y), pack(folder, tmp_path / "small.tar.xz")):
+        for _ in range(2):  # the second time from the decoded copy of the archive
+            assert_same(load_images(where, data_home=tmp_path / "kept"), deep[..., None].astype(np.float32), Y)
+
+
 def test_images_of_several_sizes_are_returned_as_paths(tmp_path: Path) -> None:
     folder = write(tmp_path / "data", X, Y)
     Image.fromarray(X[0]).resize((9, 8)).save(folder / "disc" / "wide.png")

@@ -24,6 +24,7 @@ from skssl.display._drawing import (
     read_pictures,
 )
 from skssl.errors import pick
+from skssl.images.folders import expand_folder
 from skssl.images.labels import check_labels
 
 if TYPE_CHECKING:
@@ -137,6 +138,7 @@ class EmbeddingDisplay:
         ValueError
             If the method or the layer is unknown, or the number of classes is not that of the images.
         """
+        X = expand_folder(X)
         y = None if y is None else check_labels(y, X)
         index = np.sort(check_random_state(random_state).permutation(len(X))[:n_samples])
         features, images = encode_images(estimator, X, layer, index)

@@ -19,6 +19,7 @@ from skssl.display._drawing import (
     make_axes,
     read_pictures,
 )
+from skssl.images.folders import expand_folder
 from skssl.images.labels import check_labels
 
 if TYPE_CHECKING:
@@ -140,6 +141,7 @@ class NeighborsDisplay:
         ValueError
             If there are too few images, or the number of classes is not that of the images.
         """
+        X, X_query = expand_folder(X), expand_folder(X_query)
         separate = X_query is not None
         query_pool = X_query if separate else X
         y = None if y is None else check_labels(y, X)

@@ -30,6 +30,7 @@ from skssl.display.neighbors import NeighborsDisplay, nearest
 from skssl.display.training import TrainingDisplay
 from skssl.display.views import ViewsDisplay
 from skssl.images import Images, subset
+from skssl.images.folders import expand_folder
 from skssl.images.labels import check_labels
 from skssl.methods.base import SSLTransformer
 from skssl.storage.version import __version__
@@ -118,6 +119,7 @@ def report(
     >>> page.startswith("<!DOCTYPE html>"), "SimCLR" in page
     (True, True)
     """
+    X = expand_folder(X)
     y = None if y is None else check_labels(y, X)
     draw = check_random_state(random_state)
     index = np.sort(draw.permutation(len(X))[:n_samples])

@@ -43,7 +43,8 @@ def is_folder(X: Any) -> bool:
     path = os.path.expanduser(X)
     if not os.path.exists(path):
         raise FileNotFoundError(
-            f"X is the path {os.fspath(X)!r}, but there is no such folder. Pass a folder or a list of paths."
+            f"X is the path {os.fspath(X)!r}, but there is no such folder. Pass a folder or a list of paths; "
+            "skssl.datasets.load_images loads data sets by name."
         )
     if not os.path.isdir(path):
         raise NotADirectoryError(
@@ -51,6 +52,29 @@ def is_folder(X: Any) -> bool:
             "image; skssl.datasets.load_images reads archives and .npz files."
         )
     return True
+
+
+def expand_folder(X: Any) -> Any:
+    """Return the paths of the images below a folder, and any other X unchanged.
+
+    Parameters
+    ----------
+    X : object
+        Images, as `as_images` reads them.
+
+    Returns
+    -------
+    object
+        X, or a list of str.
+
+    Raises
+    ------
+    OSError
+        If `X` is a path, but not that of a folder that can be read.
+    ValueError
+        If there is no image file below the folder.
+    """
+    return image_paths(X) if is_folder(X) else X
 
 
 def find_images(folder: str | os.PathLike[str]) -> tuple[list[str], dict[str, list[str]]]:

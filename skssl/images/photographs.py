@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,8 +19,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from skssl.errors import warn_of_bad
-from skssl.images.base import Images, Scale, Size, rescale
-from skssl.images.image_files import ORIENTATION, open_image, upright
+from skssl.images.base import Images, Scale, Size, is_pil_image, rescale
+from skssl.images.image_files import ORIENTATION, decode_image, open_image, upright
 from skssl.images.packed import PackedImage, pil_of
 
 DEFAULT_SIDE = 224  # of the images that a network is given, where pictures differ in size
@@ -202,6 +203,38 @@ class FilePhotographs(Photographs):
         taken, index = copy(self), index.cpu()
         taken._index, taken.sizes, taken.kept = self._index[index], self.sizes[index], None
         return taken
+
+    def contents(self, i: int, most: int) -> bytes:
+        """Return what tells a picture from others without decoding it.
+
+        Parameters
+        ----------
+        i : int
+            The index of the picture.
+        most : int
+            The number of bytes that are read at most.
+
+        Returns
+        -------
+        bytes
+            The size of the file, and bytes from its middle. Of a PIL image, those of its pixels.
+        """
+        item = int(self._index[i])
+        picture = self._items[item]
+        if is_pil_image(picture):
+            picture = decode_image(picture, self._name(item), self.shape[0], deep=self.scale is not None).tobytes()
+        elif isinstance(picture, PackedImage):
+            picture = picture.data().reshape(-1)
+        if isinstance(picture, (str, os.PathLike)):
+            with open(picture, "rb") as file:
+                n_bytes = os.fstat(file.fileno()).st_size
+                file.seek(max(0, (n_bytes - most) // 2))
+                part = file.read(most)
+        else:
+            n_bytes = len(picture)
+            start = max(0, (n_bytes - most) // 2)
+            part = bytes(picture[start : start + most])
+        return n_bytes.to_bytes(8, "little") + part
 
     def _submit(
         self, pool: ThreadPoolExecutor, index: Tensor, plan: Sequence[Crops]

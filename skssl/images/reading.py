@@ -31,7 +31,7 @@ from skssl.images.dataset_items import (
 )
 from skssl.images.dataset_photographs import DatasetPhotographs
 from skssl.images.disk_cache import to_temporary_file
-from skssl.images.folders import image_paths, is_folder
+from skssl.images.folders import expand_folder
 from skssl.images.image_files import (
     WIDE_MODES,
     Header,
@@ -94,8 +94,11 @@ def as_images(
           these, or a dict that holds one, preferably as "image" or "img". Floats are in [0, 1]. PIL images and image
           files become `Photographs` if their sizes differ among 16 evenly spaced items, or differ from `image_shape`
           or `size`. They are RGB unless all of these items are grey;
+        - `skssl.datasets.PackedImages`, or a list of their items. Pixels of one size, unless `image_shape` asks for
+          another, are one memory-mapped array. All others become `Photographs`;
         - an iterable of such items: a generator, or an iterable data set of torch, Hugging Face or WebDataset. It is
-          read once into a memory-mapped temporary file;
+          read once into a memory-mapped temporary file. PIL images and image files of several sizes, or of another size
+          than `image_shape`, become `Photographs`. They are RGB unless all are grey;
         - `Images`, which are checked and returned.
 
         uint8 is kept. All other numbers, including bools and integers, become float32. Arrays and tensors are not
@@ -239,8 +242,7 @@ def subset(X: Any, index: np.ndarray) -> Any:
         )
     if isinstance(X, Images):
         return X.take(torch.from_numpy(index))
-    if is_folder(X):
-        X = image_paths(X)
+    X = expand_folder(X)
     if is_dataset(X):
         return Subset(X, index.tolist())
     return X[torch.from_numpy(index)] if isinstance(X, Tensor) else _safe_indexing(X, index)
@@ -327,8 +329,7 @@ def _choose_reader(X: Any) -> tuple[_Reader, Any]:
     refuse_loader(X)
     if isinstance(X, Images):
         return _read_images, X
-    if is_folder(X):
-        return _read_files, image_paths(X)
+    X = expand_folder(X)
     if is_stream(X):
         first, X = peek(X)
         if not isinstance(first, (str, os.PathLike)):
@@ -527,8 +528,6 @@ def _as_list(X: Any) -> Any:
         return [] if isinstance(X, tuple) else X
     images = [_unpack(item) for item in samples]
     kind = _kind(images[0])
-    if kind == "number" and not isinstance(X, (list, tuple)):  # a column of numbers
-        return X
     for i, image in enumerate(images):
         if isinstance(image, Mapping):
             raise TypeError(
@@ -540,7 +539,8 @@ def _as_list(X: Any) -> Any:
                 f"Sample {i} of X is {describe(samples[i])}, but sample 0 is {describe(samples[0])}. Pass samples of "
                 "one kind: arrays, or files and PIL images."
             )
-    return gather(images)
+    is_table = kind == "number" and not isinstance(X, (list, tuple))  # a column of numbers
+    return X if is_table else gather(images)
 
 
 def _column(X: Any) -> list[Any] | None:
@@ -552,7 +552,7 @@ def _column(X: Any) -> list[Any] | None:
         return X.ravel().tolist() if is_column else None
     if isinstance(X, Tensor) or getattr(X, "ndim", 1) != 1:
         return None
-    names = ("to_pylist", "to_list", "tolist")  # of Arrow, of pandas' and polars' Series, of pandas' arrays
+    names = ("to_pylist", "tolist", "to_list")  # of Arrow, of pandas, of polars
     return next((getattr(X, name)() for name in names if hasattr(X, name)), None)
 
 

@@ -22,6 +22,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from skssl.images import subset
+from skssl.images.folders import expand_folder
 from skssl.images.labels import check_labels, encode_labels, labels_in
 from skssl.probes import KNNProbe, LinearProbe
 from skssl.probes.encoders import as_encoder
@@ -199,6 +200,7 @@ def _check_data(test_size: float, name: str, X: Any, y: Any, X_test: Any, y_test
     if y is None or (X_test is None) != (y_test is None):
         missing = "y" if y is None else "y_test" if y_test is None else "X_test"
         raise ValueError(f"The probes need classes and test images: {missing}{of} is missing.")
+    X, X_test = expand_folder(X), expand_folder(X_test)
     y = check_labels(y, X, f"y{of}")
     classes, labels = encode_labels(y)
     if len(classes) < 2:

@@ -30,7 +30,7 @@ from skssl.storage.files import DamagedFileError, SavedFile, first_line, part, w
 from skssl.storage.version import __version__
 from skssl.training.digests import digest_older, digest_training
 from skssl.training.optim import optimizer_parameters
-from skssl.training.resume import ResumeState, random_states, trainable
+from skssl.training.resume import ResumeState, callback_state, random_states, trainable
 from skssl.training.state import (
     check_history,
     check_network,
@@ -148,7 +148,7 @@ class Checkpoint:
         Returns
         -------
         ResumeState or None
-            The state within an epoch, for `Trainer.run`. None if the folder holds no training.
+            The state for `Trainer.run`. None if the folder holds no training.
 
         Raises
         ------
@@ -172,7 +172,9 @@ class Checkpoint:
         if is_main_process():
             name, epochs = type(trainer.module_.method).__name__, len(trainer.history)
             steps = f" and {state.step} step(s)" if state.step else ""
-            tqdm.write(f"{name}: resuming from {str(self.folder)!r}, after {epochs} epoch(s){steps}.", file=sys.stderr)
+            folder = repr(str(self.folder))
+            where = f"the training in {folder} ended" if state.finished else f"resuming from {folder},"
+            tqdm.write(f"{name}: {where} after {epochs} epoch(s){steps}.", file=sys.stderr)
             if assumed:
                 tqdm.write(
                     f"{name}: it was saved by {_version(saved.header)}, which lacked these parameters, so they have "
@@ -236,8 +238,20 @@ class Checkpoint:
         """
         done = len(trainer.history)
         due = done % self.epochs == 0 if self.epochs else time.monotonic() - self._saved >= self.seconds
-        if due or self.stop is not None or done == trainer.max_epochs:
-            self._save(trainer, ResumeState())
+        last = done == trainer.max_epochs
+        if due or self.stop is not None or last:
+            self._save(trainer, ResumeState(finished=last and not trainer.callbacks_))
+
+    def after_training(self, trainer: Trainer) -> None:
+        """Save the end of a training that has callbacks, which may have stopped it or loaded other weights.
+
+        Parameters
+        ----------
+        trainer : Trainer
+            The trainer.
+        """
+        if trainer.callbacks_:
+            self._save(trainer, ResumeState(finished=True))
 
     def _save(self, trainer: Trainer, state: ResumeState) -> None:
         """Save the state, and end the training if a signal came. A failed save warns only."""
@@ -295,8 +309,8 @@ def train(estimator: Any, trainer: Trainer, images: Images, labels: Tensor | Non
     older = partial(digest_older, estimator, images)
     with Checkpoint(estimator.checkpoint, estimator.checkpoint_every, known, older) as checkpoint:
         resume = checkpoint.restore(trainer)
-        if left := estimator.epochs - len(trainer.history):
-            trainer.run(images, labels, left, checkpoint, resume)
+        if resume is None or not resume.finished:
+            trainer.run(images, labels, estimator.epochs - len(trainer.history), checkpoint, resume)
 
 
 def pack(trainer: Trainer, state: ResumeState) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -307,7 +321,7 @@ def pack(trainer: Trainer, state: ResumeState) -> tuple[dict[str, Any], dict[str
     trainer : Trainer
         The trainer.
     state : ResumeState
-        The state within the epoch.
+        The state within the epoch, or one without steps.
 
     Returns
     -------
@@ -318,16 +332,15 @@ def pack(trainer: Trainer, state: ResumeState) -> tuple[dict[str, Any], dict[str
         ("callbacks.…").
     """
     values, tensors = training_state(trainer)
-    if state.step:
-        values["history"].pop()  # the current epoch's row is recorded again
+    values["history"] = [row for row in values["history"] if "loss" in row]  # an epoch in progress is recorded again
     values |= {"step": state.step, "seconds": state.seconds, "trainable": trainable(trainer.module_), "callbacks": {}}
+    values["finished"] = state.finished
     tensors |= {f"sums.{name}": value for name, value in state.sums.items()}
     tensors |= {f"random.{name}": value for name, value in state.random.items()}
     if state.chosen is not None:
         tensors["chosen"] = state.chosen
     for name, callback in trainer.callbacks_:
-        if hasattr(callback, "state_dict"):
-            own = callback.state_dict()
+        if own := callback_state(callback):
             tensors |= {f"callbacks.{name}.{key}": value for key, value in own.items() if isinstance(value, Tensor)}
             values["callbacks"][name] = {key: value for key, value in own.items() if not isinstance(value, Tensor)}
     return values, tensors
@@ -362,6 +375,7 @@ def unpack(trainer: Trainer, values: Mapping[str, Any], tensors: dict[str, Tenso
         random=part(tensors, "random."),
         trainable=values["trainable"],
         callbacks={name: {**own, **part(tensors, f"callbacks.{name}.")} for name, own in values["callbacks"].items()},
+        finished=values.get("finished", len(trainer.history) >= trainer.max_epochs),
     )
 
 
@@ -397,8 +411,10 @@ def check_state(trainer: Trainer, values: Mapping[str, Any], tensors: Mapping[st
         "seconds": (lambda it: math.isfinite(it) and it >= 0, "a number of at least 0"),
         "trainable": (lambda it: 0 < len(set(it)) == len(set(it) & parameters.keys()), "names of parameters"),
         "callbacks": (lambda it: all(type(own) is dict for own in it.values()), "a dict of dicts"),
+        "finished": (lambda it: type(it) is bool and not (it and values["step"]), "a bool, and False within an epoch"),
     }
     check_history(values.get("history"))
+    values = {"finished": False, **values}  # skssl 0.1.0 did not save it
     for name, (holds, what) in expected.items():
         with contextlib.suppress(TypeError, AttributeError):  # a value of another type
             if name in values and holds(values[name]):

@@ -22,10 +22,12 @@ from torch import Tensor, nn
 from skssl.images import Images, as_images
 from skssl.images.dataset_items import is_dataset
 from skssl.images.memory_maps import mapped_file_of
+from skssl.images.photographs import FilePhotographs
 
 IDLE = ("verbose", "n_jobs", "checkpoint", "checkpoint_every")  # parameters that change no result
 NOT_COMPARED = (*IDLE, "device", "callbacks", "random_state")  # parameters that may differ when a training resumes
-SAMPLED = 2**28  # values of a data set's images that are hashed, at most
+SAMPLED = 2**28  # values of a data set's images, or bytes of files, that are hashed, at most
+LEAST = 2**12  # bytes of a file that are hashed, at least
 BATCH = 512  # images of a data set that are read at once
 CHUNK, MOST_THREADS = 2**21, 8  # values of images that a thread hashes at once, and the number of threads
 
@@ -116,8 +118,10 @@ def digest_training(estimator: Any, images: Images, labels: Tensor | None, **mor
     estimator : estimator
         The estimator that trains. Parameters that change no result do not count, nor does the device.
     images : Images
-        The training images. All values of arrays and decoded files count. Of a data set whose items are read when they
-        are needed, an evenly spaced sample of `SAMPLED` values counts, because reading it may take as long as an epoch.
+        The training images. All values of arrays and decoded files count. Of the files of photographs, their sizes and
+        `SAMPLED` bytes count, at least `LEAST` in the middle of each, so that they are not decoded. Of a data set whose
+        items are read when they are needed, an evenly spaced sample of `SAMPLED` values counts, because reading it may
+        take as long as an epoch.
     labels : Tensor or None
         Their classes.
     **more : object
@@ -144,7 +148,7 @@ def digest_training(estimator: Any, images: Images, labels: Tensor | None, **mor
     known |= {"random_state": seed} if isinstance(seed, Integral) else {}  # a generator gives another seed each time
     known |= {"estimator": type(estimator), "y": labels, **more}
     return {
-        "X": _digest_sample(images) if images.lazy else _digest_all(images),
+        "X": _digest_images(images),
         **{name: digest(value, f"{type(estimator).__name__}: {name}") for name, value in known.items()},
     }
 
@@ -183,6 +187,25 @@ def digest_older(estimator: Any, images: Images) -> dict[str, str]:
     }
     found = {name: digest(value, f"{type(estimator).__name__}: {name}") for name, value in defaults.items()}
     return {**found, "X": _digest_sample(images)}
+
+
+def _digest_images(images: Images) -> str:
+    """Compute the digest of the training images, see `digest_training`."""
+    if isinstance(images, FilePhotographs):
+        return _digest_files(images)
+    return _digest_sample(images) if images.lazy else _digest_all(images)
+
+
+def _digest_files(images: FilePhotographs) -> str:
+    """Compute a digest of the sizes of pictures, and of bytes of their files."""
+    most = max(LEAST, SAMPLED // len(images))
+
+    def digest_part(index: Tensor) -> bytes:
+        return b"".join(hashlib.sha256(images.contents(i, most)).digest() for i in index.tolist())
+
+    with ThreadPoolExecutor(min(MOST_THREADS, joblib.cpu_count())) as pool:
+        parts = list(pool.map(digest_part, torch.arange(len(images)).split(BATCH)))
+    return joblib.hash([images.shape, images.scale, images.sizes.numpy(), b"".join(parts)])
 
 
 def _digest_all(images: Images) -> str:

@@ -1,23 +1,38 @@
-"""The state of a training within an epoch, from which it resumes bit for bit."""
+"""The state of a training within an epoch and of its callbacks, from which it resumes bit for bit."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 import torch
+from skorch.callbacks import EarlyStopping, MlflowLogger, PassthroughScoring
+from skorch.callbacks.scoring import ScoringBase
 from torch import Tensor, nn
+
+from skssl.storage.files import part
+
+# What skorch's callbacks must keep to resume, since they have no `state_dict`. All but the weights are numbers.
+KEPT: dict[type, tuple[str, ...]] = {
+    EarlyStopping: ("misses_", "dynamic_threshold_", "best_epoch_"),
+    PassthroughScoring: ("best_score_",),
+    ScoringBase: ("best_score_",),
+    MlflowLogger: ("_batch_count",),
+}
+WEIGHTS = "best_model_weights_"  # of EarlyStopping(load_best=True)
 
 
 @dataclass
 class ResumeState:
-    """The state of a training within an epoch, besides the network, the optimiser and the history.
+    """The state of a training besides the network, the optimiser and the history.
 
     Attributes
     ----------
     step : int
-        Number of steps completed in the epoch. 0 is before the epoch has been prepared.
+        Number of steps completed in the epoch. 0 is before the epoch has been prepared. The next four attributes belong
+        to an epoch in progress.
     seconds : float
         Duration of these steps.
     sums : dict of str to scalar Tensor
@@ -29,7 +44,9 @@ class ResumeState:
     trainable : list of str
         Names of the parameters that require a gradient.
     callbacks : dict of str to (dict of str to object)
-        The states of the callbacks that have a ``state_dict``, by name.
+        The states of the callbacks by name, see `callback_state`.
+    finished : bool
+        Whether the training has ended, after its last epoch or stopped by a callback.
     """
 
     step: int = 0
@@ -39,6 +56,7 @@ class ResumeState:
     random: dict[str, Tensor] = field(default_factory=dict)
     trainable: list[str] = field(default_factory=list)
     callbacks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    finished: bool = False
 
     @torch.no_grad()
     def add(self, losses: Mapping[str, Tensor]) -> None:
@@ -116,3 +134,68 @@ def set_random_states(draws: torch.Generator, states: Mapping[str, Tensor]) -> N
     torch.set_rng_state(states["global"])
     if "device" in states and draws.device.type != "cpu":
         torch.get_device_module(draws.device).set_rng_state(states["device"], draws.device)
+
+
+def callback_state(callback: Any) -> dict[str, Any]:
+    """Return the state of a callback.
+
+    Parameters
+    ----------
+    callback : skorch.callbacks.Callback
+        The callback.
+
+    Returns
+    -------
+    dict of str to object
+        Plain values and tensors: what its ``state_dict`` returns, or what a callback of skorch must keep.
+
+    Examples
+    --------
+    >>> from skorch.callbacks import EarlyStopping
+    >>> from skssl.training.resume import callback_state
+    >>> callback_state(EarlyStopping())
+    {'misses_': 0, 'dynamic_threshold_': None}
+    """
+    if hasattr(callback, "state_dict"):
+        return callback.state_dict()
+    state = {name: getattr(callback, name) for name in _kept(callback) if hasattr(callback, name)}
+    weights = getattr(callback, WEIGHTS, None) or {}
+    return {**state, **{f"{WEIGHTS}.{name}": value for name, value in weights.items()}}
+
+
+def load_callback_state(callback: Any, state: Mapping[str, Any], module: nn.Module) -> None:
+    """Restore the state of a callback.
+
+    Parameters
+    ----------
+    callback : skorch.callbacks.Callback
+        The callback.
+    state : mapping of str to object
+        As `callback_state` returns it. It may come from a file.
+    module : torch.nn.Module
+        The network of the training.
+
+    Raises
+    ------
+    ValueError
+        If the state is not that of a callback of skorch. ``load_state_dict`` of other callbacks may raise other errors.
+    """
+    if hasattr(callback, "load_state_dict"):
+        callback.load_state_dict(state)
+        return
+    weights = part(state, f"{WEIGHTS}.")
+    if weights:
+        shapes = {name: value.shape for name, value in module.state_dict().items()}
+        if {name: getattr(value, "shape", None) for name, value in weights.items()} != shapes:
+            raise ValueError(f"{WEIGHTS!r} must have the tensors of the network.")
+        setattr(callback, WEIGHTS, weights)
+    for name, value in state.items():
+        if name.removeprefix(f"{WEIGHTS}.") not in weights:
+            if name not in _kept(callback) or not isinstance(value, Real):
+                raise ValueError(f"{name!r} is unknown, or no number.")
+            setattr(callback, name, value)
+
+
+def _kept(callback: Any) -> tuple[str, ...]:
+    """Return the names of the numbers that a callback of skorch must keep."""
+    return next((names for kind, names in KEPT.items() if isinstance(callback, kind)), ())

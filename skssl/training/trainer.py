@@ -34,7 +34,7 @@ from skssl.training.loader import ImageLoader
 from skssl.training.objective import Batch, Objective
 from skssl.training.optim import make_optimizer, reset_state
 from skssl.training.progress import Progress
-from skssl.training.resume import ResumeState, set_random_states, trainable
+from skssl.training.resume import ResumeState, load_callback_state, set_random_states, trainable
 from skssl.training.schedules import SchedulerRates, makes_scheduler, schedule_factor
 from skssl.training.seeding import reseed, seeded
 
@@ -56,6 +56,9 @@ class Checkpointer(Protocol):
 
     def after_epoch(self, trainer: Trainer) -> None:
         """Save between two epochs if it is time."""
+
+    def after_training(self, trainer: Trainer) -> None:
+        """Save the end of the training if callbacks may have stopped or changed it."""
 
 
 class Trainer(NeuralNet):
@@ -211,7 +214,7 @@ class Trainer(NeuralNet):
         checkpoint : Checkpointer, optional
             Saves the state of the training.
         resume : ResumeState, optional
-            A state within the first of these epochs, from which it resumes.
+            A state before or within the first of these epochs, from which it resumes.
         """
         device = torch.device(self.device)
         labels = None if labels is None else labels.to(device)
@@ -231,6 +234,8 @@ class Trainer(NeuralNet):
             Interrupts() as interrupts,
         ):
             self.notify("on_train_begin", X=images, y=labels)
+            if resume is not None and not resume.step:
+                self.restore_state(resume)
             try:
                 self.fit_loop(there, labels, epochs, checkpoint=checkpoint, resume=resume)
             except KeyboardInterrupt:  # from Ctrl-C, or from a callback such as skorch's EarlyStopping
@@ -239,6 +244,8 @@ class Trainer(NeuralNet):
             finally:
                 self._graph = None
             self.notify("on_train_end", X=images, y=labels)
+            if checkpoint is not None:
+                checkpoint.after_training(self)
 
     def fit_loop(
         self,
@@ -341,8 +348,9 @@ class Trainer(NeuralNet):
         """
         self._set_training(True)
         net, method, device = self.module_, self.module_.method, torch.device(self.device)
-        self.restore_state(state, draws)
-        if not state.step:
+        if state.step:
+            self.restore_state(state, draws)
+        else:
             augment = self.augmentations[0]
             state.chosen = method.before_epoch(
                 net, epoch, lambda module: encode_together(module, loader.images, augment, device, self.dtype)
@@ -354,30 +362,29 @@ class Trainer(NeuralNet):
         if rank():  # from here on each process draws its own random numbers
             reseed(draws.initial_seed(), device)
 
-    def restore_state(self, state: ResumeState, draws: torch.Generator) -> None:
+    def restore_state(self, state: ResumeState, draws: torch.Generator | None = None) -> None:
         """Restore what the network, the optimiser and the history do not hold.
 
         Parameters
         ----------
         state : ResumeState
             The state of an earlier run.
-        draws : torch.Generator
-            The generator of the augmentation.
+        draws : torch.Generator, optional
+            The generator of the augmentation. None restores a state between two epochs.
         """
         for name, callback in self.callbacks_:
             if name in state.callbacks:
                 try:
-                    callback.load_state_dict(state.callbacks[name])
+                    load_callback_state(callback, state.callbacks[name], self.module_)
                 except Exception as error:  # the state comes from a file
                     raise ValueError(
                         f"The callback {name!r} does not take its state in the checkpoint: {first_line(error)}"
                     ) from error
-        if not state.step:
-            return
-        set_random_states(draws, state.random)
-        state.sums = {name: value.to(self.device) for name, value in state.sums.items()}
         for name, parameter in self.module_.named_parameters():
             parameter.requires_grad_(name in state.trainable)
+        if draws is not None:
+            set_random_states(draws, state.random)
+            state.sums = {name: value.to(self.device) for name, value in state.sums.items()}
 
     def train_step_single(self, batch: Batch, **fit_params: Any) -> dict[str, Any]:
         """Compute the losses of a batch and their gradients."""

@@ -20,9 +20,20 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from torch.utils.data import Dataset
 
 import skssl
-from skssl import BadImageWarning, FineTuner, KNNProbe, SimCLR
+from skssl import (
+    BadImageWarning,
+    EmbeddingDisplay,
+    FineTuner,
+    KNNProbe,
+    NeighborsDisplay,
+    SimCLR,
+    compare,
+    report,
+)
+from skssl.callbacks import KNNMonitor
 from skssl.datasets import load_images, make_shapes
 from skssl.images import Images, as_images
+from skssl.metrics import rotation_accuracy
 
 X, Y = make_shapes(12, image_size=16, n_classes=2, random_state=0)
 
@@ -78,6 +89,23 @@ def test_estimators_take_folders(folder: Path, paths: list[str], capsys: pytest.
         expected = classifier.fit(paths, y).predict(paths)
         assert classifier.fit(folder, y).predict(str(folder)).tolist() == expected.tolist()
         assert 0 <= classifier.score(folder, y) <= 1
+
+
+def test_displays_measures_and_comparisons_take_folders(folder: Path, tmp_path: Path) -> None:
+    y = load_images(folder)[1]
+    where = str(folder)
+    probes = {"kNN": KNNProbe(n_neighbors=2)}
+    results = compare(
+        {"untrained": encoder(epochs=0)}, where, y, X_test=where, y_test=y, probes=probes, random_state=[0]
+    )
+    assert len(results.frame) == 1
+    compare({"untrained": encoder(epochs=0)}, where, y, test_size=0.5, probes=probes, random_state=[0])
+    fitted = encoder(callbacks=[KNNMonitor(where, y, where, y, n_neighbors=2)]).fit(where)
+    assert fitted.history_["knn"].notna().all()
+    assert len(NeighborsDisplay.from_estimator(fitted, where, y, X_query=where, n_neighbors=2).queries) == 5
+    assert len(EmbeddingDisplay.from_estimator(fitted, where, y, method="pca").embedding) == 12
+    assert report(fitted, where, y, tmp_path / "report.html", method="pca", n_neighbors=2).exists()
+    assert rotation_accuracy(encoder(aux="rotation", epochs=0).fit(where), where, where) >= 0
 
 
 def test_folder_names_what_it_leaves_out(folder: Path, tmp_path: Path) -> None:
@@ -181,6 +209,7 @@ def test_data_sets_are_cross_validated(form: str) -> None:
         (["a.png", "b.png", float("nan")], r"Sample 2 of X is float nan, but sample 0 is str 'a\.png'"),
         ([{"label": 3}, {"label": 4}], "Sample 0 of X is dict {'label': 3}, which holds no image"),
         (pd.Series(["a.png", None]), "Sample 1 of X is (NoneType None|float nan), but sample 0 is str"),
+        (pd.DataFrame({"path": [None, "a.png"]}), "Sample 1 of X is str 'a.png', but sample 0 is (NoneType|float)"),
     ],
 )
 def test_samples_without_an_image_or_of_several_kinds_are_named(samples: Any, message: str) -> None:
@@ -292,7 +321,8 @@ def test_table_of_paths_and_numbers_is_refused_with_advice(paths: list[str]) -> 
 @pytest.mark.parametrize("output", ["default", "pandas"])
 @pytest.mark.parametrize("column", ["path", ["path"]])
 def test_column_transformer_encodes_a_column_of_paths(column: Any, output: str, paths: list[str]) -> None:
-    frame = pd.DataFrame({"price": np.arange(12.0), "path": paths, "size": np.arange(12) % 5}, index=range(20, 32))
+    index = range(20, 32) if isinstance(column, list) else None  # scikit-learn 1.7 loses the index of a Series
+    frame = pd.DataFrame({"price": np.arange(12.0), "path": paths, "size": np.arange(12) % 5}, index=index)
     columns = ColumnTransformer(
         [("image", encoder(epochs=0), column), ("number", StandardScaler(), ["price"])],
         remainder="passthrough",

@@ -16,7 +16,8 @@ import torch
 from conftest import QUICK, quick
 from interruptions import KILLS, OFTEN, Death, DiesAt, assert_same, killed_and_restarted
 from sklearn.base import clone
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, EarlyStopping, EpochScoring, Freezer, PassthroughScoring, Unfreezer
+from skorch.callbacks import Checkpoint as SkorchCheckpoint
 from strategies import TARGETS
 from torch import nn
 
@@ -27,6 +28,7 @@ from skssl.images import as_images
 from skssl.storage.files import read, write
 from skssl.training.checkpoints import STATE
 from skssl.training.digests import digest_older
+from skssl.training.resume import ResumeState
 
 
 def dropping():
@@ -81,7 +83,7 @@ def test_resume_within_an_epoch_restores_its_phase(method, step, params, X, tmp_
     assert_same(resumed, quick(method, **settings).fit(X), X)
 
 
-@pytest.mark.parametrize("step", [13, 14])  # the running averages of both callbacks are in their second epoch
+@pytest.mark.parametrize("step", [0, 13, 14])  # of the second epoch, with running averages of the first one
 def test_states_of_callbacks_are_restored(step, X, y, tmp_path):
     def watched(*more):
         watching = [GradientSNR(), KNNMonitor(X, y, n_neighbors=3), *more]
@@ -94,6 +96,91 @@ def test_states_of_callbacks_are_restored(step, X, y, tmp_path):
     plain = watched().set_params(checkpoint=None).fit(X)
     assert_same(resumed, plain, X)
     assert resumed.history_["gradient_snr"].notna().all()
+
+
+def stopping(*more):
+    """Return callbacks that stop a training early, after others."""
+    return [*more, EarlyStopping("train_loss", sink=lambda text: None, **EARLY_STOPPING)]
+
+
+EARLY_STOPPING = {"patience": 3, "threshold": 0.01, "load_best": True}
+EARLY = {"epochs": 12, "batch_size": 10, "lr": 2.0}  # the best epoch is the seventh of ten
+
+
+def test_training_that_stopped_early_is_not_trained_again(X, tmp_path, capsys):
+    plain = quick(skssl.SimCLR, **EARLY, callbacks=stopping()).fit(X)
+    assert len(plain.history_) == 10
+    first = quick(skssl.SimCLR, **EARLY, callbacks=stopping(), checkpoint=tmp_path).fit(X)
+    assert_same(first, plain, X)
+    capsys.readouterr()
+    for callbacks in (stopping(DiesAt(0)), None):
+        again = quick(skssl.SimCLR, **EARLY, callbacks=callbacks, checkpoint=tmp_path).fit(X)
+        assert_same(again, plain, X)
+        assert f"the training in '{tmp_path}' ended after {len(plain.history_)} epoch(s).\n" in capsys.readouterr().err
+
+
+def test_training_that_a_callback_stopped_within_an_epoch_is_not_trained_again(X, tmp_path):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    first = quick(skssl.SimCLR, epochs=3, checkpoint=tmp_path, callbacks=[At(3, interrupt)]).fit(X)
+    assert len(first.history_) == 1
+    assert_same(quick(skssl.SimCLR, epochs=3, checkpoint=tmp_path).fit(X), first, X)
+
+
+@pytest.mark.parametrize("step", [16, 28, 30, 36])
+def test_early_stopping_resumes_with_its_patience_and_best_weights(step, X, tmp_path):
+    """Before, within and after the best epoch; an epoch has four steps."""
+    plain = quick(skssl.SimCLR, **EARLY, callbacks=stopping()).fit(X)
+    assert len(plain.history_) == 10
+    often = {"checkpoint": tmp_path, "checkpoint_every": OFTEN}
+    with pytest.raises(Death):
+        quick(skssl.SimCLR, **EARLY, **often, callbacks=stopping(DiesAt(step))).fit(X)
+    assert_same(quick(skssl.SimCLR, **EARLY, checkpoint=tmp_path, callbacks=stopping()).fit(X), plain, X)
+
+
+@pytest.mark.parametrize("step", [5, 6])
+def test_scores_and_frozen_layers_resume(step, X, tmp_path):
+    def callbacks():
+        return [
+            PassthroughScoring("train_loss", on_train=True),
+            EpochScoring(lambda net, X, y: net.history[-1, "loss"], on_train=True, name="score"),
+            Freezer("encoder.features.0.*", at=2),
+            Unfreezer("encoder.features.0.*", at=4),
+        ]
+
+    settings = {"epochs": 5, "lr": 1.0}  # with two steps an epoch
+    often = {"checkpoint": tmp_path, "checkpoint_every": OFTEN}
+    with pytest.raises(Death):
+        quick(skssl.SimCLR, **settings, **often, callbacks=[*callbacks(), DiesAt(step)]).fit(X)
+    resumed = quick(skssl.SimCLR, **settings, checkpoint=tmp_path, callbacks=callbacks()).fit(X)
+    plain = quick(skssl.SimCLR, **settings, callbacks=callbacks()).fit(X)
+    assert_same(resumed, plain, X)
+    assert resumed.net_.history[:, "train_loss_best"] == plain.net_.history[:, "train_loss_best"]
+
+
+def test_weights_that_callbacks_load_at_the_end_are_saved(X, tmp_path):
+    def fit(callbacks, **params):
+        return quick(skssl.SimCLR, epochs=3, batch_size=10, lr=1.0, callbacks=callbacks, **params).fit(X)
+
+    best = SkorchCheckpoint(monitor="loss_best", dirname=tmp_path / "best", load_best=True)
+    first = fit([best], checkpoint=tmp_path / "state")
+    assert len(first.history_) < 3, "the history ends with the best epoch"
+    assert_same(fit([DiesAt(0)], checkpoint=tmp_path / "state"), first, X)
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({"misses_": "x"}, "'misses_' is unknown, or no number"),
+        ({"sink": 3}, "'sink' is unknown, or no number"),
+        ({"best_model_weights_.encoder": torch.ones(2)}, "'best_model_weights_' must have the tensors of the network"),
+    ],
+)
+def test_forged_state_of_early_stopping_is_refused(state, message, X):
+    trainer = quick(skssl.SimCLR, callbacks=stopping())._make_trainer(as_images(X))
+    with pytest.raises(ValueError, match=rf"callback 'EarlyStopping' does not take its state .*: {message}"):
+        trainer.restore_state(ResumeState(callbacks={"EarlyStopping": state}))
 
 
 def test_fine_tuning_resumes(X, y, tmp_path):
@@ -406,6 +493,7 @@ def drop(values, name):
         (lambda values, tensors: values | {"seconds": float("inf")}, "'seconds' must be a number"),
         (lambda values, tensors: values | {"trainable": []}, "'trainable' must be names of parameters"),
         (lambda values, tensors: values | {"callbacks": {"a": 1}}, "'callbacks' must be a dict of dicts"),
+        (lambda values, tensors: values | {"finished": True}, "'finished' must be a bool, and False within an epoch"),
         (lambda values, tensors: values | {"optimizer": {"0.momentum_buffer": 1}}, "momentum_buffer must be a Tensor"),
         (lambda values, tensors: tensors.pop("random.global"), "state within an epoch are missing"),
         (
@@ -423,7 +511,7 @@ def drop(values, name):
         (lambda values, tensors: tensors.pop("net.encoder.features.0.weight"), r"features\.0\.weight' is missing"),
         (lambda values, tensors: tensors.pop("sums.nt_xent"), "lacks the sum of the loss 'nt_xent'"),
     ],
-    ids=range(21),
+    ids=range(22),
 )
 def test_forged_states_are_refused(change, message, X, tmp_path):
     header, tensors, estimator = resumable(X, tmp_path)

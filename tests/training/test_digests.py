@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from skssl.images import as_images
+from skssl.datasets import pack_images
+from skssl.images import as_images, photographs
 from skssl.training import digests
 from skssl.training.digests import digest_images, digest_training
 
@@ -62,6 +63,37 @@ def test_the_digest_of_a_data_set_reads_a_sample(monkeypatch):
     items = Items(100)
     digest_of(items)
     assert items.read == {0, 24, 49, 74, 99}
+
+
+@pytest.mark.parametrize("form", ["paths", "bytes", "PIL images", "pack"])
+def test_the_digest_of_photographs_sees_each_picture_without_decoding_it(form, tmp_path, monkeypatch):
+    monkeypatch.setattr(digests, "SAMPLED", 0)
+    monkeypatch.setattr(digests, "LEAST", 300)
+
+    def digest_of_files(changed=None, folder="a", order=range(5)):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        paths = [tmp_path / folder / f"{i}.bmp" for i in range(5)]
+        for i, path in enumerate(paths):
+            pixels = np.full((40, 30 + i % 2, 3), i, np.uint8)
+            pixels[19:21, :10] += i == changed  # 60 of 3,600 bytes
+            Image.fromarray(pixels).save(path)
+        paths = [paths[i] for i in order]
+        opened = [Image.fromarray(np.asarray(Image.open(path))) for path in paths]
+        make = {
+            "paths": lambda: paths,
+            "bytes": lambda: [path.read_bytes() for path in paths],
+            "PIL images": lambda: opened,
+        }
+        X = make[form]() if form != "pack" else pack_images(opened, "pixels", folder=tmp_path / "packs")
+        images = as_images(X, (16, 16))
+        with monkeypatch.context() as patched:
+            patched.setattr(photographs, "cut_picture", None)
+            return digest_training(Estimator(), images, None)["X"]
+
+    before = digest_of_files()
+    assert digest_of_files(folder="moved") == before
+    others = [digest_of_files(changed) for changed in range(5)] + [digest_of_files(order=[2, 1, 0, 3, 4])]
+    assert len({before, *others}) == 7
 
 
 def test_a_file_replaced_at_equal_size_and_time_has_another_digest(tmp_path):
