@@ -108,9 +108,12 @@ class StoredTensor:
         ValueError
             If a value is not a finite float32.
         """
-        axes = tuple(range(1, self.tensor.ndim))
-        ends = [(part.amin(axes), part.amax(axes)) for part in map(Tensor.float, self.chunks())]
-        low, high = (torch.cat(values) for values in zip(*ends, strict=True))  # both are NaN where any value is
+        axes, stop = tuple(range(1, self.tensor.ndim)), 0
+        low, high = torch.empty(2, len(self.tensor))  # of each row; both are NaN if any value is
+        for part in self.chunks():
+            start, stop = stop, stop + len(part)
+            part = part.float()
+            low[start:stop], high[start:stop] = part.amin(axes), part.amax(axes)
         is_finite = low.isfinite() & high.isfinite()
         if not is_finite.all():
             raise ValueError(

@@ -7,8 +7,9 @@ import os
 import sys
 from abc import abstractmethod
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
+from functools import partial
 from pathlib import Path
 from threading import Timer
 from typing import Any, Self
@@ -32,7 +33,7 @@ _OVERSHOOT = 0.1  # beyond [0, 1], as bicubic interpolation gives
 _PATIENCE = 1.0  # seconds that worker processes have to stop; torch gives each of them 5
 _UNREAD = object()
 _INSPECTED = 16  # items whose sizes and channels are looked at before the others
-_RANGE_VALUES = 2**24  # values that are read at once where the range of all is sought
+AT_ONCE = 16  # items in the memory of a process, where they need not be a batch
 
 
 def is_dataset(X: Any) -> bool:
@@ -155,30 +156,31 @@ class ItemReader:
         all must be grey.
     size : (int, int) or None
         Height and width to which they are resized. None keeps their own.
-    takes_integers : bool, default=False
-        Whether integers other than uint8 are read, as float32.
+    deep : bool, default=False
+        Whether PIL images and encoded images hold more than 8 bits a value, and are read as float32.
 
     Attributes
     ----------
-    has_integers : bool
-        Whether the first item holds such integers, whose range is not [0, 1].
+    has_range : bool
+        Whether the first item holds such numbers, whose range is not [0, 1].
     """
 
     shape: Shape
     dtype: torch.dtype
 
-    def __init__(self, source: str, channels: int | None, size: Size | None, takes_integers: bool = False) -> None:
-        self.source, self.channels, self.size, self.takes_integers = source, channels, size, takes_integers
+    def __init__(self, source: str, channels: int | None, size: Size | None, deep: bool = False) -> None:
+        self.source, self.channels, self.size, self.deep = source, channels, size, deep
         self.first: int | None = None
-        self.has_integers = False
+        self.has_range = False
 
     def __call__(self, item: Any, i: int) -> Tensor:
         """Return an item as a tensor (c, h, w) of uint8 or float32; refuse an item that is no image."""
         name = f"Item {i} of {self.source}"
         image = unmasked(image_in(item), name)
+        has_range = self.deep and is_picture(image)
         if is_picture(image):
             channels = self.channels or channels_for([inspect_image(image, name)[0]])
-            image = decode_image(image, name, channels, self.size)
+            image = decode_image(image, name, channels, self.size, self.deep)
         if isinstance(image, np.ndarray) and image.ndim in (2, 3) and image.dtype.kind in "uifb":
             dtype = np.float32 if image.dtype.kind == "f" else image.dtype.newbyteorder("=")
             with np.errstate(over="ignore"):  # infinite values are refused later
@@ -189,13 +191,12 @@ class ItemReader:
                 "bytes of an image file, a tuple that begins with one of these, or a dict that holds one was expected."
             )
         is_integer = image.dtype != torch.uint8 and not image.is_floating_point()
-        if is_integer and (image.is_complex() or not self.takes_integers):
-            raise TypeError(
-                f"{name} is {describe(image)}, but uint8 or floats in [0, 1] were expected. Convert it in the data set."
-            )
+        if image.is_complex():
+            raise TypeError(f"{name} is {describe(image)}, but real numbers were expected. Convert it in the data set.")
         if 0 in image.shape:
             raise ValueError(f"{name} is {describe(image)}, but an image of at least one pixel was expected.")
-        self.has_integers |= is_integer and self.first is None
+        if self.first is None:
+            self.has_range = is_integer or has_range
         image = image.detach() if image.dtype == torch.uint8 else image.detach().float()
         return image if image.ndim == 3 else image[None]
 
@@ -208,10 +209,8 @@ class ItemReader:
         elif image.shape != self.shape or image.dtype != self.dtype:
             if image.shape[0] != self.shape[0]:
                 advice = "image_shape=(h, w, 3) reads all PIL images and encoded images in colour"
-            elif self.takes_integers:
-                advice = "image_shape=(h, w) or Augmentation(size=...) reads PIL images and encoded images of any size"
             else:
-                advice = "image_shape=(h, w) resizes PIL images and encoded images"
+                advice = "image_shape=(h, w) or Augmentation(size=...) reads PIL images and encoded images of any size"
             raise ValueError(
                 f"Item {i} of {self.source} is a {describe(image)}, but item {self.first} has the shape {self.shape} "
                 f"and the dtype {self.dtype}. Bring all items to one shape and dtype; {advice}."
@@ -219,7 +218,7 @@ class ItemReader:
 
     def out_of_range(self, batch: Tensor, indices: Sequence[int]) -> tuple[int, str] | None:
         """Return the index of the first item with floats outside [0, 1], and the reason; None if there is none."""
-        if self.has_integers or not batch.is_floating_point():
+        if self.has_range or not batch.is_floating_point():
             return None
         low, high = batch.flatten(1).aminmax(dim=1)
         outside = ~((low >= -_OVERSHOOT) & (high <= 1 + _OVERSHOOT))  # True for NaN
@@ -255,8 +254,8 @@ class DatasetItems(Images):
         self._warned: set[int] = set()
 
     @abstractmethod
-    def _read_item(self, item: Any, i: int) -> Any:
-        """Return the image in item i of the data set; raise a TypeError or ValueError if it is bad."""
+    def _read_values(self, item: Any, i: int) -> Tensor:
+        """Return the values of item i of the data set; raise a TypeError or ValueError if it is bad."""
 
     @abstractmethod
     def _make(self, request: Any) -> tuple[list[int], Any]:
@@ -291,14 +290,30 @@ class DatasetItems(Images):
             finally:
                 timer.cancel()
 
-    def _batches(self, requests: Iterable[Any]) -> Iterator[tuple[Tensor, Any]]:
+    def _value_range(self) -> Scale:
+        """Read all images; return the smallest and the largest value."""
+        low, high = math.inf, -math.inf
+        with tqdm(total=len(self), desc="Reading", unit=" images", unit_scale=True, delay=1.0) as bar:
+            for index, ends in self._batches(torch.arange(len(self)).split(AT_ONCE), "_make_ranges"):
+                low, high = min(low, float(ends.min())), max(high, float(ends.max()))
+                bar.update(len(index))
+        self.close()
+        return low, high
+
+    def _make_ranges(self, request: Tensor) -> tuple[list[int], Tensor]:
+        """Return the indices of images, and the smallest and the largest value of each."""
+        indices = request.tolist()
+        found, values = self._read_items(indices, self._fetch(indices), self._read_values)
+        return found, torch.tensor([[of.min(), of.max()] for of in values])
+
+    def _batches(self, requests: Iterable[Any], make: str = "_make") -> Iterator[tuple[Tensor, Any]]:
         """Make batches in turn, in this process or in worker processes; warn of bad items."""
         if self._n_jobs == 1:
             for request in requests:
-                found, batch = self._make(request)
+                found, batch = getattr(self, make)(request)
                 yield torch.tensor(found), batch
         else:
-            for result in self._prefetch(requests):
+            for result in self._prefetch((make, request) for request in requests):
                 if isinstance(result, Exception):
                     raise result
                 index, batch, bad = result
@@ -326,18 +341,20 @@ class DatasetItems(Images):
         self._requests.of_epoch = requests
         return iter(self._loader)
 
-    def _read_items(self, indices: Sequence[int], items: Sequence[Any]) -> tuple[list[int], list[Any]]:
+    def _read_items(
+        self, indices: Sequence[int], items: Sequence[Any], read: Callable[[Any, int], Any]
+    ) -> tuple[list[int], list[Any]]:
         """Read images from items that have been fetched; return the indices of those that were read, and the images."""
-        found, images = zip(*map(self._read_or_next, indices, items), strict=True)
+        found, images = zip(*map(partial(self._read_or_next, read), indices, items), strict=True)
         return list(found), list(images)
 
-    def _read_or_next(self, i: int, item: Any) -> tuple[int, Any]:
+    def _read_or_next(self, read: Callable[[Any, int], Any], i: int, item: Any) -> tuple[int, Any]:
         """Return an image and its index, or those of the next image that can be read if bad ones are skipped."""
         for k in (j % len(self) for j in range(i, i + len(self))):
             number = self._items[k]
             if number not in self._bad:
                 try:
-                    return k, self._read_item(fetch_item(self._dataset, number) if item is _UNREAD else item, number)
+                    return k, read(fetch_item(self._dataset, number) if item is _UNREAD else item, number)
                 except (TypeError, ValueError) as error:
                     if not self._skip:
                         raise
@@ -374,8 +391,10 @@ class DatasetImages(DatasetItems):
     channels, size : int and (int, int), or None
         See `ItemReader`.
     scale : (float, float) or None
-        See `Images`. None leaves floats unchanged, and takes the range of integers other than uint8, for which the data
-        set is read once.
+        See `Images`. None leaves floats unchanged, and takes the range of other numbers, for which the data set is read
+        once.
+    deep : bool, default=False
+        See `ItemReader`.
     """
 
     def __init__(
@@ -386,12 +405,13 @@ class DatasetImages(DatasetItems):
         scale: Scale | None,
         skip: bool = False,
         n_jobs: int | None = None,
+        deep: bool = False,
     ) -> None:
         super().__init__(dataset, skip, n_jobs)
-        self._reader, self.scale = ItemReader("the data set X", channels, size, takes_integers=True), None
+        self._reader = ItemReader("the data set X", channels, size, deep)
         self._make([0])
         self.shape = self._reader.shape
-        if self._reader.has_integers and scale is None:
+        if self._reader.has_range and scale is None:
             scale = self._value_range()
         self.scale = scale or (0.0, 1.0) if self._reader.dtype.is_floating_point else None
 
@@ -404,20 +424,10 @@ class DatasetImages(DatasetItems):
         for found, batch in self._batches(index.tolist() for index in indices):
             yield found, self._to_device(batch)
 
-    def _value_range(self) -> Scale:
-        """Read all images; return the smallest and the largest value."""
-        low, high, n_images = math.inf, -math.inf, max(1, _RANGE_VALUES // math.prod(self.shape))
-        with tqdm(total=len(self), desc="Reading", unit=" images", unit_scale=True, delay=1.0) as bar:
-            for index, batch in self.batches(torch.arange(len(self)).split(n_images)):
-                low, high = min(low, float(batch.min())), max(high, float(batch.max()))
-                bar.update(len(index))
-        self.close()
-        return low, high
-
     def _to_device(self, batch: Tensor) -> Tensor:
         return self._rescale(batch.to(self._device, non_blocking=True))
 
-    def _read_item(self, item: Any, i: int) -> Tensor:
+    def _read_values(self, item: Any, i: int) -> Tensor:
         """Return an item as a tensor."""
         return self._reader(item, i)
 
@@ -425,7 +435,7 @@ class DatasetImages(DatasetItems):
         """Read a batch on the host; return the indices of the images that were read, and the images."""
         items = self._fetch(request)
         while True:
-            found, images = self._read_items(request, items)
+            found, images = self._read_items(request, items, self._read_values)
             numbers = [self._items[i] for i in found]
             for number, image in zip(numbers, images, strict=True):
                 self._reader.check_consistent(image, number)
@@ -456,7 +466,8 @@ class _BatchDataset(Dataset):
     def __getitem__(self, request: Any) -> Any:
         """Make a batch; return an error, as raising it would add the worker's traceback to its message."""
         try:
-            found, batch = self._images._make(request)
+            make, arguments = request
+            found, batch = getattr(self._images, make)(arguments)
         except (TypeError, ValueError) as error:
             return error
         return torch.tensor(found), batch, self._images._bad
@@ -488,7 +499,7 @@ def fetch_item(dataset: Any, i: int) -> Any:
         raise ValueError(f"Item {i} of the data set X cannot be read: {one_line(error)}") from error
 
 
-def inspect_items(dataset: Any, skip: bool) -> list[Header]:
+def inspect_items(dataset: Any, skip: bool) -> dict[int, Header]:
     """Return the modes and the upright sizes of a few evenly spaced items that are pictures.
 
     Parameters
@@ -500,20 +511,20 @@ def inspect_items(dataset: Any, skip: bool) -> list[Header]:
 
     Returns
     -------
-    list of (str, (int, int))
-        As `inspect_image` returns them. It is empty if the first item is no picture.
+    dict of int to (str, (int, int))
+        By the items' indices, as `inspect_image` returns them. It is empty if the first item is no picture.
 
     Raises
     ------
     ValueError
         If an item cannot be read, unless it is left out.
     """
-    n, headers = length_of(dataset), []
+    n, headers = length_of(dataset), {}
     for i in np.linspace(0, n - 1, min(n, _INSPECTED)).astype(int).tolist():
         try:
             image = image_in(fetch_item(dataset, i))
             if is_picture(image):
-                headers.append(inspect_image(image, f"Item {i} of the data set X"))
+                headers[i] = inspect_image(image, f"Item {i} of the data set X")
             elif not headers:
                 break
         except ValueError:

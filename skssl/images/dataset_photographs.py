@@ -8,12 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from skssl.images.base import Size, describe
-from skssl.images.dataset_items import DatasetItems, image_in, is_picture
-from skssl.images.image_files import channels_for, inspect_image
+from skssl.images.base import Scale, Size, describe
+from skssl.images.dataset_items import AT_ONCE, DatasetItems, image_in, is_picture
+from skssl.images.image_files import channels_for, decode_image, inspect_image
 from skssl.images.photographs import Crops, Photographs, Plan, cut_picture, to_device
-
-_AT_ONCE = 16  # items in the memory of a process
 
 
 class DatasetPhotographs(DatasetItems, Photographs):
@@ -31,9 +29,11 @@ class DatasetPhotographs(DatasetItems, Photographs):
         Height and width of the still views.
     must_be_gray : bool, default=False
         Whether pictures in colour are refused.
+    deep : bool, default=False
+        Whether the pictures hold more than 8 bits a value, and are read as float32.
+    scale : (float, float), default=None
+        See `Images`. None takes the range of `deep` pictures, for which the data set is read once.
     """
-
-    scale = None
 
     def __init__(
         self,
@@ -43,9 +43,12 @@ class DatasetPhotographs(DatasetItems, Photographs):
         skip: bool = False,
         n_jobs: int | None = None,
         must_be_gray: bool = False,
+        deep: bool = False,
+        scale: Scale | None = None,
     ) -> None:
         super().__init__(dataset, skip, n_jobs)
         self.shape, self._must_be_gray = (channels, *size), must_be_gray
+        self.scale = (scale or self._value_range()) if deep else None
 
     def crops(self, plans: Iterable[tuple[Tensor, Plan]]) -> Iterator[tuple[Tensor, list[Tensor]]]:
         """Cut boxes out of pictures, batch by batch, see `Photographs.crops`.
@@ -69,21 +72,26 @@ class DatasetPhotographs(DatasetItems, Photographs):
             )
         return name, image, *inspect_image(image, name)
 
+    def _read_values(self, item: Any, i: int) -> Tensor:
+        """Return the values of a picture of more than 8 bits."""
+        name, image, *_ = self._read_item(item, i)
+        return torch.from_numpy(decode_image(image, name, 1, deep=True))
+
     def _make(self, request: tuple[Tensor, Plan]) -> tuple[list[int], list[Tensor]]:
         """Cut the crops of a batch; return the indices of the pictures, and the crops (v, b, h, w, c)."""
         index, plan = request
         sizes = torch.ones(len(index), 2, dtype=torch.int64)
         found: list[int] = []
         made: list[Tensor] = []
-        for rows in torch.arange(len(index)).split(_AT_ONCE):
+        for rows in torch.arange(len(index)).split(AT_ONCE):
             given = index[rows].tolist()
             items = self._fetch(given)
             while True:
-                numbers, pictures = self._read_items(given, items)
+                numbers, pictures = self._read_items(given, items, self._read_item)
                 sizes[rows] = torch.tensor([size for *_, size in pictures])
                 crops = plan(sizes)  # the boxes of these rows; those of others do not count yet
                 made = made or [
-                    torch.empty((*of.boxes.shape[:2], *of.size, self.shape[0]), dtype=torch.uint8) for of in crops
+                    torch.empty((*of.boxes.shape[:2], *of.size, self.shape[0]), dtype=self._dtype) for of in crops
                 ]
                 if self._cut(rows.tolist(), numbers, pictures, crops, made):
                     break
@@ -107,7 +115,9 @@ class DatasetPhotographs(DatasetItems, Photographs):
                 )
             boxes = [of.boxes[:, row].numpy() for of in crops]
             try:
-                cut_picture(image, name, self.shape[0], size, crops, boxes, [of[:, row].numpy() for of in made])
+                cut_picture(
+                    image, name, self.shape[0], size, crops, boxes, [of[:, row].numpy() for of in made], self.scale
+                )
             except ValueError as error:
                 if not self._skip:
                     raise

@@ -415,13 +415,15 @@ def upright(pil: Image, channels: int, deep: bool = False) -> Image:
     Raises
     ------
     ValueError
-        If it has a value that is not finite, or holds floats or 32-bit integers and `deep` is False.
+        If it has a value that is not finite, holds 8 bits if `deep`, or holds floats or 32-bit integers if not.
     """
     from PIL import Image, ImageOps
 
     is_pgm = _is_pgm(pil)
     pil = ImageOps.exif_transpose(pil)
     if deep:
+        if pil.mode not in _DEEP_MODES:
+            raise ValueError("it holds 8 bits a value, but the images before it hold more")
         numbers = np.asarray(pil).astype(np.float32)
         if not np.isfinite(numbers).all():
             raise ValueError("it contains NaN or infinity. Finite numbers were expected")
@@ -496,6 +498,8 @@ def open_image(image: Any, name: str, what: str = "an image") -> Iterator[Image]
     image = io.BytesIO(image) if isinstance(image, bytes) else image
     image = image.source() if isinstance(image, PackedImage) else image
     try:
+        if image is None:
+            raise ValueError("it is missing")
         if is_pil_image(image):
             if isinstance(image, ImageFile.ImageFile):  # its pixels may not be decoded yet
                 _check_opened(image)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils import _safe_indexing
+from sklearn.utils._missing import is_pandas_na, is_scalar_nan
 from sklearn.utils.validation import _check_feature_names
 from torch import Tensor
 from torch.utils.data import Subset
@@ -68,6 +69,7 @@ def as_images(
     n_jobs: int | None = None,
     whole: bool | None = None,
     size: Size | None = None,
+    min_samples: int | None = None,
 ) -> Images:
     """Read anything that users call images.
 
@@ -93,7 +95,7 @@ def as_images(
           an array ``(h, w)`` or ``(h, w, c)``, the path or the bytes of an image file, a tuple that begins with one of
           these, or a dict that holds one, preferably as "image" or "img". Floats are in [0, 1]. PIL images and image
           files become `Photographs` if their sizes differ among 16 evenly spaced items, or differ from `image_shape`
-          or `size`. They are RGB unless all of these items are grey;
+          or `size`. They are RGB unless all of these items are grey, and floats if all hold more than 8 bits, as files;
         - `skssl.datasets.PackedImages`, or a list of their items. Pixels of one size, unless `image_shape` asks for
           another, are one memory-mapped array. All others become `Photographs`;
         - an iterable of such items: a generator, or an iterable data set of torch, Hugging Face or WebDataset. It is
@@ -113,20 +115,19 @@ def as_images(
         The scikit-learn estimator that reads the images. If `reset`, its ``n_features_in_`` (channels times height
         times width, or 1 for a column of paths or images) and, for data frames, its ``feature_names_in_`` are set.
     reset : bool, default=True
-        True in `fit`: at least two images are required, and the estimator's attributes are set. False
-        afterwards: one image is enough.
+        Whether the estimator's attributes are set, as in `fit`.
     shape : (int, int, int), default=None
         The `Images.shape` of the training images. An `X` of another shape is refused, as are floats if `scale` is
         None, and uint8 if it is not.
     scale : (float, float), default=None
         The values that are mapped to 0 and 1 if the images are floats. None takes the smallest and the largest value
-        in `X`, or 0 and 1 for an iterable or a data set of floats. A data set of integers other than uint8 is read once
-        to find its range. For test data, give the training images' `Images.scale`;
+        in `X`, or 0 and 1 for an iterable or a data set of floats. A data set of integers other than uint8, or of files
+        of more than 8 bits, is read once to find its range. For test data, give the training images' `Images.scale`;
         values outside are not clipped. Two equal values are mapped to 0.
-    on_bad_image : {"raise", "skip"}, default="raise"
+    on_bad_image : {"raise", "skip", "count"}, default="raise"
         How to treat files, PIL images and items that cannot be read. "skip" leaves them out with a
         `BadImageWarning`; `Images.kept` is the mask of the rest. In a data set, which is not read beforehand, the
-        next item that can be read replaces a bad one.
+        next item that can be read replaces a bad one. "count" raises an error with the number of bad images.
     n_jobs : int, default=None
         Number of processes that read a data set's items in `Images.batches` and cut their crops, as in scikit-learn.
         None reads in this process. Files are decoded by so many threads, and by one for each core if it is None.
@@ -136,6 +137,8 @@ def as_images(
         are kept decoded on disk, see `image_files.decode_images`.
     size : (int, int), default=None
         Height and width of the views of photographs, if `image_shape` does not give any.
+    min_samples : int, default=None
+        The smallest number of images. None: 2 if `reset`, otherwise 1.
 
     Returns
     -------
@@ -175,7 +178,8 @@ def as_images(
     ((1, 8, 8), (0.0, 16.0))
     """
     parsed = None if image_shape is None else parse_image_shape(image_shape)
-    options = _Options(parsed, estimator, reset, shape, scale, on_bad_image == "skip", n_jobs, whole, size)
+    min_samples = min_samples or (2 if reset else 1)
+    options = _Options(parsed, estimator, reset, shape, scale, on_bad_image, n_jobs, whole, size, min_samples)
     read, samples = _choose_reader(X)
     images = read(samples, options)
     if parsed is not None:
@@ -290,19 +294,32 @@ class _Options:
     reset: bool
     shape: Shape | None
     scale: Scale | None
-    skip: bool
+    on_bad_image: str
     n_jobs: int | None
     whole: bool | None
     size: Size | None
+    min_samples: int
 
     @property
-    def min_samples(self) -> int:
-        """The smallest number of images."""
-        return 2 if self.reset else 1
+    def skip(self) -> bool:
+        """Whether bad images are skipped."""
+        return self.on_bad_image == "skip"
 
     def new_bad(self) -> dict[int, str] | None:
-        """Return a dict that receives the bad images, or None if such an image is an error."""
-        return {} if self.skip else None
+        """Return a dict that receives the bad images, or None if the first of them is an error."""
+        return None if self.on_bad_image == "raise" else {}
+
+    def kept(self, n: int, bad: dict[int, str]) -> np.ndarray:
+        """Return the mask of the images that are not bad. Warn of the bad ones, or refuse them."""
+        if not self.skip:
+            raise ValueError(
+                f"{len(bad)} of the {n} images in X cannot be read, but fit_transform returns a row for each image. "
+                f"Leave them out, or call fit, which skips them. The first: {bad[min(bad)]}"
+            )
+        warn_of_bad(bad, n)
+        kept = np.ones(n, bool)
+        kept[list(bad)] = False
+        return kept
 
     def target(self) -> tuple[int | None, Size | None]:
         """Return the channels and the size to which files and PIL images are brought."""
@@ -340,7 +357,7 @@ def _choose_reader(X: Any) -> tuple[_Reader, Any]:
     X = _as_list(X)
     if isinstance(X, PackedImages):
         return _read_packed, X
-    kind = _kind(X[0]) if isinstance(X, list) and X else "number"
+    kind = _kind(next((item for item in X if item is not None), None)) if isinstance(X, list) else "number"
     if kind == "file":
         return _read_files, X
     return (_read_array if kind == "array" or getattr(X, "ndim", 2) > 2 else _read_table), X
@@ -463,7 +480,7 @@ def _without_bad(images: Images, n: int, bad: dict[int, str] | None, options: _O
     """Leave out the bad ones of n images, and warn of them."""
     if bad:
         options.check_count(n - len(bad), bad)
-        kept = _keep_others(n, bad)
+        kept = options.kept(n, bad)
         images = images.take(torch.from_numpy(np.flatnonzero(kept)))
         images.kept = kept
     return images
@@ -476,19 +493,28 @@ def _read_dataset(X: Any, options: _Options) -> Images:
     if paths is not None:
         return _read_files(paths, options, channels=3)
     channels, size = options.target()
-    headers = [] if channels and options.whole is False else inspect_items(X, options.skip)
-    must_be_gray = channels is None and channels_for([mode for mode, _ in headers]) == 1
+    found = inspect_items(X, options.skip)
+    headers, deep = list(found.values()), False
     if headers:
-        size = size or options.size
+        deep = _are_floats(headers, lambda k: f"Item {list(found)[k]} of the data set X", options)
+        in_color, size = channels_for([mode for mode, _ in headers]) == 3, size or options.size
         if options.whole or (options.whole is None and {size or headers[0][1]} != {header[1] for header in headers}):
-            channels = channels or (1 if must_be_gray else 3)
-            check_channels(channels, "Item 0 of the data set X")
+            check_channels(channels or 3, "Item 0 of the data set X", deep)
             size, guessed = _view_size(torch.tensor([size for _, size in headers]), options)
-            images = DatasetPhotographs(X, channels, size, options.skip, options.n_jobs, must_be_gray)
+            images = DatasetPhotographs(
+                X,
+                channels or (3 if in_color else 1),
+                size,
+                options.skip,
+                options.n_jobs,
+                must_be_gray=channels is None and not in_color,
+                deep=deep,
+                scale=options.scale,
+            )
             images.guessed = guessed
             return images
-        channels = channels or (None if must_be_gray else 3)
-    return DatasetImages(X, channels, size, options.scale, options.skip, options.n_jobs)
+        channels = channels or (3 if in_color else None)
+    return DatasetImages(X, channels, size, options.scale, options.skip, options.n_jobs, deep)
 
 
 def _read_stream(X: Any, options: _Options) -> Images:
@@ -506,7 +532,7 @@ def _read_stream(X: Any, options: _Options) -> Images:
         images = MemoryImages(stored, None if stored.tensor.dtype == torch.uint8 else options.scale or (0.0, 1.0))
     images.labels = labels
     if bad:
-        images.kept = _keep_others(len(labels), bad)
+        images.kept = options.kept(len(labels), bad)
     return images
 
 
@@ -527,17 +553,20 @@ def _as_list(X: Any) -> Any:
     if not samples:
         return [] if isinstance(X, tuple) else X
     images = [_unpack(item) for item in samples]
-    kind = _kind(images[0])
+    first = next((i for i, image in enumerate(images) if not _is_missing(image)), 0)
+    kind = _kind(images[first])
+    if kind == "file":  # a missing file is one that cannot be read
+        images = [None if _is_missing(image) else image for image in images]
     for i, image in enumerate(images):
         if isinstance(image, Mapping):
             raise TypeError(
                 f'Sample {i} of X is {describe(image)}, which holds no image. An image was expected as "image", or a '
                 'file as "bytes" or "path".'
             )
-        if _kind(image) != kind:
+        if _kind(image) != kind and not (kind == "file" and image is None):
             raise TypeError(
-                f"Sample {i} of X is {describe(samples[i])}, but sample 0 is {describe(samples[0])}. Pass samples of "
-                "one kind: arrays, or files and PIL images."
+                f"Sample {i} of X is {describe(image)}, but sample {first} is {describe(images[first])}. Pass samples "
+                "of one kind: arrays, or files and PIL images."
             )
     is_table = kind == "number" and not isinstance(X, (list, tuple))  # a column of numbers
     return X if is_table else gather(images)
@@ -554,6 +583,11 @@ def _column(X: Any) -> list[Any] | None:
         return None
     names = ("to_pylist", "tolist", "to_list")  # of Arrow, of pandas, of polars
     return next((getattr(X, name)() for name in names if hasattr(X, name)), None)
+
+
+def _is_missing(item: Any) -> bool:
+    """Return whether a sample is a missing value of a table."""
+    return item is None or is_scalar_nan(item) or is_pandas_na(item)
 
 
 def _unpack(item: Any) -> Any:
@@ -582,14 +616,6 @@ def sample_name(X: Sequence[Any], i: int) -> str:
 def _name(estimator: BaseEstimator | None) -> str:
     """Return the name of an estimator for a message."""
     return "the estimator" if estimator is None else type(estimator).__name__
-
-
-def _keep_others(n: int, bad: dict[int, str]) -> np.ndarray:
-    """Return the mask of the images that are not bad, and warn of the bad ones."""
-    warn_of_bad(bad, n)
-    kept = np.ones(n, bool)
-    kept[list(bad)] = False
-    return kept
 
 
 def _check_like_training(images: Images, shape: Shape, scale: Scale | None, estimator: BaseEstimator | None) -> None:

@@ -7,7 +7,6 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 from tqdm.auto import tqdm
@@ -135,7 +134,7 @@ def store_stream(stream: Iterable[Any], channels: int | None, bad: dict[int, str
         stored = PackedImages(temporary_pack(read))
     else:
         stored = StoredTensor.from_numpy(to_temporary_file(image[None].cpu().numpy() for image in read))
-    return StoredStream(stored, labels, reader.arrays.has_integers or reader.kind == _DEEP)
+    return StoredStream(stored, labels, reader.arrays.has_range)
 
 
 class _Reader:
@@ -148,9 +147,9 @@ class _Reader:
     """
 
     def __init__(self, channels: int | None, deep: bool) -> None:
-        self.arrays = ItemReader("X", None, None, takes_integers=True)
-        self.kind: str | None = None
-        self._channels, self._deep = channels or 1, deep
+        self.arrays = ItemReader("X", channels, None)
+        self._kind: str | None = None
+        self._deep = deep
 
     def __call__(self, item: Any, i: int) -> np.ndarray | Tensor:
         """Return a picture of 8 bits as an array (h, w, c), and any other image as a tensor (c, h, w)."""
@@ -158,22 +157,17 @@ class _Reader:
         kind = "arrays"
         if is_picture(image):
             mode = inspect_image(image, name)[0]
-            is_deep = self._deep and self.kind != _SHALLOW and are_deep([(mode, (1, 1))], str)
-            kind = _DEEP if is_deep else _SHALLOW
-        if self.kind not in (None, kind):
+            self.arrays.deep = self._deep and self._kind != _SHALLOW and are_deep([(mode, (1, 1))], str)
+            kind = _DEEP if self.arrays.deep else _SHALLOW
+        if self._kind not in (None, kind):
             raise TypeError(
-                f"{name} is {describe(item)}, but the items before it are {self.kind}. Give items of one kind."
+                f"{name} is {describe(item)}, but the items before it are {self._kind}. Give items of one kind."
             )
-        if kind == _SHALLOW:
-            read: Any = decode_image(image, name, channels_for([mode]))
-        elif kind == _DEEP:
-            read = torch.from_numpy(decode_image(image, name, self._channels, deep=True)).permute(2, 0, 1)
-        else:
-            read = self.arrays(item, i)
-            found = self.arrays.out_of_range(read[None], [i])
-            if found:
-                raise ValueError(found[1])
-        self.kind = kind
+        read = decode_image(image, name, channels_for([mode])) if kind == _SHALLOW else self.arrays(item, i)
+        found = self.arrays.out_of_range(read[None], [i]) if isinstance(read, Tensor) else None
+        if found:
+            raise ValueError(found[1])
+        self._kind = kind
         return read
 
 

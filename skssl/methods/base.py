@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import datetime
 import importlib.util
 import math
 import os
 import warnings
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -20,6 +21,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from skssl.augment.augmentation import Augmentation
 from skssl.augment.presets import MultiCrop, as_augmentations, view_size
@@ -31,7 +33,7 @@ from skssl.images.photographs import Photographs
 from skssl.methods.docstrings import inherit_parameters
 from skssl.methods.settings import Settings
 from skssl.nn.distributed import draw_seed, init_process_group, is_main_process
-from skssl.nn.precision import SMALLEST_BFLOAT16, resolve_precision
+from skssl.nn.precision import resolve_precision, usable_precision
 from skssl.pretext import as_tasks
 from skssl.storage.exporting import export
 from skssl.storage.files import take
@@ -45,31 +47,20 @@ from skssl.training.objective import Hooks, Objective
 from skssl.training.optim import OPTIMIZERS
 from skssl.training.schedules import check_schedule, makes_scheduler
 from skssl.training.seeding import seeded
-from skssl.training.state import (
-    check_history,
-    check_network,
-    check_optimizer_state,
-    fill,
-    load_training_state,
-    training_state,
-)
+from skssl.training.state import Blank, check_history, check_optimizer_state, load_training_state, training_state
 from skssl.training.trainer import Trainer
 
 if TYPE_CHECKING:
     import pandas as pd
 
+READ_AT_ONCE = 64  # images that are verified before a training
 LARGEST_VIEW = 2**24  # pixels of a view that a loaded estimator may enlarge images to
-LARGEST_TRIED = 2**21  # pixels of a view that a network runs on while an estimator is loaded
 OUTPUTS = None, "default", "pandas", "polars"  # containers that `set_output` accepts
 
 
-def _without_values(backbone: Any) -> Any:
-    """Return a copy of a module, or of what a function returns, whose tensors take no memory."""
-    if isinstance(backbone, str):
-        return backbone
-    with seeded(0):
-        module = backbone if isinstance(backbone, nn.Module) else backbone()
-    return copy.deepcopy(module).to("meta")
+def pixels(shape: tuple[int, int, int]) -> int:
+    """Return the number of pixels of an image of shape (c, h, w)."""
+    return shape[1] * shape[2]
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -141,7 +132,8 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
     on_bad_image : {"raise", "skip"}, default="raise"
         Whether `fit` raises an error if a file, a PIL image or an item of a data set cannot be read, or skips it with a
         `BadImageWarning`. y has an entry for skipped images, too. If a data set is read during training, the next
-        readable item replaces a bad one. `transform` always raises, because its rows correspond to those of X.
+        readable item replaces a bad one. `transform` and `fit_transform` always raise, because their rows correspond to
+        those of X.
     n_jobs : int, default=None
         Processes that read the items of a data set: none by default, -1 is one for each core. Image files are decoded
         in as many threads, by default in one for each core. The images and their order do not depend on it. Arrays in
@@ -273,10 +265,38 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
             If the folder `checkpoint` cannot be written to, or another run uses it.
         """
         self._validate_params()
-        images = self._read(X, reset=True, on_bad_image=self.on_bad_image)
-        self.net_ = self._make_trainer(images)
-        train(self, self.net_, images, self._encode_labels(y, images, X))
+        self._train(self._read(X, reset=True, on_bad_image=self.on_bad_image), X, y)
         return self
+
+    def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
+        """Train the encoder, and encode the same images, which are read once.
+
+        Every image must be readable, as each has a row in the result. With ``on_bad_image="skip"``, which `fit` would
+        apply, all images are read before the training, and bad ones are refused.
+
+        Parameters
+        ----------
+        X : array-like, sequence of files or PIL images, path of a folder, data set or iterable
+            Images, as for `fit`.
+        y : array-like of shape (n,), default=None
+            Classes, as for `fit`.
+
+        Returns
+        -------
+        float32 ndarray of shape (n, d)
+            The features, as `transform` returns them.
+
+        Raises
+        ------
+        ValueError
+            As in `fit`. Also if an image cannot be read, whatever `on_bad_image` is.
+        """
+        self._validate_params()
+        images = self._read(X, reset=True, on_bad_image="count" if self.on_bad_image == "skip" else "raise")
+        if self.on_bad_image == "skip" and (images.lazy or isinstance(images, Photographs)):
+            self._check_readable(images)
+        self._train(images, X, y)
+        return self._encode(images)
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:
         """Train for one more epoch.
@@ -304,7 +324,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
         first = not self.__sklearn_is_fitted__()
         if first:
             self._validate_params()
-        images = self._read(X, reset=first, on_bad_image=self.on_bad_image)
+        images = self._read(X, reset=first, on_bad_image=self.on_bad_image, min_samples=2)
         if first:
             self.net_ = self._make_trainer(images)
         elif self.per_image and len(images) != self.net_.module_.n_samples:
@@ -331,9 +351,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
             `precision` of the training; bfloat16 has three significant digits.
         """
         check_is_fitted(self)
-        images = self._read(X, reset=False)
-        net = self.net_
-        return encode(self.encoder_, images, net.augmentations[0], torch.device(net.device), net.dtype).numpy()
+        return self._encode(self._read(X, reset=False))
 
     def export(self, path: str | os.PathLike[str]) -> None:
         """Export the trained encoder for other programs.
@@ -409,6 +427,25 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
 
     # From parameters and images to the trainer.
 
+    def _train(self, images: Images, X: Any, y: Any) -> None:
+        """Train on images, which were read from X."""
+        self.net_ = self._make_trainer(images)
+        train(self, self.net_, images, self._encode_labels(y, images, X))
+
+    def _encode(self, images: Images) -> np.ndarray:
+        """Return the features of images."""
+        net = self.net_
+        return encode(self.encoder_, images, net.augmentations[0], torch.device(net.device), net.dtype).numpy()
+
+    def _check_readable(self, images: Images) -> None:
+        """Read images that are read when they are needed once, and refuse bad ones."""
+        try:
+            with closing(images), tqdm(total=len(images), desc="Reading", unit=" images", delay=10.0) as bar:
+                for index, _ in images.batches(torch.arange(len(images)).split(READ_AT_ONCE)):
+                    bar.update(len(index))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"fit_transform returns a row for each image, so it skips none. {error}") from error
+
     def _make_trainer(self, images: Images) -> Trainer:
         """Make the trainer for images: augmentations, network, optimiser, device and seed."""
         device = resolve_device(self.device)
@@ -424,7 +461,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
         seed = draw_seed(self.random_state)
         with seeded(seed):
             weights = self._initial_weights()
-            objective = self._make_objective(images.shape, shape, len(images), weights, self.verbose)
+            objective = self._make_objective(images.shape, shape, len(images), self.backbone, weights, self.verbose)
         return self._wrap(objective, augmentations, device, dtype, seed)
 
     def _initial_weights(self) -> Any:
@@ -452,16 +489,16 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
         shape: tuple[int, int, int],
         encoded: tuple[int, int, int],
         n_samples: int,
+        backbone: Any,
         weights: Any = None,
         verbose: int = 0,
-        backbone: Any = None,
     ) -> Objective:
         """Check the parameters that are names, and make the network for images of a shape."""
         check_schedule(self.setting("schedule"), self.warmup_epochs)
         if isinstance(self.setting("optimizer"), str):
             pick("optimizer", self.setting("optimizer"), OPTIMIZERS)
         tasks = self._tasks()
-        encoder, dim = build_backbone(backbone or self.backbone, encoded, weights=weights, verbose=verbose)
+        encoder, dim = build_backbone(backbone, encoded, weights=weights, verbose=verbose)
         method = type(self)(**self.get_params(deep=False))  # a copy without net_, which would contain itself
         return Objective(encoder, dim, method, tasks, n_samples, shape)
 
@@ -526,13 +563,20 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
             found[name] = task, float(self.default_settings.aux_weight if weight is None else weight)
         return found
 
-    def _read(self, X: Any, *, reset: bool, on_bad_image: str = "raise") -> Images:
+    def _read(self, X: Any, *, reset: bool, on_bad_image: str = "raise", min_samples: int | None = None) -> Images:
         """Read X as images. Unless `reset`, they must have the shape and value range of those seen in `fit`."""
         like: dict[str, Any] = {"size": view_size(self.setting("augment"))}
         if not reset:
             like = {"shape": self._shape, "scale": self._scale, "whole": self._whole}
         images = as_images(
-            X, self.image_shape, estimator=self, reset=reset, on_bad_image=on_bad_image, n_jobs=self.n_jobs, **like
+            X,
+            self.image_shape,
+            estimator=self,
+            reset=reset,
+            on_bad_image=on_bad_image,
+            n_jobs=self.n_jobs,
+            min_samples=min_samples,
+            **like,
         )
         if self.verbose and isinstance(X, (str, os.PathLike)) and is_main_process():
             print(f"{os.fspath(X)}: {len(images)} images.")
@@ -567,16 +611,19 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
                 f"{name.partition('.')[2]}={value!r}, which is not a tensor. joblib.dump saves anything that can be "
                 "pickled."
             )
-        values |= {
+        values["output"] = getattr(self, "_sklearn_output_config", {}).get("transform")
+        return {**self._pack_reading(), **values}, tensors
+
+    def _pack_reading(self) -> dict[str, Any]:
+        """Return how images are read after `fit`: the values of `READING`."""
+        return {
             "shape": self._shape,
             "scale": self._scale,
             "whole": self._whole,
             "column": self.n_features_in_ != math.prod(self._shape),
             "feature_names": getattr(self, "feature_names_in_", np.empty(0)).tolist(),
-            "output": getattr(self, "_sklearn_output_config", {}).get("transform"),
-            "n_samples": net.module_.n_samples,
+            "n_samples": self.net_.module_.n_samples,
         }
-        return values, tensors
 
     def _check_state(
         self, trained: SSLTransformer, values: Mapping[str, Any], shapes: Mapping[str, Tensor], given: Given
@@ -592,22 +639,17 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
                 raise ValueError(f"The tensor {name[:80]!r} is unknown.")
         self._set_reading(values)
         shape, n_samples = values["shape"], values["n_samples"]
-        objective, augmentations, encoded = trained._blank_objective(shape, n_samples)
-        try:
-            check_network(objective, shapes)
-        except ValueError as error:
-            if isinstance(trained.backbone, str):
-                raise
-            name = type(trained.backbone).__name__
-            raise ValueError(f"The backbone, a {name}, is not the one that was saved: {error}") from error
+        augmentations, encoded = trained._loaded_views(shape)
+        network = Blank(partial(trained._make_objective, shape, encoded, n_samples), trained.backbone, pixels(encoded))
+        network.check(shapes)
         with torch.device("meta"):
-            blank = trained._wrap(objective, augmentations, torch.device("meta"), torch.float32, values["seed"])
+            blank = trained._wrap(network.module, augmentations, torch.device("meta"), torch.float32, values["seed"])
         check_optimizer_state(blank.optimizer_, values, shapes)
 
         def restore(tensors: dict[str, Tensor]) -> None:
-            module = trained._fill_objective(objective, take(tensors, "net."), encoded)
-            device = available(trained.device)
-            net = trained._wrap(module, augmentations, device, trained._loaded_dtype(device, encoded), values["seed"])
+            module, device = network.fill(take(tensors, "net.")), available(trained.device)
+            dtype = usable_precision(trained.precision, device, min(encoded[1:]))
+            net = trained._wrap(module, augmentations, device, dtype, values["seed"])
             load_training_state(net, values, tensors)
             self.net_ = net
             self.set_output(transform=values["output"])
@@ -623,45 +665,16 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
                 raise ValueError(f"'feature_names' must hold {self.n_features_in_} names. Got {len(names)}.")
             self.feature_names_in_ = np.array(names, dtype=object)
 
-    def _loaded_dtype(self, device: torch.device, encoded: tuple[int, int, int]) -> torch.dtype:
-        """Return the precision of a loaded network, which may have been trained on a GPU."""
-        side = min(encoded[1:])
-        too_small = self.precision == "bfloat16" and device.type == "cpu" and side < SMALLEST_BFLOAT16
-        return resolve_precision("float32" if too_small else self.precision, device, side)
-
-    def _blank_objective(
-        self, shape: tuple[int, int, int], n_samples: int
-    ) -> tuple[Objective, list[Augmentation], tuple[int, int, int]]:
-        """Make the network on the meta device, so that a file's shapes are compared before memory is allocated."""
-        backbone = self.backbone
+    def _loaded_views(self, shape: tuple[int, int, int]) -> tuple[list[Augmentation], tuple[int, int, int]]:
+        """Return the same as `_views` for a file's shape; refuse huge views."""
         with torch.device("meta"):
             augmentations, encoded = self._views(shape)
-        if math.prod(encoded[1:]) > max(LARGEST_VIEW, math.prod(shape[1:])):
+        if pixels(encoded) > max(LARGEST_VIEW, pixels(shape)):
             raise ValueError(
                 f"The views have {encoded[1]} x {encoded[2]} pixels. A file may ask for {LARGEST_VIEW}, or "
                 f"for as many as the images have, {shape[1]} x {shape[2]}."
             )
-        try:
-            with torch.device("meta"):
-                blank = self._make_objective(shape, encoded, n_samples, backbone=_without_values(backbone))
-        except Exception:
-            if isinstance(backbone, str) or math.prod(encoded[1:]) > LARGEST_TRIED:
-                raise
-            with seeded(0):  # a user's module may need values
-                blank = self._make_objective(shape, encoded, n_samples)
-        return blank, augmentations, encoded
-
-    def _fill_objective(self, blank: Objective, network: dict[str, Tensor], encoded: tuple[int, int, int]) -> Objective:
-        """Give the result of `_blank_objective` its tensors."""
-        fill(blank, network)
-        if not any(buffer.is_meta for buffer in blank.buffers()):
-            return blank
-        if math.prod(encoded[1:]) > LARGEST_TRIED:
-            raise ValueError(f"Views of {encoded[1]} x {encoded[2]} pixels are too large to build this network.")
-        with seeded(0):  # buffers that no state dict has must be computed
-            built = self._make_objective(blank.shape, encoded, blank.n_samples)
-        fill(built, network)
-        return built
+        return augmentations, encoded
 
     # The scikit-learn protocol.
 

@@ -55,6 +55,28 @@ def resolve_precision(precision: str, device: torch.device, side: int) -> torch.
     return dtype
 
 
+def usable_precision(precision: str, device: torch.device, side: int) -> torch.dtype:
+    """Return the dtype of networks that may have been trained on another device.
+
+    Parameters
+    ----------
+    precision, device, side
+        As for `resolve_precision`.
+
+    Returns
+    -------
+    torch.dtype
+        The same as `resolve_precision`, but float32 where bfloat16 is not possible.
+
+    Examples
+    --------
+    >>> usable_precision("bfloat16", torch.device("cpu"), side=8)
+    torch.float32
+    """
+    too_small = precision == "bfloat16" and device.type == "cpu" and side < SMALLEST_BFLOAT16
+    return resolve_precision("float32" if too_small else precision, device, side)
+
+
 def mixed_precision(dtype: torch.dtype, device: torch.device) -> torch.autocast:
     """Return an autocast context for a dtype.
 

@@ -4,29 +4,48 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.frozen import FrozenEstimator
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from torch import Tensor
 
 from skssl.augment.presets import as_augmentations
 from skssl.backbones import SMALL
 from skssl.errors import pick
 from skssl.images.labels import check_known_labels, require_labels
+from skssl.methods.base import SSLTransformer
 from skssl.methods.docstrings import inherit_parameters
 from skssl.probes.encoders import as_encoder, read_once
-from skssl.training.devices import resolve_device
+from skssl.probes.saved_encoders import ENCODER, SavedEncoder, n_features, pack_encoder
+from skssl.storage.files import take
+from skssl.storage.parameters import Given, Parts
+from skssl.storage.registry import register
+from skssl.storage.saving import (
+    LABELS,
+    READING,
+    Field,
+    Restore,
+    Saved,
+    holds_fields,
+    is_int,
+    pack_labels,
+    unpack_labels,
+)
+from skssl.training.devices import available, resolve_device
 
 DTYPES = [np.float64, np.float32]
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Probe(ClassifierMixin, BaseEstimator):
+class Probe(ClassifierMixin, Saved, BaseEstimator):
     """Base class of the probes.
 
     Parameters
@@ -50,6 +69,16 @@ class Probe(ClassifierMixin, BaseEstimator):
     device: str | torch.device = "auto"
     verbose: int = 0
 
+    saved_fields: ClassVar[dict[str, Field]] = {
+        "classes": LABELS,
+        "layer": Field(lambda value: value is None or type(value) is str, "a layer, or None for features"),
+        "encoder": Field(
+            lambda value: value is None or holds_fields(ENCODER)(value), f"None or a dict of {', '.join(ENCODER)}"
+        ),
+        "n_features": Field(is_int(1), "a number of features"),
+        "feature_names": READING["feature_names"],
+    }
+
     #: The protocols by name, and the values of parameters that are None without a protocol.
     protocols: ClassVar[dict[str, dict[str, Any]]] = {}
     defaults: ClassVar[dict[str, Any]] = {}
@@ -63,6 +92,7 @@ class Probe(ClassifierMixin, BaseEstimator):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Document the parameters that a probe inherits."""
         super().__init_subclass__(**kwargs)
+        register("estimator")(cls)
         inherit_parameters(cls, Probe)
 
     @abstractmethod
@@ -155,7 +185,6 @@ class Probe(ClassifierMixin, BaseEstimator):
     def _validate_params(self) -> None:
         """Check the parameters beyond their ranges, too."""
         super()._validate_params()
-        resolve_device(self.device)
         if getattr(self, "protocol", None) is not None:
             pick("protocol", self.protocol, self.protocols)
         augment = getattr(self, "augment", None)
@@ -167,11 +196,12 @@ class Probe(ClassifierMixin, BaseEstimator):
     @property
     def _device(self) -> torch.device:
         """The device: the encoder's, if there is one."""
-        return self.encoder_.device if self.encoder_ else resolve_device(self.device)
+        return self.encoder_.device if self.encoder_ else available(self.device)
 
     def _check_X_y(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
         """Check the parameters and the data; return X and the classes as int64 codes from 0."""
         self._validate_params()
+        resolve_device(self.device)
         if self.encoder is None:
             X, labels = validate_data(self, X, y, dtype=DTYPES)
         else:
@@ -208,3 +238,97 @@ class Probe(ClassifierMixin, BaseEstimator):
         if self.encoder_ is not None:
             return self.encoder_.transform(X)
         return validate_data(self, X, dtype=DTYPES, reset=False)
+
+    # What `save` writes and `skssl.load` reads.
+
+    @abstractmethod
+    def _pack_learned(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return what `fit` learned about features: the other values of `saved_fields`, and tensors."""
+
+    @abstractmethod
+    def _set_learned(self, values: Mapping[str, Any], tensors: dict[str, Tensor], width: int) -> None:
+        """Take over what `_pack_learned` returned, for features of a width; raise ValueError if it does not fit."""
+
+    def _pack_state(self, parts: Parts, prefix: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        values, tensors = self._pack_learned()
+        values |= {
+            "classes": pack_labels(self.classes_),
+            "layer": None if self.encoder_ is None else self.encoder_.read.layer,
+            "encoder": None,
+            "n_features": self.n_features_in_,
+            "feature_names": getattr(self, "feature_names_in_", np.empty(0)).tolist(),
+        }
+        if self.encoder_ is not None and not self._uses_fitted_encoder():
+            values["encoder"] = pack_encoder(self.encoder_.read, parts, f"{prefix}encoder__")
+            tensors |= {f"encoder.{name}": value for name, value in self.encoder_.module.state_dict().items()}
+        return values, tensors
+
+    def _uses_fitted_encoder(self) -> bool:
+        """Return whether the network is that of the parameter `encoder`, which is then saved once."""
+        encoder = self.encoder.estimator if isinstance(self.encoder, FrozenEstimator) else self.encoder
+        if not isinstance(encoder, SSLTransformer) or not encoder.__sklearn_is_fitted__():
+            return False
+        theirs = {id(value) for value in encoder.net_.module_.parameters()}
+        return all(id(value) in theirs for value in self.encoder_.module.parameters())
+
+    def _check_state(
+        self, trained: Self, values: Mapping[str, Any], shapes: Mapping[str, Tensor], given: Given
+    ) -> Restore:
+        self._validate_params()
+        saved = None if values["encoder"] is None else SavedEncoder(values["encoder"], self.encoder, given)
+        if saved is not None:
+            blank = saved.blank(saved.network)
+            blank.check(shapes, "encoder.")
+
+        def restore(tensors: dict[str, Tensor]) -> None:
+            self.classes_, self.encoder_ = unpack_labels(values["classes"]), None
+            self.n_features_in_ = width = values["n_features"]
+            if saved is not None:
+                self.encoder_ = saved.encoder(blank.fill(take(tensors, "encoder.")), self.device)
+            elif values["layer"] is not None:
+                check_is_fitted(self.encoder)
+                self.encoder_ = as_encoder(self.encoder, None, layer=values["layer"])
+            if self.encoder_ is not None:
+                width = n_features(self.encoder_.module, self.encoder_.encoded)
+                self.n_features_in_ = math.prod(self.encoder_.shape)
+            elif names := values["feature_names"]:
+                self.feature_names_in_ = np.array(names, dtype=object)
+            self._set_learned(values, tensors, width)
+            for name in tensors:
+                raise ValueError(f"The tensor {name[:80]!r} is unknown.")
+
+        return restore
+
+
+def take_array(tensors: dict[str, Tensor], name: str, shape: tuple[int, ...], *dtypes: torch.dtype) -> np.ndarray:
+    """Remove a tensor of a saved probe, and return it as an array.
+
+    Parameters
+    ----------
+    tensors : dict of str to Tensor
+        The tensors, from a file that is not trusted.
+    name : str
+        The name.
+    shape : tuple of int
+        The expected shape; -1 is any length.
+    *dtypes : torch.dtype
+        The accepted types.
+
+    Returns
+    -------
+    ndarray
+        The array.
+
+    Raises
+    ------
+    ValueError
+        If the tensor is missing, or of another shape or type.
+    """
+    found = tensors.pop(name, torch.empty(0))
+    fits = len(shape) == found.ndim and all(n in (-1, length) for n, length in zip(shape, found.shape, strict=True))
+    if not fits or found.dtype not in dtypes:
+        raise ValueError(
+            f"The tensor {name!r} must be of shape {shape} and {' or '.join(map(str, dtypes))}. Got "
+            f"{tuple(found.shape)} and {found.dtype}."
+        )
+    return found.numpy()

@@ -6,7 +6,6 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -190,6 +189,34 @@ def at_layer(encoder: nn.Module, projector: nn.Module | None, layer: str) -> nn.
 
 
 @dataclass
+class Source:
+    """Where an encoder comes from. Called with X, it reads images as in the training.
+
+    Attributes
+    ----------
+    estimator : SSLTransformer or None
+        The fitted estimator without its net, so that it is small when it is pickled; None for a module.
+    trained : SSLTransformer or None
+        One with the parameters of the training.
+    layer : str
+        The layer whose output the features are, see `at_layer`.
+    reading : dict of str to object
+        How images are read: the values of `storage.saving.READING`.
+    """
+
+    estimator: SSLTransformer | None
+    trained: SSLTransformer | None
+    layer: str
+    reading: dict[str, Any]
+
+    def __call__(self, X: Any) -> Images:
+        """Return images in the shape and the range of the training images."""
+        if self.estimator is not None:
+            return self.estimator._read(X, reset=False)
+        return as_images(X, reset=False, **{name: self.reading[name] for name in ("shape", "scale", "whole")})
+
+
+@dataclass
 class Encoder:
     """A trained network and the preprocessing of its images; made by `as_encoder`.
 
@@ -224,6 +251,11 @@ class Encoder:
         """Move the network to its device if this machine has it."""
         vars(self).update(state, device=available(state["device"]))
         self.module.to(self.device)
+
+    @property
+    def encoded(self) -> tuple[int, int, int]:
+        """Channels, height and width of the images that the network reads."""
+        return self.shape[0], *self.augment.size_of(*self.shape[1:])
 
     def transform(self, X: Any) -> np.ndarray:
         """Encode images, in evaluation mode and without augmentation.
@@ -326,16 +358,16 @@ def as_encoder(encoder: Any, X: Any, y: Any = None, *, layer: str = "backbone", 
         fitted = encoder if encoder.__sklearn_is_fitted__() else clone(encoder).fit(X, y)
         net = fitted.net_.module_
         module = at_layer(net.encoder, getattr(net, "projector", None), layer)
-        reader = copy.copy(fitted)  # without the net, so that `read` is small when pickled
+        reader, trainer = copy.copy(fitted), fitted.net_
         del reader.net_
-        trainer, read = fitted.net_, partial(reader._read, reset=False)
+        read = Source(reader, fitted._trained(), layer, fitted._pack_reading())
         return Encoder(module, trainer.augmentations[0], torch.device(trainer.device), trainer.dtype, net.shape, read)
     if isinstance(encoder, nn.Module):
         images = as_images(X)
         home = resolve_device(device)
         module = at_layer(build_backbone(encoder, images.shape)[0].to(home), None, layer)
-        whole = isinstance(images, Photographs)
-        read = partial(as_images, reset=False, shape=images.shape, scale=images.scale, whole=whole)
+        reading = {"shape": images.shape, "scale": images.scale, "whole": isinstance(images, Photographs)}
+        read = Source(None, None, layer, {**reading, "column": False, "feature_names": [], "n_samples": len(images)})
         dtype = resolve_precision("auto", home, min(images.shape[1:]))
         return Encoder(module, Augmentation(), home, dtype, images.shape, read)
     raise TypeError(

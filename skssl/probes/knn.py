@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -14,7 +15,7 @@ from sklearn.utils._param_validation import Interval
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from skssl.probes.base import Probe
+from skssl.probes.base import Probe, take_array
 from skssl.probes.protocols import KNN, KNN_DEFAULTS
 
 BANK_ROWS = 16384  # training samples in one block of similarities
@@ -127,6 +128,16 @@ class KNNProbe(Probe):
             features = features.astype(np.float32, copy=False)
         self.bank_ = normalize(features)
         return self
+
+    def _pack_learned(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        return {}, {"bank": torch.from_numpy(self.bank_), "codes": torch.from_numpy(self.codes_)}
+
+    def _set_learned(self, values: Mapping[str, Any], tensors: dict[str, Tensor], width: int) -> None:
+        bank = take_array(tensors, "bank", (-1, width), torch.float32, torch.float64)
+        codes = take_array(tensors, "codes", (len(bank),), torch.int64)
+        if not ((codes >= 0) & (codes < len(self.classes_))).all():
+            raise ValueError(f"'codes' must be indices of {len(self.classes_)} classes.")
+        self.bank_, self.codes_ = bank, codes
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the share of each class in the vote.

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from skssl.augment.augmentation import Augmentation
 from skssl.images.labels import weigh_samples
-from skssl.probes.base import Probe
+from skssl.probes.base import Probe, take_array
 from skssl.probes.lbfgs import SoftmaxRegression
 from skssl.probes.protocols import LINEAR, LINEAR_DEFAULTS
 from skssl.probes.sgd import (
@@ -36,6 +36,7 @@ from skssl.probes.sgd import (
     resolve_augmentation,
     train_head,
 )
+from skssl.storage.saving import Field, is_int
 
 MAX_HEADS = 16  # candidates trained at once
 
@@ -199,6 +200,14 @@ class LinearProbe(Probe):
     validation_fraction: float = 0.2
     random_state: int | np.random.RandomState | None = None
 
+    saved_fields: ClassVar[dict[str, Field]] = {
+        **Probe.saved_fields,
+        "n_iter": Field(is_int(0), "a number of iterations"),
+        "best_params": Field(
+            lambda value: type(value) is dict and all(type(of) in (int, float) for of in value.values()),
+            "a dict of numbers",
+        ),
+    }
     protocols: ClassVar[dict[str, dict[str, Any]]] = LINEAR
     defaults: ClassVar[dict[str, Any]] = LINEAR_DEFAULTS
 
@@ -282,6 +291,18 @@ class LinearProbe(Probe):
         dtype = np.float32 if self.encoder_ else X.dtype
         self.coef_, self.intercept_ = coef.astype(dtype), intercept.astype(dtype)
         return self
+
+    def _pack_learned(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        arrays = {"coef": self.coef_, "intercept": self.intercept_, "validation_scores": self.validation_scores_}
+        values = {"n_iter": self.n_iter_, "best_params": self.best_params_}
+        return values, {name: torch.tensor(array) for name, array in arrays.items()}
+
+    def _set_learned(self, values: Mapping[str, Any], tensors: dict[str, torch.Tensor], width: int) -> None:
+        rows, floats = 1 if len(self.classes_) == 2 else len(self.classes_), (torch.float32, torch.float64)
+        self.coef_ = take_array(tensors, "coef", (rows, width), *floats)
+        self.intercept_ = take_array(tensors, "intercept", (rows,), *floats)
+        self.validation_scores_ = take_array(tensors, "validation_scores", (-1,), torch.float64)
+        self.n_iter_, self.best_params_ = values["n_iter"], values["best_params"]
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Return the logits.

@@ -25,6 +25,9 @@ from skssl.probes.sgd import (
     resolve_augmentation,
     train_head,
 )
+from skssl.storage.files import take
+from skssl.storage.saving import Field, is_int, is_sequence
+from skssl.training.state import check_network, fill
 
 PREDICTION_BATCH = 8192  # samples
 
@@ -109,6 +112,13 @@ class MLPProbe(Probe):
     class_weight: str | Mapping[Any, float] | None = None
     random_state: int | np.random.RandomState | None = None
 
+    saved_fields: ClassVar[dict[str, Field]] = {
+        **Probe.saved_fields,
+        "n_iter": Field(is_int(1), "a number of epochs"),
+        "widths": Field(
+            lambda value: is_sequence(list, is_int(1))(value) and 2 <= len(value) <= 100, "2 to 100 widths"
+        ),
+    }
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **Probe._parameter_constraints,
         "hidden_layer_sizes": ["array-like"],
@@ -170,6 +180,22 @@ class MLPProbe(Probe):
         )
         self.n_iter_ = self.epochs
         return self
+
+    def _pack_learned(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        linear = [layer for layer in self.network_.children() if isinstance(layer, torch.nn.Linear)]
+        widths = [linear[0].in_features, *(layer.out_features for layer in linear)]
+        network = {f"network.{name}": value for name, value in self.network_.state_dict().items()}
+        return {"n_iter": self.n_iter_, "widths": widths}, network
+
+    def _set_learned(self, values: Mapping[str, Any], tensors: dict[str, torch.Tensor], width: int) -> None:
+        widths = values["widths"]
+        if (widths[0], widths[-1]) != (width, len(self.classes_)):
+            raise ValueError(f"'widths' must begin with {width} and end with {len(self.classes_)}. Got {widths}.")
+        with torch.device("meta"):
+            network = MLP(widths)
+        check_network(network, tensors, "network.")
+        fill(network, take(tensors, "network."))
+        self.network_, self.n_iter_ = network.eval(), values["n_iter"]
 
     @torch.inference_mode()
     def predict_proba(self, X: Any) -> np.ndarray:

@@ -31,12 +31,13 @@ class Parts:
     ----------
     arrays : list of ndarray or Tensor
         Arrays among the parameters.
-    estimators : list of (estimator, str)
-        Estimators among the parameters, with what precedes the names of their parameters, such as "encoder__".
+    estimators : list of (estimator, estimator or None, str)
+        Estimators among the parameters: each one, one with the parameters that its `fit` saw if they differ, and what
+        precedes the names of its parameters, such as "encoder__".
     """
 
     arrays: list[Any] = field(default_factory=list)
-    estimators: list[tuple[Any, str]] = field(default_factory=list)
+    estimators: list[tuple[Any, Any, str]] = field(default_factory=list)
 
     def add_array(self, array: Any) -> int:
         """Return the index of an array, which is added unless it is in the list."""
@@ -44,12 +45,12 @@ class Parts:
             self.arrays.append(array)
         return next(i for i, known in enumerate(self.arrays) if known is array)
 
-    def add_estimator(self, estimator: Any, prefix: str) -> int:
+    def add_estimator(self, estimator: Any, prefix: str, trained: Any = None) -> int:
         """Return the index of an estimator, which is added unless it is in the list with this prefix."""
-        if not any(known is estimator and place == prefix for known, place in self.estimators):
-            self.estimators.append((estimator, prefix))
-        pairs = enumerate(self.estimators)
-        return next(i for i, (known, place) in pairs if known is estimator and place == prefix)
+        if not any(known is estimator and place == prefix for known, _, place in self.estimators):
+            self.estimators.append((estimator, trained, prefix))
+        listed = enumerate(self.estimators)
+        return next(i for i, (known, _, place) in listed if known is estimator and place == prefix)
 
 
 @dataclass
@@ -62,6 +63,8 @@ class Given:
         The arrays by index.
     estimators : dict of int to estimator
         The estimators by index.
+    trained : dict of int to estimator
+        Estimators with the parameters that their `fit` saw, by index.
     modules : mapping of str to object
         The user's modules by the full names of the parameters, such as "encoder__backbone".
     asked : dict of str to object
@@ -70,6 +73,7 @@ class Given:
 
     arrays: Mapping[int, Tensor] = field(default_factory=dict)
     estimators: Mapping[int, Any] = field(default_factory=dict)
+    trained: Mapping[int, Any] = field(default_factory=dict)
     modules: Mapping[str, Any] = field(default_factory=dict)
     asked: dict[str, Any] = field(default_factory=dict)
 
@@ -183,8 +187,10 @@ def _pack(value: Any, name: str, parts: Parts, prefix: str) -> Any:
         return os.fspath(value)
     if isinstance(value, list | tuple):
         return type(value)([_pack(item, f"{name}[{i}]", parts, prefix) for i, item in enumerate(value)])
-    if isinstance(value, dict):
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
         return {"dict": {key: _pack(item, f"{name}[{key!r}]", parts, prefix) for key, item in value.items()}}
+    if isinstance(value, dict):
+        return {"items": [_pack(pair, f"{name}[{pair[0]!r}]", parts, prefix) for pair in value.items()]}
     if isinstance(value, torch.device):
         return {"device": str(value)}
     if isinstance(value, Tensor) or (isinstance(value, np.ndarray) and value.dtype.kind in "biuf"):
@@ -212,6 +218,8 @@ def _unpack(value: Any, given: Given) -> Any:
     match list(value.items()):
         case [("dict", dict(items))]:
             return {name: _unpack(item, given) for name, item in items.items()}
+        case [("items", list(pairs))]:
+            return dict(_unpack(pair, given) for pair in pairs)
         case [("device", str(name))]:
             return torch.device(name)
         case [("scalar", (str(name), bool() | int() | float() as number))] if name in SCALARS:

@@ -13,12 +13,13 @@ from typing import Any, ClassVar, Self
 import joblib
 import numpy as np
 import torch
+from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skssl.errors import pick
 from skssl.storage.files import DamagedFileError, ForeignFileError, SavedFile, first_line, part, take, write
-from skssl.storage.parameters import Given, Parts, pack_parameters, unpack_parameters
+from skssl.storage.parameters import SCALARS, Given, Parts, pack_parameters, unpack_parameters
 from skssl.storage.registry import registered
 from skssl.storage.version import __version__
 
@@ -84,8 +85,8 @@ class Saved:
         check_is_fitted(self)
         parts, records, tensors = Parts(), [], dict[str, Tensor]()
         parts.add_estimator(self, "")
-        for i, (estimator, prefix) in enumerate(parts.estimators):  # which grows in the loop
-            record, own = _pack_estimator(estimator, parts, prefix)
+        for i, (estimator, trained, prefix) in enumerate(parts.estimators):  # which grows in the loop
+            record, own = _pack_estimator(estimator, trained, parts, prefix)
             records.append(record)
             tensors |= {f"estimator.{i}.{name}" if i else name: tensor for name, tensor in own.items()}
         header = {"skssl": __version__, **records[0]}
@@ -132,7 +133,9 @@ class Saved:
         raise NotImplementedError
 
 
-def _pack_estimator(estimator: Any, parts: Parts, prefix: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _pack_estimator(
+    estimator: Any, trained: Any, parts: Parts, prefix: str
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return an estimator's parameters and what it learned, as plain values and tensors."""
     kind: Any = type(estimator)
     name = kind.__name__
@@ -141,8 +144,12 @@ def _pack_estimator(estimator: Any, parts: Parts, prefix: str) -> tuple[dict[str
             f"{name} cannot be saved: a file can only name skssl's own classes. joblib.dump saves estimators of any "
             "class."
         )
-    fitted = estimator.__sklearn_is_fitted__()
-    trained = estimator._trained() if fitted else estimator
+    try:
+        check_is_fitted(estimator)
+        fitted = True
+    except NotFittedError:
+        fitted = False
+    trained = trained or (estimator._trained() if fitted else estimator)
     parameters, used = (pack_parameters(of, parts, prefix) for of in (estimator, trained))
     changed = {key: value for key, value in used.items() if value != parameters[key]}
     record = {"class": name, "parameters": parameters, "trained_with": changed}
@@ -230,13 +237,14 @@ def _rebuild(file: SavedFile, modules: Mapping[str, Any]) -> Any:
     arrays = {int(i): array for i, array in part(read, "parameter.").items()}
     left = {name: shape for name, shape in file.shapes.items() if name not in read}
     built: dict[int, Any] = {}
+    trained: dict[int, Any] = {}
     restore: list[tuple[str, Restore]] = []
     asked: dict[str, Any] = {}
     for i in range(len(others), -1, -1):  # an estimator refers to later ones only
         prefix = f"estimator.{i}." if i else ""
         shapes = take(left, prefix)
-        given = Given(arrays, dict(built), modules, asked)
-        built[i], finish = _build(others[i - 1] if i else header, shapes, not i, given)
+        given = Given(arrays, dict(built), dict(trained), modules, asked)
+        built[i], trained[i], finish = _build(others[i - 1] if i else header, shapes, not i, given)
         restore.append((prefix, finish))
     for name in modules.keys() - asked.keys():
         needed = f"It needs {', '.join(asked)}." if asked else "It needs no module."
@@ -247,8 +255,8 @@ def _rebuild(file: SavedFile, modules: Mapping[str, Any]) -> Any:
     return built[0]
 
 
-def _build(record: dict[str, Any], shapes: dict[str, Tensor], fitted: bool, given: Given) -> tuple[Any, Restore]:
-    """Return an estimator that a file describes, and the function that gives it its tensors."""
+def _build(record: dict[str, Any], shapes: dict[str, Tensor], fitted: bool, given: Given) -> tuple[Any, Any, Restore]:
+    """Return an estimator that a file describes, one as `fit` saw it, and the function that gives it its tensors."""
     cls: Any = pick("class", _checked(record, PARAMETERS)["class"], registered("estimator"))
     parameters, used = (unpack_parameters(cls, record[name], given) for name in ("parameters", "trained_with"))
     for given_to in (parameters, used):
@@ -260,10 +268,10 @@ def _build(record: dict[str, Any], shapes: dict[str, Tensor], fitted: bool, give
     estimator = cls(**parameters)
     trained = cls(**{**parameters, **used}) if used else estimator
     if fields:
-        return estimator, estimator._check_state(trained, _checked(record, fields), shapes, given)
+        return estimator, trained, estimator._check_state(trained, _checked(record, fields), shapes, given)
     for name in shapes:
         raise ValueError(f"The tensor {name[:80]!r} is unknown.")
-    return estimator, lambda tensors: None
+    return estimator, trained, lambda tensors: None
 
 
 def _checked(record: Mapping[str, Any], fields: Mapping[str, Field]) -> dict[str, Any]:
@@ -295,6 +303,81 @@ PARAMETERS = {
     "parameters": Field(lambda value: type(value) is dict, "a dict"),
     "trained_with": Field(lambda value: type(value) is dict, "a dict"),
 }
+
+
+def holds_fields(fields: Mapping[str, Field]) -> Callable[[Any], bool]:
+    """Return a check for a dict of fields."""
+    return lambda value: (
+        type(value) is dict
+        and value.keys() == fields.keys()
+        and all(field.holds(value[name]) for name, field in fields.items())
+    )
+
+
+def pack_labels(labels: np.ndarray) -> dict[str, Any]:
+    """Turn an array of class labels into plain values.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n,)
+        Bools, numbers or strings.
+
+    Returns
+    -------
+    dict of str to object
+        The name of the dtype ("str" for strings of any length), and the values.
+
+    Raises
+    ------
+    TypeError
+        If the labels are of another type.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skssl.storage.saving import pack_labels, unpack_labels
+    >>> pack_labels(np.array(["cat", "dog"]))
+    {'dtype': 'str', 'values': ['cat', 'dog']}
+    >>> unpack_labels(pack_labels(np.array([1, 3], dtype=np.int16)))
+    array([1, 3], dtype=int16)
+    """
+    kind = {"U": "str", "T": "str", "O": "object"}.get(labels.dtype.kind, labels.dtype.name)
+    packed = {"dtype": kind, "values": labels.tolist()}
+    if not LABELS.holds(packed):
+        raise TypeError(f"Classes of the type {labels.dtype} cannot be saved. Use numbers or strings.")
+    return packed
+
+
+def unpack_labels(packed: Mapping[str, Any]) -> np.ndarray:
+    """Invert `pack_labels`.
+
+    Parameters
+    ----------
+    packed : dict of str to object
+        What `LABELS` accepts.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        The labels.
+    """
+    return np.array(packed["values"], dtype=packed["dtype"])
+
+
+def _holds_labels(value: Any) -> bool:
+    """Return whether a value is as `pack_labels` returns it."""
+    if not isinstance(value, dict) or value.keys() != {"dtype", "values"} or value["dtype"] not in LABEL_TYPES:
+        return False
+    return is_sequence(list, lambda label: type(label) in LABEL_TYPES[value["dtype"]])(value["values"])
+
+
+#: The types of the labels by the name of the dtype.
+LABEL_TYPES: dict[Any, tuple[type, ...]] = {
+    **{name: (bool,) if name == "bool" else (float,) if "float" in name else (int,) for name in SCALARS},
+    "str": (str,),
+    "object": (str, int, float, bool),
+}
+LABELS = Field(_holds_labels, "the dtype and the values of class labels")
 
 #: How images are read after `fit`, and the number of training images.
 READING = {

@@ -65,6 +65,8 @@ class ImageLoader:
             )
         if len(images) < n:
             raise ValueError(f"X must have at least one image for each of the {n} processes. Got {len(images)} images.")
+        if len(images) < 2:
+            raise ValueError("X must have at least 2 images to train on, since BatchNorm compares them. Got 1 image.")
         self.batch_size = int(min(batch_size, len(images) // n * n))  # NumPy's integers, too
         for augment in augmentations:
             if augment.saliency is not None and len(augment.saliency) != len(images):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import reprlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +14,12 @@ from torch.optim import Optimizer
 
 from skssl.storage.files import part, take
 from skssl.training.optim import laid_out_as, optimizer_parameters
+from skssl.training.seeding import seeded
 from skssl.training.trainer import Trainer
 
+M = TypeVar("M", bound=nn.Module)
+
+LARGEST_TRIED = 2**21  # pixels of images that a network runs on while an estimator is loaded
 RECORDED = ("epoch", "loss", "lr", "images_per_second")  # numbers in each row of the history
 MEASURES = ("embedding_std", "effective_rank")  # further numbers, recorded at the end of the epoch
 
@@ -98,7 +103,7 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     module.load_state_dict(dict(tensors), assign=True)
 
 
-def check_network(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+def check_network(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str = "net.") -> None:
     """Refuse tensors that do not fit a network, before they are read from a file that is not trusted.
 
     Parameters
@@ -107,13 +112,87 @@ def check_network(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         The network.
     tensors : mapping of str to Tensor
         Tensors as returned by `training_state`. They may lie on the meta device, because their values are not read.
+    prefix : str, default="net."
+        What precedes the names of the network's tensors.
 
     Raises
     ------
     ValueError
         If a tensor of the network is missing, unknown, or of another shape or type.
     """
-    _check_like(part(tensors, "net."), module.state_dict(), "net.")
+    _check_like(part(tensors, prefix), module.state_dict(), prefix)
+
+
+class Blank(Generic[M]):
+    """A network whose tensors take no memory until a file gives them.
+
+    Parameters
+    ----------
+    make : callable
+        Returns the network for a backbone.
+    backbone : str, torch.nn.Module or callable
+        The backbone. A user's module is not changed.
+    pixels : int
+        The pixels of an image. Networks that need values run on two images while they are made.
+
+    Attributes
+    ----------
+    module : torch.nn.Module
+        The network, on the meta device if it can run there.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from skssl.training.state import Blank
+    >>> blank = Blank(lambda backbone: backbone, nn.Linear(2, 2), 1)
+    >>> blank.module.weight.is_meta, blank.fill(nn.Linear(2, 2).state_dict()).weight.is_meta
+    (True, False)
+    """
+
+    def __init__(self, make: Callable[[Any], M], backbone: Any, pixels: int) -> None:
+        self.make, self.backbone, self.pixels = make, backbone, pixels
+        try:
+            copied = _without_values(backbone)
+            with torch.device("meta"):
+                self.module = make(copied)
+        except Exception:
+            if isinstance(backbone, str) or pixels > LARGEST_TRIED:
+                raise
+            self.module = self._make()  # a user's module may need values
+
+    def check(self, shapes: Mapping[str, Tensor], prefix: str = "net.") -> None:
+        """Refuse tensors that do not fit, see `check_network`."""
+        try:
+            check_network(self.module, shapes, prefix)
+        except ValueError as error:
+            if isinstance(self.backbone, str):
+                raise
+            name = type(self.backbone).__name__
+            raise ValueError(f"The backbone, a {name}, is not the one that was saved: {error}") from error
+
+    def fill(self, tensors: Mapping[str, Tensor]) -> M:
+        """Return the network with tensors that `check` has accepted, by their names in its ``state_dict``."""
+        fill(self.module, tensors)
+        if any(buffer.is_meta for buffer in self.module.buffers()):  # those that no state dict has must be computed
+            if self.pixels > LARGEST_TRIED:
+                raise ValueError(f"Images of {self.pixels} pixels are too large to make this network.")
+            self.module = self._make()
+            fill(self.module, tensors)
+        return self.module
+
+    def _make(self) -> M:
+        with seeded(0):
+            return self.make(self.backbone)
+
+
+def _without_values(backbone: Any) -> Any:
+    """Return a copy of a module, or of what a function returns, whose tensors take no memory."""
+    if isinstance(backbone, str):
+        return backbone
+    with seeded(0):
+        module = backbone if isinstance(backbone, nn.Module) else backbone()
+    return copy.deepcopy(module).to("meta")
 
 
 def check_history(history: Any) -> None:

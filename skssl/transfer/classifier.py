@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
@@ -26,15 +26,31 @@ from skssl.images.labels import as_labels, check_known_labels, require_labels
 from skssl.methods.base import SSLTransformer
 from skssl.methods.docstrings import inherit_parameters
 from skssl.nn.distributed import draw_seed, init_process_group
-from skssl.nn.precision import resolve_precision
+from skssl.nn.precision import resolve_precision, usable_precision
 from skssl.probes.encoders import Encoder
+from skssl.probes.saved_encoders import ENCODER, SavedEncoder, n_features, pack_encoder
+from skssl.storage.files import take
+from skssl.storage.parameters import Given, Parts
+from skssl.storage.registry import register
+from skssl.storage.saving import (
+    LABELS,
+    Field,
+    Restore,
+    Saved,
+    holds_fields,
+    is_int,
+    is_sequence,
+    pack_labels,
+    unpack_labels,
+)
 from skssl.training.checkpoints import train
-from skssl.training.devices import resolve_device
+from skssl.training.devices import available, resolve_device
 from skssl.training.encoding import encode
 from skssl.training.objective import Hooks, Objective
 from skssl.training.optim import OPTIMIZERS
 from skssl.training.schedules import check_schedule
 from skssl.training.seeding import seeded
+from skssl.training.state import check_history, training_state
 from skssl.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -71,7 +87,7 @@ class ClassifierHooks(Hooks):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class ImageClassifier(ClassifierMixin, BaseEstimator):
+class ImageClassifier(ClassifierMixin, Saved, BaseEstimator):
     """Base class of image classifiers that train an encoder and a linear head together.
 
     Parameters
@@ -156,6 +172,16 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
     checkpoint_every: Any = "10 min"
     verbose: int = 0
 
+    saved_fields: ClassVar[dict[str, Field]] = {
+        "encoder": Field(holds_fields(ENCODER), f"a dict of {', '.join(ENCODER)}"),
+        "classes": LABELS,
+        "n_samples": Field(is_int(1), "a number of images"),
+        "seed": Field(is_int(0), "an integer of at least 0"),
+        "history": Field(is_sequence(list, lambda row: type(row) is dict), "a list of rows"),
+    }
+    #: The parameter that holds the encoder.
+    encoder_parameter: ClassVar[str] = "encoder"
+
     _parameter_constraints: ClassVar[dict] = {
         **{
             name: SSLTransformer._parameter_constraints[name]
@@ -186,6 +212,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Document the parameters that a classifier inherits."""
         super().__init_subclass__(**kwargs)
+        register("estimator")(cls)
         inherit_parameters(cls, ImageClassifier)
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -288,28 +315,41 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
 
     def _train(self, encoder: Encoder, images: Images, labels: Tensor | None, hooks: ClassifierHooks) -> Self:
         """Train a copy of the encoder with a new head."""
-        self._reader, self.n_features_in_ = encoder.read, math.prod(images.shape)
+        self._reader: Any = encoder.read
+        self.n_features_in_ = math.prod(images.shape)
+        self._fitted_with = type(self)(**self.get_params(deep=False))
         hooks.read = encoder.read
         device = resolve_device(self.device)
         init_process_group(device)
         seed = draw_seed(self.random_state)
-        augment = CROPS_AND_FLIPS if self.augment is None else self.augment
         module = copy.deepcopy(encoder.module).requires_grad_(True)
         with torch.no_grad():
             blank = encoder.augment.eval_transform(torch.zeros(1, *images.shape, device=encoder.device))
             dim = module.eval()(blank).shape[1]
         with seeded(seed):
             objective = Objective(module, dim, hooks, {}, len(images), images.shape)
+        dtype = resolve_precision(self.precision, device, min(images.shape[1:]))
+        self.net_ = self._make_trainer(objective, encoder, device, dtype, seed)
+        weights = getattr(hooks, "weights", None)
+        more = {} if weights is None else {"sample_weight": weights}
+        train(self, self.net_, images, labels, encoder=encoder.module, teacher=hooks.teacher, **more)
+        return self
+
+    def _make_trainer(
+        self, objective: Objective, encoder: Encoder, device: torch.device, dtype: torch.dtype, seed: int
+    ) -> Trainer:
+        """Make the trainer of a network."""
+        augment = CROPS_AND_FLIPS if self.augment is None else self.augment
         trainer = Trainer(
             objective,
-            augmentations=encoder.augmentations(augment, max(images.shape[1:]))[:1],
+            augmentations=encoder.augmentations(augment, max(objective.shape[1:]))[:1],
             schedule=self.schedule,
             warmup_epochs=self.warmup_epochs,
             momentum=self.momentum,
             weight_decay=self.weight_decay,
             rates={"head": self.head_lr},
             collapsible=False,
-            dtype=resolve_precision(self.precision, device, min(images.shape[1:])),
+            dtype=dtype,
             tf32=self.precision == "auto",
             seed=seed,
             optimizer=self.optimizer,
@@ -321,8 +361,54 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
             callbacks=self.callbacks,
             verbose=self.verbose,
         )
-        self.net_ = trainer.initialize()
-        weights = getattr(hooks, "weights", None)
-        more = {} if weights is None else {"sample_weight": weights}
-        train(self, self.net_, images, labels, encoder=encoder.module, teacher=hooks.teacher, **more)
-        return self
+        return trainer.initialize()
+
+    # What `save` writes and `skssl.load` reads. The teacher and the optimiser's state are only needed by `fit`.
+
+    def _trained(self) -> Self:
+        # Estimators that have been replaced since are not saved: `encoder` in the file has what is needed of them.
+        used = self._fitted_with.get_params(deep=False).items()
+        return type(self)(**{name: getattr(self, name) if hasattr(value, "fit") else value for name, value in used})
+
+    def _pack_state(self, parts: Parts, prefix: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        values, tensors = training_state(self.net_)
+        packed = {
+            "encoder": pack_encoder(self._reader, parts, f"{prefix}{self.encoder_parameter}__"),
+            "classes": pack_labels(self.classes_),
+            "n_samples": self.net_.module_.n_samples,
+            "seed": values["seed"],
+            "history": values["history"],
+        }
+        own = ("net.encoder.", "net.head.")
+        return packed, {name: tensor for name, tensor in tensors.items() if name.startswith(own)}
+
+    def _check_state(
+        self, trained: Self, values: Mapping[str, Any], shapes: Mapping[str, Tensor], given: Given
+    ) -> Restore:
+        trained._check_params()
+        check_history(values["history"])
+        classes = unpack_labels(values["classes"])
+        saved = SavedEncoder(values["encoder"], getattr(trained, self.encoder_parameter), given)
+
+        def make(backbone: Any) -> Objective:
+            module, hooks = saved.network(backbone), ClassifierHooks(len(classes))
+            return Objective(module, n_features(module, saved.encoded), hooks, {}, values["n_samples"], saved.shape)
+
+        blank = saved.blank(make)
+        blank.check(shapes)
+        for name in shapes:
+            if not name.startswith("net."):
+                raise ValueError(f"The tensor {name[:80]!r} is unknown.")
+
+        def restore(tensors: dict[str, Tensor]) -> None:
+            objective = blank.fill(take(tensors, "net."))
+            cast(ClassifierHooks, objective.method).read = saved.source
+            device = available(trained.device)
+            dtype = usable_precision(trained.precision, device, min(saved.shape[1:]))
+            encoder = saved.encoder(objective.encoder, device)
+            self.net_ = trained._make_trainer(objective, encoder, device, dtype, values["seed"])
+            self.net_.history.extend({**row, "batches": []} for row in values["history"])
+            self.classes_, self._reader, self._fitted_with = classes, saved.source, trained
+            self.n_features_in_ = math.prod(saved.shape)
+
+        return restore

@@ -132,6 +132,7 @@ class Distiller(ImageClassifier):
     weight_decay: float = 1e-4
     schedule: str | Sequence[float] = "cosine"
 
+    encoder_parameter: ClassVar[str] = "student"
     _parameter_constraints: ClassVar[dict] = {
         **ImageClassifier._parameter_constraints,
         "temperature": [Interval(Real, 0, None, closed="neither")],

@@ -256,6 +256,41 @@ def test_integer_items_are_scaled_by_their_range(dtype: Any, n_jobs: int | None)
     assert torch.equal(half.read(torch.arange(3)), of_arrays.read(torch.arange(3)))
 
 
+@pytest.mark.parametrize("n_jobs", [None, 2])
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_pictures_of_more_than_eight_bits_keep_their_numbers(
+    mixed: bool, dtype: Any, n_jobs: int | None, tmp_path: Path
+) -> None:
+    paths = [tmp_path / f"{i}.tif" for i in range(20)]
+    for i, path in enumerate(paths):
+        pixels = np.random.default_rng(i).integers(0, 4096, (20, 24 + (mixed and i % 3)))
+        Image.fromarray(pixels.astype(dtype)).save(path)
+    listed, images = as_images(paths), as_images(Items(paths), n_jobs=n_jobs)
+    assert isinstance(images, DatasetPhotographs) == mixed
+    assert (images.shape, images.scale) == (listed.shape, listed.scale)
+    index = torch.arange(20)
+    assert torch.equal(images.read(index), listed.read(index))
+    assert torch.equal(torch.cat([batch for _, batch in images.batches(index.split(7))]), listed.read(index))
+    assert_same_batches(epoch(images), epoch(listed))
+    like: Any = {"shape": listed.shape, "scale": (0.0, 9.0), "whole": mixed, "reset": False}
+    some = paths[5:7]
+    assert torch.equal(as_images(Items(some), **like).read(index[:2]), as_images(some, **like).read(index[:2]))
+
+
+@pytest.mark.parametrize("place", [1, 4])  # 4 is not inspected
+def test_pictures_of_eight_and_of_more_bits(place: int) -> None:
+    deep = Image.fromarray(np.random.default_rng(0).random((20, 24), np.float32))
+    items = [deep] * 20
+    items[place] = smooth(20, 24, 0).convert("L")
+    with pytest.raises(ValueError, match=f"Item {place} of the data set X.* holds 8.bit"):
+        as_images(Items(items))
+    items = [smooth(20, 24, 0)] * 20
+    items[place] = deep
+    with pytest.raises(ValueError, match=f"Item {place} of the data set X.* holds floats, but"):
+        as_images(Items(items)).read(torch.arange(20))
+
+
 def test_complex_items_are_refused() -> None:
     with pytest.raises(TypeError, match="Item 0 of the data set X is Tensor of complex64"):
         as_images(Items([torch.zeros(1, 4, 4, dtype=torch.complex64)] * 2))

@@ -16,6 +16,7 @@ import pytest
 import torch
 from conftest import quick
 from PIL import Image
+from sklearn.frozen import FrozenEstimator
 from torch.utils.data import Dataset, IterableDataset
 
 import skssl
@@ -242,6 +243,59 @@ def test_labels_of_skipped_images_are_dropped(tmp_path: Path) -> None:
         skipped.transform(paths)
     with pytest.warns(BadImageWarning, match="1 of the 24"):
         skipped.partial_fit(paths, Y16)
+
+
+class Untrained(skssl.SimCLR):
+    def losses(self, net: Any, batch: Any) -> Any:
+        raise AssertionError("the training has begun")
+
+
+def test_fit_transform_refuses_bad_images_before_the_training(tmp_path: Path) -> None:
+    skipping = {"backbone": "convnet", "epochs": 1, "batch_size": 8, "on_bad_image": "skip", "image_shape": (16, 16)}
+    paths = saved(tmp_path)
+    rows = "fit_transform returns a row for each image"
+    damage(paths[2])
+    damage(paths[7])
+    with pytest.raises(ValueError, match=rf"2 of the 24 images in X cannot be read, but {rows}.* The first: Sample 2 "):
+        Untrained(**skipping).fit_transform(paths)
+    with pytest.raises(ValueError, match=r"^Sample 2 of X, the file .*2\.png.* cannot be read as an image"):
+        Untrained(backbone="convnet").fit_transform(paths)
+    with pytest.raises(
+        ValueError, match=rf"1 of the 4 images in X cannot be read, but {rows}.* The first: Item 1 of X"
+    ):
+        Untrained(**skipping).fit_transform(iter([X16[0], b"no image", X16[1], X16[2]]))
+    for i, name in enumerate(("whole.jpg", "cut.jpg")):
+        Image.fromarray(np.kron(X16[i], np.ones((4, 4, 1), np.uint8))).save(tmp_path / name)
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "cut.jpg").read_bytes()[:-100])  # with a whole header
+    photographs = [tmp_path / "whole.jpg", tmp_path / "cut.jpg"]
+    with pytest.raises(ValueError, match=rf"^{rows}, so it skips none\. Sample 1 of X, .*cut\.jpg.* cannot be read"):
+        Untrained(**skipping).fit_transform(photographs)
+    items = Items([*X16[:5], OSError("gone"), *X16[6:]])
+    with pytest.raises(
+        ValueError, match=rf"^{rows}, so it skips none\. Item 5 of the data set X cannot be read: .*gone"
+    ):
+        Untrained(**skipping).fit_transform(items)
+
+
+def test_fit_transform_reads_images_once(tmp_path: Path) -> None:
+    X = X16[:8]
+    expected = quick(SimCLR).fit(X).transform(X)
+    for form in (iter(X), Items(X)):
+        assert np.array_equal(quick(SimCLR, on_bad_image="skip").fit_transform(form), expected)
+    frame = quick(SimCLR).set_output(transform="pandas").fit_transform(saved(tmp_path, X))
+    assert frame.columns[0] == "simclr0"
+    assert np.array_equal(frame, expected)
+
+
+def test_training_needs_two_images() -> None:
+    fitted = quick(SimCLR).fit(X16)
+    for X in (X16[:1], Items(X16[:1]), [Image.fromarray(X16[0])], iter(X16[:1])):
+        with pytest.raises(ValueError, match=r"X has 1 sample\(s\), while a minimum of 2 is required by SimCLR"):
+            fitted.partial_fit(X)
+    student = FrozenEstimator(fitted)
+    teacher = skssl.FineTuner(student, epochs=1, batch_size=24).fit(X16, Y16)
+    with pytest.raises(ValueError, match=r"X must have at least 2 images to train on, since BatchNorm .* Got 1 image"):
+        skssl.Distiller(FrozenEstimator(teacher), student, epochs=1).fit(X16[:1])
 
 
 @pytest.mark.parametrize("in_memory", [2**30, 0])

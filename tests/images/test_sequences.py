@@ -205,16 +205,32 @@ def test_data_sets_are_cross_validated(form: str) -> None:
     ("samples", "message"),
     [
         ([png(X[0]), X[1]], r"Sample 1 of X is ndarray of uint8 and shape \(16, 16, 3\), but sample 0 is bytes"),
-        ([{"image": X[0]}, {"image": png(X[0])}], "Sample 1 of X is dict .*, but sample 0 is dict .*one kind: arrays"),
-        (["a.png", "b.png", float("nan")], r"Sample 2 of X is float nan, but sample 0 is str 'a\.png'"),
+        (
+            [{"image": X[0]}, {"image": png(X[0])}],
+            "Sample 1 of X is bytes .*, but sample 0 is ndarray",
+        ),
+        ([None, "b.png", X[0]], r"Sample 2 of X is ndarray .*, but sample 1 is str 'b\.png'"),
         ([{"label": 3}, {"label": 4}], "Sample 0 of X is dict {'label': 3}, which holds no image"),
-        (pd.Series(["a.png", None]), "Sample 1 of X is (NoneType None|float nan), but sample 0 is str"),
-        (pd.DataFrame({"path": [None, "a.png"]}), "Sample 1 of X is str 'a.png', but sample 0 is (NoneType|float)"),
     ],
 )
 def test_samples_without_an_image_or_of_several_kinds_are_named(samples: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):
         as_images(samples)
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), np.float32("nan"), pd.NA])
+def test_missing_files_are_files_that_cannot_be_read(missing: Any, paths: list[str]) -> None:
+    expected = everything(as_images(paths[2:4]))
+    table = pd.DataFrame({"path": pd.Series([missing, *paths[2:4], missing], dtype=object)})
+    text = pd.DataFrame({"path": pd.Series([missing, *paths[2:4], missing], dtype="str")})
+    for column in (table["path"].tolist(), table, table["path"], table.values, text, text["path"].array):
+        with pytest.raises(ValueError, match="Sample 0 of X cannot be read as an image: it is missing"):
+            as_images(column)
+        with pytest.warns(BadImageWarning, match=r"2 of the 4 images in X cannot be read.*: Sample 0 of X .* missing"):
+            images = as_images(column, on_bad_image="skip")
+        assert images.kept is not None
+        assert images.kept.tolist() == [False, True, True, False]
+        np.testing.assert_array_equal(everything(images), expected)
 
 
 # Columns of tables

@@ -4,10 +4,11 @@ import skssl
 from skssl.storage.registry import registered
 
 
-def test_public_methods_tasks_and_augmentations_are_registered():
+def test_public_methods_classifiers_tasks_and_augmentations_are_registered():
     classes = {name: cls for name in skssl.__all__ if isinstance(cls := getattr(skssl, name), type)}
     known = {**registered("estimator"), **registered("object")}
-    for base in (skssl.methods.base.SSLTransformer, skssl.pretext.Task, skssl.Augmentation, skssl.MultiCrop):
+    methods, objects = skssl.methods.base.SSLTransformer, (skssl.pretext.Task, skssl.Augmentation, skssl.MultiCrop)
+    for base in (methods, skssl.probes.base.Probe, skssl.transfer.classifier.ImageClassifier, *objects):
         for name, cls in classes.items():
             assert not issubclass(cls, base) or known[name] is cls
 

@@ -498,7 +498,7 @@ def with_parameters(header, **params):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda header, tensors: {**header, "class": "FineTuner"}, "Unknown class 'FineTuner'"),
+        (lambda header, tensors: {**header, "class": "Pipeline"}, "Unknown class 'Pipeline'"),
         (lambda header, tensors: {**header, "class": "SSLTransformer"}, "Unknown class"),
         (lambda header, tensors: {**header, "code": "1"}, "'code' is unknown"),
         (
