@@ -33,7 +33,7 @@ _OVERSHOOT = 0.1  # beyond [0, 1], as bicubic interpolation gives
 _PATIENCE = 1.0  # seconds that worker processes have to stop; torch gives each of them 5
 _UNREAD = object()
 _INSPECTED = 16  # items whose sizes and channels are looked at before the others
-AT_ONCE = 16  # items in the memory of a process, where they need not be a batch
+AT_ONCE = 32  # items in the memory of a process, where they need not be a batch
 
 
 def is_dataset(X: Any) -> bool:

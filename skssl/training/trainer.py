@@ -117,6 +117,8 @@ class Trainer(NeuralNet):
         self.collapsible = collapsible
         self.dtype, self.tf32, self.seed = dtype, tf32, seed
 
+    #: X and y as they were passed to `fit`, for callbacks.
+    given: tuple[Any, Any] = (None, None)
     compile: bool | str
     #: Whether compiled steps on CUDA are recorded as one graph, see `StepGraph`.
     _graphs: ClassVar[bool] = True
@@ -138,7 +140,7 @@ class Trainer(NeuralNet):
 
     def __getstate__(self) -> dict[str, Any]:
         """Drop what is made when it is needed, and the alias `module`; skorch keeps `module_`."""
-        dropped = "_forward", "_graph", "_draws", "_scheduler", "module"
+        dropped = "_forward", "_graph", "_draws", "_scheduler", "given", "module"
         return {name: value for name, value in super().__getstate__().items() if name not in dropped}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

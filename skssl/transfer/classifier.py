@@ -133,6 +133,8 @@ class ImageClassifier(ClassifierMixin, Saved, BaseEstimator):
         Folder to which `fit` saves the state of the training, and from which it resumes, as for the methods.
     checkpoint_every : int, str or datetime.timedelta, default="10 min"
         Number of epochs, or time, between saves.
+    checkpoint_extend : bool, default=False
+        Whether `fit` may continue a training in `checkpoint` that had fewer `epochs`, as for the methods.
     verbose : int, default=0
         1 shows a progress bar for every epoch.
 
@@ -170,6 +172,7 @@ class ImageClassifier(ClassifierMixin, Saved, BaseEstimator):
     random_state: Any = None
     checkpoint: Any = None
     checkpoint_every: Any = "10 min"
+    checkpoint_extend: bool = False
     verbose: int = 0
 
     saved_fields: ClassVar[dict[str, Field]] = {
@@ -195,6 +198,7 @@ class ImageClassifier(ClassifierMixin, Saved, BaseEstimator):
                 "random_state",
                 "checkpoint",
                 "checkpoint_every",
+                "checkpoint_extend",
                 "verbose",
             )
         },
@@ -330,9 +334,13 @@ class ImageClassifier(ClassifierMixin, Saved, BaseEstimator):
             objective = Objective(module, dim, hooks, {}, len(images), images.shape)
         dtype = resolve_precision(self.precision, device, min(images.shape[1:]))
         self.net_ = self._make_trainer(objective, encoder, device, dtype, seed)
+        if labels is not None:
+            names = [*self.classes_.tolist(), -1]
+            self.net_.given = None, [names[label] for label in labels.tolist()]
         weights = getattr(hooks, "weights", None)
         more = {} if weights is None else {"sample_weight": weights}
         train(self, self.net_, images, labels, encoder=encoder.module, teacher=hooks.teacher, **more)
+        self.net_.__dict__.pop("given", None)
         return self
 
     def _make_trainer(
