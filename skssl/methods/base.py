@@ -47,7 +47,14 @@ from skssl.training.objective import Hooks, Objective
 from skssl.training.optim import OPTIMIZERS
 from skssl.training.schedules import check_schedule, makes_scheduler
 from skssl.training.seeding import seeded
-from skssl.training.state import Blank, check_history, check_optimizer_state, load_training_state, training_state
+from skssl.training.state import (
+    Blank,
+    check_history,
+    check_network,
+    check_optimizer_state,
+    load_training_state,
+    training_state,
+)
 from skssl.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -82,6 +89,10 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
     warm_start_from : SSLTransformer or FrozenEstimator of one, default=None
         A fitted estimator from whose encoder the training starts. Its images may have another size and other channels.
         Cloning, as in ``cross_val_score``, discards a fit unless the estimator is in a ``FrozenEstimator``.
+    warm_start : bool, default=False
+        Whether `fit` of a fitted estimator starts from its network, with heads, momentum copies and queues. It is a
+        training of its own: the optimiser, the schedule and `history_` begin anew, and the same `random_state` gives
+        the same views again. The images must have the same shape. Clones are not fitted.
     image_shape : tuple of int, default=None
         Shape of an image, (h, w), (h, w, c) or (c, h, w). The rows of a 2-D X are reshaped to it; one entry may be -1,
         and by default rows are square grey images. For image files it is the shape of the views. By default their size
@@ -147,8 +158,12 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
         error. The state is also saved on SIGTERM and Ctrl-C.
     checkpoint_every : int, str or datetime.timedelta, default="10 min"
         Number of epochs, or time, between two checkpoints.
+    checkpoint_extend : bool, default=False
+        Whether `fit` may continue a training in `checkpoint` that had fewer `epochs`, with the optimiser's state. From
+        there on the learning rate and other schedules are those of a training of `epochs`: after a cosine that has
+        reached 0, the rate jumps up again. False raises an error.
     verbose : int, default=0
-        1 shows a progress bar for every epoch, and the number of images in a folder.
+        1 shows a progress bar with the time left, and the number of images in a folder.
 
     Attributes
     ----------
@@ -170,6 +185,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
     backbone: Any = "resnet18"
     backbone_weights: Any = None
     warm_start_from: Any = None
+    warm_start: bool = False
     image_shape: tuple[int, ...] | None = None
     augment: Any = None
     epochs: int = 100
@@ -191,6 +207,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
     random_state: Any = None
     checkpoint: Any = None
     checkpoint_every: Any = "10 min"
+    checkpoint_extend: bool = False
     verbose: int = 0
 
     saved_fields: ClassVar[dict[str, Field]] = {
@@ -212,6 +229,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
         "backbone": [str, nn.Module, callable],
         "backbone_weights": [str, os.PathLike, None],
         "warm_start_from": [HasMethods(["transform"]), None],
+        "warm_start": ["boolean"],
         "image_shape": ["array-like", None],
         "augment": [str, Augmentation, MultiCrop, "array-like", None],
         "epochs": [Interval(Integral, 0, None, closed="left")],
@@ -236,6 +254,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
         "random_state": ["random_state"],
         "checkpoint": [str, os.PathLike, None],
         "checkpoint_every": [Interval(Integral, 1, None, closed="left"), str, datetime.timedelta],
+        "checkpoint_extend": ["boolean"],
         "verbose": ["verbose"],
     }
 
@@ -265,7 +284,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
             If the folder `checkpoint` cannot be written to, or another run uses it.
         """
         self._validate_params()
-        self._train(self._read(X, reset=True, on_bad_image=self.on_bad_image), X, y)
+        self._train(self._read(X, reset=not self._warm, on_bad_image=self.on_bad_image, min_samples=2), X, y)
         return self
 
     def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
@@ -292,7 +311,8 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
             As in `fit`. Also if an image cannot be read, whatever `on_bad_image` is.
         """
         self._validate_params()
-        images = self._read(X, reset=True, on_bad_image="count" if self.on_bad_image == "skip" else "raise")
+        on_bad_image = "count" if self.on_bad_image == "skip" else "raise"
+        images = self._read(X, reset=not self._warm, on_bad_image=on_bad_image, min_samples=2)
         if self.on_bad_image == "skip" and (images.lazy or isinstance(images, Photographs)):
             self._check_readable(images)
         self._train(images, X, y)
@@ -327,11 +347,8 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
         images = self._read(X, reset=first, on_bad_image=self.on_bad_image, min_samples=2)
         if first:
             self.net_ = self._make_trainer(images)
-        elif self.per_image and len(images) != self.net_.module_.n_samples:
-            raise ValueError(
-                f"{type(self).__name__} stores a value for every training image, so partial_fit expects the same "
-                f"{self.net_.module_.n_samples} images in the same order. Got {len(images)} images."
-            )
+        else:
+            self._check_number(images, "partial_fit")
         self.net_.set_params(max_epochs=max(self.epochs, 1))
         self.net_.given = X, y
         self.net_.run(images, self._encode_labels(y, images, X), 1)
@@ -429,11 +446,20 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
 
     # From parameters and images to the trainer.
 
+    @property
+    def _warm(self) -> bool:
+        """Whether `fit` starts from the fitted network."""
+        return self.warm_start and self.__sklearn_is_fitted__()
+
     def _train(self, images: Images, X: Any, y: Any) -> None:
         """Train on images, which were read from X."""
-        self.net_ = self._make_trainer(images)
+        warm = self._warm
+        if warm:
+            self._check_number(images, "warm_start=True")
+        self.net_ = self._make_trainer(images, self.net_.module_.state_dict() if warm else None)
+        start = {"warm_start": self.net_.module_} if warm else {}
         self.net_.given = X, y
-        train(self, self.net_, images, self._encode_labels(y, images, X))
+        train(self, self.net_, images, self._encode_labels(y, images, X), **start)
         del self.net_.given
 
     def _encode(self, images: Images) -> np.ndarray:
@@ -450,8 +476,17 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
         except (TypeError, ValueError) as error:
             raise ValueError(f"fit_transform returns a row for each image, so it skips none. {error}") from error
 
-    def _make_trainer(self, images: Images) -> Trainer:
-        """Make the trainer for images: augmentations, network, optimiser, device and seed."""
+    def _check_number(self, images: Images, what: str) -> None:
+        """Refuse another number of images than that of the fitted net if it stores a value for each."""
+        n_samples = self.net_.module_.n_samples
+        if self.per_image and len(images) != n_samples:
+            raise ValueError(
+                f"{type(self).__name__} stores a value for every training image, so {what} expects the same "
+                f"{n_samples} images in the same order. Got {len(images)} images."
+            )
+
+    def _make_trainer(self, images: Images, start: dict[str, Tensor] | None = None) -> Trainer:
+        """Make the trainer for images, whose network starts from a ``state_dict`` if there is one."""
         device = resolve_device(self.device)
         init_process_group(device)
         augmentations, shape = self._views(images.shape)
@@ -464,8 +499,17 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
         dtype = resolve_precision(self.precision, device, min(shape[1:]))
         seed = draw_seed(self.random_state)
         with seeded(seed):
-            weights = self._initial_weights()
+            weights = self._initial_weights() if start is None else None
             objective = self._make_objective(images.shape, shape, len(images), self.backbone, weights, self.verbose)
+        if start is not None:
+            try:
+                check_network(objective, {f"net.{name}": value for name, value in start.items()})
+            except ValueError as error:
+                raise ValueError(
+                    f"warm_start=True starts from the fitted network, which does not fit the parameters: {error} Pass "
+                    "warm_start=False, or the parameters of the earlier fit."
+                ) from error
+            objective.load_state_dict(start)
         return self._wrap(objective, augmentations, device, dtype, seed)
 
     def _initial_weights(self) -> Any:

@@ -63,6 +63,8 @@ class Checkpoint:
         Digests of what the training depends on, by name: parameters, images, labels. See `digest_training`.
     older : callable, default=dict
         Returns the digests that stand for those in a checkpoint of an older version, see `digest_older`.
+    extend : bool, default=False
+        Whether a training with fewer `epochs` is continued.
 
     Raises
     ------
@@ -92,10 +94,11 @@ class Checkpoint:
         every: int | str | datetime.timedelta,
         known: Mapping[str, str],
         older: Callable[[], Mapping[str, str]] = dict,
+        extend: bool = False,
     ) -> None:
         if not os.fspath(folder):
             raise ValueError("The 'checkpoint' parameter must be a folder. Got ''.")
-        self.folder, self.known, self.older = Path(folder), dict(known), older
+        self.folder, self.known, self.older, self.extend = Path(folder), dict(known), older, extend
         self._lock = filelock.FileLock(self.folder / LOCK)
         self.epochs, self.seconds = _parse(every)
         self.stop: int | None = None  # the signal received
@@ -159,7 +162,7 @@ class Checkpoint:
         if not file.exists():
             return None
         with SavedFile(file) as saved:
-            assumed = self._check_known(saved.header)
+            assumed, longer = self._check_known(saved.header, trainer.max_epochs)
             try:
                 check_state(trainer, saved.header["training"], saved.shapes)
                 state = unpack(trainer, saved.header["training"], saved.read())
@@ -169,6 +172,8 @@ class Checkpoint:
                 raise ValueError(
                     f"{str(file)!r} cannot be resumed: {first_line(error)} Use another folder, or delete this one."
                 ) from error
+        if longer and state.finished:
+            state.finished, state.callbacks = False, {}  # a callback that has stopped the training would stop it again
         if is_main_process():
             name, epochs = type(trainer.module_.method).__name__, len(trainer.history)
             steps = f" and {state.step} step(s)" if state.step else ""
@@ -183,8 +188,8 @@ class Checkpoint:
                 )
         return state
 
-    def _check_known(self, header: Mapping[str, Any]) -> list[str]:
-        """Refuse a checkpoint of another training; return the parameters that its version lacked."""
+    def _check_known(self, header: Mapping[str, Any], epochs: int) -> tuple[list[str], bool]:
+        """Refuse another training; return the parameters that its version lacked, and whether `epochs` was raised."""
         found = header.get("known")
         if (
             header.get("format") != FORMAT
@@ -201,14 +206,24 @@ class Checkpoint:
         # A parameter that is new since the checkpoint must have its default.
         assumed = [name for name in differing if name not in found and self.known[name] == older.get(name)]
         same_images = ["X"] if "X" in older and found.get("X") == older["X"] else []
-        if other := [name for name in differing if name not in (*assumed, *same_images)]:
+        other = [name for name in differing if name not in (*assumed, *same_images)]
+        history = header["training"].get("history")
+        done = len(history) if isinstance(history, list) else epochs
+        longer = other == ["epochs"] and done < epochs
+        if longer and not self.extend:
+            raise ValueError(
+                f"checkpoint={str(self.folder)!r} holds a training with another number of epochs, of which {done} are "
+                f"done. Pass checkpoint_extend=True to continue it to epochs={epochs}, with the learning rates of "
+                f"{epochs} epochs from there on, or use another folder."
+            )
+        if other and not longer:
             saved_by = _version(header)
             before = "" if saved_by == THIS else f" It was saved by {saved_by}; this is {THIS}."
             raise ValueError(
                 f"checkpoint={str(self.folder)!r} holds another training, which differs in: {', '.join(other)}."
                 f"{before} Use the same parameters and images to resume it, use another folder, or delete this one."
             )
-        return assumed
+        return assumed, longer
 
     def after_step(self, trainer: Trainer, state: ResumeState, draws: torch.Generator) -> None:
         """Save within an epoch, if a save is due.
@@ -292,7 +307,7 @@ def train(estimator: Any, trainer: Trainer, images: Images, labels: Tensor | Non
     Parameters
     ----------
     estimator : estimator
-        An estimator with the parameters `epochs`, `checkpoint` and `checkpoint_every`.
+        An estimator with the parameters `epochs`, `checkpoint`, `checkpoint_every` and `checkpoint_extend`.
     trainer : Trainer
         Its net, initialised.
     images : Images
@@ -307,7 +322,8 @@ def train(estimator: Any, trainer: Trainer, images: Images, labels: Tensor | Non
         return
     known = digest_training(estimator, images, labels, **more)
     older = partial(digest_older, estimator, images)
-    with Checkpoint(estimator.checkpoint, estimator.checkpoint_every, known, older) as checkpoint:
+    every, extend = estimator.checkpoint_every, estimator.checkpoint_extend
+    with Checkpoint(estimator.checkpoint, every, known, older, extend) as checkpoint:
         resume = checkpoint.restore(trainer)
         if resume is None or not resume.finished:
             trainer.run(images, labels, estimator.epochs - len(trainer.history), checkpoint, resume)

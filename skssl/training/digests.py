@@ -24,7 +24,8 @@ from skssl.images.dataset_items import is_dataset
 from skssl.images.memory_maps import mapped_file_of
 from skssl.images.photographs import FilePhotographs
 
-IDLE = ("verbose", "n_jobs", "checkpoint", "checkpoint_every")  # parameters that change no result
+# Parameters that change no result of an estimator that is fitted for the first time.
+IDLE = ("verbose", "n_jobs", "checkpoint", "checkpoint_every", "checkpoint_extend", "warm_start")
 NOT_COMPARED = (*IDLE, "device", "callbacks", "random_state")  # parameters that may differ when a training resumes
 SAMPLED = 2**28  # values of a data set's images, or bytes of files, that are hashed, at most
 LEAST = 2**12  # bytes of a file that are hashed, at least

@@ -133,8 +133,10 @@ class ImageClassifier(ClassifierMixin, Saved, BaseEstimator):
         Folder to which `fit` saves the state of the training, and from which it resumes, as for the methods.
     checkpoint_every : int, str or datetime.timedelta, default="10 min"
         Number of epochs, or time, between saves.
+    checkpoint_extend : bool, default=False
+        Whether `fit` may continue a training in `checkpoint` that had fewer `epochs`, as for the methods.
     verbose : int, default=0
-        1 shows a progress bar for every epoch.
+        1 shows a progress bar with the time left.
 
     Attributes
     ----------
@@ -170,6 +172,7 @@ class ImageClassifier(ClassifierMixin, Saved, BaseEstimator):
     random_state: Any = None
     checkpoint: Any = None
     checkpoint_every: Any = "10 min"
+    checkpoint_extend: bool = False
     verbose: int = 0
 
     saved_fields: ClassVar[dict[str, Field]] = {
@@ -195,6 +198,7 @@ class ImageClassifier(ClassifierMixin, Saved, BaseEstimator):
                 "random_state",
                 "checkpoint",
                 "checkpoint_every",
+                "checkpoint_extend",
                 "verbose",
             )
         },

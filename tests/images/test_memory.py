@@ -331,6 +331,20 @@ def test_reading_many_paths_takes_little_memory(tmp_path: Path, monkeypatch: pyt
     assert resident() - before < 40
 
 
+@on_linux
+def test_resident_memory_stays_small_while_photographs_are_read(tmp_path: Path) -> None:
+    for i in range(2):
+        Image.fromarray(np.full((600, 700 + i, 3), 9 + i, np.uint8)).save(tmp_path / f"{i}.bmp")
+    for i in range(200):  # 250 MB of pixels
+        (tmp_path / f"link{i:03}.bmp").symlink_to(tmp_path / f"{i % 2}.bmp")
+    images = as_images(sorted(map(str, tmp_path.glob("link*"))), (32, 32), n_jobs=2)
+    before, most = resident(), 0.0
+    for index, batch in images.batches(torch.arange(200).split(10)):
+        assert batch[:, 0, 0, 0].tolist() == (9 + index % 2).tolist()
+        most = max(most, resident() - before)
+    assert most < 80
+
+
 # Data sets
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import quick
+from interruptions import OFTEN, Death, DiesAt, assert_same
 from sklearn.base import clone
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.linear_model import LogisticRegression
@@ -95,3 +96,66 @@ def test_set_params_of_nested_objects(X, y):
 
 def test_html_display_shows_the_method():
     assert "SimCLR" in pipeline()._repr_html_()
+
+
+def test_warm_start_is_a_training_of_its_own_from_the_fitted_network(method, X, y):
+    first = quick(method, warm_start=True).fit(X, y)
+    fitted = {name: value.clone() for name, value in first.net_.module_.state_dict().items()}
+    old = first.net_
+    second = first.set_params(epochs=2).fit(X, y)
+    assert second.net_ is not old
+    assert second.history_["epoch"].tolist() == [1, 2]
+    by_hand = quick(method, epochs=2)
+    images = by_hand._read(X, reset=True)
+    by_hand.net_ = by_hand._make_trainer(images)
+    by_hand.net_.module_.load_state_dict(fitted)
+    by_hand.net_.run(images, by_hand._encode_labels(y, images, X), 2)
+    assert_same(second, by_hand, X)
+    assert not np.array_equal(second.transform(X), quick(method, epochs=2).fit(X, y).transform(X))
+
+
+def test_warm_start_takes_the_network_even_without_training(X):
+    first = quick(SimCLR, warm_start=True).fit(X)
+    features = first.transform(X)
+    assert np.array_equal(first.set_params(epochs=0, lr=3.0, random_state=7).fit(X[:20]).transform(X), features)
+    assert np.array_equal(first.fit_transform(X), features)
+    assert not np.array_equal(first.set_params(warm_start=False).fit(X).transform(X), features)
+
+
+def test_warm_start_of_what_does_not_fit_is_refused(X):
+    first = quick(SimCLR, warm_start=True).fit(X)
+    with pytest.raises(
+        ValueError, match=r"does not fit the parameters: The tensor 'net\.projector.* Pass warm_start=False"
+    ):
+        first.set_params(proj_dim=7).fit(X)
+    with pytest.raises(ValueError, match=r"\(3, 8, 16\)"):
+        first.set_params(proj_dim=128).fit(X[:, :8])
+    bank = quick(skssl.PIRL, warm_start=True).fit(X)
+    with pytest.raises(ValueError, match=r"so warm_start=True expects the same 40 images .* Got 30 images"):
+        bank.fit(X[:30])
+
+
+def test_search_with_warm_start_equals_one_without(X, y):
+    """Searches clone their estimators, and clones are not fitted."""
+    grid = {"ssl__temperature": [0.2, 0.5]}
+    scores = [
+        GridSearchCV(pipeline(warm_start=warm_start), grid, cv=2).fit(X, y).cv_results_["mean_test_score"].tolist()
+        for warm_start in (False, True)
+    ]
+    assert scores[0] == scores[1]
+
+
+def test_warm_start_resumes_in_a_folder_of_its_own(X, tmp_path):
+    def script(killed):
+        """Train twice, each time with a checkpoint; the second training may die."""
+        encoder = quick(SimCLR, epochs=2, warm_start=True, checkpoint=tmp_path / "first").fit(X)
+        encoder.set_params(lr=0.01, checkpoint=tmp_path / "second", checkpoint_every=OFTEN)
+        return encoder.set_params(callbacks=[DiesAt(3)] if killed else None).fit(X)
+
+    with pytest.raises(Death):
+        script(killed=True)
+    plain = quick(SimCLR, epochs=2, warm_start=True).fit(X).set_params(lr=0.01).fit(X)
+    assert_same(script(killed=False), plain, X)
+    other = quick(SimCLR, epochs=2, warm_start=True, random_state=1).fit(X)
+    with pytest.raises(ValueError, match=r"differs in: .*warm_start"):
+        other.set_params(random_state=0, lr=0.01, checkpoint=tmp_path / "second").fit(X)

@@ -169,6 +169,50 @@ def test_weights_that_callbacks_load_at_the_end_are_saved(X, tmp_path):
     assert_same(fit([DiesAt(0)], checkpoint=tmp_path / "state"), first, X)
 
 
+STEADY = {"schedule": "constant", "warmup_epochs": 0}
+
+
+def test_finished_training_continues_for_more_epochs(X, tmp_path, capsys):
+    quick(skssl.SimCLR, epochs=2, checkpoint=tmp_path, **STEADY).fit(X)
+    longer = quick(skssl.SimCLR, epochs=4, checkpoint=tmp_path, **STEADY)
+    message = r"another number of epochs, of which 2 are done\. Pass checkpoint_extend=True to continue it to epochs=4"
+    with pytest.raises(ValueError, match=message):
+        longer.fit(X)
+    capsys.readouterr()
+    with pytest.raises(Death):
+        longer.set_params(checkpoint_extend=True, checkpoint_every=OFTEN, callbacks=[DiesAt(3)]).fit(X)
+    assert "after 2 epoch(s).\n" in capsys.readouterr().err
+    plain = quick(skssl.SimCLR, epochs=4, **STEADY).fit(X)
+    for extend in (True, False):  # an extension that was interrupted is the training in the folder
+        longer.set_params(checkpoint_extend=extend, checkpoint_every="1 h", callbacks=None)
+        assert_same(clone(longer).fit(X), plain, X)
+    with pytest.raises(ValueError, match=r"differs in: epochs\."):
+        clone(longer).set_params(epochs=3, checkpoint_extend=True).fit(X)
+
+
+def test_rates_after_an_extension_are_those_of_the_longer_training(X, tmp_path):
+    def rates(epochs, **params):
+        return (
+            quick(skssl.SimCLR, epochs=epochs, warmup_epochs=0, schedule="cosine", **params)
+            .fit(X)
+            .history_["lr"]
+            .tolist()
+        )
+
+    short = rates(2, checkpoint=tmp_path)
+    longer = rates(4, checkpoint=tmp_path, checkpoint_extend=True)
+    assert longer == short + rates(4)[2:]
+    assert longer[2] > longer[1]
+
+
+def test_training_that_stopped_early_continues_for_more_epochs(X, tmp_path):
+    first = quick(skssl.SimCLR, **EARLY, callbacks=stopping(), checkpoint=tmp_path).fit(X)
+    settings = {**EARLY, "epochs": 16, "checkpoint": tmp_path, "checkpoint_extend": True}
+    longer = quick(skssl.SimCLR, **settings, callbacks=stopping()).fit(X)
+    assert len(longer.history_) >= len(first.history_) + 3, "with all its patience"
+    assert longer.history_["loss"][:10].tolist() == first.history_["loss"].tolist()
+
+
 @pytest.mark.parametrize(
     ("state", "message"),
     [
@@ -189,9 +233,13 @@ def test_fine_tuning_resumes(X, y, tmp_path):
     with pytest.raises(Death):
         tuner(checkpoint=tmp_path, checkpoint_every=OFTEN, callbacks=[DiesAt(3)]).fit(X, y)
     assert_same(tuner(checkpoint=tmp_path).fit(X, y), tuner().fit(X, y), X)
+    longer = tuner(checkpoint=tmp_path).set_params(epochs=3)
+    with pytest.raises(ValueError, match="of which 2 are done"):
+        longer.fit(X, y)
+    assert len(longer.set_params(checkpoint_extend=True).fit(X, y).history_) == 3
     other = quick(skssl.SimCLR, random_state=1).fit(X)
     with pytest.raises(ValueError, match="differs in: encoder"):
-        FineTuner(other, epochs=2, batch_size=16, random_state=0, checkpoint=tmp_path).fit(X, y)
+        FineTuner(other, epochs=3, batch_size=16, random_state=0, checkpoint=tmp_path).fit(X, y)
 
 
 def test_checkpoint_every_sets_when_the_state_is_saved(X, tmp_path, monkeypatch):
@@ -227,7 +275,7 @@ def test_resume_reports_the_epoch_and_a_finished_training_is_not_trained_again(X
     ("params", "named"),
     [
         ({"lr": 0.3}, "lr"),
-        ({"epochs": 3, "temperature": 0.3}, "epochs, temperature"),
+        ({"epochs": 3, "temperature": 0.3, "checkpoint_extend": True}, "epochs, temperature"),
         ({"random_state": 1}, "random_state"),
         ({"aux": Rotation(angles=(0, 180))}, "aux"),
         ({"augment": skssl.Augmentation(hue=0.2)}, "augment"),
