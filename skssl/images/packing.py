@@ -55,7 +55,7 @@ def pack_images(
 
     Parameters
     ----------
-    X : sequence of str, path, bytes or PIL image, or torchvision ``ImageFolder``
+    X : sequence of str, path, bytes or PIL image, path of a folder, or torchvision ``ImageFolder``
         The pictures, as `as_images` reads them: upright, in 8 bits, without transparency, grey ones in one channel.
     kind : {"jpeg", "pixels"}, default="jpeg"
         The form of the pictures in the file.

@@ -29,6 +29,7 @@ from skssl.images.dataset_items import (
     refuse_loader,
 )
 from skssl.images.dataset_photographs import DatasetPhotographs
+from skssl.images.disk_cache import to_temporary_file
 from skssl.images.folders import expand_folder
 from skssl.images.image_files import (
     WIDE_MODES,
@@ -36,6 +37,7 @@ from skssl.images.image_files import (
     are_deep,
     channels_for,
     check_channels,
+    decode_image,
     decode_images,
     inspect_images,
     value_range,
@@ -88,8 +90,11 @@ def as_images(
           these, or a dict that holds one, preferably as "image" or "img". Floats are in [0, 1]. PIL images and image
           files become `Photographs` if their sizes differ among 16 evenly spaced items, or differ from `image_shape`
           or `size`. They are RGB unless all of these items are grey, and floats if all hold more than 8 bits, as files;
+        - `skssl.datasets.PackedImages`, or a list of their items. Pixels of one size, unless `image_shape` asks for
+          another, are one memory-mapped array. All others become `Photographs`;
         - an iterable of such items: a generator, or an iterable data set of torch, Hugging Face or WebDataset. It is
-          read once into a memory-mapped temporary file;
+          read once into a memory-mapped temporary file. PIL images and image files of several sizes, or of another size
+          than `image_shape`, become `Photographs`. They are RGB unless all are grey;
         - `Images`, which are checked and returned.
 
         uint8 is kept. All other numbers, including bools and integers, become float32. Arrays and tensors are not
@@ -408,18 +413,24 @@ def _read_files(X: list[Any], options: _Options, channels: int | None = None) ->
 
 
 def _read_packed(X: PackedImages, options: _Options) -> Images:
-    """Return the pictures of a pack: one array if all have the shape that is asked for, else `Photographs`."""
+    """Return the pictures of a pack: one array if they are pixels of the size that is asked for, or `Photographs`."""
     options.check_count(len(X))
-    channels, size = options.target()
-    array = None if options.whole else X.pack.as_array()
-    if array is not None and size in (None, array.shape[1:3]) and channels in (None, array.shape[3]):
-        stored = StoredTensor.from_numpy(array)
-        images = MemoryImages(StoredTensor(stored.tensor.permute(0, 3, 1, 2), stored.file), None)
-        return images if np.array_equal(X.rows, np.arange(len(array))) else images.take(torch.from_numpy(X.rows))
     if options.whole is False:
         return _read_files(list(X), options)
-    name = partial(sample_name, X)
-    return _as_photographs(X, name, torch.from_numpy(X.sizes), int(X.channels.max()), options)
+    channels, size = options.target()
+    channels = channels or int(X.channels.max())
+    sizes, name = torch.from_numpy(X.sizes), partial(sample_name, X)
+    is_resized = bool((sizes != sizes[0]).any()) or size not in (None, tuple(sizes[0].tolist()))
+    if options.whole or is_resized or X.kind == "jpeg":
+        return _as_photographs(X, name, sizes, channels, options)
+    check_channels(channels, name(0))
+    array, rows = X.pack.as_array(), torch.from_numpy(X.rows)
+    if array is None or array.shape[3] != channels:
+        array = to_temporary_file(decode_image(item, name(i), channels)[None] for i, item in enumerate(X))
+        rows = torch.arange(len(array))
+    stored = StoredTensor.from_numpy(array)
+    images = MemoryImages(StoredTensor(stored.tensor.permute(0, 3, 1, 2), stored.file), None)
+    return images if torch.equal(rows, torch.arange(len(array))) else images.take(rows)
 
 
 def _are_floats(headers: Sequence[Header | None], name: Callable[[int], str], options: _Options) -> bool:
@@ -503,9 +514,16 @@ def _read_dataset(X: Any, options: _Options) -> Images:
 def _read_stream(X: Any, options: _Options) -> Images:
     """Read a stream into a temporary file."""
     bad = options.new_bad()
-    stored, labels = store_stream(X, *options.target(), bad)
-    options.check_count(len(stored.tensor), bad)
-    images = MemoryImages(stored, None if stored.tensor.dtype == torch.uint8 else options.scale or (0.0, 1.0))
+    deep = options.shape is None or options.scale is not None
+    stored, labels, has_range = store_stream(X, options.target()[0], bad, deep)
+    n_images = len(stored) if isinstance(stored, PackedImages) else len(stored.tensor)
+    options.check_count(n_images, bad)
+    if isinstance(stored, PackedImages):
+        images = _read_packed(stored, options)
+    elif has_range:
+        images = _in_memory(stored, options)
+    else:
+        images = MemoryImages(stored, None if stored.tensor.dtype == torch.uint8 else options.scale or (0.0, 1.0))
     images.labels = labels
     if bad:
         images.kept = options.kept(len(labels), bad)
