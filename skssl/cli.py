@@ -145,7 +145,7 @@ def _fit(arguments: argparse.Namespace) -> None:
 
     cls = _method(arguments.method, arguments.fail)
     options = vars(_fit_parser(cls).parse_args(arguments.rest))
-    arguments.debug = arguments.debug or options.pop("debug")
+    arguments.debug = options.pop("debug") or arguments.debug
     source, split, out = (options.pop(name) for name in ("images", "split", "out"))
     _check_folder(out)
     estimator = cls(**{"verbose": 1, **options})
@@ -277,8 +277,8 @@ def _methods(arguments: argparse.Namespace) -> None:
 
 def _load(path: str) -> Any:
     """Load an encoder; refuse classifiers."""
+    from skssl.api import load
     from skssl.methods.base import SSLTransformer
-    from skssl.storage.saving import load
 
     encoder = load(path)
     if not isinstance(encoder, SSLTransformer):

@@ -19,7 +19,7 @@ from sklearn.utils import check_random_state
 from skssl.errors import pick
 from skssl.images.archives import check_decoded_size, read_npz, read_tar
 from skssl.images.disk_cache import cache_folder, file_identity, write_to_cache
-from skssl.images.folders import NO_IMAGE, choose_split, find_images, split_names, warn_of_left_out
+from skssl.images.folders import NO_IMAGE, UNREADABLE, choose_split, find_images, split_names, warn_of_left_out
 from skssl.images.image_files import decode_images, image_endings, inspect_images
 from skssl.images.packed import PackedImages
 from skssl.images.packing import pack_images
@@ -108,9 +108,9 @@ def load_images(
     splits without class folders. If a folder holds images but no folders, all images are used and y is None.
 
     One `BadImageWarning` counts and names the files that are left out: those without the ending of an image file, those
-    outside of the splits or class folders, links to a folder that they lie in, and unreadable images. Of archives it is
-    given when they are decoded. Hidden files and folders, and files of operating systems such as ``Thumbs.db``, are
-    ignored without a message.
+    outside of the splits or class folders, broken links, links to a folder that contains them, and unreadable images.
+    Of archives it is given when they are decoded. Hidden files and folders, and files of operating systems such as
+    ``Thumbs.db``, are ignored without a message.
 
     Examples
     --------
@@ -163,7 +163,7 @@ def _from_folder(folder: Path, split: str, skip: bool) -> tuple[np.ndarray | lis
     paths = [str(folder / file) for file in chosen]
     names = [f"The file {path!r}" for path in paths]
     X, y, bad = _decode(paths, names, classes, skip)
-    warn_of_left_out(folder, len(X), outside | left_out | {"cannot be read": [chosen[i] for i in sorted(bad)]}, bad)
+    warn_of_left_out(folder, len(X), outside | left_out | {UNREADABLE: [chosen[i] for i in sorted(bad)]}, bad)
     return X, y
 
 
@@ -192,7 +192,7 @@ def _from_archive(
         parts[part] = X, y
         complete = complete and isinstance(X, np.ndarray) and y is not None and not bad
         if part == split:
-            unread = {"cannot be read": [chosen[i] for i in sorted(bad)]}
+            unread = {UNREADABLE: [chosen[i] for i in sorted(bad)]}
             warn_of_left_out(archive, len(X), outside | {NO_IMAGE: left_out} | unread, bad)
     if complete:
         arrays = {f"{key}_{part}": array for part, pair in parts.items() for key, array in zip("Xy", pair, strict=True)}

@@ -257,7 +257,7 @@ def test_errors_are_one_line_with_status_1(arguments, message, photos, encoder, 
     assert message.format(**fill) in shown.err
     assert shown.err.count("\n") == 1
     assert not os.listdir(tmp_path)
-    index = 2 if arguments[0] == "fit" else 1
+    index = 1
     assert (
         run(
             *(argument.format(**fill) for argument in arguments[:index]),
@@ -275,8 +275,8 @@ def test_parquet_without_pyarrow_is_refused(encoder, photos, tmp_path, capsys, m
     assert capsys.readouterr().err.startswith("skssl: Writing '.parquet' needs pyarrow: pip install pyarrow.")
 
 
-def test_files_of_other_estimators_are_refused(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("skssl.storage.saving.load", lambda path: skssl.KNNProbe())
+def test_files_of_other_estimators_are_refused(tmp_path, capsys):
+    skssl.KNNProbe(n_neighbors=1).fit(np.eye(4), [0, 1, 0, 1]).save(tmp_path / "knn")
     assert run("transform", tmp_path / "knn", tmp_path, "--out", tmp_path / "a.csv") == 1
     assert "holds a KNNProbe, but an encoder was expected" in capsys.readouterr().err
 

@@ -14,8 +14,12 @@ from skssl.images.image_files import image_endings
 SPLITS = ("train", "training", "val", "valid", "validation", "dev", "test", "testing", "extra", "unlabeled")
 _SYSTEM_FILES = ("thumbs.db", "desktop.ini", "__macosx", "@eadir")  # names in lower case
 _NAMED = 3  # files that a message names for each reason
-NO_IMAGE = "have no ending of an image file"
-NO_CLASS = "lie in no class folder"
+# Why files are left out, after their number.
+NO_IMAGE = "without the ending of an image file"
+NO_CLASS = "in no class folder"
+BROKEN = "with a broken link"
+CIRCULAR = "with a link to a folder that contains it"
+UNREADABLE = "that cannot be read"
 
 
 def is_folder(X: Any) -> bool:
@@ -101,33 +105,28 @@ def find_images(folder: str | os.PathLike[str]) -> tuple[list[str], dict[str, li
     OSError
         If a folder cannot be read.
     """
-    folder = os.path.expanduser(folder)
     endings = image_endings()
     files: list[str] = []
-    others: list[str] = []
-    broken: list[str] = []
-    circles: list[str] = []
-
-    def search(path: str, relative: str, above: tuple[tuple[int, int], ...]) -> None:
-        found = os.stat(path)
-        identity = found.st_dev, found.st_ino
+    left_out: dict[str, list[str]] = {NO_IMAGE: [], BROKEN: [], CIRCULAR: []}
+    pending: list[tuple[str, str, tuple[tuple[int, int], ...]]] = [(os.path.expanduser(folder), "", ())]
+    while pending:
+        path, relative, above = pending.pop()
+        status = os.stat(path)
+        identity = status.st_dev, status.st_ino
         if identity in above:
-            circles.append(relative[:-1])
-            return
+            left_out[CIRCULAR].append(relative[:-1])
+            continue
         with os.scandir(path) as entries:
             for entry in entries:
                 name = relative + entry.name
                 if is_hidden(entry.name):
                     continue
                 if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
-                    search(entry.path, name + "/", (*above, identity))
+                    pending.append((entry.path, name + "/", (*above, identity)))
                 elif name.lower().endswith(endings):
                     files.append(name)
                 else:
-                    (others if os.path.exists(entry.path) else broken).append(name)
-
-    search(folder, "", ())
-    left_out = {NO_IMAGE: others, "are broken links": broken, "are links to a folder that they lie in": circles}
+                    left_out[NO_IMAGE if os.path.exists(entry.path) else BROKEN].append(name)
     return sorted(files), {reason: sorted(names) for reason, names in left_out.items()}
 
 
@@ -234,7 +233,7 @@ def choose_split(
     left_out: dict[str, list[str]] = {}
     if split in splits:
         outside = [steps for steps in paths if steps[0] not in splits or len(steps) == 1]
-        left_out[f"lie beside the split folders {', '.join(splits)}"] = ["/".join(steps) for steps in outside]
+        left_out[f"beside the split folders {', '.join(splits)}"] = ["/".join(steps) for steps in outside]
         paths = [steps for steps in paths if steps[0] == split and len(steps) > 1]
         depth = 1
     elif split == "train" and not splits and paths:
@@ -287,7 +286,7 @@ def summarize(left_out: Mapping[str, list[str]]) -> str:
     Parameters
     ----------
     left_out : mapping of str to list of str
-        The names of the files by the reason, a clause about several files such as "lie in no class folder".
+        The names of the files by the reason, such as "in no class folder".
 
     Returns
     -------
@@ -296,8 +295,8 @@ def summarize(left_out: Mapping[str, list[str]]) -> str:
 
     Examples
     --------
-    >>> summarize({"lie in no class folder": ["a.png", "b.png"], "cannot be read": []})
-    " Left out: 2 lie in no class folder ('a.png', 'b.png')."
+    >>> summarize({"in no class folder": ["a.png", "b.png"], "that cannot be read": []})
+    " Left out: 2 in no class folder ('a.png', 'b.png')."
     """
     parts = []
     for reason, names in left_out.items():

@@ -207,9 +207,11 @@ def load(path: str | os.PathLike[str], **modules: Any) -> Any:
     except ValueError as error:
         if not (isinstance(error, ForeignFileError) or os.path.isdir(path)):
             raise
+        where = os.fspath(path)
+        reason = f"{where!r} cannot be read: it is a folder." if os.path.isdir(path) else str(error)
         raise ValueError(
-            f"{error} Trained weights of other libraries are passed to a method: SimCLR(backbone=..., "
-            f"backbone_weights={os.fspath(path)!r}). With epochs=0 it keeps them."
+            f"{reason} Trained weights of other libraries are passed to a method: SimCLR(backbone=..., "
+            f"backbone_weights={where!r}). With epochs=0, fit keeps them."
         ) from error
     with file:
         try:

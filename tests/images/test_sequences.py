@@ -113,7 +113,7 @@ def test_folder_names_what_it_leaves_out(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "all" / "linked").symlink_to(folder)
     for name in ("notes.txt", "scan.heic", ".hidden.png"):
         (tmp_path / "all" / name).write_text("no image")
-    expected = r"Found 12 images in .*all'\. Left out: 2 have no ending .* \('notes\.txt', 'scan\.heic'\)\."
+    expected = r"Found 12 images in .*all'\. Left out: 2 without the ending .* \('notes\.txt', 'scan\.heic'\)\."
     with pytest.warns(BadImageWarning, match=expected) as caught:
         assert len(as_images(tmp_path / "all")) == 12
     assert len(caught) == 1
