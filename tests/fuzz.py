@@ -326,8 +326,8 @@ def check_pictures(files: list[Any], holder: str, image_shape: Any, skip: bool, 
         assert read.dtype == (torch.uint8 if images.scale is None else torch.float32)
         assert read.shape == (len(images), *images.shape)
         assert images.shape[0] in (1, 3, 4)
-        is_array = image_shape is None and not isinstance(images, Photographs)
-        if images.kept is None and is_array and images.shape[0] == 3 and not skip:
+        resized = image_shape is not None or isinstance(images, Photographs)
+        if images.kept is None and not resized and images.shape[0] == 3 and not skip:
             for (_, pixels), image in zip(files, read.numpy(), strict=True):
                 if pixels is not None:
                     np.testing.assert_array_equal(image, pixels.transpose(2, 0, 1))
