@@ -304,7 +304,7 @@ class _OnlineClassifier(nn.Module):
         inputs = nn.functional.pad(self.train().norm(features), (0, 1), value=1.0)  # (n, d + 1)
         known = labels >= 0
         residual = (inputs @ self.weight.T).softmax(1)
-        residual -= nn.functional.one_hot(labels.clamp(min=0), len(self.weight))
+        residual.scatter_add_(1, labels.clamp(min=0)[:, None], residual.new_full((len(labels), 1), -1.0))
         residual *= (known / known.sum().clamp(min=1))[:, None]
         self.speed.mul_(0.9).add_(residual.T @ inputs)
         self.weight.sub_(self.speed, alpha=self.lr)

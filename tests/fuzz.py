@@ -39,6 +39,7 @@ from torch.utils.data import Dataset
 from skssl import BadImageWarning, CollapseWarning
 from skssl.datasets import load_images
 from skssl.images import as_images, image_files, memory_maps
+from skssl.images.photographs import Photographs
 
 REFUSALS = (ValueError, TypeError, OSError)
 BATCH = 500  # cases per call of Hypothesis, which keeps them all in memory
@@ -323,10 +324,11 @@ def check_pictures(files: list[Any], holder: str, image_shape: Any, skip: bool, 
             return
         finally:
             image_files.MAX_IN_MEMORY = in_memory
-        assert read.dtype == torch.uint8
+        assert read.dtype == (torch.uint8 if images.scale is None else torch.float32)
         assert read.shape == (len(images), *images.shape)
         assert images.shape[0] in (1, 3, 4)
-        if images.kept is None and image_shape is None and images.shape[0] == 3 and not skip:
+        resized = image_shape is not None or isinstance(images, Photographs)
+        if images.kept is None and not resized and images.shape[0] == 3 and not skip:
             for (_, pixels), image in zip(files, read.numpy(), strict=True):
                 if pixels is not None:
                     np.testing.assert_array_equal(image, pixels.transpose(2, 0, 1))

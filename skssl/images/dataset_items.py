@@ -156,8 +156,6 @@ class ItemReader:
         all must be grey.
     size : (int, int) or None
         Height and width to which they are resized. None keeps their own.
-    takes_integers : bool, default=False
-        Whether integers other than uint8 are read, as float32.
     deep : bool, default=False
         Whether PIL images and encoded images hold more than 8 bits a value, and are read as float32.
 
@@ -170,16 +168,8 @@ class ItemReader:
     shape: Shape
     dtype: torch.dtype
 
-    def __init__(
-        self,
-        source: str,
-        channels: int | None,
-        size: Size | None,
-        takes_integers: bool = False,
-        deep: bool = False,
-    ) -> None:
-        self.source, self.channels, self.size = source, channels, size
-        self.takes_integers, self.deep = takes_integers, deep
+    def __init__(self, source: str, channels: int | None, size: Size | None, deep: bool = False) -> None:
+        self.source, self.channels, self.size, self.deep = source, channels, size, deep
         self.first: int | None = None
         self.has_range = False
 
@@ -201,10 +191,8 @@ class ItemReader:
                 "bytes of an image file, a tuple that begins with one of these, or a dict that holds one was expected."
             )
         is_integer = image.dtype != torch.uint8 and not image.is_floating_point()
-        if is_integer and (image.is_complex() or not self.takes_integers):
-            raise TypeError(
-                f"{name} is {describe(image)}, but uint8 or floats in [0, 1] were expected. Convert it in the data set."
-            )
+        if image.is_complex():
+            raise TypeError(f"{name} is {describe(image)}, but real numbers were expected. Convert it in the data set.")
         if 0 in image.shape:
             raise ValueError(f"{name} is {describe(image)}, but an image of at least one pixel was expected.")
         if self.first is None:
@@ -221,10 +209,8 @@ class ItemReader:
         elif image.shape != self.shape or image.dtype != self.dtype:
             if image.shape[0] != self.shape[0]:
                 advice = "image_shape=(h, w, 3) reads all PIL images and encoded images in colour"
-            elif self.takes_integers:
-                advice = "image_shape=(h, w) or Augmentation(size=...) reads PIL images and encoded images of any size"
             else:
-                advice = "image_shape=(h, w) resizes PIL images and encoded images"
+                advice = "image_shape=(h, w) or Augmentation(size=...) reads PIL images and encoded images of any size"
             raise ValueError(
                 f"Item {i} of {self.source} is a {describe(image)}, but item {self.first} has the shape {self.shape} "
                 f"and the dtype {self.dtype}. Bring all items to one shape and dtype; {advice}."
@@ -422,7 +408,7 @@ class DatasetImages(DatasetItems):
         deep: bool = False,
     ) -> None:
         super().__init__(dataset, skip, n_jobs)
-        self._reader = ItemReader("the data set X", channels, size, takes_integers=True, deep=deep)
+        self._reader = ItemReader("the data set X", channels, size, deep)
         self._make([0])
         self.shape = self._reader.shape
         if self._reader.has_range and scale is None:

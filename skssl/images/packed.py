@@ -11,14 +11,16 @@ import io
 import json
 import os
 import struct
+import tempfile
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, overload
 
 import numpy as np
 
 from skssl.images.base import one_line
+from skssl.images.disk_cache import cache_folder, no_room
 from skssl.images.memory_maps import mapped_file_of
 
 if TYPE_CHECKING:
@@ -287,12 +289,42 @@ class PackWriter:
 
     def as_pack(self) -> Pack:
         """Return the pictures that were written to a temporary file, which is deleted with the pack."""
-        self._file.flush()
         data = np.memmap(self._file, np.uint8, "r", shape=(self.n_bytes,))
         return Pack(data, self._index(), self._kind)
 
     def _index(self) -> np.ndarray:
         return np.array(self._rows, "<i8").reshape(-1, _COLUMNS)
+
+
+def temporary_pack(pictures: Iterable[np.ndarray]) -> Pack:
+    """Write pictures one after the other to an unnamed file in the cache, and map it into memory.
+
+    Parameters
+    ----------
+    pictures : iterable of uint8 ndarrays of shape (h, w, channels)
+        The pixels of at least one picture.
+
+    Returns
+    -------
+    Pack
+        The pack. The file is deleted with it.
+
+    Raises
+    ------
+    OSError
+        If the disk has no room for them.
+    """
+    folder = cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        writer = PackWriter(file, "pixels")
+        for picture in pictures:
+            try:
+                writer.add(picture, picture.shape)
+                file.flush()
+            except OSError as error:
+                raise no_room(writer.n_bytes + picture.nbytes, folder, error.errno) from error
+        return writer.as_pack()
 
 
 def open_pack(path: str | os.PathLike[str]) -> Pack:

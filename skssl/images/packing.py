@@ -31,7 +31,8 @@ from skssl.images.image_files import (
 )
 from skssl.images.packed import Pack, PackedImage, PackedImages, PackWriter, open_pack
 from skssl.images.photographs import DRAFT_MARGIN
-from skssl.images.reading import files_of, sample_name
+from skssl.images.reading import files_of
+from skssl.images.sequences import sample_name
 
 _KINDS = {"jpeg": "jpeg", "pixels": "pixels"}
 _Picture = tuple[np.ndarray, tuple[int, int, int]]  # the data of a picture, and its height, width and channels
@@ -54,7 +55,7 @@ def pack_images(
 
     Parameters
     ----------
-    X : sequence of str, path, bytes or PIL image, or torchvision ``ImageFolder``
+    X : sequence of str, path, bytes or PIL image, path of a folder, or torchvision ``ImageFolder``
         The pictures, as `as_images` reads them: upright, in 8 bits, without transparency, grey ones in one channel.
     kind : {"jpeg", "pixels"}, default="jpeg"
         The form of the pictures in the file.

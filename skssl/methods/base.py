@@ -163,7 +163,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
         there on the learning rate and other schedules are those of a training of `epochs`: after a cosine that has
         reached 0, the rate jumps up again. False raises an error.
     verbose : int, default=0
-        1 shows a progress bar for every epoch, and the number of images in a folder.
+        1 shows a progress bar with the time left, and the number of images in a folder.
 
     Attributes
     ----------

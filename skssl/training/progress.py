@@ -1,10 +1,10 @@
-"""The progress bar of an epoch."""
+"""The progress bar of a training."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -15,33 +15,48 @@ from skssl.training.objective import Batch
 
 
 class Progress:
-    """A progress bar of an epoch, with the loss, images per second and the time left.
+    """One progress bar for all epochs of a run, with the epoch, the loss, images per second and the time left.
+
+    The speed is the mean since the start, so that the time left includes clustering, callbacks and checkpoints between
+    the epochs.
 
     Parameters
     ----------
-    title : str
-        The text before the bar.
     verbose : int or bool
         Whether the bar is shown.
+    epochs : int
+        The number of epochs at the end of the run.
+    steps, batch_size : int
+        The number of batches of an epoch, and the images per batch.
+    done : int, default=0
+        The number of batches that have been done before the run, in all epochs.
     """
 
-    def __init__(self, title: str, verbose: int) -> None:
-        self.title, self.verbose = title, verbose and is_main_process()
+    def __init__(self, verbose: int, epochs: int, steps: int, batch_size: int, done: int = 0) -> None:
+        self.steps, self.batch_size = steps, batch_size
+        self.verbose = verbose and is_main_process()
+        self.total, self.initial = epochs * steps * batch_size, done * batch_size
         self.bar: Any = None
-        self.steps, self.shown = 0, 0.0
+        self.shown = 0.0
         self.copied: tuple[Tensor, int, Any] | None = None  # a sum that is copied to the host, its steps, an event
 
-    def __call__(self, batches: Iterable[Batch], steps: int, batch_size: int, done: int = 0) -> Iterator[Batch]:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        """Leave the bar as it is."""
+        if self.bar is not None:
+            self.bar.close()
+
+    def __call__(self, batches: Iterable[Batch], title: str) -> Iterator[Batch]:
         """Iterate over the batches of an epoch and count them.
 
         Parameters
         ----------
         batches : iterable of Batch
             The remaining batches.
-        steps, batch_size : int
-            The number of batches of the whole epoch, and the images per batch.
-        done : int, default=0
-            The number of batches that have been done.
+        title : str
+            The text before the bar.
 
         Yields
         ------
@@ -51,18 +66,14 @@ class Progress:
         if not self.verbose:
             yield from batches
             return
-        self.steps = steps
-        with tqdm(
-            total=steps * batch_size,
-            initial=done * batch_size,
-            desc=self.title,
-            unit=" images",
-            unit_scale=True,
-            dynamic_ncols=True,
-        ) as self.bar:
-            for batch in batches:
-                yield batch
-                self.bar.update(batch_size)
+        if self.bar is None:
+            how: dict[str, Any] = {"unit": " images", "unit_scale": True, "dynamic_ncols": True}
+            self.bar = tqdm(desc=title, total=self.total, initial=self.initial, smoothing=0, **how)
+        self.copied = None
+        self.bar.set_description(title, refresh=False)
+        for batch in batches:
+            yield batch
+            self.bar.update(self.batch_size)
 
     def show(self, total: Tensor, steps: int) -> None:
         """Show the mean loss at most twice a second, and at the end of the epoch.

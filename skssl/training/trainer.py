@@ -282,13 +282,18 @@ class Trainer(NeuralNet):
         device, crowd = torch.device(self.device), Crowd(torch.device(self.device))
         loader = self.get_iterator((X, y), training=True)
         data = {"dataset_train": X if y is None else (X, y), "dataset_valid": None}
+        epochs = self.max_epochs if epochs is None else epochs
+        past, steps = len(self.history), len(loader)
+        done = past * steps + (0 if resume is None else resume.step)
         with (
             seeded(self.seed, device),
             own_stream(device) if self._graphs and self.compiled else nullcontext(),
+            Progress(self.verbose, past + epochs, steps, loader.batch_size, done) as progress,
         ):
-            for _ in range(self.max_epochs if epochs is None else epochs):
+            for _ in range(epochs):
                 self.notify("on_epoch_begin", **data)
-                self.run_single_epoch(loader, True, "train", self.train_step, checkpoint=checkpoint, resume=resume)
+                how: dict[str, Any] = {"checkpoint": checkpoint, "resume": resume, "progress": progress}
+                self.run_single_epoch(loader, True, "train", self.train_step, **how)
                 resume = None
                 self.notify("on_epoch_end", **data)
                 del self.history[-1]["batches"][:-1]  # a long run would keep every batch otherwise
@@ -305,6 +310,7 @@ class Trainer(NeuralNet):
         step_fn: Callable[[Batch], dict[str, Any]],
         checkpoint: Checkpointer | None = None,
         resume: ResumeState | None = None,
+        progress: Progress | None = None,
         **fit_params: Any,
     ) -> None:
         """Train for one epoch, or for the rest of one, and record its row of the history."""
@@ -313,9 +319,9 @@ class Trainer(NeuralNet):
         order, draws = self.generators(epoch)
         self.begin_epoch(iterator, epoch, draws, state)
         step_fn = self.graphed(iterator, step_fn)
-        progress = Progress(f"Epoch {epoch + 1}/{max(self.max_epochs, epoch + 1)}", self.verbose)
+        progress = progress or Progress(0, 1, steps, iterator.batch_size)
         batches = iterator.epoch(order, draws, state.chosen, state.step)
-        for batch in progress(batches, steps, iterator.batch_size, state.step):
+        for batch in progress(batches, f"Epoch {epoch + 1}/{max(self.max_epochs, epoch + 1)}"):
             self.set_learning_rate(epoch, state.step, steps)
             self.notify("on_batch_begin", batch=batch, training=training)
             found = step_fn(batch)

@@ -136,7 +136,7 @@ class ImageClassifier(ClassifierMixin, Saved, BaseEstimator):
     checkpoint_extend : bool, default=False
         Whether `fit` may continue a training in `checkpoint` that had fewer `epochs`, as for the methods.
     verbose : int, default=0
-        1 shows a progress bar for every epoch.
+        1 shows a progress bar with the time left.
 
     Attributes
     ----------

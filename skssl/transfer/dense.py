@@ -81,7 +81,7 @@ class DenseTransfer(BaseEstimator, ABC):
     random_state : int, RandomState instance or None, default=None
         Seed of all random numbers. The global random state is restored.
     verbose : int, default=0
-        1 shows a progress bar for every epoch.
+        1 shows a progress bar with the time left.
     """
 
     encoder: Any = field(kw_only=False)
@@ -215,31 +215,31 @@ class DenseTransfer(BaseEstimator, ABC):
         rate = self.lr or BASE_LR * self.batch_size / BASE_BATCH_SIZE
         optimizer = make_optimizer("sgd", self.model_, lr=rate, momentum=self.momentum, weight_decay=self.weight_decay)
         rows = []
-        for epoch in range(self.epochs):
-            self.model_.train()
-            progress = Progress(f"Epoch {epoch + 1}/{self.epochs}", self.verbose)
-            started, sums = time.perf_counter(), cast(dict[str, Tensor], {})
-            for step, batch in enumerate(progress(cast(Any, loader), len(loader), batch_size)):
-                done = epoch + step / len(loader)
-                done += (done < self.warmup_epochs) / len(loader)  # so that the rate of the first step is not 0
-                for group in optimizer.param_groups:
-                    group["lr"] = rate * schedule_factor("cosine", done, self.epochs, self.warmup_epochs)
-                losses = self._losses(cast(Any, batch), device)
-                optimizer.zero_grad()
-                losses["loss"].backward()
-                optimizer.step()
-                sums = {name: value.detach() + sums.get(name, 0.0) for name, value in losses.items()}
-                progress.show(sums["loss"], step + 1)
-            means = {name: float(value) / len(loader) for name, value in sums.items()}
-            if not math.isfinite(means["loss"]):
-                raise FloatingPointError(
-                    f"The training diverged in epoch {epoch + 1}: the loss is {means['loss']:.4g}. Try a learning "
-                    f"rate below lr={rate:g} or more warmup_epochs."
+        with Progress(self.verbose, self.epochs, len(loader), batch_size) as progress:
+            for epoch in range(self.epochs):
+                self.model_.train()
+                started, sums = time.perf_counter(), cast(dict[str, Tensor], {})
+                for step, batch in enumerate(progress(cast(Any, loader), f"Epoch {epoch + 1}/{self.epochs}")):
+                    done = epoch + step / len(loader)
+                    done += (done < self.warmup_epochs) / len(loader)  # so that the rate of the first step is not 0
+                    for group in optimizer.param_groups:
+                        group["lr"] = rate * schedule_factor("cosine", done, self.epochs, self.warmup_epochs)
+                    losses = self._losses(cast(Any, batch), device)
+                    optimizer.zero_grad()
+                    losses["loss"].backward()
+                    optimizer.step()
+                    sums = {name: value.detach() + sums.get(name, 0.0) for name, value in losses.items()}
+                    progress.show(sums["loss"], step + 1)
+                means = {name: float(value) / len(loader) for name, value in sums.items()}
+                if not math.isfinite(means["loss"]):
+                    raise FloatingPointError(
+                        f"The training diverged in epoch {epoch + 1}: the loss is {means['loss']:.4g}. Try a learning "
+                        f"rate below lr={rate:g} or more warmup_epochs."
+                    )
+                speed = len(loader) * batch_size / (time.perf_counter() - started)
+                rows.append(
+                    {"epoch": epoch + 1, **means, "lr": optimizer.param_groups[0]["lr"], "images_per_second": speed}
                 )
-            speed = len(loader) * batch_size / (time.perf_counter() - started)
-            rows.append(
-                {"epoch": epoch + 1, **means, "lr": optimizer.param_groups[0]["lr"], "images_per_second": speed}
-            )
         return pd.DataFrame(rows)
 
     def _losses(self, batch: list[tuple[Tensor, Any]], device: torch.device) -> dict[str, Tensor]:

@@ -313,7 +313,14 @@ def test_pixels_of_one_size_are_a_mapped_array(tmp_path: Path) -> None:
     part = as_images(packed[[3, 1]])
     assert not isinstance(part, Photographs)
     np.testing.assert_array_equal(part.read(torch.arange(2)), array[[3, 1]])
-    for how in ({"image_shape": (20, 20)}, {"image_shape": (40, 30, 1)}, {"whole": True}):
+    gray = as_images(packed[1:], (40, 30, 1))
+    assert isinstance(gray, MemoryImages)
+    assert torch.equal(gray.read(torch.arange(4)), as_images(pictures[1:], (40, 30, 1)).read(torch.arange(4)))
+    mixed = as_images(pack_images([pictures[0].convert("L"), *pictures[1:]], "pixels"))
+    assert isinstance(mixed, MemoryImages)
+    np.testing.assert_array_equal(mixed.read(torch.arange(1, 5)), array[1:])
+    assert mixed.read(torch.tensor([0])).float().std(1).max() == 0
+    for how in ({"image_shape": (20, 20)}, {"whole": True}):
         assert isinstance(as_images(packed, **how), Photographs)  # type: ignore[arg-type]
     assert isinstance(as_images(pack_images(pictures)), Photographs)
     resized = as_images(packed, (20, 20), whole=False)  # as for models of skssl 0.1.0

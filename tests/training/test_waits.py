@@ -5,6 +5,7 @@ import time
 import traceback
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 from conftest import quick
@@ -13,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import skssl
 from skssl.augment.views import make_views
-from skssl.callbacks import GradientSNR
+from skssl.callbacks import GradientSNR, LinearMonitor
 from skssl.methods import directpred
 from skssl.nn import batchnorm
 from skssl.training.loader import ImageLoader
@@ -91,7 +92,8 @@ def seen(monkeypatch):
 
 def assert_no_waits(seen, estimator, X, y=None):
     """Train for two epochs of four steps, with a progress bar that shows the loss in each step."""
-    watched = {"epochs": 2, "batch_size": 10, "verbose": 1, "device": "cpu", "callbacks": [GradientSNR()]}
+    watched = {"epochs": 2, "batch_size": 10, "verbose": 1, "device": "cpu"}
+    watched["callbacks"] = [GradientSNR(), LinearMonitor(np.arange(40) % 2)]
     with mock.patch.object(time, "monotonic", itertools.count(1.0).__next__):
         estimator.set_params(**watched).fit(X, y)
     assert not seen, "\n".join(sorted(set(seen)))
