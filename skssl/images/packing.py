@@ -31,7 +31,8 @@ from skssl.images.image_files import (
 )
 from skssl.images.packed import Pack, PackedImage, PackedImages, PackWriter, open_pack
 from skssl.images.photographs import DRAFT_MARGIN
-from skssl.images.reading import files_of, sample_name
+from skssl.images.reading import files_of
+from skssl.images.sequences import sample_name
 
 _KINDS = {"jpeg": "jpeg", "pixels": "pixels"}
 _Picture = tuple[np.ndarray, tuple[int, int, int]]  # the data of a picture, and its height, width and channels

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,17 +13,15 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils import _safe_indexing
-from sklearn.utils._missing import is_pandas_na, is_scalar_nan
 from sklearn.utils.validation import _check_feature_names
 from torch import Tensor
 from torch.utils.data import Subset
 
 from skssl.errors import warn_of_bad
 from skssl.images.arrays import MemoryImages, StoredTensor, read_array, read_table, stack_arrays
-from skssl.images.base import Images, Scale, Shape, Size, describe, is_pil_image
+from skssl.images.base import Images, Scale, Shape, Size, describe
 from skssl.images.dataset_items import (
     DatasetImages,
-    image_in,
     inspect_items,
     is_dataset,
     length_of,
@@ -45,16 +43,12 @@ from skssl.images.image_files import (
     value_range,
 )
 from skssl.images.layout import channels_first, check_image_shape, decoding_target, parse_image_shape, unfold_rows
-from skssl.images.packed import PackedImage, PackedImages, gather
+from skssl.images.packed import PackedImages
 from skssl.images.photographs import FilePhotographs, default_size, in_memory
+from skssl.images.sequences import as_list, kind_of, sample_name
 from skssl.images.streams import is_stream, peek, store_stream
 
 __all__ = ["Images", "as_images", "subset"]
-
-_FORMS = (
-    "an array or tensor (n, h, w), (n, h, w, c) or (n, c, h, w), a 2-D array with image_shape, "
-    "a sequence of file paths or PIL images, the path of a folder, or a data set"
-)
 
 
 def as_images(
@@ -354,10 +348,10 @@ def _choose_reader(X: Any) -> tuple[_Reader, Any]:
         X = list(X)
     if is_dataset(X):
         return _read_dataset, X
-    X = _as_list(X)
+    X = as_list(X)
     if isinstance(X, PackedImages):
         return _read_packed, X
-    kind = _kind(next((item for item in X if item is not None), None)) if isinstance(X, list) else "number"
+    kind = kind_of(next((item for item in X if item is not None), None)) if isinstance(X, list) else "number"
     if kind == "file":
         return _read_files, X
     return (_read_array if kind == "array" or getattr(X, "ndim", 2) > 2 else _read_table), X
@@ -543,74 +537,6 @@ def _read_images(X: Images, options: _Options) -> Images:
 
 
 # The kind of a sample, its name, and checks
-
-
-def _as_list(X: Any) -> Any:
-    """Return a sequence of files, images or arrays as a list, and other X unchanged; refuse X that is no sequence."""
-    if X is None or isinstance(X, (bytes, dict, set)) or is_pil_image(X) or hasattr(X, "read"):
-        raise TypeError(f"X is {describe(X)}, but {_FORMS} was expected.")
-    samples = list(X) if isinstance(X, (list, tuple)) else _column(X)
-    if not samples:
-        return [] if isinstance(X, tuple) else X
-    images = [_unpack(item) for item in samples]
-    first = next((i for i, image in enumerate(images) if not _is_missing(image)), 0)
-    kind = _kind(images[first])
-    if kind == "file":  # a missing file is one that cannot be read
-        images = [None if _is_missing(image) else image for image in images]
-    for i, image in enumerate(images):
-        if isinstance(image, Mapping):
-            raise TypeError(
-                f'Sample {i} of X is {describe(image)}, which holds no image. An image was expected as "image", or a '
-                'file as "bytes" or "path".'
-            )
-        if _kind(image) != kind and not (kind == "file" and image is None):
-            raise TypeError(
-                f"Sample {i} of X is {describe(image)}, but sample {first} is {describe(images[first])}. Pass samples "
-                "of one kind: arrays, or files and PIL images."
-            )
-    is_table = kind == "number" and not isinstance(X, (list, tuple))  # a column of numbers
-    return X if is_table else gather(images)
-
-
-def _column(X: Any) -> list[Any] | None:
-    """Return a column of a table as a list: a Series, an array of objects or text, or a frame of one column."""
-    if hasattr(X, "columns") and hasattr(X, "__getitem__"):
-        X = X[X.columns[0]] if len(X.columns) == 1 else None
-    if isinstance(X, np.ndarray):
-        is_column = X.dtype.kind in "OUT" and (X.ndim == 1 or X.shape[1:] == (1,))
-        return X.ravel().tolist() if is_column else None
-    if isinstance(X, Tensor) or getattr(X, "ndim", 1) != 1:
-        return None
-    names = ("to_pylist", "tolist", "to_list")  # of Arrow, of pandas, of polars
-    return next((getattr(X, name)() for name in names if hasattr(X, name)), None)
-
-
-def _is_missing(item: Any) -> bool:
-    """Return whether a sample is a missing value of a table."""
-    return item is None or is_scalar_nan(item) or is_pandas_na(item)
-
-
-def _unpack(item: Any) -> Any:
-    """Return the image in a sample that is an item of a data set: a dict, bytes, or a tuple with a target."""
-    if isinstance(item, (tuple, list)):
-        kind = _kind(item[0]) if len(item) > 0 else "number"
-        has_target = isinstance(item, tuple) or kind == "file" or any(_kind(value) != kind for value in item[1:])
-        return image_in(item) if kind != "number" and has_target else item
-    return image_in(item) if isinstance(item, (Mapping, bytearray)) else item
-
-
-def _kind(item: Any) -> str:
-    """Return the kind of a sample: "file" (also a PIL image, bytes or a dict), "array", or "number" (a table's row)."""
-    types = (str, os.PathLike, bytes, bytearray, Mapping, PackedImage)
-    if isinstance(item, types) or is_pil_image(item) or hasattr(item, "read"):
-        return "file"
-    is_nested = isinstance(item, (list, tuple)) and len(item) > 0 and isinstance(item[0], (list, tuple, np.ndarray))
-    return "array" if is_nested or getattr(item, "ndim", 0) >= 2 else "number"
-
-
-def sample_name(X: Sequence[Any], i: int) -> str:
-    """Return the name of a file or PIL image for a message."""
-    return f"Sample {i} of X" + (f", the file {X[i]!r}," if isinstance(X[i], (str, os.PathLike)) else "")
 
 
 def _name(estimator: BaseEstimator | None) -> str:
