@@ -227,6 +227,8 @@ def load(path: str | os.PathLike[str], **modules: Any) -> Any:
 def _rebuild(file: SavedFile, modules: Mapping[str, Any]) -> Any:
     """Return the estimator that a file describes; refuse a file that holds anything else."""
     header = dict(file.header)
+    if "training" in header:
+        raise ValueError("It holds the state of a training, which fit resumes if `checkpoint` is its folder.")
     others = header.pop("estimators", [])
     if not is_sequence(list, lambda value: type(value) is dict)(others) or len(others) > MOST_ESTIMATORS:
         raise ValueError(f"'estimators' must be a list of at most {MOST_ESTIMATORS} dicts. Got {reprlib.repr(others)}.")
