@@ -60,8 +60,10 @@ class Saved:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save the fitted estimator to one file for `skssl.load`, which runs no code from it.
 
-        The file holds the parameters and everything that the methods of the estimator need after `fit`. `callbacks`,
-        `checkpoint` and `warm_start_from` are left out. An existing file is replaced only when the new one is complete.
+        The file holds the parameters and everything that the methods of the estimator need after `fit`. For an encoder
+        it includes the heads, momentum copies and queues, the optimiser's state and the history, so that `partial_fit`
+        continues as if the estimator had not been saved. `callbacks`, `checkpoint` and `warm_start_from` are left out.
+        An existing file is replaced only when the new one is complete.
 
         Parameters
         ----------
