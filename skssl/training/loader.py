@@ -139,7 +139,10 @@ class ImageLoader:
                 parts = rest[augment](crops, draws, compile=self.compile).chunk(len(at))
                 for place, view in zip(at, parts, strict=True):
                     views[place] = view
-            yield Batch(made[-1] if whole else made[0][: len(index)], views, index, labels, draws)
+            batch = Batch(made[-1], views, index, labels, draws)
+            if not whole:
+                del batch.images  # a crop; reading it raises an error
+            yield batch
 
     def _places(self) -> dict[Augmentation, list[int]]:
         """Return the places of each augmentation among the views."""

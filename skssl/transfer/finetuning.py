@@ -82,6 +82,11 @@ class _FineTuningHooks(ClassifierHooks):
 
     weights: Tensor | None = None  # (n_samples,), of mean 1; None is 1 for all
 
+    @property
+    def chance(self) -> dict[str, float]:
+        """The accuracy of a random guess, by the name of the measure."""
+        return {"accuracy": 1 / self.n_classes}
+
     def build(self, net: Objective, dim: int, n_samples: int) -> None:
         """Add the head, and the weights if there are any."""
         super().build(net, dim, n_samples)
