@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from skssl.augment.augmentation import Augmentation
 from skssl.augment.presets import as_augmentations
+from skssl.augment.transforms import Transform, View
 from skssl.backbones import build_backbone, stages
 from skssl.errors import pick
 from skssl.images import Images, as_images
@@ -224,7 +225,7 @@ class Encoder:
     ----------
     module : torch.nn.Module
         The network from normalised images (n, c, h, w) to features (n, d).
-    augment : Augmentation
+    augment : Augmentation or Transform
         The augmentation whose normalisation the network was trained with.
     device : torch.device
         The device of the module.
@@ -237,7 +238,7 @@ class Encoder:
     """
 
     module: nn.Module
-    augment: Augmentation
+    augment: View
     device: torch.device
     dtype: torch.dtype
     shape: tuple[int, int, int]
@@ -273,7 +274,7 @@ class Encoder:
         images = X if isinstance(X, Images) else self.read(X)
         return encode(self.module, images, self.augment, self.device, self.dtype).numpy()
 
-    def augmentations(self, augment: Any, side: int, n_images: int | None = None) -> list[Augmentation]:
+    def augmentations(self, augment: Any, side: int, n_images: int | None = None) -> list[View]:
         """Return augmentations with the normalisation of the network's training.
 
         Parameters
@@ -281,7 +282,7 @@ class Encoder:
         augment : str, Augmentation, sequence of Augmentation or None
             As for `as_augmentations`. The mean and the standard deviation are replaced by the encoder's own, and so is
             a size of None. None is the encoder's `augment` without its saliency maps, which belong to its training
-            images.
+            images. A `Transform` is not copied.
         side : int
             The longer side of the images, in pixels.
         n_images : int, default=None
@@ -289,7 +290,7 @@ class Encoder:
 
         Returns
         -------
-        list of Augmentation
+        list of Augmentation or Transform
             Copies, one for each view.
 
         Raises
@@ -297,10 +298,12 @@ class Encoder:
         ValueError
             If the number of saliency maps is not that of the images.
         """
+        if augment is None and isinstance(self.augment, Transform):
+            return [self.augment]
         own: dict[str, Any] = {"mean": self.augment.mean, "std": self.augment.std}
         if augment is None:
             augment, own["saliency"] = self.augment, None
-        views = [clone(given).set_params(**own) for given in as_augmentations(augment, side)]
+        views: list[Any] = [clone(given).set_params(**own) for given in as_augmentations(augment, side)]
         for view in views:
             view.size = self.augment.size if view.size is None else view.size
         for maps in (view.saliency for view in views):
