@@ -18,6 +18,7 @@ from sklearn.utils import check_array, check_random_state
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from skssl.images.photographs import Photographs
 from skssl.nn.inference import eval_mode
 from skssl.probes.encoders import as_encoder, read_once
 from skssl.training import collapse
@@ -131,8 +132,9 @@ def contrastive_accuracy(
 ) -> float:
     """Fraction of views whose nearest view in a batch is the other view of the same image.
 
-    Two views of every image are made. A view is correct if it is more similar, by the cosine, to the other view of its
-    image than to both views of every other image. Larger batches are harder: report the batch size with the value.
+    Two views of every image are made, those of photographs from whole pictures. A view is correct if it is more
+    similar, by the cosine, to the other view of its image than to both views of every other image. Larger batches are
+    harder: report the batch size with the value.
 
     Parameters
     ----------
@@ -198,8 +200,12 @@ def contrastive_accuracy(
     with eval_mode(found.module), torch.inference_mode():
         for index in tqdm(batches, desc="Batches", disable=not verbose):
             index = index.to(found.device)
-            batch = images.read(index)
-            right.append(nearest_is_positive(*(found.module(a(batch, draws, index)).float() for a in (first, second))))
+            if isinstance(images, Photographs):
+                views = [augment.read_views(images, index, draws) for augment in (first, second)]
+            else:  # items of a data set are read once for both views
+                batch = images.read(index)
+                views = [augment(batch, draws, index) for augment in (first, second)]
+            right.append(nearest_is_positive(*(found.module(view).float() for view in views)))
     return float(torch.cat(right).cpu().double().mean())  # MPS has no float64
 
 

@@ -3,18 +3,26 @@
 A tool that is not installed is skipped with a reason. `pip install` the names of the table to run all checks.
 """
 
+import random
 import re
+import signal
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import quick
+from interruptions import OFTEN, assert_same
 from sklearn.base import clone
-from skorch.callbacks import EpochTimer, MlflowLogger, NeptuneLogger, TensorBoard, WandbLogger
+from skorch.callbacks import EarlyStopping, EpochTimer, MlflowLogger, NeptuneLogger, TensorBoard, WandbLogger
+from skorch.utils import noop
 
 import skssl
 from skssl.augment.transforms import resolve_transforms
+from skssl.callbacks import KNNMonitor
+from skssl.datasets import make_shapes
 from skssl.images import as_images
+from skssl.training.checkpoints import STATE
 from skssl.training.digests import digest
 from skssl.training.loader import ImageLoader
 
@@ -35,7 +43,11 @@ TOOLS = {
         "schedule= gives the rates of a loop with StepLR, CosineAnnealingLR, LambdaLR, SequentialLR, OneCycleLR and "
         "ReduceLROnPlateau",
     ),
-    "tensorboard": ("2.21.0", "tests/test_tools.py", "every number of the history is logged once for each epoch"),
+    "tensorboard": (
+        "2.21.0",
+        "tests/test_tools.py",
+        "every number of the history is logged once for each epoch, and with the same step again after a kill",
+    ),
     "mlflow-skinny": ("3.17.2", "tests/test_tools.py", "the same; artifacts; losses of batches"),
     "wandb": ("0.31.0", "tests/test_tools.py", "offline: every number of the history is logged for each epoch"),
     "neptune": ("1.14.0.post2", "tests/test_tools.py", "debug mode: columns that Neptune refuses are named"),
@@ -143,6 +155,58 @@ def test_wandb_logs_every_number_for_each_epoch_offline(X, tmp_path, monkeypatch
     assert summary == {name: values[-1][1] for name, values in numbers(history).items()}
     assert run.step == 2
     run.finish()
+
+
+def watched(*loggers, **params):
+    """Return an estimator that stops early on kNN accuracy: it is best in epoch 5, and stops after epoch 9."""
+    X, y = make_shapes(64, image_size=16, random_state=1)
+    monitor = KNNMonitor(*make_shapes(40, image_size=16, random_state=0), X, y, n_neighbors=3)
+    stopping = EarlyStopping("knn", lower_is_better=False, patience=4, load_best=True, sink=noop)
+    callbacks = [monitor, *loggers, stopping]  # what stops a training stands last, so that the last epoch is logged
+    return quick(skssl.SimCLR, **{"epochs": 12, "batch_size": 10, "lr": 1.0, "callbacks": callbacks, **params})
+
+
+def train_with_loggers(folder, run_id, X):
+    """Train, watched by TensorBoard, MLflow and early stopping. The same call continues the run of MLflow."""
+    import mlflow
+    from torch.utils.tensorboard import SummaryWriter
+
+    client = mlflow.MlflowClient(f"file:{folder}")
+    loggers = TensorBoard(SummaryWriter(folder / "tensorboard")), MlflowLogger(client.get_run(run_id), client)
+    watched(*loggers, checkpoint=folder / "state", checkpoint_every=OFTEN).fit(X)
+
+
+@pytest.mark.slow
+def test_training_with_loggers_and_early_stopping_survives_sigkill(processes, X, mlflow, tmp_path):
+    need("tensorboard", "tensorboard")
+    plain = watched().fit(X)
+    assert len(plain.history_) == 9
+    with mlflow.start_run() as run:
+        run_id = run.info.run_id
+    state, draw, kills, code = tmp_path / "state" / STATE, random.Random(0), 0, -signal.SIGKILL
+    while code == -signal.SIGKILL:
+        process = processes.Process(target=train_with_loggers, args=(tmp_path, run_id, X))
+        before = state.stat().st_mtime_ns if state.exists() else None
+        process.start()
+        while kills < 3 and process.is_alive():  # it is killed after it has saved its state at least once
+            if state.exists() and state.stat().st_mtime_ns != before:
+                process.join(draw.uniform(0, 0.2))
+                kills += process.is_alive()
+                process.kill()
+                break
+            time.sleep(0.01)
+        process.join(60)
+        code = process.exitcode
+    assert code == 0
+    assert kills == 3
+    resumed = watched(callbacks=None, checkpoint=tmp_path / "state").fit(X)  # has nothing left to train
+    assert_same(resumed, plain, X)
+    logs = in_tensorboard(tmp_path / "tensorboard"), in_mlflow(mlflow, run_id)
+    for found in logs:  # an epoch that was trained again is logged again, with the same step and number
+        for name, values in numbers(plain.history_.drop(columns="images_per_second")).items():
+            once = dict(found[name])
+            assert all(once[step] == value for step, value in found[name])
+            assert once == {epoch: pytest.approx(value, rel=1e-6, nan_ok=True) for epoch, value in values}
 
 
 @pytest.mark.filterwarnings("ignore:.*NVML")  # Neptune's own, where there is no GPU

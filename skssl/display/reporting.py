@@ -82,7 +82,7 @@ def report(
         The file to write.
     layer : str, default="backbone"
         The layer whose output the features are, see `encoders.at_layer`.
-    method : {"tsne", "pca"}, default="tsne"
+    method : {"tsne", "pca", "umap"}, default="tsne"
         The method of the map, see `EmbeddingDisplay`.
     n_samples : int, default=1000
         The maximum number of images in the report, drawn at random. Neighbours are searched among them. A report of a

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -52,6 +52,7 @@ _OTHER_FORMATS = {
     b"\x93NUMPY": ".npy",
     b"PK\x03\x04": "ZIP",
 }
+_PNG_MARK = b"\x89PNG\r\n\x1a\n"
 _loading = Lock()
 
 Header = tuple[str, Size]  # Pillow's mode, and the upright height and width
@@ -388,11 +389,34 @@ def upright_size(pil: Image) -> Size:
     (int, int)
         Height and width.
     """
+    from PIL import Image
+
     # Pillow gives a TIFF with this tag its upright size when it opens it, and turns its pixels when it decodes it.
     is_turned_later = ORIENTATION not in getattr(pil, "tag_v2", ())
-    if is_turned_later and pil.getexif().get(ORIENTATION) in (5, 6, 7, 8):
+    # Pillow decodes a PNG without EXIF data before its pixels, since there may be some behind them.
+    is_plain = pil.format == "PNG" and "exif" not in pil.info and _ends_with_pixels(getattr(pil, "fp", None))
+    exif = Image.Image.getexif(pil) if is_plain else pil.getexif()
+    if is_turned_later and exif.get(ORIENTATION) in (5, 6, 7, 8):
         return pil.width, pil.height
     return pil.height, pil.width
+
+
+def _ends_with_pixels(png: BinaryIO | None) -> bool:
+    """Return whether the file of a PNG is open and whole, and has no EXIF data or text after its pixels."""
+    if png is None:
+        return False
+    position, after_pixels = png.tell(), False
+    png.seek(len(_PNG_MARK))
+    try:
+        while len(header := png.read(8)) == 8:
+            length, kind = int.from_bytes(header[:4], "big"), header[4:]
+            after_pixels = after_pixels or kind == b"IDAT"
+            if kind == b"IEND" or (after_pixels and kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt")):
+                return kind == b"IEND"
+            png.seek(length + 4, os.SEEK_CUR)
+        return False
+    finally:
+        png.seek(position)
 
 
 def upright(pil: Image, channels: int, deep: bool = False) -> Image:

@@ -13,7 +13,7 @@ from typing import Any
 
 import joblib
 import numpy as np
-from sklearn.base import clone
+from sklearn.base import clone, is_classifier
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -93,8 +93,9 @@ def compare(
     Returns
     -------
     Results
-        A row for each data set, method, seed and probe, with the score, the seconds of the training and its
-        images_per_second (the median over the epochs).
+        A row for each data set, method, seed and probe, with the score, the seconds of the training, its
+        images_per_second (the median over the epochs), and chance (the accuracy of predicting the most frequent class
+        for all test images).
 
     Raises
     ------
@@ -259,8 +260,19 @@ def _score_run(
         error.add_note(f"This was method {name!r} with seed {seed}{data.suffix}, in compare.")
         raise
     row = {"dataset": data.name, "method": name, "seed": seed}
+    classes, counts = np.unique(data.y[data.y != -1].tolist(), return_counts=True)
+    chance = float((data.y_test == classes[counts.argmax()]).mean())
     speed = {column: run[column] for column in SPEED}
-    return [{**row, "probe": title, "score": run["scores"][keys[title]]["score"], **speed} for title in probes]
+    return [
+        {
+            **row,
+            "probe": title,
+            "score": run["scores"][keys[title]]["score"],
+            **speed,
+            "chance": chance if is_classifier(probes[title]) else math.nan,
+        }
+        for title in probes
+    ]
 
 
 def _train(method: Any, data: _DataSplit, files: RunFiles) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class Parts:
         Arrays among the parameters.
     estimators : list of (estimator, estimator or None, str)
         Estimators among the parameters: each one, one with the parameters that its `fit` saw if they differ, and what
-        precedes the names of its parameters, such as "encoder__".
+        precedes the names of its parameters, such as ``encoder__``.
     """
 
     arrays: list[Any] = field(default_factory=list)
@@ -66,7 +66,7 @@ class Given:
     trained : dict of int to estimator
         Estimators with the parameters that their `fit` saw, by index.
     modules : mapping of str to object
-        The user's modules by the full names of the parameters, such as "encoder__backbone".
+        The user's modules by the full names of the parameters, such as ``encoder__backbone``.
     asked : dict of str to object
         The modules that were asked for. It is filled.
     """
@@ -149,7 +149,7 @@ def pack_parameters(estimator: Any, parts: Parts, prefix: str = "") -> dict[str,
     parts : Parts
         Arrays and estimators among the parameters are added. The plain values refer to them by index.
     prefix : str, default=""
-        What precedes the names of the parameters, such as "encoder__". A module is known by its full name.
+        What precedes the names of the parameters, such as ``encoder__``. A module is known by its full name.
 
     Returns
     -------

@@ -140,8 +140,8 @@ class ImageLoader:
         for index, made in images.crops(plans):
             index = index.to(self.device, non_blocking=True)
             labels = None if self.labels is None else self.labels.index_select(0, index)
-            views, whole = self._finish(made, len(index), draws)
-            yield Batch(whole, views, index, labels, draws)
+            views, whole = self._finish(made, draws)
+            yield _batch(whole, views, index, labels, draws)
 
     def _transform(
         self,
@@ -167,14 +167,14 @@ class ImageLoader:
             labels = None if self.labels is None else self.labels.index_select(0, index)
             made = to_device(on_host, self.device)
             if photographs:
-                views, images = self._finish(made, len(index), draws)
+                views, images = self._finish(made, draws)
             else:
                 images = made[0]
                 views = self.views(images, draws, index)
             own = to_device([view[None] for view in by_image], self.device)
             for place, view in zip(self._by_image, own, strict=True):
                 views[place] = to_float(view)
-            yield Batch(images if len(made) else views[0], views, index, labels, draws)
+            yield _batch(images, views, index, labels, draws)
 
     def _plan(self, index: Tensor, seed: int, k: int) -> Plan:
         """Return the crops of batch k, of photographs at the given indices; see `_finish`."""
@@ -188,15 +188,14 @@ class ImageLoader:
         """Whether photographs are resized whole."""
         return self.reads_images or not self.augmentations
 
-    def _finish(self, made: Sequence[Tensor], n: int, draws: torch.Generator) -> tuple[list[Tensor], Tensor]:
-        """Return the views of n photographs from their crops, and the photographs, resized whole if that is asked."""
+    def _finish(self, made: Sequence[Tensor], draws: torch.Generator) -> tuple[list[Tensor], Tensor | None]:
+        """Return the views of photographs from their crops, and the photographs resized whole, if a hook reads them."""
         views: list[Any] = [None] * len(self.augmentations)
         for (augment, at), crops in zip(self._places().items(), made, strict=False):
             parts = self._rest[augment](crops, draws, compile=self.compile).chunk(len(at))
             for place, view in zip(at, parts, strict=True):
                 views[place] = view
-        whole = made[-1] if self._reads_whole else made[0][:n] if len(made) else torch.empty(n, 0)
-        return views, whole
+        return views, made[-1] if self._reads_whole else None
 
     def _places(self) -> dict[Any, list[int]]:
         """Return the places of each augmentation among the views, but for those of images by themselves."""
@@ -219,6 +218,14 @@ class ImageLoader:
             for place, view in zip(places, made, strict=True):
                 views[place] = view
         return views
+
+
+def _batch(images: Tensor | None, views: list[Tensor], index: Tensor, labels: Tensor | None, draws: Any) -> Batch:
+    """Return a batch; without images, reading them raises an error."""
+    batch = Batch(views[0] if images is None else images, views, index, labels, draws)
+    if images is None:
+        del batch.images
+    return batch
 
 
 def transforms_images(augmentations: Sequence[View]) -> bool:

@@ -21,7 +21,7 @@ class Batch:
     ----------
     images : Tensor of shape (n, c, h, w)
         The images themselves, uint8 or float32 in [0, 1]. Photographs are resized whole to the size of a network's
-        input if a hook reads the images, and are arbitrary crops otherwise; see `Hooks.reads_images`.
+        input if a hook sets `Hooks.reads_images`, and cannot be read otherwise.
     views : list of float32 Tensors of shape (n, c, h', w')
         Their augmented and normalised views.
     index : int64 Tensor of shape (n,)
@@ -42,8 +42,20 @@ class Batch:
     made: dict[str, Tensor] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Tensor | None]:
-        """Return the images and their classes: skorch's callbacks unpack a batch as ``X, y``."""
-        return iter((self.images, self.labels))
+        """Return the images and their classes: skorch's callbacks unpack a batch as ``X, y``.
+
+        The images of photographs that were only cropped are their first views.
+        """
+        return iter((vars(self).get("images", self.views[0] if self.views else None), self.labels))
+
+    def __getattr__(self, name: str) -> Any:
+        """Raise an error for an attribute that is missing, as the images of photographs are that were only cropped."""
+        if name == "images":
+            raise RuntimeError(
+                "The whole photographs of this batch were not read. A method or task whose hooks read batch.images "
+                "must set its class attribute reads_images to True."
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
 
 class Hooks:
@@ -57,10 +69,15 @@ class Hooks:
     unscheduled: ClassVar[tuple[str, ...]] = ()
     #: Submodules of the net that `before_epoch` resets, so that their optimiser state is reset as well.
     reset_each_epoch: ClassVar[tuple[str, ...]] = ()
-    #: Whether `Batch.images` is read.
+    #: Whether `Batch.images` is read. Photographs are read whole only if it is.
     reads_images: ClassVar[bool] = False
     #: Groups of a batch that BatchNorm normalises apart from each other.
     bn_splits: int = 1
+
+    @property
+    def chance(self) -> dict[str, float]:
+        """The accuracy of a random guess, by the name of the measure."""
+        return {}
 
     @property
     def reads_views(self) -> bool:

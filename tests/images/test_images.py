@@ -13,14 +13,14 @@ import pandas as pd
 import pytest
 import torch
 from conftest import quick
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from sklearn.base import BaseEstimator
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 from skssl import BadImageWarning, SimCLR
 from skssl.images import as_images, disk_cache, image_files
 from skssl.images.arrays import MemoryImages
-from skssl.images.image_files import decode_images, inspect_image
+from skssl.images.image_files import decode_image, decode_images, inspect_image
 
 RNG = np.random.default_rng(0)
 NHWC = RNG.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
@@ -562,6 +562,24 @@ def test_images_are_read_upright(tmp_path: Path, form: str, orientation: int) ->
             for options in ({}, {"image_shape": (16, 24, 3)}, {"whole": True, "image_shape": (3, 16, 24)}):
                 images = as_images([image, image], **options).still((16, 24), None, "bilinear")
                 np.testing.assert_allclose(everything(images)[0, 0], upright, atol=1)
+
+
+def test_pngs_are_inspected_without_decoding_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(GRAY[0]).save(tmp_path / "plain.png")
+    Image.fromarray(GRAY[0]).save(tmp_path / "turned.png", exif=exif)
+    whole = (tmp_path / "turned.png").read_bytes()
+    start, end = whole.index(b"eXIf") - 4, whole.index(b"IDAT") - 4
+    (tmp_path / "late.png").write_bytes(whole[:start] + whole[end:-12] + whole[start:end] + whole[-12:])
+    (tmp_path / "cut.png").write_bytes((tmp_path / "plain.png").read_bytes()[:-60])
+    with pytest.raises(ValueError, match=r"a\.png cannot be read as an image"):
+        inspect_image(tmp_path / "cut.png", "a.png")
+    assert inspect_image(tmp_path / "late.png", "") == ("L", (10, 8))
+    assert decode_image(tmp_path / "late.png", "", 1).shape == (10, 8, 1)
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", None)
+    assert inspect_image(tmp_path / "plain.png", "") == ("L", (8, 10))
+    assert inspect_image(tmp_path / "turned.png", "") == ("L", (10, 8))
 
 
 def test_resizing_crops_the_centre_with_antialiasing(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import skssl
 from skssl import Augmentation, FineTuner, KNNProbe, LinearProbe, MultiCrop
 from skssl.callbacks import KNNMonitor
 from skssl.images import as_images
+from skssl.metrics import contrastive_accuracy, nearest_is_positive
 from skssl.training.loader import ImageLoader
 
 SIDES = [(40, 60), (60, 40), (30, 30), (80, 33), (28, 90)]
@@ -190,6 +191,24 @@ def test_images_of_a_batch_are_whole_pictures(files):
         np.testing.assert_allclose(image.permute(1, 2, 0), expected.astype(int), atol=1)
 
 
+def test_images_that_were_not_read_raise_an_error(files, monkeypatch):
+    def losses(self, net, batch):
+        return {"brightness": net.encoder(batch.images.float()).mean()}
+
+    monkeypatch.setattr(skssl.SimCLR, "losses", losses)
+    with pytest.raises(RuntimeError, match="must set its class attribute reads_images to True"):
+        quick(skssl.SimCLR, image_shape=(16, 16)).fit(files)
+    monkeypatch.setattr(skssl.SimCLR, "reads_images", True)
+    assert np.isfinite(quick(skssl.SimCLR, image_shape=(16, 16)).fit(files).history_.loss).all()
+    loader = ImageLoader(
+        as_images(files, (16, 16)), 40, [Augmentation(size=8)], torch.device("cpu"), reads_images=False
+    )
+    (batch,) = loader.epoch(torch.Generator(), torch.Generator())
+    X, y = batch  # as skorch's callbacks do
+    assert X is batch.views[0]
+    assert y is None
+
+
 def test_crops_of_several_sizes(files):
     crops = MultiCrop(n_local=2, augment=Augmentation(size=28))
     encoder = quick(skssl.SwAV, augment=crops).fit(files)
@@ -226,6 +245,22 @@ def test_monitors_probes_and_fine_tuning(files, classes):
     assert LinearProbe(encoder=encoder).fit(files, classes).predict(files).shape == (40,)
     tuned = FineTuner(encoder=encoder, epochs=1, batch_size=16, random_state=0).fit(files, classes)
     assert tuned.predict(files).shape == (40,)
+
+
+def test_contrastive_accuracy_cuts_its_views_from_whole_pictures(files):
+    augment = Augmentation(jitter=0.0, gray=0.0, crop_scale=(0.1, 0.3))
+    encoder = quick(skssl.SimCLR, image_shape=(16, 16), augment=augment, epochs=0).fit(files)
+    found = contrastive_accuracy(encoder, files, batch_size=40, random_state=3)
+    seed = int(np.random.RandomState(3).randint(np.iinfo(np.int32).max))
+    order, draws = (
+        torch.randperm(40, generator=torch.Generator().manual_seed(seed)),
+        torch.Generator().manual_seed(seed),
+    )
+    images = encoder._read(files, reset=False)
+    with torch.no_grad():
+        z = [encoder.encoder_(augment.read_views(images, order, draws)) for _ in range(2)]
+    assert found == nearest_is_positive(*z).double().mean()
+    assert 0 < found < 1
 
 
 def test_saved_estimators_read_photographs_alike(files, tmp_path):
