@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, Subset
 from tqdm.auto import tqdm
 
-from skssl.images.base import is_pil_image
+from skssl.images.base import describe, is_pil_image
 from skssl.images.dataset_items import image_in, is_dataset, length_of, refuse_loader
 from skssl.images.folders import class_names
 
@@ -46,6 +46,8 @@ def as_labels(y: Any) -> np.ndarray:
     array(['cat', -1, 'dog'], dtype=object)
     """
     is_text = isinstance(y, list | tuple) and any(isinstance(label, str) for label in y)
+    if not hasattr(y, "__len__") or isinstance(y, (str, Mapping)) or len(getattr(y, "shape", (0,))) not in (1, 2):
+        raise ValueError(f"y must be a 1-D array of one class for each image, after the images X. Got {describe(y)}.")
     y = column_or_1d(np.array(y, dtype=object) if is_text else y, warn=True)
     assert_all_finite(y, input_name="y")
     return y
@@ -80,7 +82,7 @@ def labels_in(X: Any, images: Any = None) -> np.ndarray | None:
         labels = class_names(X)
     elif is_dataset(X):
         labels = _labels_of(X)
-    elif isinstance(X, (list, tuple)) and len(X) and label_in(X[0]) is not None and _is_image(image_in(X[0])):
+    elif isinstance(X, (list, tuple)) and len(X) and label_in(X[0]) is not None and is_image(image_in(X[0])):
         labels = [label_in(item) for item in X]
     if labels is None or all(label is None for label in labels):
         return None
@@ -180,7 +182,7 @@ def _listed_labels(dataset: Any) -> list[Any] | None:
     return [label_in((None, transform(label) if transform else label)) for label in listed]
 
 
-def _is_image(value: Any) -> bool:
+def is_image(value: Any) -> bool:
     """Return whether a value is a file, a PIL image or an array, and no number."""
     return (
         isinstance(value, (str, os.PathLike))

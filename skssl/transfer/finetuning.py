@@ -16,12 +16,15 @@ from sklearn.utils.validation import _check_sample_weight
 from torch import Tensor
 from torch.nn import functional as F
 
+from skssl.errors import show_call
+from skssl.images.base import describe
 from skssl.images.labels import as_labels, encode_labels, require_labels, weigh_samples
 from skssl.probes.encoders import as_encoder, read_once
 from skssl.training.objective import Batch, Objective
 from skssl.transfer.classifier import ClassifierHooks, ImageClassifier
 
 
+@show_call("label_fraction(y, 0.1)")
 def label_fraction(y: Any, fraction: float, random_state: Any = None) -> np.ndarray:
     """Keep a fraction of the labels, the same number for each class, and set all others to -1.
 
@@ -55,11 +58,14 @@ def label_fraction(y: Any, fraction: float, random_state: Any = None) -> np.ndar
     >>> np.unique(few[few != -1], return_counts=True)
     (array(['cat', 'dog'], dtype=object), array([5, 5]))
     """
+    if not isinstance(fraction, Real) or not 0 < fraction <= 1:
+        raise ValueError(
+            "fraction must be a number above 0 and up to 1, such as 0.1 in label_fraction(y, 0.1). Got "
+            f"{describe(fraction) if hasattr(fraction, 'shape') else repr(fraction)}."
+        )
     y = as_labels(y)
     classes, labels = encode_labels(y)
     sizes = np.bincount(labels[labels >= 0], minlength=len(classes))
-    if not isinstance(fraction, Real) or not 0 < fraction <= 1:
-        raise ValueError(f"fraction must be a number above 0 and up to 1. Got {fraction!r}.")
     total = round(fraction * sizes.sum())
     if total < max(len(classes), 1):
         raise ValueError(
