@@ -46,7 +46,8 @@ def as_labels(y: Any) -> np.ndarray:
     array(['cat', -1, 'dog'], dtype=object)
     """
     is_text = isinstance(y, list | tuple) and any(isinstance(label, str) for label in y)
-    if not hasattr(y, "__len__") or isinstance(y, (str, Mapping)) or len(getattr(y, "shape", (0,))) not in (1, 2):
+    is_sequence = hasattr(y, "__len__") or hasattr(y, "__array__")
+    if not is_sequence or isinstance(y, (str, Mapping)) or len(getattr(y, "shape", (0,))) not in (1, 2):
         raise ValueError(f"y must be a 1-D array of one class for each image, after the images X. Got {describe(y)}.")
     y = column_or_1d(np.array(y, dtype=object) if is_text else y, warn=True)
     assert_all_finite(y, input_name="y")

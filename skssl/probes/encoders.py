@@ -404,7 +404,7 @@ def check_encoder(encoder: Any, name: str = "encoder") -> None:
         hint = ""
     raise TypeError(
         f"{name} must be an estimator of skssl, a FrozenEstimator of one, or a torch.nn.Module. Got "
-        f"{describe(encoder)}.{hint}"
+        f"{repr(encoder) if isinstance(encoder, (str, type)) else describe(encoder)}.{hint}"
     )
 
 

@@ -60,8 +60,8 @@ def label_fraction(y: Any, fraction: float, random_state: Any = None) -> np.ndar
     """
     if not isinstance(fraction, Real) or not 0 < fraction <= 1:
         raise ValueError(
-            "fraction must be a number above 0 and up to 1, such as 0.1 in label_fraction(y, 0.1). Got "
-            f"{describe(fraction) if hasattr(fraction, 'shape') else repr(fraction)}."
+            "fraction must be a number above 0 and up to 1. Got "
+            f"{describe(fraction) if hasattr(fraction, 'shape') else repr(fraction)}. Call label_fraction(y, 0.1)."
         )
     y = as_labels(y)
     classes, labels = encode_labels(y)
