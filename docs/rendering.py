@@ -250,6 +250,23 @@ def sharing(name: str, rows: pd.DataFrame) -> None:
     )
 
 
+def photographs(name: str, rows: pd.DataFrame) -> None:
+    """Render the speed of trainings on photographs: a row a run."""
+    rows = rows.rename(columns={"images_per_second": "images/s", "fit_is_faster_by": "fit is faster by"})
+    shown = ["run", "images", "images/s", "fit is faster by", "precision", "rounds", "hardware", "commit"]
+    write(name, rows[shown].round({"images/s": 0, "fit is faster by": 2}))
+
+
+def photographs_memory(name: str, rows: pd.DataFrame) -> None:
+    """Render the memory of trainings on photographs."""
+    write(name, rows[["images", "memory", "hardware", "commit"]].round(0).rename(columns={"memory": "MB"}))
+
+
+def photographs_quality(name: str, rows: pd.DataFrame) -> None:
+    """Render how good the features of photographs are."""
+    write(name, means(rows, ["run", "epochs"], ["knn", "linear", "seconds"]))
+
+
 def pretext_accuracy(name: str, rows: pd.DataFrame) -> None:
     """Render what the features know of the pretext tasks."""
     measures = [f"{kind}, {layer}" for kind in ("rotation", "contrastive") for layer in ("backbone", "projector")]
@@ -286,6 +303,9 @@ BENCHMARKS = {  # what tells the runs of each apart, and what makes its page
     "gpu": (["hardware", "method", "batch", "loop"], gpu),
     "sharing": (["hardware", "backbone", "variables", "fits", "date"], sharing),
     "few_labels": ([*RUN, "images", "fraction", "classifier"], few_labels),
+    "photographs": (["hardware", "run", "images", "precision"], photographs),
+    "photographs_memory": (["hardware", "images"], photographs_memory),
+    "photographs_quality": (["run", "backbone", "seed", "epochs"], photographs_quality),
     "pretext_accuracy": ([*RUN, "images", "batch_size"], pretext_accuracy),
     "gradient_snr": ([*RUN, "images", "decay", "epoch"], gradient_snr),
 }

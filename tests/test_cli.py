@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 import skssl
@@ -205,6 +206,22 @@ def test_help_of_a_method_shows_the_paper_and_each_option(method, capsys, monkey
             flag = f"--{name.replace('_', '-')}"
             assert flag in text
             assert words.replace("`", "") in text
+
+
+def test_version_shows_packages_and_devices(capsys):
+    with pytest.raises(SystemExit) as of:
+        run("--version")
+    assert of.value.code == 0
+    shown = capsys.readouterr().out
+    skssl.show_versions()
+    assert capsys.readouterr().out == shown
+    for name, value in {
+        "skssl": skssl.__version__,
+        "torch": torch.__version__.partition("+")[0],
+        "threads of torch": torch.get_num_threads(),
+        "CUDA devices": "none" if not torch.cuda.is_available() else torch.cuda.get_device_name(0),
+    }.items():
+        assert re.search(rf"^ +{name}: {re.escape(str(value))}", shown, flags=re.MULTILINE), name
 
 
 def test_help_does_not_import_torch():

@@ -509,13 +509,13 @@ class Trainer(NeuralNet):
         Parameters
         ----------
         loss : scalar Tensor
-            The loss. On a GPU it stays a tensor, since a number would wait for the device, unless a callback of skorch
-            shows or logs it in every step.
+            The loss. It stays a tensor, since a number would wait for the device, unless a callback of skorch shows or
+            logs it in every step.
         batch_size : int
             The number of images.
         """
         shown = any(isinstance(it, ProgressBar) or getattr(it, "log_on_batch_end", False) for _, it in self.callbacks_)
-        self.history.record_batch("train_loss", loss.item() if shown or loss.device.type == "cpu" else loss)
+        self.history.record_batch("train_loss", loss.item() if shown else loss)
         self.history.record_batch("train_batch_size", batch_size)
 
     def record_epoch(self, state: ResumeState, images_per_second: float) -> None:

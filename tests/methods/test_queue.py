@@ -12,6 +12,7 @@ from torch import nn
 
 import skssl
 from skssl import losses
+from skssl.augment import Augmentation
 from skssl.images import as_images
 from skssl.nn.batchnorm import sync_batchnorm
 from skssl.nn.clustering import concentration
@@ -185,6 +186,27 @@ def test_leoclr_first_view_is_not_cropped(X):
     pairs = zip(view, first.normalize(images), strict=True)
     same = [torch.allclose(a, b, atol=1e-5) or torch.allclose(a, b.flip(2), atol=1e-5) for a, b in pairs]
     assert all(same), "the view is flipped only"
+
+
+@pytest.mark.parametrize(
+    "augment", ["leoclr", "simclr", "byol", "rotnet", Augmentation(crop_scale=(0.2, 0.6), saliency=np.ones((40, 2, 2)))]
+)
+def test_leoclr_crops_the_first_view_only_if_asked(augment):
+    whole, second, third = skssl.LeOCLR(augment=augment)._augmentations(32)
+    assert (whole.crop_scale, whole.crop_padding, whole.saliency) == (None, 0, None)
+    whole.validate()
+    cropped = skssl.LeOCLR(augment=augment, crop_original=True)._augmentations(32)[0]
+    for name in ("crop_scale", "crop_padding", "saliency"):
+        assert getattr(cropped, name) is getattr(second, name) is not None or name == "saliency"
+    color = ("flip", "jitter", "gray", "saturation", "solarize")
+    assert all(getattr(whole, name) == getattr(cropped, name) for name in color)
+    assert third.crop_scale == second.crop_scale
+
+
+def test_leoclr_uses_a_sequence_of_augmentations_as_given():
+    given = [Augmentation(crop_scale=(0.5, 1.0)), Augmentation(), Augmentation()]
+    for crop_original in (False, True):
+        assert skssl.LeOCLR(augment=given, crop_original=crop_original)._augmentations(32) == given
 
 
 def literal_dense(q, k, q_map, k_map, negatives, temperature):
