@@ -744,6 +744,13 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
 
     def _validate_params(self) -> None:
         """Check the parameters. Unlike scikit-learn, refuse bools for numbers and check each callback."""
+        for name, value in self.get_params(deep=False).items():
+            for each in value if isinstance(value, (list, tuple)) else [value]:
+                if isinstance(each, type) and hasattr(each, "get_params"):
+                    raise TypeError(
+                        f"The {name!r} parameter of {type(self).__name__} got the class {each.__name__}. Pass an "
+                        f"instance, {each.__name__}()."
+                    )
         super()._validate_params()
         for name, rules in self._parameter_constraints.items():
             value = getattr(self, name, None)
@@ -760,6 +767,16 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
     @property
     def _n_features_out(self) -> int:
         return self.net_.module_.dim
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Explain that an encoder is no classifier."""
+            own = type(self).__name__
+            hint = ""
+            if name in ("predict", "predict_proba", "score"):
+                hint = f". {own} gives features: LinearProbe(encoder=encoder).fit(X, y) predicts classes"
+            raise AttributeError(f"{own!r} object has no attribute {name!r}{hint}")
 
     def __sklearn_is_fitted__(self) -> bool:
         """Return whether there is a trained net."""
