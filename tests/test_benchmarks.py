@@ -175,7 +175,7 @@ def test_benchmarks_of_photographs_run(tmp_path, monkeypatch, capsys):
     assert (memory.memory > 0).all()
     assert quality.index.tolist() == ["pixels", "untrained", "whole", "cut"]
     assert quality.linear.tolist() == [8] * 4
-    capsys.readouterr()
+    assert "  kNN, whole pictures: 0.500, the goal is more than 0.500 (cut)" in capsys.readouterr().out
     monkeypatch.setattr(sys, "argv", [*command, "--parts", "quality"])
     photographs.main()
     assert capsys.readouterr().out.count("already recorded") == 4

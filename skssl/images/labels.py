@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, Subset
 from tqdm.auto import tqdm
 
-from skssl.images.base import is_pil_image
+from skssl.errors import show_call
+from skssl.images.base import describe, is_pil_image
 from skssl.images.dataset_items import image_in, is_dataset, length_of, refuse_loader
 from skssl.images.folders import class_names
 
@@ -50,6 +51,9 @@ def as_labels(y: Any) -> np.ndarray:
     array(['cat', -1, -1], dtype=object)
     """
     is_text = isinstance(y, list | tuple) and any(label is None or isinstance(label, str) for label in y)
+    is_sequence = hasattr(y, "__len__") or hasattr(y, "__array__")
+    if not is_sequence or isinstance(y, (str, Mapping)) or len(getattr(y, "shape", (0,))) not in (1, 2):
+        raise ValueError(f"y must be a 1-D array of one class for each image, after the images X. Got {describe(y)}.")
     y = column_or_1d(np.array(y, dtype=object) if is_text else y, warn=True)
     if y.dtype.kind in "OUT":
         import pandas as pd  # here, so that `import skssl.images` remains quick
@@ -91,7 +95,7 @@ def labels_in(X: Any, images: Any = None) -> np.ndarray | None:
         labels = class_names(X)
     elif is_dataset(X):
         labels = _labels_of(X)
-    elif isinstance(X, (list, tuple)) and len(X) and label_in(X[0]) is not None and _is_image(image_in(X[0])):
+    elif isinstance(X, (list, tuple)) and len(X) and label_in(X[0]) is not None and is_image(image_in(X[0])):
         labels = [label_in(item) for item in X]
     if labels is None or all(label is None for label in labels):
         return None
@@ -191,7 +195,7 @@ def _listed_labels(dataset: Any) -> list[Any] | None:
     return [label_in((None, transform(label) if transform else label)) for label in listed]
 
 
-def _is_image(value: Any) -> bool:
+def is_image(value: Any) -> bool:
     """Return whether a value is a file, a PIL image or an array, and no number."""
     return (
         isinstance(value, (str, os.PathLike))
@@ -267,6 +271,7 @@ def encode_labels(y: Any) -> tuple[np.ndarray, Tensor]:
     return np.array(classes.tolist()), torch.from_numpy(labels)
 
 
+@show_call("label_fraction(y, 0.1)")
 def label_fraction(y: Any, fraction: float, random_state: Any = None) -> np.ndarray:
     """Keep a fraction of the labels, the same number for each class, and set all others to -1.
 
@@ -300,11 +305,14 @@ def label_fraction(y: Any, fraction: float, random_state: Any = None) -> np.ndar
     >>> np.unique(few[few != -1], return_counts=True)
     (array(['cat', 'dog'], dtype=object), array([5, 5]))
     """
+    if not isinstance(fraction, Real) or not 0 < fraction <= 1:
+        raise ValueError(
+            "fraction must be a number above 0 and up to 1. Got "
+            f"{describe(fraction) if hasattr(fraction, 'shape') else repr(fraction)}. Call label_fraction(y, 0.1)."
+        )
     y = as_labels(y)
     classes, labels = encode_labels(y)
     sizes = np.bincount(labels[labels >= 0], minlength=len(classes))
-    if not isinstance(fraction, Real) or not 0 < fraction <= 1:
-        raise ValueError(f"fraction must be a number above 0 and up to 1. Got {fraction!r}.")
     total = round(fraction * sizes.sum())
     if total < max(len(classes), 1):
         raise ValueError(

@@ -22,7 +22,9 @@ from skssl.augment.presets import as_augmentations
 from skssl.backbones import SMALL
 from skssl.errors import pick
 from skssl.images import Images
-from skssl.images.labels import as_labels, check_known_labels, require_labels
+from skssl.images.base import describe
+from skssl.images.dataset_items import is_dataset
+from skssl.images.labels import as_labels, check_known_labels, is_image, require_labels
 from skssl.methods.base import SSLTransformer
 from skssl.methods.docstrings import inherit_parameters
 from skssl.probes.encoders import as_encoder, read_once
@@ -218,6 +220,7 @@ class Probe(ClassifierMixin, Saved, BaseEstimator):
         self._validate_params()
         resolve_device(self.device)
         if self.encoder is None:
+            self._refuse_images(X)
             X, labels = validate_data(self, X, None if y is None else as_labels(y), dtype=DTYPES)
         else:
             samples = read_once(self.encoder, X, y)
@@ -241,6 +244,18 @@ class Probe(ClassifierMixin, Saved, BaseEstimator):
                 f"{name} leaves out {n_unknown} of {len(labels)} samples, whose label is -1 (unknown).", stacklevel=3
             )
         return X, labels, known
+
+    def _refuse_images(self, X: Any) -> None:
+        """Refuse images and encoders in place of features, and show the right call."""
+        first = X[0] if isinstance(X, (list, tuple)) and len(X) else X
+        is_encoder = hasattr(X, "fit") or isinstance(X, torch.nn.Module)
+        is_text = isinstance(X, np.ndarray) and X.dtype.kind in "US"
+        if is_encoder or is_text or is_dataset(X) or (is_image(first) and getattr(first, "ndim", 3) > 2):
+            name = type(self).__name__
+            raise ValueError(
+                f"X must be features (n, d) for {name} without an encoder. Got {describe(X)}. Pass {name}("
+                f"encoder=encoder).fit(X, y) for images, or {name}().fit(encoder.transform(X), y)."
+            )
 
     def _codes(self, labels: np.ndarray) -> np.ndarray:
         """Return the indices in ``classes_`` of labels of known classes, as int64."""
@@ -269,6 +284,7 @@ class Probe(ClassifierMixin, Saved, BaseEstimator):
         check_is_fitted(self)
         if self.encoder_ is not None:
             return self.encoder_.transform(X)
+        self._refuse_images(X)
         return validate_data(self, X, dtype=DTYPES, reset=False)
 
     # What `save` writes and `skssl.load` reads.
