@@ -72,7 +72,8 @@ def record(name: str, rows: list[dict[str, Any]], results: Path = RESULTS) -> pd
     table["date"] = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M")
     table["hardware"] = hardware()
     table["versions"] = f"torch {torch.__version__}, torchvision {torchvision.__version__}"
-    table["command"] = " ".join(["python", "-m", "benchmarks", name, *sys.argv[1:]])
+    program = sys.argv[0] if sys.argv[0].startswith("python -m benchmarks") else f"python -m benchmarks {name}"
+    table["command"] = " ".join([program, *sys.argv[1:]])
     file = results / f"{name}.csv"
     results.mkdir(exist_ok=True)
     if file.exists():

@@ -93,6 +93,7 @@ class KNNMonitor(Callback):
         else:
             self.bank_, self.bank_labels_ = images, labels
             self.test_, self.test_labels_ = _read_test(self, read, labels)
+        self.chance_ = {"knn": _share_of_most_frequent(self.bank_labels_, self.test_labels_)}
         if not 1 <= self.n_neighbors <= len(self.bank_):
             raise ValueError(
                 "The 'n_neighbors' parameter of KNNMonitor must be between 1 and the number of labelled images, "
@@ -113,7 +114,7 @@ class KNNMonitor(Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state without the images, which are read again when training resumes."""
-        return {name: value for name, value in vars(self).items() if not name.endswith("_")}
+        return {name: value for name, value in vars(self).items() if not name.endswith("_") or name == "chance_"}
 
 
 class LinearMonitor(Callback):
@@ -197,6 +198,7 @@ class LinearMonitor(Callback):
             known, codes = np.delete(known, test), np.delete(codes, test)
         else:
             self.test_, test_labels = _read_test(self, _reader_like(net, X), names)
+        self.chance_ = {"linear": _share_of_most_frequent(self.classes_[codes], test_labels)}
         targets = np.full(len(labels), -1)
         targets[known] = codes
         device = torch.device(net.device)
@@ -276,7 +278,7 @@ class LinearMonitor(Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state with the classifier on the CPU, without images and labels, which are read again."""
-        state = {name: value for name, value in vars(self).items() if not name.endswith("_")}
+        state = {name: value for name, value in vars(self).items() if not name.endswith("_") or name == "chance_"}
         head = getattr(self, "head_", None)
         return {**state, "head_": None if head is None else portable(head)}
 
@@ -352,6 +354,12 @@ def _read_test(monitor: Any, read: Callable[[Any], Images], labels: np.ndarray) 
     if unseen:
         raise ValueError(f"y_test of {name} must hold only classes of y. Got {unseen[0]!r}, which y does not hold.")
     return test, test_labels
+
+
+def _share_of_most_frequent(labels: np.ndarray, test_labels: np.ndarray) -> float:
+    """Return the accuracy of predicting the most frequent class for all test images."""
+    classes, counts = np.unique(labels, return_counts=True)
+    return float((test_labels == classes[counts.argmax()]).mean())
 
 
 def _hold_out(name: str, labels: np.ndarray) -> np.ndarray:

@@ -33,6 +33,7 @@ Self-supervised learning of visual representations.
 """
 IMAGES = "a folder, an archive, an .npz file or the name of a data set, as for skssl.datasets.load_images"
 SPLIT = "a split, such as train; by default all images in a folder, and the training images of other data"
+FIT_SPLIT = "a split, or all; by default train if the images have splits"
 TEST_SPLITS = ("test", "testing", "val", "valid", "validation", "dev")
 INTERRUPTED = 128 + 2  # exit status after SIGINT, as in shells
 
@@ -149,7 +150,9 @@ def _fit(arguments: argparse.Namespace) -> None:
     source, split, out = (options.pop(name) for name in ("images", "split", "out"))
     _check_folder(out)
     estimator = cls(**{"verbose": 1, **options})
-    X, y, _ = _read_images(source, split, classes=estimator.uses_labels)
+    if split is None and os.path.isdir(source) and "train" in _splits(source):
+        split = "train"
+    X, y, _ = _read_images(source, None if split == "all" else split, classes=estimator.uses_labels)
     y = y if estimator.uses_labels else None
     try:
         estimator.fit(X, y)
@@ -162,9 +165,9 @@ def _fit(arguments: argparse.Namespace) -> None:
         raise
     if is_main_process():
         estimator.save(out)
-        loss = f", loss {estimator.history_['loss'].iloc[-1]:.4g}" if len(estimator.history_) else ""
-        n_images = estimator.net_.module_.n_samples
-        print(f"{out}: {cls.__name__}, {len(estimator.history_)} epochs of {n_images:,} images{loss}")
+        n_epochs, n_images = len(estimator.history_), estimator.net_.module_.n_samples
+        loss = f", loss {estimator.history_['loss'].iloc[-1]:.4g}" if n_epochs else ""
+        print(f"{out}: {cls.__name__}, {n_epochs} epoch{'s' * (n_epochs != 1)} of {n_images:,} images{loss}")
 
 
 def _transform(arguments: argparse.Namespace) -> None:
@@ -301,7 +304,7 @@ def _read_images(source: str, split: str | None, classes: bool = False) -> tuple
     import numpy as np
 
     from skssl.datasets import load_images
-    from skssl.images.folders import choose_split, find_images, image_paths
+    from skssl.images.folders import choose_split, find_images, image_paths, warn_of_left_out
 
     y: Any
     paths: list[str] | None = None
@@ -309,11 +312,13 @@ def _read_images(source: str, split: str | None, classes: bool = False) -> tuple
         X, y = load_images(source, split or "train")
     elif split is None and not classes:
         X = paths = image_paths(source)
-        files = [os.path.relpath(path, source).split(os.sep) for path in paths]
+        steps = [os.path.relpath(path, source).split(os.sep) for path in paths]
         depth = int(bool(_splits(source)))  # of the class folders
-        y = [file[depth] for file in files] if all(len(file) > depth + 1 for file in files) else None
+        y = [names[depth] for names in steps] if all(len(names) > depth + 1 for names in steps) else None
     else:
-        chosen, y, _ = choose_split(find_images(source)[0], split or "train", source)
+        files, left_out = find_images(source)
+        chosen, y, outside = choose_split(files, split or "train", source)
+        warn_of_left_out(source, len(chosen), outside | left_out)
         X = paths = [os.path.join(source, file) for file in chosen]
     if classes and y is None:
         raise ValueError(f"{source!r} has no classes, but images at <class>/<file> were expected.")
@@ -365,7 +370,7 @@ def _fit_parser(cls: type[SSLTransformer]) -> argparse.ArgumentParser:
     )
     parser.add_argument("images", metavar="IMAGES", help=IMAGES)
     parser.add_argument("--out", required=True, metavar="FILE", help="the file of the trained encoder (.safetensors)")
-    parser.add_argument("--split", default=None, help=SPLIT)
+    parser.add_argument("--split", default=None, help=FIT_SPLIT)
     parser.add_argument("--debug", action="store_true", default=False, help="show the traceback of an error")
     titles = {"Parameters": f"options of {cls.__name__}", "Other Parameters": "options of all methods"}
     for section, title in titles.items():

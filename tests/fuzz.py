@@ -37,7 +37,7 @@ from PIL import Image, features
 from torch.utils.data import Dataset
 
 from skssl import BadImageWarning, CollapseWarning
-from skssl.datasets import load_images
+from skssl.datasets import load_images, pack_images
 from skssl.images import as_images, image_files, memory_maps
 from skssl.images.photographs import Photographs
 
@@ -85,9 +85,8 @@ def watched() -> Iterator[Path]:
             os.environ["SKSSL_CACHE"] = f"{folder}/cache"
             with chdir(folder):  # a checkpoint may have any name
                 yield Path(folder)
-            left = [
-                path for path in Path(folder, "cache").rglob("*") if path.suffix not in (".npy", ".npz", ".json", "")
-            ]
+            kinds = (".npy", ".npz", ".pack", ".json", "")
+            left = [path for path in Path(folder, "cache").rglob("*") if path.suffix not in kinds]
             left += [path for path in Path(folder, "cache", "packed").glob("*") if path.is_dir()]
             assert not left, f"left behind: {left}"
     finally:
@@ -442,7 +441,7 @@ def check_archives(form: str, members: list[bytes | int], damage: Damage) -> Non
 def check_caches(kind: str, bad: bool, damage: Damage, note: str) -> None:
     """Images come out of a damaged cache as they come out of their files."""
     with watched() as folder:
-        warnings.filterwarnings("ignore", message="The decoded .* decoded anew")
+        warnings.filterwarnings("ignore", message="The decoded .* decoded anew|The pictures are packed anew")
         if kind == "archive":
             with tarfile.open(folder / "small.tar", "w") as tar:
                 for i, data in enumerate(PNGS):
@@ -457,7 +456,8 @@ def check_caches(kind: str, bad: bool, damage: Damage, note: str) -> None:
             if kind == "archive":
                 return load_images(folder / "small.tar")[0].transpose(0, 3, 1, 2)
             paths = [f"{i}.png" for i in range(len(PNGS))]
-            images = as_images(paths, on_bad_image="skip")
+            X = pack_images(paths, "pixels", on_bad_image="skip") if kind == "pack" else paths
+            images = as_images(X, on_bad_image="skip")
             return images.read(torch.arange(len(images))).numpy()
 
         in_memory, image_files.MAX_IN_MEMORY = image_files.MAX_IN_MEMORY, 0
@@ -470,6 +470,9 @@ def check_caches(kind: str, bad: bool, damage: Damage, note: str) -> None:
             elif damage[0] == "flip" and kind == "files":  # the pixels and the reasons in the cache are not verified
                 end = data.index(b"\n")
                 data = damaged(data[:end], damage) + data[end:]
+            elif damage[0] == "flip" and kind == "pack":
+                end = first.size
+                data = data[:end] + damaged(data[end:], damage)
             else:
                 data = damaged(data, damage)
             file.write_bytes(data)
@@ -537,7 +540,7 @@ TARGETS: dict[str, tuple[Callable[..., None], tuple[Any, ...]]] = {
     "caches": (
         check_caches,
         (
-            st.sampled_from(["files", "archive"]),
+            st.sampled_from(["files", "archive", "pack"]),
             st.booleans(),
             DAMAGES,
             st.sampled_from(

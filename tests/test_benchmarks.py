@@ -12,20 +12,23 @@ import pandas as pd
 import pytest
 import torch
 from conftest import QUICK, quick
+from PIL import Image
 from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
 
 import skssl
+from skssl import LinearProbe, recipes
 
 ROOT = Path(__file__).parents[1]
 tables = pytest.importorskip("benchmarks.tables", reason="the benchmarks are not installed")
-gpu, record = (pytest.importorskip(f"benchmarks.{name}") for name in ("gpu", "record"))
+gpu, photographs, record = (pytest.importorskip(f"benchmarks.{name}") for name in ("gpu", "photographs", "record"))
 
 
 def test_benchmarks_are_listed_by_name(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["benchmarks"])
     with pytest.raises(SystemExit) as ended:
         importlib.import_module("benchmarks.__main__").main()
-    for name in ("throughput", "methods", "probes", "scaling", "tables", "gpu", "sharing"):
+    for name in ("throughput", "methods", "probes", "scaling", "tables", "gpu", "sharing", "photographs"):
         assert f"\n  {name} " in ended.value.code
 
 
@@ -37,6 +40,22 @@ def test_stopped_run_of_the_tables_resumes(tmp_path):
     assert tables.train(resumed, X, None, until=float("inf"))
     assert len(resumed.history_) == 12
     assert np.array_equal(resumed.transform(X), method.set_params(checkpoint=None, callbacks=None).fit(X).transform(X))
+
+
+def test_tables_are_evaluated_by_the_probes_of_their_recipes(X, y):
+    encoder = quick(skssl.MoCo, queue_size=8).fit(X)
+    recipe = tables.ROWS["MoCo, symmetric"]
+    recipe = {
+        **recipe,
+        "protocol": {"linear": {"protocol": "moco", "epochs": 2}, "knn": {"n_neighbors": 3, "layer": "projector"}},
+    }
+    found = tables.evaluate(encoder, recipe, X, y, X, y)
+    probes = recipes.make_probes(recipe, FrozenEstimator(encoder))
+    assert found["knn"] == probes["knn"].fit(X, y).score(X, y)
+    assert found["linear"] == probes["linear"].set_params(random_state=0).fit(X, y).score(X, y)
+    fixed = LinearProbe(protocol="moco", epochs=2, random_state=0).fit(encoder.transform(X), y)
+    scored = tables.evaluate(encoder, recipe, X, y, X, y, fixed_features=True)["linear"]
+    assert scored == fixed.score(encoder.transform(X), y)
 
 
 @pytest.mark.slow
@@ -123,6 +142,54 @@ def test_shortfalls_name_missed_goals():
     assert missed[0] == "PIRL, fit, eager, batch 256: broke"
     assert "SimCLR, batch 512, images/s: not measured, the goal is 38,000" in missed
     assert missed[-1] == "MoCo, batch 256, of SimCLR, eager: 0.45, the goal is 0.5"
+
+
+def test_benchmarks_of_photographs_run(tmp_path, monkeypatch, capsys):
+    rng = np.random.default_rng(0)
+    for split, number in (("train", 8), ("validation", 4)):
+        for i in range(number):
+            folder = tmp_path / "pictures" / split / "ab"[i % 2]
+            folder.mkdir(parents=True, exist_ok=True)
+            pixels = rng.integers(0, 256, (20 + i, 24, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{i}.jpg")
+    monkeypatch.setattr(photographs, "run_in_process", lambda function, *arguments: function(*arguments))
+    monkeypatch.setattr(photographs, "TRAINING", {**photographs.TRAINING, "augment": skssl.Augmentation(size=16)})
+    monkeypatch.setattr(photographs, "CUT", 16)
+    monkeypatch.setattr(photographs, "evaluate", lambda features, X, *rest: {"linear": len(features(X)), "knn": 0.5})
+    sizes = ["--side", "16", "--batch", "4", "--rounds", "1", "--repeated", "15", "--seeds", "0", "--epochs", "1"]
+    where = ["--folder", str(tmp_path / "pictures"), "--results", str(tmp_path / "results")]
+    command = ["benchmarks", *where, "--device", "cpu", *sizes]
+    monkeypatch.setattr(sys, "argv", command)
+    photographs.main()
+    speed, memory, quality = (
+        pd.read_csv(tmp_path / "results" / f"{name}.csv").set_index(key)
+        for name, key in (("photographs", "run"), ("photographs_memory", "images"), ("photographs_quality", "run"))
+    )
+    assert set(speed.index) - {"lightly"} == {"fit", "decoder", "pixels", "jpeg", "array"}
+    assert (speed.images_per_second > 0).all()
+    assert speed.fit_is_faster_by["fit"] == 1
+    assert speed.fit_is_faster_by["decoder"] == pytest.approx(
+        speed.images_per_second["fit"] / speed.images_per_second["decoder"]
+    )
+    assert memory.index.tolist() == [12, 12, 15]
+    assert (memory.memory > 0).all()
+    assert quality.index.tolist() == ["pixels", "untrained", "whole", "cut"]
+    assert quality.linear.tolist() == [8] * 4
+    assert "  kNN, whole pictures: 0.500, the goal is more than 0.500 (cut)" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", [*command, "--parts", "quality"])
+    photographs.main()
+    assert capsys.readouterr().out.count("already recorded") == 4
+
+
+def test_missed_goals_of_photographs():
+    good = {"fit": [200.0, 202.0], "lightly": [100.0, 90.0], "decoder": [210.0, 220.0], "pixels": [300.0, 310.0]}
+    assert photographs.shortfalls({**good, "array": [400.0, 400.0]}) == []
+    missed = photographs.shortfalls({**good, "decoder": [600.0, 600.0], "array": [400.0, 400.0]})
+    assert missed[0] == "fit, of decoder: 0.33, the goal is 0.9"
+    assert missed[1].startswith("For comparison: fit takes 1.19 times as long as ")
+    del good["lightly"]
+    missed = photographs.shortfalls(good)
+    assert missed == [f"{ours}, of lightly: not measured, the goal is {n}" for ours, n in (("fit", 2), ("pixels", 3))]
 
 
 def test_commit_without_git(monkeypatch, tmp_path):

@@ -2,14 +2,20 @@
 
 import importlib.util
 import os
+import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 import skssl
@@ -84,6 +90,36 @@ def test_transform_writes_paths_classes_and_features(suffix, encoder, photos, tm
     np.testing.assert_allclose(features, skssl.load(encoder).transform(paths), rtol=1e-6)
 
 
+def test_fit_uses_the_training_split(photos, tmp_path, capsys):
+    for split, n_images in [([], 24), (["--split", "test"], 12), (["--split", "all"], 36)]:
+        assert run("fit", "RotNet", photos, *split, "--epochs", "1", *QUICK, "--out", tmp_path / "a") == 0
+        assert f"RotNet, 1 epoch of {n_images} images" in capsys.readouterr().out
+
+
+def test_commands_of_the_readme_run(photos, tmp_path, capsys, monkeypatch):
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    commands = [shlex.split(line) for line in re.findall(r"^skssl (.*)$", readme, flags=re.MULTILINE)]
+    assert [command[0] for command in commands] == ["fit", "transform", "probe"]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").symlink_to(photos)
+    for command in commands:
+        if not importlib.util.find_spec("pyarrow"):
+            command = [word.replace(".parquet", ".csv") for word in command]
+        command = ["1" if word == "100" else word for word in command]
+        assert run(*command, *(QUICK if command[0] == "fit" else [])) == 0
+    assert "24 training and 12 test images" in capsys.readouterr().out
+
+
+def test_files_without_a_class_are_named_in_one_line(encoder, photos, tmp_path, capsys):
+    shutil.copytree(photos / "train", tmp_path / "images")
+    shutil.copy(next((photos / "train").rglob("*.jpg")), tmp_path / "images" / "lost.jpg")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert run("probe", encoder, tmp_path / "images", "--cv", "2") == 0
+    shown = capsys.readouterr().err
+    assert re.fullmatch(r"skssl: warning: .*1 in no class folder \('lost\.jpg'\)\.\n", shown)
+
+
 def test_transform_reads_arrays_and_splits(encoder, photos, tmp_path):
     X, y = make_shapes(5, image_size=16, random_state=0)
     np.savez(tmp_path / "data.npz", X=X, y=y)
@@ -138,7 +174,7 @@ def test_report_writes_a_page(encoder, photos, tmp_path):
 def test_methods_with_labels_read_the_classes(photos, tmp_path, capsys):
     fit = ["fit", "SupCon", "--epochs", "1", *QUICK, "--out", tmp_path / "a"]
     assert run(*fit[:2], photos, *fit[2:]) == 0
-    assert "SupCon, 1 epochs of 24 images, loss" in capsys.readouterr().out
+    assert "SupCon, 1 epoch of 24 images, loss" in capsys.readouterr().out
     assert run(*fit[:2], photos / "train" / "disc", *fit[2:]) == 1
     assert "has no classes" in capsys.readouterr().err
 
@@ -170,6 +206,22 @@ def test_help_of_a_method_shows_the_paper_and_each_option(method, capsys, monkey
             flag = f"--{name.replace('_', '-')}"
             assert flag in text
             assert words.replace("`", "") in text
+
+
+def test_version_shows_packages_and_devices(capsys):
+    with pytest.raises(SystemExit) as of:
+        run("--version")
+    assert of.value.code == 0
+    shown = capsys.readouterr().out
+    skssl.show_versions()
+    assert capsys.readouterr().out == shown
+    for name, value in {
+        "skssl": skssl.__version__,
+        "torch": torch.__version__.partition("+")[0],
+        "threads of torch": torch.get_num_threads(),
+        "CUDA devices": "none" if not torch.cuda.is_available() else torch.cuda.get_device_name(0),
+    }.items():
+        assert re.search(rf"^ +{name}: {re.escape(str(value))}", shown, flags=re.MULTILINE), name
 
 
 def test_help_does_not_import_torch():

@@ -1,4 +1,4 @@
-"""Two-dimensional maps of features by t-SNE or PCA."""
+"""Two-dimensional maps of features by t-SNE, PCA or UMAP."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ from skssl.display._drawing import (
     read_pictures,
 )
 from skssl.errors import pick
+from skssl.images.base import describe
 from skssl.images.folders import expand_folder
 from skssl.images.labels import check_labels
+from skssl.probes.encoders import check_encoder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -115,14 +117,15 @@ class EmbeddingDisplay:
             The classes; -1 if unknown, as in `label_fraction`.
         layer : str, default="backbone"
             The layer whose output the features are, see `encoders.at_layer`.
-        method : {"tsne", "pca"}, default="tsne"
-            t-SNE by cosine distance, which preserves neighbourhoods, or the first two principal components.
+        method : {"tsne", "pca", "umap"}, default="tsne"
+            t-SNE by cosine distance, which preserves neighbourhoods; the first two principal components; or UMAP by
+            cosine distance, which needs umap-learn.
         n_samples : int, default=1000
             The maximum number of images, drawn at random.
         thumbnails : bool, default=False
             Whether to draw images as thumbnails, as many as fit.
         random_state : int, RandomState instance or None, default=0
-            The seed of the draw and of t-SNE.
+            The seed of the draw, of t-SNE and of UMAP.
         ax : matplotlib Axes, default=None
             The axes; None makes a figure.
 
@@ -137,8 +140,11 @@ class EmbeddingDisplay:
             If the estimator is not fitted.
         ValueError
             If the method or the layer is unknown, or the number of classes is not that of the images.
+        ImportError
+            If method="umap" and umap-learn is not installed.
         """
         X = expand_folder(X)
+        check_encoder(estimator, "estimator")
         y = None if y is None else check_labels(y, X)
         index = np.sort(check_random_state(random_state).permutation(len(X))[:n_samples])
         features, images = encode_images(estimator, X, layer, index)
@@ -254,10 +260,10 @@ def embed(features: np.ndarray, method: str, random_state: Any) -> tuple[np.ndar
     ----------
     features : ndarray of shape (n, d)
         The features.
-    method : {"tsne", "pca"}
+    method : {"tsne", "pca", "umap"}
         The method.
     random_state : int, RandomState instance or None
-        The seed of t-SNE.
+        The seed of t-SNE and UMAP.
 
     Returns
     -------
@@ -273,7 +279,12 @@ def embed(features: np.ndarray, method: str, random_state: Any) -> tuple[np.ndar
     >>> embed(np.eye(3), "pca", 0)[1]
     ('component 1 (50 %)', 'component 2 (50 %)')
     """
-    pick("method", method, {"tsne": None, "pca": None})
+    if features.ndim != 2 or not np.issubdtype(features.dtype, np.number):
+        raise ValueError(
+            f"features must be an array (n, d) of numbers, as in from_features(encoder.transform(X), y). Got "
+            f"{describe(features)}."
+        )
+    pick("method", method, dict.fromkeys(("tsne", "pca", "umap")))
     if len(features) < 3:
         raise ValueError(f"A map needs at least three images. Got {len(features)}.")
     features = features.astype(np.float64)  # float32 sums depend on the number of threads
@@ -282,6 +293,16 @@ def embed(features: np.ndarray, method: str, random_state: Any) -> tuple[np.ndar
         embedding = pca.fit_transform(features)
         shares = [f"component {i} ({100 * share:.0f} %)" for i, share in enumerate(pca.explained_variance_ratio_, 1)]
         return embedding, (shares[0], shares[1])
+    if method == "umap":
+        try:
+            from umap import UMAP
+        except ImportError as error:
+            raise ImportError(
+                "method='umap' needs umap-learn: pip install 'skssl[umap]', or use method='tsne' or method='pca'. "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        umap = UMAP(min(15, len(features) - 1), metric="cosine", init="pca", random_state=random_state, n_jobs=1)
+        return umap.fit_transform(features), ("UMAP 1", "UMAP 2")
     perplexity = min(30.0, (len(features) - 1) / 3)
     tsne = TSNE(2, perplexity=perplexity, metric="cosine", init="pca", random_state=random_state)
     return tsne.fit_transform(features), ("t-SNE 1", "t-SNE 2")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from skssl.display._drawing import COLORS, FONT, MARKERS, TEXT_COLOR, add_legend, make_axes, style_axes
+from skssl.images.base import describe
 from skssl.results.tables import Results
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ class ResultsDisplay:
     Parameters
     ----------
     results : Results
-        The scores, as returned by `compare`.
+        The scores, as returned by `compare`. If they have a column "chance", it is drawn as a dotted line.
 
     Attributes
     ----------
@@ -51,6 +52,10 @@ class ResultsDisplay:
     figure_: Figure | SubFigure
 
     def __init__(self, results: Results) -> None:
+        if not isinstance(results, Results):
+            raise TypeError(
+                f"results must be Results, as compare returns. Got {describe(results)}. Pass Results(rows)."
+            )
         self.results = results
 
     @classmethod
@@ -131,6 +136,9 @@ class ResultsDisplay:
                     label=probe,
                     zorder=3,
                 )
+            if "chance" in seeds:
+                for level in seeds.loc[seeds["dataset"] == name, "chance"].dropna().unique():
+                    ax.axvline(unit * level, color=TEXT_COLOR, linewidth=1.0, linestyle=(0, (1, 2)), label="chance")
             style_axes(ax)
             ax.set_yticks(range(len(names)), names, parse_math=False)
             ax.tick_params(axis="y", length=0)
@@ -140,6 +148,7 @@ class ResultsDisplay:
             ax.set_title(name, fontsize=FONT, color=TEXT_COLOR, loc="left", parse_math=False)
             if ax is not self.axes_[0]:
                 ax.set_yticklabels([])
-        if len(probes) > 1:
+        has_chance = "chance" in seeds and seeds["chance"].notna().any()
+        if len(probes) > 1 or has_chance:
             add_legend(self.axes_[-1], loc="center left", bbox_to_anchor=(1.0, 0.5), handletextpad=0.2)
         return self

@@ -373,7 +373,7 @@ def _read(file: BinaryIO, path: Path) -> Pack:
     index = np.frombuffer(rows, "<i8").reshape(n, _COLUMNS)
     offset, n_bytes, height, width, channels = index.T
     ends = np.concatenate(([0], np.cumsum(n_bytes)))
-    fits = (index[:, 1:] > 0).all() and (offset == ends[:-1]).all() and ends[-1] == start
+    fits = (index[:, 1:] > 0).all() and (n_bytes <= start).all() and (offset == ends[:-1]).all() and ends[-1] == start
     if kind == "pixels":
         fits = fits and (n_bytes == height * width * channels).all()
     if hashlib.sha256(rows).hexdigest() != about["sha256"] or not fits:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import os
 import warnings
 from collections import deque
@@ -139,8 +140,17 @@ def _identity(item: Any) -> Any:
         except (OSError, ValueError):  # `inspect_images` reports a missing file by name
             return os.fspath(item)
     if is_pil_image(item):
-        content = hashlib.sha256(item.tobytes()).hexdigest()
-        return item.mode, item.size, item.getexif().get(ORIENTATION, 1), content
+        try:
+            how = (
+                item.mode,
+                item.size,
+                item.getexif().get(ORIENTATION),
+                item.getpalette(),
+                item.info.get("transparency"),
+            )
+            return *how, hashlib.sha256(item.tobytes()).hexdigest()
+        except OSError as error:  # `_picture` reports a damaged image by name
+            return str(error)
     return hashlib.sha256(item).hexdigest()
 
 
@@ -165,7 +175,7 @@ def _write(file: Path, items: Sequence[Any], kind: str, max_side: int | None, qu
     n_bytes = 0
     if kind == "pixels":
         n_bytes = sum(
-            int(np.prod(_bounded(size, max_side))) * channels_for([mode]) for mode, size in filter(None, headers)
+            math.prod(_bounded(size, max_side)) * channels_for([mode]) for mode, size in filter(None, headers)
         )
 
     def work(i: int) -> _Picture | None:

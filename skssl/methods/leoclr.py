@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from sklearn.utils._param_validation import StrOptions
 from torch import Tensor
 
+from skssl.augment.augmentation import Augmentation
 from skssl.losses import nt_xent
 from skssl.methods.queue import QueueMethod
 from skssl.methods.settings import Settings
 from skssl.nn.distributed import all_gather
 from skssl.training.objective import Batch, Objective
+
+CROP = ("crop_scale", "crop_ratio", "crop_padding", "saliency")  # parameters of the crop
+WHOLE = Augmentation(crop_scale=None)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -31,6 +37,9 @@ class LeOCLR(QueueMethod):
         encodes all views with one network and takes the negatives from the batch, as SimCLR does. It also propagates
         the gradient through the crops: the paper's ablation says that both encoders are trained, although equation 3
         stops the gradient of the keys. `queue_size`, `bn_splits`, `ema_momentum` and `ema_schedule` are then not used.
+    crop_original : bool, default=False
+        Whether the first view is cropped as the second is. False leaves it whole whatever `augment` is, except that a
+        sequence of augmentations is used as given. The paper compares both.
     temperature : float, default=0.2
         Temperature of the softmax over similarities. The paper does not state it; 0.2 is MoCo v2's.
 
@@ -52,17 +61,28 @@ class LeOCLR(QueueMethod):
     """
 
     encoder: str = "momentum"
+    crop_original: bool = False
 
     default_settings: ClassVar[Settings] = replace(QueueMethod.default_settings, augment="leoclr")
     _parameter_constraints: ClassVar[dict] = {
         **QueueMethod._parameter_constraints,
         "encoder": [StrOptions({"momentum", "end-to-end"})],
+        "crop_original": ["boolean"],
     }
 
     @property
     def n_views(self) -> int:
         """The whole image and two crops."""
         return 3
+
+    def _augmentations(self, side: int) -> list[Augmentation]:
+        """Return one augmentation for each view. The crop of the first follows `crop_original`."""
+        first, *crops = super()._augmentations(side)
+        augment = self.setting("augment")
+        if isinstance(augment, Sequence) and not isinstance(augment, str):
+            return [first, *crops]
+        source = crops[0] if self.crop_original else WHOLE
+        return [copy(first).set_params(**{name: getattr(source, name) for name in CROP}), *crops]
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102
         if self.encoder == "momentum":

@@ -86,6 +86,11 @@ class RotationDecoupling(MemoryBankMethod):
         "pu_start": [Interval(Real, 0, 1, closed="both")],
     }
 
+    @property
+    def chance(self) -> dict[str, float]:
+        """The accuracy of a random guess, by the name of the measure."""
+        return {"turn_accuracy": 1 / 4, "still_turn_accuracy": 1 / 4}
+
     def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102
         if dim % 2:
             raise ValueError(

@@ -57,6 +57,11 @@ class RotNet(PretextMethod):
         super()._validate_params()
         Rotation(angles=self.angles).validate()
 
+    @property
+    def chance(self) -> dict[str, float]:
+        """The accuracy of a random guess, by the name of the measure."""
+        return {"rotation_accuracy": 1 / len(self.angles)}
+
     def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102
         net.turn_classifier = nn.Linear(dim, len(self.angles))
 

@@ -93,6 +93,11 @@ class JigsawTask(Task):
                 f"{self.grid**2} tiles. Got {self.n_permutations!r} instead."
             )
 
+    @property
+    def chance(self) -> dict[str, float]:
+        """The accuracy of a random guess, by the name of the measure."""
+        return {"jigsaw_accuracy": 1 / self.n_permutations}
+
     def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102
         tile = nn.Linear(dim, self.tile_dim, bias=False), nn.BatchNorm1d(self.tile_dim), nn.ReLU(inplace=True)
         net.jigsaw_tile = nn.Sequential(*tile)

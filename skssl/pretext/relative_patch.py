@@ -71,6 +71,11 @@ class RelativePatchTask(Task):
         "tile_size": [Interval(Integral, 1, None, closed="left"), None],
     }
 
+    @property
+    def chance(self) -> dict[str, float]:
+        """The accuracy of a random guess, by the name of the measure."""
+        return {"relative_patch_accuracy": 1 / len(SIDES)}
+
     def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102
         net.relative_patch_head = MLP((2 * dim, self.hidden_dim, len(SIDES)))
         net.register_buffer("relative_patch_pairs", neighbor_pairs(self.grid))

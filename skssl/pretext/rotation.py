@@ -93,6 +93,11 @@ class Rotation(Task):
                 f"Got {self.angles!r} instead."
             )
 
+    @property
+    def chance(self) -> dict[str, float]:
+        """The accuracy of a random guess, by the name of the measure."""
+        return {"rotation_accuracy": 1 / len(self.angles)}
+
     def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102
         on_projector = self.head == "projector" and hasattr(net, "projector")
         if self.shared not in ("projector", "backbone"):

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import _check_sample_weight
 
 from skssl.augment.augmentation import Augmentation
 from skssl.images.labels import weigh_samples
@@ -55,9 +56,10 @@ class MLPProbe(Probe):
         Whether to use Nesterov's momentum.
     weight_decay : float, default=5e-4
         The weight decay of the linear layers, as in [1]_. Biases and BatchNorm are not decayed.
-    schedule : {"constant", "cosine", "epoch_cosine", "multistep"}, default="cosine"
+    schedule : {"constant", "cosine", "epoch_cosine", "multistep"} or sequence, default="cosine"
         The schedule of the learning rate: constant; half a cosine down to zero, step by step or epoch by epoch; or
-        multiplied by 0.1 after 60 % and again after 80 % of the training.
+        multiplied by 0.1 after 60 % and again after 80 % of the training. Numbers are shares of the training at which
+        the rate is multiplied by 0.2, as for `FineTuner`, and pairs are shares and the factor from there on.
     augment : str or Augmentation, default=None
         The augmentation of the training images in every epoch, with an `encoder`: a name of `augment.preset`, whose
         first view is used, or an augmentation. The mean and the standard deviation are the encoder's. Predictions never
@@ -107,7 +109,7 @@ class MLPProbe(Probe):
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 5e-4
-    schedule: str = "cosine"
+    schedule: str | Sequence[Any] = "cosine"
     augment: str | Augmentation | None = None
     class_weight: str | Mapping[Any, float] | None = None
     random_state: int | np.random.RandomState | None = None
@@ -128,7 +130,7 @@ class MLPProbe(Probe):
         "momentum": [Interval(Real, 0, 1, closed="left")],
         "nesterov": ["boolean"],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
-        "schedule": [StrOptions(set(SCHEDULES))],
+        "schedule": [StrOptions(set(SCHEDULES)), tuple, list],
         "augment": [str, Augmentation, None],
         "class_weight": [StrOptions({"balanced"}), dict, None],
         "random_state": ["random_state"],
@@ -142,7 +144,9 @@ class MLPProbe(Probe):
         X : array-like of shape (n_samples, n_features), or images
             The features, or the images if there is an `encoder`.
         y : array-like of shape (n_samples,), default=None
-            The labels: numbers or strings. None takes the labels in X, such as a data set of items (image, label).
+            The labels: numbers or strings. Samples of unknown class, -1, are left out, with a warning that says how
+            many. An encoder that is not fitted is trained on all. Labels that are all -1 or 1 are two classes. None
+            takes the labels in X, such as a data set of items (image, label).
         sample_weight : array-like of shape (n_samples,), default=None
             The weight of each sample in the loss. A weight of 2 counts as two samples, and a sample of weight 0 is left
             out. None is 1 for all.
@@ -152,11 +156,14 @@ class MLPProbe(Probe):
         MLPProbe
             The fitted probe.
         """
-        X, codes = self._check_X_y(X, y)
+        X, labels, known = self._check_X_y(X, y)
+        codes = self._codes(labels[known])
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(sample_weight, labels)[known]
         weights = weigh_samples(self.class_weight, sample_weight, self.classes_, codes, "MLPProbe")
         index = torch.arange(len(codes)) if weights is None else torch.from_numpy(np.flatnonzero(weights))
-        samples = self._read_samples(X, self.classes_[codes])
-        augment = resolve_augmentation(self.encoder_, self.augment, samples.shape)
+        samples = self._read_samples(X, labels, known)
+        augment = resolve_augmentation(self.encoder_, self.augment, samples.shape, known)
         source = (
             AugmentedFeatures(samples, self.encoder_, augment)
             if augment

@@ -36,7 +36,7 @@ def pack_encoder(source: Source, parts: Parts, prefix: str) -> dict[str, Any]:
     parts : Parts
         The estimators of the file, to which the encoder's is added.
     prefix : str
-        What precedes the names of the encoder's parameters, such as "encoder__".
+        What precedes the names of the encoder's parameters, such as ``encoder__``.
 
     Returns
     -------

@@ -21,7 +21,7 @@ from skssl.training import schedules
 from skssl.training.cuda_graphs import capture
 from skssl.training.encoding import encoding_batch_size
 from skssl.training.optim import larc_gradient
-from skssl.training.schedules import step_decay
+from skssl.training.schedules import sequence_course, step_decay
 from skssl.training.seeding import seeded
 
 GRAPH_DEVICES = {"cuda"}  # types of devices that support graphs
@@ -37,7 +37,9 @@ SCHEDULES: dict[str, Callable[[float, float], float]] = {
 }
 
 
-def resolve_augmentation(encoder: Encoder | None, augment: Any, shape: tuple[int, int, int]) -> Augmentation | None:
+def resolve_augmentation(
+    encoder: Encoder | None, augment: Any, shape: tuple[int, int, int], known: np.ndarray
+) -> Augmentation | None:
     """Return the augmentation of a probe's training images.
 
     Parameters
@@ -48,6 +50,8 @@ def resolve_augmentation(encoder: Encoder | None, augment: Any, shape: tuple[int
         The setting of the user or the protocol. The first view of a preset is used.
     shape : tuple of int
         Channels, height and width of the images.
+    known : bool ndarray of shape (n,)
+        Whether each image has a label. Saliency maps of the others are left out.
 
     Returns
     -------
@@ -56,7 +60,8 @@ def resolve_augmentation(encoder: Encoder | None, augment: Any, shape: tuple[int
     """
     if encoder is None or augment in (None, "none"):
         return None
-    return as_augmentations(augment, max(shape[1:]))[0]
+    augmentation = as_augmentations(augment, max(shape[1:]))[0]
+    return augmentation if known.all() else augmentation.for_images(torch.from_numpy(known.nonzero()[0]))
 
 
 def normalize_weights(weights: np.ndarray, index: Tensor, device: torch.device) -> Tensor:
@@ -162,7 +167,7 @@ def train_head(
     lr: Sequence[float],
     momentum: float,
     nesterov: bool,
-    schedule: str,
+    schedule: str | Sequence[Any],
     weight_decay: Sequence[float],
     seed: int,
     verbose: int,
@@ -236,7 +241,8 @@ def train_head(
 
     graphed = device.type in GRAPH_DEVICES and isinstance(features, FixedFeatures)
     run = GraphedFunction(run_steps) if graphed else run_steps
-    factor_at, peaks = SCHEDULES[schedule], torch.tensor(lr)
+    factor_at = SCHEDULES[schedule] if isinstance(schedule, str) else sequence_course(schedule)
+    peaks = torch.tensor(lr)
     n_steps = len(_split_batches(index, batch_size))
     title = f"lr={lr[0]:g}" if len(lr) == 1 else f"{len(lr)} candidates"
     progress = tqdm(range(epochs), title, unit=" epochs", leave=None, disable=not verbose)

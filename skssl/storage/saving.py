@@ -60,8 +60,10 @@ class Saved:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save the fitted estimator to one file for `skssl.load`, which runs no code from it.
 
-        The file holds the parameters and everything that the methods of the estimator need after `fit`. `callbacks`,
-        `checkpoint` and `warm_start_from` are left out. An existing file is replaced only when the new one is complete.
+        The file holds the parameters and everything that the methods of the estimator need after `fit`. For an encoder
+        it includes the heads, momentum copies and queues, the optimiser's state and the history, so that `partial_fit`
+        continues as if the estimator had not been saved. `callbacks`, `checkpoint` and `warm_start_from` are left out.
+        An existing file is replaced only when the new one is complete.
 
         Parameters
         ----------
@@ -202,6 +204,8 @@ def load(path: str | os.PathLike[str], **modules: Any) -> Any:
     >>> bool((skssl.load(path).transform(X) == encoder.transform(X)).all())
     True
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"path must be the path of a file that save has written. Got {type(path).__name__}.")
     try:
         file = SavedFile(path)
     except ValueError as error:
@@ -227,6 +231,8 @@ def load(path: str | os.PathLike[str], **modules: Any) -> Any:
 def _rebuild(file: SavedFile, modules: Mapping[str, Any]) -> Any:
     """Return the estimator that a file describes; refuse a file that holds anything else."""
     header = dict(file.header)
+    if "training" in header:
+        raise ValueError("It holds the state of a training, which fit resumes if `checkpoint` is its folder.")
     others = header.pop("estimators", [])
     if not is_sequence(list, lambda value: type(value) is dict)(others) or len(others) > MOST_ESTIMATORS:
         raise ValueError(f"'estimators' must be a list of at most {MOST_ESTIMATORS} dicts. Got {reprlib.repr(others)}.")

@@ -33,7 +33,7 @@ def check_callback(callback: Any) -> None:
     if isinstance(callback, InputShapeSetter):
         raise ValueError(f"{name} is not needed: the network is built for the shape of the images. Remove it.")
     if isinstance(monitor, str) and monitor.startswith("valid"):
-        column = monitor.replace("valid", "train", 1)
+        column = "train_loss_best" if monitor.endswith("_best") else "train_loss"
         raise ValueError(
             f"{name} monitors {monitor!r}, but there is no validation data. Pass monitor={column!r}, or another column "
             "of the history, such as 'knn' of a KNNMonitor before it."

@@ -21,6 +21,7 @@ from typing import Any, Self
 
 import filelock
 import torch
+from skorch.callbacks import LoadInitState
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -320,6 +321,8 @@ def train(estimator: Any, trainer: Trainer, images: Images, labels: Tensor | Non
     if estimator.checkpoint is None:
         trainer.run(images, labels, estimator.epochs)
         return
+    if any(isinstance(callback, LoadInitState) for _, callback in trainer.callbacks_):
+        raise ValueError("LoadInitState and 'checkpoint' both restore a training. Remove one of them.")
     known = digest_training(estimator, images, labels, **more)
     older = partial(digest_older, estimator, images)
     every, extend = estimator.checkpoint_every, estimator.checkpoint_extend

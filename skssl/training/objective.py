@@ -75,6 +75,11 @@ class Hooks:
     bn_splits: int = 1
 
     @property
+    def chance(self) -> dict[str, float]:
+        """The accuracy of a random guess, by the name of the measure."""
+        return {}
+
+    @property
     def reads_views(self) -> bool:
         """Whether the losses read the views. Tasks that only cut tiles from the images do not."""
         return True

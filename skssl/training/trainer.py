@@ -15,7 +15,7 @@ from skorch.callbacks import Checkpoint as SkorchCheckpoint
 from skorch.callbacks import ProgressBar, TrainEndCheckpoint
 from torch import Tensor, nn
 
-from skssl.augment.augmentation import Augmentation
+from skssl.augment.transforms import Transform, View
 from skssl.images import Images
 from skssl.images.photographs import Photographs
 from skssl.nn.accumulation import encode_in_parts
@@ -31,7 +31,7 @@ from skssl.training.devices import keeping_memory
 from skssl.training.encoding import encode_together
 from skssl.training.forward import ForwardPass
 from skssl.training.interrupts import Interrupts
-from skssl.training.loader import ImageLoader
+from skssl.training.loader import ImageLoader, transforms_images
 from skssl.training.objective import Batch, Objective
 from skssl.training.optim import make_optimizer, reset_state
 from skssl.training.progress import Progress
@@ -72,7 +72,7 @@ class Trainer(NeuralNet):
     ----------
     module : Objective
         The network and its losses.
-    augmentations : sequence of Augmentation
+    augmentations : sequence of Augmentation or Transform
         One for each view.
     schedule : str, sequence of float or callable
         The learning-rate schedule, see `schedule_factor` and `SchedulerRates`.
@@ -92,6 +92,8 @@ class Trainer(NeuralNet):
         Number of parts in which the encoder runs on a batch, see `encode_in_parts`.
     seed : int
         Seed of all random numbers.
+    n_jobs : int, optional
+        The number of worker processes in which images are transformed one by one.
     **kwargs
         skorch's parameters: ``optimizer``, ``lr``, ``max_epochs``, ``batch_size``, ``device``, ``compile`` (which may
         also be "auto"), ``callbacks``, ``verbose``.
@@ -101,7 +103,7 @@ class Trainer(NeuralNet):
         self,
         module: Objective,
         *,
-        augmentations: Sequence[Augmentation],
+        augmentations: Sequence[View],
         schedule: str | Sequence[float] | Callable[..., Any],
         warmup_epochs: float,
         momentum: float,
@@ -112,6 +114,7 @@ class Trainer(NeuralNet):
         tf32: bool = False,
         accumulate: int = 1,
         seed: int = 0,
+        n_jobs: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(module, criterion=nn.Identity, train_split=None, **kwargs)
@@ -119,11 +122,13 @@ class Trainer(NeuralNet):
         self.schedule, self.warmup_epochs = schedule, warmup_epochs
         self.momentum, self.weight_decay, self.rates = momentum, weight_decay, rates
         self.collapsible = collapsible
-        self.dtype, self.tf32, self.accumulate, self.seed = dtype, tf32, accumulate, seed
+        self.dtype, self.tf32, self.accumulate = dtype, tf32, accumulate
+        self.seed, self.n_jobs = seed, n_jobs
 
     #: X and y as they were passed to `fit`, for callbacks.
     given: tuple[Any, Any] = (None, None)
     compile: bool | str
+    n_jobs: int | None = None
     #: Whether compiled steps on CUDA are recorded as one graph, see `StepGraph`.
     _graphs: ClassVar[bool] = True
     # Made when they are needed, and not pickled.
@@ -194,7 +199,7 @@ class Trainer(NeuralNet):
         augmentations = self.augmentations if self.module_.reads_views else []
         device = torch.device(self.device)
         compile = self.compiled and device.type == "cuda"  # on a CPU passes that fit the cache are faster
-        how = {"compile": compile, "reads_images": self.module_.reads_images}
+        how: dict[str, Any] = {"compile": compile, "reads_images": self.module_.reads_images, "n_jobs": self.n_jobs}
         return ImageLoader(images, self.batch_size, augmentations, device, labels, **how)
 
     # The training: a run of some epochs, an epoch, a step.
@@ -236,7 +241,7 @@ class Trainer(NeuralNet):
             keeping_memory(),
             limited_threads(device),
             products,
-            closing(images.to(device)) as there,
+            closing(images.to("cpu" if transforms_images(self.augmentations) else device)) as there,
             Interrupts() as interrupts,
         ):
             self.notify("on_train_begin", X=images, y=labels)
@@ -290,6 +295,7 @@ class Trainer(NeuralNet):
         past, steps = len(self.history), len(loader)
         done = past * steps + (0 if resume is None else resume.step)
         with (
+            closing(loader),
             seeded(self.seed, device),
             own_stream(device) if self._graphs and self.compiled else nullcontext(),
             Progress(self.verbose, past + epochs, steps, loader.batch_size, done) as progress,
@@ -458,6 +464,7 @@ class Trainer(NeuralNet):
         """Return a step that is recorded as a CUDA graph, or the step itself if it cannot be recorded."""
         recorded = self._graphs and self.compiled and not self.callbacks_ and can_record(self.optimizer_, self.device)
         recorded = recorded and not isinstance(loader.images, Photographs)  # views of which the loader makes by itself
+        recorded = recorded and not any(isinstance(augment, Transform) for augment in self.augmentations)
         if not recorded:
             self._graph = None
             return step
@@ -520,13 +527,13 @@ class Trainer(NeuralNet):
         Parameters
         ----------
         loss : scalar Tensor
-            The loss. On a GPU it stays a tensor, since a number would wait for the device, unless a callback of skorch
-            shows or logs it in every step.
+            The loss. It stays a tensor, since a number would wait for the device, unless a callback of skorch shows or
+            logs it in every step.
         batch_size : int
             The number of images.
         """
         shown = any(isinstance(it, ProgressBar) or getattr(it, "log_on_batch_end", False) for _, it in self.callbacks_)
-        self.history.record_batch("train_loss", loss.item() if shown or loss.device.type == "cpu" else loss)
+        self.history.record_batch("train_loss", loss.item() if shown else loss)
         self.history.record_batch("train_batch_size", batch_size)
 
     def record_epoch(self, state: ResumeState, images_per_second: float) -> None:

@@ -1,5 +1,7 @@
 """The displays: axes, training curves, views, maps, neighbours and scores."""
 
+import pickle
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from conftest import quick
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
+from sklearn.base import BaseEstimator
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
@@ -22,13 +25,14 @@ from skssl import (
     NeighborsDisplay,
     Results,
     ResultsDisplay,
+    Rotation,
     SimCLR,
     SwAV,
     TrainingDisplay,
     ViewsDisplay,
 )
 from skssl.backbones import ConvNet
-from skssl.callbacks import GradientSNR, KNNMonitor
+from skssl.callbacks import GradientSNR, KNNMonitor, LinearMonitor
 from skssl.display._drawing import GREY, tile
 from skssl.display.neighbors import OTHER_COLOR, SAME_COLOR, nearest
 
@@ -118,6 +122,9 @@ def test_curves_show_the_history(encoder):
     display = TrainingDisplay.from_estimator(encoder)
     lines = {line.get_label(): line for ax in display.axes_ for line in ax.get_lines() if line.get_label()[0] != "_"}
     history = encoder.history_
+    chance = lines.pop("chance")
+    assert chance.get_ydata() == [0.25, 0.25]
+    assert chance.axes is display.axes_[1]
     assert set(lines) == {"loss", "nt_xent", "rotation", "rotation_accuracy", "embedding_std", "effective_rank"}
     for name, line in lines.items():
         np.testing.assert_array_equal(line.get_xydata(), history[["epoch", name]].to_numpy(float))
@@ -126,10 +133,12 @@ def test_curves_show_the_history(encoder):
 
 def test_several_trainings_share_panels(encoder, simsiam):
     display = TrainingDisplay.from_estimator({"A $x$": encoder, "B": simsiam})
-    assert [ax.get_ylabel() for ax in display.axes_] == ["loss", "rotation accuracy", "embedding std", "effective rank"]
-    loss, accuracy = ([line.get_label() for line in ax.get_lines()] for ax in display.axes_[:2])
-    assert loss == ["A $x$", "B"]
-    assert accuracy == ["A $x$"], "only A has the task"
+    names = ["loss", "loss", "rotation accuracy", "embedding std", "effective rank"]
+    assert [ax.get_ylabel() for ax in display.axes_] == names
+    first, second, accuracy, _, rank = ([line.get_label() for line in ax.get_lines()] for ax in display.axes_)
+    assert (first, second) == (["A $x$"], ["B"]), "the losses differ in scale"
+    assert rank == ["A $x$", "B"]
+    assert accuracy == ["A $x$", "chance"], "only A has the task"
     assert not any(text.get_parse_math() for text in display.axes_[-1].get_legend().get_texts())
     pair = TrainingDisplay.from_estimator({"A": encoder, "B": simsiam}, measures=[("lr", "loss")])
     assert [line.get_label() for line in pair.axes_[0].get_lines()] == ["A, lr", "A, loss", "B, lr", "B, loss"]
@@ -151,18 +160,29 @@ def test_default_panels_of_a_training_with_callbacks(X, y):
     panels = panels_of(display)
     assert panels == {
         "loss": ["loss", "deepcluster", "rotation"],
-        "score": ["cluster_accuracy", "nmi", "rotation_accuracy", "knn"],
+        "score": [
+            "cluster_accuracy",
+            "nmi",
+            "rotation_accuracy",
+            "knn",
+            "chance of rotation_accuracy",
+            "chance of knn",
+        ],
         "gradient snr": ["gradient_snr", "gradient_snr_squared"],
         "embedding std": ["embedding_std"],
         "effective rank": ["effective_rank"],
     }
     assert [ax.get_yscale() for ax in display.axes_] == ["linear", "linear", "log", "linear", "linear"]
-    knn = display.axes_[1].get_lines()[-1]
+    knn, *chance = display.axes_[1].get_lines()[-3:]
+    assert [line.get_ydata()[0] for line in chance] == [0.25, callbacks[0].chance_["knn"]]
+    assert 0 <= callbacks[0].chance_["knn"] < 0.5
     assert knn.get_xdata().tolist() == [4, 8, 12, 16, 20, 24], "a line through the measured epochs"
     two = panels_of(TrainingDisplay.from_estimator({"A": encoder, "B": encoder}))
     assert list(two) == ["loss", "cluster accuracy", "nmi", "rotation accuracy", "knn", "gradient snr",
                          "gradient snr squared", "embedding std", "effective rank"]  # fmt: skip
-    assert set(map(tuple, two.values())) == {("A", "B")}
+    assert set(map(tuple, two.values())) == {("A", "B"), ("A", "B", "chance")}
+    again = panels_of(TrainingDisplay.from_estimator(pickle.loads(pickle.dumps(encoder))))
+    assert again == panels
 
 
 def test_loss_panel_shows_the_terms_of_a_step_only():
@@ -177,6 +197,45 @@ def test_loss_panel_shows_the_terms_of_a_step_only():
         "late": ["late"],
     }
     assert panels_of(TrainingDisplay(history[["epoch", "loss"]]).plot()) == {"loss": ["loss"]}
+
+
+def test_losses_of_another_scale_have_axes_of_their_own():
+    rng = np.random.default_rng(0)
+    history = pd.DataFrame({"epoch": range(1, 7), "loss": 30 + rng.random(6), "invariance": 20 + rng.random(6)})
+    history = history.assign(variance=0.5 + rng.random(6), covariance=0.9, tiny=1e-3, zero=0.0, lr=0.1)
+    display = TrainingDisplay(history).plot()
+    assert panels_of(display) == {
+        "loss": ["loss", "invariance", "zero"],
+        "variance": ["variance", "covariance"],
+        "tiny": ["tiny"],
+    }
+    trainings = {"A": history, "B": history.assign(loss=-0.9), "C": history.assign(loss=6.0)}
+    display = TrainingDisplay(trainings).plot(measures=None)
+    losses = [[line.get_label() for line in ax.get_lines()] for ax in display.axes_ if ax.get_ylabel() == "loss"]
+    assert losses == [["A", "C"], ["B"]]
+    together = TrainingDisplay(trainings).plot(measures=["loss"])
+    assert [line.get_label() for line in together.axes_[0].get_lines()] == ["A", "B", "C"]
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        ({"aux": Rotation(angles=(0, 180))}, {"rotation_accuracy": 0.5}),
+        ({"aux": ["jigsaw", "relative_patch"]}, {"jigsaw_accuracy": 0.01, "relative_patch_accuracy": 0.125}),
+        ({}, {}),
+    ],
+)
+def test_chance_is_that_of_the_tasks(params, expected, X):
+    display = TrainingDisplay.from_estimator(quick(SimCLR, **params).fit(X))
+    assert display.chance == expected
+
+
+def test_chance_of_a_fine_tuner_and_of_monitors(encoder, X, y):
+    tuner = skssl.FineTuner(encoder, epochs=1, batch_size=16).fit(X, y)
+    assert TrainingDisplay.from_estimator(tuner).chance == {"accuracy": 1 / 8}
+    rare = np.where(np.arange(40) < 10, "rare", "usual")
+    watched = quick(SimCLR, callbacks=[LinearMonitor(rare, X, rare), KNNMonitor(X, rare, X, rare)]).fit(X)
+    assert TrainingDisplay.from_estimator(watched).chance == {"linear": 0.75, "knn": 0.75}
 
 
 def test_invalid_trainings_raise(X, encoder):
@@ -355,8 +414,8 @@ def test_invalid_maps_raise(encoder, X, y):
         EmbeddingDisplay.from_estimator(quick(SimCLR), X)
     with pytest.raises(ValueError, match="y must have one class for each image of X: expected 40 classes, got 39"):
         EmbeddingDisplay.from_estimator(encoder, X, y[1:])
-    with pytest.raises(ValueError, match="Unknown method 'umap'"):
-        EmbeddingDisplay.from_estimator(encoder, X, method="umap")
+    with pytest.raises(ValueError, match="Unknown method 'uamp', did you mean 'umap'"):
+        EmbeddingDisplay.from_estimator(encoder, X, method="uamp")
     with pytest.raises(ValueError, match="Unknown layer 'conv9'"):
         EmbeddingDisplay.from_estimator(encoder, X, layer="conv9")
     with pytest.raises(ValueError, match="at least three images"):
@@ -445,6 +504,47 @@ def test_separate_queries(encoder, X, y):
 
 
 # Scores
+
+
+def test_chance_is_drawn_with_the_scores_of_classifiers(X):
+    rare = np.where(np.arange(40) < 10, "rare", "usual")
+    probes = {"kNN": skssl.KNNProbe(n_neighbors=3), "ridge": RidgeScore()}
+    found = skssl.compare([quick(SimCLR, epochs=0)], X, rare, X_test=X, y_test=rare, probes=probes)
+    assert found.frame.set_index("probe")["chance"].to_dict() == {
+        "kNN": 0.75,
+        "ridge": pytest.approx(np.nan, nan_ok=True),
+    }
+    (ax,) = ResultsDisplay.from_results(found).axes_
+    assert [line.get_xdata()[0] for line in ax.get_lines() if line.get_label() == "chance"] == [75.0]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["chance", "kNN", "ridge"]
+    (ax,) = ResultsDisplay.from_results(Results(found.frame.drop(columns="chance"))).axes_
+    assert "chance" not in [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+class RidgeScore(BaseEstimator):
+    """No classifier, so that its score is no accuracy."""
+
+    def fit(self, X, y):
+        return self
+
+    def score(self, X, y):
+        return 0.5
+
+
+def test_map_by_umap(encoder, X, y):
+    pytest.importorskip("umap", reason="umap-learn is not installed")
+    displays = [EmbeddingDisplay.from_estimator(encoder, X, y, method="umap", n_samples=20) for _ in range(2)]
+    assert displays[0].embedding.shape == (20, 2)
+    assert np.isfinite(displays[0].embedding).all()
+    np.testing.assert_array_equal(displays[0].embedding, displays[1].embedding)
+    assert displays[0].names == ("UMAP 1", "UMAP 2")
+    assert EmbeddingDisplay.from_features(np.eye(3), method="umap").embedding.shape == (3, 2)
+
+
+def test_umap_without_its_library_is_refused(encoder, X, monkeypatch):
+    monkeypatch.setitem(sys.modules, "umap", None)
+    with pytest.raises(ImportError, match=r"needs umap-learn: pip install 'skssl\[umap\]', or use method='tsne'"):
+        EmbeddingDisplay.from_estimator(encoder, X, method="umap")
 
 
 def test_means_and_standard_deviations_are_drawn(results):

@@ -214,7 +214,7 @@ def test_same_seed_gives_the_same_page(X, y, tmp_path):
         ({"y": [1, 2]}, "y must have one class for each image of X: expected 40 classes, got 2"),
         ({"n_samples": 2}, "'n_samples' parameter"),
         ({"n_neighbors": 40}, "n_neighbors=40 needs at least 41 images. Got 40"),
-        ({"method": "umap"}, "Unknown method 'umap'"),
+        ({"method": "lda"}, "Unknown method 'lda'"),
         ({"path": 3}, "'path' parameter"),
         ({"estimator": SimCLR()}, "not fitted"),
     ],

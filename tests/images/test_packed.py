@@ -104,6 +104,7 @@ def test_forms_of_pictures(paths: list[str], tmp_path: Path) -> None:
         packed = pack_images(X, "pixels")
         assert all(map(torch.equal, crops_of(as_images(packed)), expected))
         assert pack_images(X, "pixels").path == packed.path
+    assert len(pack_images(str(tmp_path / "files"))) == len(paths)
     again = pack_images(pack_images(paths), "jpeg")
     assert [bytes(item.data()) for item in again] == [bytes(item.data()) for item in pack_images(paths)]
     for X in (np.zeros((3, 8, 8, 3), np.uint8), iter(opened), [1, 2]):
@@ -264,6 +265,18 @@ def test_disk_that_fills_up_is_reported(paths: list[str], cache: Path, monkeypat
     assert not list(cache.iterdir())
 
 
+def test_pil_images_are_told_apart_by_all_that_changes_their_pixels() -> None:
+    gray = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))
+    palettes, turned = [gray.copy() for _ in range(2)], gray.copy()
+    for k, image in enumerate(palettes):
+        image.putpalette(np.roll(np.repeat(np.arange(256), 3), k).astype(np.uint8).tobytes())
+    turned.getexif()[ORIENTATION] = 6
+    packs = [pack_images([image], "pixels") for image in (gray, *palettes, turned)]
+    assert len({pack.path for pack in packs}) == 4
+    for pack, image in zip(packs, (gray, *palettes, gray.transpose(Image.Transpose.ROTATE_270)), strict=True):
+        np.testing.assert_array_equal(np.asarray(pack[0].open().convert("RGB")), np.asarray(image.convert("RGB")))
+
+
 @pytest.mark.parametrize("kind", ["jpeg", "pixels"])
 def test_bad_pictures(paths: list[str], kind: str, cache: Path) -> None:
     Path(paths[0]).write_bytes(Path(paths[0]).read_bytes()[:1500])  # the size is known, the rest is missing
@@ -280,6 +293,11 @@ def test_bad_pictures(paths: list[str], kind: str, cache: Path) -> None:
     assert packed[:2].kept is None
     with pytest.raises(ValueError, match="Sample 0 of X, the file"):
         pack_images(paths, kind)
+    with (
+        Image.open(paths[0]) as opened,
+        pytest.raises(ValueError, match="Sample 0 of X cannot be read as an image"),
+    ):
+        pack_images([opened], kind)
     with pytest.raises(ValueError, match="None of the 1 images in X can be read"):
         pack_images(paths[2:3], kind, on_bad_image="skip")
 

@@ -12,6 +12,7 @@ from torch import nn
 
 import skssl
 from skssl import losses
+from skssl.augment import Augmentation
 from skssl.images import as_images
 from skssl.nn.batchnorm import sync_batchnorm
 from skssl.nn.clustering import concentration
@@ -140,6 +141,15 @@ def test_moco_heads(X):
     torch.testing.assert_close(v2.queue.items.norm(dim=1), torch.ones(10))
 
 
+def test_queue_that_is_cut_is_said_with_verbose(X, capsys):
+    quick(skssl.MoCo, queue_size=10).set_params(verbose=1)._make_trainer(as_images(X))
+    quick(skssl.MoCo, queue_size=11)._make_trainer(as_images(X))
+    skssl.LeOCLR(backbone="convnet", encoder="end-to-end", verbose=1)._make_trainer(as_images(X))
+    assert "queue" not in capsys.readouterr().out
+    quick(skssl.MoCo, queue_size=11).set_params(verbose=1)._make_trainer(as_images(X))
+    assert "The queue holds 10 keys, a quarter of the 40 images, instead of queue_size=11." in capsys.readouterr().out
+
+
 def test_leoclr_compares_crops_with_the_whole_image_only(X):
     estimator, net, batch = built(skssl.LeOCLR, fourfold(X), bn_splits=1, queue_size=30)
     drift(net.target)
@@ -185,6 +195,27 @@ def test_leoclr_first_view_is_not_cropped(X):
     pairs = zip(view, first.normalize(images), strict=True)
     same = [torch.allclose(a, b, atol=1e-5) or torch.allclose(a, b.flip(2), atol=1e-5) for a, b in pairs]
     assert all(same), "the view is flipped only"
+
+
+@pytest.mark.parametrize(
+    "augment", ["leoclr", "simclr", "byol", "rotnet", Augmentation(crop_scale=(0.2, 0.6), saliency=np.ones((40, 2, 2)))]
+)
+def test_leoclr_crops_the_first_view_only_if_asked(augment):
+    whole, second, third = skssl.LeOCLR(augment=augment)._augmentations(32)
+    assert (whole.crop_scale, whole.crop_padding, whole.saliency) == (None, 0, None)
+    whole.validate()
+    cropped = skssl.LeOCLR(augment=augment, crop_original=True)._augmentations(32)[0]
+    for name in ("crop_scale", "crop_padding", "saliency"):
+        assert getattr(cropped, name) is getattr(second, name) is not None or name == "saliency"
+    color = ("flip", "jitter", "gray", "saturation", "solarize")
+    assert all(getattr(whole, name) == getattr(cropped, name) for name in color)
+    assert third.crop_scale == second.crop_scale
+
+
+def test_leoclr_uses_a_sequence_of_augmentations_as_given():
+    given = [Augmentation(crop_scale=(0.5, 1.0)), Augmentation(), Augmentation()]
+    for crop_original in (False, True):
+        assert skssl.LeOCLR(augment=given, crop_original=crop_original)._augmentations(32) == given
 
 
 def literal_dense(q, k, q_map, k_map, negatives, temperature):

@@ -358,7 +358,7 @@ def test_invalid_headers_are_refused(text, message, tmp_path):
     assert str(path) in str(of.value)
 
 
-def test_other_files_are_refused(tmp_path):
+def test_other_files_are_refused(X, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ValueError, match="not a regular file"):
         skssl.load(tmp_path / "pipe")
@@ -378,6 +378,9 @@ def test_other_files_are_refused(tmp_path):
         skssl.load(tmp_path / "many")
     with pytest.raises(ValueError, match="more' would have a header of more than 8388608 bytes"):
         write(tmp_path / "more", {"a": "x" * 2**23}, {})
+    quick(skssl.SimCLR, checkpoint=tmp_path / "state").fit(X)
+    with pytest.raises(ValueError, match=r"cannot be loaded: It holds the state of a training, which fit resumes if"):
+        skssl.load(tmp_path / "state" / "training.safetensors")
     write(tmp_path / "empty", {}, {})
     with pytest.raises(ValueError, match="empty' cannot be loaded: 'skssl' must be the version"):
         skssl.load(tmp_path / "empty")

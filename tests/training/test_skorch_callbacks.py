@@ -121,6 +121,8 @@ def test_train_end_checkpoint_saves_what_load_init_state_continues_from(X, tmp_p
     first = fit(X, end)
     saved = torch.load(tmp_path / "train_end_params.pt")
     assert all(torch.equal(value, saved[name]) for name, value in first.net_.module_.state_dict().items())
+    with pytest.raises(ValueError, match="LoadInitState and 'checkpoint' both restore a training"):
+        fit(X, end, LoadInitState(end), checkpoint=tmp_path / "state")
     second = fit(X, end, LoadInitState(end))
     assert second.history_["epoch"].tolist() == [1, 2, 3, 4, 5, 6]
     assert second.history_["loss"][:3].tolist() == first.history_["loss"].tolist()
