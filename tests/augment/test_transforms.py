@@ -78,6 +78,26 @@ def test_one_image_gets_other_crops_in_each_place_of_a_batch():
     assert len(torch.cat(views).unique(dim=0)) > 8  # of 16: not one crop for all
 
 
+def test_an_epoch_goes_on_after_some_batches(X):
+    images = as_images(X)
+    (view,) = resolve_transforms(TORCHVISION, images, "SimCLR", 2)
+    loader = ImageLoader(images, 8, [view], torch.device("cpu"))
+    whole, rest = (
+        [batch.views[0] for batch in loader.epoch(torch.Generator().manual_seed(5), torch.Generator(), done=done)]
+        for done in (0, 3)
+    )
+    assert len(rest) == 2
+    assert all(map(torch.equal, whole[3:], rest))
+
+
+def test_a_process_makes_its_share_of_the_views_of_a_batch(X, monkeypatch):
+    (whole,) = epoch(X, TORCHVISION, batch_size=40)
+    monkeypatch.setattr("skssl.training.loader.local_rows", lambda rows: rows[20:])
+    (share,) = epoch(X, TORCHVISION, batch_size=40)
+    assert torch.equal(share.index, whole.index[20:])
+    assert torch.equal(share.views[1], whole.views[1][20:])
+
+
 def test_uint8_views_are_mapped_to_01(X):
     (batch,) = epoch(X, v1.CenterCrop(8), batch_size=40)
     assert torch.equal(batch.views[0], batch.images[:, :, 4:12, 4:12].float() / 255)
