@@ -188,17 +188,17 @@ def test_training_with_loggers_and_early_stopping_survives_sigkill(processes, X,
         process = processes.Process(target=train_with_loggers, args=(tmp_path, run_id, X))
         before = state.stat().st_mtime_ns if state.exists() else None
         process.start()
-        while kills < 3 and process.is_alive():  # it is killed after it has saved its state at least once
+        while kills < 2 and process.is_alive():  # it is killed after it has saved its state at least once
             if state.exists() and state.stat().st_mtime_ns != before:
                 process.join(draw.uniform(0, 0.2))
                 kills += process.is_alive()
                 process.kill()
                 break
             time.sleep(0.01)
-        process.join(60)
+        process.join(300)
         code = process.exitcode
     assert code == 0
-    assert kills == 3
+    assert kills == 2
     resumed = watched(callbacks=None, checkpoint=tmp_path / "state").fit(X)  # has nothing left to train
     assert_same(resumed, plain, X)
     logs = in_tensorboard(tmp_path / "tensorboard"), in_mlflow(mlflow, run_id)
