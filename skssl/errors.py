@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import functools
+import inspect
 import warnings
-from collections.abc import Mapping
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
 
 from sklearn.utils._param_validation import InvalidParameterError
 
 T = TypeVar("T")
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class CollapseWarning(UserWarning):
@@ -94,3 +97,68 @@ def pick(parameter: str, name: str, options: Mapping[str, T]) -> T:
     near = difflib.get_close_matches(str(name), options, n=1)
     hint = f", did you mean {near[0]!r}?" if near else "."
     raise InvalidParameterError(f"Unknown {parameter} {name!r}{hint} Known names: {', '.join(map(repr, options))}.")
+
+
+def show_call(example: str) -> Callable[[Function], Function]:
+    """Return a decorator that shows the right call of a function when its arguments do not fit its signature.
+
+    Parameters
+    ----------
+    example : str
+        The right call.
+
+    Returns
+    -------
+    callable
+        The decorator. The signature of the function is unchanged.
+
+    Examples
+    --------
+    >>> from skssl.errors import show_call
+    >>> @show_call("half(x)")
+    ... def half(x):
+    ...     return x / 2
+    >>> half(1, 2)
+    Traceback (most recent call last):
+    ...
+    TypeError: half: too many positional arguments. Call it as half(x).
+    """
+
+    def decorate(function: Function) -> Function:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return function(*args, **kwargs)
+            except TypeError:
+                name = function.__qualname__.removesuffix(".__init__")
+                try:
+                    signature.bind(*args, **kwargs)
+                except TypeError as error:
+                    raise TypeError(f"{name}: {error}. Call it as {example}.") from None
+                raise
+
+        return cast(Function, call)
+
+    return decorate
+
+
+def show_constructor(example: str) -> Callable[[type], None]:
+    """Return a function that applies `show_call` to the constructor of a class.
+
+    Parameters
+    ----------
+    example : str
+        The right call.
+
+    Returns
+    -------
+    callable
+        Takes the class, and changes it in place.
+    """
+
+    def change(cls: Any) -> None:
+        cls.__init__ = show_call(example)(cls.__init__)
+
+    return change

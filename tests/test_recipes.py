@@ -66,6 +66,19 @@ def test_rotation_recipes_add_only_the_task_and_its_weight():
         assert recipe[f"{title} + rotation"]["linear"] > recipe[title]["linear"]
 
 
+def test_table_2_of_effssl_differs_in_labels_alone():
+    found = {}
+    for title, recipe in recipes.CIFAR10.items():
+        if "false negatives removed" in title:
+            base = recipes.CIFAR10[title.split(",")[0]]["params"]
+            share = recipe["params"].get("label_fraction", 1.0)
+            few = {} if share == 1 else {"label_fraction": share}
+            assert recipe["params"] == {**base, "false_negatives": "remove", **few}
+            found["rotation" in title, share] = recipe["linear"]
+    scores = {False: {0.3: 92.26, 0.5: 92.93, 1.0: 93.27}, True: {0.3: 93.94, 0.5: 94.02, 1.0: 94.15}}
+    assert found == {(rotated, share): value for rotated, row in scores.items() for share, value in row.items()}
+
+
 def test_effssl_task_weights_on_imagenet():
     table = recipes.IMAGENET100
     for title in ("BYOL + rotation", "BYOL + jigsaw", "BYOL + jigsaw + rotation"):

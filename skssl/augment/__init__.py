@@ -9,11 +9,13 @@ from skssl.augment.geometry import resized_crop, rotate_quarter
 from skssl.augment.jitter import color_jitter
 from skssl.augment.presets import MultiCrop, as_augmentations, preset
 from skssl.augment.saliency import grad_cam
+from skssl.augment.transforms import Transform
 
 __all__ = [
     "Augmentation",
     "Draws",
     "MultiCrop",
+    "Transform",
     "adjust_hue",
     "as_augmentations",
     "color_jitter",

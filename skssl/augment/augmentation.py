@@ -7,11 +7,9 @@ step waits for the device.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,32 +17,16 @@ from torch import Tensor
 from skssl.augment.compiled import make_compiled_views
 from skssl.augment.cpu_parts import make_views_in_parts
 from skssl.augment.draws import Draws, draw_boxes, draw_constants, number_counts, to_draws
-from skssl.augment.normalization import denormalize, gain_and_offset, normalize
 from skssl.augment.parameters import Parameters
-from skssl.augment.tensors import to_float
+from skssl.augment.preprocessing import full_precision
 from skssl.augment.views import ViewConstants, make_views, view_constants
 from skssl.images import Images
 from skssl.images.photographs import Crops, Photographs
-from skssl.nn.precision import matmul_precision
 from skssl.storage.registry import register
 
 NO_INDEX = (
     "An Augmentation with saliency maps needs the images' indices in the training set, but index is None. Pass index."
 )
-
-
-def _full_precision(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Run a method of images in float32, also within a training step of lower precision."""
-
-    @functools.wraps(method)
-    def wrapped(self: Augmentation, images: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        with torch.autocast(images.device.type, enabled=False):
-            if torch.compiler.is_compiling():
-                return method(self, images, *args, **kwargs)
-            with matmul_precision("highest", images.device):
-                return method(self, images, *args, **kwargs)
-
-    return wrapped
 
 
 @register("object")
@@ -126,7 +108,7 @@ class Augmentation(Parameters):
     """
 
     @torch.no_grad()
-    @_full_precision
+    @full_precision
     def __call__(
         self,
         images: Tensor,
@@ -209,7 +191,7 @@ class Augmentation(Parameters):
         return to_draws(self, numbers, maps, draw_constants(self, size, generator.device))
 
     @torch.no_grad()
-    @_full_precision
+    @full_precision
     def apply(self, images: Tensor, draws: Draws) -> Tensor:
         """Make the views of images by draws. This is a pure function with static shapes.
 
@@ -379,73 +361,3 @@ class Augmentation(Parameters):
         Augmentation(crop_scale=None, flip=0.0)
         """
         return copy(self).set_params(crop_scale=None, saliency=None, size=None)
-
-    def eval_transform(self, images: Tensor) -> Tensor:
-        """Resize images to the size of the views and normalise them, for a trained network.
-
-        Parameters
-        ----------
-        images : Tensor of shape (n, c, h, w)
-            uint8, or float in [0, 1].
-
-        Returns
-        -------
-        Tensor of shape (n, c, height, width), float32
-            The images, resized if `size` differs from theirs, and normalised. Channels are last in memory.
-
-        Examples
-        --------
-        >>> Augmentation(size=24).eval_transform(torch.zeros(2, 3, 16, 16)).shape
-        torch.Size([2, 3, 24, 24])
-        """
-        size = self.size_of(*images.shape[2:])
-        if size != images.shape[2:]:
-            images = to_float(images)
-            images = torch.nn.functional.interpolate(images, size, mode=self.interpolation, antialias=True).clamp_(0, 1)
-        return self.normalize(images).contiguous(memory_format=torch.channels_last)
-
-    @torch.no_grad()
-    @_full_precision
-    def normalize(self, images: Tensor) -> Tensor:
-        """Normalise images as views are.
-
-        Parameters
-        ----------
-        images : Tensor of shape (n, c, h, w)
-            uint8, or float in [0, 1].
-
-        Returns
-        -------
-        Tensor of shape (n, c, h, w), float32
-            The images, divided by 255 if they are uint8, minus `mean`, divided by `std`. Channels are last in memory.
-
-        Examples
-        --------
-        >>> white = torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)
-        >>> Augmentation(mean=(0.5, 0.5, 0.5), std=(0.25, 0.5, 1.0)).normalize(white).flatten()
-        tensor([2.0000, 1.0000, 0.5000])
-        """
-        self.ensure_valid()
-        return normalize(images, *gain_and_offset(self.mean, self.std, images.shape[1], images.device))
-
-    def denormalize(self, views: Tensor) -> Tensor:
-        """Undo `normalize`, to show views as images.
-
-        Parameters
-        ----------
-        views : Tensor of shape (n, c, h, w), float32
-            Normalised images.
-
-        Returns
-        -------
-        Tensor of shape (n, c, h, w), float32
-            The views times `std` plus `mean`, in [0, 1] if the images were.
-
-        Examples
-        --------
-        >>> augment = Augmentation()
-        >>> augment.denormalize(augment.normalize(torch.full((1, 3, 1, 1), 0.25))).flatten()
-        tensor([0.2500, 0.2500, 0.2500])
-        """
-        self.ensure_valid()
-        return denormalize(views, *gain_and_offset(self.mean, self.std, views.shape[1], views.device))

@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.utils._param_validation import Interval
 
 from skssl.augment.augmentation import Augmentation
-from skssl.augment.parameters import check_range
+from skssl.augment.preprocessing import check_range
 from skssl.backbones import SMALL
 from skssl.errors import pick
 from skssl.storage.registry import register

@@ -24,8 +24,10 @@ from skssl.display._drawing import (
     read_pictures,
 )
 from skssl.errors import pick
+from skssl.images.base import describe
 from skssl.images.folders import expand_folder
 from skssl.images.labels import check_labels
+from skssl.probes.encoders import check_encoder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -142,6 +144,7 @@ class EmbeddingDisplay:
             If method="umap" and umap-learn is not installed.
         """
         X = expand_folder(X)
+        check_encoder(estimator, "estimator")
         y = None if y is None else check_labels(y, X)
         index = np.sort(check_random_state(random_state).permutation(len(X))[:n_samples])
         features, images = encode_images(estimator, X, layer, index)
@@ -276,6 +279,11 @@ def embed(features: np.ndarray, method: str, random_state: Any) -> tuple[np.ndar
     >>> embed(np.eye(3), "pca", 0)[1]
     ('component 1 (50 %)', 'component 2 (50 %)')
     """
+    if features.ndim != 2 or not np.issubdtype(features.dtype, np.number):
+        raise ValueError(
+            f"features must be an array (n, d) of numbers, as in from_features(encoder.transform(X), y). Got "
+            f"{describe(features)}."
+        )
     pick("method", method, dict.fromkeys(("tsne", "pca", "umap")))
     if len(features) < 3:
         raise ValueError(f"A map needs at least three images. Got {len(features)}.")

@@ -21,6 +21,7 @@ from skssl.display._drawing import (
 )
 from skssl.images.folders import expand_folder
 from skssl.images.labels import check_labels
+from skssl.probes.encoders import check_encoder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -144,6 +145,7 @@ class NeighborsDisplay:
         X, X_query = expand_folder(X), expand_folder(X_query)
         separate = X_query is not None
         query_pool = X_query if separate else X
+        check_encoder(estimator, "estimator")
         y = None if y is None else check_labels(y, X)
         query_y = y
         if separate:

@@ -29,10 +29,12 @@ from skssl.display.embedding import embed
 from skssl.display.neighbors import NeighborsDisplay, nearest
 from skssl.display.training import TrainingDisplay
 from skssl.display.views import ViewsDisplay
+from skssl.errors import show_call
 from skssl.images import Images, subset
 from skssl.images.folders import expand_folder
 from skssl.images.labels import check_labels
 from skssl.methods.base import SSLTransformer
+from skssl.probes.encoders import check_encoder
 from skssl.storage.version import __version__
 
 __all__ = ["report"]
@@ -41,6 +43,7 @@ THUMBNAIL_SIDES = (32, 48)  # pixels; the smaller one for images that fit it
 N_QUERIES = 5  # of the figure of nearest images
 
 
+@show_call("report(encoder, X, y, path='report.html')")
 @validate_params(
     {
         "path": [str, os.PathLike],
@@ -120,6 +123,7 @@ def report(
     (True, True)
     """
     X = expand_folder(X)
+    check_encoder(estimator, "estimator")
     y = None if y is None else check_labels(y, X)
     draw = check_random_state(random_state)
     index = np.sort(draw.permutation(len(X))[:n_samples])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from skssl.display._drawing import COLORS, FONT, MARKERS, TEXT_COLOR, add_legend, make_axes, style_axes
+from skssl.images.base import describe
 from skssl.results.tables import Results
 
 if TYPE_CHECKING:
@@ -51,6 +52,10 @@ class ResultsDisplay:
     figure_: Figure | SubFigure
 
     def __init__(self, results: Results) -> None:
+        if not isinstance(results, Results):
+            raise TypeError(
+                f"results must be Results, as compare returns. Got {describe(results)}. Pass Results(rows)."
+            )
         self.results = results
 
     @classmethod

@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skssl.display._drawing import COLORS, FONT, MARKERS, TEXT_COLOR, add_legend, make_axes, style_axes
 from skssl.errors import pick
+from skssl.images.base import describe
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,6 +70,11 @@ class TrainingDisplay:
         self.chance = dict(chance or {})
         self.histories: dict[str, pd.DataFrame] = dict(histories) if isinstance(histories, dict) else {"": histories}
         for name, history in self.histories.items():
+            if not hasattr(history, "columns"):
+                raise TypeError(
+                    "histories must be a data frame or a dict of these by name, as in "
+                    f"TrainingDisplay(encoder.history_). Got {describe(history)}."
+                )
             if not len(history):
                 of = f" of {name!r}" if name else ""
                 raise ValueError(f"The history{of} is empty: train for at least one epoch.")
@@ -98,7 +104,14 @@ class TrainingDisplay:
         """
         given = dict(estimator) if isinstance(estimator, Mapping) else {"": estimator}
         for each in given.values():
+            if isinstance(each, type) or not hasattr(each, "fit"):
+                raise TypeError(
+                    "estimator must be a fitted estimator, or a dict of these by name, as in from_estimator({'SimCLR': "
+                    f"encoder}}). Got {describe(each)}."
+                )
             check_is_fitted(each)
+            if not hasattr(each, "history_"):
+                raise TypeError(f"estimator must have a history_, which {type(each).__name__} has not.")
         levels = [_chance_levels(each) for each in given.values()]
         common = {
             name: level for name, level in levels[0].items() if all(of.get(name, level) == level for of in levels)
@@ -132,6 +145,8 @@ class TrainingDisplay:
 
         columns = {str(name): None for history in self.histories.values() for name in history}
         every = list(self.histories)
+        if isinstance(measures, str):
+            raise TypeError(f"measures must be a list of columns. Got {measures!r}; put it into a list.")
         panels = [((given,) if isinstance(given, str) else tuple(given), every) for given in measures or ()]
         panels = panels or self._panels()
         for name in (name for panel, _ in panels for name in panel):

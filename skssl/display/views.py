@@ -14,6 +14,7 @@ from torch import Tensor
 from skssl.augment.augmentation import Augmentation
 from skssl.display._drawing import FONT, TEXT_COLOR, draw_grid, make_axes, tile, to_pictures
 from skssl.images import as_images
+from skssl.images.base import describe
 from skssl.methods.base import SSLTransformer
 from skssl.methods.pirl import PIRL
 from skssl.methods.pretext import PretextMethod
@@ -104,7 +105,11 @@ class ViewsDisplay:
         """
         estimator = estimator.estimator if isinstance(estimator, FrozenEstimator) else estimator
         if not isinstance(estimator, SSLTransformer):
-            raise TypeError(f"estimator must be an estimator of skssl. Got {estimator!r}.")
+            hint = f" Pass an instance, {estimator.__name__}()." if isinstance(estimator, type) else ""
+            raise TypeError(
+                "estimator must be an estimator of skssl, as in ViewsDisplay.from_estimator(encoder, X). Got "
+                f"{describe(estimator)}.{hint}"
+            )
         fitted = estimator.__sklearn_is_fitted__()
         images = estimator._read(X, reset=False) if fitted else as_images(X, estimator.image_shape, reset=False)
         draw = check_random_state(random_state)

@@ -78,6 +78,24 @@ class Images(ABC):
         for index in indices:
             yield index, self.read(index)
 
+    def pictures(self, index: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Read images as they were given, in this process: photographs are neither cropped nor resized.
+
+        Parameters
+        ----------
+        index : Tensor of int64, shape (b,)
+            The indices, on the CPU.
+
+        Returns
+        -------
+        index : Tensor of int64, shape (b,)
+            The indices of the images. They differ from the given ones where an image that cannot be read was replaced
+            by the next one.
+        pictures : list of uint8 or float32 Tensors of shape (c, h, w)
+            The images, on the CPU, as `read` returns them but for their size.
+        """
+        return index, list(self.read(index).cpu())
+
     @abstractmethod
     def to(self, device: torch.device | str) -> Images:
         """Return the same images, whose `read` returns batches on another device.

@@ -419,6 +419,11 @@ class DatasetImages(DatasetItems):
         """Read the images at the given indices."""
         return self._to_device(self._make(index.tolist())[1])
 
+    def pictures(self, index: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Read images as they were given, see `Images.pictures`."""
+        found, batch = self._make(index.tolist())
+        return torch.tensor(found), list(self._rescale(batch))
+
     def batches(self, indices: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Read batches in turn."""
         for found, batch in self._batches(index.tolist() for index in indices):

@@ -11,7 +11,7 @@ from torch import Tensor
 from skssl.images.base import Scale, Size, describe
 from skssl.images.dataset_items import AT_ONCE, DatasetItems, image_in, is_picture
 from skssl.images.image_files import channels_for, decode_image, inspect_image
-from skssl.images.photographs import Crops, Photographs, Plan, cut_picture, to_device
+from skssl.images.photographs import Crops, Photographs, Plan, cut_picture, to_device, whole_picture
 
 
 class DatasetPhotographs(DatasetItems, Photographs):
@@ -62,6 +62,26 @@ class DatasetPhotographs(DatasetItems, Photographs):
         """Cut boxes out of the pictures of one batch in this process."""
         return to_device(self._make((index.cpu(), plan))[1], self._device)
 
+    def pictures(self, index: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Read pictures as they were given, see `Images.pictures`."""
+        given = index.tolist()
+        found, pictures = self._read_items(given, self._fetch(given), self._read_picture)
+        return torch.tensor(found), pictures
+
+    def _read_picture(self, item: Any, i: int) -> Tensor:
+        """Return a whole picture (c, h, w)."""
+        name, image, mode, _ = self._read_item(item, i)
+        self._check_gray(name, mode)
+        return whole_picture(image, name, self.shape[0], self.scale)
+
+    def _check_gray(self, name: str, mode: str) -> None:
+        """Refuse a picture in colour if all must be grey."""
+        if self._must_be_gray and channels_for([mode]) > 1:
+            raise ValueError(
+                f"{name} is in colour, but all items that were inspected at first are grey. Give "
+                "image_shape=(h, w, 3) to read all in colour, or (h, w, 1) to read all in grey."
+            )
+
     def _read_item(self, item: Any, i: int) -> tuple[str, Any, str, Size]:
         """Return the name of an item in messages, its picture, and the picture's mode and size."""
         name, image = f"Item {i} of the data set X", image_in(item)
@@ -108,11 +128,7 @@ class DatasetPhotographs(DatasetItems, Photographs):
     ) -> bool:
         """Cut the crops of some rows of a batch; return False if a picture is bad, which is then known."""
         for row, i, (name, image, mode, size) in zip(rows, numbers, pictures, strict=True):
-            if self._must_be_gray and channels_for([mode]) > 1:
-                raise ValueError(
-                    f"{name} is in colour, but all items that were inspected at first are grey. Give "
-                    "image_shape=(h, w, 3) to read all in colour, or (h, w, 1) to read all in grey."
-                )
+            self._check_gray(name, mode)
             boxes = [of.boxes[:, row].numpy() for of in crops]
             try:
                 cut_picture(

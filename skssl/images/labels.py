@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils import assert_all_finite
+from sklearn.utils import assert_all_finite, check_random_state
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.validation import _check_sample_weight, _num_samples, column_or_1d
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Subset
 from tqdm.auto import tqdm
 
-from skssl.images.base import is_pil_image
+from skssl.errors import show_call
+from skssl.images.base import describe, is_pil_image
 from skssl.images.dataset_items import image_in, is_dataset, length_of, refuse_loader
 from skssl.images.folders import class_names
 
@@ -28,12 +31,12 @@ def as_labels(y: Any) -> np.ndarray:
     Parameters
     ----------
     y : array-like of shape (n,) or (n, 1)
-        Numbers or strings. In a list of strings, the number -1 remains a number.
+        Numbers or strings. -1 is an unknown class, and so are None, NaN and "" among strings or objects.
 
     Returns
     -------
     ndarray of shape (n,)
-        The labels.
+        The labels, with the number -1 for an unknown class.
 
     Raises
     ------
@@ -44,9 +47,21 @@ def as_labels(y: Any) -> np.ndarray:
     --------
     >>> as_labels(["cat", -1, "dog"])
     array(['cat', -1, 'dog'], dtype=object)
+    >>> as_labels(["cat", None, ""])
+    array(['cat', -1, -1], dtype=object)
     """
-    is_text = isinstance(y, list | tuple) and any(isinstance(label, str) for label in y)
+    is_text = isinstance(y, list | tuple) and any(label is None or isinstance(label, str) for label in y)
+    is_sequence = hasattr(y, "__len__") or hasattr(y, "__array__")
+    if not is_sequence or isinstance(y, (str, Mapping)) or len(getattr(y, "shape", (0,))) not in (1, 2):
+        raise ValueError(f"y must be a 1-D array of one class for each image, after the images X. Got {describe(y)}.")
     y = column_or_1d(np.array(y, dtype=object) if is_text else y, warn=True)
+    if y.dtype.kind in "OUT":
+        import pandas as pd  # here, so that `import skssl.images` remains quick
+
+        unknown = pd.isna(y) | (y == "")
+        if unknown.any():
+            y = y.astype(object)
+            y[unknown] = -1
     assert_all_finite(y, input_name="y")
     return y
 
@@ -80,7 +95,7 @@ def labels_in(X: Any, images: Any = None) -> np.ndarray | None:
         labels = class_names(X)
     elif is_dataset(X):
         labels = _labels_of(X)
-    elif isinstance(X, (list, tuple)) and len(X) and label_in(X[0]) is not None and _is_image(image_in(X[0])):
+    elif isinstance(X, (list, tuple)) and len(X) and label_in(X[0]) is not None and is_image(image_in(X[0])):
         labels = [label_in(item) for item in X]
     if labels is None or all(label is None for label in labels):
         return None
@@ -180,7 +195,7 @@ def _listed_labels(dataset: Any) -> list[Any] | None:
     return [label_in((None, transform(label) if transform else label)) for label in listed]
 
 
-def _is_image(value: Any) -> bool:
+def is_image(value: Any) -> bool:
     """Return whether a value is a file, a PIL image or an array, and no number."""
     return (
         isinstance(value, (str, os.PathLike))
@@ -234,7 +249,7 @@ def encode_labels(y: Any) -> tuple[np.ndarray, Tensor]:
     Parameters
     ----------
     y : array-like of shape (n,) or (n, 1)
-        Numbers or strings; -1 is an unknown class.
+        Numbers or strings; -1 is an unknown class, and so are None, NaN and "" among strings.
 
     Returns
     -------
@@ -254,6 +269,64 @@ def encode_labels(y: Any) -> tuple[np.ndarray, Tensor]:
     known = np.asarray(y != -1)
     classes, labels[known] = np.unique(y[known], return_inverse=True)
     return np.array(classes.tolist()), torch.from_numpy(labels)
+
+
+@show_call("label_fraction(y, 0.1)")
+def label_fraction(y: Any, fraction: float, random_state: Any = None) -> np.ndarray:
+    """Keep a fraction of the labels, the same number for each class, and set all others to -1.
+
+    Parameters
+    ----------
+    y : array-like of shape (n,)
+        Classes; -1 is an unknown class.
+    fraction : float in (0, 1]
+        Fraction of the known labels to keep, such as 0.1.
+    random_state : int, RandomState or None, default=None
+        Seed of the draw.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        A copy of y in which -1 marks an unknown class, as in scikit-learn's semi-supervised estimators. Its dtype is
+        object if y contains strings. Every class keeps the same number of labels, rounded up; a class with fewer labels
+        keeps all of them.
+
+    Raises
+    ------
+    ValueError
+        If `fraction` is out of range, or keeps fewer labels than there are classes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skssl import label_fraction
+    >>> y = np.repeat(["cat", "dog"], 50)
+    >>> few = label_fraction(y, 0.1, random_state=0)
+    >>> np.unique(few[few != -1], return_counts=True)
+    (array(['cat', 'dog'], dtype=object), array([5, 5]))
+    """
+    if not isinstance(fraction, Real) or not 0 < fraction <= 1:
+        raise ValueError(
+            "fraction must be a number above 0 and up to 1. Got "
+            f"{describe(fraction) if hasattr(fraction, 'shape') else repr(fraction)}. Call label_fraction(y, 0.1)."
+        )
+    y = as_labels(y)
+    classes, labels = encode_labels(y)
+    sizes = np.bincount(labels[labels >= 0], minlength=len(classes))
+    total = round(fraction * sizes.sum())
+    if total < max(len(classes), 1):
+        raise ValueError(
+            f"fraction={fraction} leaves a class without a label: it keeps {total} of {sizes.sum()} labels, but there "
+            f"are {len(classes)} classes. Use a larger fraction."
+        )
+    level = next(
+        level for level in range(math.ceil(total / len(classes)), total + 1) if np.minimum(sizes, level).sum() >= total
+    )
+    draw = check_random_state(random_state)
+    kept = np.concatenate([draw.permutation(np.flatnonzero(labels == place))[:level] for place in range(len(classes))])
+    few = np.full(len(y), -1, dtype=y.dtype if y.dtype.kind in "if" else np.int64 if y.dtype.kind == "u" else object)
+    few[kept] = y[kept]
+    return few
 
 
 def weigh_samples(

@@ -193,6 +193,15 @@ class FilePhotographs(Photographs):
         if len(self._bad) > n_bad:
             warn_of_bad(self._bad, len(self), "they were replaced by the next readable ones")
 
+    def pictures(self, index: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Read pictures as they were given, see `Images.pictures`."""
+        made: list[Tensor] = []
+
+        def decode(j: int, item: int) -> None:
+            made.append(whole_picture(self._items[item], self._name(item), self.shape[0], self.scale))
+
+        return torch.tensor([self._use_or_next(i, decode) for i in index.tolist()]), made
+
     def to(self, device: torch.device | str) -> FilePhotographs:
         """Return the same images, whose batches are on another device."""
         moved = copy(self)
@@ -263,16 +272,25 @@ class FilePhotographs(Photographs):
 
     def _cut_or_next(self, i: int, plan: Sequence[Crops], boxes: list[np.ndarray], outs: list[np.ndarray]) -> int:
         """Cut the boxes out of a picture, or of the next one that can be decoded; return its index."""
+
+        def cut(j: int, item: int) -> None:
+            own = boxes
+            if j != i:
+                ratio = np.tile((self.sizes[j] / self.sizes[i]).numpy(), 2)
+                own = [box * ratio for box in boxes]
+            size = self.sizes[j].tolist()
+            cut_picture(self._items[item], self._name(item), self.shape[0], size, plan, own, outs, self.scale)
+
+        return self._use_or_next(i, cut)
+
+    def _use_or_next(self, i: int, use: Callable[[int, int], None]) -> int:
+        """Call a function with the indices of a picture and its item, or those of the next one that can be decoded."""
         n = len(self)
         for j in (k % n for k in range(i, i + n)):
             item = int(self._index[j])
             if item not in self._bad:
-                if j != i:
-                    ratio = np.tile((self.sizes[j] / self.sizes[i]).numpy(), 2)
-                    boxes = [box * ratio for box in boxes]
                 try:
-                    size = self.sizes[j].tolist()
-                    cut_picture(self._items[item], self._name(item), self.shape[0], size, plan, boxes, outs, self.scale)
+                    use(j, item)
                     return j
                 except ValueError as error:
                     if not self._skip:
@@ -338,6 +356,28 @@ def cut_picture(
                 rescale(out, scale)
                 if crops.interpolation == "bicubic":  # which overshoots; uint8 crops end at 0 and 255, too
                     out.clip(0, 1, out)
+
+
+def whole_picture(picture: Any, name: str, channels: int, scale: Scale | None = None) -> Tensor:
+    """Decode a whole picture.
+
+    Parameters
+    ----------
+    picture, name, channels, scale
+        As for `cut_picture`.
+
+    Returns
+    -------
+    uint8 or float32 Tensor of shape (c, h, w)
+        The picture. Floats are mapped to [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If the picture cannot be decoded.
+    """
+    pixels = torch.from_numpy(decode_image(picture, name, channels, deep=scale is not None)).permute(2, 0, 1)
+    return pixels if scale is None else rescale(pixels, scale)
 
 
 def cut_boxes(picture: Any, plan: Sequence[Crops], boxes: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> None:

@@ -393,6 +393,11 @@ def _in_memory(stored: StoredTensor, options: _Options, kept: Sequence[int] | No
 def _read_files(X: list[Any], options: _Options, channels: int | None = None) -> Images:
     """Decode image files or PIL images, at once into one array or as `Photographs` whenever they are needed."""
     options.check_count(len(X))
+    if isinstance(X[0], str) and not os.path.splitext(X[0])[1] and not any(map(os.path.exists, map(str, X[:8]))):
+        raise ValueError(
+            f"X holds strings such as {str(X[0])!r}, which are no paths of image files. X, the images, is the first "
+            "argument; the classes y are the second one."
+        )
     name, bad = partial(sample_name, X), options.new_bad()
     headers = inspect_images(X, name, bad)
     deep = _are_floats(headers, name, options)
@@ -544,12 +549,19 @@ def _name(estimator: BaseEstimator | None) -> str:
     return "the estimator" if estimator is None else type(estimator).__name__
 
 
+def _is_one_image(images: Images, shape: Shape) -> bool:
+    """Return whether images are the rows or channels of a single one."""
+    axes = len(images), *images.shape[1:]
+    return images.shape[0] == 1 and axes in (tuple(shape), (*shape[1:], shape[0]))
+
+
 def _check_like_training(images: Images, shape: Shape, scale: Scale | None, estimator: BaseEstimator | None) -> None:
     """Refuse images whose shape or kind of numbers differs from that of the training images."""
     if images.shape != tuple(shape):
         raise ValueError(
             f"The images in X have the shape (c, h, w) = {images.shape}, but {_name(estimator)} was fitted on images "
-            f"of shape {tuple(shape)}. Bring the images to that shape."
+            f"of shape {tuple(shape)}. "
+            + ("Pass a single image as X[None]." if _is_one_image(images, shape) else "Bring the images to that shape.")
         )
     if (images.scale is None) != (scale is None):
         got, fitted = ("uint8", "floats") if images.scale is None else ("floats", "uint8")

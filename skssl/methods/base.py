@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from skssl.augment.augmentation import Augmentation
-from skssl.augment.presets import MultiCrop, as_augmentations, view_size
+from skssl.augment.presets import MultiCrop, view_size
+from skssl.augment.transforms import View, as_views, resolve_transforms, size_of_views
 from skssl.backbones import build_backbone
 from skssl.errors import pick
 from skssl.images import Images, as_images
@@ -98,9 +99,11 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
         and by default rows are square grey images. For image files it is the shape of the views. By default their size
         is that of `augment`, or that of the files if it is the same for all, or else at most 224 pixels. Views are
         cropped from whole files.
-    augment : str, Augmentation, sequence of Augmentation or MultiCrop, default=None
+    augment : str, Augmentation, MultiCrop, callable or sequence of Augmentation or callable, default=None
         Augmentation of the views: the name of a preset of `augment.preset` such as "simclr", one augmentation for all
-        views, one for each view, or crops of several sizes for methods that support them. None is the method's default.
+        views, one for each view, or crops of several sizes for methods that support them. A callable is a transform of
+        torchvision, Albumentations, Kornia or lightly, or a function of an image, see `augment.Transform`. None is the
+        method's default.
     epochs : int, default=100
         Number of passes over the images. 0 leaves the encoder untrained, which is a baseline.
     batch_size : int, default=256
@@ -148,7 +151,8 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
     n_jobs : int, default=None
         Processes that read the items of a data set: none by default, -1 is one for each core. Image files are decoded
         in as many threads, by default in one for each core. The images and their order do not depend on it. Arrays in
-        memory or mapped files are always read in this process.
+        memory or mapped files are always read in this process. Transforms of other libraries in `augment` run in as
+        many processes, by default in this one.
     random_state : int, RandomState instance or None, default=None
         Seed of the initial weights, the order of the images, the augmentation and all other random numbers. The global
         random state is not used.
@@ -231,7 +235,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
         "warm_start_from": [HasMethods(["transform"]), None],
         "warm_start": ["boolean"],
         "image_shape": ["array-like", None],
-        "augment": [str, Augmentation, MultiCrop, "array-like", None],
+        "augment": [str, Augmentation, MultiCrop, callable, "array-like", None],
         "epochs": [Interval(Integral, 0, None, closed="left")],
         "batch_size": [Interval(Integral, 2, None, closed="left")],
         "optimizer": [str, callable, None],
@@ -489,7 +493,10 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
         """Make the trainer for images, whose network starts from a ``state_dict`` if there is one."""
         device = resolve_device(self.device)
         init_process_group(device)
-        augmentations, shape = self._views(images.shape)
+        augment = self.setting("augment")
+        tried = resolve_transforms(augment, images, type(self).__name__, self.n_views)
+        method = self if tried is augment else type(self)(**{**self.get_params(deep=False), "augment": tried})
+        augmentations, shape = method._views(images.shape)
         if isinstance(images, Photographs) and images.guessed and is_main_process():
             warnings.warn(
                 f"The images in X differ in size. Their views have {shape[1]}x{shape[2]} pixels: give "
@@ -500,7 +507,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
         seed = draw_seed(self.random_state)
         with seeded(seed):
             weights = self._initial_weights() if start is None else None
-            objective = self._make_objective(images.shape, shape, len(images), self.backbone, weights, self.verbose)
+            objective = method._make_objective(images.shape, shape, len(images), self.backbone, weights, self.verbose)
         if start is not None:
             try:
                 check_network(objective, {f"net.{name}": value for name, value in start.items()})
@@ -553,7 +560,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
     def _wrap(
         self,
         objective: Objective,
-        augmentations: list[Augmentation],
+        augmentations: list[View],
         device: torch.device,
         dtype: torch.dtype,
         seed: int,
@@ -569,6 +576,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
             dtype=dtype,
             tf32=self.precision == "auto",
             seed=seed,
+            n_jobs=self.n_jobs,
             optimizer=self.setting("optimizer"),
             lr=self.setting("lr"),
             max_epochs=max(self.epochs, 1),
@@ -580,15 +588,15 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
         )
         return trainer.initialize()
 
-    def _views(self, shape: tuple[int, int, int]) -> tuple[list[Augmentation], tuple[int, int, int]]:
+    def _views(self, shape: tuple[int, int, int]) -> tuple[list[View], tuple[int, int, int]]:
         """Return the augmentations for images of a shape, and the shape of their views."""
         augmentations = self._augmentations(max(shape[1:]))
         return augmentations, (shape[0], *augmentations[0].size_of(*shape[1:]))
 
-    def _augmentations(self, side: int) -> list[Augmentation]:
+    def _augmentations(self, side: int) -> list[View]:
         """Return one augmentation for each view of images whose longer side is `side`."""
         augment = self.setting("augment")
-        given = as_augmentations(augment, side)
+        given = as_views(augment, side)
         if not isinstance(augment, MultiCrop):
             return [given[view % len(given)] for view in range(self.n_views)]
         if not self.multi_crop:
@@ -613,8 +621,10 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
 
     def _read(self, X: Any, *, reset: bool, on_bad_image: str = "raise", min_samples: int | None = None) -> Images:
         """Read X as images. Unless `reset`, they must have the shape and value range of those seen in `fit`."""
-        like: dict[str, Any] = {"size": view_size(self.setting("augment"))}
-        if not reset:
+        if reset:
+            augment = self.setting("augment")
+            like: dict[str, Any] = {"size": size_of_views(augment) or view_size(augment)}
+        else:
             like = {"shape": self._shape, "scale": self._scale, "whole": self._whole}
         images = as_images(
             X,
@@ -713,7 +723,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
                 raise ValueError(f"'feature_names' must hold {self.n_features_in_} names. Got {len(names)}.")
             self.feature_names_in_ = np.array(names, dtype=object)
 
-    def _loaded_views(self, shape: tuple[int, int, int]) -> tuple[list[Augmentation], tuple[int, int, int]]:
+    def _loaded_views(self, shape: tuple[int, int, int]) -> tuple[list[View], tuple[int, int, int]]:
         """Return the same as `_views` for a file's shape; refuse huge views."""
         with torch.device("meta"):
             augmentations, encoded = self._views(shape)
@@ -734,6 +744,13 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
 
     def _validate_params(self) -> None:
         """Check the parameters. Unlike scikit-learn, refuse bools for numbers and check each callback."""
+        for name, value in self.get_params(deep=False).items():
+            for each in value if isinstance(value, (list, tuple)) else [value]:
+                if isinstance(each, type) and hasattr(each, "get_params"):
+                    raise TypeError(
+                        f"The {name!r} parameter of {type(self).__name__} got the class {each.__name__}. Pass an "
+                        f"instance, {each.__name__}()."
+                    )
         super()._validate_params()
         for name, rules in self._parameter_constraints.items():
             value = getattr(self, name, None)
@@ -750,6 +767,16 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
     @property
     def _n_features_out(self) -> int:
         return self.net_.module_.dim
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Explain that an encoder is no classifier."""
+            own = type(self).__name__
+            hint = ""
+            if name in ("predict", "predict_proba", "score"):
+                hint = f". {own} gives features: LinearProbe(encoder=encoder).fit(X, y) predicts classes"
+            raise AttributeError(f"{own!r} object has no attribute {name!r}{hint}")
 
     def __sklearn_is_fitted__(self) -> bool:
         """Return whether there is a trained net."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
+from skssl.images import Images
+from skssl.images.labels import label_fraction
 from skssl.losses import nt_xent
 from skssl.methods.base import SSLTransformer
 from skssl.methods.settings import Settings
@@ -34,6 +37,9 @@ class SimCLR(SSLTransformer):
     false_negatives : {"keep", "remove"}, default="keep"
         "remove" excludes images of the same known class from the negatives; they do not become positives. It requires
         y, which is -1 where the class is unknown.
+    label_fraction : float in [0, 1], default=1.0
+        Fraction of the labels in y that ``false_negatives="remove"`` uses, as kept by `skssl.label_fraction`: the same
+        number of each class, drawn from `random_state`. A probe behind the method has all labels.
 
     References
     ----------
@@ -41,9 +47,10 @@ class SimCLR(SSLTransformer):
     of the reference code: no biases, BatchNorm after both layers (here the last one has a shift). Negatives and
     BatchNorm's statistics come from the whole batch over all devices. The temperature is EffSSL's for CIFAR-10 (ECCV
     2022, section 4.1). EffSSL does not state the learning rate and weight decay in full; ours are for momentum SGD. The
-    removal of false negatives is EffSSL's, section 3.1. SimCLRv2: Chen et al., Big Self-Supervised Models are Strong
-    Semi-Supervised Learners, NeurIPS 2020. `transform` returns the features before the projector, as in version 1;
-    ``FineTuner(layer="projector1")`` starts from the projector's first layer, as version 2 does.
+    removal of false negatives is EffSSL's, section 3.1 and table 2; it does not state how the labels are drawn.
+    SimCLRv2: Chen et al., Big Self-Supervised Models are Strong Semi-Supervised Learners, NeurIPS 2020. `transform`
+    returns the features before the projector, as in version 1; ``FineTuner(layer="projector1")`` starts from the
+    projector's first layer, as version 2 does.
 
     Examples
     --------
@@ -60,6 +67,7 @@ class SimCLR(SSLTransformer):
     hidden_dim: int | None = None
     proj_layers: int = 2
     false_negatives: str = "keep"
+    label_fraction: float = 1.0
 
     default_settings: ClassVar[Settings] = Settings(
         augment="simclr",
@@ -77,6 +85,7 @@ class SimCLR(SSLTransformer):
         "hidden_dim": [Interval(Integral, 1, None, closed="left"), None],
         "proj_layers": [Interval(Integral, 1, 100, closed="both")],
         "false_negatives": [StrOptions({"keep", "remove"})],
+        "label_fraction": [Interval(Real, 0, 1, closed="both")],
     }
 
     @property
@@ -93,3 +102,12 @@ class SimCLR(SSLTransformer):
         z1, z2 = net.project(batch.views)  # BatchNorm sees both views at once
         y = None if batch.labels is None else all_gather(batch.labels)
         return {"nt_xent": nt_xent(all_gather(z1), all_gather(z2), self.temperature, y)}
+
+    def _encode_labels(self, y: Any, images: Images, X: Any = None) -> Tensor | None:
+        """Keep the share `label_fraction` of the known labels, the same ones in every call."""
+        labels = super()._encode_labels(y, images, X)
+        if labels is None or self.label_fraction == 1:
+            return labels
+        if self.label_fraction == 0:
+            return torch.full_like(labels, -1)
+        return torch.from_numpy(label_fraction(labels, self.label_fraction, self.net_.seed))

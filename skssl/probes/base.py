@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,13 +15,16 @@ import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 from torch import Tensor
 
 from skssl.augment.presets import as_augmentations
 from skssl.backbones import SMALL
 from skssl.errors import pick
-from skssl.images.labels import check_known_labels, require_labels
+from skssl.images import Images
+from skssl.images.base import describe
+from skssl.images.dataset_items import is_dataset
+from skssl.images.labels import as_labels, check_known_labels, is_image, require_labels
 from skssl.methods.base import SSLTransformer
 from skssl.methods.docstrings import inherit_parameters
 from skssl.probes.encoders import as_encoder, read_once
@@ -134,7 +138,8 @@ class Probe(ClassifierMixin, Saved, BaseEstimator):
         X : array-like of shape (n_samples, n_features), or images
             The features, or the images if there is an `encoder`.
         y : array-like of shape (n_samples,), default=None
-            The true labels. If None, they are those in X, as for `fit`.
+            The true labels. Samples of unknown class, -1, are left out. If None, the labels are those in X, as for
+            `fit`.
         sample_weight : array-like of shape (n_samples,), default=None
             The sample weights.
 
@@ -146,13 +151,21 @@ class Probe(ClassifierMixin, Saved, BaseEstimator):
         Raises
         ------
         ValueError
-            If y holds a class that is missing from the training labels.
+            If y holds a class that is missing from the training labels, or no known class.
         """
         check_is_fitted(self)
         samples = X if self.encoder_ is None else self.encoder_.read(X)
-        labels = column_or_1d(require_labels(y, X, samples, type(self).__name__))
-        check_known_labels(self, labels)
-        return super().score(samples, labels, sample_weight)
+        labels = as_labels(require_labels(y, X, samples, type(self).__name__))
+        known = np.asarray(labels != -1) | (-1 in self.classes_.tolist())
+        if len(labels) and not known.any():
+            raise ValueError(f"{type(self).__name__}.score needs labels, but every label in y is -1 (unknown).")
+        check_known_labels(self, labels[known])
+        if known.all():
+            return super().score(samples, labels, sample_weight)
+        check_consistent_length(range(len(samples)) if isinstance(samples, Images) else samples, labels, sample_weight)
+        found = self.predict(samples)[known]
+        weights = None if sample_weight is None else np.asarray(sample_weight)[known]
+        return float(np.average(found == labels[known], weights=weights))
 
     def setting(self, name: str) -> Any:
         """Return the value in use of a parameter that may be None.
@@ -198,35 +211,65 @@ class Probe(ClassifierMixin, Saved, BaseEstimator):
         """The device: the encoder's, if there is one."""
         return self.encoder_.device if self.encoder_ else available(self.device)
 
-    def _check_X_y(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
-        """Check the parameters and the data; return X and the classes as int64 codes from 0."""
+    def _check_X_y(self, X: Any, y: Any) -> tuple[Any, np.ndarray, np.ndarray]:
+        """Check the parameters and the data; return X, the labels, and whether each is known."""
         self._validate_params()
         resolve_device(self.device)
         if self.encoder is None:
-            X, labels = validate_data(self, X, y, dtype=DTYPES)
+            self._refuse_images(X)
+            X, labels = validate_data(self, X, None if y is None else as_labels(y), dtype=DTYPES)
         else:
             samples = read_once(self.encoder, X, y)
-            labels = column_or_1d(require_labels(y, X, samples, type(self).__name__), warn=True)
+            labels = as_labels(require_labels(y, X, samples, type(self).__name__))
             X = samples
-        check_classification_targets(labels)
-        self.classes_, codes = np.unique(labels, return_inverse=True)
+        name, known = type(self).__name__, np.asarray(labels != -1)
+        if (labels[known] == 1).all() and known.any():  # -1 and 1 are two classes, as in scikit-learn
+            known[:] = True
+        seen, n_unknown = labels[known], int((~known).sum())
+        seen = np.array(seen.tolist()) if n_unknown and labels.dtype == object else seen
+        check_classification_targets(seen)
+        self.classes_ = np.unique(seen)
         if len(self.classes_) < 2:
+            held = f"only one class: {self.classes_.tolist()[0]!r}" if len(self.classes_) else "no class"
+            note = f" {n_unknown} labels are -1, which is an unknown class." if n_unknown else ""
             raise ValueError(
-                f"{type(self).__name__} needs samples of at least 2 classes in the data, but the data contains only "
-                f"one class: {self.classes_.tolist()[0]!r}."
+                f"{name} needs samples of at least 2 classes in the data, but the data contains {held}.{note}"
             )
-        return X, codes.astype(np.int64, copy=False)
+        if n_unknown:
+            warnings.warn(
+                f"{name} leaves out {n_unknown} of {len(labels)} samples, whose label is -1 (unknown).", stacklevel=3
+            )
+        return X, labels, known
 
-    def _read_samples(self, X: Any, y: Any) -> Any:
-        """Return X itself, or the `Images` that the encoder reads from it."""
+    def _refuse_images(self, X: Any) -> None:
+        """Refuse images and encoders in place of features, and show the right call."""
+        first = X[0] if isinstance(X, (list, tuple)) and len(X) else X
+        is_encoder = hasattr(X, "fit") or isinstance(X, torch.nn.Module)
+        is_text = isinstance(X, np.ndarray) and X.dtype.kind in "US"
+        if is_encoder or is_text or is_dataset(X) or (is_image(first) and getattr(first, "ndim", 3) > 2):
+            name = type(self).__name__
+            raise ValueError(
+                f"X must be features (n, d) for {name} without an encoder. Got {describe(X)}. Pass {name}("
+                f"encoder=encoder).fit(X, y) for images, or {name}().fit(encoder.transform(X), y)."
+            )
+
+    def _codes(self, labels: np.ndarray) -> np.ndarray:
+        """Return the indices in ``classes_`` of labels of known classes, as int64."""
+        return np.searchsorted(self.classes_, labels).astype(np.int64, copy=False)
+
+    def _read_samples(self, X: Any, labels: np.ndarray, known: np.ndarray) -> Any:
+        """Return the labelled samples of X, or the `Images` that the encoder reads from them.
+
+        An encoder that is not fitted is trained on all of X.
+        """
         self.encoder_: Any = None
         if self.encoder is None:
-            return X
-        self.encoder_ = as_encoder(self.encoder, X, y, layer=self.layer, device=self.device)
+            return X if known.all() else X[known]
+        self.encoder_ = as_encoder(self.encoder, X, labels, layer=self.layer, device=self.device)
         images = self.encoder_.read(X)
         self.n_features_in_ = math.prod(images.shape)
         self.__dict__.pop("feature_names_in_", None)
-        return images
+        return images if known.all() else images.take(torch.from_numpy(known.nonzero()[0]))
 
     def _encode_samples(self, samples: Any) -> np.ndarray:
         """Return the features of what `_read_samples` returned."""
@@ -237,6 +280,7 @@ class Probe(ClassifierMixin, Saved, BaseEstimator):
         check_is_fitted(self)
         if self.encoder_ is not None:
             return self.encoder_.transform(X)
+        self._refuse_images(X)
         return validate_data(self, X, dtype=DTYPES, reset=False)
 
     # What `save` writes and `skssl.load` reads.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,9 +19,11 @@ from torch.nn import functional as F
 
 from skssl.augment.augmentation import Augmentation
 from skssl.augment.presets import as_augmentations
+from skssl.augment.transforms import Transform, View
 from skssl.backbones import build_backbone, stages
 from skssl.errors import pick
 from skssl.images import Images, as_images
+from skssl.images.base import describe
 from skssl.images.photographs import Photographs
 from skssl.images.reading import is_decoded
 from skssl.methods.base import SSLTransformer
@@ -224,7 +227,7 @@ class Encoder:
     ----------
     module : torch.nn.Module
         The network from normalised images (n, c, h, w) to features (n, d).
-    augment : Augmentation
+    augment : Augmentation or Transform
         The augmentation whose normalisation the network was trained with.
     device : torch.device
         The device of the module.
@@ -237,7 +240,7 @@ class Encoder:
     """
 
     module: nn.Module
-    augment: Augmentation
+    augment: View
     device: torch.device
     dtype: torch.dtype
     shape: tuple[int, int, int]
@@ -273,7 +276,7 @@ class Encoder:
         images = X if isinstance(X, Images) else self.read(X)
         return encode(self.module, images, self.augment, self.device, self.dtype).numpy()
 
-    def augmentations(self, augment: Any, side: int, n_images: int | None = None) -> list[Augmentation]:
+    def augmentations(self, augment: Any, side: int, n_images: int | None = None) -> list[View]:
         """Return augmentations with the normalisation of the network's training.
 
         Parameters
@@ -281,7 +284,7 @@ class Encoder:
         augment : str, Augmentation, sequence of Augmentation or None
             As for `as_augmentations`. The mean and the standard deviation are replaced by the encoder's own, and so is
             a size of None. None is the encoder's `augment` without its saliency maps, which belong to its training
-            images.
+            images. A `Transform` is not copied.
         side : int
             The longer side of the images, in pixels.
         n_images : int, default=None
@@ -289,7 +292,7 @@ class Encoder:
 
         Returns
         -------
-        list of Augmentation
+        list of Augmentation or Transform
             Copies, one for each view.
 
         Raises
@@ -297,10 +300,12 @@ class Encoder:
         ValueError
             If the number of saliency maps is not that of the images.
         """
+        if augment is None and isinstance(self.augment, Transform):
+            return [self.augment]
         own: dict[str, Any] = {"mean": self.augment.mean, "std": self.augment.std}
         if augment is None:
             augment, own["saliency"] = self.augment, None
-        views = [clone(given).set_params(**own) for given in as_augmentations(augment, side)]
+        views: list[Any] = [clone(given).set_params(**own) for given in as_augmentations(augment, side)]
         for view in views:
             view.size = self.augment.size if view.size is None else view.size
         for maps in (view.saliency for view in views):
@@ -352,6 +357,7 @@ def as_encoder(encoder: Any, X: Any, y: Any = None, *, layer: str = "backbone", 
     >>> as_encoder(untrained, X, layer="projector").transform(X).shape
     (8, 128)
     """
+    check_encoder(encoder)
     if isinstance(encoder, FrozenEstimator):
         encoder = encoder.estimator
     if isinstance(encoder, SSLTransformer):
@@ -362,16 +368,46 @@ def as_encoder(encoder: Any, X: Any, y: Any = None, *, layer: str = "backbone", 
         del reader.net_
         read = Source(reader, fitted._trained(), layer, fitted._pack_reading())
         return Encoder(module, trainer.augmentations[0], torch.device(trainer.device), trainer.dtype, net.shape, read)
-    if isinstance(encoder, nn.Module):
-        images = as_images(X)
-        home = resolve_device(device)
-        module = at_layer(build_backbone(encoder, images.shape)[0].to(home), None, layer)
-        reading = {"shape": images.shape, "scale": images.scale, "whole": isinstance(images, Photographs)}
-        read = Source(None, None, layer, {**reading, "column": False, "feature_names": [], "n_samples": len(images)})
-        dtype = resolve_precision("auto", home, min(images.shape[1:]))
-        return Encoder(module, Augmentation(), home, dtype, images.shape, read)
+    images = as_images(X)
+    home = resolve_device(device)
+    module = at_layer(build_backbone(encoder, images.shape)[0].to(home), None, layer)
+    reading = {"shape": images.shape, "scale": images.scale, "whole": isinstance(images, Photographs)}
+    read = Source(None, None, layer, {**reading, "column": False, "feature_names": [], "n_samples": len(images)})
+    dtype = resolve_precision("auto", home, min(images.shape[1:]))
+    return Encoder(module, Augmentation(), home, dtype, images.shape, read)
+
+
+def check_encoder(encoder: Any, name: str = "encoder") -> None:
+    """Refuse anything but an encoder, and say what to pass instead.
+
+    Parameters
+    ----------
+    encoder : object
+        An SSLTransformer, a FrozenEstimator of one, or a torch.nn.Module.
+    name : str, default="encoder"
+        The name of the parameter, for the message.
+
+    Raises
+    ------
+    TypeError
+        If it is anything else.
+    """
+    inner = encoder.estimator if isinstance(encoder, FrozenEstimator) else encoder
+    if isinstance(inner, (SSLTransformer, nn.Module)):
+        return
+    if isinstance(encoder, type):
+        hint = f" Pass an instance, {encoder.__name__}()."
+    elif isinstance(encoder, (str, os.PathLike)):
+        hint = " Pass skssl.load(path) for a file that save has written, or SimCLR(backbone=...) for a network by name."
+    elif hasattr(inner, "encoder"):
+        hint = f" Pass the encoder that the {type(inner).__name__} was given."
+    elif isinstance(encoder, (list, tuple, np.ndarray, Tensor)):
+        hint = f" The {name} comes first, then the images."
+    else:
+        hint = ""
     raise TypeError(
-        f"encoder must be an estimator of skssl, a FrozenEstimator of one, or a torch.nn.Module. Got {encoder!r}."
+        f"{name} must be an estimator of skssl, a FrozenEstimator of one, or a torch.nn.Module. Got "
+        f"{repr(encoder) if isinstance(encoder, (str, type)) else describe(encoder)}.{hint}"
     )
 
 

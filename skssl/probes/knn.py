@@ -115,15 +115,18 @@ class KNNProbe(Probe):
         X : array-like of shape (n_samples, n_features), or images
             The features, or the images if there is an `encoder`.
         y : array-like of shape (n_samples,), default=None
-            The labels: numbers or strings. None takes the labels in X, such as a data set of items (image, label).
+            The labels: numbers or strings. Samples of unknown class, -1, are left out, with a warning that says how
+            many. An encoder that is not fitted is trained on all. Labels that are all -1 or 1 are two classes. None
+            takes the labels in X, such as a data set of items (image, label).
 
         Returns
         -------
         KNNProbe
             The fitted probe.
         """
-        X, self.codes_ = self._check_X_y(X, y)
-        features = self._encode_samples(self._read_samples(X, self.classes_[self.codes_]))
+        X, labels, known = self._check_X_y(X, y)
+        self.codes_ = self._codes(labels[known])
+        features = self._encode_samples(self._read_samples(X, labels, known))
         if self._device.type == "mps":  # MPS has no float64
             features = features.astype(np.float32, copy=False)
         self.bank_ = normalize(features)

@@ -18,6 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import ParameterGrid, train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
+from sklearn.utils.validation import _check_sample_weight
 from torch import nn
 from tqdm.auto import tqdm
 
@@ -245,7 +246,9 @@ class LinearProbe(Probe):
         X : array-like of shape (n_samples, n_features), or images
             The features, or the images if there is an `encoder`.
         y : array-like of shape (n_samples,), default=None
-            The labels: numbers or strings. None takes the labels in X, such as a data set of items (image, label).
+            The labels: numbers or strings. Samples of unknown class, -1, are left out, with a warning that says how
+            many. An encoder that is not fitted is trained on all. Labels that are all -1 or 1 are two classes. None
+            takes the labels in X, such as a data set of items (image, label).
         sample_weight : array-like of shape (n_samples,), default=None
             The weight of each sample in the loss. A weight of 2 counts as two samples, and a sample of weight 0 is left
             out. None is 1 for all.
@@ -255,14 +258,17 @@ class LinearProbe(Probe):
         LinearProbe
             The fitted probe.
         """
-        X, codes = self._check_X_y(X, y)
+        X, labels, known = self._check_X_y(X, y)
+        codes = self._codes(labels[known])
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(sample_weight, labels)[known]
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         candidates = self._candidates()
         weights = weigh_samples(self.class_weight, sample_weight, self.classes_, codes, "LinearProbe")
         used = slice(None) if weights is None else np.flatnonzero(weights)
         split = self._hold_out(codes, used, seed) if len(candidates) > 1 else None
-        samples = self._read_samples(X, self.classes_[codes])
-        augment = resolve_augmentation(self.encoder_, self.setting("augment"), samples.shape)
+        samples = self._read_samples(X, labels, known)
+        augment = resolve_augmentation(self.encoder_, self.setting("augment"), samples.shape, known)
         features: Any = None if augment and split is None else self._encode_samples(samples)
         learn: Callable[[Rows, list[dict[str, float]]], Iterator[Solution]]
         if self.setting("solver") == "lbfgs":

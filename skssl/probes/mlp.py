@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import _check_sample_weight
 
 from skssl.augment.augmentation import Augmentation
 from skssl.images.labels import weigh_samples
@@ -142,7 +143,9 @@ class MLPProbe(Probe):
         X : array-like of shape (n_samples, n_features), or images
             The features, or the images if there is an `encoder`.
         y : array-like of shape (n_samples,), default=None
-            The labels: numbers or strings. None takes the labels in X, such as a data set of items (image, label).
+            The labels: numbers or strings. Samples of unknown class, -1, are left out, with a warning that says how
+            many. An encoder that is not fitted is trained on all. Labels that are all -1 or 1 are two classes. None
+            takes the labels in X, such as a data set of items (image, label).
         sample_weight : array-like of shape (n_samples,), default=None
             The weight of each sample in the loss. A weight of 2 counts as two samples, and a sample of weight 0 is left
             out. None is 1 for all.
@@ -152,11 +155,14 @@ class MLPProbe(Probe):
         MLPProbe
             The fitted probe.
         """
-        X, codes = self._check_X_y(X, y)
+        X, labels, known = self._check_X_y(X, y)
+        codes = self._codes(labels[known])
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(sample_weight, labels)[known]
         weights = weigh_samples(self.class_weight, sample_weight, self.classes_, codes, "MLPProbe")
         index = torch.arange(len(codes)) if weights is None else torch.from_numpy(np.flatnonzero(weights))
-        samples = self._read_samples(X, self.classes_[codes])
-        augment = resolve_augmentation(self.encoder_, self.augment, samples.shape)
+        samples = self._read_samples(X, labels, known)
+        augment = resolve_augmentation(self.encoder_, self.augment, samples.shape, known)
         source = (
             AugmentedFeatures(samples, self.encoder_, augment)
             if augment

@@ -37,7 +37,9 @@ SCHEDULES: dict[str, Callable[[float, float], float]] = {
 }
 
 
-def resolve_augmentation(encoder: Encoder | None, augment: Any, shape: tuple[int, int, int]) -> Augmentation | None:
+def resolve_augmentation(
+    encoder: Encoder | None, augment: Any, shape: tuple[int, int, int], known: np.ndarray
+) -> Augmentation | None:
     """Return the augmentation of a probe's training images.
 
     Parameters
@@ -48,6 +50,8 @@ def resolve_augmentation(encoder: Encoder | None, augment: Any, shape: tuple[int
         The setting of the user or the protocol. The first view of a preset is used.
     shape : tuple of int
         Channels, height and width of the images.
+    known : bool ndarray of shape (n,)
+        Whether each image has a label. Saliency maps of the others are left out.
 
     Returns
     -------
@@ -56,7 +60,8 @@ def resolve_augmentation(encoder: Encoder | None, augment: Any, shape: tuple[int
     """
     if encoder is None or augment in (None, "none"):
         return None
-    return as_augmentations(augment, max(shape[1:]))[0]
+    augmentation = as_augmentations(augment, max(shape[1:]))[0]
+    return augmentation if known.all() else augmentation.for_images(torch.from_numpy(known.nonzero()[0]))
 
 
 def normalize_weights(weights: np.ndarray, index: Tensor, device: torch.device) -> Tensor:

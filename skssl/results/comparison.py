@@ -18,10 +18,13 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils._param_validation import Interval, validate_params
+from sklearn.utils.multiclass import check_classification_targets
 from torch import nn
 from tqdm.auto import tqdm
 
+from skssl.errors import show_call
 from skssl.images import subset
+from skssl.images.base import describe
 from skssl.images.folders import expand_folder
 from skssl.images.labels import check_labels, encode_labels, labels_in
 from skssl.probes import KNNProbe, LinearProbe
@@ -33,6 +36,7 @@ from skssl.training.digests import digest, digest_images
 __all__ = ["compare"]
 
 
+@show_call("compare(methods, X, y, X_test=X_test, y_test=y_test, probes=probes)")
 @validate_params(
     {
         "test_size": [Interval(Real, 0, 1, closed="neither"), Interval(Integral, 1, None, closed="left")],
@@ -178,9 +182,10 @@ def _check_estimators(parameter: str, given: Any, needs: tuple[str, str]) -> dic
     if not isinstance(given, Mapping):
         if isinstance(given, str) or not isinstance(given, Sequence):
             raise TypeError(
-                f"{parameter} must be a dict of names to estimators or a list of estimators. Got {given!r}."
+                f"{parameter} must be a dict of names to estimators or a list of estimators, as in "
+                f"compare([SimCLR(), BYOL()], X, y, probes=[KNNProbe()]). Got {describe(given)}."
             )
-        names = [type(each).__name__ for each in given]
+        names = [each.__name__ if isinstance(each, type) else type(each).__name__ for each in given]
         if len(set(names)) < len(names):
             raise ValueError(f"{parameter} holds several estimators of one class, {names}: pass a dict with names.")
         given = dict(zip(names, given, strict=True))
@@ -189,7 +194,11 @@ def _check_estimators(parameter: str, given: Any, needs: tuple[str, str]) -> dic
     for name, each in given.items():
         is_module = needs[1] == "transform" and isinstance(each, nn.Module)
         if isinstance(each, type) or not (is_module or all(hasattr(each, need) for need in needs)):
-            raise TypeError(f"{parameter}[{name!r}] must be an estimator with {needs[0]} and {needs[1]}. Got {each!r}.")
+            hint = f" Pass an instance, {each.__name__}()." if isinstance(each, type) else ""
+            raise TypeError(
+                f"{parameter}[{name!r}] must be an estimator with {needs[0]} and {needs[1]}. Got {describe(each)}."
+                f"{hint}"
+            )
     return dict(given)
 
 
@@ -200,9 +209,13 @@ def _check_data(test_size: float, name: str, X: Any, y: Any, X_test: Any, y_test
     y_test = labels_in(X_test) if y_test is None and X_test is not None else y_test
     if y is None or (X_test is None) != (y_test is None):
         missing = "y" if y is None else "y_test" if y_test is None else "X_test"
-        raise ValueError(f"The probes need classes and test images: {missing}{of} is missing.")
+        raise ValueError(
+            f"The probes need classes and test images: {missing}{of} is missing. Call compare(methods, X, y), or "
+            "compare(methods, X, y, X_test=X_test, y_test=y_test)."
+        )
     X, X_test = expand_folder(X), expand_folder(X_test)
     y = check_labels(y, X, f"y{of}")
+    check_classification_targets(y[y != -1].tolist())
     classes, labels = encode_labels(y)
     if len(classes) < 2:
         raise ValueError(f"y{of} must hold at least two classes. Got {classes.tolist()}.")

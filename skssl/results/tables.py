@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import joblib
 
 from skssl.errors import pick
+from skssl.images.base import describe
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,7 +72,13 @@ class Results:
     def __init__(self, rows: Any) -> None:
         import pandas as pd
 
-        frame = pd.DataFrame(rows).reset_index(drop=True)
+        try:
+            frame = pd.DataFrame(rows).reset_index(drop=True)
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                "rows must be a data frame or a list of dicts, such as {'method': 'SimCLR', 'probe': 'kNN', "
+                f"'score': 0.9}}. Got {describe(rows)}."
+            ) from error
         missing = [name for name in ("method", "probe", "score") if name not in frame]
         if missing:
             raise ValueError(f"rows must have the columns 'method', 'probe' and 'score'. Missing: {missing}.")

@@ -90,6 +90,55 @@ class Given:
         return self.modules[name]
 
 
+class Unsaved:
+    """A transform that a file cannot hold: its name, in place of the callable.
+
+    Parameters
+    ----------
+    name : str
+        The name of the function, or of the class of the object.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Raise an error that says what is missing."""
+        raise ValueError(
+            f"The estimator was loaded from a file, which holds no more than the name of {self.name}. Pass the "
+            "transform to train again: set_params(augment=...).fit(X)."
+        )
+
+    def __repr__(self) -> str:
+        """Return the name."""
+        return f"<{self.name}, not saved>"
+
+
+def name_of(fn: Any) -> str:
+    """Return the full name of a function, or of the class of another callable.
+
+    Parameters
+    ----------
+    fn : callable
+        The function or object.
+
+    Returns
+    -------
+    str
+        Its name, with its module.
+
+    Examples
+    --------
+    >>> from skssl.storage.parameters import name_of
+    >>> name_of(len), name_of(torch.nn.Identity())
+    ('builtins.len', 'torch.nn.modules.linear.Identity')
+    """
+    if isinstance(fn, Unsaved):
+        return fn.name
+    named = fn if hasattr(fn, "__qualname__") else type(fn)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
 def pack_parameters(estimator: Any, parts: Parts, prefix: str = "") -> dict[str, Any]:
     """Turn an estimator's parameters into plain values.
 
@@ -127,7 +176,9 @@ def pack_parameters(estimator: Any, parts: Parts, prefix: str = "") -> dict[str,
     for key, value in estimator.get_params(deep=False).items():
         if key in UNSAVED:
             continue
-        if isinstance(value, nn.Module) or (key == "backbone" and not isinstance(value, str) and callable(value)):
+        if key == "fn" or (key == "augment" and _holds_callable(value)):
+            found[key] = _pack_transforms(value, f"{name}.{key}", parts, f"{prefix}{key}__")
+        elif isinstance(value, nn.Module) or (key == "backbone" and not isinstance(value, str) and callable(value)):
             kind = type(value).__name__ if isinstance(value, nn.Module) else "function"
             found[key] = {"module": (prefix + key, kind)}
         else:
@@ -209,6 +260,19 @@ def _pack(value: Any, name: str, parts: Parts, prefix: str) -> Any:
     )
 
 
+def _holds_callable(value: Any) -> bool:
+    """Return whether a parameter is a transform of the user's own, or a sequence that holds one."""
+    items = value if isinstance(value, list | tuple) else [value]
+    return any(callable(item) and registered("object").get(type(item).__name__) is not type(item) for item in items)
+
+
+def _pack_transforms(value: Any, name: str, parts: Parts, prefix: str) -> Any:
+    """Turn a transform, or a sequence of augmentations and transforms, into plain values: names of callables."""
+    if isinstance(value, list | tuple):
+        return type(value)([_pack_transforms(item, f"{name}[{i}]", parts, prefix) for i, item in enumerate(value)])
+    return {"transform": name_of(value)} if _holds_callable(value) else _pack(value, name, parts, prefix)
+
+
 def _unpack(value: Any, given: Given) -> Any:
     """Turn plain values back into a parameter."""
     if isinstance(value, list | tuple):
@@ -220,6 +284,8 @@ def _unpack(value: Any, given: Given) -> Any:
             return {name: _unpack(item, given) for name, item in items.items()}
         case [("items", list(pairs))]:
             return dict(_unpack(pair, given) for pair in pairs)
+        case [("transform", str(name))]:
+            return Unsaved(name[:200])
         case [("device", str(name))]:
             return torch.device(name)
         case [("scalar", (str(name), bool() | int() | float() as number))] if name in SCALARS:

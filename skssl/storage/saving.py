@@ -204,6 +204,8 @@ def load(path: str | os.PathLike[str], **modules: Any) -> Any:
     >>> bool((skssl.load(path).transform(X) == encoder.transform(X)).all())
     True
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"path must be the path of a file that save has written. Got {type(path).__name__}.")
     try:
         file = SavedFile(path)
     except ValueError as error:

@@ -246,6 +246,8 @@ def _hashable(value: Any) -> Any:
     if hasattr(value, "get_params") and not isinstance(value, type):
         params = {name: of for name, of in value.get_params(deep=False).items() if name not in IDLE}
         return [_hashable(type(value)), _hashable(params)]
+    if any(kind.__module__.split(".")[0] == "albumentations" for kind in type(value).__mro__):
+        return [_hashable(type(value)), repr(value)]  # a pickle holds the state of its generators
     if isinstance(value, nn.Module):
         return [repr(value), _hashable(value.state_dict())]
     if isinstance(value, Tensor):

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from skssl.augment.augmentation import Augmentation
+from skssl.augment.tensors import to_float
+from skssl.augment.transforms import Transform, View
 from skssl.images import Images
 from skssl.images.base import Size
-from skssl.images.photographs import Crops, Photographs, Plan, still_boxes
+from skssl.images.photographs import Crops, Photographs, Plan, still_boxes, to_device
 from skssl.nn.distributed import local_rows, n_processes
 from skssl.training.objective import Batch
+from skssl.training.transformed import TransformedImages
 
 
 class ImageLoader:
@@ -23,11 +27,11 @@ class ImageLoader:
     Parameters
     ----------
     images : Images
-        The training images, on the device.
+        The training images, on the device; on the CPU if any of the augmentations `transforms_images`.
     batch_size : int
         Images per batch, of all processes together. The last, shorter batch of an epoch is dropped unless it is the
         only one.
-    augmentations : sequence of Augmentation
+    augmentations : sequence of Augmentation or Transform
         One for each view.
     device : torch.device
         The device on which views are made.
@@ -37,6 +41,8 @@ class ImageLoader:
         Whether ``torch.compile`` makes the views; see `Augmentation`.
     reads_images : bool, default=True
         Whether a hook reads `Batch.images`. If not, photographs are not resized for it.
+    n_jobs : int, optional
+        The number of worker processes in which images are transformed one by one.
 
     Attributes
     ----------
@@ -48,15 +54,24 @@ class ImageLoader:
         self,
         images: Images,
         batch_size: int,
-        augmentations: Sequence[Augmentation],
+        augmentations: Sequence[View],
         device: torch.device,
         labels: Tensor | None = None,
         compile: bool = False,
         reads_images: bool = True,
+        n_jobs: int | None = None,
     ) -> None:
         self.images, self.augmentations, self.device, self.labels = images, augmentations, device, labels
         self.compile, self.reads_images = compile, reads_images
         self.bare = False
+        self._by_image = {
+            place: augment for place, augment in enumerate(augmentations) if transforms_images([augment])
+        }  # the transforms that are given one image at a time, by the places of their views
+        self._transformed: TransformedImages | None = None
+        if self._by_image:
+            self._transformed = TransformedImages(images, list(self._by_image.values()), n_jobs).to(device)
+        cropped = isinstance(images, Photographs)
+        self._rest = {augment: augment.after_crop() for augment in self._places()} if cropped else {}
         n = n_processes()
         if batch_size % n:
             raise ValueError(
@@ -102,10 +117,14 @@ class ImageLoader:
         Batch
             The next batch.
         """
+        seed = order.initial_seed()
         permutation = torch.randperm(len(self.images), generator=order) if chosen is None else chosen.cpu()
         indices = permutation[: len(self) * self.batch_size].split(self.batch_size)
+        if self._transformed is not None:
+            yield from self._transform(self._transformed, indices, seed, draws, done)
+            return
         if isinstance(self.images, Photographs):
-            yield from self._cropped(self.images, indices, order.initial_seed(), draws, done)
+            yield from self._cropped(self.images, indices, seed, draws, done)
             return
         shares = [local_rows(index) for index in indices[done:]]
         for index, images in self.images.batches(shares):  # by numbers on the host, where a data set needs them
@@ -117,39 +136,79 @@ class ImageLoader:
         self, images: Photographs, indices: Sequence[Tensor], seed: int, draws: torch.Generator, done: int
     ) -> Iterator[Batch]:
         """Iterate over batches of photographs, which are cropped where they are decoded."""
-        places = self._places()
-        kinds: list[tuple[Augmentation | None, int]] = [(augment, len(at)) for augment, at in places.items()]
-        whole = self.reads_images or not places
-        kinds += [(None, 1)] if whole else []
-
-        def plan(k: int) -> Plan:
-            rows = local_rows(torch.arange(len(indices[k])))
-            views = [(augment and augment.for_images(indices[k]), n_views) for augment, n_views in kinds]
-            return partial(
-                crop_batch, seeds=(seed, k), views=views, size=images.shape[1:], n=self.batch_size, rows=rows
-            )
-
-        plans = ((local_rows(indices[k]), plan(k)) for k in range(done, len(indices)))
-        rest = {augment: augment.after_crop() for augment in places}
+        plans = ((local_rows(index), self._plan(index, seed, k)) for k, index in enumerate(indices) if k >= done)
         for index, made in images.crops(plans):
             index = index.to(self.device, non_blocking=True)
             labels = None if self.labels is None else self.labels.index_select(0, index)
-            views: list[Tensor] = [made[0]] * len(self.augmentations)
-            for (augment, at), crops in zip(places.items(), made, strict=False):
-                parts = rest[augment](crops, draws, compile=self.compile).chunk(len(at))
-                for place, view in zip(at, parts, strict=True):
-                    views[place] = view
-            batch = Batch(made[-1], views, index, labels, draws)
-            if not whole:
-                del batch.images  # a crop; reading it raises an error
-            yield batch
+            views, whole = self._finish(made, draws)
+            yield _batch(whole, views, index, labels, draws)
 
-    def _places(self) -> dict[Augmentation, list[int]]:
-        """Return the places of each augmentation among the views."""
+    def _transform(
+        self,
+        transformed: TransformedImages,
+        indices: Sequence[Tensor],
+        seed: int,
+        draws: torch.Generator,
+        done: int,
+    ) -> Iterator[Batch]:
+        """Iterate over batches some of whose views are made image by image."""
+        photographs = isinstance(self.images, Photographs)
+        requests = (
+            (
+                local_rows(index),
+                self._plan(index, seed, k) if photographs else None,
+                [(seed, k, row) for row in local_rows(torch.arange(len(index))).tolist()],
+            )
+            for k, index in enumerate(indices)
+            if k >= done
+        )
+        for index, on_host, by_image in transformed.transformed(requests):
+            index = index.to(self.device, non_blocking=True)
+            labels = None if self.labels is None else self.labels.index_select(0, index)
+            made = to_device(on_host, self.device)
+            if photographs:
+                views, images = self._finish(made, draws)
+            else:
+                images = made[0]
+                views = self.views(images, draws, index)
+            own = to_device([view[None] for view in by_image], self.device)
+            for place, view in zip(self._by_image, own, strict=True):
+                views[place] = to_float(view)
+            yield _batch(images, views, index, labels, draws)
+
+    def _plan(self, index: Tensor, seed: int, k: int) -> Plan:
+        """Return the crops of batch k, of photographs at the given indices; see `_finish`."""
+        kinds: list[tuple[Any, int]] = [(augment.for_images(index), len(at)) for augment, at in self._places().items()]
+        kinds += [(None, 1)] if self._reads_whole else []
+        rows, size = local_rows(torch.arange(len(index))), self.images.shape[1:]
+        return partial(crop_batch, seeds=(seed, k), views=kinds, size=size, n=self.batch_size, rows=rows)
+
+    @property
+    def _reads_whole(self) -> bool:
+        """Whether photographs are resized whole."""
+        return self.reads_images or not self.augmentations
+
+    def _finish(self, made: Sequence[Tensor], draws: torch.Generator) -> tuple[list[Tensor], Tensor | None]:
+        """Return the views of photographs from their crops, and the photographs resized whole, if a hook reads them."""
+        views: list[Any] = [None] * len(self.augmentations)
+        for (augment, at), crops in zip(self._places().items(), made, strict=False):
+            parts = self._rest[augment](crops, draws, compile=self.compile).chunk(len(at))
+            for place, view in zip(at, parts, strict=True):
+                views[place] = view
+        return views, made[-1] if self._reads_whole else None
+
+    def _places(self) -> dict[Any, list[int]]:
+        """Return the places of each augmentation among the views, but for those of images by themselves."""
         return {
             augment: [place for place, other in enumerate(self.augmentations) if other is augment]
-            for augment in self.augmentations
+            for place, augment in enumerate(self.augmentations)
+            if place not in self._by_image
         }
+
+    def close(self) -> None:
+        """Stop the worker processes, if there are any."""
+        if self._transformed is not None:
+            self._transformed.close()
 
     def views(self, images: Tensor, draws: torch.Generator, index: Tensor) -> list[Tensor]:
         """Make the views of some images; those by one and the same augmentation in one go."""
@@ -159,6 +218,19 @@ class ImageLoader:
             for place, view in zip(places, made, strict=True):
                 views[place] = view
         return views
+
+
+def _batch(images: Tensor | None, views: list[Tensor], index: Tensor, labels: Tensor | None, draws: Any) -> Batch:
+    """Return a batch; without images, reading them raises an error."""
+    batch = Batch(views[0] if images is None else images, views, index, labels, draws)
+    if images is None:
+        del batch.images
+    return batch
+
+
+def transforms_images(augmentations: Sequence[View]) -> bool:
+    """Return whether any of some augmentations is a transform that is given one image at a time."""
+    return any(isinstance(augment, Transform) and not augment.by_batch for augment in augmentations)
 
 
 def crop_batch(

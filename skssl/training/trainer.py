@@ -15,7 +15,7 @@ from skorch.callbacks import Checkpoint as SkorchCheckpoint
 from skorch.callbacks import ProgressBar, TrainEndCheckpoint
 from torch import Tensor, nn
 
-from skssl.augment.augmentation import Augmentation
+from skssl.augment.transforms import Transform, View
 from skssl.images import Images
 from skssl.images.photographs import Photographs
 from skssl.nn.batchnorm import sync_batchnorm
@@ -30,7 +30,7 @@ from skssl.training.devices import keeping_memory
 from skssl.training.encoding import encode_together
 from skssl.training.forward import ForwardPass
 from skssl.training.interrupts import Interrupts
-from skssl.training.loader import ImageLoader
+from skssl.training.loader import ImageLoader, transforms_images
 from skssl.training.objective import Batch, Objective
 from skssl.training.optim import make_optimizer, reset_state
 from skssl.training.progress import Progress
@@ -71,7 +71,7 @@ class Trainer(NeuralNet):
     ----------
     module : Objective
         The network and its losses.
-    augmentations : sequence of Augmentation
+    augmentations : sequence of Augmentation or Transform
         One for each view.
     schedule : str, sequence of float or callable
         The learning-rate schedule, see `schedule_factor` and `SchedulerRates`.
@@ -89,6 +89,8 @@ class Trainer(NeuralNet):
         Whether float32 matrix products use TF32 on a GPU.
     seed : int
         Seed of all random numbers.
+    n_jobs : int, optional
+        The number of worker processes in which images are transformed one by one.
     **kwargs
         skorch's parameters: ``optimizer``, ``lr``, ``max_epochs``, ``batch_size``, ``device``, ``compile`` (which may
         also be "auto"), ``callbacks``, ``verbose``.
@@ -98,7 +100,7 @@ class Trainer(NeuralNet):
         self,
         module: Objective,
         *,
-        augmentations: Sequence[Augmentation],
+        augmentations: Sequence[View],
         schedule: str | Sequence[float] | Callable[..., Any],
         warmup_epochs: float,
         momentum: float,
@@ -108,6 +110,7 @@ class Trainer(NeuralNet):
         dtype: torch.dtype = torch.float32,
         tf32: bool = False,
         seed: int = 0,
+        n_jobs: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(module, criterion=nn.Identity, train_split=None, **kwargs)
@@ -116,10 +119,12 @@ class Trainer(NeuralNet):
         self.momentum, self.weight_decay, self.rates = momentum, weight_decay, rates
         self.collapsible = collapsible
         self.dtype, self.tf32, self.seed = dtype, tf32, seed
+        self.n_jobs = n_jobs
 
     #: X and y as they were passed to `fit`, for callbacks.
     given: tuple[Any, Any] = (None, None)
     compile: bool | str
+    n_jobs: int | None = None
     #: Whether compiled steps on CUDA are recorded as one graph, see `StepGraph`.
     _graphs: ClassVar[bool] = True
     # Made when they are needed, and not pickled.
@@ -190,7 +195,7 @@ class Trainer(NeuralNet):
         augmentations = self.augmentations if self.module_.reads_views else []
         device = torch.device(self.device)
         compile = self.compiled and device.type == "cuda"  # on a CPU passes that fit the cache are faster
-        how = {"compile": compile, "reads_images": self.module_.reads_images}
+        how: dict[str, Any] = {"compile": compile, "reads_images": self.module_.reads_images, "n_jobs": self.n_jobs}
         return ImageLoader(images, self.batch_size, augmentations, device, labels, **how)
 
     # The training: a run of some epochs, an epoch, a step.
@@ -232,7 +237,7 @@ class Trainer(NeuralNet):
             keeping_memory(),
             limited_threads(device),
             products,
-            closing(images.to(device)) as there,
+            closing(images.to("cpu" if transforms_images(self.augmentations) else device)) as there,
             Interrupts() as interrupts,
         ):
             self.notify("on_train_begin", X=images, y=labels)
@@ -286,6 +291,7 @@ class Trainer(NeuralNet):
         past, steps = len(self.history), len(loader)
         done = past * steps + (0 if resume is None else resume.step)
         with (
+            closing(loader),
             seeded(self.seed, device),
             own_stream(device) if self._graphs and self.compiled else nullcontext(),
             Progress(self.verbose, past + epochs, steps, loader.batch_size, done) as progress,
@@ -447,6 +453,7 @@ class Trainer(NeuralNet):
         """Return a step that is recorded as a CUDA graph, or the step itself if it cannot be recorded."""
         recorded = self._graphs and self.compiled and not self.callbacks_ and can_record(self.optimizer_, self.device)
         recorded = recorded and not isinstance(loader.images, Photographs)  # views of which the loader makes by itself
+        recorded = recorded and not any(isinstance(augment, Transform) for augment in self.augmentations)
         if not recorded:
             self._graph = None
             return step

@@ -2,78 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-from numbers import Real
 from typing import Any, ClassVar, Self
 
-import numpy as np
 import torch
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight
 from torch import Tensor
 from torch.nn import functional as F
 
-from skssl.images.labels import as_labels, encode_labels, require_labels, weigh_samples
+from skssl.images.labels import encode_labels, require_labels, weigh_samples
 from skssl.probes.encoders import as_encoder, read_once
 from skssl.training.objective import Batch, Objective
 from skssl.transfer.classifier import ClassifierHooks, ImageClassifier
-
-
-def label_fraction(y: Any, fraction: float, random_state: Any = None) -> np.ndarray:
-    """Keep a fraction of the labels, the same number for each class, and set all others to -1.
-
-    Parameters
-    ----------
-    y : array-like of shape (n,)
-        Classes; -1 is an unknown class.
-    fraction : float in (0, 1]
-        Fraction of the known labels to keep, such as 0.1.
-    random_state : int, RandomState or None, default=None
-        Seed of the draw.
-
-    Returns
-    -------
-    ndarray of shape (n,)
-        A copy of y in which -1 marks an unknown class, as in scikit-learn's semi-supervised estimators. Its dtype is
-        object if y contains strings. Every class keeps the same number of labels, rounded up; a class with fewer labels
-        keeps all of them.
-
-    Raises
-    ------
-    ValueError
-        If `fraction` is out of range, or keeps fewer labels than there are classes.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from skssl import label_fraction
-    >>> y = np.repeat(["cat", "dog"], 50)
-    >>> few = label_fraction(y, 0.1, random_state=0)
-    >>> np.unique(few[few != -1], return_counts=True)
-    (array(['cat', 'dog'], dtype=object), array([5, 5]))
-    """
-    y = as_labels(y)
-    classes, labels = encode_labels(y)
-    sizes = np.bincount(labels[labels >= 0], minlength=len(classes))
-    if not isinstance(fraction, Real) or not 0 < fraction <= 1:
-        raise ValueError(f"fraction must be a number above 0 and up to 1. Got {fraction!r}.")
-    total = round(fraction * sizes.sum())
-    if total < max(len(classes), 1):
-        raise ValueError(
-            f"fraction={fraction} leaves a class without a label: it keeps {total} of {sizes.sum()} labels, but there "
-            f"are {len(classes)} classes. Use a larger fraction."
-        )
-    level = next(
-        level for level in range(math.ceil(total / len(classes)), total + 1) if np.minimum(sizes, level).sum() >= total
-    )
-    draw = check_random_state(random_state)
-    kept = np.concatenate([draw.permutation(np.flatnonzero(labels == place))[:level] for place in range(len(classes))])
-    few = np.full(len(y), -1, dtype=y.dtype if y.dtype.kind in "if" else np.int64 if y.dtype.kind == "u" else object)
-    few[kept] = y[kept]
-    return few
 
 
 @dataclass

@@ -21,8 +21,9 @@ from torch import nn
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from skssl.errors import pick
+from skssl.errors import pick, show_call
 from skssl.images import Images, as_images
+from skssl.images.base import describe
 from skssl.images.disk_cache import cache_folder
 from skssl.images.image_files import decode_image
 from skssl.images.photographs import Photographs
@@ -40,6 +41,7 @@ __all__ = ["mean_average_precision", "transfer_table"]
 HELD_OUT = 0.2  # fraction of the training samples, if a data set has no validation split
 
 
+@show_call("transfer_table(encoder, {'name': (X_train, y_train, X_test, y_test)})")
 @validate_params(
     {
         "image_size": [Interval(Integral, 1, None, closed="left"), None],
@@ -151,6 +153,11 @@ def transfer_table(
 
     if isinstance(datasets, str):
         raise TypeError(f"datasets must be a list of names or a mapping. Got {datasets!r}; put it into a list.")
+    if datasets is not None and not all(isinstance(name, str) for name in datasets):
+        raise TypeError(
+            "datasets must be a list of names, or a dict of a tuple (X_train, y_train, X_test, y_test) for each name. "
+            f"Got {describe(datasets)}."
+        )
     own = datasets if isinstance(datasets, Mapping) else {}
     names = list(BENCHMARK_DATASETS if datasets is None else datasets)
     for name in names:

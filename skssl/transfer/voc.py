@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from skssl.errors import pick
+from skssl.images.base import describe
 from skssl.images.image_files import decode_image, open_image
 
 VOID = 255  # value of pixels without a class
@@ -75,6 +76,10 @@ def find_files(
     folder: str | os.PathLike[str], split: str, lists: str, annotations: str, ending: str
 ) -> list[tuple[Path, Path]]:
     """Return the images of a split, each with its annotation file."""
+    if not isinstance(folder, (str, os.PathLike)):
+        raise TypeError(
+            f"The first argument must be the path of a folder in PASCAL VOC's format. Got {describe(folder)}."
+        )
     root = Path(folder)
     parts = ("JPEGImages", f"ImageSets/{lists}", annotations)
     for part in parts:

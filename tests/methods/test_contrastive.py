@@ -9,6 +9,8 @@ import torch
 from conftest import quick
 from helpers import built, cosine, numpy, random_rows, reached
 from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import Pipeline
 from torch import nn
 
 import skssl
@@ -106,6 +108,36 @@ def test_simclr_removes_false_negatives(X, y):
     assert np.array_equal(quick(skssl.SimCLR).fit(X, y).transform(X), kept), "y is ignored"
     unknown = quick(skssl.SimCLR, false_negatives="remove").fit(X, np.full(40, -1)).transform(X)
     np.testing.assert_allclose(unknown, kept, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.5, 1.0])
+def test_label_fraction_uses_that_share_of_the_labels_of_each_class(fraction, X, y):
+    fit = quick(skssl.SimCLR, false_negatives="remove", label_fraction=fraction).fit(X, y)
+    labels = fit._encode_labels(y, as_images(X))
+    kept = labels >= 0
+    sizes = np.bincount(np.unique(y, return_inverse=True)[1])
+    assert np.bincount(labels[kept], minlength=len(sizes)).tolist() == [math.ceil(fraction * size) for size in sizes]
+    assert torch.equal(labels, fit._encode_labels(y, as_images(X)))
+    few = np.where(kept, np.unique(y, return_inverse=True)[1], -1)
+    expected = quick(skssl.SimCLR, false_negatives="remove").fit(X, few)
+    assert np.array_equal(fit.transform(X), expected.transform(X))
+    if fraction == 0.5:
+        other = quick(skssl.SimCLR, false_negatives="remove", label_fraction=0.5, random_state=1).fit(X, y)
+        assert not torch.equal(labels, other._encode_labels(y, as_images(X)))
+
+
+def test_grid_search_over_the_share_of_labels_gives_the_probe_all_labels(X, y):
+    method = quick(skssl.SimCLR, false_negatives="remove", epochs=1)
+    pipe = Pipeline([("ssl", method), ("probe", skssl.LinearProbe(device="cpu"))])
+    grid = {"ssl__label_fraction": [0.5, 1.0]}
+    search = GridSearchCV(pipe, grid, cv=2, error_score="raise").fit(X, y)
+    assert search.best_estimator_["probe"].classes_.tolist() == np.unique(y).tolist()
+    half = method.set_params(label_fraction=0.5)
+    results = skssl.compare([half], X, y, X_test=X, y_test=y, probes=[skssl.KNNProbe(n_neighbors=3)])
+    encoder = clone(half).fit(X, y)
+    assert half.random_state == 0
+    probe = skssl.KNNProbe(n_neighbors=3).fit(encoder.transform(X), y)
+    assert results.frame["score"].tolist() == [probe.score(encoder.transform(X), y)]
 
 
 @pytest.mark.parametrize(("method", "params"), [(skssl.SupCon, {}), (skssl.SimCLR, {"false_negatives": "remove"})])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import math
 import pickle
 import warnings
 
@@ -371,3 +372,65 @@ def test_saliency_maps_belong_to_the_images(probe, encoder, X, y):
 def test_lbfgs_with_augmentation_raises(params, X, y):
     with pytest.raises(ValueError, match="solver='lbfgs' needs fixed features, but augment="):
         LinearProbe(encoder=quick(skssl.SimCLR), **params).fit(X, y)
+
+
+# Unknown labels
+
+
+def unknown_among(y, names, value):
+    """Return names of classes as objects, every third of them unknown, and a mask of the known ones."""
+    labels, known = np.array(names, dtype=object)[y], np.arange(len(y)) % 3 > 0
+    labels[~known] = value
+    return labels, known
+
+
+@pytest.mark.parametrize("model", PROBES)
+@pytest.mark.parametrize("value", [-1, None, math.nan, ""])
+def test_samples_of_unknown_class_are_left_out_with_a_warning(model, value):
+    X, y = features(n=60)
+    weights = {} if isinstance(model, KNNProbe) else {"sample_weight": np.linspace(1, 2, 60)}
+    labels, known = unknown_among(y, ["a", "b", "c"], value)
+    model = clone(model) if isinstance(model, KNNProbe) else clone(model).set_params(random_state=0)
+    with pytest.warns(UserWarning, match=f"{type(model).__name__} leaves out 20 of 60 samples, whose label is -1"):
+        probe = clone(model).fit(X, labels, **weights)
+    expected = clone(model).fit(X[known], labels[known].astype(str), **{k: w[known] for k, w in weights.items()})
+    assert probe.classes_.tolist() == expected.classes_.tolist() == ["a", "b", "c"]
+    assert np.array_equal(probe.predict_proba(X), expected.predict_proba(X))
+    shares = np.linspace(1, 3, 60)
+    assert probe.score(X, labels, shares) == pytest.approx(expected.score(X[known], labels[known], shares[known]))
+
+
+def test_labels_that_are_minus_one_or_one_are_two_classes():
+    X, y = features(n=60)
+    probe = LinearProbe(device="cpu").fit(X, np.where(y > 0, 1, -1))
+    assert probe.classes_.tolist() == [-1, 1]
+    assert probe.score(X, np.where(y > 0, 1, -1)) == LinearProbe(device="cpu").fit(X, y > 0).score(X, y > 0)
+    with pytest.raises(ValueError, match=r"only one class: 0. 20 labels are -1, which is an unknown class"):
+        LinearProbe(device="cpu").fit(X[:30], np.repeat([0, -1], [10, 20]))
+    with pytest.raises(ValueError, match=r"LinearProbe\.score needs labels, but every label in y is -1"):
+        LinearProbe(device="cpu").fit(X, y).score(X, np.full(60, -1))
+
+
+@pytest.mark.parametrize("augment", [None, Augmentation(saliency=np.random.default_rng(0).random((40, 4, 4)))])
+def test_encoder_is_trained_on_all_images_and_the_probe_on_labelled_ones(augment, X, y):
+    labels, known = unknown_among(np.unique(y, return_inverse=True)[1], np.unique(y), None)
+    method = quick(skssl.SimCLR, false_negatives="remove")
+    probe = MLPProbe(encoder=method, augment=augment, epochs=2, random_state=0)
+    with pytest.warns(UserWarning, match="leaves out 14 of 40 samples"):
+        found = clone(probe).fit(X, labels)
+    encoder = FrozenEstimator(clone(method).fit(X, labels))
+    if augment is not None:
+        probe.set_params(augment=Augmentation(saliency=augment.saliency[known]))
+    expected = clone(probe).set_params(encoder=encoder).fit(X[known], y[known])
+    assert np.array_equal(found.predict_proba(X), expected.predict_proba(X))
+
+
+def test_partly_labelled_pipeline_in_a_grid_search():
+    X, y = features(n=60)
+    labels, _ = unknown_among(y, ["a", "b", "c"], "")
+    with pytest.warns(UserWarning, match="leaves out"):
+        search = GridSearchCV(LinearProbe(device="cpu"), {"C": [0.1, 1.0]}, cv=2, error_score="raise").fit(
+            X, labels.astype(str)
+        )
+    assert search.best_estimator_.classes_.tolist() == ["a", "b", "c"]
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
