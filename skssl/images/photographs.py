@@ -191,7 +191,7 @@ class FilePhotographs(Photographs):
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
         if len(self._bad) > n_bad:
-            warn_of_bad(self._bad, len(self), "they were replaced by the next readable ones")
+            warn_of_bad(self._bad, len(self), "replaced by the next readable ones")
 
     def pictures(self, index: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Read pictures as they were given, see `Images.pictures`."""

@@ -204,6 +204,30 @@ def test_crops_do_not_depend_on_threads_or_order(paths: list[str]) -> None:
         assert small.shape == (3, 3, 8, 8)
 
 
+def test_pictures_of_extreme_shapes() -> None:
+    pictures = [Image.fromarray(smooth(*size, seed=0)) for size in ((1, 1), (1, 300), (2000, 5), (7, 5), (40, 40))]
+    images = photographs(pictures)
+    crops = Augmentation(size=16).draw_crops(images.sizes, (1, 1), torch.Generator().manual_seed(0), n_views=8)
+    made = cut(images, crops.boxes, crops.size)
+    for views, boxes in zip(made, crops.boxes, strict=True):
+        for view, box, picture in zip(views, boxes.int().tolist(), pictures, strict=True):
+            assert min(box[2:]) >= 1
+            assert box[0] + box[2] <= picture.height
+            assert box[1] + box[3] <= picture.width
+            expected = TF.resized_crop(TF.pil_to_tensor(picture), *box, size=[16, 16], antialias=True)
+            assert (view.int() - expected.int()).abs().max() <= 1
+    assert torch.equal(images.read(torch.tensor([0])).flatten(2).unique(dim=2)[0, :, 0], made[0, 0, :, 0, 0])
+
+
+def test_the_first_image_of_an_animation_is_read(paths: list[str], tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (60, 50), color) for color in ("red", "blue", "lime")]
+    for name in ("a.gif", "a.tif"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+    views = photographs([tmp_path / "a.gif", tmp_path / "a.tif", paths[0]]).read(torch.tensor([0, 1]))
+    red = torch.tensor([255, 0, 0], dtype=torch.uint8)[:, None, None]
+    assert torch.equal(views, red.expand_as(views))
+
+
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
 def test_boxes_of_an_array_are_those_of_a_pil_image(mode: str) -> None:
     pil = Image.fromarray(smooth(50, 60, 0)).convert(mode)
@@ -298,14 +322,14 @@ def test_damaged_files(paths: list[str], tmp_path: Path) -> None:
     ):
         images.read(torch.tensor([0, 1]))
     X = [paths[0], tmp_path / "text.jpg", paths[1], tmp_path / "cut.jpg", paths[2]]
-    with pytest.warns(BadImageWarning, match="1 of the 5 images in X cannot be read, and they were left out"):
+    with pytest.warns(BadImageWarning, match="1 of the 5 images in X cannot be read and was left out"):
         images = photographs(X, on_bad_image="skip")
     assert images.kept is not None
     assert images.kept.tolist() == [True, False, True, True, True]
     boxes = torch.zeros(1, 4, 4, dtype=torch.float64)
     boxes[0, :, 2:] = images.sizes / 2
     plan = [(torch.arange(4), lambda sizes: [Crops(boxes, (16, 16))])]
-    with pytest.warns(BadImageWarning, match="1 of the 4 images .* they were replaced by the next readable ones"):
+    with pytest.warns(BadImageWarning, match="1 of the 4 images .* was replaced by the next readable ones"):
         ((index, (crops,)),) = images.crops(plan)
     assert index.tolist() == [0, 1, 3, 3]
     assert torch.equal(crops[2], crops[3])  # a quarter of the picture that takes the place
@@ -370,9 +394,7 @@ def test_pictures_whose_range_cannot_be_found(deep_paths: list[str], tmp_path: P
     Image.fromarray(numbers).save(tmp_path / "nan.tif")
     with pytest.raises(ValueError, match=r"Sample 1 of X, the file .*nan\.tif.* contains NaN or infinity"):
         photographs([deep_paths[1], tmp_path / "nan.tif"])
-    with pytest.warns(
-        BadImageWarning, match=r"1 of the 3 images in X cannot be read, and they were left out.*nan\.tif"
-    ):
+    with pytest.warns(BadImageWarning, match=r"1 of the 3 images in X cannot be read and was left out.*nan\.tif"):
         images = photographs([deep_paths[1], tmp_path / "nan.tif", deep_paths[3]], on_bad_image="skip")
     assert images.scale == photographs(deep_paths[1:4:2]).scale
     assert torch.equal(images.read(torch.arange(2)), photographs(deep_paths[1:4:2]).read(torch.arange(2)))
