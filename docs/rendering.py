@@ -29,9 +29,14 @@ def render() -> None:
             page(name, pd.read_csv(file).fillna({"backbone": ""}).drop_duplicates(keys, keep="last"))
     structure.render(GENERATED)
     cluster()
-    shown = {"data set": 10, "recipe": 20, "estimator": 45, "linear": 6, "kNN": 6, "source": 13}
+    shown = {"data set": 8, "recipe": 14, "estimator": 30, "linear": 5, "kNN": 5, "other scores": 6}
+    shown |= {"source": 12, "not printed": 10, "judged by": 10}
     of_papers("recipes", {name: getattr(recipes, name) for name in DATA_SETS}, shown)
-    of_papers("fine_tuning", {"": recipes.FINE_TUNING}, {"recipe": 20, "estimator": 50, "source": 30})
+    of_papers(
+        "fine_tuning",
+        {"": recipes.FINE_TUNING},
+        {"recipe": 20, "estimator": 40, "source": 20, "not printed": 10, "other scores": 10},
+    )
 
 
 def write(name: str, table: pd.DataFrame, figure: Figure | None = None, widths: str = "auto") -> None:
@@ -63,7 +68,23 @@ def of_papers(name: str, sets: dict[str, dict[str, Any]], shown: dict[str, int])
             shown_as = {key: getattr(value, "__name__", repr(value)) for key, value in recipe["params"].items()}
             arguments = ", ".join(f"{key}={value}" for key, value in shown_as.items())
             call = f"``{recipe['method']}({arguments})``"
-            rows.append({"data set": f"``{data_set}``", "recipe": title, "estimator": call, **recipe})
+            by_origin = {
+                said: [name for name, origin in recipe["origin"].items() if origin == kind]
+                for kind, said in {"inferred": "inferred", "code": "from code"}.items()
+            }
+            origin = "; ".join(f"{said}: {', '.join(names)}" for said, names in by_origin.items() if names)
+            if set(recipe["origin"].values()) == {"code"}:
+                origin = "all from code"
+            scores = ", ".join(f"{key} {value}" for key, value in recipe["scores"].items())
+            row = {"data set": f"``{data_set}``", "recipe": title, "estimator": call, **recipe}
+            judged = "; ".join(
+                f"{'kNN' if probe == 'knn' else probe}: {', '.join(f'{key}={value!r}' for key, value in of.items())}"
+                for probe, of in recipe.get("protocol", {}).items()
+                if of
+            )
+            rows.append(
+                {**row, "not printed": origin, "other scores": scores, "judged by": f"``{judged}``" if judged else ""}
+            )
     write(name, pd.DataFrame(rows).rename(columns={"knn": "kNN"})[[*shown]], widths=" ".join(map(str, shown.values())))
 
 
@@ -161,7 +182,7 @@ def methods(name: str, rows: pd.DataFrame) -> None:
             | {"kNN": recipe["knn"] / 100, "linear": recipe["linear"] / 100}
             for data_set, found in sets.items()
             for method, recipe in found.items()
-            if recipe["source"].startswith(paper) and "table" in recipe["source"]
+            if recipe["source"].startswith(paper) and None not in (recipe["linear"], recipe["knn"])
         ]
         mine = ours[["dataset", "method", "seed", "kNN", "linear"]]
         if paper == "GSG":  # with two views an image, as its table's page says, not with four

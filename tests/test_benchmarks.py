@@ -14,8 +14,10 @@ import torch
 from conftest import QUICK, quick
 from PIL import Image
 from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
 
 import skssl
+from skssl import LinearProbe, recipes
 
 ROOT = Path(__file__).parents[1]
 tables = pytest.importorskip("benchmarks.tables", reason="the benchmarks are not installed")
@@ -38,6 +40,22 @@ def test_stopped_run_of_the_tables_resumes(tmp_path):
     assert tables.train(resumed, X, None, until=float("inf"))
     assert len(resumed.history_) == 12
     assert np.array_equal(resumed.transform(X), method.set_params(checkpoint=None, callbacks=None).fit(X).transform(X))
+
+
+def test_tables_are_evaluated_by_the_probes_of_their_recipes(X, y):
+    encoder = quick(skssl.MoCo, queue_size=8).fit(X)
+    recipe = tables.ROWS["MoCo, symmetric"]
+    recipe = {
+        **recipe,
+        "protocol": {"linear": {"protocol": "moco", "epochs": 2}, "knn": {"n_neighbors": 3, "layer": "projector"}},
+    }
+    found = tables.evaluate(encoder, recipe, X, y, X, y)
+    probes = recipes.make_probes(recipe, FrozenEstimator(encoder))
+    assert found["knn"] == probes["knn"].fit(X, y).score(X, y)
+    assert found["linear"] == probes["linear"].set_params(random_state=0).fit(X, y).score(X, y)
+    fixed = LinearProbe(protocol="moco", epochs=2, random_state=0).fit(encoder.transform(X), y)
+    scored = tables.evaluate(encoder, recipe, X, y, X, y, fixed_features=True)["linear"]
+    assert scored == fixed.score(encoder.transform(X), y)
 
 
 @pytest.mark.slow
@@ -157,7 +175,7 @@ def test_benchmarks_of_photographs_run(tmp_path, monkeypatch, capsys):
     assert (memory.memory > 0).all()
     assert quality.index.tolist() == ["pixels", "untrained", "whole", "cut"]
     assert quality.linear.tolist() == [8] * 4
-    capsys.readouterr()
+    assert "  kNN, whole pictures: 0.500, the goal is more than 0.500 (cut)" in capsys.readouterr().out
     monkeypatch.setattr(sys, "argv", [*command, "--parts", "quality"])
     photographs.main()
     assert capsys.readouterr().out.count("already recorded") == 4

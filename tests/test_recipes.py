@@ -10,7 +10,9 @@ from conftest import quick
 import skssl
 from skssl import recipes
 from skssl.augment import sample_crops
+from skssl.augment.presets import CROPS_AND_FLIPS
 from skssl.training.optim import LARC, LARS
+from skssl.training.schedules import schedule_factor
 
 ALL = [
     pytest.param(recipe, id=f"{name}: {title}")
@@ -22,7 +24,9 @@ WITHOUT_SCORE = ("RotNet", "RelativePatch", "Colorization", "ContextEncoder", "D
 
 @pytest.mark.parametrize("recipe", ALL)
 def test_recipe_makes_a_valid_estimator(recipe):
-    assert set(recipe) == {"method", "params", "linear", "knn", "source"}
+    assert set(recipe) == {"method", "params", "linear", "knn", "scores", "source", "origin", "protocol"}
+    assert set(recipe["origin"]) == set(recipe["params"])
+    assert set(recipe["origin"].values()) <= {"printed", "code", "inferred"}
     assert recipe["source"]
     scores = [score for score in (recipe["linear"], recipe["knn"]) if score is not None]
     assert all(1 < score < 100 for score in scores)
@@ -33,6 +37,14 @@ def test_recipe_makes_a_valid_estimator(recipe):
     estimator._validate_params()
     estimator._augmentations(224)
     estimator._tasks()
+    probes = recipes.make_probes(recipe, skssl.backbones.ConvNet(), device="cpu")
+    assert {name: type(probe).__name__ for name, probe in probes.items()} == {
+        "linear": "LinearProbe",
+        "knn": "KNNProbe",
+    }
+    for name, probe in probes.items():
+        probe._validate_params()
+        assert recipe["protocol"][name].items() <= probe.get_params(deep=False).items()
 
 
 @pytest.mark.parametrize(
@@ -141,6 +153,59 @@ def test_fine_tuning_on_one_and_ten_per_cent():
         assert shares[title] == {**table[f"{title}, 1 %"]["params"], "epochs": 30}
         assert table[f"{title}, 1 %"]["params"]["epochs"] == 60
     assert shares["SimCLRv2"]["layer"] == "projector1"
+
+
+def test_guided_recipes_have_no_schedule_as_printed_and_a_cosine_as_in_the_code():
+    for title in ("SimSiam, GSG's baseline", "SimSiamGSG", "BYOL, GSG's baseline", "BYOLGSG"):
+        printed, code = recipes.CIFAR10[title], recipes.CIFAR10[f"{title}, cosine"]
+        assert code["params"] == {**printed["params"], "schedule": "epoch_cosine"}
+        assert (printed["params"]["schedule"], printed["origin"]["schedule"]) == ("constant", "printed")
+        assert code["origin"]["schedule"] == "code"
+        assert printed["protocol"] == code["protocol"] == {"linear": {"protocol": "gsg"}, "knn": {"protocol": "gsg"}}
+        assert (printed["params"]["lr"], printed["params"]["weight_decay"]) == (0.06, 5e-4)
+
+
+def test_leoclr_and_its_baseline_have_the_same_settings():
+    found, baseline = (recipes.CIFAR10[title] for title in ("LeOCLR", "MoCo v2, LeOCLR's baseline"))
+    assert found["params"] == baseline["params"]
+    assert (found["linear"], baseline["linear"], found["params"]["epochs"]) == (79.59, 73.88, 800)
+    assert found["origin"]["queue_size"] == "inferred"
+    crops = recipes.make(found)._augmentations(32)[1:]
+    views = recipes.make(baseline)._augmentations(32)
+    assert [crop.get_params() for crop in crops] == [view.get_params() for view in views]
+
+
+def test_imagenet_100_follows_the_codes_with_one_batch_and_warm_up():
+    assert {recipe["params"]["batch_size"] for recipe in recipes.IMAGENET100.values()} == {512}
+    assert {recipe["params"]["warmup_epochs"] for recipe in recipes.IMAGENET100.values()} == {10}
+    for recipe in recipes.IMAGENET100.values():
+        assert recipe["origin"]["batch_size"] == recipe["origin"]["warmup_epochs"] == "inferred"
+    swav = recipes.make(recipes.IMAGENET100["SwAV"])
+    assert [view.size for view in swav._augmentations(224)] == [None] * 2 + [96] * 6
+    assert (swav.optimizer, swav.epsilon, swav.weight_decay, swav.n_prototypes) == (LARC, 0.05, 1e-6, 300)
+    simclr = recipes.make(recipes.IMAGENET100["SimCLR"])
+    assert (simclr.temperature, simclr.hidden_dim, simclr.weight_decay) == (0.2, 2048, 1e-4)
+    jigsaw = recipes.IMAGENET100["BYOL + jigsaw"]["origin"]
+    assert (jigsaw["aux"], jigsaw["aux_weight"]) == ("printed", "inferred")
+
+
+def test_rates_of_rotation_decoupling_are_those_of_its_code():
+    for recipe in recipes.TINY_IMAGENET.values():
+        estimator = recipes.make(recipe)
+        assert estimator.epochs == 200
+        rates = [0.01 * schedule_factor(estimator.schedule, epoch, 200) for epoch in range(200)]
+        expected = [0.01] * 90 + [0.001] * 40 + [1e-4] * 60 + [1e-5] * 10
+        np.testing.assert_allclose(rates, expected)
+        assert recipes.make_probes(recipe, estimator)["linear"].layer == "conv5"
+
+
+def test_protocols_of_the_sources():
+    linear = recipes.make_probes(recipes.CIFAR10["SimSiam"], None)["linear"]
+    found = [linear.setting(name) for name in ("lr", "epochs", "batch_size", "augment")]
+    assert found == [30, 100, 512, CROPS_AND_FLIPS]
+    assert recipes.make_probes(recipes.CIFAR10["MoCo"], None)["knn"].layer == "projector"
+    assert recipes.CIFAR10["SimSiam"]["params"]["lr"] == 0.07
+    assert recipes.CIFAR100["SimSiam"]["params"]["lr"] == 0.05
 
 
 def test_byol_momentum():

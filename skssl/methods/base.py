@@ -117,11 +117,13 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
         Momentum of the optimiser, if it has one.
     weight_decay : float, default=None
         Weight decay. None is the method's default.
-    schedule : {"constant", "cosine", "epoch_cosine", "step"} or callable, default=None
-        Learning rate schedule: a name; a function of the progress after the warm-up, from 0 to 1, that returns the
-        factor of `lr`; or a function of an optimizer that returns one of torch's schedulers, such as
-        ``functools.partial(StepLR, step_size=30)``. A scheduler steps after each epoch, `OneCycleLR` and `CyclicLR`
-        after each batch. `ReduceLROnPlateau` watches the loss. None is the method's default.
+    schedule : {"constant", "cosine", "epoch_cosine", "step"}, sequence or callable, default=None
+        Learning rate schedule: a name; shares of the training at which the rate falls to a fifth, such as (0.6, 0.8);
+        pairs of a share and the factor of `lr` from there on, such as ((0.6, 0.1), (0.8, 0.01)); a function of the
+        progress after the warm-up, from 0 to 1, that returns the factor of `lr`; or a function of an optimizer that
+        returns one of torch's schedulers, such as ``functools.partial(StepLR, step_size=30)``. A scheduler steps after
+        each epoch, `OneCycleLR` and `CyclicLR` after each batch. `ReduceLROnPlateau` watches the loss. None is the
+        method's default.
     warmup_epochs : float, default=None
         Epochs in which the learning rate rises from 0. None is the method's default share of `epochs`, or 0 if
         `schedule` makes one of torch's schedulers, which set the rates of the whole training.
@@ -242,7 +244,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
         "lr": [Interval(Real, 0, None, closed="neither"), None],
         "momentum": [Interval(Real, 0, 1, closed="left")],
         "weight_decay": [Interval(Real, 0, None, closed="left"), None],
-        "schedule": [str, callable, None],
+        "schedule": [str, tuple, list, callable, None],
         "warmup_epochs": [Interval(Real, 0, None, closed="left"), None],
         "aux_weight": [Interval(Real, 0, None, closed="left"), dict, None],
         "precision": [str],

@@ -12,14 +12,16 @@ from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skssl.images import Images
 from skssl.losses import info_nce
 from skssl.methods.momentum import MomentumMethod
 from skssl.methods.settings import Settings
 from skssl.nn.batchnorm import run_with_split_batchnorm
-from skssl.nn.distributed import all_gather, local_rows, n_processes, shared_randperm
+from skssl.nn.distributed import all_gather, is_main_process, local_rows, n_processes, shared_randperm
 from skssl.nn.heads import MLP
 from skssl.nn.memories import Queue
 from skssl.training.objective import Objective
+from skssl.training.trainer import Trainer
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -37,8 +39,8 @@ class QueueMethod(MomentumMethod):
         Temperature of the softmax over similarities.
     queue_size : int, default=4096
         Past keys that serve as negatives, 65536 on ImageNet. The queue holds at most a quarter of the training images,
-        because a longer queue would too often hold an older key of the query's own image. It need not be a multiple of
-        `batch_size`.
+        because a longer queue would too often hold an older key of the query's own image; ``verbose=1`` says so. It
+        need not be a multiple of `batch_size`.
     bn_splits : int, default=8
         Groups of the batch that BatchNorm normalises separately, as if on that many devices. The keys are grouped in
         another order than the queries, so that the statistics of a group do not reveal which key belongs to a query.
@@ -71,6 +73,17 @@ class QueueMethod(MomentumMethod):
         "queue_size": [Interval(Integral, 1, None, closed="left")],
         "bn_splits": [Interval(Integral, 1, None, closed="left")],
     }
+
+    def _make_trainer(self, images: Images, start: dict[str, Tensor] | None = None) -> Trainer:
+        """Make the trainer, and say if the queue is shorter than `queue_size`."""
+        trainer = super()._make_trainer(images, start)
+        queue = getattr(trainer.module_, "queue", None)
+        if self.verbose and is_main_process() and queue is not None and len(queue.items) < self.queue_size:
+            print(
+                f"The queue holds {len(queue.items)} keys, a quarter of the {len(images)} images, instead of "
+                f"queue_size={self.queue_size}."
+            )
+        return trainer
 
     def head(self, dim: int) -> nn.Module:
         """Make a projector. Its hidden layers have the width of the features."""

@@ -44,6 +44,7 @@ from skssl.storage.saving import (
     unpack_labels,
 )
 from skssl.training.devices import available, resolve_device
+from skssl.training.schedules import check_schedule
 
 DTYPES = [np.float64, np.float32]
 
@@ -200,6 +201,9 @@ class Probe(ClassifierMixin, Saved, BaseEstimator):
         super()._validate_params()
         if getattr(self, "protocol", None) is not None:
             pick("protocol", self.protocol, self.protocols)
+        schedule = getattr(self, "schedule", None)
+        if isinstance(schedule, (tuple, list)):
+            check_schedule(schedule, None)
         augment = getattr(self, "augment", None)
         if augment not in (None, "none"):
             as_augmentations(augment, SMALL)

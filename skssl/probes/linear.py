@@ -61,7 +61,7 @@ class LinearProbe(Probe):
 
     Parameters
     ----------
-    protocol : {"effssl", "simsiam", "gsg", "moco", "transfer"}, default=None
+    protocol : {"effssl", "simsiam", "gsg", "moco", "swav", "solo-learn", "decoupling", "transfer"}, default=None
         The paper whose settings replace None below, see the notes. Without a protocol None is the value named
         last.
     C : float in (0, inf] or sequence of float, default=None
@@ -89,9 +89,11 @@ class LinearProbe(Probe):
         The momentum. None is 0.9.
     nesterov : bool, default=None
         Whether "sgd" uses Nesterov's momentum. None is False.
-    schedule : {"constant", "cosine", "epoch_cosine", "multistep"}, default=None
+    schedule : {"constant", "cosine", "epoch_cosine", "multistep"} or sequence, default=None
         The schedule of the learning rate: constant; half a cosine down to zero, step by step or epoch by epoch; or
-        multiplied by 0.1 after 60 % and again after 80 % of the training. None is the protocol's, or "cosine".
+        multiplied by 0.1 after 60 % and again after 80 % of the training. Numbers are shares of the training at which
+        the rate is multiplied by 0.2, as for `FineTuner`, and pairs are shares and the factor from there on. None is
+        the protocol's, or "cosine".
     init_std : float, default=None
         The standard deviation of the initial weights of "sgd" and "larc". None is the protocol's, or 0.
     augment : str or Augmentation, default=None
@@ -136,28 +138,36 @@ class LinearProbe(Probe):
 
     Notes
     -----
-    ===========  ======  ======  ==========  =========================  ============  ================
-    protocol     solver  epochs  batch_size  chosen or fixed            schedule      augmentation
-    ===========  ======  ======  ==========  =========================  ============  ================
-    "effssl"     sgd     100     512         lr of 0.1, 0.5, 1, 1.5, 2  cosine        none
-    "simsiam"    larc    90      4096        lr=1.6                     epoch_cosine  crops and flips
-    "gsg"        sgd     90      256         lr=30                      epoch_cosine  crops and flips
-    "moco"       sgd     100     256         lr=30                      multistep     crops and flips
-    "transfer"   lbfgs                       C = 1 / w, w 45 values     \             none
-                                             from 1e-6 to 1e5
-    ===========  ======  ======  ==========  =========================  ============  ================
+    ============  ======  ======  ==========  =========================  ============  ================
+    protocol      solver  epochs  batch_size  chosen or fixed            schedule      augmentation
+    ============  ======  ======  ==========  =========================  ============  ================
+    "effssl"      sgd     100     512         lr of 0.1, 0.5, 1, 1.5, 2  cosine        none
+    "simsiam"     larc    90      4096        lr=1.6                     epoch_cosine  crops and flips
+    "gsg"         sgd     90      256         lr=30                      epoch_cosine  crops and flips
+    "moco"        sgd     100     256         lr=30                      multistep     crops and flips
+    "swav"        sgd     100     256         lr=0.3                     epoch_cosine  crops and flips
+    "solo-learn"  sgd     100     256         lr=1                       multistep     crops and flips
+    "decoupling"  sgd     65      192         lr=0.01                    to a fifth at crops of 7/8 of
+                                                                         epochs 5, 25, the side, flips
+                                                                         45
+    "transfer"    lbfgs                       C = 1 / w, w 45 values     \             none
+                                              from 1e-6 to 1e5
+    ============  ======  ======  ==========  =========================  ============  ================
 
     - Crops and flips are torchvision's ``RandomResizedCrop`` and ``RandomHorizontalFlip``. They require an `encoder`;
       on features the rest of the protocol applies.
-    - All but "transfer" use momentum 0.9 and no weight decay; "simsiam", "gsg" and "moco" draw the initial weights with
-      a standard deviation of 0.01.
+    - All but "transfer" use momentum 0.9, and no weight decay except for "swav" (1e-6) and "decoupling" (5e-4). All but
+      "transfer" and "effssl" draw the initial weights with a standard deviation of 0.01, "decoupling" of 0.1.
     - "effssl" is EffSSL [1]_ on CIFAR. The paper states neither the schedule, nor the weight decay, nor the data on
       which the best learning rate is chosen. For SimSiam it uses crops, flips and ``lr=30``:
       ``protocol="gsg", epochs=100, batch_size=512``.
     - "simsiam" is SimSiam's code [2]_; the paper states ``lr=0.32``.
     - "gsg" is guided stop-gradient [3]_ on CIFAR-10, with the augmentation of its script for ImageNet. On ImageNet the
       rest of its protocol is "simsiam".
-    - "moco" is MoCo's code [4]_.
+    - "moco" is MoCo's code [4]_, "swav" SwAV's, which EffSSL uses for SwAV, with 30 epochs on ImageNet. "solo-learn" is
+      solo-learn's script for SimCLR on ImageNet-100, which EffSSL uses there.
+    - "decoupling" is the code of rotation feature decoupling, for ``layer="conv5"`` of an AlexNet, with Nesterov's
+      momentum. Its BatchNorm before the layer is left out.
     - "transfer" is [5]_, where the held-out fifth is not stratified and L-BFGS stops after 100 iterations.
 
     A learning rate of 30 assumes features of small norm. SimCLR [6]_ on CIFAR-10 is ``solver="sgd", lr=0.2,
@@ -194,7 +204,7 @@ class LinearProbe(Probe):
     lr: float | Sequence[float] | None = None
     momentum: float | None = None
     nesterov: bool | None = None
-    schedule: str | None = None
+    schedule: str | Sequence[Any] | None = None
     init_std: float | None = None
     augment: str | Augmentation | None = None
     class_weight: str | Mapping[Any, float] | None = None
@@ -230,7 +240,7 @@ class LinearProbe(Probe):
         "batch_size": [Interval(Integral, 1, None, closed="left"), None],
         "momentum": [Interval(Real, 0, 1, closed="left"), None],
         "nesterov": ["boolean", None],
-        "schedule": [StrOptions(set(SCHEDULES)), None],
+        "schedule": [StrOptions(set(SCHEDULES)), tuple, list, None],
         "init_std": [Interval(Real, 0, None, closed="left"), None],
         "augment": [str, Augmentation, None],
         "class_weight": [StrOptions({"balanced"}), dict, None],

@@ -56,9 +56,10 @@ class MLPProbe(Probe):
         Whether to use Nesterov's momentum.
     weight_decay : float, default=5e-4
         The weight decay of the linear layers, as in [1]_. Biases and BatchNorm are not decayed.
-    schedule : {"constant", "cosine", "epoch_cosine", "multistep"}, default="cosine"
+    schedule : {"constant", "cosine", "epoch_cosine", "multistep"} or sequence, default="cosine"
         The schedule of the learning rate: constant; half a cosine down to zero, step by step or epoch by epoch; or
-        multiplied by 0.1 after 60 % and again after 80 % of the training.
+        multiplied by 0.1 after 60 % and again after 80 % of the training. Numbers are shares of the training at which
+        the rate is multiplied by 0.2, as for `FineTuner`, and pairs are shares and the factor from there on.
     augment : str or Augmentation, default=None
         The augmentation of the training images in every epoch, with an `encoder`: a name of `augment.preset`, whose
         first view is used, or an augmentation. The mean and the standard deviation are the encoder's. Predictions never
@@ -108,7 +109,7 @@ class MLPProbe(Probe):
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 5e-4
-    schedule: str = "cosine"
+    schedule: str | Sequence[Any] = "cosine"
     augment: str | Augmentation | None = None
     class_weight: str | Mapping[Any, float] | None = None
     random_state: int | np.random.RandomState | None = None
@@ -129,7 +130,7 @@ class MLPProbe(Probe):
         "momentum": [Interval(Real, 0, 1, closed="left")],
         "nesterov": ["boolean"],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
-        "schedule": [StrOptions(set(SCHEDULES))],
+        "schedule": [StrOptions(set(SCHEDULES)), tuple, list],
         "augment": [str, Augmentation, None],
         "class_weight": [StrOptions({"balanced"}), dict, None],
         "random_state": ["random_state"],

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from skssl.augment.augmentation import Augmentation
 from skssl.augment.presets import CROPS_AND_FLIPS
 
 Protocols = dict[str, dict[str, Any]]
@@ -65,6 +66,23 @@ LINEAR: Protocols = {
     # Guided stop-gradient on CIFAR-10; the script is not released. On ImageNet it uses the protocol of SimSiam's code.
     "gsg": {**_MOCO, "epochs": 90, "schedule": "epoch_cosine"},
     "moco": _MOCO,
+    # eval_linear.py of SwAV, also used by EffSSL for SwAV.
+    "swav": {**_MOCO, "lr": 0.3, "weight_decay": 1e-6, "schedule": "epoch_cosine"},
+    # solo-learn's settings for SimCLR on ImageNet-100, also used by EffSSL there. Its layer starts as torch's does.
+    "solo-learn": {**_MOCO, "lr": 1.0},
+    # Rotation feature decoupling's code. It resizes images to 256 pixels and crops 224, and its BatchNorm without gain
+    # before the layer is left out. Its initial weights have a deviation of sqrt(2 / n_classes), for 200 classes here.
+    "decoupling": {
+        **_MOCO,
+        "epochs": 65,
+        "batch_size": 192,
+        "lr": 0.01,
+        "weight_decay": 5e-4,
+        "nesterov": True,
+        "init_std": 0.1,
+        "schedule": (5 / 65, 25 / 65, 45 / 65),
+        "augment": Augmentation(crop_scale=(49 / 64, 49 / 64), crop_ratio=(1.0, 1.0), jitter=0.0, gray=0.0),
+    },
     # linear.py of ssl-transfer, also used in guided stop-gradient's appendix D. Its held-out fifth is not stratified,
     # and its L-BFGS stops after 100 iterations.
     "transfer": {"solver": "lbfgs", "C": tuple((1 / np.logspace(-6, 5, 45)).tolist())},

@@ -21,7 +21,7 @@ from skssl.training import schedules
 from skssl.training.cuda_graphs import capture
 from skssl.training.encoding import encoding_batch_size
 from skssl.training.optim import larc_gradient
-from skssl.training.schedules import step_decay
+from skssl.training.schedules import sequence_course, step_decay
 from skssl.training.seeding import seeded
 
 GRAPH_DEVICES = {"cuda"}  # types of devices that support graphs
@@ -167,7 +167,7 @@ def train_head(
     lr: Sequence[float],
     momentum: float,
     nesterov: bool,
-    schedule: str,
+    schedule: str | Sequence[Any],
     weight_decay: Sequence[float],
     seed: int,
     verbose: int,
@@ -241,7 +241,8 @@ def train_head(
 
     graphed = device.type in GRAPH_DEVICES and isinstance(features, FixedFeatures)
     run = GraphedFunction(run_steps) if graphed else run_steps
-    factor_at, peaks = SCHEDULES[schedule], torch.tensor(lr)
+    factor_at = SCHEDULES[schedule] if isinstance(schedule, str) else sequence_course(schedule)
+    peaks = torch.tensor(lr)
     n_steps = len(_split_batches(index, batch_size))
     title = f"lr={lr[0]:g}" if len(lr) == 1 else f"{len(lr)} candidates"
     progress = tqdm(range(epochs), title, unit=" epochs", leave=None, disable=not verbose)

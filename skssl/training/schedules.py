@@ -59,6 +59,50 @@ def step_decay(milestones: Sequence[float], gamma: float, progress: float, epoch
     return gamma ** sum(progress >= milestone for milestone in milestones)
 
 
+def piecewise(steps: Sequence[tuple[float, float]], progress: float, epoch: float) -> float:
+    """Return the factor of a learning rate that is constant between given shares of the training.
+
+    Parameters
+    ----------
+    steps : sequence of (float, float)
+        Shares of the training in ascending order, and the factor from each of them on. The factor is 1 before them.
+    progress : float
+        The share of the training that is done.
+    epoch : float
+        Not used; schedules have the same signature.
+
+    Returns
+    -------
+    float
+        The factor.
+
+    Examples
+    --------
+    >>> from skssl.training.schedules import piecewise
+    >>> [piecewise([(0.5, 0.1), (0.9, 0.3)], progress, epoch=0) for progress in (0.4, 0.5, 0.95)]
+    [1.0, 0.1, 0.3]
+    """
+    return next((float(factor) for share, factor in reversed(steps) if progress >= share), 1.0)
+
+
+def sequence_course(schedule: Sequence[Any]) -> Callable[[float, float], float]:
+    """Return the function of a schedule that is a sequence.
+
+    Parameters
+    ----------
+    schedule : sequence of float, or of (float, float)
+        Shares of the training at which the rate falls to a fifth, or the shares and the factors of `piecewise`.
+
+    Returns
+    -------
+    callable
+        Maps the progress and the epoch to the factor.
+    """
+    if len(schedule) and isinstance(schedule[0], (tuple, list)):
+        return partial(piecewise, schedule)
+    return partial(step_decay, schedule, STEP_GAMMA)
+
+
 def _of_progress(schedule: Callable[[float], float], progress: float, epoch: float) -> float:
     """Call a user's schedule."""
     factor = float(schedule(progress))
@@ -87,11 +131,12 @@ def schedule_factor(
 
     Parameters
     ----------
-    schedule : {"constant", "cosine", "epoch_cosine", "step"}, sequence of float or callable
+    schedule : {"constant", "cosine", "epoch_cosine", "step"}, sequence or callable
         The schedule after the warm-up. "cosine" falls step by step (SimCLR, BYOL), "epoch_cosine" at the end of each
         epoch (SimSiam, MoCo v2), "step" to a fifth at 30, 60 and 80 % of the training (RotNet's epochs 60, 120 and 160
-        of 200). Numbers in [0, 1] are other shares of the training at which it falls to a fifth. A function maps the
-        progress after the warm-up, in [0, 1], to the factor.
+        of 200). Numbers in [0, 1] are other shares of the training at which it falls to a fifth. Pairs are shares and
+        the factor from each of them on, see `piecewise`. A function maps the progress after the warm-up, in [0, 1], to
+        the factor.
     epoch : float
         Number of completed epochs, with the fraction of the current one.
     epochs : int
@@ -117,6 +162,8 @@ def schedule_factor(
     [1.0, 0.85, 0.5, 0.15, 0.04, 0.15]
     >>> [round(schedule_factor((0.6, 0.8), epoch, epochs=20), 2) for epoch in (11, 12, 16)]
     [1.0, 0.2, 0.04]
+    >>> [schedule_factor(((0.6, 0.1), (0.8, 0.5)), epoch, epochs=20) for epoch in (11, 12, 16)]
+    [1.0, 0.1, 0.5]
     >>> schedule_factor(lambda progress: 1 - progress, 3, epochs=4)
     0.25
     """
@@ -125,7 +172,7 @@ def schedule_factor(
     elif callable(schedule):
         course = partial(_of_progress, schedule)
     else:
-        course = partial(step_decay, schedule, STEP_GAMMA)
+        course = sequence_course(schedule)
     if epoch >= epochs:
         epoch = max(epochs - 1, min(warmup_epochs, epochs))
     if epoch < warmup_epochs:
@@ -294,8 +341,18 @@ def check_schedule(schedule: Any, warmup_epochs: float | None) -> None:
                 f"warmup_epochs={warmup_epochs:g} has no effect on one of torch's schedulers, which sets the rates of "
                 "the whole training. Pass warmup_epochs=0, and begin with LinearLR in a SequentialLR."
             )
-    elif not all(isinstance(share, Real) and 0 <= float(share) <= 1 for share in schedule):
+    elif not _is_sequence_of_steps(schedule):
         raise ValueError(
             "schedule must be a name, a function, or fractions of the training, between 0 and 1, at which the learning "
-            f"rates are multiplied by {STEP_GAMMA}. Got {schedule!r}."
+            f"rates are multiplied by {STEP_GAMMA}, or pairs of ascending fractions and factors. Got {schedule!r}."
         )
+
+
+def _is_sequence_of_steps(schedule: Any) -> bool:
+    """Return whether a schedule is a sequence of shares of the training, or of such shares in order with factors."""
+    pairs = [step if isinstance(step, (tuple, list)) else (step,) for step in schedule]
+    if len({len(pair) for pair in pairs}) > 1 or not all(isinstance(n, Real) for pair in pairs for n in pair):
+        return False
+    shares, factors = [float(pair[0]) for pair in pairs], [float(n) for pair in pairs for n in pair[1:]]
+    ordered = not factors or (len(factors) == len(shares) and shares == sorted(shares))
+    return ordered and all(0 <= share <= 1 for share in shares) and all(0 <= factor < math.inf for factor in factors)

@@ -141,6 +141,15 @@ def test_moco_heads(X):
     torch.testing.assert_close(v2.queue.items.norm(dim=1), torch.ones(10))
 
 
+def test_queue_that_is_cut_is_said_with_verbose(X, capsys):
+    quick(skssl.MoCo, queue_size=10).set_params(verbose=1)._make_trainer(as_images(X))
+    quick(skssl.MoCo, queue_size=11)._make_trainer(as_images(X))
+    skssl.LeOCLR(backbone="convnet", encoder="end-to-end", verbose=1)._make_trainer(as_images(X))
+    assert "queue" not in capsys.readouterr().out
+    quick(skssl.MoCo, queue_size=11).set_params(verbose=1)._make_trainer(as_images(X))
+    assert "The queue holds 10 keys, a quarter of the 40 images, instead of queue_size=11." in capsys.readouterr().out
+
+
 def test_leoclr_compares_crops_with_the_whole_image_only(X):
     estimator, net, batch = built(skssl.LeOCLR, fourfold(X), bn_splits=1, queue_size=30)
     drift(net.target)

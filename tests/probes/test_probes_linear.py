@@ -306,6 +306,9 @@ PROTOCOLS = {
     "simsiam": ("larc", 90, 4096, 1.6, "epoch_cosine", 0.01, {"weight_decay": 0}, True),
     "gsg": ("sgd", 90, 256, 30, "epoch_cosine", 0.01, {"weight_decay": 0}, True),
     "moco": ("sgd", 100, 256, 30, "multistep", 0.01, {"weight_decay": 0}, True),
+    "swav": ("sgd", 100, 256, 0.3, "epoch_cosine", 0.01, {"weight_decay": 1e-6}, True),
+    "solo-learn": ("sgd", 100, 256, 1, "multistep", 0.01, {"weight_decay": 0}, True),
+    "decoupling": ("sgd", 65, 192, 0.01, (5 / 65, 25 / 65, 45 / 65), 0.1, {"weight_decay": 5e-4}, True),
 }
 
 
@@ -314,15 +317,16 @@ def test_protocol_settings_are_those_of_the_papers(protocol):
     solver, epochs, batch_size, lr, schedule, init_std, penalty, augments = PROTOCOLS[protocol]
     probe = LinearProbe(protocol=protocol)
     expected = {"solver": solver, "epochs": epochs, "batch_size": batch_size, "lr": lr, "schedule": schedule}
-    expected |= {"init_std": init_std, "momentum": 0.9, "nesterov": False, **penalty}
+    expected |= {"init_std": init_std, "momentum": 0.9, "nesterov": protocol == "decoupling", **penalty}
     assert {name: probe.setting(name) for name in expected} == expected
     augment = probe.setting("augment")
     assert (augment is not None) == augments
     if augments:
-        assert (augment.crop_scale, augment.flip, augment.jitter, augment.gray) == ((0.08, 1.0), 0.5, 0.0, 0.0)
+        crop = (49 / 64, 49 / 64) if protocol == "decoupling" else (0.08, 1.0)
+        assert (augment.crop_scale, augment.flip, augment.jitter, augment.gray) == (crop, 0.5, 0.0, 0.0)
 
 
-@pytest.mark.parametrize("protocol", ["effssl", "simsiam", "gsg", "moco"])
+@pytest.mark.parametrize("protocol", ["effssl", "simsiam", "gsg", "moco", "swav", "solo-learn"])
 def test_protocol_trains_with_its_settings(protocol):
     X, y = features(n=70)
     X -= 3
@@ -332,6 +336,19 @@ def test_protocol_trains_with_its_settings(protocol):
     coef, intercept = literal_sgd(X, y, decay=penalty["weight_decay"], **rules)
     np.testing.assert_allclose(named.coef_, coef, rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(named.intercept_, intercept, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [(0.4, 0.8), ((0.4, 0.2), (0.8, 0.04))])
+@pytest.mark.parametrize("probe", [LinearProbe(**SGD), MLPProbe(epochs=5, batch_size=32, device="cpu")])
+def test_schedule_takes_steps(probe, steps):
+    X, y = features(n=70)
+    falls = clone(probe).set_params(epochs=5, random_state=0, schedule=steps).fit(X, y)
+    pairs = clone(probe).set_params(epochs=5, random_state=0, schedule=((0.4, 0.2), (0.8, 0.04))).fit(X, y)
+    assert np.array_equal(falls.predict_proba(X), pairs.predict_proba(X))
+    stays = clone(probe).set_params(epochs=5, random_state=0, schedule="constant").fit(X, y)
+    assert not np.allclose(falls.predict_proba(X), stays.predict_proba(X))
+    with pytest.raises(ValueError, match="schedule must be a name, a function, or fractions"):
+        clone(probe).set_params(schedule=(2.0,)).fit(X, y)
 
 
 def test_parameters_override_the_protocol():

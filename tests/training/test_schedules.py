@@ -37,8 +37,23 @@ def test_schedule_factor_of_every_schedule():
     assert schedule_factor("cosine", 25, epochs=10) == pytest.approx(cosine(0.9))
     assert schedule_factor("cosine", 1, epochs=1, warmup_epochs=0.05) == 1, "not the warm-up's zero"
     assert schedule_factor("cosine", 12, epochs=10, warmup_epochs=10) == 1
+    table = ((90 / 200, 0.1), (130 / 200, 0.01), (190 / 200, 0.5))
+    found = [schedule_factor(table, e, epochs=200) for e in (0, 89.9, 90, 129, 130, 189, 190, 199)]
+    assert found == [1, 1, 0.1, 0.1, 0.01, 0.01, 0.5, 0.5]
+    assert schedule_factor(table[:1], 2 + 90, epochs=202, warmup_epochs=2) == 0.1
     with pytest.raises(ValueError, match="Unknown schedule 'cosinus', did you mean 'cosine'"):
         schedule_factor("cosinus", 0, epochs=1)
+
+
+def test_methods_take_steps_and_are_saved_with_them(X, tmp_path):
+    for schedule, expected in [
+        ((0.5, 0.75), [0.1, 0.1, 0.02, 0.004]),
+        (((0.25, 0.1), (0.5, 2)), [0.1, 0.01, 0.2, 0.2]),
+    ]:
+        seen, fitted = rates(X, schedule=schedule, warmup_epochs=0)
+        assert seen[::2, 0].tolist() == pytest.approx(expected)
+        fitted.set_params(callbacks=None).save(tmp_path / "saved.safetensors")
+        assert skssl.load(tmp_path / "saved.safetensors").schedule == schedule
 
 
 class Rates(Callback):
@@ -167,6 +182,10 @@ def test_pickled_estimator_continues_with_its_scheduler(X):
         ),
         (partial(OneCycleLR, max_lr=1.0, total_steps=9), "makes no scheduler: optimizer must support momentum"),
         (lambda progress: 0.2 - progress, r"finite factors of at least 0\. Got -0\.3"),
+        ((0.5, 1.5), r"pairs of ascending fractions and factors\. Got \(0\.5, 1\.5\)"),
+        (((0.5, 0.1), (0.2, 0.1)), "pairs of ascending fractions and factors"),
+        (((0.5, 0.1), 0.8), "pairs of ascending fractions and factors"),
+        (((0.5, -0.1),), "pairs of ascending fractions and factors"),
         ("cosinus", "Unknown schedule 'cosinus', did you mean 'cosine'"),
     ],
 )
