@@ -196,11 +196,10 @@ class Trainer(NeuralNet):
     def get_iterator(self, dataset: tuple[Images, Tensor | None], training: bool = False) -> ImageLoader:
         """Return the loader. It makes no views if no loss reads them."""
         images, labels = dataset
-        augmentations = self.augmentations if self.module_.reads_views else []
         device = torch.device(self.device)
         compile = self.compiled and device.type == "cuda"  # on a CPU passes that fit the cache are faster
         how: dict[str, Any] = {"compile": compile, "reads_images": self.module_.reads_images, "n_jobs": self.n_jobs}
-        return ImageLoader(images, self.batch_size, augmentations, device, labels, **how)
+        return ImageLoader(images, self.batch_size, self.used_augmentations, device, labels, **how)
 
     # The training: a run of some epochs, an epoch, a step.
 
@@ -241,7 +240,7 @@ class Trainer(NeuralNet):
             keeping_memory(),
             limited_threads(device),
             products,
-            closing(images.to("cpu" if transforms_images(self.augmentations) else device)) as there,
+            closing(images.to("cpu" if transforms_images(self.used_augmentations) else device)) as there,
             Interrupts() as interrupts,
         ):
             self.notify("on_train_begin", X=images, y=labels)
@@ -473,6 +472,11 @@ class Trainer(NeuralNet):
             loader.bare = False
             self._graph = StepGraph(self.optimizer_, loader, step, key)
         return self._graph
+
+    @property
+    def used_augmentations(self) -> Sequence[View]:
+        """The augmentations of the views that a loss reads."""
+        return self.augmentations if self.module_.reads_views else []
 
     def generators(self, epoch: int) -> tuple[torch.Generator, torch.Generator]:
         """Seed all random generators for an epoch.
