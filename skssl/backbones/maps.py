@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from skssl.nn.accumulation import PartwiseForward
+
 
 def stages(encoder: nn.Module) -> dict[str, list[nn.Module]]:
     """Split an encoder into stages, with the names that papers use.
@@ -87,7 +89,8 @@ def feature_map(encoder: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
         features = encoder(images)
     finally:
         pool._forward_pre_hooks = hooks
-    return features, grids[-1]
+    forward = encoder.forward
+    return features, forward.join(grids) if isinstance(forward, PartwiseForward) else grids[-1]
 
 
 def map_channels(encoder: nn.Module, shape: tuple[int, int, int]) -> int:
