@@ -42,7 +42,7 @@ class BadImageWarning(UserWarning):
     """
 
 
-def warn_of_bad(bad: Mapping[int, str], n: int, instead: str = "they were left out") -> None:
+def warn_of_bad(bad: Mapping[int, str], n: int, instead: str = "left out") -> None:
     """Warn of images that cannot be read.
 
     Parameters
@@ -51,11 +51,12 @@ def warn_of_bad(bad: Mapping[int, str], n: int, instead: str = "they were left o
         The reason for each bad image, by its index.
     n : int
         The number of all images.
-    instead : str, default="they were left out"
-        What happens to the bad ones.
+    instead : str, default="left out"
+        What was done with the bad ones.
     """
+    was = "was" if len(bad) == 1 else "were"
     warnings.warn(
-        f"{len(bad)} of the {n} images in X cannot be read, and {instead}. The first: {bad[min(bad)]}",
+        f"{len(bad)} of the {n} images in X cannot be read and {was} {instead}. The first: {bad[min(bad)]}",
         BadImageWarning,
         stacklevel=2,
     )

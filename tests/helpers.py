@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from conftest import quick
 from skorch.callbacks import Callback
+from torch.utils.data import Dataset
 
 from skssl.images import as_images
 from skssl.training.objective import Batch
@@ -29,6 +30,21 @@ def drift(module):
     with torch.no_grad():
         for p in module.parameters():
             p.add_(torch.randn(p.shape, generator=draw, dtype=p.dtype), alpha=0.05)
+
+
+class Items(Dataset):
+    """A data set made of a list. Errors in it are raised."""
+
+    def __init__(self, items):
+        self.items = list(items)
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, i):
+        if isinstance(self.items[i], Exception):
+            raise self.items[i]
+        return self.items[i]
 
 
 class Look(Callback):

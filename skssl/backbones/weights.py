@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import pickle
+import re
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import safetensors
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -116,14 +115,22 @@ def _read(path: str | os.PathLike[str]) -> Mapping[str, Any]:
         if os.path.splitext(where)[1] == ".safetensors":
             return load_file(where)
         content = torch.load(where, map_location="cpu", weights_only=True)
-    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # torch raises errors of any type for damaged pickles
         raise ValueError(
             f"{where!r} cannot be read as trained weights: expected a safetensors file (.safetensors), or a file of "
-            f"torch.save that holds only tensors and plain values. Got: {first_line(error)}"
+            f"torch.save that holds only tensors and plain values. Got: {_reason(error)}"
         ) from error
     if not isinstance(content, Mapping):
         raise ValueError(f"{where!r} must hold a state dict. Got a {type(content).__name__}.")
     return content
+
+
+def _reason(error: Exception) -> str:
+    """Return why a file cannot be read. For other objects, torch's own text is advice to run their code."""
+    found = re.search(r"GLOBAL (\S+)", str(error))
+    return f"an object of {found[1]}. Save its state_dict() instead." if found else first_line(error)
 
 
 def _state_dicts(content: Mapping[str, Any]) -> Iterable[tuple[str, dict[str, Tensor]]]:

@@ -322,7 +322,7 @@ class DatasetItems(Images):
                 yield index, batch
         if self._bad.keys() - self._warned:
             self._warned.update(self._bad)
-            warn_of_bad(self._bad, len(self._dataset), "they were replaced by the next readable ones")
+            warn_of_bad(self._bad, len(self._dataset), "replaced by the next readable ones")
 
     def _prefetch(self, requests: Iterable[Any]) -> Iterator[Any]:
         """Make batches in worker processes, which run until `close`."""

@@ -39,7 +39,7 @@ class LeOCLR(QueueMethod):
         stops the gradient of the keys. `queue_size`, `bn_splits`, `ema_momentum` and `ema_schedule` are then not used.
     crop_original : bool, default=False
         Whether the first view is cropped as the second is. False leaves it whole whatever `augment` is, except that a
-        sequence of augmentations is used as given. The paper compares both.
+        sequence of augmentations, or a transform of another library, is used as given. The paper compares both.
     temperature : float, default=0.2
         Temperature of the softmax over similarities. The paper does not state it; 0.2 is MoCo v2's.
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from skssl.augment.augmentation import Augmentation
 from skssl.augment.presets import as_augmentations
+from skssl.augment.transforms import Transform
 from skssl.methods.memory_bank import MemoryBankMethod
 from skssl.methods.settings import Settings
 from skssl.pretext.tiles import cut_tiles, encode_tiles
@@ -78,6 +79,12 @@ class PIRL(MemoryBankMethod):
     }
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102
+        augment = self.setting("augment")
+        if isinstance(augment, list) and isinstance(augment[0], Transform):
+            raise TypeError(
+                "PIRL changes the colours of tiles by an Augmentation, not by a Transform. Pass a preset's name or an "
+                "Augmentation as 'augment'."
+            )
         net.projector = nn.Linear(dim, self.proj_dim)
         net.tile_projector = nn.Linear(dim, self.proj_dim)
         net.tiles_projector = nn.Linear(GRID**2 * self.proj_dim, self.proj_dim)

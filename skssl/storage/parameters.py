@@ -263,7 +263,7 @@ def _pack(value: Any, name: str, parts: Parts, prefix: str) -> Any:
 def _holds_callable(value: Any) -> bool:
     """Return whether a parameter is a transform of the user's own, or a sequence that holds one."""
     items = value if isinstance(value, list | tuple) else [value]
-    return any(callable(item) and registered("object").get(type(item).__name__) is not type(item) for item in items)
+    return any(callable(item) and not hasattr(item, "get_params") for item in items)
 
 
 def _pack_transforms(value: Any, name: str, parts: Parts, prefix: str) -> Any:

@@ -81,8 +81,9 @@ class Saved:
         Notes
         -----
         A module of your own among the parameters, such as `backbone`, is not saved, but its trained weights are. Pass a
-        module of the same architecture to `load`. A fitted estimator among the parameters, such as `encoder`, is saved
-        with its own weights, so that `fit` can be repeated.
+        module of the same architecture to `load`. Of transforms of other libraries and functions in `augment`, only the
+        names are saved: a loaded estimator encodes images, but needs ``set_params(augment=...)`` before `fit`. A fitted
+        estimator among the parameters, such as `encoder`, is saved with its own weights, so that `fit` can be repeated.
         """
         check_is_fitted(self)
         parts, records, tensors = Parts(), [], dict[str, Tensor]()

@@ -78,6 +78,26 @@ def test_one_image_gets_other_crops_in_each_place_of_a_batch():
     assert len(torch.cat(views).unique(dim=0)) > 8  # of 16: not one crop for all
 
 
+def test_an_epoch_goes_on_after_some_batches(X):
+    images = as_images(X)
+    (view,) = resolve_transforms(TORCHVISION, images, "SimCLR", 2)
+    loader = ImageLoader(images, 8, [view], torch.device("cpu"))
+    whole, rest = (
+        [batch.views[0] for batch in loader.epoch(torch.Generator().manual_seed(5), torch.Generator(), done=done)]
+        for done in (0, 3)
+    )
+    assert len(rest) == 2
+    assert all(map(torch.equal, whole[3:], rest))
+
+
+def test_a_process_makes_its_share_of_the_views_of_a_batch(X, monkeypatch):
+    (whole,) = epoch(X, TORCHVISION, batch_size=40)
+    monkeypatch.setattr("skssl.training.loader.local_rows", lambda rows: rows[20:])
+    (share,) = epoch(X, TORCHVISION, batch_size=40)
+    assert torch.equal(share.index, whole.index[20:])
+    assert torch.equal(share.views[1], whole.views[1][20:])
+
+
 def test_uint8_views_are_mapped_to_01(X):
     (batch,) = epoch(X, v1.CenterCrop(8), batch_size=40)
     assert torch.equal(batch.views[0], batch.images[:, :, 4:12, 4:12].float() / 255)
@@ -139,13 +159,13 @@ def test_photographs_are_given_whole_and_decoded_once(tmp_path, wrap):
 def test_our_views_of_photographs_are_the_same_beside_a_transform(tmp_path):
     images, ours = as_images(photographs(tmp_path)), Augmentation(size=8)
     of_both = []
-    for views in ([ours, ours], [ours, Transform(v2.CenterCrop(8), size=8)]):
+    for views in ([ours, Augmentation(size=8)], [ours, Transform(v2.CenterCrop(8), size=8)]):
         loader = ImageLoader(images, 16, views, torch.device("cpu"), reads_images=True)
         (batch,) = loader.epoch(torch.Generator().manual_seed(0), torch.Generator().manual_seed(1))
         of_both.append(batch)
     assert torch.equal(of_both[0].index, of_both[1].index)
-    torch.testing.assert_close(of_both[0].images.float(), of_both[1].images.float(), atol=1.0, rtol=0)
-    assert of_both[0].views[0].shape == of_both[1].views[0].shape
+    assert torch.equal(of_both[0].images, of_both[1].images)
+    assert torch.equal(of_both[0].views[0], of_both[1].views[0])
 
 
 def test_views_of_photographs_set_the_size_that_the_network_is_given(tmp_path):
@@ -329,8 +349,8 @@ def test_wrong_transforms_are_refused_before_the_training(X, augment, message):
 
 
 def test_methods_and_parts_that_need_our_augmentation_refuse_transforms_early(X):
-    with pytest.raises(TypeError, match="must be a preset's name, an Augmentation"):
-        quick(skssl.PIRL, augment=CROP).fit(X)
+    with pytest.raises(TypeError, match="PIRL changes the colours of tiles by an Augmentation, not by a Transform"):
+        quick(skssl.PIRL, augment=CROP)._make_trainer(as_images(X))
     with pytest.raises(TypeError, match="must be a preset's name, an Augmentation"):
         quick(skssl.SwAV, augment=MultiCrop(augment=CROP)).fit(X)
     with pytest.raises(ValueError, match="'augment' parameter of FineTuner"):
@@ -356,6 +376,11 @@ def test_probes_with_such_encoders_are_saved(X, tmp_path):
     probe = skssl.LinearProbe(encoder=quick(skssl.SimCLR, augment=TORCHVISION), solver="sgd", epochs=1)
     probe.fit(X, np.arange(40) % 2).save(tmp_path / "probe.safetensors")
     np.testing.assert_array_equal(skssl.load(tmp_path / "probe.safetensors").predict(X), probe.predict(X))
+
+
+def test_tasks_cut_tiles_of_whole_photographs_beside_such_views(tmp_path):
+    history = fit(photographs(tmp_path), aux=["rotation", "jigsaw"]).history_
+    assert {"rotation", "jigsaw"} <= set(history)
 
 
 def test_clones_and_searches(X):

@@ -84,11 +84,12 @@ def test_files_that_fit_nothing_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"must hold a state dict\. Got a Tensor"):
         load_weights(ConvNet(), tmp_path / "tensor.pt")
     torch.save({"model": nn.Linear(2, 2)}, tmp_path / "pickle.pt")
-    with pytest.raises(ValueError, match="cannot be read as trained weights: expected a safetensors file"):
+    with pytest.raises(ValueError, match=r"a safetensors file .* an object of torch\.nn\.\S+\. Save its state_dict"):
         load_weights(ConvNet(), tmp_path / "pickle.pt")
-    (tmp_path / "broken.safetensors").write_bytes(b"broken")
-    with pytest.raises(ValueError, match="cannot be read as trained weights"):
-        load_weights(ConvNet(), tmp_path / "broken.safetensors")
+    for name in ("broken.safetensors", "broken.pt"):
+        (tmp_path / name).write_bytes(b"junkjunk")
+        with pytest.raises(ValueError, match="cannot be read as trained weights"):
+            load_weights(ConvNet(), tmp_path / name)
     with pytest.raises(FileNotFoundError):
         load_weights(ConvNet(), tmp_path / "missing.pt")
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import Items
 from PIL import Image
 from torch.utils.data import Dataset
 from torchvision.datasets import ImageFolder
@@ -23,21 +24,6 @@ from skssl.training import loader
 from skssl.training.loader import ImageLoader
 
 SIZES = [(40, 60), (60, 40), (30, 30), (80, 33), (28, 90)] * 4  # more than a process holds at once
-
-
-class Items(Dataset):
-    """A data set made of a list. Errors among its items are raised."""
-
-    def __init__(self, items: Any) -> None:
-        self.items = items
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, i: int) -> Any:
-        if isinstance(self.items[i], Exception):
-            raise self.items[i]
-        return self.items[i]
 
 
 def smooth(height: int, width: int, seed: int) -> Image.Image:

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import Items
 from PIL import EpsImagePlugin, Image
-from torch.utils.data import Dataset
 
 from skssl.datasets import make_shapes
 from skssl.images import as_images, image_files
@@ -144,17 +144,6 @@ def test_file_replaced_at_equal_size_and_time_is_decoded_again(in_place: bool, t
 
 
 # Formats and sizes
-
-
-class Items(Dataset):
-    def __init__(self, items: list[Any]) -> None:
-        self.items = items
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, i: int) -> Any:
-        return self.items[i]
 
 
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 16\n%%EndComments\n%%EOF\n"

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import quick
+from helpers import Items
 from PIL import Image, PngImagePlugin
 from sklearn.base import BaseEstimator
 from torch.utils.data import Dataset, Subset, TensorDataset
@@ -26,19 +27,6 @@ RNG = np.random.default_rng(0)
 NHWC = RNG.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
 NCHW = np.ascontiguousarray(NHWC.transpose(0, 3, 1, 2))
 GRAY = RNG.integers(0, 256, (6, 8, 10), dtype=np.uint8)
-
-
-class Items(Dataset):
-    """A data set made of a list."""
-
-    def __init__(self, items: Any) -> None:
-        self.items = items
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, i: int) -> Any:
-        return self.items[i]
 
 
 def everything(images: Any) -> np.ndarray:

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import quick
+from helpers import Items
 from PIL import Image
 from sklearn.frozen import FrozenEstimator
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import IterableDataset
 
 import skssl
 from skssl import BadImageWarning, SimCLR, SupCon
@@ -28,21 +29,6 @@ from skssl.images.memory_maps import mapped_file_of
 from skssl.training.digests import digest_images
 
 X16, Y16 = make_shapes(24, image_size=16, random_state=1)
-
-
-class Items(Dataset):
-    """A data set made of a list; exceptions in it are raised."""
-
-    def __init__(self, items: Any) -> None:
-        self.items = list(items)
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, i: int) -> Any:
-        if isinstance(self.items[i], Exception):
-            raise self.items[i]
-        return self.items[i]
 
 
 def everything(images: Any) -> np.ndarray:
@@ -218,7 +204,7 @@ def test_bad_files_are_skipped_with_one_warning(
             with pytest.warns(BadImageWarning) as caught:
                 images = as_images(paths, image_shape, on_bad_image="skip")
             assert len(caught) == 1
-            assert str(caught[0].message).startswith("3 of the 24 images in X cannot be read, and they were left out.")
+            assert str(caught[0].message).startswith("3 of the 24 images in X cannot be read and were left out.")
             assert "Sample 0 of X, the file" in str(caught[0].message)
             assert np.array_equal(everything(images), X16[kept].transpose(0, 3, 1, 2))
             assert np.flatnonzero(images.kept).tolist() == kept.tolist()
@@ -453,7 +439,7 @@ def test_bad_items_of_streams_are_named(cache: Path) -> None:
     with pytest.raises(TypeError, match="can be read only once"):
         subset(iter(X16), np.arange(3))
     with pytest.warns(
-        BadImageWarning, match="2 of the 6 images in X cannot be read, .* The first: Item 1 of X is None"
+        BadImageWarning, match="2 of the 6 images in X cannot be read and .* The first: Item 1 of X is None"
     ):
         images = as_images(iter([X16[0], None, X16[1] / 255 * np.nan, *X16[2:5]]), on_bad_image="skip")
     assert images.kept.tolist() == [True, False, False, True, True, True]
@@ -495,7 +481,7 @@ def test_bad_items_of_a_data_set_are_replaced_by_the_next(n_jobs: int | None) ->
     with pytest.raises(ValueError, match="Item 1 of the data set X cannot be read: OSError: gone"):
         everything(as_images(Items([X16[0], items[3]])))
     images = as_images(bad, on_bad_image="skip", n_jobs=n_jobs)
-    with pytest.warns(BadImageWarning, match=r"4 of the 24 images in X .*, and they were replaced") as caught:
+    with pytest.warns(BadImageWarning, match=r"4 of the 24 images in X .* and were replaced") as caught:
         read = list(images.batches([torch.tensor([2, 3, 4]), torch.tensor([23, 22, 0])]))
     images.close()
     assert len([warning for warning in caught if issubclass(warning.category, BadImageWarning)]) == 1

@@ -285,7 +285,9 @@ def test_bad_pictures(paths: list[str], kind: str, cache: Path) -> None:
         pack_images(paths, kind)
     assert not list(cache.glob("*"))
     for _ in range(2):  # the second time, from the cache
-        with pytest.warns(BadImageWarning, match="2 of the 6 images in X cannot be read, .* The first: Sample 0 of X"):
+        with pytest.warns(
+            BadImageWarning, match="2 of the 6 images in X cannot be read and .* The first: Sample 0 of X"
+        ):
             packed = pack_images(paths, kind, on_bad_image="skip")
         assert len(packed) == 4
         assert packed.kept is not None

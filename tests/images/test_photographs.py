@@ -160,7 +160,7 @@ def test_large_jpegs_are_decoded_at_reduced_scale(tmp_path: Path, monkeypatch: p
     )
     images = photographs([tmp_path / "a.jpg"] * 2, n_jobs=1)
     boxes = torch.tensor([[[101, 203, 600, 800], [0, 0, 801, 1203]]], dtype=torch.float64)
-    for side, decoded in ((24, (151, 101)), (32, (301, 201)), (64, (602, 401)), (140, (1203, 801))):
+    for side, decoded in ((8, (151, 101)), (12, (301, 201)), (32, (602, 401)), (140, (1203, 801))):
         sizes.clear()
         made = cut(images, boxes, (side, side))[0]
         assert sizes[0] == decoded
@@ -168,8 +168,8 @@ def test_large_jpegs_are_decoded_at_reduced_scale(tmp_path: Path, monkeypatch: p
             full = TF.pil_to_tensor(rgb(tmp_path / "a.jpg"))
             expected = TF.resized_crop(full, *(int(x) for x in box), size=[side, side], antialias=True)
             difference = (view.int() - expected.int()).abs()
-            assert difference.max() <= (32 if decoded[0] < 1203 else 1)
-            assert difference.float().mean() < 2
+            assert difference.max() <= (4 if decoded[0] < 1203 else 0)
+            assert difference.float().mean() < 0.5
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -181,12 +181,12 @@ def test_crops_of_turned_jpegs_are_upright(tmp_path: Path, orientation: int) -> 
     images = photographs([tmp_path / "a.jpg"] * 2)
     assert images.sizes[0].tolist() == [turned.height, turned.width]
     box = torch.tensor([20, 40, 200, 160])
-    for side, most in ((100, 1), (24, 16)):  # the second is decoded at half the scale
+    for side, most in ((100, 0), (8, 4)):  # the second is decoded at half the scale
         view = cut(images, box.double().expand(1, 2, 4), (side, side))[0, 0]
         expected = TF.resized_crop(TF.pil_to_tensor(turned), *box.tolist(), size=[side, side], antialias=True)
         difference = (view.int() - expected.int()).abs()
         assert difference.max() <= most
-        assert difference.float().mean() < 2
+        assert difference.float().mean() < 0.6
 
 
 def test_crops_do_not_depend_on_threads_or_order(paths: list[str]) -> None:
@@ -202,6 +202,30 @@ def test_crops_do_not_depend_on_threads_or_order(paths: list[str]) -> None:
         assert torch.equal(indices, index)
         assert torch.equal(large.unflatten(0, (2, 3)), one[:, index])
         assert small.shape == (3, 3, 8, 8)
+
+
+def test_pictures_of_extreme_shapes() -> None:
+    pictures = [Image.fromarray(smooth(*size, seed=0)) for size in ((1, 1), (1, 300), (2000, 5), (7, 5), (40, 40))]
+    images = photographs(pictures)
+    crops = Augmentation(size=16).draw_crops(images.sizes, (1, 1), torch.Generator().manual_seed(0), n_views=8)
+    made = cut(images, crops.boxes, crops.size)
+    for views, boxes in zip(made, crops.boxes, strict=True):
+        for view, box, picture in zip(views, boxes.int().tolist(), pictures, strict=True):
+            assert min(box[2:]) >= 1
+            assert box[0] + box[2] <= picture.height
+            assert box[1] + box[3] <= picture.width
+            expected = TF.resized_crop(TF.pil_to_tensor(picture), *box, size=[16, 16], antialias=True)
+            assert (view.int() - expected.int()).abs().max() <= 1
+    assert torch.equal(images.read(torch.tensor([0])).flatten(2).unique(dim=2)[0, :, 0], made[0, 0, :, 0, 0])
+
+
+def test_the_first_image_of_an_animation_is_read(paths: list[str], tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (60, 50), color) for color in ("red", "blue", "lime")]
+    for name in ("a.gif", "a.tif"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+    views = photographs([tmp_path / "a.gif", tmp_path / "a.tif", paths[0]]).read(torch.tensor([0, 1]))
+    red = torch.tensor([255, 0, 0], dtype=torch.uint8)[:, None, None]
+    assert torch.equal(views, red.expand_as(views))
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
@@ -298,14 +322,14 @@ def test_damaged_files(paths: list[str], tmp_path: Path) -> None:
     ):
         images.read(torch.tensor([0, 1]))
     X = [paths[0], tmp_path / "text.jpg", paths[1], tmp_path / "cut.jpg", paths[2]]
-    with pytest.warns(BadImageWarning, match="1 of the 5 images in X cannot be read, and they were left out"):
+    with pytest.warns(BadImageWarning, match="1 of the 5 images in X cannot be read and was left out"):
         images = photographs(X, on_bad_image="skip")
     assert images.kept is not None
     assert images.kept.tolist() == [True, False, True, True, True]
     boxes = torch.zeros(1, 4, 4, dtype=torch.float64)
     boxes[0, :, 2:] = images.sizes / 2
     plan = [(torch.arange(4), lambda sizes: [Crops(boxes, (16, 16))])]
-    with pytest.warns(BadImageWarning, match="1 of the 4 images .* they were replaced by the next readable ones"):
+    with pytest.warns(BadImageWarning, match="1 of the 4 images .* was replaced by the next readable ones"):
         ((index, (crops,)),) = images.crops(plan)
     assert index.tolist() == [0, 1, 3, 3]
     assert torch.equal(crops[2], crops[3])  # a quarter of the picture that takes the place
@@ -370,9 +394,7 @@ def test_pictures_whose_range_cannot_be_found(deep_paths: list[str], tmp_path: P
     Image.fromarray(numbers).save(tmp_path / "nan.tif")
     with pytest.raises(ValueError, match=r"Sample 1 of X, the file .*nan\.tif.* contains NaN or infinity"):
         photographs([deep_paths[1], tmp_path / "nan.tif"])
-    with pytest.warns(
-        BadImageWarning, match=r"1 of the 3 images in X cannot be read, and they were left out.*nan\.tif"
-    ):
+    with pytest.warns(BadImageWarning, match=r"1 of the 3 images in X cannot be read and was left out.*nan\.tif"):
         images = photographs([deep_paths[1], tmp_path / "nan.tif", deep_paths[3]], on_bad_image="skip")
     assert images.scale == photographs(deep_paths[1:4:2]).scale
     assert torch.equal(images.read(torch.arange(2)), photographs(deep_paths[1:4:2]).read(torch.arange(2)))

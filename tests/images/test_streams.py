@@ -130,7 +130,7 @@ def test_bad_items(pictures: list[Image.Image]) -> None:
     with pytest.raises(TypeError, match=r"Item 1 of X is ndarray .*, but the items before it are pictures of 8 bits"):
         as_images(iter([items[1], items[3]]))
     with pytest.warns(
-        BadImageWarning, match="3 of the 8 images in X cannot be read, .* The first: Item 0 of X is None"
+        BadImageWarning, match="3 of the 8 images in X cannot be read and .* The first: Item 0 of X is None"
     ):
         images = as_images(iter(items), on_bad_image="skip")
     assert images.kept is not None
