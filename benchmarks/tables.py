@@ -83,7 +83,7 @@ def evaluate(
 def main() -> None:
     """Train and evaluate the selected rows within the time limit."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", default=list(ROWS), help=f"of: {', '.join(ROWS)}")
+    parser.add_argument("names", nargs="*", default=list(ROWS), help=f"of: {', '.join(ROWS)}".replace("%", "%%"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--epochs", type=int, help="those of the recipe by default")
     parser.add_argument("--fixed-features", action="store_true", help="probe without augmentation")

@@ -32,6 +32,13 @@ def test_benchmarks_are_listed_by_name(monkeypatch):
         assert f"\n  {name} " in ended.value.code
 
 
+def test_help_of_the_tables_lists_the_rows(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["tables", "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        tables.main()
+    assert "by 30 % of" in capsys.readouterr().out
+
+
 def test_stopped_run_of_the_tables_resumes(tmp_path):
     X = np.random.default_rng(0).integers(0, 256, (200, 16, 16, 3), dtype=np.uint8)
     method = quick(skssl.SimCLR, epochs=12, checkpoint=tmp_path / "state")
