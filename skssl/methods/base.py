@@ -109,6 +109,12 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
     batch_size : int, default=256
         Images in a step, over all processes. The last batch of an epoch is dropped if it is smaller, unless it is the
         only one.
+    accumulate : int, default=1
+        Number of parts in which the encoder runs on a batch, to save memory: ``batch_size=256, accumulate=8`` keeps
+        the activations of 32 images, and computes the gradients of one batch of 256, also of contrastive losses
+        (gradient caching). Each step takes a second forward pass. `batch_size` is not multiplied by it, so learning
+        rates and schedules do not change. BatchNorm in the encoder normalises each part separately. At most half of
+        `batch_size`.
     optimizer : {"sgd", "lars", "adamw"} or torch.optim.Optimizer subclass, default=None
         The optimiser. None is the method's default.
     lr : float, default=None
@@ -196,6 +202,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
     augment: Any = None
     epochs: int = 100
     batch_size: int = 256
+    accumulate: int = 1
     optimizer: Any = None
     lr: float | None = None
     momentum: float = 0.9
@@ -240,6 +247,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
         "augment": [str, Augmentation, MultiCrop, callable, "array-like", None],
         "epochs": [Interval(Integral, 0, None, closed="left")],
         "batch_size": [Interval(Integral, 2, None, closed="left")],
+        "accumulate": [Interval(Integral, 1, None, closed="left")],
         "optimizer": [str, callable, None],
         "lr": [Interval(Real, 0, None, closed="neither"), None],
         "momentum": [Interval(Real, 0, 1, closed="left")],
@@ -577,6 +585,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
             weight_decay=self.setting("weight_decay"),
             dtype=dtype,
             tf32=self.precision == "auto",
+            accumulate=int(self.accumulate),  # NumPy's integers, too
             seed=seed,
             n_jobs=self.n_jobs,
             optimizer=self.setting("optimizer"),
@@ -758,6 +767,16 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
             value = getattr(self, name, None)
             if isinstance(value, bool) and any(isinstance(rule, Interval) for rule in rules):
                 raise TypeError(f"The {name!r} parameter of {type(self).__name__} must be a number. Got {value}.")
+        if self.accumulate > max(self.batch_size // 2, 1):
+            raise ValueError(
+                f"The 'accumulate' parameter of {type(self).__name__} must be at most half of batch_size="
+                f"{self.batch_size}, as each part of a batch has at least two images. Got {self.accumulate}."
+            )
+        if self.accumulate > 1 and self.compile is True:
+            raise ValueError(
+                f"{type(self).__name__} cannot compile a step that runs in parts. Pass accumulate=1 or compile='auto', "
+                f"which does not compile such steps. Got accumulate={self.accumulate} and compile=True."
+            )
         for callback in self.callbacks if isinstance(self.callbacks, list) else ():
             named = isinstance(callback, tuple) and len(callback) == 2 and isinstance(callback[0], str)
             if not hasattr(callback[1] if named else callback, "on_train_begin"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -45,7 +46,7 @@ class QueueMethod(MomentumMethod):
         Groups of the batch that BatchNorm normalises separately, as if on that many devices. The keys are grouped in
         another order than the queries, so that the statistics of a group do not reveal which key belongs to a query.
         There are fewer groups if one would have less than two images. 1 is plain BatchNorm, which leaks this
-        information.
+        information. There are at least `accumulate` groups.
     ema_momentum : float, default=0.99
         Momentum of the copy: the share of its weights that it keeps in a step, 0.999 on ImageNet.
     """
@@ -125,7 +126,7 @@ class QueueMethod(MomentumMethod):
         """Run networks with `bn_splits`; each process has an equal share of the groups."""
         if self.bn_splits == 1:
             return self.outputs(parts, images)
-        splits = self.bn_splits // n_processes()
+        splits = math.ceil(self.bn_splits // n_processes() / self.accumulate)  # the encoder runs in parts
         return run_with_split_batchnorm(lambda part: self.outputs(parts, part), parts, images, splits)
 
     def contrast(self, net: Objective, queries: Sequence[Tensor], keys: Sequence[Tensor]) -> Tensor:

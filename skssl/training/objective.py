@@ -234,6 +234,16 @@ class Objective(nn.Module):
             hooks.build(self, dim, n_samples)
         self.phase: Any = method.phase(self, epoch=0)
 
+    @property
+    def encoders(self) -> list[nn.Module]:
+        """The encoder, and the copies that the method and the tasks have made of it."""
+
+        def names(module: nn.Module) -> list[str]:
+            return [name for name, _ in module.named_parameters()]
+
+        alike = [module for module in self.modules() if type(module) is type(self.encoder)]
+        return [module for module in alike if names(module) == names(self.encoder)]
+
     def prepare(self, batch: Batch) -> None:
         """Let the hooks add to the batch what a compiled `forward` cannot compute.
 

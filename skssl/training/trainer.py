@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from skssl.augment.transforms import Transform, View
 from skssl.images import Images
 from skssl.images.photographs import Photographs
+from skssl.nn.accumulation import encode_in_parts
 from skssl.nn.batchnorm import sync_batchnorm
 from skssl.nn.distributed import all_gather, all_reduce_mean, is_main_process, n_processes, rank, sync_parameters
 from skssl.nn.precision import matmul_precision, mixed_precision
@@ -87,6 +88,8 @@ class Trainer(NeuralNet):
         The type that the networks compute in.
     tf32 : bool
         Whether float32 matrix products use TF32 on a GPU.
+    accumulate : int
+        Number of parts in which the encoder runs on a batch, see `encode_in_parts`.
     seed : int
         Seed of all random numbers.
     n_jobs : int, optional
@@ -109,6 +112,7 @@ class Trainer(NeuralNet):
         collapsible: bool = True,
         dtype: torch.dtype = torch.float32,
         tf32: bool = False,
+        accumulate: int = 1,
         seed: int = 0,
         n_jobs: int | None = None,
         **kwargs: Any,
@@ -118,8 +122,8 @@ class Trainer(NeuralNet):
         self.schedule, self.warmup_epochs = schedule, warmup_epochs
         self.momentum, self.weight_decay, self.rates = momentum, weight_decay, rates
         self.collapsible = collapsible
-        self.dtype, self.tf32, self.seed = dtype, tf32, seed
-        self.n_jobs = n_jobs
+        self.dtype, self.tf32, self.accumulate = dtype, tf32, accumulate
+        self.seed, self.n_jobs = seed, n_jobs
 
     #: X and y as they were passed to `fit`, for callbacks.
     given: tuple[Any, Any] = (None, None)
@@ -413,7 +417,12 @@ class Trainer(NeuralNet):
         groups = self.compiled and self.module_.method.bn_splits > 1
         with mixed_precision(self.dtype, torch.device(self.device)), sync_batchnorm(self.module_, groups):
             self.module_.prepare(batch)
-            return self.forward_pass(batch)
+            with self.in_parts():
+                return self.forward_pass(batch)
+
+    def in_parts(self) -> AbstractContextManager[None]:
+        """Return a context in which encoders run in `accumulate` parts."""
+        return encode_in_parts(self.module_.encoders, self.accumulate) if self.accumulate > 1 else nullcontext()
 
     # The parts of a training.
 
@@ -440,11 +449,13 @@ class Trainer(NeuralNet):
         Returns
         -------
         bool
-            ``compile``. "auto" compiles on CUDA from `COMPILED_FROM` steps on, in one process.
+            ``compile``. "auto" compiles on CUDA from `COMPILED_FROM` steps on, in one process and without
+            ``accumulate``.
         """
         if self.compile != "auto" or self.forward_pass.failed:
             return bool(self.compile) and not self.forward_pass.failed
-        return torch.device(self.device).type == "cuda" and n_processes() == 1 and steps >= COMPILED_FROM
+        suits = torch.device(self.device).type == "cuda" and n_processes() == 1 and self.accumulate == 1
+        return suits and steps >= COMPILED_FROM
 
     def graphed(
         self, loader: ImageLoader, step: Callable[[Batch], dict[str, Any]]
@@ -562,7 +573,7 @@ class Trainer(NeuralNet):
             Views of the last batch of the epoch. Each process has its share.
         """
         epoch, loss = len(self.history), self.history[-1]["loss"]
-        with mixed_precision(self.dtype, torch.device(self.device)), sync_batchnorm(self.module_):
+        with mixed_precision(self.dtype, torch.device(self.device)), sync_batchnorm(self.module_), self.in_parts():
             z = all_gather(self.module_.embed(views))
         if not (np.isfinite(loss) and z.isfinite().all()):
             peaks = sorted({group["peak"] for group in self.optimizer_.param_groups})

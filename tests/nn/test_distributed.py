@@ -22,7 +22,7 @@ from skssl.augment import Augmentation
 from skssl.callbacks import GradientSNR
 from skssl.datasets import make_shapes
 from skssl.images import as_images
-from skssl.nn import batchnorm, distributed
+from skssl.nn import accumulation, batchnorm, distributed
 from skssl.nn.batchnorm import run_with_split_batchnorm
 from skssl.pretext import ColorizationTask, Rotation
 from skssl.training.loader import ImageLoader
@@ -138,7 +138,8 @@ def step(method, params, aux=None):
     for seed in range(2):  # the second uses the queues, banks and centres of the first
         torch.manual_seed(seed)
         net.zero_grad()
-        with batchnorm.sync_batchnorm(net), shared_draws(N // distributed.n_processes()), stand_ins():
+        shared = shared_draws(N // distributed.n_processes())
+        with batchnorm.sync_batchnorm(net), shared, stand_ins(), trainer.in_parts():
             numbers = network(local)
         numbers["loss"].backward()
         hooks.after_backward(net)
@@ -178,12 +179,30 @@ CASES = {method.__name__: (method, params) for method, params in QUICK.items()} 
 }
 
 
+PLAIN = nn.Sequential(nn.Conv2d(3, 6, 3, stride=2), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+CASES["SimCLR in parts"] = skssl.SimCLR, {"backbone": PLAIN, "accumulate": 4, "aux": "rotation"}
+CASES["MoCo in parts"] = skssl.MoCo, {"backbone": PLAIN, "accumulate": 4, "bn_splits": 2}
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_have_the_gradients_and_buffers_of_one(case, both):
     method, params = CASES[case]
     first, second = both(step, method=method, params=params)
     assert_same(step(method, params), first)
     assert all(torch.equal(value, second[name]) or value.isnan().all() for name, value in first.items())
+
+
+def step_with_one_pass(method, params):
+    """Take the same step, but keep the activations of all parts."""
+    with mock.patch.object(accumulation, "checkpoint", lambda function, *args, **kwargs: function(*args)):
+        return step(method, params)
+
+
+@pytest.mark.parametrize("method", [skssl.SimCLR, skssl.MoCo])
+def test_the_second_pass_of_each_part_shares_the_statistics_of_batchnorm(method, both):
+    arguments = {"method": method, "params": {**QUICK[method], "accumulate": 3}}
+    for parts, whole in zip(both(step, **arguments), both(step_with_one_pass, **arguments), strict=True):
+        assert_same(whole, parts)
 
 
 def test_the_comparison_detects_a_small_difference(both):
