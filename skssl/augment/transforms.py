@@ -400,8 +400,8 @@ def resolve_transforms(augment: Any, images: Images, method: str, n_views: int, 
     if len(set(ways)) > 1:
         other = next(way for way in ways if way != ways[0])
         raise ValueError(
-            f"The views of 'augment' are normalised in different ways: by {ways[0]}, and by {other}. Normalise all views "
-            "alike. An Augmentation takes mean and std."
+            f"The views of 'augment' are normalised in different ways: by {ways[0]}, and by {other}. Normalise all "
+            "views alike. An Augmentation takes mean and std."
         )
     return found
 
