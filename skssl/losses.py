@@ -20,6 +20,7 @@ from skssl.errors import pick
 __all__ = [
     "barlow_twins",
     "byol_loss",
+    "contrastive_loss",
     "dense_info_nce",
     "dino",
     "guided_stop_gradient",
@@ -32,6 +33,7 @@ __all__ = [
     "sinkhorn",
     "sup_con",
     "swapped_prediction",
+    "triplet_loss",
     "vicreg",
     "vicreg_terms",
 ]
@@ -100,6 +102,82 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float = 0.5, y: Tensor | None =
         logits = logits.masked_fill(_others_of_class(y).repeat(2, 2), -torch.inf)
     positive = torch.arange(len(z), device=z.device).roll(len(z1))
     return F.cross_entropy(logits, positive)
+
+
+@full_precision
+def contrastive_loss(z1: Tensor, z2: Tensor, same: Tensor, margin: float = 1.0) -> Tensor:
+    r"""Contrastive loss of pairs: positives are drawn together, negatives are pushed apart up to a margin.
+
+    .. math::
+        \frac 1 n \sum_i s_i\, d_i^2 + (1 - s_i) \max(0, m - d_i)^2, \quad d_i = \lVert z_{1i} - z_{2i} \rVert.
+
+    Parameters
+    ----------
+    z1, z2 : Tensor of shape (n, d)
+        Embeddings of the first and the second sample of each pair. They are not normalised.
+    same : bool Tensor of shape (n,)
+        s: whether the samples of a pair belong together, as two views of an image or two images of a class do.
+    margin : float, default=1.0
+        m: the distance from which a negative pair adds nothing.
+
+    Returns
+    -------
+    Tensor of shape ()
+        The mean over the pairs.
+
+    References
+    ----------
+    Hadsell et al., Dimensionality Reduction by Learning an Invariant Mapping, CVPR 2006, equation 4, without its factor
+    of 1/2.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.losses import contrastive_loss
+    >>> z1, z2 = torch.zeros(2, 2), torch.tensor([[0.6, 0.0], [0.6, 0.0]])
+    >>> round(contrastive_loss(z1, z2, same=torch.tensor([True, False])).item(), 2)  # (0.36 + 0.16) / 2
+    0.26
+    """
+    square = (z1 - z2).square().sum(1)
+    apart = (margin - torch.linalg.vector_norm(z1 - z2, dim=1)).clamp(min=0).square()
+    return torch.where(same, square, apart).mean()
+
+
+@full_precision
+def triplet_loss(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float = 1.0) -> Tensor:
+    r"""Triplet loss: an anchor is nearer to its positive than to its negative, by a margin of squared distance.
+
+    .. math::
+        \frac 1 n \sum_i \max(0, \lVert a_i - p_i \rVert^2 - \lVert a_i - n_i \rVert^2 + m).
+
+    Parameters
+    ----------
+    anchor, positive, negative : Tensor of shape (n, d)
+        Embeddings of samples, of samples that belong with them, and of samples that do not. They are not normalised;
+        FaceNet normalises them.
+    margin : float, default=1.0
+        m.
+
+    Returns
+    -------
+    Tensor of shape ()
+        The mean over the triplets.
+
+    References
+    ----------
+    Schroff et al., FaceNet: A Unified Embedding for Face Recognition and Clustering, CVPR 2015, equation 2, which is a
+    sum and has a margin of 0.2. ``torch.nn.TripletMarginLoss`` compares distances that are not squared.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.losses import triplet_loss
+    >>> anchor, positive, negative = torch.tensor([[0.0]]), torch.tensor([[0.5]]), torch.tensor([[1.0]])
+    >>> triplet_loss(anchor, positive, negative).item()  # 0.25 - 1 + 1
+    0.25
+    """
+    near, far = ((anchor - other).square().sum(1) for other in (positive, negative))
+    return (near - far + margin).clamp(min=0).mean()
 
 
 @full_precision

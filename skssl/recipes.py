@@ -12,9 +12,8 @@ A recipe is a dict with
 EffSSL's batch of 512 images and warm-up of 10 epochs are inferred, for all data sets. Its learning rates for SimSiam,
 0.07 and 0.05, are used as printed. The code that EffSSL cites multiplies the rate by ``batch_size / 256``, which would
 make them 0.14 and 0.1. The text states neither this factor nor the batch size, and 0.07 is near to the 0.06 for 512
-images of SimSiam's appendix D and of GSG. Step schedules of the sources (MoCo v1 and InstDisc: a tenth at 60 and 80 %;
-RelativePatch, Colorization) are replaced by "step". "not checked" in the source means that the settings or the score
-are not verified.
+images of SimSiam's appendix D and of GSG. "not checked" in the source means that the settings or the score are not
+verified.
 
 ``FINE_TUNING`` holds the settings of `FineTuner` by share of labels, for ImageNet unless another data set is named. Its
 recipes have no scores, which depend on the encoder. `make` requires the ``encoder`` for them.
@@ -206,6 +205,7 @@ _BY_DECOUPLING: dict[str, dict[str, Any]] = {"linear": {"protocol": "decoupling"
 _EFFSSL, _GSG = "EffSSL, section 4 and table 5", "GSG, section 5 and table 1"
 _SHORT: dict[str, Any] = {"epochs": 200, "batch_size": 512}
 _LONG: dict[str, Any] = {"epochs": 1000, "batch_size": 256}
+_TENTHS: dict[str, Any] = {"schedule": ((0.6, 0.1), (0.8, 0.01))}  # epochs 120 and 160 of 200
 _UNSTATED: dict[str, Any] = {"inferred": "batch_size warmup_epochs", "judged": _BY_EFFSSL}  # by EffSSL
 
 _simclr = _recipe("SimCLR", _EFFSSL, 88.77, 86.37, lr=0.5, temperature=0.2, warmup_epochs=10, **_SHORT, **_UNSTATED)
@@ -341,6 +341,7 @@ CIFAR10: dict[str, Recipe] = {
         batch_size=128,
         lr=0.03,
         n_negatives=4096,
+        **_TENTHS,
         of="code",
         judged={"knn": {"n_neighbors": 200, "temperature": 0.1, "layer": "projector"}},
     ),
@@ -553,13 +554,13 @@ _turned: dict[str, Any] = {"aux": Rotation(head="backbone"), "aux_weight": 0.1}
 IMAGENET: dict[str, Recipe] = {
     "RotNet": _recipe(
         "RotNet",
-        "RotNet's code, with a tenth of the learning rate after 15, 30 and 45 epochs",
+        "RotNet's code",
         backbone="alexnet_bn",
         epochs=50,
         batch_size=192,
         lr=0.01,
         weight_decay=5e-4,
-        schedule="step",
+        schedule=((15 / 50, 0.1), (30 / 50, 0.01), (45 / 50, 0.001)),
         of="code",
     ),
     "RelativePatch": _recipe(
@@ -571,6 +572,7 @@ IMAGENET: dict[str, Recipe] = {
         weight_decay=1e-4,
         warmup_epochs=5,
         hidden_dim=4096,
+        schedule=((25 / 65, 0.1), (45 / 65, 0.01)),  # epochs 30 and 50, of 65 after the warm-up
         of="code",
         **_R50,
     ),
@@ -586,6 +588,7 @@ IMAGENET: dict[str, Recipe] = {
         schedule="step",
         stride=8,
         of="code",
+        inferred="schedule",
     ),
     "ContextEncoder": _recipe(
         "ContextEncoder",
@@ -621,6 +624,7 @@ IMAGENET: dict[str, Recipe] = {
         lr=0.03,
         weight_decay=1e-4,
         temperature=0.07,
+        **_TENTHS,
         of="code",
         **_R50,
     ),
@@ -646,7 +650,7 @@ IMAGENET: dict[str, Recipe] = {
         augment="instdisc",
         proj_layers=1,
         temperature=0.07,
-        schedule="step",
+        **_TENTHS,
         of="code",
         judged=_BY_MOCO_IN,
         **_moco_in,

@@ -248,3 +248,33 @@ def test_swapped_prediction_matches_a_loop(n_views, n_codes):
     loss.backward()
     assert codes.grad is None
     assert torch.autograd.gradcheck(lambda s: losses.swapped_prediction(s, codes, 0.3), (scores,))
+
+
+def test_contrastive_loss_matches_a_loop_over_pairs():
+    draw = torch.Generator().manual_seed(0)
+    z1, z2 = (torch.rand(30, 3, generator=draw, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    same = torch.rand(30, generator=draw) < 0.5
+    total, cases = 0.0, set()
+    for a, b, s in zip(z1.tolist(), z2.tolist(), same.tolist(), strict=True):
+        distance = math.dist(a, b)
+        total += distance**2 if s else max(0.0, 0.6 - distance) ** 2
+        cases.add((s, distance > 0.6))
+    assert len(cases) == 4, "pairs of both kinds, on both sides of the margin"
+    found = losses.contrastive_loss(z1, z2, same, margin=0.6)
+    assert found.item() == pytest.approx(total / 30, rel=1e-12)
+    assert torch.autograd.gradcheck(lambda a, b: losses.contrastive_loss(a, b, same, 0.6), (z1, z2))
+    equal = torch.ones(2, 3, requires_grad=True)
+    losses.contrastive_loss(equal, torch.ones(2, 3), torch.tensor([True, False])).backward()
+    assert torch.isfinite(equal.grad).all(), "equal embeddings have a finite gradient"
+
+
+def test_triplet_loss_matches_a_loop_over_triplets():
+    draw = torch.Generator().manual_seed(0)
+    z = [torch.rand(30, 3, generator=draw, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    terms = [
+        math.dist(a, p) ** 2 - math.dist(a, n) ** 2 + 0.2 for a, p, n in zip(*(of.tolist() for of in z), strict=True)
+    ]
+    assert min(terms) < 0 < max(terms)
+    found = losses.triplet_loss(*z, margin=0.2)
+    assert found.item() == pytest.approx(sum(max(0.0, term) for term in terms) / 30, rel=1e-12)
+    assert torch.autograd.gradcheck(lambda *of: losses.triplet_loss(*of, 0.2), z)

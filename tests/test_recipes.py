@@ -199,6 +199,18 @@ def test_rates_of_rotation_decoupling_are_those_of_its_code():
         assert recipes.make_probes(recipe, estimator)["linear"].layer == "conv5"
 
 
+@pytest.mark.parametrize(
+    ("title", "tenths"),
+    [("RotNet", (15, 30, 45)), ("RelativePatch", (30, 50)), ("MoCo v1", (120, 160)), ("InstDisc", (120, 160))],
+)
+def test_rates_that_fall_to_a_tenth(title, tenths):
+    estimator = recipes.make(recipes.IMAGENET[title])
+    warmup = estimator.setting("warmup_epochs")
+    for epoch in range(int(warmup), estimator.epochs):
+        factor = schedule_factor(estimator.schedule, epoch, estimator.epochs, warmup)
+        assert factor == pytest.approx(0.1 ** sum(epoch >= tenth for tenth in tenths))
+
+
 def test_protocols_of_the_sources():
     linear = recipes.make_probes(recipes.CIFAR10["SimSiam"], None)["linear"]
     found = [linear.setting(name) for name in ("lr", "epochs", "batch_size", "augment")]

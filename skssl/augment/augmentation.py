@@ -243,9 +243,10 @@ class Augmentation(Parameters):
             raise ValueError(NO_INDEX)
         cached = getattr(self, "_maps", None)  # the array, and its copy on the device: the host waits for a transfer
         if cached is None or cached[0] is not self.saliency or cached[1].device != index.device:
-            maps = torch.as_tensor(self.saliency, dtype=torch.float32).to(index.device)
-            self._maps = cached = self.saliency, maps
-        own = cached[1].index_select(0, index)[:, None]  # (n, 1, h', w')
+            maps = torch.as_tensor(self.saliency)
+            maps = maps if maps.dtype == torch.uint8 else maps.float()  # uint8 takes a quarter of the memory
+            self._maps = cached = self.saliency, maps.to(index.device)
+        own = cached[1].index_select(0, index)[:, None].float()  # (n, 1, h', w')
         return torch.nn.functional.interpolate(own, size, mode="bilinear", antialias=True)[:, 0]
 
     @torch.no_grad()

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from skssl.augment.presets import as_augmentations
+from skssl.backbones import last_module, stages
 from skssl.images import as_images
 
 __all__ = ["grad_cam"]
@@ -31,7 +31,9 @@ def grad_cam(
     images : array-like, sequence of files or PIL images, or torch Dataset
         Images, as for `fit`.
     layer : torch.nn.Module, default=None
-        Layer whose output is the feature map. None: ``layer4`` (ResNets), ``features``, or else the last convolution.
+        Layer whose output is the feature map. None is the end of the last stage of the encoder that the classifier is
+        or contains, see `backbones.stages`: ``layer4`` of a ResNet, the last layer of ``features`` before its pooling,
+        or else the last convolution.
     augment : str or Augmentation, default="none"
         Its normalisation is applied, and nothing else.
     batch_size : int, default=128
@@ -39,8 +41,9 @@ def grad_cam(
 
     Returns
     -------
-    float32 ndarray of shape (n, h, w)
-        The maps at the images' size, each divided by its maximum, for ``Augmentation(saliency=...)``.
+    uint8 ndarray of shape (n, h', w')
+        The maps at the size of the feature map, such as 7x7 for images of 224 pixels, each scaled to a maximum of 255,
+        for ``Augmentation(saliency=...)``. Those of ImageNet-100 take 6 MB.
 
     Raises
     ------
@@ -60,14 +63,12 @@ def grad_cam(
     >>> from skssl.augment.saliency import grad_cam
     >>> X, y = make_shapes(8, image_size=16, random_state=0)
     >>> classifier = ConvNet()
-    >>> grad_cam(nn.Sequential(classifier, nn.Linear(128, 4)), X, layer=classifier.features).shape
-    (8, 16, 16)
+    >>> grad_cam(nn.Sequential(classifier, nn.Linear(128, 4)), X).shape
+    (8, 2, 2)
     """
     found = as_images(images)
     normalize = as_augmentations(augment, max(found.shape[1:]))[0].normalize
-    convolutions = [module for module in classifier.modules() if isinstance(module, nn.Conv2d)]
-    named = [getattr(classifier, name) for name in ("layer4", "features") if hasattr(classifier, name)]
-    layer = layer or next(iter([*named, *convolutions[-1:]]), None)
+    layer = layer or _last_stage(classifier)
     if layer is None:
         raise ValueError(
             "grad_cam needs a layer whose output is a feature map: this classifier has no convolution, so pass one."
@@ -86,10 +87,23 @@ def grad_cam(
                 scores = classifier(pixels).max(1).values.sum()
                 (gradient,) = torch.autograd.grad(scores, outputs[-1])
             weighted = (gradient.mean((2, 3), keepdim=True) * outputs[-1].detach()).sum(1, keepdim=True)
-            cam = F.interpolate(weighted.relu(), found.shape[1:], mode="bilinear")[:, 0]
-            maps.append((cam / cam.amax((1, 2), keepdim=True).clamp(min=1e-12)).float().cpu())
+            cam = weighted[:, 0].relu()
+            cam = cam / cam.amax((1, 2), keepdim=True).clamp(min=1e-12)
+            maps.append((255 * cam).round().to(torch.uint8).cpu())
     finally:
         hook.remove()
         for module, mode in modes.items():
             module.training = mode
     return torch.cat(maps).numpy()
+
+
+def _last_stage(classifier: nn.Module) -> nn.Module | None:
+    """Return the module at whose end the last stage of the contained encoder ends; None without a convolution."""
+    for module in classifier.modules():
+        if hasattr(module, "layer1") or hasattr(module, "features"):
+            parts = list(stages(module).values())
+            if len(parts) < 2 and hasattr(module, "features"):  # as in a DenseNet
+                return module.get_submodule("features")
+            return last_module(parts[-1])
+    convolutions = [module for module in classifier.modules() if isinstance(module, nn.Conv2d)]
+    return next(iter(convolutions[-1:]), None)

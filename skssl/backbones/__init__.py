@@ -2,7 +2,7 @@
 
 from skssl.backbones.building import build_backbone
 from skssl.backbones.channels import adapt_channels
-from skssl.backbones.maps import feature_map, map_channels, stages
+from skssl.backbones.maps import feature_map, last_module, map_channels, stages
 from skssl.backbones.networks import SMALL, ConvNet
 from skssl.backbones.outputs import Pooled
 from skssl.backbones.weights import load_weights
@@ -14,6 +14,7 @@ __all__ = [
     "adapt_channels",
     "build_backbone",
     "feature_map",
+    "last_module",
     "load_weights",
     "map_channels",
     "stages",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -42,6 +44,31 @@ def stages(encoder: nn.Module) -> dict[str, list[nn.Module]]:
         if found:
             found[next(reversed(found))].append(child)
     return found
+
+
+def last_module(stage: Sequence[nn.Module]) -> nn.Module:
+    """Return the module whose output is the map of a stage: the last one before its pooling.
+
+    Parameters
+    ----------
+    stage : sequence of torch.nn.Module
+        One of `backbones.stages`.
+
+    Returns
+    -------
+    torch.nn.Module
+        The module.
+
+    Examples
+    --------
+    >>> import torchvision
+    >>> from skssl.backbones import last_module, stages
+    >>> last_module(stages(torchvision.models.resnet18())["conv1"])  # before the max-pooling
+    ReLU(inplace=True)
+    """
+    pools = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
+    end = next((i for i, part in enumerate(stage) if isinstance(part, pools)), len(stage))
+    return stage[end - 1]
 
 
 def feature_map(encoder: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 import sys
 from abc import abstractmethod
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from functools import partial
 from pathlib import Path
-from threading import Timer
+from threading import Thread, Timer
 from typing import Any, Self
 
 import numpy as np
@@ -336,6 +337,7 @@ class DatasetItems(Images):
                 num_workers=self._n_jobs,
                 pin_memory=self._device.type == "cuda",
                 persistent_workers=True,
+                worker_init_fn=_end_with_parent,
                 generator=torch.Generator().manual_seed(torch.initial_seed()),  # spares the global generator
             )
         self._requests.of_epoch = requests
@@ -476,6 +478,22 @@ class _BatchDataset(Dataset):
         except (TypeError, ValueError) as error:
             return error
         return torch.tensor(found), batch, self._images._bad
+
+
+def _end_with_parent(worker: int) -> None:
+    """Let a worker process end at once if its parent is killed.
+
+    torch compares parent process IDs every five seconds. Workers of a fork server, which Python 3.14 uses by default,
+    never end that way, since the server is their parent, and lives as long as they do.
+    """
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
 
 
 def fetch_item(dataset: Any, i: int) -> Any:

@@ -80,21 +80,21 @@ def as_images(
         - a sequence of file paths, open files, contents of files or PIL images of any mode, or a torchvision
           ``ImageFolder`` without a transform. A sequence is a list, a tuple, an array, a Series or a data frame of one
           column. Its samples may also be items such as those of data sets. Images are read upright by their EXIF data,
-          without transparency. Files of one size, unless `image_shape` asks for another, are decoded once into one
-          array. All others become `Photographs`: they keep their own sizes and are decoded whenever they are needed. If
-          all files hold floats or integers of more than 8 bits, they are read as floats. `Photographs` are then decoded
-          once at the start to find `scale`. 16-bit files among 8-bit files are rounded to 8 bits;
+          without transparency. Files of one size, unless `image_shape` or `size` asks for another, are decoded once
+          into one array. All others become `Photographs`: they keep their own sizes and are decoded whenever they are
+          needed. If all files hold floats or integers of more than 8 bits, they are read as floats. `Photographs` are
+          then decoded once at the start to find `scale`. 16-bit files among 8-bit files are rounded to 8 bits;
         - a data set with ``__len__`` and ``__getitem__``: one of torch, Hugging Face or similar. Its items are read
           when they are needed, through ``__getitems__`` if it has one. An item is a tensor ``(c, h, w)``, a PIL image,
           an array ``(h, w)`` or ``(h, w, c)``, the path or the bytes of an image file, a tuple that begins with one of
           these, or a dict that holds one, preferably as "image" or "img". Floats are in [0, 1]. PIL images and image
           files become `Photographs` if their sizes differ among 16 evenly spaced items, or differ from `image_shape`
           or `size`. They are RGB unless all of these items are grey, and floats if all hold more than 8 bits, as files;
-        - `skssl.datasets.PackedImages`, or a list of their items. Pixels of one size, unless `image_shape` asks for
-          another, are one memory-mapped array. All others become `Photographs`;
+        - `skssl.datasets.PackedImages`, or a list of their items. Pixels of one size, unless `image_shape` or `size`
+          asks for another, are one memory-mapped array. All others become `Photographs`;
         - an iterable of such items: a generator, or an iterable data set of torch, Hugging Face or WebDataset. It is
           read once into a memory-mapped temporary file. PIL images and image files of several sizes, or of another size
-          than `image_shape`, become `Photographs`. They are RGB unless all are grey;
+          than `image_shape` or `size`, become `Photographs`. They are RGB unless all are grey;
         - `Images`, which are checked and returned.
 
         uint8 is kept. All other numbers, including bools and integers, become float32. Arrays and tensors are not
@@ -425,7 +425,7 @@ def _read_packed(X: PackedImages, options: _Options) -> Images:
     channels, size = options.target()
     channels = channels or int(X.channels.max())
     sizes, name = torch.from_numpy(X.sizes), partial(sample_name, X)
-    is_resized = bool((sizes != sizes[0]).any()) or size not in (None, tuple(sizes[0].tolist()))
+    is_resized = bool((sizes != sizes[0]).any()) or (size or options.size) not in (None, tuple(sizes[0].tolist()))
     if options.whole or is_resized or X.kind == "jpeg":
         return _as_photographs(X, name, sizes, channels, options)
     check_channels(channels, name(0))
@@ -449,7 +449,8 @@ def _are_floats(headers: Sequence[Header | None], name: Callable[[int], str], op
 def _is_whole(headers: Sequence[Header | None], options: _Options) -> bool:
     """Return whether images are read as `Photographs`: by default, unless all have the size that is asked for."""
     sizes = {header[1] for header in headers if header is not None}
-    return len(sizes) > 1 or options.target()[1] not in (None, *sizes) if options.whole is None else options.whole
+    asked = options.target()[1] or options.size
+    return len(sizes) > 1 or asked not in (None, *sizes) if options.whole is None else options.whole
 
 
 def _as_photographs(

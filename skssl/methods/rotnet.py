@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skssl.methods.pretext import PretextMethod
-from skssl.pretext.rotation import Rotation, corrupt_labels, inner_square, rotate
+from skssl.pretext.rotation import Rotation, corrupt_labels, inner_square, rotate_among
 from skssl.training.objective import Batch, Objective
 
 
@@ -73,7 +73,7 @@ class RotNet(PretextMethod):
             [
                 torch.rot90(view, round(angle / 90), (2, 3))  # also for images that are not square
                 if share is None and (square or angle % 180 == 0)
-                else rotate(view, view.new_full((len(view),), angle), share)
+                else rotate_among(view, view.new_full((len(view),), angle), self.angles)
                 for angle in self.angles
             ]
         )

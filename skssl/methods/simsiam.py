@@ -63,9 +63,10 @@ class SimSiamGSG(SimSiam):
     References
     ----------
     Lee and Lee, Implicit Contrastive Representation Learning with Guided Stop-gradient, NeurIPS 2023, section 4 and
-    algorithm 1. The settings are those of section 5 for CIFAR-10. The text states no schedule; the code that it follows
-    has a cosine. Pairs are drawn from the whole batch over all devices; the reference code draws them on each device
-    separately.
+    algorithm 1. The settings are those of section 5 for CIFAR-10. Section 5.1 says that there is no schedule; the code
+    that it follows has a cosine, the default here. The crops have at least 0.08 of the area, those of `SimSiam` 0.2, so
+    compare with ``SimSiamGSG(stop_gradient="symmetric")``. Pairs are drawn from the whole batch over all devices; the
+    reference code draws them on each device separately.
 
     Examples
     --------

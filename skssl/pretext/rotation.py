@@ -14,6 +14,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 from torch.nn import functional as F
 
+from skssl.augment.blur import tap_shifts
 from skssl.augment.geometry import rotate_quarter
 from skssl.backbones import stages
 from skssl.errors import pick
@@ -24,6 +25,8 @@ from skssl.pretext.task import Task
 
 if TYPE_CHECKING:
     from skssl.training.objective import Batch, Objective
+
+BLUR_REACH = 3  # pixels on either side of a Gaussian with a standard deviation of 1
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -39,7 +42,9 @@ class Rotation(Task):
     angles : tuple of float, default=(0, 90, 180, 270)
         Two or more angles in degrees, counter-clockwise. The label is the index in this tuple. Rotations by multiples
         of 90 are exact. If another angle is given, all rotations, by 0 degrees too, are interpolated, cropped to the
-        square that has no empty corners at any angle, and resized. Neither corners nor blur then reveal the angle.
+        square that has no empty corners at any angle, and resized. If the angles also differ by other than quarter
+        turns, all views are blurred first, see `rotate_among`. What remains is the grid of the original file, such as
+        JPEG's blocks.
     label_noise : float, default=0.0
         The probability, in [0, 1], that a label is replaced by a random wrong one, drawn anew in every step. The view
         is still rotated by the true angle.
@@ -142,7 +147,7 @@ class Rotation(Task):
                 labels.append(corrupt_labels(labels[0], k, 1.0))  # an image's two views at different angles
             else:
                 labels.append(torch.randint(k, (n,), device=view.device))
-            turned = rotate(view, net.rotation_angles[labels[-1]], inner_square(self.angles))
+            turned = rotate_among(view, net.rotation_angles[labels[-1]], self.angles)
             outputs.append(net.rotation_head(self.embed(net, turned)).float())
         if self.loss == "cosine":
             return {"rotation": F.cosine_similarity(outputs[0], outputs[1]).mean()}
@@ -184,7 +189,48 @@ def inner_square(angles: Sequence[float]) -> float | None:
     return min(1 / (abs(math.cos(turn)) + abs(math.sin(turn))) for turn in map(math.radians, angles))
 
 
-def rotate(view: Tensor, angle: Tensor, share: float | None = None) -> Tensor:
+def rotate_among(view: Tensor, angle: Tensor, angles: Sequence[float]) -> Tensor:
+    """Rotate each image by one of several angles, so that only the content of the view tells the angle.
+
+    An interpolation along the pixels' axes leaves other traces in fine details than one along a diagonal. A network
+    finds them even in noise. If some angles differ by other than multiples of 90 degrees, all images are therefore
+    blurred by the same Gaussian of one pixel, which removes the frequencies that a square grid holds along its
+    diagonals alone, and interpolated by cubic polynomials. The crop leaves out the pixels that the borders affect.
+
+    Parameters
+    ----------
+    view : Tensor of shape (n, c, s, s)
+        Square images.
+    angle : float32 Tensor of shape (n,)
+        Angles in degrees, each one of `angles`.
+    angles : sequence of float
+        All angles.
+
+    Returns
+    -------
+    Tensor of shape (n, c, s, s)
+        The rotated images.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.pretext.rotation import rotate_among
+    >>> rotate_among(torch.ones(2, 3, 16, 16), torch.tensor([0.0, 45.0]), (0, 45)).std().item() < 1e-6
+    True
+    """
+    share, side = inner_square(angles), view.shape[2]
+    if share is None or len({angle % 90 for angle in angles}) == 1:
+        return rotate(view, angle, share)
+    with torch.autocast(view.device.type, enabled=False):
+        taps = torch.arange(-BLUR_REACH, BLUR_REACH + 1, device=view.device)
+        kernel = (-taps.square() / 2).softmax(0)
+        matrix = (kernel @ tap_shifts(side, BLUR_REACH, view.device).flatten(1)).view(side, side)
+        blurred = matrix.mT @ view.float() @ matrix
+    margin = min(BLUR_REACH + 1, side // 4)  # the cubic polynomials reach one pixel further than lines
+    return rotate(blurred.to(view.dtype), angle, share * (1 - 2 * margin / side), "bicubic")
+
+
+def rotate(view: Tensor, angle: Tensor, share: float | None = None, interpolation: str = "bilinear") -> Tensor:
     """Rotate each image counter-clockwise by its own angle.
 
     Parameters
@@ -194,8 +240,9 @@ def rotate(view: Tensor, angle: Tensor, share: float | None = None) -> Tensor:
     angle : float32 Tensor of shape (n,)
         Angles in degrees; multiples of 90 unless `share` is given.
     share : float, default=None
-        Side of the central square that is cropped after the rotation, as a fraction of s. The crop is resized to s by
-        bilinear interpolation.
+        Side of the central square that is cropped after the rotation, as a fraction of s. The crop is resized to s.
+    interpolation : {"bilinear", "bicubic"}, default="bilinear"
+        The interpolation, if `share` is given.
 
     Returns
     -------
@@ -227,7 +274,7 @@ def rotate(view: Tensor, angle: Tensor, share: float | None = None) -> Tensor:
     place = (torch.arange(h, device=view.device) * 2 + 1) / h - 1  # centres of pixels in [-1, 1]
     x, y = place, place[:, None]
     grid = torch.stack([cosine * x - sine * y, sine * x + cosine * y], dim=3)  # (n, s, s, 2)
-    return F.grid_sample(view, grid.to(view.dtype), padding_mode="border", align_corners=False)
+    return F.grid_sample(view, grid.to(view.dtype), mode=interpolation, padding_mode="border", align_corners=False)
 
 
 def corrupt_labels(label: Tensor, n_classes: int, share: float) -> Tensor:

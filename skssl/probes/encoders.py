@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from skssl.augment.augmentation import Augmentation
 from skssl.augment.presets import as_augmentations
 from skssl.augment.transforms import Transform, View
-from skssl.backbones import build_backbone, stages
+from skssl.backbones import build_backbone, last_module, stages
 from skssl.errors import pick
 from skssl.images import Images, as_images
 from skssl.images.base import describe
@@ -33,31 +33,6 @@ from skssl.training.encoding import encode
 
 DEFAULT_SHAPE = (3, 224, 224)  # of the images that a module reads
 MAX_MAP_SIZE = 9600  # values of a pooled map: 64x12x12, 192x7x7, 384x5x5, 256x6x6 for AlexNet
-
-
-def last_module(stage: Sequence[nn.Module]) -> nn.Module:
-    """Return the module whose output is the map of a stage: the last one before its pooling.
-
-    Parameters
-    ----------
-    stage : sequence of torch.nn.Module
-        One of `backbones.stages`.
-
-    Returns
-    -------
-    torch.nn.Module
-        The module.
-
-    Examples
-    --------
-    >>> import torchvision
-    >>> from skssl.backbones import stages
-    >>> last_module(stages(torchvision.models.resnet18())["conv1"])  # before the max-pooling
-    ReLU(inplace=True)
-    """
-    pools = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
-    end = next((i for i, part in enumerate(stage) if isinstance(part, pools)), len(stage))
-    return stage[end - 1]
 
 
 def module_outputs(modules: Sequence[nn.Module], encoder: nn.Module, images: Tensor) -> list[Tensor]:

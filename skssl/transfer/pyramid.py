@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skssl.backbones import stages
-from skssl.probes.encoders import DEFAULT_SHAPE, last_module, module_outputs
+from skssl.backbones import last_module, stages
+from skssl.probes.encoders import DEFAULT_SHAPE, module_outputs
 
 MAX_MAPS = 4  # of the pyramid, the coarsest ones
 

@@ -286,6 +286,8 @@ def test_files_of_the_size_that_is_asked_for_are_decoded_once(tmp_path: Path) ->
     assert not isinstance(as_images(X), Photographs)
     assert not isinstance(as_images(X, (64, 40)), Photographs)
     assert isinstance(as_images(X, (32, 40)), Photographs)
+    assert not isinstance(as_images(X, size=(64, 40)), Photographs)
+    assert isinstance(as_images(X, size=(32, 40)), Photographs)
     assert isinstance(as_images(X, whole=True), Photographs)
     Image.fromarray(smooth(64, 41, 3)).save(tmp_path / "3.png")
     assert isinstance(as_images([*X, str(tmp_path / "3.png")]), Photographs)

@@ -270,21 +270,52 @@ def test_rows_of_two_processes_concatenate_to_the_batch(both):
     assert [len(index) for index in both(shares, n_images=11, batch_size=16)[0]] == [5], "equally many rows in each"
 
 
-def cropped(files):
-    images = as_images(files, (8, 8))
+class Pictures(torch.utils.data.Dataset):
+    """A data set of PIL images."""
+
+    def __init__(self, files):
+        self.files = files
+
+    def __len__(self):
+        return len(self.files)
+
+    def __getitem__(self, i):
+        return Image.open(self.files[i]), 0
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """Files of several sizes, and a data set of the same pictures."""
+    folder = tmp_path_factory.mktemp("photographs")
+    rng = np.random.default_rng(0)
+    files = [str(folder / f"{i}.png") for i in range(9)]
+    for i, file in enumerate(files):
+        Image.fromarray(rng.integers(0, 256, (10 + i, 20, 3), dtype=np.uint8)).save(file)
+    return {"files": files, "data set": Pictures(files)}
+
+
+def cropped(X):
+    images = as_images(X, (8, 8))
     loader = ImageLoader(images, 4, [Augmentation(size=8, jitter=0.0, gray=0.0, flip=0.0)] * 2, torch.device("cpu"))
     epoch = loader.epoch(torch.Generator().manual_seed(3), torch.Generator())
     return [(batch.index, *batch.views, batch.images) for batch in epoch]
 
 
-def test_two_processes_crop_photographs_as_one_does(both, tmp_path):
-    rng = np.random.default_rng(0)
-    files = [str(tmp_path / f"{i}.png") for i in range(9)]
-    for i, file in enumerate(files):
-        Image.fromarray(rng.integers(0, 256, (10 + i, 20, 3), dtype=np.uint8)).save(file)
-    for whole, *halves in zip(cropped(files), *both(cropped, files=files), strict=True):
+@pytest.mark.parametrize("kind", ["files", "data set"])
+def test_two_processes_crop_photographs_as_one_does(kind, both, photographs):
+    for whole, *halves in zip(cropped(photographs["files"]), *both(cropped, X=photographs[kind]), strict=True):
         for tensor, *parts in zip(whole, *halves, strict=True):
             assert torch.equal(torch.cat(parts), tensor)
+
+
+def test_two_processes_train_on_photographs(both, photographs):
+    params = {"method": skssl.SimCLR, "image_shape": (8, 8), "batch_size": 4, "further": False}
+    results = [result for X in photographs.values() for result in both(fit, X=X, **params)]
+    state, history, features = results[0]
+    for other_state, other_history, other_features in results[1:]:
+        assert all(torch.equal(value, other_state[name]) for name, value in state.items())
+        assert history.equals(other_history)
+        np.testing.assert_array_equal(features, other_features)
 
 
 def refused(function, arguments):

@@ -9,6 +9,10 @@ import pytest
 import torch
 from conftest import quick
 from helpers import built, reached
+from scipy.ndimage import gaussian_filter
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 import skssl
@@ -20,7 +24,7 @@ from skssl.pretext.colorization import color_cells, color_weights, rgb_to_lab, s
 from skssl.pretext.inpainting import center_region, random_region
 from skssl.pretext.jigsaw import far_permutations
 from skssl.pretext.relative_patch import drop_channels, neighbor_pairs
-from skssl.pretext.rotation import inner_square, rotate
+from skssl.pretext.rotation import inner_square, rotate, rotate_among
 from skssl.pretext.tiles import cut_tiles, encode_tiles, normalize_tiles
 from skssl.training.loader import ImageLoader
 from skssl.training.objective import Batch
@@ -290,12 +294,51 @@ def test_interpolated_quarter_rotation_matches_rot90():
         rotate(view[..., :6], angles, 0.8)
 
 
+def texture(views):
+    """Return the products of near pixels, and the energy by place, of views (n, 1, 32, 32)."""
+    shifts = [(y, x) for y in range(4) for x in range(-3, 4)]
+    near = [(views * views.roll(shift, (2, 3)))[..., 3:, 3:-3].mean((2, 3)) for shift in shifts]
+    places = F.adaptive_avg_pool2d(views.square(), 8).flatten(1)
+    return torch.cat([*near, places], dim=1).numpy()
+
+
+def test_corners_and_blur_do_not_tell_the_angle_of_noise():
+    angles, n = (0, 45), 1200
+    noise = torch.randn(n, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    angle = torch.tensor(angles).repeat(n // 2).float()
+    accuracy = {}
+    for name, turned in {
+        "bilinear": rotate(noise, angle, inner_square(angles)),
+        "alike": rotate_among(noise, angle, angles),
+    }.items():
+        model, features = make_pipeline(StandardScaler(), LogisticRegression(C=0.1)), texture(turned)
+        accuracy[name] = model.fit(features[:600], angle[:600]).score(features[600:], angle[600:])
+    assert accuracy["bilinear"] > 0.9
+    assert 0.4 < accuracy["alike"] < 0.6, "a guess"
+
+
+def test_rotation_among_angles_blurs_only_if_some_differ_by_other_than_quarter_turns():
+    view = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    for angles in [(0, 90, 180, 270), (45, 135, 225, 315)]:
+        angle = torch.tensor(angles).float()
+        assert torch.equal(rotate_among(view, angle, angles), rotate(view, angle, inner_square(angles)))
+    k = torch.tensor([0.0, 90.0, 180.0, 270.0])
+    mixed = rotate_among(view, k, (0, 90, 180, 270, 45))
+    for i in range(4):  # quarter turns stay exact turns of each other
+        upright = rotate_among(view[i : i + 1], torch.zeros(1), (0, 90, 180, 270, 45))
+        torch.testing.assert_close(mixed[i], upright[0].rot90(i, (1, 2)), rtol=1e-4, atol=1e-5)
+    smooth = torch.stack([torch.from_numpy(gaussian_filter(channel, 1, truncate=3)) for channel in view[0]])
+    share = inner_square((0, 45)) * (1 - 8 / 16)
+    expected = rotate(smooth[None], torch.zeros(1), share, "bicubic")
+    torch.testing.assert_close(rotate_among(view[:1], torch.zeros(1), (0, 45)), expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("angles", [(0, 180), tuple(range(0, 360, 45))])
 def test_rotnet_loss_with_any_angles(angles, X):
     estimator, net, batch = net_and_batch(skssl.RotNet, X, angles=angles)
     found = estimator.losses(net, batch)
     (view,) = batch.views
-    turned = [rotate(view, torch.full((12,), float(angle)), inner_square(angles)) for angle in angles]
+    turned = [rotate_among(view, torch.full((12,), float(angle)), angles) for angle in angles]
     scores = net.turn_classifier(net.encoder(torch.cat(turned)))
     label = torch.arange(len(angles)).repeat_interleave(12)
     torch.testing.assert_close(found["rotation"], F.cross_entropy(scores, label))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import QUICK, quick
-from interruptions import KILLS, OFTEN, Death, DiesAt, assert_same, killed_and_restarted
+from interruptions import KILLED_EPOCHS, KILLS, OFTEN, Death, DiesAt, assert_same, killed_and_restarted
 from sklearn.base import clone
 from skorch.callbacks import Callback, EarlyStopping, EpochScoring, Freezer, PassthroughScoring, Unfreezer
 from skorch.callbacks import Checkpoint as SkorchCheckpoint
@@ -611,7 +611,7 @@ def test_checkpoint_every_out_of_range_is_refused(every, X, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", list(QUICK) if KILLS else [skssl.SimCLR, skssl.SwAV, skssl.DeepCluster])
 def test_resume_after_sigkill_is_bit_exact(processes, method, X, y, tmp_path):
-    make = partial(quick, method, epochs=6, batch_size=8)
+    make = partial(quick, method, epochs=KILLED_EPOCHS, batch_size=8)
     kills, estimator = killed_and_restarted(processes, make, X, y, tmp_path, KILLS or 3, method.__name__)
     assert kills == (KILLS or kills) > 0
     assert_same(estimator, make().fit(X, y), X)

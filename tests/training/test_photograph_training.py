@@ -1,5 +1,10 @@
 """Trainings on photographs: pictures in sizes of their own."""
 
+import multiprocessing
+import os
+import signal
+import subprocess
+import time
 import warnings
 from functools import partial
 
@@ -7,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import quick
-from interruptions import KILLS, OFTEN, Death, DiesAt, assert_same, killed_and_restarted
+from interruptions import KILLED_EPOCHS, KILLS, OFTEN, Death, DiesAt, assert_same, killed_and_restarted
 from PIL import Image, ImageOps
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
@@ -15,6 +20,7 @@ from torchvision.transforms import v2
 import skssl
 from skssl import Augmentation, FineTuner, KNNProbe, LinearProbe, MultiCrop
 from skssl.callbacks import KNNMonitor
+from skssl.datasets import pack_images
 from skssl.images import as_images
 from skssl.metrics import contrastive_accuracy, nearest_is_positive
 from skssl.training.loader import ImageLoader
@@ -168,11 +174,46 @@ def test_resume_within_an_epoch_is_bit_exact(method, files, classes, tmp_path):
 
 
 @pytest.mark.slow
-def test_resume_after_sigkill_is_bit_exact(processes, files, tmp_path):
-    make = partial(quick, skssl.SimCLR, image_shape=(16, 16), n_jobs=2, epochs=6, batch_size=8)
-    kills, estimator = killed_and_restarted(processes, make, files, None, tmp_path, KILLS or 3, "photographs")
+@pytest.mark.parametrize("kind", ["files", "pack", "data set"] if KILLS else ["files"])
+def test_resume_after_sigkill_is_bit_exact(kind, processes, files, tmp_path):
+    X = {"files": list, "pack": partial(pack_images, folder=tmp_path / "packs"), "data set": Items}[kind](files)
+    make = partial(quick, skssl.SimCLR, image_shape=(16, 16), n_jobs=2, epochs=KILLED_EPOCHS, batch_size=8)
+    kills, estimator = killed_and_restarted(processes, make, X, None, tmp_path, KILLS or 3, "photographs")
     assert kills == (KILLS or kills) > 0
-    assert_same(estimator, make().fit(files), files)
+    assert_same(estimator, make().fit(X), files)
+
+
+def killed_with_workers(files, connection):
+    """Start worker processes, send their process IDs, and be killed."""
+    multiprocessing.set_start_method("forkserver", force=True)  # Python's default from 3.14 on
+    multiprocessing.set_forkserver_preload(["conftest"])
+    images = as_images(Items(files), (16, 16), n_jobs=2)
+    next(images.batches([torch.arange(4)] * 2))
+    connection.send([worker.pid for worker in images._loader._iterator._workers])
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_workers_of_a_killed_training_end(processes, files):
+    receiver, sender = processes.Pipe(duplex=False)
+    process = processes.Process(target=killed_with_workers, args=(files, sender))
+    process.start()
+    running = set(receiver.recv())
+    assert len(running) == 2
+    process.join()
+    until = time.monotonic() + 20
+    while running and time.monotonic() < until:
+        time.sleep(0.01)
+        running = {worker for worker in running if is_running(worker)}
+    for worker in running:
+        os.kill(worker, signal.SIGKILL)
+    assert not running
+
+
+def is_running(process):
+    """Return whether a process exists and has not ended as a zombie."""
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(process)], capture_output=True, text=True).stdout
+    return bool(state.strip()) and not state.startswith("Z")
 
 
 @pytest.mark.parametrize("aux", ["jigsaw", "relative_patch", "colorization", "inpainting", "rotation"])
