@@ -46,7 +46,7 @@ class Transform(Preprocessing):
         The transform. It returns a view, or a list of views, as PIL images, arrays (h, w, c) or tensors (c, h, w), of
         uint8 or floats. A batched one returns a tensor (n, c, h, w), or a list of these.
     input : {"pil", "tensor", "array"}, default=None
-        What it is given of an image: a PIL image, a tensor (c, h, w) or an array (h, w, c), in the images' own dtype.
+        What the transform is given: a PIL image, a tensor (c, h, w) or an array (h, w, c), in the images' own dtype.
         Of photographs it is given the whole picture. None is "array" for Albumentations, which is called with
         ``image=``, and "pil" for all others, but "tensor" for images that are floats or have other than 1, 3 or 4
         channels.
@@ -61,14 +61,14 @@ class Transform(Preprocessing):
         How images are resized for a trained network, see `Augmentation`.
     mean, std : tuple of float, default=None
         Mean and standard deviation by which the transform normalises red, green and blue. None: those of the
-        ``Normalize`` in it, or no normalisation if there is none. Images are normalised alike for a trained network.
+        ``Normalize`` in it. Without one, values stay in [0, 1]. Images are normalised alike for a trained network.
 
     Notes
     -----
     Each image is transformed separately, unless `batched`. The global random generators of torch, NumPy and Python are
-    seeded before each call and restored afterwards, and so are the generators of Albumentations. The seeds depend on
-    the estimator's `random_state`, the epoch and the image's place in it. Threads share these generators, so the
-    transforms run in this process, or in `n_jobs` worker processes.
+    seeded before each call and restored afterwards. The generators in a transform of Albumentations are seeded, too.
+    The seeds depend on the estimator's `random_state`, the epoch and the image's place in it. Threads share the global
+    generators, so the transforms run in this process, or in `n_jobs` worker processes.
 
     Examples
     --------
@@ -396,7 +396,19 @@ def resolve_transforms(augment: Any, images: Images, method: str, n_views: int, 
             f"{method} compares views of one size, but those of 'augment' have the sizes {sorted(sizes)}. Add a Resize "
             "or a crop to one size."
         )
+    ways = [" and ".join(f"{name}={_rounded(getattr(item, name))}" for name in ("mean", "std")) for item in found]
+    if len(set(ways)) > 1:
+        other = next(way for way in ways if way != ways[0])
+        raise ValueError(
+            f"The views of 'augment' are normalised in different ways: by {ways[0]}, and by {other}. Normalise all "
+            "views alike. An Augmentation takes mean and std."
+        )
     return found
+
+
+def _rounded(numbers: Sequence[float]) -> tuple[float, ...]:
+    """Return numbers to five digits: those of a tensor are of lower precision."""
+    return tuple(round(float(number), 5) for number in numbers)
 
 
 def is_transform(item: Any) -> bool:
@@ -426,7 +438,7 @@ def size_of_views(augment: Any) -> Size | None:
     Returns
     -------
     (int, int) or None
-        None if the views' size is that of the images, the transform fails on images of noise, or there is none.
+        None if it depends on the images, or the transform fails on noise. Also for an `Augmentation`.
     """
     first = augment[0] if isinstance(augment, list | tuple) and augment else augment
     if not is_transform(first):

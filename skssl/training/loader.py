@@ -27,7 +27,7 @@ class ImageLoader:
     Parameters
     ----------
     images : Images
-        The training images, on the device; on the CPU if any of the augmentations `transforms_images`.
+        The training images, on the device. On the CPU if `transforms_images` is true of the augmentations.
     batch_size : int
         Images per batch, of all processes together. The last, shorter batch of an epoch is dropped unless it is the
         only one.
@@ -151,7 +151,7 @@ class ImageLoader:
         draws: torch.Generator,
         done: int,
     ) -> Iterator[Batch]:
-        """Iterate over batches some of whose views are made image by image."""
+        """Iterate over batches with views that are made image by image."""
         photographs = isinstance(self.images, Photographs)
         requests = (
             (
@@ -198,7 +198,7 @@ class ImageLoader:
         return views, made[-1] if self._reads_whole else None
 
     def _places(self) -> dict[Any, list[int]]:
-        """Return the places of each augmentation among the views, but for those of images by themselves."""
+        """Return the places among the views of each augmentation that runs on the device."""
         return {
             augment: [place for place, other in enumerate(self.augmentations) if other is augment]
             for place, augment in enumerate(self.augmentations)
