@@ -39,7 +39,8 @@ from skssl.display.neighbors import OTHER_COLOR, SAME_COLOR, nearest
 
 @pytest.fixture(autouse=True)
 def close():
-    """Close all figures."""
+    """Close all figures, those of other tests of this process, too."""
+    plt.close("all")
     yield
     plt.close("all")
 

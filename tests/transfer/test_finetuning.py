@@ -252,7 +252,7 @@ def test_optimizer_has_a_learning_rate_for_each_submodule():
 
 @pytest.mark.parametrize("recipe", recipes.FINE_TUNING.values(), ids=recipes.FINE_TUNING)
 def test_fine_tuning_recipes_run(recipe, X, y):
-    assert set(recipe) == {"method", "params", "source"}
+    assert set(recipe) == {"method", "origin", "params", "scores", "source"}
     small = quick(skssl.SimCLR, proj_layers=3, epochs=0)
     tuner = recipes.make(recipe, encoder=small, epochs=1, batch_size=16, random_state=0).fit(X, y)
     assert np.isfinite(tuner.history_["loss"]).all()
