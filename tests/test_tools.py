@@ -3,17 +3,24 @@
 A tool that is not installed is skipped with a reason. `pip install` the names of the table to run all checks.
 """
 
+import contextlib
+import os
 import random
 import re
 import signal
 import time
 from pathlib import Path
 
+import joblib
+import numpy as np
 import pytest
 import torch
 from conftest import quick
 from interruptions import OFTEN, assert_same
 from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
 from skorch.callbacks import EarlyStopping, EpochTimer, MlflowLogger, NeptuneLogger, TensorBoard, WandbLogger
 from skorch.utils import noop
 
@@ -62,6 +69,12 @@ TOOLS = {
         "augment=: seeds of images, processes, digest, normalisation",
     ),
     "kornia": ("0.9.0", "tests/test_tools.py", "augment=: batches, seeds, normalisation; same_on_batch is refused"),
+    "distributed": (
+        "2026.8.0",
+        "tests/test_tools.py",
+        "a grid search by joblib's Dask backend gives the scores of one process",
+    ),
+    "ray": ("2.60.0", "tests/test_tools.py", "the same by joblib's Ray backend, which needs n_jobs"),
     "lightly": ("1.6.0", "tests/test_tools.py", "augment=SimCLRTransform(): its list of views, seeds, normalisation"),
 }
 
@@ -281,3 +294,52 @@ def test_lightly_returns_all_views_at_once(X):
     assert (size, mean) == ((12, 12), (0.485, 0.456, 0.406))
     with pytest.raises(ValueError, match=r"returns 8 views .*SimCLR compares 2"):
         fit(X, EpochTimer(), augment=transforms.DINOTransform(global_crop_size=16, local_crop_size=8))
+
+
+@contextlib.contextmanager
+def on_dask(folder):
+    """Run joblib's tasks on a Dask cluster of two processes."""
+    distributed = need("distributed", "distributed")
+    cluster = distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, local_directory=folder
+    )
+    with cluster, distributed.Client(cluster), joblib.parallel_config("dask"):
+        yield
+
+
+@contextlib.contextmanager
+def on_ray(folder):
+    """Run joblib's tasks on a Ray cluster of two processes."""
+    ray = need("ray", "ray")
+    need("ray", "ray.util.joblib").register_ray()
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        with joblib.parallel_config("ray", n_jobs=-1):
+            yield
+    finally:
+        ray.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cluster", [on_dask, on_ray])
+def test_grid_search_on_a_cluster_matches_one_process(cluster, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # otherwise Ray writes a token into the home folder
+    X, y = make_shapes(48, image_size=16, random_state=0)
+    pipeline = make_pipeline(quick(skssl.SimCLR), LogisticRegression(max_iter=1000))
+    search = GridSearchCV(pipeline, {"simclr__temperature": [0.2, 0.5]}, cv=2)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in the workers
+    try:
+        alone = search.fit(X, y).cv_results_
+    finally:
+        torch.set_num_threads(before)
+    with cluster(tmp_path):
+        together = search.fit(X, y).cv_results_
+        worker, threads = joblib.Parallel()([joblib.delayed(os.getpid)(), joblib.delayed(torch.get_num_threads)()])
+    assert worker != os.getpid()
+    assert threads == 1
+    names = [name for name in alone if name.endswith("_score")]
+    assert len(names) == 5
+    for name in names:
+        assert np.array_equal(alone[name], together[name]), name
