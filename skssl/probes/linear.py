@@ -147,9 +147,8 @@ class LinearProbe(Probe):
     "moco"        sgd     100     256         lr=30                      multistep     crops and flips
     "swav"        sgd     100     256         lr=0.3                     epoch_cosine  crops and flips
     "solo-learn"  sgd     100     256         lr=1                       multistep     crops and flips
-    "decoupling"  sgd     65      192         lr=0.01                    to a fifth at crops of 7/8 of
-                                                                         epochs 5, 25, the side, flips
-                                                                         45
+    "decoupling"  sgd     65      192         lr=0.01                    multistep     crops of 7/8 of
+                                                                                       the side, flips
     "transfer"    lbfgs                       C = 1 / w, w 45 values     \             none
                                               from 1e-6 to 1e5
     ============  ======  ======  ==========  =========================  ============  ================
@@ -167,7 +166,7 @@ class LinearProbe(Probe):
     - "moco" is MoCo's code [4]_, "swav" SwAV's, which EffSSL uses for SwAV, with 30 epochs on ImageNet. "solo-learn" is
       solo-learn's script for SimCLR on ImageNet-100, which EffSSL uses there.
     - "decoupling" is the code of rotation feature decoupling, for ``layer="conv5"`` of an AlexNet, with Nesterov's
-      momentum. Its BatchNorm before the layer is left out.
+      momentum. The rate falls to a fifth at epochs 5, 25 and 45. Its BatchNorm before the layer is left out.
     - "transfer" is [5]_, where the held-out fifth is not stratified and L-BFGS stops after 100 iterations.
 
     A learning rate of 30 assumes features of small norm. SimCLR [6]_ on CIFAR-10 is ``solver="sgd", lr=0.2,
