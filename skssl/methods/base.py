@@ -43,7 +43,7 @@ from skssl.storage.registry import register
 from skssl.storage.saving import READING, Field, Restore, Saved, is_float, is_int, is_sequence
 from skssl.training.checkpoints import train
 from skssl.training.devices import available, resolve_device
-from skssl.training.encoding import Transform, encode
+from skssl.training.encoding import TransformModule, encode
 from skssl.training.objective import Hooks, Objective
 from skssl.training.optim import OPTIMIZERS
 from skssl.training.schedules import check_schedule, makes_scheduler
@@ -406,7 +406,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
         """
         check_is_fitted(self)
         shape = self.net_.module_.shape
-        export(self.encoder_, Transform(self.encoder_, self.net_.augmentations[0], shape), shape, path)
+        export(self.encoder_, TransformModule(self.encoder_, self.net_.augmentations[0], shape), shape, path)
 
     @property
     def encoder_(self) -> nn.Module:

@@ -71,7 +71,7 @@ def encode(
     return torch.cat(features)
 
 
-class Transform(nn.Module):
+class TransformModule(nn.Module):
     """A network with the resizing and normalisation of `encode` before it, as one module for export.
 
     Parameters
@@ -87,8 +87,8 @@ class Transform(nn.Module):
     --------
     >>> import torch
     >>> from skssl import Augmentation
-    >>> from skssl.training.encoding import Transform
-    >>> Transform(torch.nn.Flatten(), Augmentation(size=4), (3, 8, 8))(torch.zeros(2, 3, 8, 8)).shape
+    >>> from skssl.training.encoding import TransformModule
+    >>> TransformModule(torch.nn.Flatten(), Augmentation(size=4), (3, 8, 8))(torch.zeros(2, 3, 8, 8)).shape
     torch.Size([2, 48])
     """
 
