@@ -99,6 +99,6 @@ class Progress:
                     return
                 self.bar.set_postfix(loss=f"{float(copy.numpy()) / at:.4g}", refresh=False)
             event = None if total.device.type == "cpu" else torch.get_device_module(total.device).Event()
-            self.copied = total.to("cpu", non_blocking=True), steps, event
+            self.copied = total.to("cpu", non_blocking=True, copy=True), steps, event
             if event is not None:
                 event.record()

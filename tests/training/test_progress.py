@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from conftest import quick
 from skorch.callbacks import Callback
 
@@ -56,3 +57,14 @@ def test_silent_without_verbose(X, y, bars, capsys):
     assert capsys.readouterr() == ("", "")
     shown = quick(skssl.SimCLR, epochs=2, verbose=1).fit(X)
     np.testing.assert_array_equal(shown.transform(X), encoder.transform(X))
+
+
+def test_loss_shown_is_a_mean_although_the_sum_grows_in_place(bars, monkeypatch):
+    clock = iter(range(1, 100))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
+    bar, total, shown = progress.Progress(1, 1, 5, 8), torch.zeros(()), []
+    for step, _ in enumerate(bar(range(5), "Epoch 1/1"), start=1):
+        total += 2.0
+        bar.show(total, step)
+        shown.append(bars[0].postfix)
+    assert shown == [None, "loss=2", "loss=2", "loss=2", "loss=2"]
