@@ -30,6 +30,32 @@ SHARED = {"pairing": "shared"}  # two views per image: as many forward passes as
 BYOL_HEADS = {"hidden_dim": 512, "pred_dim": 512, "ema_momentum": 0.95}  # EffSSL's on CIFAR-10
 # Memory banks need more steps than ten epochs of 78, and do not converge at the papers' learning rate.
 MEMORY = {"batch_size": 64, "lr": 0.008, "schedule": "cosine"}
+REMOVED = {"false_negatives": "remove"}
+SYMMETRIC, NO_PREDICTOR = {"stop_gradient": "symmetric"}, {"predictor": False}  # GSG's baseline, and its figure 5
+# GSG's section 5.1 has no schedule, and 0.06 for 512 images. Small batches have a proportional rate.
+UNSCHEDULED, SMALL_BATCHES = {"lr": 0.06, "batch_size": 512, "schedule": "constant"}, {"lr": 0.025, "batch_size": 64}
+AS_LEOCLR = {"temperature": 0.2, "proj_layers": 2}  # LeOCLR's settings of MoCo v2
+# EffSSL's on CIFAR-10, section 4: a rate of 0.8, a weight of 5 and a twentieth of warm-up
+PRINTED_BYOL = {**BYOL_HEADS, "lr": 0.8, "batch_size": 512, "warmup_epochs": 0.5}
+ROTATED = {"aux": "rotation", "aux_weight": 5.0}
+
+
+def guided() -> dict[str, tuple[Any, dict[str, Any]]]:
+    """Return the values of `stop_gradient` with two and with four views an image, and other settings of some."""
+    found: dict[str, tuple[Any, dict[str, Any]]] = {}
+    for title, method in {"SimSiamGSG": skssl.SimSiamGSG, "BYOLGSG": skssl.BYOLGSG}.items():
+        kinds: dict[str, dict[str, Any]] = {"symmetric": SYMMETRIC, "symmetric, no predictor": SYMMETRIC | NO_PREDICTOR}
+        for views, pairing in {"": {}, "shared views": SHARED}.items():
+            parts = {"": {}, "random": {"stop_gradient": "random"}, "reverse": {"stop_gradient": "reverse"}}
+            for part, params in {**parts, "no predictor": NO_PREDICTOR}.items():
+                kinds[", ".join(filter(None, (views, part)))] = {**pairing, **params}
+        for setting, params in {"no schedule": UNSCHEDULED, "batch 64": SMALL_BATCHES}.items():
+            kinds |= {f"{kind}, {setting}": {**kinds[kind], **params} for kind in ("symmetric", "shared views")}
+        found |= {", ".join(filter(None, (title, k))): (method, {**SMALL_HEADS, **of}) for k, of in kinds.items()}
+    return found
+
+
+GUIDED = guided()
 METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     "untrained": (skssl.SimCLR, {}),
     "RotNet": (skssl.RotNet, {}),
@@ -47,13 +73,22 @@ METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     "SimCLR + rotation": (skssl.SimCLR, {"aux": "rotation"}),
     "SimCLR + rotation, label noise 0.3": (skssl.SimCLR, {"aux": skssl.Rotation(label_noise=0.3)}),
     "SimCLR + jigsaw": (skssl.SimCLR, {"aux": "jigsaw"}),
-    "SimCLR, false negatives removed": (skssl.SimCLR, {"false_negatives": "remove"}),
+    "SimCLR, false negatives removed": (skssl.SimCLR, REMOVED),
+    "SimCLR, false negatives removed by 50 % of the labels": (skssl.SimCLR, {**REMOVED, "label_fraction": 0.5}),
+    "SimCLR, false negatives removed by 30 % of the labels": (skssl.SimCLR, {**REMOVED, "label_fraction": 0.3}),
+    "SimCLR + rotation, false negatives removed": (skssl.SimCLR, {**REMOVED, "aux": "rotation"}),
+    "SimCLR + rotation, false negatives removed by 30 % of the labels": (
+        skssl.SimCLR,
+        {**REMOVED, "aux": "rotation", "label_fraction": 0.3},
+    ),
     "SupCon": (skssl.SupCon, {}),
     "MoCo": (skssl.MoCo, {}),
     "MoCo, symmetric": (skssl.MoCo, {"symmetric": True}),
+    "MoCo, LeOCLR's settings": (skssl.MoCo, AS_LEOCLR),
     "DenseCL": (skssl.DenseCL, {}),
     "PCL": (skssl.PCL, {}),
     "LeOCLR": (skssl.LeOCLR, {}),
+    "LeOCLR, original cropped": (skssl.LeOCLR, {"crop_original": True}),
     "LeOCLR, end to end": (skssl.LeOCLR, {"encoder": "end-to-end"}),
     "DeepCluster": (skssl.DeepCluster, {}),
     "DeepClusterV2": (skssl.DeepClusterV2, {}),
@@ -62,18 +97,21 @@ METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     "SimSiam": (skssl.SimSiam, SMALL_HEADS),
     "SimSiam + rotation": (skssl.SimSiam, {**SMALL_HEADS, "aux": "rotation"}),
     "SimSiam, no predictor": (skssl.SimSiam, {**SMALL_HEADS, "predictor": False}),
-    "SimSiamGSG": (skssl.SimSiamGSG, SMALL_HEADS),
-    "SimSiamGSG, shared views": (skssl.SimSiamGSG, {**SMALL_HEADS, **SHARED}),
-    "SimSiamGSG, shared views, random": (skssl.SimSiamGSG, {**SMALL_HEADS, **SHARED, "stop_gradient": "random"}),
-    "SimSiamGSG, shared views, reverse": (skssl.SimSiamGSG, {**SMALL_HEADS, **SHARED, "stop_gradient": "reverse"}),
-    "SimSiamGSG, shared views, no predictor": (skssl.SimSiamGSG, {**SMALL_HEADS, **SHARED, "predictor": False}),
     "BYOL": (skssl.BYOL, BYOL_HEADS),
     "BYOL + rotation": (skssl.BYOL, {**BYOL_HEADS, "aux": "rotation", "aux_weight": 1.0}),
-    "BYOLGSG": (skssl.BYOLGSG, SMALL_HEADS),
-    "BYOLGSG, symmetric": (skssl.BYOLGSG, {**SMALL_HEADS, "stop_gradient": "symmetric"}),
-    "BYOLGSG, shared views": (skssl.BYOLGSG, {**SMALL_HEADS, **SHARED}),
-    "BYOLGSG, shared views, random": (skssl.BYOLGSG, {**SMALL_HEADS, **SHARED, "stop_gradient": "random"}),
-    "BYOLGSG, shared views, reverse": (skssl.BYOLGSG, {**SMALL_HEADS, **SHARED, "stop_gradient": "reverse"}),
+    "BYOL + rotation, weight 5": (skssl.BYOL, {**BYOL_HEADS, **ROTATED}),
+    "BYOL, momentum 0.99": (skssl.BYOL, {**BYOL_HEADS, "ema_momentum": 0.99}),
+    "BYOL + rotation, momentum 0.99": (
+        skssl.BYOL,
+        {**BYOL_HEADS, "ema_momentum": 0.99, "aux": "rotation", "aux_weight": 1.0},
+    ),
+    "BYOL + rotation, momentum 0.99, weight 5": (skssl.BYOL, {**BYOL_HEADS, "ema_momentum": 0.99, **ROTATED}),
+    "BYOL, printed rate": (skssl.BYOL, PRINTED_BYOL),
+    "BYOL + rotation, printed rate": (skssl.BYOL, {**PRINTED_BYOL, **ROTATED}),
+    "BYOL + rotation, a quarter of the printed rate": (skssl.BYOL, {**PRINTED_BYOL, **ROTATED, "lr": 0.2}),
+    "BYOL, printed rate, LARS": (skssl.BYOL, {**PRINTED_BYOL, "optimizer": "lars"}),
+    "BYOL + rotation, printed rate, LARS": (skssl.BYOL, {**PRINTED_BYOL, **ROTATED, "optimizer": "lars"}),
+    **GUIDED,
     "DirectPred": (skssl.DirectPred, {}),
     "BarlowTwins": (skssl.BarlowTwins, {}),
     "VICReg": (skssl.VICReg, {}),
