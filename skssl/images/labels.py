@@ -343,7 +343,7 @@ def label_fraction(y: Any, fraction: float, random_state: Any = None) -> np.ndar
     classes, labels = encode_labels(y)
     if -1 in classes.tolist():
         raise ValueError(
-            "y of label_fraction holds only -1 and 1, which are two classes, but -1 marks unknown classes in its result. "
+            "y of label_fraction holds only -1 and 1, which are two classes, but -1 marks unknown ones in the result. "
             "Replace -1 by 0."
         )
     sizes = np.bincount(labels[labels >= 0], minlength=len(classes))
