@@ -25,11 +25,13 @@ __all__ = [
     "dino",
     "guided_stop_gradient",
     "info_nce",
+    "mae",
     "nce",
     "negative_cosine",
     "nt_xent",
     "proto_nce",
     "prototype_scores",
+    "simmim",
     "sinkhorn",
     "sup_con",
     "swapped_prediction",
@@ -864,3 +866,73 @@ def nce(log_p: Tensor, n_samples: int) -> Tensor:
     """
     odds = log_p - math.log((log_p.shape[1] - 1) / n_samples)  # log-odds of the image against noise
     return -(F.logsigmoid(odds[:, 0]) + F.logsigmoid(-odds[:, 1:]).sum(1)).mean()
+
+
+@full_precision
+def mae(predicted: Tensor, pixels: Tensor, normalize: bool = True) -> Tensor:
+    r"""Compute MAE's loss: the mean squared error of the pixels of masked patches.
+
+    Parameters
+    ----------
+    predicted : Tensor of shape (n, k, p)
+        Predictions of the p values of k patches of each image.
+    pixels : Tensor of shape (n, k, p)
+        The values.
+    normalize : bool, default=True
+        Whether the target is :math:`(x - \mu) / \sqrt{\sigma^2 + 10^{-6}}`, with the mean and the unbiased variance of
+        each patch.
+
+    Returns
+    -------
+    scalar Tensor
+        The loss.
+
+    References
+    ----------
+    He et al., Masked Autoencoders Are Scalable Vision Learners, CVPR 2022, section 3.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.losses import mae
+    >>> pixels = torch.tensor([[[1.0, 3.0]]])
+    >>> mae(pixels, pixels, normalize=False).item(), round(mae(torch.zeros(1, 1, 2), pixels).item(), 3)
+    (0.0, 0.5)
+    """
+    if normalize:
+        variance, mean = torch.var_mean(pixels, 2, keepdim=True)
+        pixels = (pixels - mean) / (variance + 1e-6).sqrt()
+    return (predicted - pixels).square().mean()
+
+
+@full_precision
+def simmim(predicted: Tensor, images: Tensor, masked: Tensor) -> Tensor:
+    """Compute SimMIM's loss: the mean absolute error of masked pixels.
+
+    Parameters
+    ----------
+    predicted, images : Tensor of shape (n, c, h, w)
+        Predictions, and the normalised images.
+    masked : bool Tensor of shape (n, h, w)
+        True at masked pixels, of which each image has one or more.
+
+    Returns
+    -------
+    scalar Tensor
+        The loss, a mean over images. The authors' code divides by the number of masked pixels of the batch, which is
+        the same if all images have as many.
+
+    References
+    ----------
+    Xie et al., SimMIM: A Simple Framework for Masked Image Modeling, CVPR 2022, section 3.4.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.losses import simmim
+    >>> images = torch.tensor([[[[1.0, 5.0]]]])
+    >>> simmim(torch.zeros(1, 1, 1, 2), images, torch.tensor([[[True, False]]]))
+    tensor(1.)
+    """
+    errors = (predicted - images).abs().mean(1) * masked  # (n, h, w)
+    return (errors.sum((1, 2)) / masked.sum((1, 2))).mean()

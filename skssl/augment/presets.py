@@ -189,6 +189,8 @@ def preset(name: str, image_size: int) -> tuple[Augmentation, ...]:
         - "pirl": PIRL [9]_, from its code: SimCLR's crops, and jitter of every view with a hue of 0.2.
         - "gsg-cifar10": GSG [4]_ on CIFAR-10: SimCLR at strength 1/2 without blur, and ImageNet's mean and standard
           deviation.
+        - "mae": MAE [10]_: bicubic crops of at least a fifth, and flips.
+        - "simmim": SimMIM [11]_: crops of at least two thirds, and flips.
         - "rotnet": RotNet [5]_, from its code. Flips, and a crop: of the image padded by 4 pixels if it is small, else
           a random resized crop.
         - "none": normalisation alone.
@@ -218,6 +220,8 @@ def preset(name: str, image_size: int) -> tuple[Augmentation, ...]:
            arXiv:2403.06813.
     .. [8] Wu et al., "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", CVPR 2018.
     .. [9] Misra and van der Maaten, "Self-Supervised Learning of Pretext-Invariant Representations", CVPR 2020.
+    .. [10] He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022.
+    .. [11] Xie et al., "SimMIM: A Simple Framework for Masked Image Modeling", CVPR 2022.
 
     Examples
     --------
@@ -245,6 +249,8 @@ def _settings(small: bool) -> Mapping[str, tuple[dict[str, Any], ...]]:
         "gsg-cifar10": ({},) * 2,
         "instdisc": ({**fifth, "flip": 0.0 if small else 0.5, "jitter": 1.0, "hue": 0.4},),
         "pirl": ({"jitter": 1.0, "hue": 0.2},),
+        "mae": ({**geometric, **fifth, "interpolation": "bicubic"},),
+        "simmim": ({**geometric, "crop_scale": (0.67, 1.0)},),
         "rotnet": ({**geometric, "crop_padding": 4 if small else 0},),
         "none": ({**geometric, "crop_scale": None, "flip": 0.0},),
     }

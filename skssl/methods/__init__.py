@@ -12,6 +12,7 @@ from skssl.methods.directpred import DirectPred
 from skssl.methods.instdisc import InstDisc
 from skssl.methods.jigsaw import Jigsaw
 from skssl.methods.leoclr import LeOCLR
+from skssl.methods.mae import MAE
 from skssl.methods.moco import MoCo
 from skssl.methods.pcl import PCL
 from skssl.methods.pirl import PIRL
@@ -19,6 +20,7 @@ from skssl.methods.relative_patch import RelativePatch
 from skssl.methods.rotation_decoupling import RotationDecoupling
 from skssl.methods.rotnet import RotNet
 from skssl.methods.simclr import SimCLR
+from skssl.methods.simmim import SimMIM
 from skssl.methods.simsiam import SimSiam, SimSiamGSG
 from skssl.methods.supcon import SupCon
 from skssl.methods.swav import SwAV
@@ -28,6 +30,7 @@ __all__ = [
     "BYOL",
     "BYOLGSG",
     "DINO",
+    "MAE",
     "PCL",
     "PIRL",
     "BarlowTwins",
@@ -45,6 +48,7 @@ __all__ = [
     "RotNet",
     "RotationDecoupling",
     "SimCLR",
+    "SimMIM",
     "SimSiam",
     "SimSiamGSG",
     "SupCon",

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import QUICK, quick
+from conftest import QUICK, quick, width
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
@@ -49,7 +49,7 @@ def test_history_has_one_finite_row_for_each_epoch(method, X, y):
 def test_transform_returns_the_encoders_features(method, X, y):
     estimator = quick(method, precision="float32")
     features = estimator.fit_transform(X, y)
-    assert features.shape == (40, 128)
+    assert features.shape == (40, width(method))
     assert features.dtype == np.float32
     views = torch.from_numpy(X.copy()).permute(0, 3, 1, 2)
     normalised = estimator.net_.augmentations[0].normalize(views)
@@ -103,7 +103,7 @@ def test_images_with_one_three_and_more_channels(method):
                 quick(method).fit(pixels)
             continue
         fitted = quick(method, aux="rotation").fit(pixels, np.arange(24) % 3)
-        assert fitted.transform(pixels).shape == (24, 128)
+        assert fitted.transform(pixels).shape == (24, width(method))
 
 
 def test_load_digits():
