@@ -62,7 +62,7 @@ class PartwiseForward:
         if not torch.is_grad_enabled():
             return self.forward(images[rows])
         modules = list(self.encoder.modules())
-        kept: list[tuple[dict[str, Any], str, Tensor]] = [
+        kept: list[tuple[Any, str, Any]] = [
             (module._buffers, name, buffer.clone())
             for module in modules
             for name, buffer in module.named_buffers(recurse=False)
