@@ -156,6 +156,14 @@ def test_unlabelled_test_images_raise(data):
         compare([Counted()], X, np.full(40, -1), probes=PROBES)
 
 
+def test_labels_that_are_minus_one_or_one_are_two_classes(data):
+    X, y, X_test, y_test = data
+    y, y_test = y == y[0], y_test == y[0]
+    expected = compare([Counted()], X, y, X_test=X_test, y_test=y_test, probes=PROBES).frame
+    signs = compare([Counted()], X, np.where(y, 1, -1), X_test=X_test, y_test=np.where(y_test, 1, -1), probes=PROBES)
+    assert signs.frame[["score", "chance"]].equals(expected[["score", "chance"]])
+
+
 def test_default_probes_are_linear_and_knn(data):
     frame = compare([Counted()], *data[:2], X_test=data[2], y_test=data[3]).frame
     assert frame["probe"].tolist() == ["linear", "kNN"]
