@@ -32,7 +32,7 @@ from skssl.training.optim import make_optimizer
 from skssl.training.progress import Progress
 from skssl.training.schedules import schedule_factor
 from skssl.training.seeding import seeded
-from skssl.transfer.voc import VOCDataset
+from skssl.transfer.annotations import VOCDataset
 
 if TYPE_CHECKING:
     import pandas as pd

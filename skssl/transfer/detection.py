@@ -15,9 +15,9 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from skssl.transfer.annotations import VOCDataset, VOCObject, find_files, read_objects
 from skssl.transfer.dense import DenseTransfer, check_known, iter_images
 from skssl.transfer.pyramid import Pyramid
-from skssl.transfer.voc import VOCDataset, VOCObject, find_files, read_objects
 
 ANCHOR_SCALE = 8  # side of an anchor in units of the stride of its map: 32 at stride 4, 64 at stride 8, …
 

@@ -14,9 +14,9 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skssl.transfer.annotations import VOID, VOCDataset, find_files, read_mask
 from skssl.transfer.dense import DenseTransfer, check_known, iter_images
 from skssl.transfer.pyramid import Pyramid, resize
-from skssl.transfer.voc import VOID, VOCDataset, find_files, read_mask
 
 _MASKS = ("Segmentation", "SegmentationClass", ".png")
 

@@ -21,8 +21,8 @@ from skssl import Augmentation, DetectionTransfer, SegmentationTransfer
 from skssl.datasets import make_voc_folder
 from skssl.methods.deepcluster import sobel_filter
 from skssl.transfer import average_precision, mean_iou
+from skssl.transfer.annotations import VOID, VOCDataset, read_mask, read_objects
 from skssl.transfer.pyramid import Pyramid
-from skssl.transfer.voc import VOID, VOCDataset, read_mask, read_objects
 
 SMALL = {"image_size": 64, "width": 16, "batch_size": 2, "lr": 0.05, "device": "cpu", "random_state": 0}
 BOTH = [DetectionTransfer, SegmentationTransfer]
