@@ -42,10 +42,10 @@ class DetectionTransfer(DenseTransfer):
     Notes
     -----
     The settings are those of MoCo [1]_ and Ericsson et al. [2]_: 24,000 steps of 16 images at a rate of 0.02, or
-    144,000 steps of 2 images at 0.0025, after 100 steps of warm-up. Unlike there, the rate follows a cosine schedule
-    instead of falling twice to a tenth. The detector has a pyramid, as in [2]_; [1]_ uses a C4 head on VOC. The side
-    of an anchor is eight times the stride of its map: 32 pixels at stride 4. Difficult objects are used in training,
-    as in Detectron2.
+    144,000 steps of 2 images at 0.0025, after 100 steps of warm-up. There the rate falls twice to a tenth instead of
+    following a cosine, see `recipes.DENSE`. The detector has a pyramid, as in [2]_; [1]_ uses a C4 head on VOC. The
+    side of an anchor is eight times the stride of its map: 32 pixels at stride 4. Difficult objects are used in
+    training, as in Detectron2.
 
     References
     ----------

@@ -41,9 +41,9 @@ class SegmentationTransfer(DenseTransfer):
 
     Notes
     -----
-    The protocol differs from [1]_ and its code, which Ericsson et al. [2]_ use: the learning rate follows a cosine
-    schedule instead of a polynomial one, there is no auxiliary loss on an inner layer, the loss is computed at full
-    resolution instead of a quarter, and images are tested at one size.
+    The protocol differs from [1]_ and its code, which Ericsson et al. [2]_ use: there is no auxiliary loss on an inner
+    layer, the loss is computed at full resolution instead of a quarter, and images are tested at one size. Their
+    schedule, "polynomial", is in `recipes.DENSE`.
 
     References
     ----------
