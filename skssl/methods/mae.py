@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from sklearn.utils._param_validation import Interval
@@ -23,9 +23,9 @@ from skssl.training.objective import Batch, Objective
 class MAE(SSLTransformer):
     """MAE: predict the pixels of masked patches. A vision transformer encodes the visible patches alone.
 
-    A quarter of the patches takes a third of the time of a whole pass. A light decoder reads their tokens, and a mask
-    token at each masked place. `transform` encodes all patches. The features need fine-tuning or a linear probe: without
-    labels, as in a kNN probe, those of methods that compare views are better.
+    A light decoder reads the tokens of the visible patches, and a mask token at each masked place. A step takes less than
+    half the time of one that encodes all patches. `transform` encodes all patches. MAE is for encoders that are
+    fine-tuned. For frozen features, as in a kNN probe, methods that compare views are better.
 
     Parameters
     ----------
@@ -91,10 +91,10 @@ class MAE(SSLTransformer):
         net.decoder = TokenDecoder(dim, int(width), int(depth), encoder.grid, net.shape[0] * encoder.patch_size**2)
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
-        view = batch.views[0]
-        pixels = net.encoder.pixels(view)  # (n, l, p * p * c)
-        order = random_order(*pixels.shape[:2], view.device)
+        view, encoder = batch.views[0], cast(Any, net.encoder)
+        pixels = encoder.pixels(view)  # (n, l, p * p * c)
+        order = random_order(len(view), pixels.shape[1], view.device)
         n_visible = int(pixels.shape[1] * (1 - self.mask_ratio))
         visible, masked = order.tensor_split([n_visible], 1)
-        predicted = net.decoder(net.encoder.tokens(view, visible), visible, masked)
+        predicted = net.decoder(encoder.tokens(view, visible), visible, masked)
         return {"mae": mae(predicted, take_tokens(pixels, masked), self.norm_pix_loss)}

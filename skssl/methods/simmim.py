@@ -1,11 +1,11 @@
-"""SimMIM: a linear head predicts masked pixels from the last map of an encoder that sees a mask token in their place."""
+"""SimMIM: a linear head predicts masked pixels from the last map of an encoder, which sees a mask in their place."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from sklearn.utils._param_validation import Interval
@@ -31,16 +31,16 @@ class SimMIM(SSLTransformer):
 
     In a vision transformer a trained token takes the place of masked patches. In other networks a trained colour takes
     the place of masked pixels. The features of a vision transformer are the mean of its patches unless `backbones.ViT`
-    says otherwise, as no loss reads the class token. The features need fine-tuning or a linear probe: without labels, as
-    in a kNN probe, those of methods that compare views are better.
+    says otherwise, as no loss reads the class token. SimMIM is for encoders that are fine-tuned. For frozen features, as
+    in a kNN probe, methods that compare views are better.
 
     Parameters
     ----------
     mask_ratio : float, default=0.6
         Share of the cells of the image that are masked, drawn anew for each image in each step.
     mask_size : int, default=None
-        Side of the cells in pixels. None is a seventh of the image's longer side, 32 of 224 pixels as in the paper. For a
-        vision transformer it is rounded to whole patches.
+        Side of the cells in pixels. None is a seventh of the view's longer side, 32 of 224 pixels as in the paper. A
+        vision transformer rounds it to whole patches.
     clip_grad : float, default=5.0
         Maximum norm of the gradient of all parameters. None does not clip.
 
@@ -87,13 +87,14 @@ class SimMIM(SSLTransformer):
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102
         channels, height, width = net.shape
-        if is_vit(net.encoder):
-            net.encoder.pool = net.encoder.pool or "mean"
+        encoder: Any = net.encoder
+        if is_vit(encoder):
+            encoder.pool = encoder.pool or "mean"
             net.mask_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, dim), std=0.02, a=-0.02, b=0.02))
-            n_in, stride = dim, net.encoder.patch_size
+            n_in, stride = dim, encoder.patch_size
         else:
             net.mask_token = nn.Parameter(torch.zeros(1, channels, 1, 1))
-            n_in, rows, columns = map_shape(net.encoder, net.shape)
+            n_in, rows, columns = map_shape(encoder, net.shape)
             stride = max(math.ceil(height / rows), math.ceil(width / columns))
         net.pixel_decoder = nn.Sequential(nn.Conv2d(n_in, channels * stride**2, 1), nn.PixelShuffle(stride))
 
@@ -103,17 +104,17 @@ class SimMIM(SSLTransformer):
         return int(patch_size * max(1, round(side / patch_size)))
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
-        view, vit = batch.views[0], is_vit(net.encoder)
+        view, encoder, vit = batch.views[0], cast(Any, net.encoder), is_vit(net.encoder)
         n, _, height, width = view.shape
-        patch = net.encoder.patch_size if vit else 1
+        patch = encoder.patch_size if vit else 1
         cell = self.cell_size(height, width, patch)
         cells = random_mask(n, math.ceil(height / cell), math.ceil(width / cell), self.mask_ratio, view.device)
         masked = enlarge_mask(cells, cell, height, width)  # (n, h, w)
         if vit:
-            patches = enlarge_mask(cells, cell // patch, *net.encoder.grid_of(height, width)).flatten(1)
-            grid = net.encoder.as_map(net.encoder.tokens(view, None, patches, net.mask_token), view)
+            patches = enlarge_mask(cells, cell // patch, *encoder.grid_of(height, width)).flatten(1)
+            grid = encoder.as_map(encoder.tokens(view, None, patches, net.mask_token), view)
         else:
-            _, grid = feature_map(net.encoder, torch.where(masked[:, None], net.mask_token.to(view.dtype), view))
+            _, grid = feature_map(encoder, torch.where(masked[:, None], net.mask_token.to(view.dtype), view))
         predicted = net.pixel_decoder(grid)
         if not vit and predicted.shape != view.shape:  # maps whose sides do not divide those of the images
             predicted = F.interpolate(predicted, (height, width), mode="bilinear")

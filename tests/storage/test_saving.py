@@ -15,15 +15,17 @@ import pytest
 import safetensors.torch
 import torch
 import torchvision
-from conftest import quick
+from conftest import QUICK, quick
 from sklearn.exceptions import NotFittedError
 from strategies import TARGETS, largest
 
 import skssl
 from skssl import Augmentation, JigsawTask, MultiCrop, Rotation
+from skssl.backbones import ViT
 from skssl.callbacks import GradientSNR
 from skssl.datasets import make_shapes
 from skssl.storage.files import SavedFile, checksum, read, write
+from skssl.storage.parameters import Given, unpack_parameters
 
 
 def small(**params):
@@ -59,8 +61,11 @@ def check_round_trip(estimator, path, X, y=None):
     return loaded
 
 
+SHARED = {method: "patches" for method, params in QUICK.items() if isinstance(params.get("backbone"), ViT)}
+
+
 def test_loaded_estimators_continue_bit_for_bit(method, X, y, tmp_path):
-    aux = {skssl.RotNet: None, skssl.RotationDecoupling: None}.get(method, Rotation(shared="conv2"))
+    aux = {skssl.RotNet: None, skssl.RotationDecoupling: None}.get(method, Rotation(shared=SHARED.get(method, "conv2")))
     check_round_trip(quick(method, epochs=3, aux=aux).partial_fit(X, y), tmp_path / "a", X, y)
 
 
@@ -635,6 +640,14 @@ def test_a_file_of_0_1_0_loads():
     states = list(estimator.net_.optimizer_.state.values())
     assert len(states) == 23
     assert all(state["step"] == 2 for state in states)
+
+
+def test_parameters_that_simsiam_and_byol_no_longer_have_are_left_out():
+    packed = {"stop_gradient": "symmetric", "pairing": "fresh", "pred_dim": 8}
+    assert unpack_parameters(skssl.BYOL, packed, Given()) == {"pred_dim": 8}
+    with pytest.raises(ValueError, match="SimSiam has no parameter 'stop_gradient'"):
+        unpack_parameters(skssl.SimSiam, {"stop_gradient": "guided"}, Given())
+    assert unpack_parameters(skssl.BYOLGSG, packed, Given()) == packed
 
 
 # Export
