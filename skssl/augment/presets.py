@@ -168,7 +168,8 @@ def preset(name: str, image_size: int) -> tuple[Augmentation, ...]:
 
     Parameters
     ----------
-    name : {"simclr", "simsiam", "byol", "moco", "leoclr", "gsg-cifar10", "instdisc", "pirl", "rotnet", "none"}
+    name : {"simclr", "simsiam", "byol", "moco", "leoclr", "gsg-cifar10", "instdisc", "pirl", "mae", "simmim",
+        "rotnet", "none"}
         Images of up to 64 pixels are called small.
 
         - "simclr": SimCLR [1]_, appendices A and B.9. Small images get colour strength 1/2 and no blur, others strength

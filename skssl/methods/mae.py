@@ -23,8 +23,8 @@ from skssl.training.objective import Batch, Objective
 class MAE(SSLTransformer):
     """MAE: predict the pixels of masked patches. A vision transformer encodes the visible patches alone.
 
-    A light decoder reads the tokens of the visible patches, and a mask token at each masked place. A step takes less than
-    half the time of one that encodes all patches. `transform` encodes all patches. MAE is for encoders that are
+    A light decoder reads the tokens of the visible patches, and a mask token at each masked place. A step takes less
+    than half the time of a step that encodes all patches. `transform` encodes all patches. MAE is for encoders that are
     fine-tuned. For frozen features, as in a kNN probe, methods that compare views are better.
 
     Parameters

@@ -31,8 +31,8 @@ class SimMIM(SSLTransformer):
 
     In a vision transformer a trained token takes the place of masked patches. In other networks a trained colour takes
     the place of masked pixels. The features of a vision transformer are the mean of its patches unless `backbones.ViT`
-    says otherwise, as no loss reads the class token. SimMIM is for encoders that are fine-tuned. For frozen features, as
-    in a kNN probe, methods that compare views are better.
+    says otherwise, as no loss reads the class token. SimMIM is for encoders that are fine-tuned. For frozen features,
+    as in a kNN probe, methods that compare views are better.
 
     Parameters
     ----------
