@@ -81,6 +81,8 @@ METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
         skssl.SimCLR,
         {**REMOVED, "aux": "rotation", "label_fraction": 0.3},
     ),
+    "DCL": (skssl.DCL, {}),
+    "DCLW": (skssl.DCL, {"sigma": 0.5}),
     "SupCon": (skssl.SupCon, {}),
     "MoCo": (skssl.MoCo, {}),
     "MoCo, symmetric": (skssl.MoCo, {"symmetric": True}),

@@ -13,6 +13,7 @@ from skssl.errors import BadImageWarning, CollapseWarning, show_constructor
 from skssl.methods import (
     BYOL,
     BYOLGSG,
+    DCL,
     DINO,
     PCL,
     PIRL,
@@ -54,6 +55,7 @@ from skssl.transfer import (
 __all__ = [
     "BYOL",
     "BYOLGSG",
+    "DCL",
     "DINO",
     "PCL",
     "PIRL",

@@ -21,6 +21,7 @@ __all__ = [
     "barlow_twins",
     "byol_loss",
     "contrastive_loss",
+    "dcl",
     "dense_info_nce",
     "dino",
     "guided_stop_gradient",
@@ -102,6 +103,59 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float = 0.5, y: Tensor | None =
         logits = logits.masked_fill(_others_of_class(y).repeat(2, 2), -torch.inf)
     positive = torch.arange(len(z), device=z.device).roll(len(z1))
     return F.cross_entropy(logits, positive)
+
+
+@full_precision
+def dcl(
+    z1: Tensor, z2: Tensor, temperature: float = 0.1, sigma: float | None = None, y: Tensor | None = None
+) -> Tensor:
+    r"""Decoupled contrastive loss: `nt_xent` without the positive pair in the denominator.
+
+    .. math:: \ell_i = -w_i\,\frac{\cos(z_i, z_{p(i)})}{t} + \log\sum_{k \neq i, p(i)}\exp(\cos(z_i, z_k)/t),
+
+    averaged over the 2n embeddings, where p(i) is the other view of the image. The weight w is 1, or in the weighted
+    form (DCLW), with the sum over the n images,
+
+    .. math:: w_i = 2 - n\,\frac{\exp(\cos(z_i, z_{p(i)})/\sigma)}{\sum_j\exp(\cos(z_j, z_{p(j)})/\sigma)}.
+
+    Parameters
+    ----------
+    z1, z2 : Tensor of shape (n, d)
+        Embeddings of the first and the second view of n images, at least two.
+    temperature : float, default=0.1
+        t, greater than 0.
+    sigma : float, default=None
+        Width of the weights, 0.5 in the paper. They have no gradient. None weights all pairs by 1.
+    y : int64 Tensor of shape (n,), optional
+        Classes, -1 where unknown. Other images of an anchor's known class are removed from its denominator, unless no
+        image would remain.
+
+    Returns
+    -------
+    Tensor of shape ()
+        The loss, which may be negative.
+
+    References
+    ----------
+    Yeh et al., Decoupled Contrastive Learning, ECCV 2022, equations 5 and 6, as means instead of sums.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.losses import dcl
+    >>> z = torch.eye(3)
+    >>> round(dcl(z, z, temperature=0.5).item(), 4)  # -2 + log(4 e^0)
+    -0.6137
+    """
+    n, z = len(z1), F.normalize(torch.cat([z1, z2]), dim=1)  # (2n, d)
+    removed = torch.eye(n, dtype=torch.bool, device=z.device)
+    if y is not None:
+        both = removed | _others_of_class(y)
+        removed = torch.where(both.all(1, keepdim=True), removed, both)
+    negative = (z @ z.T / temperature).masked_fill(removed.repeat(2, 2), -torch.inf).logsumexp(1)
+    positive = (z[:n] * z[n:]).sum(1)
+    weight = 1.0 if sigma is None else 2 - n * F.softmax(positive.detach() / sigma, dim=0)
+    return negative.mean() - (weight * positive).mean() / temperature
 
 
 @full_precision

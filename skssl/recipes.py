@@ -187,6 +187,7 @@ _BY_MOCO: dict[str, dict[str, Any]] = {
 _BY_MOCO_IN: dict[str, dict[str, Any]] = {"linear": {"protocol": "moco"}}
 _BY_SWAV: dict[str, dict[str, Any]] = {"linear": {"protocol": "swav"}}
 _BY_SOLO: dict[str, dict[str, Any]] = {"linear": {"protocol": "solo-learn"}}
+_BY_LIGHTLY: dict[str, dict[str, Any]] = {"knn": {"n_neighbors": 200, "temperature": 0.1}}
 _BY_SUPCON: dict[str, dict[str, Any]] = {
     "linear": {
         "solver": "sgd",
@@ -294,6 +295,19 @@ def _effssl_labels() -> dict[str, Recipe]:
     return found
 
 
+_LIGHTLY = "lightly's benchmark on CIFAR-10, whose score is that of the best epoch"
+_lightly: dict[str, Any] = {
+    "epochs": 200,
+    "batch_size": 128,
+    "lr": 0.06,
+    "weight_decay": 5e-4,
+    "schedule": "epoch_cosine",
+    "warmup_epochs": 0,
+    "of": "code",
+    "judged": _BY_LIGHTLY,
+}
+_dcl = _recipe("DCL", _LIGHTLY, None, 84.4, temperature=0.1, **_lightly)
+
 CIFAR10: dict[str, Recipe] = {
     "RotNet": _recipe("RotNet", _EFFSSL, 84.00, 78.01, inferred="batch_size", judged=_BY_EFFSSL, **_SHORT),
     "SimCLR": _simclr,
@@ -319,6 +333,8 @@ CIFAR10: dict[str, Recipe] = {
         "MoCo", _LEOCLR, 73.88, inferred=_LEOCLR_UNSTATED, judged=_BY_MOCO_IN, **_leoclr_params
     ),
     "LeOCLR": _recipe("LeOCLR", _LEOCLR, 79.59, inferred=_LEOCLR_UNSTATED, judged=_BY_MOCO_IN, **_leoclr_params),
+    "DCL": _dcl,
+    "DCLW": _with(_dcl, None, 83.3, of="code", sigma=0.5),
     "SupCon": _recipe(
         "SupCon",
         "SupCon's code for CIFAR-10",

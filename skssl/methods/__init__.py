@@ -4,6 +4,7 @@ from skssl.methods.barlow_twins import BarlowTwins
 from skssl.methods.byol import BYOL, BYOLGSG
 from skssl.methods.colorization import Colorization
 from skssl.methods.context_encoder import ContextEncoder
+from skssl.methods.dcl import DCL
 from skssl.methods.deepcluster import DeepCluster
 from skssl.methods.deepcluster_v2 import DeepClusterV2
 from skssl.methods.densecl import DenseCL
@@ -27,6 +28,7 @@ from skssl.methods.vicreg import VICReg
 __all__ = [
     "BYOL",
     "BYOLGSG",
+    "DCL",
     "DINO",
     "PCL",
     "PIRL",
