@@ -5,7 +5,7 @@ from pathlib import Path
 
 import skssl
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.extend([str(Path(__file__).parent), str(Path(__file__).parent.parent)])  # this folder, and the benchmarks
 import rendering
 
 project = "skssl"

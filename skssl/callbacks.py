@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from skssl.images import Images, as_images
 from skssl.images.dataset_items import refuse_loader
 from skssl.images.folders import expand_folder
-from skssl.images.labels import as_labels, labels_in
+from skssl.images.labels import as_labels, known_labels, labels_in
 from skssl.images.photographs import Photographs
 from skssl.nn.distributed import all_gather
 from skssl.nn.inference import eval_mode
@@ -184,7 +184,7 @@ class LinearMonitor(Callback):
             labels = labels[X.kept]
         if len(labels) != len(X):
             raise ValueError(f"y must have one class for each image: expected {len(X)} classes, got {len(labels)}.")
-        known = np.flatnonzero(labels != -1)
+        known = np.flatnonzero(known_labels(labels))
         names = np.array(labels[known].tolist())
         self.classes_, codes = np.unique(names, return_inverse=True)
         if len(self.classes_) < 2:
@@ -330,8 +330,10 @@ def _reader_like(net: Trainer, images: Images) -> Callable[[Any], Images]:
     return getattr(method, "read", None) or partial(as_images, image_shape=method.image_shape, reset=False, **like)
 
 
-def _read_labelled(name: str, read: Callable[[Any], Images], X: Any, y: Any) -> tuple[Images, np.ndarray]:
-    """Read images and their classes, without those of class -1."""
+def _read_labelled(
+    name: str, read: Callable[[Any], Images], X: Any, y: Any, classes: np.ndarray | None = None
+) -> tuple[Images, np.ndarray]:
+    """Read images and their classes, without those of unknown class, see `known_labels`."""
     images = read(X)
     y = labels_in(X, images) if y is None else as_labels(y)
     if y is None:
@@ -339,7 +341,7 @@ def _read_labelled(name: str, read: Callable[[Any], Images], X: Any, y: Any) -> 
             f"{name} needs the classes of its images. Pass y, and y_test with X_test, or data sets of items "
             "(image, label)."
         )
-    known = np.flatnonzero(y != -1)
+    known = np.flatnonzero(known_labels(y, classes))
     if not len(known):
         raise ValueError(f"{name} needs labelled images, but all labels are -1.")
     labels = np.array(y[known].tolist())
@@ -349,7 +351,7 @@ def _read_labelled(name: str, read: Callable[[Any], Images], X: Any, y: Any) -> 
 def _read_test(monitor: Any, read: Callable[[Any], Images], labels: np.ndarray) -> tuple[Images, np.ndarray]:
     """Read the test images and their classes, which must be among the labels."""
     name = type(monitor).__name__
-    test, test_labels = _read_labelled(name, read, monitor.X_test, monitor.y_test)
+    test, test_labels = _read_labelled(name, read, monitor.X_test, monitor.y_test, np.unique(labels))
     unseen = sorted(set(test_labels.tolist()) - set(labels.tolist()))
     if unseen:
         raise ValueError(f"y_test of {name} must hold only classes of y. Got {unseen[0]!r}, which y does not hold.")

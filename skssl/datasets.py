@@ -24,7 +24,7 @@ from skssl.images.image_files import decode_images, image_endings, inspect_image
 from skssl.images.packed import PackedImages
 from skssl.images.packing import pack_images
 
-__all__ = ["PackedImages", "load_images", "make_shapes", "make_voc_folder", "pack_images"]
+__all__ = ["PackedImages", "load_images", "make_clips", "make_shapes", "make_voc_folder", "pack_images"]
 
 # torchvision's class, and its parameter for the split: `train` is a bool, `split` is a string
 _TORCHVISION = {
@@ -387,16 +387,8 @@ def make_shapes(
         """Draw uniformly, by default one number for each image."""
         return rng.uniform(low, high, (n_samples, *(shape or (1, 1)))).astype(np.float32)
 
-    # The background: a gradient of two colours, cloudy, lit from above
-    grid = (np.arange(image_size, dtype=np.float32) + 0.5) / image_size * 2 - 1
-    down, right = grid[None, :, None], grid[None, None, :]
-    angle = draw(0, 2 * np.pi)
-    mix = 0.5 + 0.5 * (np.cos(angle) * right + np.sin(angle) * down)
-    brightness = draw(0.3, 0.7, 1, 1, 1)
-    ends = brightness[:, None] + draw(-0.2, 0.2, 2, 1, 1, 3)
-    image = ends[:, 0] + mix[..., None] * (ends[:, 1] - ends[:, 0])
-    image += draw(0, 0.3, 1, 1, 1) * _clouds(rng, n_samples, image_size)[..., None]
-    image *= (1 - 0.25 * down)[..., None]
+    down, right = _pixel_grid(image_size)
+    brightness, image = _backgrounds(rng, n_samples, image_size)
 
     count = rng.randint(_MIN_SHAPES, _MAX_SHAPES + 1, n_samples)
     for i in range(_MAX_SHAPES):
@@ -404,16 +396,10 @@ def make_shapes(
         radius = draw(0.22, 0.34)
         reach = 1.05 - radius
         tilt = draw(-np.pi / 12, np.pi / 12)
-        across, below = right - reach * draw(-1, 1), down - reach * draw(-1, 1)
-        x = (np.cos(tilt) * across + np.sin(tilt) * below) / radius
-        y = (np.cos(tilt) * below - np.sin(tilt) * across) / radius
-
-        cover, shadow = np.zeros((2, n_samples, image_size, image_size), np.float32)
-        for k, name in enumerate(names):
-            some = (target == k) & (count > i)
-            distance = _SHAPES[name](x[some], y[some])
-            cover[some] = (0.5 - distance * (image_size / 2 * radius[some])).clip(0, 1)  # an edge of one pixel
-            shadow[some] = (0.5 - 2 * _SHAPES[name](x[some], y[some] - 0.25)).clip(0, 1)
+        x, y = _own_axes(right - reach * draw(-1, 1), down - reach * draw(-1, 1), radius, tilt)
+        kinds = np.where(count > i, target, -1)
+        cover = (0.5 - _distances(kinds, x, y) * (image_size / 2 * radius)).clip(0, 1)  # an edge of one pixel
+        shadow = (0.5 - 2 * _distances(kinds, x, y - 0.25)).clip(0, 1)
 
         # The shape: lighter or darker than the background, brighter at its top
         image *= 1 - 0.35 * shadow[..., None]
@@ -422,6 +408,165 @@ def make_shapes(
         image += cover[..., None] * (colour * (1 - 0.15 * y.clip(-1, 1))[..., None] - image)
     image += draw(0, 0.04, 1, 1, 1) * rng.standard_normal(image.shape).astype(np.float32)
     return (image.clip(0, 1) * 255).round().astype(np.uint8), names[target]
+
+
+_MOTIONS = ("slide", "fall", "grow", "spin")
+
+
+def make_clips(
+    n_samples: int = 500,
+    *,
+    n_frames: int = 8,
+    image_size: int = 32,
+    n_classes: int = 4,
+    n_silent: int = 2,
+    sample_rate: int = 4000,
+    return_masks: bool = False,
+    random_state: int | np.random.RandomState | None = None,
+) -> tuple[np.ndarray, ...]:
+    """Generate clips of a shape that moves and sounds; the classes are the kind of shape and the kind of motion.
+
+    The set needs no download. The pitch of the tone is that of the shape, and the tone follows its motion: it is steady
+    while the shape slides, falls and rises with it, swells as it grows, and beats while it spins. Other shapes, a
+    crescent and an arrow, stand still and make no sound. Places, sizes, colours and backgrounds are random.
+
+    Parameters
+    ----------
+    n_samples : int, default=500
+        Number of clips. The sizes of the classes differ by at most one.
+    n_frames : int, default=8
+        Frames of a clip, at least 2.
+    image_size : int, default=32
+        Height and width in pixels, at least 8.
+    n_classes : int, default=4
+        Number of shapes that sound, from 2 to 6, in the order disc, square, triangle, cross, ring, star.
+    n_silent : int, default=2
+        Number of shapes in a clip that stand still and make no sound.
+    sample_rate : int, default=4000
+        Samples of the waveform in a second, which is the length of a clip; at least 4000.
+    return_masks : bool, default=False
+        Whether to return where the sounding shape is.
+    random_state : int, RandomState or None, default=None
+        Seed of all draws.
+
+    Returns
+    -------
+    clips : ndarray of uint8, shape (n_samples, n_frames, image_size, image_size, 3)
+        The clips, in random order.
+    waveforms : ndarray of float32, shape (n_samples, sample_rate)
+        The sound of each clip, in [-1, 1].
+    shapes : ndarray of str, shape (n_samples,)
+        The names of the sounding shapes.
+    motions : ndarray of str, shape (n_samples,)
+        How they move: "slide", "fall", "grow" or "spin", in one direction or the opposite one.
+    masks : ndarray of bool, shape (n_samples, n_frames, image_size, image_size)
+        Whether a pixel is in the sounding shape. Only returned if `return_masks` is true.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range.
+
+    Examples
+    --------
+    >>> from skssl.datasets import make_clips
+    >>> clips, waveforms, shapes, motions = make_clips(48, random_state=0)
+    >>> clips.shape, waveforms.shape, sorted(set(motions.tolist()))
+    ((48, 8, 32, 32, 3), (48, 4000), ['fall', 'grow', 'slide', 'spin'])
+    """
+    _check_range("n_samples", n_samples, 1)
+    _check_range("n_frames", n_frames, 2)
+    _check_range("image_size", image_size, 8)
+    _check_range("n_classes", n_classes, 2, len(_SHAPES) - 2)
+    _check_range("n_silent", n_silent, 0)
+    _check_range("sample_rate", sample_rate, 4000)
+    rng = check_random_state(random_state)
+    kind, motion = np.divmod(rng.permutation(np.arange(n_samples) % (n_classes * len(_MOTIONS))), len(_MOTIONS))
+
+    def draw(low: float, high: float, *shape: int) -> np.ndarray:
+        """Draw uniformly, by default one number for each clip."""
+        return rng.uniform(low, high, (n_samples, *(shape or (1, 1)))).astype(np.float32)
+
+    down, right = _pixel_grid(image_size)
+    brightness, background = _backgrounds(rng, n_samples, image_size)
+
+    def paint(image: np.ndarray, kinds: np.ndarray, place: Any, radius: Any, tilt: Any, colour: Any) -> np.ndarray:
+        """Paint a shape on each image, brighter at its top; return whether pixels are in it."""
+        x, y = _own_axes(right - place[0], down - place[1], radius, tilt)
+        cover = (0.5 - _distances(kinds, x, y) * (image_size / 2 * radius)).clip(0, 1)
+        image += cover[..., None] * (colour * (1 - 0.4 * y.clip(-1, 1))[..., None] - image)
+        return cover > 0.5
+
+    def draw_colour() -> np.ndarray:
+        """Draw colours that are lighter or darker than the background."""
+        step = draw(0.25, 0.5, 1, 1, 1) * np.sign(draw(-1, 1, 1, 1, 1))
+        return brightness + step + draw(-0.25, 0.25, 1, 1, 3)
+
+    for _ in range(n_silent):
+        silent, place = len(_SHAPES) - 1 - rng.randint(2, size=n_samples), (draw(-0.8, 0.8), draw(-0.8, 0.8))
+        paint(background, silent, place, draw(0.25, 0.4), draw(-np.pi / 12, np.pi / 12), draw_colour())
+
+    # The course of a motion goes from -1 to 1, or back. At its middle the shape is where and as it was drawn.
+    slides, falls, grows, spins = (motion[:, None, None] == k for k in range(len(_MOTIONS)))
+    way, radius, tilt, colour = np.sign(draw(-1, 1)), draw(0.28, 0.36), draw(-np.pi / 12, np.pi / 12), draw_colour()
+    reach = 0.95 - radius * np.where(grows, 1.5, 1)
+    x, y = (draw(-1, 1) * (reach - 0.45 * moves) for moves in (slides, falls))
+    noise = draw(0, 0.04, 1, 1, 1)
+    clips = np.empty((n_samples, n_frames, image_size, image_size, 3), np.uint8)
+    masks = np.empty(clips.shape[:-1], bool)
+    for i, course in enumerate(way * step for step in np.linspace(-1, 1, n_frames, dtype=np.float32)):
+        image, place = background.copy(), (x + 0.45 * course * slides, y + 0.45 * course * falls)
+        size, angle = radius * 1.5 ** (course * grows), tilt + np.pi / 2 * course * spins
+        masks[:, i] = paint(image, kind, place, size, angle, colour)
+        image += noise * rng.standard_normal(image.shape).astype(np.float32)
+        clips[:, i] = (image.clip(0, 1) * 255).round()
+
+    slides, falls, grows, spins, way = (of[:, 0] for of in (slides, falls, grows, spins, way))
+    second = np.linspace(0, 1, sample_rate, endpoint=False, dtype=np.float32)
+    course = way * (2 * second - 1)
+    pitch = 150 * 1.35 ** kind[:, None] * draw(0.97, 1.03, 1) * 2 ** (-0.3 * course * falls)
+    loudness = np.where(spins, 0.55 + 0.45 * np.cos(16 * np.pi * second), 1) * np.exp(1.2 * (course - 1) * grows)
+    phase = 2 * np.pi * (np.cumsum(pitch, 1) / sample_rate + draw(0, 1, 1))
+    waveforms = draw(0.3, 0.6, 1) * loudness * (np.sin(phase) + 0.5 * np.sin(2 * phase))
+    waveforms = (waveforms + 0.02 * rng.standard_normal(waveforms.shape)).clip(-1, 1).astype(np.float32)
+    found = clips, waveforms, np.array(list(_SHAPES))[kind], np.array(_MOTIONS)[motion]
+    return (*found, masks) if return_masks else found
+
+
+def _pixel_grid(image_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the places of the rows, (1, s, 1), and of the columns, (1, 1, s), from -1 to 1."""
+    grid = (np.arange(image_size, dtype=np.float32) + 0.5) / image_size * 2 - 1
+    return grid[None, :, None], grid[None, None, :]
+
+
+def _backgrounds(rng: np.random.RandomState, n_samples: int, image_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean brightness (n, 1, 1, 1) and the pixels (n, s, s, 3) of cloudy backgrounds, lit from above."""
+    down, right = _pixel_grid(image_size)
+
+    def draw(low: float, high: float, *shape: int) -> np.ndarray:
+        return rng.uniform(low, high, (n_samples, *shape)).astype(np.float32)
+
+    angle = draw(0, 2 * np.pi, 1, 1)
+    mix = 0.5 + 0.5 * (np.cos(angle) * right + np.sin(angle) * down)
+    brightness = draw(0.3, 0.7, 1, 1, 1)
+    ends = brightness[:, None] + draw(-0.2, 0.2, 2, 1, 1, 3)
+    image = ends[:, 0] + mix[..., None] * (ends[:, 1] - ends[:, 0])  # a gradient of two colours
+    image += draw(0, 0.3, 1, 1, 1) * _clouds(rng, n_samples, image_size)[..., None]
+    return brightness, image * (1 - 0.25 * down)[..., None]
+
+
+def _own_axes(across: Any, below: Any, radius: Any, tilt: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the coordinates of pixels in units of a shape's radius, by their distance from its centre."""
+    x = (np.cos(tilt) * across + np.sin(tilt) * below) / radius
+    return x, (np.cos(tilt) * below - np.sin(tilt) * across) / radius
+
+
+def _distances(kinds: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the signed distances (n, s, s) to the shapes of the given numbers, infinite where the number is -1."""
+    found = np.full(x.shape, np.inf, np.float32)
+    for k, distance in enumerate(_SHAPES.values()):
+        found[kinds == k] = distance(x[kinds == k], y[kinds == k])
+    return found
 
 
 def _check_range(parameter: str, value: int, low: int, high: float = math.inf) -> None:

@@ -286,6 +286,20 @@ def test_linear_monitor_skips_epochs_and_bad_images(X, y, png_files):
     )
 
 
+@pytest.mark.parametrize("monitor", [KNNMonitor, lambda X, y, *test: LinearMonitor(y, *test)])
+def test_labels_that_are_minus_one_or_one_are_two_classes(monitor, X, y):
+    """The classes of the training images decide whether -1 is a class of the test images."""
+    history = [
+        quick(skssl.SimCLR, callbacks=[monitor(X, labels)]).fit(X).history_.iloc[:, -1].tolist()
+        for labels in (np.where(y == y[0], 1, -1), y == y[0])
+    ]
+    assert history[0] == history[1]
+    codes = np.unique(y, return_inverse=True)[1]
+    test = monitor(X, codes, X, np.where(codes == 1, 1, -1))
+    quick(skssl.SimCLR, callbacks=[test]).fit(X)
+    assert len(test.test_) == (codes == 1).sum()
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import lzma
 import os
 import re
@@ -17,12 +18,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.ndimage import binary_dilation
 from sklearn.linear_model import RidgeClassifier
 from sklearn.neighbors import KNeighborsClassifier
 from torchvision.datasets import ImageFolder
 
 from skssl import BadImageWarning
-from skssl.datasets import connection_timeout, load_images, make_shapes
+from skssl.datasets import connection_timeout, load_images, make_clips, make_shapes
 from skssl.images import as_images
 
 STARTED_IN = os.getcwd()
@@ -652,3 +654,55 @@ def test_make_shapes_parameters_are_validated(wrong: dict[str, int]) -> None:
     ((parameter, value),) = wrong.items()
     with pytest.raises(ValueError, match=rf"{parameter} must be (at least|from) .*\. Got {value}\."):
         make_shapes(**wrong)
+
+
+def test_make_clips_is_balanced_and_seeded() -> None:
+    clips, waveforms, shapes, motions = make_clips(64, n_frames=5, image_size=16, random_state=3)
+    again = make_clips(64, n_frames=5, image_size=16, random_state=np.random.RandomState(3))
+    assert (clips.shape, clips.dtype) == ((64, 5, 16, 16, 3), np.uint8)
+    assert (waveforms.shape, waveforms.dtype) == ((64, 4000), np.float32)
+    assert np.abs(waveforms).max() <= 1
+    for first, second in zip((clips, waveforms, shapes, motions), again, strict=True):
+        np.testing.assert_array_equal(first, second)
+    pairs, counts = np.unique(np.stack([shapes, motions]), axis=1, return_counts=True)
+    assert (pairs.shape, set(counts)) == ((2, 16), {4})
+
+
+def test_only_the_masked_shape_of_a_clip_moves() -> None:
+    clips, *_, masks = make_clips(32, random_state=0, return_masks=True)
+    change = np.abs(np.diff(clips.astype(float), axis=1)).max(-1)
+    moved = masks[:, 1:] | masks[:, :-1]
+    near = np.stack([binary_dilation(mask, iterations=2) for mask in moved.reshape(-1, 32, 32)]).reshape(moved.shape)
+    assert change[moved].mean() > 2 * change[~near].mean()
+    assert change[~near].mean() < 16, "noise alone"
+
+
+def test_motions_of_make_clips_show_in_the_masks() -> None:
+    *_, motions, masks = make_clips(64, n_silent=0, random_state=0, return_masks=True)
+    area = masks.sum((2, 3))
+    rows, columns = (((masks.sum(axis) * np.arange(32)).sum(2) / area) for axis in (3, 2))
+    spread = {name: np.ptp(of, axis=1) for name, of in {"fall": rows, "slide": columns, "grow": np.sqrt(area)}.items()}
+    for name, of in spread.items():
+        assert of[motions == name].min() > of[(motions != name)].max(), name
+
+
+def test_tones_of_make_clips_fit_shape_and_motion() -> None:
+    _, waveforms, shapes, motions = make_clips(96, random_state=0)
+    spectrum = np.abs(np.fft.rfft(waveforms[:, 1500:2500]))  # the middle of the course, in steps of 4 Hz
+    pitch = 4 * spectrum.argmax(1)
+    pitches = [pitch[shapes == name] for name in ("disc", "square", "triangle", "cross")]
+    for low, high in itertools.pairwise(pitches):
+        assert low.max() < high.min()
+    loudness = np.square(waveforms).reshape(96, 80, 50).mean(2)
+    ratio = loudness[:, 40:].mean(1) / loudness[:, :40].mean(1)
+    assert (np.abs(np.log(ratio[motions == "grow"])) > 0.8).all()
+    assert (np.abs(np.log(ratio[motions != "grow"])) < 0.2).all()
+    beats = np.abs(np.fft.rfft(loudness))[:, 8] / loudness.sum(1)
+    assert beats[motions == "spin"].min() > 5 * beats[motions != "spin"].max()
+
+
+@pytest.mark.parametrize("wrong", [{"n_frames": 1}, {"n_classes": 7}, {"n_silent": -1}, {"sample_rate": 100}])
+def test_make_clips_parameters_are_validated(wrong: dict[str, int]) -> None:
+    ((parameter, value),) = wrong.items()
+    with pytest.raises(ValueError, match=rf"{parameter} must be (at least|from) .*\. Got {value}\."):
+        make_clips(**wrong)

@@ -243,18 +243,47 @@ def check_labels(y: Any, X: Any, name: str = "y", images: str = "X") -> np.ndarr
     return labels
 
 
+def known_labels(labels: np.ndarray, classes: np.ndarray | None = None) -> np.ndarray:
+    """Return whether the class of each sample is known.
+
+    -1 is an unknown class. Labels that are all -1 or 1 are two classes, as in scikit-learn.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n,)
+        The labels, as returned by `as_labels`.
+    classes : ndarray of shape (n_classes,), default=None
+        The classes of a fitted classifier, which decide whether -1 is a class. If None, the labels decide.
+
+    Returns
+    -------
+    bool ndarray of shape (n,)
+        Whether the class is known.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> known_labels(np.array([0, 1, -1])), known_labels(np.array([1, 1, -1]))
+    (array([ True,  True, False]), array([ True,  True,  True]))
+    """
+    known = np.asarray(labels != -1)
+    if classes is None:
+        return known | bool(known.any() and (labels[known] == 1).all())
+    return known | (-1 in classes.tolist())
+
+
 def encode_labels(y: Any) -> tuple[np.ndarray, Tensor]:
     """Encode labels as integers from 0 to n_classes - 1.
 
     Parameters
     ----------
     y : array-like of shape (n,) or (n, 1)
-        Numbers or strings; -1 is an unknown class, and so are None, NaN and "" among strings.
+        Numbers or strings; -1 is an unknown class, see `known_labels`, and so are None, NaN and "" among strings.
 
     Returns
     -------
     classes : ndarray of shape (n_classes,)
-        The sorted classes, without -1.
+        The sorted classes, without the unknown one.
     labels : Tensor of int64, shape (n,)
         Index of each label's class; -1 where it is unknown.
 
@@ -266,7 +295,7 @@ def encode_labels(y: Any) -> tuple[np.ndarray, Tensor]:
     """
     y = as_labels(y)
     labels = np.full(len(y), -1)
-    known = np.asarray(y != -1)
+    known = known_labels(y)
     classes, labels[known] = np.unique(y[known], return_inverse=True)
     return np.array(classes.tolist()), torch.from_numpy(labels)
 
@@ -294,7 +323,7 @@ def label_fraction(y: Any, fraction: float, random_state: Any = None) -> np.ndar
     Raises
     ------
     ValueError
-        If `fraction` is out of range, or keeps fewer labels than there are classes.
+        If `fraction` is out of range or keeps fewer labels than there are classes, or if the classes are -1 and 1.
 
     Examples
     --------
@@ -312,6 +341,11 @@ def label_fraction(y: Any, fraction: float, random_state: Any = None) -> np.ndar
         )
     y = as_labels(y)
     classes, labels = encode_labels(y)
+    if -1 in classes.tolist():
+        raise ValueError(
+            "y of label_fraction holds only -1 and 1, which are two classes, but -1 marks unknown ones in the result. "
+            "Replace -1 by 0."
+        )
     sizes = np.bincount(labels[labels >= 0], minlength=len(classes))
     total = round(fraction * sizes.sum())
     if total < max(len(classes), 1):

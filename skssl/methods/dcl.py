@@ -25,17 +25,17 @@ class DCL(SimCLR):
     Parameters
     ----------
     temperature : float, default=0.1
-        Temperature of the similarities: the value of lightly and of the implementation below.
+        Temperature of the similarities: the value of the two implementations below.
     sigma : float, default=None
         Width of the weights of the positive pairs, which are larger for pairs that are less similar: the weighted form,
         DCLW. The paper has 0.5. None weights all pairs equally.
 
     References
     ----------
-    Yeh et al., Decoupled Contrastive Learning, ECCV 2022, equations 5 and 6. The paper's authors point to no code. The
-    negatives of an image are one sum over both views, as in the paper and in the implementation by R. Nakhli; lightly
-    adds the logarithms of one sum for each view. The weights have no gradient, as in lightly; they have one in
-    Nakhli's code. The learning rate and weight decay are lightly's for CIFAR-10.
+    Yeh et al., Decoupled Contrastive Learning, ECCV 2022, equations 5 and 6. The negatives of an image
+    are one sum over both views, as in the paper and in R. Nakhli's implementation; lightly adds the logarithms of one
+    sum for each view. The weights have no gradient, as in lightly; they have one in Nakhli's implementation. The
+    learning rate and weight decay are lightly's for CIFAR-10.
 
     Examples
     --------

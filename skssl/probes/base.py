@@ -24,7 +24,7 @@ from skssl.errors import pick
 from skssl.images import Images
 from skssl.images.base import describe
 from skssl.images.dataset_items import is_dataset
-from skssl.images.labels import as_labels, check_known_labels, is_image, require_labels
+from skssl.images.labels import as_labels, check_known_labels, is_image, known_labels, require_labels
 from skssl.methods.base import SSLTransformer
 from skssl.methods.docstrings import inherit_parameters
 from skssl.probes.encoders import as_encoder, read_once
@@ -157,7 +157,7 @@ class Probe(ClassifierMixin, Saved, BaseEstimator):
         check_is_fitted(self)
         samples = X if self.encoder_ is None else self.encoder_.read(X)
         labels = as_labels(require_labels(y, X, samples, type(self).__name__))
-        known = np.asarray(labels != -1) | (-1 in self.classes_.tolist())
+        known = known_labels(labels, self.classes_)
         if len(labels) and not known.any():
             raise ValueError(f"{type(self).__name__}.score needs labels, but every label in y is -1 (unknown).")
         check_known_labels(self, labels[known])
@@ -226,9 +226,7 @@ class Probe(ClassifierMixin, Saved, BaseEstimator):
             samples = read_once(self.encoder, X, y)
             labels = as_labels(require_labels(y, X, samples, type(self).__name__))
             X = samples
-        name, known = type(self).__name__, np.asarray(labels != -1)
-        if (labels[known] == 1).all() and known.any():  # -1 and 1 are two classes, as in scikit-learn
-            known[:] = True
+        name, known = type(self).__name__, known_labels(labels)
         seen, n_unknown = labels[known], int((~known).sum())
         seen = np.array(seen.tolist()) if n_unknown and labels.dtype == object else seen
         check_classification_targets(seen)

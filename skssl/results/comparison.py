@@ -26,7 +26,7 @@ from skssl.errors import show_call
 from skssl.images import subset
 from skssl.images.base import describe
 from skssl.images.folders import expand_folder
-from skssl.images.labels import check_labels, encode_labels, labels_in
+from skssl.images.labels import check_labels, encode_labels, known_labels, labels_in
 from skssl.probes import KNNProbe, LinearProbe
 from skssl.probes.encoders import as_encoder
 from skssl.results.cache import SPEED, RunFiles
@@ -215,7 +215,7 @@ def _check_data(test_size: float, name: str, X: Any, y: Any, X_test: Any, y_test
         )
     X, X_test = expand_folder(X), expand_folder(X_test)
     y = check_labels(y, X, f"y{of}")
-    check_classification_targets(y[y != -1].tolist())
+    check_classification_targets(y[known_labels(y)].tolist())
     classes, labels = encode_labels(y)
     if len(classes) < 2:
         raise ValueError(f"y{of} must hold at least two classes. Got {classes.tolist()}.")
@@ -259,11 +259,12 @@ def _score_run(
         keys = {title: digest(probe, f"probes[{title!r}]") for title, probe in probes.items()}
     run = files.read_scores() or {"scores": {}}
     missing = [title for title in probes if keys[title] not in run["scores"]]
+    known = known_labels(data.y)
+    y = np.array(data.y[known].tolist())
     try:
         encoded = (files.read_features() or _train(method, data, files)) if missing else {}
         for title in missing:
-            known = data.y != -1
-            probes[title].fit(encoded["train"][known], np.array(data.y[known].tolist()))
+            probes[title].fit(encoded["train"][known], y)
             score = float(probes[title].score(encoded["test"], data.y_test))
             speed = {column: float(encoded[column]) for column in SPEED}
             run = {"method": repr(method), "seed": int(seed), **speed, "scores": run["scores"]}
@@ -273,7 +274,7 @@ def _score_run(
         error.add_note(f"This was method {name!r} with seed {seed}{data.suffix}, in compare.")
         raise
     row = {"dataset": data.name, "method": name, "seed": seed}
-    classes, counts = np.unique(data.y[data.y != -1].tolist(), return_counts=True)
+    classes, counts = np.unique(y, return_counts=True)
     chance = float((data.y_test == classes[counts.argmax()]).mean())
     speed = {column: run[column] for column in SPEED}
     return [

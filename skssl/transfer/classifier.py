@@ -22,7 +22,7 @@ from skssl.augment.augmentation import Augmentation
 from skssl.augment.presets import CROPS_AND_FLIPS
 from skssl.errors import pick
 from skssl.images import Images
-from skssl.images.labels import as_labels, check_known_labels, require_labels
+from skssl.images.labels import as_labels, check_known_labels, known_labels, require_labels
 from skssl.methods.base import SSLTransformer
 from skssl.methods.docstrings import inherit_parameters
 from skssl.nn.distributed import draw_seed, init_process_group
@@ -280,7 +280,7 @@ class ImageClassifier(ClassifierMixin, Saved, BaseEstimator):
         images = self._reader(X)
         labels = as_labels(require_labels(y, X, images, type(self).__name__))
         check_consistent_length(range(len(images)), labels, sample_weight)
-        known = np.asarray(labels != -1)
+        known = known_labels(labels, self.classes_)
         if not known.any():
             raise ValueError(
                 f"{type(self).__name__} cannot be scored: y needs at least one known class, but every label is -1 "

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from skssl.augment.augmentation import Augmentation
 from skssl.augment.normalization import gain_and_offset
 from skssl.images import as_images
-from skssl.images.labels import encode_labels
+from skssl.images.labels import as_labels, encode_labels, known_labels
 from skssl.nn.precision import resolve_precision
 from skssl.probes.encoders import Encoder, as_encoder, read_once
 from skssl.training.devices import resolve_device
@@ -211,12 +211,14 @@ class Distiller(ImageClassifier):
 
     def _class_indices(self, y: Any) -> Tensor:
         """Return the index of each label in the teacher's classes, int64 (n,); -1 is an unknown class."""
-        classes, labels = encode_labels(y)
-        unknown = np.setdiff1d(classes, self.classes_)
+        labels = as_labels(y)
+        known, indices = known_labels(labels, self.classes_), np.full(len(labels), -1)
+        given = np.array(labels[known].tolist())
+        unknown = np.setdiff1d(given, self.classes_)
         if len(unknown):
             raise ValueError(
                 f"y has the classes {unknown.tolist()}, which the teacher does not know. Its classes are "
                 f"{self.classes_.tolist()}."
             )
-        indices = torch.from_numpy(np.searchsorted(self.classes_, classes))
-        return torch.where(labels >= 0, indices[labels], -1)
+        indices[known] = np.searchsorted(self.classes_, given)
+        return torch.from_numpy(indices)

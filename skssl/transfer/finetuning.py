@@ -101,8 +101,8 @@ class FineTuner(ImageClassifier):
         X : array-like, sequence of files or PIL images, or torch Dataset
             Images.
         y : array-like of shape (n,), default=None
-            Their classes; -1 is an unknown class, as in the result of `label_fraction`. If None, they are the labels in
-            X, such as a data set of items (image, label).
+            Their classes; -1 is an unknown class, as in the result of `label_fraction`. Labels that are all -1 or 1 are
+            two classes. If None, they are the labels in X, such as a data set of items (image, label).
         sample_weight : array-like of shape (n,), default=None
             Weight of each image in the loss. Images of weight 0 are left out. None is 1 for all.
 

@@ -156,6 +156,14 @@ def test_unlabelled_test_images_raise(data):
         compare([Counted()], X, np.full(40, -1), probes=PROBES)
 
 
+def test_labels_that_are_minus_one_or_one_are_two_classes(data):
+    X, y, X_test, y_test = data
+    y, y_test = y == y[0], y_test == y[0]
+    expected = compare([Counted()], X, y, X_test=X_test, y_test=y_test, probes=PROBES).frame
+    signs = compare([Counted()], X, np.where(y, 1, -1), X_test=X_test, y_test=np.where(y_test, 1, -1), probes=PROBES)
+    assert signs.frame[["score", "chance"]].equals(expected[["score", "chance"]])
+
+
 def test_default_probes_are_linear_and_knn(data):
     frame = compare([Counted()], *data[:2], X_test=data[2], y_test=data[3]).frame
     assert frame["probe"].tolist() == ["linear", "kNN"]
@@ -515,14 +523,14 @@ def test_recorded_benchmark_rows_make_both_tables():
     assert results.pivot_results(names).index.tolist() == ["SimSiam", "SimSiam + GSG"]
 
 
-def test_gsg_table_uses_shared_views_for_any_order_of_rows(tmp_path, monkeypatch):
+def test_gsg_table_uses_shared_views_and_symmetric_baselines_for_any_order_of_rows(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "docs")
     import rendering
 
     monkeypatch.setattr(rendering, "GENERATED", tmp_path)
     row = {"backbone": "convnet", "seed": 0, "epochs": 10, "seconds": 1.0, "hardware": "", "commit": ""}
-    knn = {"SimSiamGSG": 0.111, "SimSiamGSG, shared views": 0.222, "SimSiam": 0.333, "BYOL": 0.444}
-    knn |= {"BYOLGSG": 0.555, "BYOLGSG, shared views": 0.666}
+    knn = {"SimSiamGSG": 0.111, "SimSiamGSG, shared views": 0.222, "SimSiamGSG, symmetric": 0.333, "SimSiam": 0.999}
+    knn |= {"BYOLGSG": 0.555, "BYOLGSG, shared views": 0.666, "BYOLGSG, symmetric": 0.444, "BYOL": 0.999}
     rows = [row | {"method": m, "knn": k, "linear": k + 0.01, "knn, two classes": k} for m, k in knn.items()]
     for recorded in (rows, rows[::-1]):
         rendering.methods("methods", pd.DataFrame(recorded))

@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import skssl
-from skssl import Augmentation, FineTuner, label_fraction, recipes
+from skssl import Augmentation, Distiller, FineTuner, label_fraction, recipes
 from skssl.backbones import ConvNet
 from skssl.datasets import make_shapes
 from skssl.training.optim import make_optimizer
@@ -58,7 +58,6 @@ def state(module):
         )
     ],
     expected_failed_checks=lambda estimator: {
-        "check_classifiers_classes": "its labels are -1 and 1, and -1 is unknown",
         "check_sample_weight_equivalence_on_dense_data": "BatchNorm counts an image once, whatever its weight",
     },
 )
@@ -134,6 +133,8 @@ def test_invalid_fractions_raise(fraction, message, y):
         label_fraction(y, fraction)
     with pytest.raises(ValueError, match="leaves a class without a label"):
         label_fraction(np.full(5, -1), 0.5)
+    with pytest.raises(ValueError, match=r"holds only -1 and 1, which are two classes, .* Replace -1 by 0\."):
+        label_fraction(np.repeat([-1, 1], 10), 0.5)
 
 
 # Fine-tuning
@@ -316,6 +317,23 @@ def test_score_ignores_unknown_labels(encoder, X, y):
         tuner.score(X, np.full(40, -1))
 
 
+def test_labels_that_are_minus_one_or_one_are_two_classes(encoder, X, y):
+    """-1 is a class if all labels are -1 or 1, as for the probes; otherwise it is unknown."""
+    binary = np.where(np.arange(40) % 2, 1, -1)
+    tuner, same = FineTuner(encoder, **QUICK).fit(X, binary), FineTuner(encoder, **QUICK).fit(X, binary > 0)
+    assert tuner.classes_.tolist() == [-1, 1]
+    assert set(tuner.predict(X)) <= {-1, 1}
+    np.testing.assert_array_equal(tuner.predict_proba(X), same.predict_proba(X))
+    assert tuner.score(X, binary) == same.score(X, binary > 0)
+    assert tuner.score(X, np.full(40, -1)) == (tuner.predict(X) == -1).mean()
+    student = Distiller(tuner, encoder, alpha=0.5, **QUICK).fit(X, binary)
+    assert student.classes_.tolist() == [-1, 1]
+    few = np.where(np.arange(40) % 4, -1, 1)  # the teacher decides what -1 is
+    np.testing.assert_array_equal(student._class_indices(few), (few + 1) // 2)
+    teacher = FineTuner(encoder, **QUICK).fit(X, binary > 0)
+    np.testing.assert_array_equal(Distiller(teacher, encoder, **QUICK).fit(X)._class_indices(few), few)
+
+
 def test_unfitted_encoder_is_fitted_to_all_images(X, few):
     unfitted = quick(skssl.SimCLR)
     tuner = FineTuner(unfitted, **QUICK).fit(X, few)
@@ -396,7 +414,7 @@ def test_labels_of_any_kind(encoder, X):
     [
         ({}, np.zeros(39), r"inconsistent numbers of samples: \[40, 39\]"),
         ({}, np.zeros(40), r"images of at least 2 classes, but y has only one class, 0\.0"),
-        ({}, np.r_[np.full(39, -1), 1], "only one class, 1"),
+        ({}, np.r_[np.full(39, -1), 3], "only one class, 3"),
         ({}, np.full(40, -1), r"every label in y is -1 \(unknown\)"),
         ({}, None, "requires y to be passed, but the target y is None"),
         ({}, np.linspace(0, 1, 40), "Unknown label type: continuous"),
