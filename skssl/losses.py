@@ -235,12 +235,12 @@ def triplet_loss(anchor: Tensor, positive: Tensor, negative: Tensor, margin: flo
 
 
 @full_precision
-def info_nce(q: Tensor, k: Tensor, negatives: Tensor, temperature: float = 0.2) -> Tensor:
+def info_nce(q: Tensor, k: Tensor, negatives: Tensor | None = None, temperature: float = 0.2) -> Tensor:
     r"""InfoNCE of queries with one positive key each and shared negatives.
 
     .. math:: -\log\frac{\exp(\cos(q_i, k_i)/t)}{\exp(\cos(q_i, k_i)/t) + \sum_j\exp(\cos(q_i, n_j)/t)},
 
-    averaged over the queries.
+    averaged over the queries. Without negatives of their own, the keys of the other queries are the negatives.
 
     Parameters
     ----------
@@ -248,8 +248,8 @@ def info_nce(q: Tensor, k: Tensor, negatives: Tensor, temperature: float = 0.2) 
         Queries.
     k : Tensor of shape (n, d)
         The key of each query; not detached.
-    negatives : Tensor of shape (m, d)
-        Negatives, such as MoCo's queue.
+    negatives : Tensor of shape (m, d), optional
+        Negatives, such as MoCo's queue. By default the keys of the other queries, as in MoCo v3 and NNCLR.
     temperature : float, default=0.2
         t, greater than 0.
 
@@ -260,7 +260,8 @@ def info_nce(q: Tensor, k: Tensor, negatives: Tensor, temperature: float = 0.2) 
 
     References
     ----------
-    He et al., Momentum Contrast for Unsupervised Visual Representation Learning, CVPR 2020, equation 1.
+    He et al., Momentum Contrast for Unsupervised Visual Representation Learning, CVPR 2020, equation 1. MoCo v3: Chen
+    et al., ICCV 2021, equation 1.
 
     Examples
     --------
@@ -270,7 +271,10 @@ def info_nce(q: Tensor, k: Tensor, negatives: Tensor, temperature: float = 0.2) 
     >>> round(info_nce(x[:1], x[:1], x[1:], temperature=1.0).item(), 4)  # -log(e / (e + 3))
     0.7437
     """
-    q, k, negatives = (F.normalize(x, dim=1) for x in (q, k, negatives))
+    q, k = F.normalize(q, dim=1), F.normalize(k, dim=1)
+    if negatives is None:
+        return F.cross_entropy(q @ k.T / temperature, torch.arange(len(q), device=q.device))
+    negatives = F.normalize(negatives, dim=1)
     positive = (q * k).sum(1, keepdim=True)  # (n, 1)
     logits = torch.cat([positive, q @ negatives.T], dim=1) / temperature  # (n, 1 + m)
     return F.cross_entropy(logits, torch.zeros(len(q), dtype=torch.long, device=q.device))

@@ -335,6 +335,23 @@ CIFAR10: dict[str, Recipe] = {
     "LeOCLR": _recipe("LeOCLR", _LEOCLR, 79.59, inferred=_LEOCLR_UNSTATED, judged=_BY_MOCO_IN, **_leoclr_params),
     "DCL": _dcl,
     "DCLW": _with(_dcl, None, 83.3, of="code", sigma=0.5),
+    "NNCLR": _recipe(
+        "NNCLR",
+        "solo-learn",
+        91.88,
+        temperature=0.2,
+        hidden_dim=2048,
+        pred_dim=4096,
+        proj_dim=256,
+        queue_size=65536,
+        augment="byol",
+        of="code",
+        judged=_BY_SOLO,
+        **_LONG,
+    ),
+    "NNCLR, lightly": _recipe(
+        "NNCLR", _LIGHTLY, None, 83.4, temperature=0.5, proj_layers=2, queue_size=4096, **_lightly
+    ),
     "SupCon": _recipe(
         "SupCon",
         "SupCon's code for CIFAR-10",
@@ -404,6 +421,7 @@ CIFAR100: dict[str, Recipe] = {
     "VICReg": _with(CIFAR10["VICReg"], 68.54),
     "DINO": _with(CIFAR10["DINO"], 66.76),
     "DeepClusterV2": _with(CIFAR10["DeepClusterV2"], 63.61),
+    "NNCLR": _with(CIFAR10["NNCLR"], 69.62),
 }
 
 # Tiny-ImageNet: 64x64 images enlarged to 224, an AlexNet with BatchNorm. With NT-Xent the report enlarges them to 256

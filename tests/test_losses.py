@@ -92,6 +92,13 @@ def test_info_nce_matches_a_loop():
     assert torch.autograd.gradcheck(lambda *x: losses.info_nce(*x, 0.3), (q, k, negatives))
 
 
+def test_info_nce_without_negatives_uses_the_other_keys():
+    q, k = random_rows(2)
+    others = [losses.info_nce(q[i : i + 1], k[i : i + 1], k[torch.arange(6) != i], 0.3) for i in range(6)]
+    assert torch.isclose(losses.info_nce(q, k, temperature=0.3), torch.stack(others).mean(), rtol=1e-12)
+    assert torch.autograd.gradcheck(lambda *x: losses.info_nce(*x, None, 0.3), (q, k))
+
+
 def test_nt_xent_equals_the_mean_info_nce_of_the_anchors():
     z1, z2 = random_rows(2)
     z = torch.cat([z1, z2])

@@ -14,6 +14,7 @@ from skssl.methods.instdisc import InstDisc
 from skssl.methods.jigsaw import Jigsaw
 from skssl.methods.leoclr import LeOCLR
 from skssl.methods.moco import MoCo
+from skssl.methods.nnclr import NNCLR
 from skssl.methods.pcl import PCL
 from skssl.methods.pirl import PIRL
 from skssl.methods.relative_patch import RelativePatch
@@ -30,6 +31,7 @@ __all__ = [
     "BYOLGSG",
     "DCL",
     "DINO",
+    "NNCLR",
     "PCL",
     "PIRL",
     "BarlowTwins",
