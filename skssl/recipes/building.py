@@ -1,0 +1,221 @@
+"""The parts of a recipe, the estimator and the probes that it describes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from skssl import methods
+from skssl.augment import Augmentation
+from skssl.probes import KNNProbe, LinearProbe
+from skssl.transfer import FineTuner
+
+Recipe = dict[str, Any]
+#: The arguments of the probes, by the name of the probe.
+Protocol = dict[str, dict[str, Any]]
+
+
+def make(recipe: Recipe, **changes: Any) -> Any:
+    """Make the estimator of a recipe.
+
+    Parameters
+    ----------
+    recipe : dict
+        A recipe of this module.
+    **changes
+        Arguments in addition to, or instead of, the recipe's, such as ``epochs`` or ``random_state``.
+
+    Returns
+    -------
+    estimator
+        The estimator, not fitted.
+
+    Examples
+    --------
+    >>> from skssl import recipes
+    >>> recipes.make(recipes.IMAGENET["SimSiam"]).get_params()["backbone"]
+    'resnet50'
+    """
+    estimators = {**vars(methods), "FineTuner": FineTuner}
+    return estimators[recipe["method"]](**{**recipe["params"], **changes})
+
+
+def make_probes(recipe: Recipe, encoder: Any, **changes: Any) -> dict[str, Any]:
+    """Make the probes by which the source of a recipe judges.
+
+    Parameters
+    ----------
+    recipe : dict
+        A recipe of this module with a "protocol".
+    encoder : estimator
+        The encoder. A fitted one is frozen.
+    **changes
+        Arguments in addition to, or instead of, those of both probes, such as ``device``.
+
+    Returns
+    -------
+    dict of str to estimator
+        A `LinearProbe` as "linear" and a `KNNProbe` as "knn". They are fitted to images.
+
+    Examples
+    --------
+    >>> from skssl import recipes
+    >>> recipe = recipes.CIFAR10["MoCo"]
+    >>> recipes.make_probes(recipe, recipes.make(recipe))["knn"].get_params(deep=False)["layer"]
+    'projector'
+    """
+    probes = {"linear": LinearProbe, "knn": KNNProbe}
+    return {name: probe(encoder=encoder, **{**recipe["protocol"][name], **changes}) for name, probe in probes.items()}
+
+
+def new_recipe(
+    method: str,
+    source: str,
+    linear: float | None = None,
+    knn: float | None = None,
+    /,
+    *,
+    of: str = "printed",
+    printed: str = "",
+    code: str = "",
+    inferred: str = "",
+    judged: Protocol | None = None,
+    scores: dict[str, float] | None = None,
+    **params: Any,
+) -> Recipe:
+    """Return a recipe.
+
+    Parameters
+    ----------
+    method : str
+        Name of the estimator.
+    source : str
+        Where the settings and scores come from.
+    linear, knn : float or None, default=None
+        Reported accuracy in per cent.
+    of : {"printed", "code", "inferred"}, default="printed"
+        Origin of the arguments that the next three do not list.
+    printed, code, inferred : str, default=""
+        Names of the arguments of this origin, separated by spaces.
+    judged : dict of str to dict, default=None
+        Arguments of the probes by which the source judges.
+    scores : dict of str to float, default=None
+        Other reported scores.
+    **params
+        Arguments of the estimator.
+
+    Returns
+    -------
+    dict
+        The recipe.
+    """
+    origin = dict.fromkeys(params, of)
+    for kind, names in {"printed": printed, "code": code, "inferred": inferred}.items():
+        origin |= dict.fromkeys(names.split(), kind)
+    return {
+        "method": method,
+        "params": params,
+        "linear": linear,
+        "knn": knn,
+        "scores": scores or {},
+        "source": source,
+        "origin": origin,
+        "protocol": {"linear": {}, "knn": {}, **(judged or {})},
+    }
+
+
+def changed(
+    recipe: Recipe,
+    linear: float | None = None,
+    knn: float | None = None,
+    /,
+    *,
+    of: str = "printed",
+    source: str | None = None,
+    scores: dict[str, float] | None = None,
+    **params: Any,
+) -> Recipe:
+    """Return a recipe with additional arguments and other scores.
+
+    Parameters
+    ----------
+    recipe : dict
+        The recipe to start from.
+    linear, knn : float or None, default=None
+        Reported accuracy in per cent.
+    of : {"printed", "code", "inferred"}, default="printed"
+        Origin of the additional arguments.
+    source : str, default=None
+        Where they come from. None is the source of the recipe.
+    scores : dict of str to float, default=None
+        Other reported scores.
+    **params
+        Arguments in addition to, or instead of, the recipe's.
+
+    Returns
+    -------
+    dict
+        The new recipe.
+    """
+    return {
+        **recipe,
+        "linear": linear,
+        "knn": knn,
+        "scores": scores or {},
+        "source": source or recipe["source"],
+        "params": {**recipe["params"], **params},
+        "origin": {**recipe["origin"], **dict.fromkeys(params, of)},
+    }
+
+
+def rotated(
+    recipe: Recipe,
+    weight: float,
+    linear: float | None = None,
+    knn: float | None = None,
+    /,
+    *,
+    scores: dict[str, float] | None = None,
+) -> Recipe:
+    """Return a recipe with the rotation task, its weight and other scores."""
+    return changed(recipe, linear, knn, scores=scores, aux="rotation", aux_weight=weight)
+
+
+# How the sources judge
+
+BY_EFFSSL: Protocol = {"linear": {"protocol": "effssl"}, "knn": {"protocol": "effssl"}}
+# Section 4.3: for SimSiam a rate of 30, crops and flips
+BY_EFFSSL_SIMSIAM: Protocol = {
+    **BY_EFFSSL,
+    "linear": {"protocol": "gsg", "epochs": 100, "batch_size": 512},
+}
+BY_GSG: Protocol = {"linear": {"protocol": "gsg"}, "knn": {"protocol": "gsg"}}
+BY_GSG_IMAGENET: Protocol = {"linear": {"protocol": "simsiam"}, "knn": {"n_neighbors": 200}}
+# The demonstration has no linear classifier.
+BY_MOCO: Protocol = {
+    "linear": {"protocol": "moco"},
+    "knn": {"protocol": "moco", "layer": "projector"},
+}
+BY_MOCO_IMAGENET: Protocol = {"linear": {"protocol": "moco"}}
+BY_SWAV: Protocol = {"linear": {"protocol": "swav"}}
+BY_SOLO: Protocol = {"linear": {"protocol": "solo-learn"}}
+BY_LIGHTLY: Protocol = {"knn": {"n_neighbors": 200, "temperature": 0.1}}
+BY_SUPCON: Protocol = {
+    "linear": {
+        "solver": "sgd",
+        "epochs": 100,
+        "batch_size": 512,
+        "lr": 5.0,
+        "weight_decay": 0.0,
+        "schedule": (0.6, 0.75, 0.9),
+        "augment": Augmentation(crop_scale=(0.2, 1.0), jitter=0.0, gray=0.0),
+    }
+}
+BY_DECOUPLING: Protocol = {"linear": {"protocol": "decoupling", "layer": "conv5"}}
+BY_SWAV_30: Protocol = {"linear": {"protocol": "swav", "epochs": 30}, "knn": {}}
+
+# Settings of several data sets
+
+SHORT: dict[str, Any] = {"epochs": 200, "batch_size": 512}
+LONG: dict[str, Any] = {"epochs": 1000, "batch_size": 256}
+TENTHS: dict[str, Any] = {"schedule": ((0.6, 0.1), (0.8, 0.01))}  # epochs 120 and 160 of 200
+UNSTATED: dict[str, Any] = {"inferred": "batch_size warmup_epochs", "judged": BY_EFFSSL}  # by EffSSL

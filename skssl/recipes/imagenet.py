@@ -1,0 +1,305 @@
+"""ImageNet: images of 224 pixels, a ResNet-50."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from sklearn.base import clone
+
+from skssl.augment import MultiCrop, preset
+from skssl.pretext import Rotation
+from skssl.recipes.building import (
+    BY_GSG_IMAGENET,
+    BY_MOCO_IMAGENET,
+    BY_SWAV,
+    BY_SWAV_30,
+    TENTHS,
+    Recipe,
+    changed,
+    new_recipe,
+)
+from skssl.training.optim import LARC
+
+# ImageNet: 224x224, ResNet-50. The patches of RelativePatch are cut from images of 255 pixels.
+
+_R50: dict[str, Any] = {"backbone": "resnet50"}
+_LARS: dict[str, Any] = {**_R50, "optimizer": "lars", "warmup_epochs": 10}
+OTHER_LARS = "its LARS differs, with the learning rate inside the momentum"
+_gsg_in: dict[str, Any] = {**_R50, "epochs": 100, "batch_size": 512, "lr": 0.1, "weight_decay": 1e-4, "proj_layers": 3}
+_moco_in: dict[str, Any] = {
+    **_R50,
+    "batch_size": 256,
+    "lr": 0.03,
+    "weight_decay": 1e-4,
+    "queue_size": 65536,
+    "ema_momentum": 0.999,
+}
+_GSG_IN = "GSG, table 1"
+_large = preset("byol", 224)
+_dino_views = [*_large, *[clone(_large[0]).set_params(blur=0.5)] * 8]
+_swav_in = new_recipe(
+    "SwAV",
+    "SwAV's code, 2 x 224 + 6 x 96",
+    75.3,
+    of="code",
+    judged=BY_SWAV,
+    epochs=800,
+    batch_size=4096,
+    lr=4.8,
+    weight_decay=1e-6,
+    n_prototypes=3000,
+    epsilon=0.05,
+    augment=MultiCrop(),
+    **{**_LARS, "optimizer": LARC},
+)
+# EffSSL's code uses LARS, which excludes biases and norms, and puts the rotation head on the features.
+_swav_30 = {
+    **changed(
+        _swav_in,
+        54.90,
+        of="inferred",
+        epochs=30,
+        batch_size=256,
+        lr=0.6,
+        optimizer="lars",
+        warmup_epochs=0,
+        queue_length=3840,
+        augment="simclr",
+    ),
+    "source": "EffSSL, 30 epochs; settings of SwAV's code for batches of 256, inferred",
+    "protocol": BY_SWAV_30,
+}
+_swav_30["origin"] |= dict.fromkeys(("epochs", "batch_size", "augment"), "printed")
+_swav_50 = {
+    **changed(_swav_in, 65.8, of="code", epochs=50, batch_size=1024, lr=1.2, optimizer="lars"),
+    "source": "EffSSL and its code, 2 x 224 + 6 x 96",
+    "protocol": BY_SWAV_30,
+}
+_turned: dict[str, Any] = {"aux": Rotation(head="backbone"), "aux_weight": 0.1}
+
+IMAGENET: dict[str, Recipe] = {
+    "RotNet": new_recipe(
+        "RotNet",
+        "RotNet's code",
+        backbone="alexnet_bn",
+        epochs=50,
+        batch_size=192,
+        lr=0.01,
+        weight_decay=5e-4,
+        schedule=((15 / 50, 0.1), (30 / 50, 0.01), (45 / 50, 0.001)),
+        of="code",
+    ),
+    "RelativePatch": new_recipe(
+        "RelativePatch",
+        "OpenSelfSup's code, with grey patches at a probability of 0.66",
+        epochs=70,
+        batch_size=512,
+        lr=0.2,
+        weight_decay=1e-4,
+        warmup_epochs=5,
+        hidden_dim=4096,
+        schedule=((25 / 65, 0.1), (45 / 65, 0.01)),  # epochs 30 and 50, of 65 after the warm-up
+        of="code",
+        **_R50,
+    ),
+    "Colorization": new_recipe(
+        "Colorization",
+        "Colorful Image Colorization's code, a fully convolutional AlexNet; 450,000 steps",
+        backbone="alexnet_bn",
+        epochs=28,
+        batch_size=80,
+        optimizer=torch.optim.Adam,
+        lr=3e-5,
+        weight_decay=1e-3,
+        schedule="step",
+        stride=8,
+        of="code",
+        inferred="schedule",
+    ),
+    "ContextEncoder": new_recipe(
+        "ContextEncoder",
+        "Context Encoders' code, with a first beta of 0.5 in Adam; AlexNet and the shape of the holes not checked",
+        backbone="alexnet",
+        batch_size=64,
+        optimizer=torch.optim.Adam,
+        lr=2e-3,
+        weight_decay=0.0,
+        schedule="constant",
+        region="random",
+        of="code",
+    ),
+    "DeepCluster": new_recipe(
+        "DeepCluster",
+        "DeepCluster's code, with a wider AlexNet and dropout",
+        backbone="alexnet_bn",
+        epochs=200,
+        batch_size=256,
+        lr=0.05,
+        weight_decay=1e-5,
+        n_clusters=10000,
+        n_components=256,
+        of="code",
+    ),
+    "InstDisc": new_recipe(
+        "InstDisc",
+        "InstDisc; not checked",
+        54.0,
+        46.5,
+        epochs=200,
+        batch_size=256,
+        lr=0.03,
+        weight_decay=1e-4,
+        temperature=0.07,
+        **TENTHS,
+        of="code",
+        **_R50,
+    ),
+    "PIRL": new_recipe(
+        "PIRL", "PIRL, in VISSL", 64.29, epochs=800, batch_size=1024, lr=0.12, n_negatives=32000, of="code", **_R50
+    ),
+    "SimCLR": new_recipe(
+        "SimCLR",
+        f"SimCLR; {OTHER_LARS}",
+        69.3,
+        epochs=1000,
+        batch_size=4096,
+        lr=4.8,
+        weight_decay=1e-6,
+        temperature=0.1,
+        **_LARS,
+    ),
+    "MoCo v1": new_recipe(
+        "MoCo",
+        "MoCo's code",
+        60.6,
+        epochs=200,
+        augment="instdisc",
+        proj_layers=1,
+        temperature=0.07,
+        **TENTHS,
+        of="code",
+        judged=BY_MOCO_IMAGENET,
+        **_moco_in,
+    ),
+    "MoCo v2": new_recipe(
+        "MoCo",
+        "MoCo's code",
+        71.1,
+        epochs=800,
+        proj_layers=2,
+        temperature=0.2,
+        of="code",
+        judged=BY_MOCO_IMAGENET,
+        **_moco_in,
+    ),
+    "DenseCL": new_recipe(
+        "DenseCL",
+        "DenseCL; not checked",
+        63.3,
+        epochs=200,
+        temperature=0.2,
+        dense_weight=0.5,
+        of="code",
+        judged=BY_MOCO_IMAGENET,
+        **_moco_in,
+    ),
+    "PCL v2": new_recipe(
+        "PCL",
+        "PCL",
+        67.6,
+        epochs=200,
+        n_clusters=(25000, 50000, 100000),
+        instance_epochs=20,
+        of="code",
+        judged={"linear": {"protocol": "moco", "lr": 5.0}},
+        **{**_moco_in, "queue_size": 16384},
+    ),
+    "LeOCLR": new_recipe(
+        "LeOCLR", "LeOCLR", 76.2, epochs=800, inferred="queue_size", judged=BY_MOCO_IMAGENET, **_moco_in
+    ),
+    "DeepClusterV2": new_recipe(
+        "DeepClusterV2",
+        "SwAV's code, 2 x 224 + 6 x 96",
+        75.2,
+        epochs=800,
+        batch_size=4096,
+        lr=4.8,
+        weight_decay=1e-6,
+        n_prototypes=3000,
+        augment=MultiCrop(),
+        of="code",
+        judged=BY_SWAV,
+        **{**_LARS, "optimizer": LARC},
+    ),
+    "SwAV": _swav_in,
+    "SwAV, 30 epochs": _swav_30,
+    "SwAV + rotation, 30 epochs": changed(_swav_30, 57.30, of="code", **_turned),
+    "SwAV, 50 epochs": _swav_50,
+    "SwAV + rotation, 50 epochs": changed(_swav_50, 68.3, of="code", **_turned),
+    "BYOL": new_recipe(
+        "BYOL", "BYOL", 74.3, epochs=1000, batch_size=4096, lr=3.2, weight_decay=1.5e-6, ema_momentum=0.996, **_LARS
+    ),
+    "SimSiam": new_recipe("SimSiam", "SimSiam", 68.1, judged={"linear": {"protocol": "simsiam"}}, **_gsg_in),
+    "SimSiam, GSG's baseline": new_recipe("SimSiam", _GSG_IN, 67.9, 51.7, judged=BY_GSG_IMAGENET, **_gsg_in),
+    "SimSiamGSG": new_recipe("SimSiamGSG", _GSG_IN, 69.4, 58.4, augment="simsiam", judged=BY_GSG_IMAGENET, **_gsg_in),
+    "BYOL, GSG's baseline": new_recipe(
+        "BYOLGSG",
+        _GSG_IN,
+        69.9,
+        56.5,
+        augment="simsiam",
+        stop_gradient="symmetric",
+        ema_momentum=0.99,
+        judged=BY_GSG_IMAGENET,
+        **_gsg_in,
+    ),
+    "BYOLGSG": new_recipe(
+        "BYOLGSG", _GSG_IN, 71.1, 62.2, augment="simsiam", ema_momentum=0.99, judged=BY_GSG_IMAGENET, **_gsg_in
+    ),
+    "BarlowTwins": new_recipe(
+        "BarlowTwins",
+        "Barlow Twins' code",
+        73.5,
+        epochs=1000,
+        batch_size=2048,
+        lr=1.6,
+        # The learning rate of biases and norms over that of the weights, whose LARS steps do not depend on the scale.
+        loss_scale=0.024,
+        weight_decay=2.4e-8,
+        proj_dim=8192,
+        of="code",
+        inferred="loss_scale",
+        judged=BY_SWAV,
+        **_LARS,
+    ),
+    "VICReg": new_recipe(
+        "VICReg",
+        "VICReg",
+        73.2,
+        epochs=1000,
+        batch_size=2048,
+        lr=1.6,
+        weight_decay=1e-6,
+        proj_dim=8192,
+        judged={"linear": {"protocol": "swav", "lr": 0.02}},
+        **_LARS,
+    ),
+    "DINO": new_recipe(
+        "DINO",
+        "DINO's code, ResNet-50",
+        75.3,
+        67.5,
+        epochs=800,
+        batch_size=256,
+        lr=0.03,
+        weight_decay=1e-4,
+        warmup_epochs=10,
+        ema_momentum=0.996,
+        n_prototypes=65536,
+        head_norm=False,
+        augment=MultiCrop(n_local=8, augment=_dino_views),
+        of="code",
+        **_R50,
+    ),
+}
