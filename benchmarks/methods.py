@@ -84,6 +84,7 @@ METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     "DCL": (skssl.DCL, {}),
     "DCLW": (skssl.DCL, {"sigma": 0.5}),
     "NNCLR": (skssl.NNCLR, {"hidden_dim": 512, "pred_dim": 512}),
+    "MoCoV3": (skssl.MoCoV3, {"hidden_dim": 512}),
     "SupCon": (skssl.SupCon, {}),
     "MoCo": (skssl.MoCo, {}),
     "MoCo, symmetric": (skssl.MoCo, {"symmetric": True}),

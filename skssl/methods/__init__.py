@@ -14,6 +14,7 @@ from skssl.methods.instdisc import InstDisc
 from skssl.methods.jigsaw import Jigsaw
 from skssl.methods.leoclr import LeOCLR
 from skssl.methods.moco import MoCo
+from skssl.methods.mocov3 import MoCoV3
 from skssl.methods.nnclr import NNCLR
 from skssl.methods.pcl import PCL
 from skssl.methods.pirl import PIRL
@@ -45,6 +46,7 @@ __all__ = [
     "Jigsaw",
     "LeOCLR",
     "MoCo",
+    "MoCoV3",
     "RelativePatch",
     "RotNet",
     "RotationDecoupling",

@@ -168,6 +168,16 @@ CIFAR10: dict[str, Recipe] = {
     "NNCLR, lightly": new_recipe(
         "NNCLR", _LIGHTLY, None, 83.4, temperature=0.5, queue_size=4096, proj_layers=2, **_lightly
     ),
+    "MoCoV3": new_recipe(
+        "MoCoV3",
+        "solo-learn, whose predictor has no BatchNorm after the last layer",
+        93.10,
+        temperature=0.2,
+        hidden_dim=4096,
+        proj_dim=256,
+        ema_momentum=0.99,
+        **_solo,
+    ),
     "SupCon": new_recipe(
         "SupCon",
         "SupCon's code for CIFAR-10",

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from conftest import quick
 from helpers import built, cosine, drift, reached
 
 import skssl
@@ -53,3 +54,15 @@ def test_moco_v3_contrasts_predictions_with_the_keys_of_the_momentum_copy(X):
     assert loss.item() == pytest.approx(expected, rel=1e-9)
     loss.backward()
     assert reached(net) == {"encoder", "projector", "predictor"}
+
+
+def test_moco_v3_freezes_the_projection_of_the_patches(X):
+    vit = skssl.backbones.ViT("micro", patch_size=8)
+    with pytest.raises(ValueError, match=r"MoCoV3\(freeze_patches=True\) needs a vision transformer"):
+        quick(skssl.MoCoV3, freeze_patches=True).fit(X)
+    for frozen in (True, False):
+        estimator = quick(skssl.MoCoV3, backbone=vit, freeze_patches=frozen, lr=0.1)
+        start, end = (estimator.set_params(epochs=epochs).fit(X).encoder_.state_dict() for epochs in (0, 1))
+        moved = {name for name, value in end.items() if not torch.equal(value, start[name])}
+        assert ("conv_proj.weight" in moved) is not frozen
+        assert "encoder.ln.weight" in moved
