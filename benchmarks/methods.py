@@ -123,6 +123,7 @@ METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     "SimMIM": (skssl.SimMIM, {}),
     "vit_micro, untrained": (skssl.MAE, {"backbone": "vit_micro"}),
     "MAE": (skssl.MAE, {"backbone": "vit_micro"}),
+    "IJEPA": (skssl.IJEPA, {"backbone": "vit_micro"}),
     "SimMIM, vit_micro": (skssl.SimMIM, {"backbone": "vit_micro"}),
 }
 

@@ -25,6 +25,7 @@ __all__ = [
     "dense_info_nce",
     "dino",
     "guided_stop_gradient",
+    "ijepa",
     "info_nce",
     "mae",
     "nce",
@@ -994,3 +995,33 @@ def simmim(predicted: Tensor, images: Tensor, masked: Tensor) -> Tensor:
     """
     errors = (predicted - images).abs().mean(1) * masked  # (n, h, w)
     return (errors.sum((1, 2)) / masked.sum((1, 2))).mean()
+
+
+@full_precision
+def ijepa(predicted: Tensor, targets: Tensor) -> Tensor:
+    r"""Compute I-JEPA's loss: the smooth L1 distance.
+
+    An error e costs :math:`e^2 / 2` if it is below 1, and :math:`|e| - 1/2` otherwise.
+
+    Parameters
+    ----------
+    predicted, targets : Tensor of shape (..., d)
+        Predicted tokens, and those of the momentum copy, each normalised by a LayerNorm without parameters.
+
+    Returns
+    -------
+    scalar Tensor
+        The mean over tokens and their values.
+
+    References
+    ----------
+    Assran et al., CVPR 2023. Equation 1 of the paper has the squared distance; this is the loss of the authors' code.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.losses import ijepa
+    >>> ijepa(torch.tensor([[0.0, 2.0]]), torch.tensor([[1.0, 0.0]]))
+    tensor(1.)
+    """
+    return F.smooth_l1_loss(predicted, targets)

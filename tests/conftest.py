@@ -52,6 +52,7 @@ QUICK = {
     skssl.VICReg: {"proj_dim": 16},
     skssl.MAE: {"backbone": ViT("micro"), "lr": 1e-3},
     skssl.SimMIM: {"backbone": ViT("micro"), "lr": 1e-3},
+    skssl.IJEPA: {"backbone": ViT("micro"), "lr": 1e-3},
     skssl.DCL: {"sigma": 0.5},
     skssl.NNCLR: {"queue_size": 24, "hidden_dim": 16, "proj_dim": 8, "pred_dim": 16},
     skssl.MoCoV3: {"hidden_dim": 16, "proj_dim": 8},

@@ -169,7 +169,7 @@ def preset(name: str, image_size: int) -> tuple[Augmentation, ...]:
     Parameters
     ----------
     name : {"simclr", "simsiam", "byol", "moco", "leoclr", "gsg-cifar10", "instdisc", "pirl", "mae", "simmim",
-        "rotnet", "none"}
+        "ijepa", "rotnet", "none"}
         Images of up to 64 pixels are called small.
 
         - "simclr": SimCLR [1]_, appendices A and B.9. Small images get colour strength 1/2 and no blur, others strength
@@ -192,6 +192,7 @@ def preset(name: str, image_size: int) -> tuple[Augmentation, ...]:
           deviation.
         - "mae": MAE [10]_: bicubic crops of at least a fifth, and flips.
         - "simmim": SimMIM [11]_: crops of at least two thirds, and flips.
+        - "ijepa": I-JEPA [12]_: crops of at least 0.3, and nothing else.
         - "rotnet": RotNet [5]_, from its code. Flips, and a crop: of the image padded by 4 pixels if it is small, else
           a random resized crop.
         - "none": normalisation alone.
@@ -223,6 +224,8 @@ def preset(name: str, image_size: int) -> tuple[Augmentation, ...]:
     .. [9] Misra and van der Maaten, "Self-Supervised Learning of Pretext-Invariant Representations", CVPR 2020.
     .. [10] He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022.
     .. [11] Xie et al., "SimMIM: A Simple Framework for Masked Image Modeling", CVPR 2022.
+    .. [12] Assran et al., "Self-Supervised Learning from Images with a Joint-Embedding Predictive Architecture",
+           CVPR 2023.
 
     Examples
     --------
@@ -252,6 +255,7 @@ def _settings(small: bool) -> Mapping[str, tuple[dict[str, Any], ...]]:
         "pirl": ({"jitter": 1.0, "hue": 0.2},),
         "mae": ({**geometric, **fifth, "interpolation": "bicubic"},),
         "simmim": ({**geometric, "crop_scale": (0.67, 1.0)},),
+        "ijepa": ({**geometric, "crop_scale": (0.3, 1.0), "flip": 0.0},),
         "rotnet": ({**geometric, "crop_padding": 4 if small else 0},),
         "none": ({**geometric, "crop_scale": None, "flip": 0.0},),
     }

@@ -10,6 +10,7 @@ from skssl.methods.deepcluster_v2 import DeepClusterV2
 from skssl.methods.densecl import DenseCL
 from skssl.methods.dino import DINO
 from skssl.methods.directpred import DirectPred
+from skssl.methods.ijepa import IJEPA
 from skssl.methods.instdisc import InstDisc
 from skssl.methods.jigsaw import Jigsaw
 from skssl.methods.leoclr import LeOCLR
@@ -34,6 +35,7 @@ __all__ = [
     "BYOLGSG",
     "DCL",
     "DINO",
+    "IJEPA",
     "MAE",
     "NNCLR",
     "PCL",

@@ -90,6 +90,90 @@ def enlarge_mask(mask: Tensor, scale: int, height: int, width: int) -> Tensor:
     return large[:, :height, :width]
 
 
+def block_size(grid: tuple[int, int], scale: float) -> tuple[int, int]:
+    """Return the rows and columns of a nearly square block.
+
+    Parameters
+    ----------
+    grid : tuple of int
+        Rows and columns of the grid.
+    scale : float
+        Area of the block as a share of the grid.
+
+    Returns
+    -------
+    tuple of int
+        Rows and columns, from 1 to one less than those of the grid if it has more than one.
+
+    Examples
+    --------
+    >>> from skssl.nn.masking import block_size
+    >>> block_size((14, 14), 0.175), block_size((2, 8), 0.175)
+    ((6, 6), (1, 2))
+    """
+    side = math.sqrt(grid[0] * grid[1] * scale)
+    rows, columns = (min(max(1, round(side)), max(1, whole - 1)) for whole in grid)
+    return rows, columns
+
+
+def random_blocks(n: int, n_blocks: int, grid: tuple[int, int], sides: tuple[int, int], device: torch.device) -> Tensor:
+    """Draw the places of blocks of patches for each image.
+
+    Parameters
+    ----------
+    n, n_blocks : int
+        Number of images, and of blocks of each image.
+    grid, sides : tuple of int
+        Rows and columns of the grid and of the blocks.
+    device : torch.device
+        Device of the result.
+
+    Returns
+    -------
+    int64 Tensor of shape (n, n_blocks, sides[0] * sides[1])
+        The indices of the patches of each block. Blocks may overlap.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.nn.masking import random_blocks
+    >>> random_blocks(1, 1, (3, 4), (3, 4), torch.device("cpu"))
+    tensor([[[ 0,  1,  2,  3,  4,  5,  6,  7,  8,  9, 10, 11]]])
+    """
+    (height, width), (rows, columns) = grid, sides
+    top = torch.randint(0, height - rows + 1, (n, n_blocks), device=device)[..., None, None]
+    left = torch.randint(0, width - columns + 1, (n, n_blocks), device=device)[..., None, None]
+    inside = torch.arange(rows, device=device)[:, None] * width + torch.arange(columns, device=device)
+    return (top * width + left + inside).flatten(2)
+
+
+def order_outside(blocks: Tensor, length: int) -> Tensor:
+    """Draw an order of the patches of each image in which those outside of its blocks come first.
+
+    Parameters
+    ----------
+    blocks : int64 Tensor of shape (n, k, b)
+        The indices of the patches of each block.
+    length : int
+        The number of patches.
+
+    Returns
+    -------
+    int64 Tensor of shape (n, length)
+        The indices of the patches.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.nn.masking import order_outside
+    >>> order_outside(torch.tensor([[[0, 1]], [[1, 2]]]), 3)[:, 0]
+    tensor([2, 0])
+    """
+    noise = torch.rand(len(blocks), length, device=blocks.device)
+    inside = torch.zeros_like(noise).scatter(1, blocks.flatten(1), 1.0)
+    return (noise + inside).argsort(1)
+
+
 def take_tokens(tokens: Tensor, index: Tensor) -> Tensor:
     """Return tokens by their indices.
 

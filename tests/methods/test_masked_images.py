@@ -1,15 +1,15 @@
-"""Masked images: MAE and SimMIM against literal versions, patch by patch."""
+"""Masked images: MAE, SimMIM and I-JEPA against literal versions, patch by patch."""
 
 import numpy as np
 import pytest
 import torch
 from conftest import quick
-from helpers import built
+from helpers import built, drift
 
 import skssl
 from skssl.backbones import ViT
-from skssl.losses import mae, simmim
-from skssl.nn.masking import random_mask
+from skssl.losses import ijepa, mae, simmim
+from skssl.nn.masking import block_size, order_outside, random_blocks, random_mask
 
 
 def patch(images, i, row, column, p=4):
@@ -141,6 +141,66 @@ def test_simmim_clips_the_gradient_of_all_parameters(X):
     estimator.after_backward(net)
     norms = [p.grad.norm() for p in net.parameters() if p.grad is not None]
     assert torch.stack(norms).norm().item() == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_blocks_may_lie_anywhere_in_the_grid():
+    grid, sides = (5, 7), (2, 3)
+    found = random_blocks(300, 2, grid, sides, torch.device("cpu"))
+    assert found.shape == (300, 2, 6)
+    corners = set()
+    for block in found.flatten(0, 1).tolist():
+        top, left = divmod(block[0], 7)
+        assert block == [7 * (top + i) + left + j for i in range(2) for j in range(3)]
+        corners.add((top, left))
+    assert corners == {(top, left) for top in range(4) for left in range(5)}
+    assert [block_size(grid, scale) for scale in (0.01, 0.175, 0.9)] == [(1, 1), (2, 2), (4, 6)]
+
+
+def test_patches_outside_of_blocks_come_first():
+    blocks = random_blocks(20, 3, (4, 4), (2, 2), torch.device("cpu"))
+    for order, block in zip(order_outside(blocks, 16).tolist(), blocks.flatten(1).tolist(), strict=True):
+        outside = set(range(16)) - set(block)
+        assert sorted(order) == list(range(16))
+        assert set(order[: len(outside)]) == outside
+
+
+@pytest.mark.parametrize("n_blocks", [1, 3])
+def test_ijepa_is_its_literal_version(n_blocks, X):
+    estimator, net, batch = built(skssl.IJEPA, X, n_blocks=n_blocks, predictor_dim=16, predictor_depth=2)
+    drift(net.target)
+    images, predictor, errors = batch.views[0], net.predictor, []
+    torch.manual_seed(3)
+    found = estimator.losses(net, batch)["ijepa"]
+    found.backward()
+    assert all(p.grad is None for p in net.target.parameters())
+    torch.manual_seed(3)
+    top, left, noise = torch.randint(0, 3, (12, n_blocks)), torch.randint(0, 3, (12, n_blocks)), torch.rand(12, 16)
+    n_context = {1: 12, 3: 4}[n_blocks]
+    for i in range(12):
+        blocks = [
+            [4 * (top[i, k] + a).item() + (left[i, k] + b).item() for a in range(2) for b in range(2)]
+            for k in range(n_blocks)
+        ]
+        hidden = {j for block in blocks for j in block}
+        context = sorted(range(16), key=lambda j: noise[i, j].item() + (j in hidden))[:n_context]
+        whole = net.target[0].tokens(images[i : i + 1])[0, 1:]
+        tokens = predictor.embed(net.encoder.tokens(images[i : i + 1], torch.tensor([context]))[0])
+        positions = predictor.pos_embedding[0]
+        for block in blocks:
+            x = [tokens[0] + positions[0], *(t + positions[1 + j] for t, j in zip(tokens[1:], context, strict=True))]
+            x += [predictor.mask_token[0, 0] + positions[1 + j] for j in block]
+            x = predictor.head(predictor.ln(predictor.layers(torch.stack(x)[None])[0]))[-4:]
+            for j, predicted in zip(block, x, strict=True):
+                target = (whole[j] - whole[j].mean()) / (whole[j].var(correction=0) + 1e-5).sqrt()
+                error = (predicted - target).abs()
+                errors.append(torch.where(error < 1, error**2 / 2, error - 0.5).mean())
+    torch.testing.assert_close(found, torch.stack(errors).mean())
+
+
+def test_ijepa_loss_is_smooth():
+    errors = torch.linspace(-3, 3, 25, dtype=torch.float64)
+    expected = [e**2 / 2 if abs(e) < 1 else abs(e) - 0.5 for e in errors.tolist()]
+    assert ijepa(errors, torch.zeros(25)).item() == pytest.approx(np.mean(expected))
 
 
 @pytest.mark.parametrize("method", [skssl.MAE, skssl.SimMIM])
