@@ -189,8 +189,8 @@ def _not_found(name: str, homes: list[Path]) -> str:
     known = KNOWN_FOLDERS[name]
     return (
         f"{name!r} was not found: none of the folders {', '.join(str(home) for home in homes)} holds {name}.npz or "
-        f"one of {', '.join(known.folders)} with a folder 'train'. It is not downloaded. {known.source}. Then put it, or "
-        "a link to it, into one of these folders, or set the environment variable SKSSL_DATA to the folder that holds it."
+        f"one of {', '.join(known.folders)} with a folder 'train'. It is not downloaded. {known.source}. Then put it, "
+        "or a link to it, into one of these folders, or let the environment variable SKSSL_DATA name the folder of it."
     )
 
 
