@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from skssl.nn.adversarial import frozen_forward
 from skssl.nn.precision import autocast_for
 
 
@@ -77,6 +78,11 @@ class Hooks:
     @property
     def chance(self) -> dict[str, float]:
         """The accuracy of a random guess, by the name of the measure."""
+        return {}
+
+    @property
+    def lr_factors(self) -> Mapping[str, float]:
+        """Factors of the learning rate of submodules of the net, by name, such as a discriminator's."""
         return {}
 
     @property
@@ -227,12 +233,16 @@ class Objective(nn.Module):
         super().__init__()
         self.encoder, self.dim, self.n_samples, self.shape = encoder, dim, n_samples, shape
         self.method, self.tasks = method, tasks
-        all_hooks = (method, *(task for task, _ in tasks.values()))
-        self.reads_views = any(hooks.reads_views for hooks in all_hooks)
-        self.reads_images = any(hooks.reads_images for hooks in all_hooks)
-        for hooks in all_hooks:
+        self.reads_views = any(hooks.reads_views for hooks in self.hooks)
+        self.reads_images = any(hooks.reads_images for hooks in self.hooks)
+        for hooks in self.hooks:
             hooks.build(self, dim, n_samples)
         self.phase: Any = method.phase(self, epoch=0)
+
+    @property
+    def hooks(self) -> list[Hooks]:
+        """The method and the tasks."""
+        return [self.method, *(task for task, _ in self.tasks.values())]
 
     @property
     def encoders(self) -> list[nn.Module]:
@@ -252,7 +262,7 @@ class Objective(nn.Module):
         batch : Batch
             The batch.
         """
-        for hooks in (self.method, *(task for task, _ in self.tasks.values())):
+        for hooks in self.hooks:
             hooks.prepare(self, batch)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -317,12 +327,12 @@ class Objective(nn.Module):
         Returns
         -------
         Tensor of shape (n, d)
-            The projector's output, or the features if there is no projector. Running statistics do not change.
+            The projector's output, or the features if there is no projector. Running statistics do not change, and
+            parameters receive no gradient.
         """
         for part in (self.encoder, getattr(self, "projector", None)):
             if part is not None:
-                buffers = {name: buffer.clone() for name, buffer in part.named_buffers()}
-                view = torch.func.functional_call(part, buffers, (view,))
+                view = frozen_forward(part, view)
         return view
 
 

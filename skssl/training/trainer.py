@@ -175,6 +175,7 @@ class Trainer(NeuralNet):
 
     def initialize_optimizer(self, triggered_directly: bool | None = None) -> Trainer:
         """Initialise the optimiser with its parameter groups."""
+        factors = {name: factor for hooks in self.module_.hooks for name, factor in hooks.lr_factors.items()}
         self.optimizer_ = make_optimizer(
             self.optimizer,
             self.module_,
@@ -182,7 +183,7 @@ class Trainer(NeuralNet):
             momentum=self.momentum,
             weight_decay=self.weight_decay,
             unscheduled=self.module_.method.unscheduled,
-            rates=self.rates,
+            rates={**{name: factor * self.lr for name, factor in factors.items()}, **(self.rates or {})},
         )
         self._initialize_scheduler()
         return self
