@@ -27,7 +27,7 @@ from torchvision.datasets import ImageFolder
 from skssl import BadImageWarning
 from skssl.datasets import connection_timeout, load_images, make_clips, make_shapes
 from skssl.images import as_images
-from skssl.images.known_folders import IMAGENET100, KNOWN_FOLDERS
+from skssl.images.known_folders import IMAGENET100, KNOWN_FOLDERS, find_known_folder
 
 STARTED_IN = os.getcwd()
 SKSSL_DATA = os.environ.get("SKSSL_DATA", "")
@@ -633,9 +633,17 @@ def test_tiny_imagenet_is_read_with_its_annotations(tmp_path: Path, monkeypatch:
         load_images("tiny-imagenet", "valid")
 
 
+@pytest.mark.parametrize("name", ["imagenet", "imagenet100"])
 @pytest.mark.parametrize("root", ["imagenet", "ILSVRC2012", "ILSVRC/Data/CLS-LOC", "imagenet/ILSVRC/Data/CLS-LOC"])
-def test_imagenet_and_its_100_classes(tmp_path: Path, root: str) -> None:
-    folder = tmp_path / "kept" / root
+def test_usual_folders_of_imagenet_are_found(tmp_path: Path, root: str, name: str) -> None:
+    (tmp_path / "first" / root).mkdir(parents=True)
+    (tmp_path / "second" / root / "train").mkdir(parents=True)
+    assert find_known_folder(name, [tmp_path / "first", tmp_path / "second"]) == tmp_path / "second" / root
+    assert find_known_folder(name, [tmp_path / "first"]) is None
+
+
+def test_imagenet_and_its_100_classes(tmp_path: Path) -> None:
+    folder = tmp_path / "kept" / "imagenet"
     wnids = [*IMAGENET100, "n01440764", "n15075141"]
     paths = {
         split: [save(folder / split / wnid / f"{wnid}_1.JPEG", i, size=8 + i % 2) for i, wnid in enumerate(wnids)]
