@@ -113,15 +113,7 @@ class DetectionTransfer(DenseTransfer):
         _pycocotools()  # raise before the detection, not after it
         files = find_samples(folder, split, OBJECTS)
         check_known({thing.name for _, things in files for thing in things}, self.classes_, split)
-        truth = [
-            {
-                "boxes": np.array([thing.box for thing in things], np.float32).reshape(-1, 4),
-                "labels": np.array([thing.name for thing in things], self.classes_.dtype),
-                "difficult": np.array([thing.difficult for thing in things], bool),
-                "crowd": np.array([thing.crowd for thing in things], bool),
-            }
-            for _, things in files
-        ]
+        truth = [objects_to_arrays(things) for _, things in files]
         samples = AnnotatedImages(files, self._channels)
         found = [self._to_arrays(self._predict_one(samples[i][0])) for i in self._progress(len(samples))]
         return average_precision(truth, found)
@@ -166,6 +158,28 @@ class DetectionTransfer(DenseTransfer):
         """Convert torchvision's output to arrays, with class names as labels."""
         arrays = {name: value.cpu().numpy() for name, value in found.items()}
         return {**arrays, "labels": self.classes_[arrays["labels"] - 1]}
+
+
+def objects_to_arrays(objects: Sequence[AnnotatedObject]) -> dict[str, np.ndarray]:
+    """Convert the objects of an image to arrays, as `average_precision` expects them.
+
+    Parameters
+    ----------
+    objects : sequence of AnnotatedObject
+        The objects.
+
+    Returns
+    -------
+    dict of str to ndarray
+        "boxes", float32 (k, 4): left, top, right, bottom in pixels; "labels", str (k,); "difficult" and "crowd", bool
+        (k,).
+    """
+    return {
+        "boxes": np.array([thing.box for thing in objects], np.float32).reshape(-1, 4),
+        "labels": np.array([thing.name for thing in objects], str),
+        "difficult": np.array([thing.difficult for thing in objects], bool),
+        "crowd": np.array([thing.crowd for thing in objects], bool),
+    }
 
 
 def average_precision(
