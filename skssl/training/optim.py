@@ -245,7 +245,7 @@ def make_optimizer(
     module : torch.nn.Module
         The module.
     lr, momentum, weight_decay : float
-        Passed to the optimiser if it takes them.
+        Passed to the optimiser if it takes them. The momentum is the first beta of Adam and AdamW.
     unscheduled : collection of str, default=()
         Names of submodules whose learning rate stays constant, such as SimSiam's predictor.
     rates : mapping of str to float, default=None
@@ -281,9 +281,11 @@ def make_optimizer(
         decay_vectors=kind is not torch.optim.AdamW,
     )
     options: dict[str, Any] = {"momentum": momentum}
-    fusable = torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW  # on all devices; a function is accepted, too
-    if isinstance(kind, type) and issubclass(kind, fusable):
-        options["fused"] = True
+    adams = torch.optim.Adam, torch.optim.AdamW
+    if isinstance(kind, type) and issubclass(kind, (torch.optim.SGD, *adams)):  # a function is accepted, too
+        options["fused"] = True  # on all devices
+    if isinstance(kind, type) and issubclass(kind, adams):
+        options["betas"] = (momentum, inspect.signature(kind).parameters["betas"].default[1])
     try:
         options = {name: value for name, value in options.items() if name in inspect.signature(kind).parameters}
         made = kind(groups, lr=lr, **options)  # type: ignore[call-arg]

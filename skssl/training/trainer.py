@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from skssl.augment.transforms import Transform, View
 from skssl.images import Images
+from skssl.images.clips import Clips
 from skssl.images.photographs import Photographs
 from skssl.nn.accumulation import encode_in_parts
 from skssl.nn.batchnorm import sync_batchnorm
@@ -175,6 +176,7 @@ class Trainer(NeuralNet):
 
     def initialize_optimizer(self, triggered_directly: bool | None = None) -> Trainer:
         """Initialise the optimiser with its parameter groups."""
+        factors = {name: factor for hooks in self.module_.hooks for name, factor in hooks.lr_factors.items()}
         self.optimizer_ = make_optimizer(
             self.optimizer,
             self.module_,
@@ -182,7 +184,7 @@ class Trainer(NeuralNet):
             momentum=self.momentum,
             weight_decay=self.weight_decay,
             unscheduled=self.module_.method.unscheduled,
-            rates=self.rates,
+            rates={**{name: factor * self.lr for name, factor in factors.items()}, **(self.rates or {})},
         )
         self._initialize_scheduler()
         return self
@@ -199,6 +201,7 @@ class Trainer(NeuralNet):
         device = torch.device(self.device)
         compile = self.compiled and device.type == "cuda"  # on a CPU passes that fit the cache are faster
         how: dict[str, Any] = {"compile": compile, "reads_images": self.module_.reads_images, "n_jobs": self.n_jobs}
+        how["choose_frames"] = self.module_.method.choose_frames
         return ImageLoader(images, self.batch_size, self.used_augmentations, device, labels, **how)
 
     # The training: a run of some epochs, an epoch, a step.
@@ -462,7 +465,7 @@ class Trainer(NeuralNet):
     ) -> Callable[[Batch], dict[str, Any]]:
         """Return a step that is recorded as a CUDA graph, or the step itself if it cannot be recorded."""
         recorded = self._graphs and self.compiled and not self.callbacks_ and can_record(self.optimizer_, self.device)
-        recorded = recorded and not isinstance(loader.images, Photographs)  # views of which the loader makes by itself
+        recorded = recorded and not isinstance(loader.images, (Clips, Photographs))  # the loader makes their views
         recorded = recorded and not any(isinstance(augment, Transform) for augment in self.augmentations)
         if not recorded:
             self._graph = None

@@ -110,7 +110,7 @@ class ImageClassifier(ClassifierMixin, Saved, BaseEstimator):
     head_lr : float, default=0.2
         Peak learning rate of the head.
     momentum : float, default=0.9
-        Momentum, if the optimiser has one.
+        Momentum, if the optimiser has one; the first beta of Adam and AdamW.
     weight_decay : float, default=0.0
         Weight decay of all parameters.
     schedule : {"constant", "cosine", "epoch_cosine", "polynomial", "step"}, sequence or callable, default=(0.6, 0.8)

@@ -1,5 +1,7 @@
 """Optimisers."""
 
+import functools
+
 import pytest
 import torch
 from torch import nn
@@ -101,5 +103,9 @@ def test_adamw_does_not_decay_norms_and_torch_optimizers_are_accepted():
     assert {(len(g["params"]), g["weight_decay"]) for g in adamw.param_groups} == {(1, 0.3), (3, 0.0)}
     rmsprop = make_optimizer(torch.optim.RMSprop, net, lr=0.1, momentum=0.7, weight_decay=0.3)
     assert rmsprop.param_groups[0]["momentum"] == 0.7
+    made = make_optimizer(
+        functools.partial(torch.optim.Adam, betas=(0.2, 0.9)), net, lr=0.1, momentum=0.9, weight_decay=0
+    )
+    assert made.param_groups[0]["betas"] == (0.2, 0.9), "those of a function are its own"
     with pytest.raises(ValueError, match="Unknown optimizer 'sdg', did you mean 'sgd'"):
         make_optimizer("sdg", net, lr=0.1, momentum=0.9, weight_decay=0.0)
