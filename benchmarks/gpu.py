@@ -75,6 +75,7 @@ METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     "RelativePatch": (skssl.RelativePatch, {}),
     "Colorization": (skssl.Colorization, {}),
     "ContextEncoder": (skssl.ContextEncoder, {}),
+    "SpotArtifacts": (skssl.SpotArtifacts, {"pretrain_epochs": 0}),
     "DeepCluster": (skssl.DeepCluster, {}),
     "DeepClusterV2": (skssl.DeepClusterV2, {}),
 }

@@ -49,6 +49,7 @@ QUICK = {
     skssl.DirectPred: {"hidden_dim": 16, "proj_dim": 8},
     skssl.DINO: {"hidden_dim": 16, "proj_dim": 8, "n_prototypes": 12, "freeze_last_layer": 0},
     skssl.VICReg: {"proj_dim": 16},
+    skssl.SpotArtifacts: {"pretrain_epochs": 0, "width": 4},
 }
 
 

@@ -39,6 +39,17 @@ from skssl.recipes.cifar100 import CIFAR100
 from skssl.recipes.fine_tuning import FINE_TUNING
 from skssl.recipes.imagenet import IMAGENET
 from skssl.recipes.imagenet100 import IMAGENET100
+from skssl.recipes.stl10 import STL10
 from skssl.recipes.tiny_imagenet import TINY_IMAGENET
 
-__all__ = ["CIFAR10", "CIFAR100", "FINE_TUNING", "IMAGENET", "IMAGENET100", "TINY_IMAGENET", "make", "make_probes"]
+__all__ = [
+    "CIFAR10",
+    "CIFAR100",
+    "FINE_TUNING",
+    "IMAGENET",
+    "IMAGENET100",
+    "STL10",
+    "TINY_IMAGENET",
+    "make",
+    "make_probes",
+]
