@@ -124,7 +124,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
         Momentum of the optimiser, if it has one; the first beta of Adam and AdamW.
     weight_decay : float, default=None
         Weight decay. None is the method's default.
-    schedule : {"constant", "cosine", "epoch_cosine", "step"}, sequence or callable, default=None
+    schedule : {"constant", "cosine", "epoch_cosine", "polynomial", "step"}, sequence or callable, default=None
         Learning rate schedule: a name; shares of the training at which the rate falls to a fifth, such as (0.6, 0.8);
         pairs of a share and the factor of `lr` from there on, such as ((0.6, 0.1), (0.8, 0.01)); a function of the
         progress after the warm-up, from 0 to 1, that returns the factor of `lr`; or a function of an optimizer that

@@ -22,7 +22,8 @@ class Batch:
     ----------
     images : Tensor of shape (n, c, h, w)
         The images themselves, uint8 or float32 in [0, 1]. Photographs are resized whole to the size of a network's
-        input if a hook sets `Hooks.reads_images`, and cannot be read otherwise.
+        input if a hook sets `Hooks.reads_images`, and cannot be read otherwise. Of clips they are the first of the
+        frames that `Hooks.choose_frames` returned.
     views : list of float32 Tensors of shape (n, c, h', w')
         Their augmented and normalised views.
     index : int64 Tensor of shape (n,)
@@ -32,7 +33,8 @@ class Batch:
     generator : torch.Generator, optional
         The generator of further augmentation, on the device.
     made : dict of str to Tensor
-        What the hooks have added before the step, by name; see `Hooks.prepare`.
+        What the hooks have added before the step, by name; see `Hooks.prepare`. Also the rows of `Images.extra`, and of
+        clips the indices of the frames, "frames", an int64 Tensor of shape (n, n_views).
     """
 
     images: Tensor
@@ -108,6 +110,23 @@ class Hooks:
             If the network or the images do not suit the method or task.
         """
         raise NotImplementedError
+
+    def choose_frames(self, clips: Tensor, generator: torch.Generator) -> Tensor:
+        """Choose the frames of clips whose views a step uses, one for each view. By default a random one.
+
+        Parameters
+        ----------
+        clips : Tensor of shape (n, t, c, h, w)
+            The clips, uint8 or float32 in [0, 1].
+        generator : torch.Generator
+            The generator of the augmentation, on the device.
+
+        Returns
+        -------
+        int64 Tensor of shape (n, n_views)
+            Indices of frames, from 0 to t - 1.
+        """
+        return torch.randint(clips.shape[1], (len(clips), 1), generator=generator, device=clips.device)
 
     def prepare(self, net: Objective, batch: Batch) -> None:
         """Add to ``batch.made`` what a compiled step cannot compute, such as further views.

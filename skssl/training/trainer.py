@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from skssl.augment.transforms import Transform, View
 from skssl.images import Images
+from skssl.images.clips import Clips
 from skssl.images.photographs import Photographs
 from skssl.nn.accumulation import encode_in_parts
 from skssl.nn.batchnorm import sync_batchnorm
@@ -200,6 +201,7 @@ class Trainer(NeuralNet):
         device = torch.device(self.device)
         compile = self.compiled and device.type == "cuda"  # on a CPU passes that fit the cache are faster
         how: dict[str, Any] = {"compile": compile, "reads_images": self.module_.reads_images, "n_jobs": self.n_jobs}
+        how["choose_frames"] = self.module_.method.choose_frames
         return ImageLoader(images, self.batch_size, self.used_augmentations, device, labels, **how)
 
     # The training: a run of some epochs, an epoch, a step.
@@ -463,7 +465,7 @@ class Trainer(NeuralNet):
     ) -> Callable[[Batch], dict[str, Any]]:
         """Return a step that is recorded as a CUDA graph, or the step itself if it cannot be recorded."""
         recorded = self._graphs and self.compiled and not self.callbacks_ and can_record(self.optimizer_, self.device)
-        recorded = recorded and not isinstance(loader.images, Photographs)  # views of which the loader makes by itself
+        recorded = recorded and not isinstance(loader.images, (Clips, Photographs))  # the loader makes their views
         recorded = recorded and not any(isinstance(augment, Transform) for augment in self.augmentations)
         if not recorded:
             self._graph = None

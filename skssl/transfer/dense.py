@@ -7,10 +7,9 @@ import math
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import numpy as np
@@ -30,13 +29,14 @@ from skssl.probes.encoders import as_trained
 from skssl.training.devices import available, keeping_memory, portable, resolve_device
 from skssl.training.optim import make_optimizer
 from skssl.training.progress import Progress
-from skssl.training.schedules import schedule_factor
+from skssl.training.schedules import SchedulerRates, check_schedule, makes_scheduler, schedule_factor
 from skssl.training.seeding import seeded
-from skssl.transfer.voc import VOCDataset
+from skssl.transfer.annotations import AnnotatedImages, Sample
 
 if TYPE_CHECKING:
     import pandas as pd
 
+Folders = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 MAX_ASPECT = 5 / 3  # longer side / `image_size`, at most: 1333 / 800 in Faster R-CNN, 1000 / 600 in UPerNet
 BASE_LR, BASE_BATCH_SIZE = 0.02, 16  # the papers' learning rate and batch size
 
@@ -51,8 +51,9 @@ class DenseTransfer(BaseEstimator, ABC):
         The encoder, which is copied. It needs stages that end in feature maps (`backbones.stages`), as ResNets, AlexNet
         and "convnet" have. Images are normalised as in its training; for a module, by ImageNet's mean and standard
         deviation.
-    frozen : bool, default=True
-        Whether the encoder is frozen, including its BatchNorm. If False, it is trained with the rest.
+    frozen : bool or str, default=True
+        Whether the encoder is frozen, including its BatchNorm. If False, it is trained with the rest. The name of a
+        stage (`backbones.stages`), such as "layer3", freezes the encoder up to and including that stage.
     image_size : int or sequence of int, default=800
         Length of the resized shorter side in pixels. It is reduced if the longer side would exceed 5/3 of it. Of
         several sizes, one is drawn for each training image, and the last is used for testing. The papers draw from
@@ -70,8 +71,12 @@ class DenseTransfer(BaseEstimator, ABC):
         Momentum of SGD.
     weight_decay : float, default=1e-4
         Weight decay of SGD.
+    schedule : {"constant", "cosine", "epoch_cosine", "polynomial", "step"}, sequence or callable, default="cosine"
+        Schedule of the learning rate, as for the methods. Papers use ((0.75, 0.1), (0.92, 0.01)), which is a tenth
+        and a hundredth from these shares of the training on, for detection, and "polynomial" for segmentation. See
+        `recipes.DENSE`.
     warmup_epochs : float, default=1.0
-        Epochs during which the rate rises linearly from 0. Afterwards it follows a cosine schedule.
+        Epochs during which the rate rises linearly from 0. It must be 0 with one of torch's schedulers.
     flip : float, default=0.5
         Probability that a training image is flipped horizontally.
     num_workers : int, default=0
@@ -85,7 +90,7 @@ class DenseTransfer(BaseEstimator, ABC):
     """
 
     encoder: Any = field(kw_only=False)
-    frozen: bool = True
+    frozen: bool | str = True
     image_size: Any = 800
     width: int = 256
     epochs: int = 24
@@ -93,6 +98,7 @@ class DenseTransfer(BaseEstimator, ABC):
     lr: float | None = None
     momentum: float = 0.9
     weight_decay: float = 1e-4
+    schedule: str | Sequence[Any] | Callable[..., Any] = "cosine"
     warmup_epochs: float = 1.0
     flip: float = 0.5
     num_workers: int = 0
@@ -101,7 +107,7 @@ class DenseTransfer(BaseEstimator, ABC):
     verbose: int = 0
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "frozen": ["boolean"],
+        "frozen": ["boolean", str],
         "image_size": [Interval(Integral, 32, None, closed="left"), "array-like", range],
         "width": [Interval(Integral, 1, None, closed="left")],
         "epochs": [Interval(Integral, 0, None, closed="left")],
@@ -109,6 +115,7 @@ class DenseTransfer(BaseEstimator, ABC):
         "lr": [Interval(Real, 0, None, closed="neither"), None],
         "momentum": [Interval(Real, 0, 1, closed="left")],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "schedule": [str, "array-like", callable],
         "warmup_epochs": [Interval(Real, 0, None, closed="left")],
         "flip": [Interval(Real, 0, 1, closed="both")],
         "num_workers": [Interval(Integral, 0, None, closed="left")],
@@ -123,7 +130,7 @@ class DenseTransfer(BaseEstimator, ABC):
         inherit_parameters(cls, DenseTransfer)
 
     @abstractmethod
-    def _find_training_files(self, folder: Any, split: str) -> list[tuple[Path, Any]]:
+    def _find_training_samples(self, folder: Any, split: Any) -> list[Sample]:
         """Return the training images with their targets, and set `classes_`."""
 
     @abstractmethod
@@ -134,15 +141,16 @@ class DenseTransfer(BaseEstimator, ABC):
     def _target(self, target: Any, device: torch.device, flipped_width: int) -> Any:
         """Return a target in the form that the network expects; for a flipped image, given its width instead of 0."""
 
-    def fit(self, folder: str | os.PathLike[str], split: str = "train") -> Self:
-        """Train on a folder in PASCAL VOC's format.
+    def fit(self, folder: Folders, split: str | Sequence[str] = "train") -> Self:
+        """Train on annotated images.
 
         Parameters
         ----------
-        folder : str or path
-            The folder, such as ``VOCdevkit/VOC2007``.
-        split : str, default="train"
-            The split: the name of a list in the folder's ``ImageSets``.
+        folder : str, path, or list of these
+            The folder, such as ``VOCdevkit/VOC2007``, or several in the same format, which are joined.
+        split : str or list of str, default="train"
+            The split, or one for each folder. Its names are those of the data set: of the lists in ``ImageSets``
+            (PASCAL VOC), "train2017" (COCO), "train" (Cityscapes), "training" (ADE20K).
 
         Returns
         -------
@@ -152,16 +160,17 @@ class DenseTransfer(BaseEstimator, ABC):
         Raises
         ------
         FileNotFoundError
-            If `folder` lacks a required subfolder, an image or an annotation.
+            If a folder is in no known format, or lacks a part of its format, an image or an annotation.
         NotFittedError
             If the encoder is an estimator that is not fitted.
         ValueError
-            If there is no such split, a file cannot be read, a parameter is out of range, or the encoder has no feature
-            maps.
+            If there is no such split, the folders differ in format, a file cannot be read, a parameter is out of range,
+            or the encoder has no feature maps.
         FloatingPointError
             If the training diverges.
         """
         self._validate_params()
+        check_schedule(self.schedule, self.warmup_epochs)
         sizes = [int(size) for size in np.atleast_1d(np.asarray(self.image_size))]
         if not sizes or min(sizes) < 32:
             raise ValueError(
@@ -169,7 +178,7 @@ class DenseTransfer(BaseEstimator, ABC):
             )
         device, trained = resolve_device(self.device), as_trained(self.encoder, device=self.device)
         self._channels = channels = trained.shape[0]
-        samples = VOCDataset(self._find_training_files(folder, split), channels)
+        samples = AnnotatedImages(self._find_training_samples(folder, split), channels)
         if len(samples) < 2:
             raise ValueError(f"{type(self).__name__} needs at least 2 training images. Got {len(samples)}.")
         gain, offset = gain_and_offset(trained.augment.mean, trained.augment.std, channels, torch.device("cpu"))
@@ -198,7 +207,7 @@ class DenseTransfer(BaseEstimator, ABC):
         if "model_" in state:
             self.model_.to(available(self.device))
 
-    def _train(self, samples: VOCDataset, order: torch.Generator, device: torch.device) -> pd.DataFrame:
+    def _train(self, samples: AnnotatedImages, order: torch.Generator, device: torch.device) -> pd.DataFrame:
         """Train the network and return the history."""
         import pandas as pd
 
@@ -214,16 +223,21 @@ class DenseTransfer(BaseEstimator, ABC):
         )
         rate = self.lr or BASE_LR * self.batch_size / BASE_BATCH_SIZE
         optimizer = make_optimizer("sgd", self.model_, lr=rate, momentum=self.momentum, weight_decay=self.weight_decay)
-        rows = []
+        scheduler = SchedulerRates(cast(Any, self.schedule), [rate]) if makes_scheduler(self.schedule) else None
+        rows: list[dict[str, Any]] = []
         with Progress(self.verbose, self.epochs, len(loader), batch_size) as progress:
             for epoch in range(self.epochs):
                 self.model_.train()
                 started, sums = time.perf_counter(), cast(dict[str, Tensor], {})
                 for step, batch in enumerate(progress(cast(Any, loader), f"Epoch {epoch + 1}/{self.epochs}")):
-                    done = epoch + step / len(loader)
-                    done += (done < self.warmup_epochs) / len(loader)  # so that the rate of the first step is not 0
+                    if scheduler is not None:
+                        (lr,) = scheduler(epoch, step, len(loader), [row["loss"] for row in rows])
+                    else:
+                        done = epoch + step / len(loader)
+                        done += (done < self.warmup_epochs) / len(loader)  # so that the rate of the first step is not 0
+                        lr = rate * schedule_factor(cast(Any, self.schedule), done, self.epochs, self.warmup_epochs)
                     for group in optimizer.param_groups:
-                        group["lr"] = rate * schedule_factor("cosine", done, self.epochs, self.warmup_epochs)
+                        group["lr"] = lr
                     losses = self._losses(cast(Any, batch), device)
                     optimizer.zero_grad()
                     losses["loss"].backward()
@@ -284,7 +298,7 @@ def _unit(image: Tensor) -> Tensor:
     return image.float() / 255 if image.dtype == torch.uint8 else image
 
 
-def check_known(names: set[Any], classes: np.ndarray, split: str) -> None:
+def check_known(names: set[Any], classes: np.ndarray, split: Any) -> None:
     """Raise if there are classes that the training images lack."""
     unknown = sorted(names - set(classes.tolist()))
     if unknown:
