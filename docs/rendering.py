@@ -179,13 +179,15 @@ def methods(name: str, rows: pd.DataFrame) -> None:
     for method in ("SimSiam", "BYOL"):
         names |= {f"{method}, GSG's baseline": method, f"{method}GSG, symmetric": method}
     sets = {"CIFAR-10": recipes.CIFAR10, "CIFAR-100": recipes.CIFAR100, "ImageNet": recipes.IMAGENET}
-    for paper, title, digits in (("EffSSL", "effssl_table_5", 2), ("GSG", "gsg_table_1", 1)):
+    for paper, number, digits in (("EffSSL", "table 5", 2), ("GSG", "table 1", 1)):
         published = [
             {"dataset": data_set, "method": method, "seed": 0}
             | {"kNN": recipe["knn"] / 100, "linear": recipe["linear"] / 100}
             for data_set, found in sets.items()
             for method, recipe in found.items()
-            if recipe["source"].startswith(paper) and None not in (recipe["linear"], recipe["knn"])
+            if recipe["source"].startswith(paper)
+            and recipe["source"].endswith(number)
+            and None not in (recipe["linear"], recipe["knn"])
         ]
         mine = ours[["dataset", "method", "seed", "kNN", "linear"]]
         if paper == "GSG":  # with two views an image, as its table's page says, and with one thing that differs
@@ -196,6 +198,7 @@ def methods(name: str, rows: pd.DataFrame) -> None:
         shown = scores["method"][scores["dataset"] == "CIFAR-10"].unique().tolist()
         results = Results(scores.drop_duplicates(["dataset", "method", "seed", "probe"], keep="first"))
         table = results.to_html(shown, digits=digits)
+        title = f"{paper.lower()}_{number.replace(' ', '_')}"
         (GENERATED / f"{title}.html").write_text(
             f'<div style="overflow-x: auto; font-size: 0.85em; margin-bottom: 1.5em">{table}</div>'
         )
