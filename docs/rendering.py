@@ -39,6 +39,11 @@ def render() -> None:
         {"": recipes.FINE_TUNING},
         {"recipe": 20, "estimator": 40, "source": 20, "not printed": 10, "other scores": 10},
     )
+    of_papers(
+        "dense",
+        {"": recipes.DENSE},
+        {"recipe": 20, "estimator": 40, "source": 20, "not printed": 10, "other scores": 10},
+    )
 
 
 def write(name: str, table: pd.DataFrame, figure: Figure | None = None, widths: str = "auto") -> None:

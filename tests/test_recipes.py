@@ -13,7 +13,7 @@ from skssl import recipes
 from skssl.augment import sample_crops
 from skssl.augment.presets import CROPS_AND_FLIPS
 from skssl.training.optim import LARC, LARS
-from skssl.training.schedules import schedule_factor
+from skssl.training.schedules import check_schedule, schedule_factor
 
 ALL = [
     pytest.param(recipe, id=f"{name}: {title}")
@@ -251,6 +251,51 @@ def test_fine_tuning_on_one_and_ten_per_cent():
         assert shares[title] == {**table[f"{title}, 1 %"]["params"], "epochs": 30}
         assert table[f"{title}, 1 %"]["params"]["epochs"] == 60
     assert shares["SimCLRv2"]["layer"] == "projector1"
+
+
+@pytest.mark.parametrize("title", recipes.DENSE)
+def test_dense_recipe_makes_a_valid_estimator(title):
+    recipe = recipes.DENSE[title]
+    assert set(recipe) == {"method", "params", "scores", "source", "origin"}
+    assert set(recipe["origin"]) == set(recipe["params"])
+    assert set(recipe["origin"].values()) <= {"printed", "code", "inferred"}
+    estimator = recipes.make(recipe, encoder=skssl.backbones.ConvNet(), device="cpu")
+    assert type(estimator).__name__ == recipe["method"]
+    estimator._validate_params()
+    check_schedule(estimator.schedule, estimator.warmup_epochs)
+
+
+@pytest.mark.parametrize(
+    ("title", "images", "steps", "warmup", "falls"),
+    [
+        ("MoCo v2 and DenseCL, VOC07+12", 16551, 24000, 100, (18000, 22000)),
+        ("GSG and Ericsson et al., VOC07+12", 16551, 144000, 100, (96000, 128000)),
+        ("Ericsson et al., VOC07+12, fine-tuned", 16551, 144000, 100, (96000, 128000)),
+        ("MoCo, COCO, 1x", 118287, 90000, 1000, (60000, 80000)),
+        ("MoCo, COCO, 2x", 118287, 180000, 1000, (120000, 160000)),
+        ("Ericsson et al., ADE20K", 20210, 150000, 0, ()),
+        ("MoCo, VOC12", 10582, 30000, 0, (21000, 27000)),
+        ("MoCo, Cityscapes", 2975, 90000, 0, (63000, 81000)),
+        ("DenseCL, Cityscapes", 2975, 40000, 0, ()),
+    ],
+)
+def test_dense_recipes_train_for_the_steps_of_their_papers(title, images, steps, warmup, falls):
+    estimator = recipes.make(recipes.DENSE[title], encoder=None)
+    epochs = steps * estimator.batch_size / images
+    assert abs(estimator.epochs - epochs) < 0.7
+    assert estimator.warmup_epochs == pytest.approx(warmup * estimator.batch_size / images, rel=0.2)
+    for step in np.linspace(warmup / steps + 0.01, 0.99, 50):
+        factor = schedule_factor(estimator.schedule, step * 1000, 1000)
+        expected = 0.1 ** sum(step >= fall / steps for fall in falls) if falls else (1 - step) ** 0.9
+        assert factor == pytest.approx(expected)
+
+
+def test_dense_recipes_freeze_what_their_papers_freeze():
+    frozen = {title: recipe["params"]["frozen"] for title, recipe in recipes.DENSE.items()}
+    assert frozen.pop("GSG and Ericsson et al., VOC07+12") == "layer3"
+    assert frozen.pop("Ericsson et al., VOC07+12, fine-tuned") == "layer1"
+    assert not any(frozen.values())
+    assert len(frozen) == 7
 
 
 def test_guided_recipes_have_no_schedule_as_printed_and_a_cosine_as_in_the_code():

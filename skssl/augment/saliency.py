@@ -33,7 +33,7 @@ def grad_cam(
     layer : torch.nn.Module, default=None
         Layer whose output is the feature map. None is the end of the last stage of the encoder that the classifier is
         or contains, see `backbones.stages`: ``layer4`` of a ResNet, the last layer of ``features`` before its pooling,
-        or else the last convolution.
+        the first LayerNorm of the last block of a `backbones.ViT`, or else the last convolution.
     augment : str or Augmentation, default="none"
         Its normalisation is applied, and nothing else.
     batch_size : int, default=128
@@ -68,7 +68,8 @@ def grad_cam(
     """
     found = as_images(images)
     normalize = as_augmentations(augment, max(found.shape[1:]))[0].normalize
-    layer = layer or _last_stage(classifier)
+    vit = None if layer else _find_vit(classifier)
+    layer = vit.encoder.layers[-1].ln_1 if vit else layer or _last_stage(classifier)
     if layer is None:
         raise ValueError(
             "grad_cam needs a layer whose output is a feature map: this classifier has no convolution, so pass one."
@@ -86,7 +87,11 @@ def grad_cam(
                 pixels = normalize(found.read(index).to(device)).requires_grad_()  # frozen weights make no graph
                 scores = classifier(pixels).max(1).values.sum()
                 (gradient,) = torch.autograd.grad(scores, outputs[-1])
-            weighted = (gradient.mean((2, 3), keepdim=True) * outputs[-1].detach()).sum(1, keepdim=True)
+            grid = outputs[-1].detach()
+            if vit:  # tokens (n, 1 + h' * w', d), of which the first is the class token
+                sides = vit.grid_of(*pixels.shape[2:])
+                gradient, grid = (x[:, 1:].transpose(1, 2).unflatten(2, sides) for x in (gradient, grid))
+            weighted = (gradient.mean((2, 3), keepdim=True) * grid).sum(1, keepdim=True)
             cam = weighted[:, 0].relu()
             cam = cam / cam.amax((1, 2), keepdim=True).clamp(min=1e-12)
             maps.append((255 * cam).round().to(torch.uint8).cpu())
@@ -95,6 +100,13 @@ def grad_cam(
         for module, mode in modes.items():
             module.training = mode
     return torch.cat(maps).numpy()
+
+
+def _find_vit(classifier: nn.Module) -> Any:
+    """Return the vision transformer of skssl that a classifier is or contains, or None."""
+    from skssl.backbones.transformers import VisionTransformer
+
+    return next((module for module in classifier.modules() if isinstance(module, VisionTransformer)), None)
 
 
 def _last_stage(classifier: nn.Module) -> nn.Module | None:

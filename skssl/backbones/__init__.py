@@ -5,12 +5,14 @@ from skssl.backbones.channels import adapt_channels
 from skssl.backbones.maps import feature_map, last_module, map_channels, stages
 from skssl.backbones.networks import SMALL, ConvNet
 from skssl.backbones.outputs import Pooled
+from skssl.backbones.vit import ViT
 from skssl.backbones.weights import load_weights
 
 __all__ = [
     "SMALL",
     "ConvNet",
     "Pooled",
+    "ViT",
     "adapt_channels",
     "build_backbone",
     "feature_map",

@@ -13,15 +13,16 @@ from torch import Tensor, nn
 
 from skssl.backbones.channels import adapt_convolution
 from skssl.backbones.heads import SCORE_MODULES, check_unscored, remove_head
-from skssl.backbones.networks import NAMES, build_network
+from skssl.backbones.networks import NAMES, SMALL, build_network
 from skssl.backbones.outputs import Pooled, Selected, select
+from skssl.backbones.vit import ViT
 from skssl.backbones.weights import load_weights
 from skssl.nn.distributed import is_main_process
 from skssl.storage.files import first_line
 
 
 def build_backbone(
-    backbone: str | nn.Module | Callable[[], nn.Module],
+    backbone: str | ViT | nn.Module | Callable[[], nn.Module],
     shape: tuple[int, int, int],
     *,
     weights: str | os.PathLike[str] | Mapping[str, Tensor] | None = None,
@@ -31,13 +32,14 @@ def build_backbone(
 
     Parameters
     ----------
-    backbone : str, torch.nn.Module or callable
-        A name, a module, which is copied with its weights, or a callable that returns a module. Names are "convnet",
-        those of torchvision's classification networks, such as "resnet18", those of timm's after "timm:", such as
-        "timm:resnet26d", and "alexnet_bn". The latter is the AlexNet of RotNet and rotation feature decoupling:
-        BatchNorm follows every layer, without dropout. The classifier is removed: by ``reset_classifier`` where the
-        module has it, as timm's do, else it is the linear map or 1x1 convolution that the output comes from. A network
-        that ends with ``nn.Identity()`` has no classifier. A final map is pooled.
+    backbone : str, ViT, torch.nn.Module or callable
+        A name, a `ViT`, a module, which is copied with its weights, or a callable that returns a module. Names are
+        "convnet", "vit_micro", "vit_tiny", "vit_small" and "vit_base" (see `ViT`), those of torchvision's
+        classification networks, such as "resnet18", those of timm's after "timm:", such as "timm:resnet26d", and
+        "alexnet_bn". The latter is the AlexNet of RotNet and rotation feature decoupling: BatchNorm follows every
+        layer, without dropout. The classifier is removed: by ``reset_classifier`` where the module has it, as timm's
+        do, else it is the linear map or 1x1 convolution that the output comes from. A network that ends with
+        ``nn.Identity()`` has no classifier. A final map is pooled.
     shape : tuple of int
         Channels, height and width of the images. If the network cannot read them, its first convolution is adapted to
         the channels: its kernels are repeated and scaled as in timm. torchvision's ResNets by name get a 3x3 stem
@@ -77,13 +79,15 @@ def build_backbone(
     """
     if isinstance(backbone, str):
         net = build_network(backbone, shape)
+    elif isinstance(backbone, ViT):
+        net = backbone.build(*shape[1:], small=SMALL)
     elif isinstance(backbone, nn.Module):
         net = copy.deepcopy(_unwrap(backbone))
     else:
         net = backbone() if callable(backbone) else backbone
     if not isinstance(net, nn.Module):
         raise TypeError(
-            f"backbone must be a name ({NAMES}), a torch.nn.Module or a callable that returns one. "
+            f"backbone must be a name ({NAMES}), a ViT, a torch.nn.Module or a callable that returns one. "
             f"Got {reprlib.repr(net)}."
         )
     net = _unwrap(net)

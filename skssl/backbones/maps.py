@@ -10,6 +10,10 @@ from torch import Tensor, nn
 from skssl.nn.accumulation import PartwiseForward
 
 
+class PatchMap(nn.Identity):
+    """The identity of the map of a vision transformer's patches, by which `feature_map` and `stages` find it."""
+
+
 def stages(encoder: nn.Module) -> dict[str, list[nn.Module]]:
     """Split an encoder into stages, with the names that papers use.
 
@@ -22,7 +26,8 @@ def stages(encoder: nn.Module) -> dict[str, list[nn.Module]]:
     -------
     dict of str to list of Module
         The modules of each stage, in order. Stages "conv1", "conv2", … start at a convolution; stages "layer1", …
-        start at the child of that name. Each ends before the next starts.
+        start at the child of that name. Each ends before the next starts. A vision transformer of skssl has one stage,
+        "patches", which ends in the map of its patches.
 
     Examples
     --------
@@ -35,6 +40,8 @@ def stages(encoder: nn.Module) -> dict[str, list[nn.Module]]:
     """
     found: dict[str, list[nn.Module]] = {}
     convolutions = 0
+    if any(isinstance(child, PatchMap) for child in encoder.children()):
+        return {"patches": list(encoder.children())}
     for name, child in getattr(encoder, "features", encoder).named_children():
         if isinstance(child, nn.Conv2d):
             convolutions += 1
@@ -78,7 +85,8 @@ def feature_map(encoder: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     ----------
     encoder : torch.nn.Module
         An encoder of `build_backbone`. Its last ``nn.AdaptiveAvgPool2d`` is the pooling, as in torchvision's networks
-        (in AlexNet, layers follow it) and in networks whose output is a map.
+        (in AlexNet, layers follow it) and in networks whose output is a map. The map of skssl's vision transformers is
+        that of the patches' tokens after the last LayerNorm.
     images : Tensor of shape (n, c, h, w)
         Images.
 
@@ -92,7 +100,7 @@ def feature_map(encoder: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     Raises
     ------
     ValueError
-        If the encoder has no ``nn.AdaptiveAvgPool2d``.
+        If the encoder has no ``nn.AdaptiveAvgPool2d`` and is no vision transformer of skssl.
 
     Examples
     --------
@@ -102,11 +110,12 @@ def feature_map(encoder: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     >>> features.shape, grid.shape
     (torch.Size([5, 128]), torch.Size([5, 128, 4, 4]))
     """
-    pools = [module for module in encoder.modules() if isinstance(module, nn.AdaptiveAvgPool2d)]
+    pools = [module for module in encoder.modules() if isinstance(module, nn.AdaptiveAvgPool2d | PatchMap)]
     if not pools:
         raise ValueError(
-            "This method needs the backbone's map: backbone must pool its last map by an nn.AdaptiveAvgPool2d, or "
-            f"return a map (n, d, h, w). Got {type(encoder).__name__}, which has no nn.AdaptiveAvgPool2d."
+            "This method needs the backbone's map: backbone must pool its last map by an nn.AdaptiveAvgPool2d, return "
+            "a map (n, d, h, w), or be a skssl.backbones.ViT. "
+            f"Got {type(encoder).__name__}, which has no nn.AdaptiveAvgPool2d."
         )
     grids: list[Tensor] = []
     pool, hooks = pools[-1], pools[-1]._forward_pre_hooks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import itertools
 from collections.abc import Callable
@@ -11,10 +12,14 @@ from typing import Any
 from sklearn.utils._param_validation import InvalidParameterError
 from torch import Tensor, nn
 
+from skssl.backbones.vit import SIZES, vit_named
 from skssl.nn.heads import MLP
 
 SMALL = 64  # largest side, in pixels, of images that get the stems and presets of CIFAR rather than ImageNet
-NAMES = "'convnet', 'alexnet_bn', torchvision's classification networks ('resnet18', …) and timm's ('timm:resnet26d')"
+NAMES = (
+    "'convnet', 'vit_micro', 'vit_tiny', 'vit_small', 'vit_base', 'alexnet_bn', torchvision's classification networks "
+    "('resnet18', …) and timm's ('timm:resnet26d')"
+)
 
 
 class ConvNet(nn.Module):
@@ -90,8 +95,6 @@ def _torchvision(name: str, height: int, width: int) -> nn.Module:
         settings["zero_init_residual"] = True
     elif name in ("googlenet", "inception_v3"):
         settings |= {"aux_logits": False, "init_weights": True}
-    elif name.startswith("vit_"):
-        settings["image_size"] = max(height, width)
     elif name.startswith("maxvit"):
         settings["input_size"] = (height, width)
     net = torchvision.models.get_model(name, weights=None, **settings)
@@ -111,10 +114,12 @@ def _timm(name: str, channels: int, height: int, width: int) -> nn.Module:
     if name not in (names := timm.list_models()):
         raise InvalidParameterError(_unknown(f"timm:{name}", [f"timm:{known}" for known in names]))
     make = partial(timm.create_model, name, pretrained=False, num_classes=0, in_chans=channels)
-    try:
-        return make(img_size=height if height == width else (height, width))
-    except TypeError:  # most convolutional networks take images of any size, and have no such parameter
-        return make()
+    size = height if height == width else (height, width)
+    # Vision transformers take all three, other transformers the size alone, and most convolutional networks none.
+    for settings in ({"img_size": size, "dynamic_img_size": True, "dynamic_img_pad": True}, {"img_size": size}):
+        with contextlib.suppress(TypeError):
+            return make(**settings)
+    return make()
 
 
 OWN: dict[str, Callable[[], nn.Module]] = {"alexnet_bn": _alexnet_bn, "convnet": ConvNet}
@@ -126,7 +131,8 @@ def build_network(name: str, shape: tuple[int, int, int]) -> nn.Module:
     Parameters
     ----------
     name : str
-        "convnet", "alexnet_bn", a classification network of torchvision, or "timm:" and a network of timm.
+        "convnet", "alexnet_bn", "vit_" and a size of `ViT`, a classification network of torchvision, or "timm:" and a
+        network of timm.
     shape : tuple of int
         Channels, height and width of the images. Networks that are made for one size are made for this one.
 
@@ -155,8 +161,11 @@ def build_network(name: str, shape: tuple[int, int, int]) -> nn.Module:
     if name.startswith("timm:"):
         return _timm(name.removeprefix("timm:"), *shape)
     known = torchvision.models.list_models(module=torchvision.models)
-    if name not in known:
-        raise InvalidParameterError(_unknown(name, [*OWN, *known]))
+    vits = [f"vit_{size}" for size in SIZES]
+    if name not in (*vits, *known):
+        raise InvalidParameterError(_unknown(name, [*OWN, *vits, *known]))
+    if (vit := vit_named(name)) is not None:
+        return vit.build(*shape[1:], small=SMALL)
     return _torchvision(name, *shape[1:])
 
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from skssl.backbones.channels import adapt_kernels
+from skssl.backbones.positions import fit_positions
 from skssl.nn.distributed import is_main_process
 from skssl.storage.files import first_line
 
@@ -32,7 +33,8 @@ def load_weights(
         dict that holds one, such as "state_dict", "model" or "teacher". Names may have a prefix, such as
         "module.encoder_q." in MoCo's checkpoints and "module." in SwAV's. The prefix with the most tensors that fit is
         taken, and among equals the first one, or the teacher's. A convolution for other channels is adapted as in
-        `build_backbone`. Tensors that the encoder lacks, such as heads, are left out.
+        `build_backbone`, and positions of a vision transformer's patches for another square are interpolated. Tensors
+        that the encoder lacks, such as heads, are left out.
     verbose : int, default=0
         1 prints how many tensors were loaded, and which were left out.
 
@@ -73,7 +75,7 @@ def load_weights(
             found = {}
             for name, value in own.items():
                 tensor = tensors.get(candidate + name)
-                if tensor is not None and (fitted := _fit(tensor, value, name == first)) is not None:
+                if tensor is not None and (fitted := _fit(tensor, value, name, name == first)) is not None:
                     found[name] = fitted
             score = sum(tensor.ndim > 1 for tensor in found.values()), "teacher" in f"{key}.{candidate}"
             if score > rank:
@@ -158,12 +160,18 @@ def _prefixes(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[
     return list(found)
 
 
-def _fit(tensor: Tensor, own: Tensor, first: bool) -> Tensor | None:
-    """Return a tensor for one of the encoder's, or None if it has another shape. The `first` convolution is adapted."""
+def _fit(tensor: Tensor, own: Tensor, name: str, first: bool) -> Tensor | None:
+    """Return a tensor for one of the encoder's, or None if it has another shape.
+
+    The `first` convolution and positions are adapted.
+    """
     if tensor.shape == own.shape:
         return tensor
     if first and tensor.ndim == 4 and (tensor.shape[0], tensor.shape[2:]) == (own.shape[0], own.shape[2:]):
         return adapt_kernels(tensor, own.shape[1])
+    positions = name.rpartition(".")[2].startswith("pos_embed") and tensor.ndim == own.ndim == 3
+    if positions and (tensor.shape[0], tensor.shape[2]) == (own.shape[0], own.shape[2]):
+        return fit_positions(tensor.to(own.dtype), own.shape[1])
     return None
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from skssl.losses import byol_loss
 from skssl.methods.momentum import MomentumMethod
 from skssl.methods.settings import Settings
-from skssl.methods.siamese import Siamese
+from skssl.methods.siamese import GuidedSiamese, Siamese
 from skssl.methods.simsiam import SimSiam
 from skssl.nn.heads import MLP
 from skssl.training.objective import Objective
@@ -60,10 +60,9 @@ class BYOL(MomentumSiamese):
     References
     ----------
     Grill et al., Bootstrap Your Own Latent: A New Approach to Self-Supervised Learning, NeurIPS 2020. The copy starts
-    with the online weights; the reference code initialises it separately. The symmetric loss has the paper's scale, 0
-    to 8. With other values of `stop_gradient` it has the scale of `BYOLGSG`, -1 to 1, which is a quarter of it; adapt
-    `lr` and `aux_weight`. The learning rate and weight decay are ours for momentum SGD on small images; the paper uses
-    LARS with 0.2 for a batch of 256 and 1.5e-6.
+    with the online weights; the reference code initialises it separately. The loss has the paper's scale, 0 to 8,
+    which is four times that of `BYOLGSG`. The learning rate and weight decay are ours for momentum SGD on small images;
+    the paper uses LARS with 0.2 for a batch of 256 and 1.5e-6.
 
     Examples
     --------
@@ -103,7 +102,7 @@ class BYOL(MomentumSiamese):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class BYOLGSG(MomentumSiamese):
+class BYOLGSG(GuidedSiamese, MomentumSiamese):
     """BYOL with guided stop-gradient, which repels images that are too near each other without negatives.
 
     The pairs, the heads and the predictor's constant learning rate are those of `SimSiamGSG`. The projections that are
@@ -125,8 +124,11 @@ class BYOLGSG(MomentumSiamese):
     (64, 128)
     """
 
-    stop_gradient: str = "guided"
     ema_schedule: str = "constant"
 
     default_settings: ClassVar[Settings] = replace(SimSiam.default_settings, augment="gsg-cifar10")
+    _parameter_constraints: ClassVar[dict] = {
+        **MomentumSiamese._parameter_constraints,
+        **GuidedSiamese._parameter_constraints,
+    }
     unscheduled: ClassVar[tuple[str, ...]] = ("predictor",)

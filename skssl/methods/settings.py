@@ -20,7 +20,7 @@ class Settings:
         Peak learning rate for a batch of 256 images. It is scaled linearly with `batch_size`.
     weight_decay : float
         Weight decay.
-    schedule : {"constant", "cosine", "epoch_cosine", "step"}
+    schedule : {"constant", "cosine", "epoch_cosine", "polynomial", "step"}
         Learning rate schedule.
     warmup : float
         Share of the epochs in which the learning rate rises from 0, in [0, 1].

@@ -1,4 +1,4 @@
-"""The base class of SimSiam and BYOL: predict one view from another with a stopped gradient."""
+"""The base classes of SimSiam, BYOL and their guided forms: predict a view from another with a stopped gradient."""
 
 from __future__ import annotations
 
@@ -32,22 +32,12 @@ class Siamese(SSLTransformer):
         Width of the predictor's hidden layer.
     predictor : bool, default=True
         Whether there is a predictor.
-    stop_gradient : {"symmetric", "guided", "random", "reverse"}, default="symmetric"
-        Where the gradient is stopped. "symmetric" predicts each of an image's two views from its sibling. The other
-        values pair images at random and predict one view of each: "guided" predicts from the nearest two views of the
-        pair, "reverse" from their siblings, "random" from views chosen at random.
-    pairing : {"fresh", "shared"}, default="fresh"
-        Views of an image when it is the second of a pair. "fresh" makes two further views, four in all, as in the
-        reference code. "shared" uses the same two views, which halves the cost. Not used if
-        `stop_gradient="symmetric"`.
     """
 
     proj_dim: int = 2048
     proj_layers: int = 2
     pred_dim: int = 512
     predictor: bool = True
-    stop_gradient: str = "symmetric"
-    pairing: str = "fresh"
 
     _parameter_constraints: ClassVar[dict] = {
         **SSLTransformer._parameter_constraints,
@@ -55,14 +45,7 @@ class Siamese(SSLTransformer):
         "proj_layers": [Interval(Integral, 1, 100, closed="both")],
         "pred_dim": [Interval(Integral, 1, None, closed="left")],
         "predictor": ["boolean"],
-        "stop_gradient": [StrOptions({"symmetric", "guided", "random", "reverse"})],
-        "pairing": [StrOptions({"fresh", "shared"})],
     }
-
-    @property
-    def n_views(self) -> int:
-        """Four if an image has separate views as the second of a pair, otherwise two."""
-        return 2 if self.stop_gradient == "symmetric" or self.pairing == "shared" else 4
 
     def heads(self, dim: int) -> tuple[nn.Module, nn.Module]:
         """Make SimSiam's heads: BatchNorm after every layer of the projector, none after the predictor."""
@@ -82,13 +65,52 @@ class Siamese(SSLTransformer):
         """Compute the symmetric loss: SimSiam's, between -1 and 1."""
         return {"negative_cosine": (negative_cosine(p1, z2) + negative_cosine(p2, z1)) / 2}
 
+    def predictions(self, net: Objective, views: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Return a prediction and the projection to predict for each view."""
+        projections = [net.projector(net.encoder(view)) for view in views]
+        return [net.predictor(projection) for projection in projections], self.targets(net, views, projections)
+
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:
-        """Compute the symmetric loss, or the loss of guided stop-gradient on pairs of images."""
-        projections = [net.projector(net.encoder(view)) for view in batch.views]
-        p = [net.predictor(projection) for projection in projections]
-        z = self.targets(net, batch.views, projections)
+        """Compute the symmetric loss."""
+        p, z = self.predictions(net, batch.views)
+        return self.symmetric(*p, *z)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class GuidedSiamese(Siamese):
+    """A Siamese method with guided stop-gradient, which repels images that are too near each other; abstract.
+
+    Parameters
+    ----------
+    stop_gradient : {"guided", "random", "reverse", "symmetric"}, default="guided"
+        Where the gradient is stopped. "symmetric" predicts each of an image's two views from its sibling. The other
+        values pair images at random and predict one view of each: "guided" predicts from the nearest two views of the
+        pair, "reverse" from their siblings, "random" from views chosen at random.
+    pairing : {"fresh", "shared"}, default="fresh"
+        Views of an image when it is the second of a pair. "fresh" makes two further views, four in all, as in the
+        reference code. "shared" uses the same two views, which halves the cost. Not used if
+        `stop_gradient="symmetric"`.
+    """
+
+    stop_gradient: str = "guided"
+    pairing: str = "fresh"
+
+    _parameter_constraints: ClassVar[dict] = {
+        **Siamese._parameter_constraints,
+        "stop_gradient": [StrOptions({"guided", "random", "reverse", "symmetric"})],
+        "pairing": [StrOptions({"fresh", "shared"})],
+    }
+
+    @property
+    def n_views(self) -> int:
+        """Four if an image has separate views as the second of a pair, otherwise two."""
+        return 2 if self.stop_gradient == "symmetric" or self.pairing == "shared" else 4
+
+    def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:
+        """Compute the loss of guided stop-gradient on pairs of images, or the symmetric loss."""
         if self.stop_gradient == "symmetric":
-            return self.symmetric(*p, *z)
+            return super().losses(net, batch)
+        p, z = self.predictions(net, batch.views)
         p, z = [all_gather(prediction) for prediction in p], [all_gather(target) for target in z]
         partner = shared_randperm(len(p[0]), batch.index.device)
         seconds = (p[2], p[3], z[2], z[3]) if self.pairing == "fresh" else None

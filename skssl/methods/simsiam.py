@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from skssl.methods.settings import Settings
-from skssl.methods.siamese import Siamese
+from skssl.methods.siamese import GuidedSiamese, Siamese
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -18,7 +18,7 @@ class SimSiam(Siamese):
     Parameters
     ----------
     predictor : bool, default=True
-        Whether there is a predictor. Without it, ``stop_gradient="symmetric"`` collapses.
+        Whether there is a predictor. Without it, the training collapses.
 
     References
     ----------
@@ -48,7 +48,7 @@ class SimSiam(Siamese):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class SimSiamGSG(SimSiam):
+class SimSiamGSG(GuidedSiamese, SimSiam):
     """SimSiam with guided stop-gradient, which repels images that are too near each other without negatives.
 
     Images are paired at random. Among the four distances between the views of the first and of the second image, the
@@ -78,6 +78,5 @@ class SimSiamGSG(SimSiam):
     (64, 128)
     """
 
-    stop_gradient: str = "guided"
-
     default_settings: ClassVar[Settings] = replace(SimSiam.default_settings, augment="gsg-cifar10")
+    _parameter_constraints: ClassVar[dict] = GuidedSiamese._parameter_constraints

@@ -5,12 +5,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from skssl.nn.batchnorm import SplitBatchNorm, split_batchnorm, sync_batchnorm
+
+ENTRIES = "forward", "tokens"  # methods by which an encoder is called
 
 
 class PartwiseForward:
@@ -27,15 +30,17 @@ class PartwiseForward:
     parts : int
         Number of parts. Their sizes differ by at most one image. There are fewer parts if one would have less than two
         images.
+    name : str, default="forward"
+        The method of the encoder that is called: ``forward``, or ``tokens`` of a vision transformer.
     """
 
-    def __init__(self, encoder: nn.Module, parts: int) -> None:
+    def __init__(self, encoder: nn.Module, parts: int, name: str = "forward") -> None:
         self.encoder, self.parts = encoder, parts
-        self.forward: Callable[[Tensor], Tensor] = encoder.forward
+        self.forward: Callable[..., Tensor] = getattr(encoder, name)
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Encode images."""
-        return self.join([self._encode(images, rows) for rows in self._rows(len(images), images.device)[0]])
+    def __call__(self, images: Tensor, *more: Tensor | None) -> Tensor:
+        """Encode images. Further tensors with a row for each image are divided as the images are."""
+        return self.join([self._encode(rows, images, *more) for rows in self._rows(len(images), images.device)[0]])
 
     def join(self, found: Sequence[Tensor]) -> Tensor:
         """Concatenate what the parts have returned, and restore the order of the images.
@@ -56,10 +61,15 @@ class PartwiseForward:
     def _rows(self, n: int, device: torch.device) -> tuple[Sequence[Tensor], Tensor]:
         return _shuffled_rows(n, max(1, min(self.parts, n // 2)), device)
 
-    def _encode(self, images: Tensor, rows: Tensor) -> Tensor:
+    def _encode(self, rows: Tensor, *inputs: Tensor | None) -> Tensor:
         """Encode some rows of the images."""
+
+        def run(rows: Tensor, *inputs: Tensor | None) -> Tensor:
+            n = len(cast(Tensor, inputs[0]))
+            return self.forward(*(x[rows] if x is not None and len(x) == n else x for x in inputs))
+
         if not torch.is_grad_enabled():
-            return self.forward(images[rows])
+            return run(rows, *inputs)
         kept = [
             (module, name, buffer.clone())
             for module in self.encoder.modules()
@@ -85,9 +95,7 @@ class PartwiseForward:
         def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
             return nullcontext(), again()
 
-        return checkpoint(
-            lambda images, rows: self.forward(images[rows]), images, rows, use_reentrant=False, context_fn=contexts
-        )
+        return checkpoint(run, rows, *inputs, use_reentrant=False, context_fn=contexts)
 
 
 @functools.lru_cache(maxsize=32)
@@ -134,8 +142,11 @@ def encode_in_parts(encoders: Iterable[nn.Module], parts: int) -> Iterator[None]
     encoders = list(encoders) if parts > 1 else []
     try:
         for encoder in encoders:
-            encoder.forward = PartwiseForward(encoder, parts)
+            for name in ENTRIES:
+                if hasattr(encoder, name):
+                    setattr(encoder, name, PartwiseForward(encoder, parts, name))
         yield
     finally:
         for encoder in encoders:
-            del encoder.forward
+            for name in ENTRIES:
+                vars(encoder).pop(name, None)

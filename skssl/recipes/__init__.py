@@ -18,6 +18,9 @@ verified.
 ``FINE_TUNING`` holds the settings of `FineTuner` by share of labels, for ImageNet unless another data set is named. Its
 recipes have no scores, which depend on the encoder. `make` requires the ``encoder`` for them.
 
+``DENSE`` holds the settings of `DetectionTransfer` and `SegmentationTransfer` by paper and data set, in the same form.
+The papers count steps, which are converted to epochs here. Their scores are those of ImageNet's encoders.
+
 >>> from skssl import recipes
 >>> recipe = recipes.CIFAR10["BYOL + rotation"]
 >>> recipe["linear"], recipe["source"]
@@ -36,9 +39,20 @@ its LARS differs (a trust coefficient of 0.02, with clipping).
 from skssl.recipes.building import make, make_probes
 from skssl.recipes.cifar10 import CIFAR10
 from skssl.recipes.cifar100 import CIFAR100
+from skssl.recipes.dense import DENSE
 from skssl.recipes.fine_tuning import FINE_TUNING
 from skssl.recipes.imagenet import IMAGENET
 from skssl.recipes.imagenet100 import IMAGENET100
 from skssl.recipes.tiny_imagenet import TINY_IMAGENET
 
-__all__ = ["CIFAR10", "CIFAR100", "FINE_TUNING", "IMAGENET", "IMAGENET100", "TINY_IMAGENET", "make", "make_probes"]
+__all__ = [
+    "CIFAR10",
+    "CIFAR100",
+    "DENSE",
+    "FINE_TUNING",
+    "IMAGENET",
+    "IMAGENET100",
+    "TINY_IMAGENET",
+    "make",
+    "make_probes",
+]

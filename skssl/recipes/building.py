@@ -7,7 +7,7 @@ from typing import Any
 from skssl import methods
 from skssl.augment import Augmentation
 from skssl.probes import KNNProbe, LinearProbe
-from skssl.transfer import FineTuner
+from skssl.transfer import DetectionTransfer, FineTuner, SegmentationTransfer
 
 Recipe = dict[str, Any]
 #: The arguments of the probes, by the name of the probe.
@@ -35,7 +35,8 @@ def make(recipe: Recipe, **changes: Any) -> Any:
     >>> recipes.make(recipes.IMAGENET["SimSiam"]).get_params()["backbone"]
     'resnet50'
     """
-    estimators = {**vars(methods), "FineTuner": FineTuner}
+    transfer = {kind.__name__: kind for kind in (FineTuner, DetectionTransfer, SegmentationTransfer)}
+    estimators = {**vars(methods), **transfer}
     return estimators[recipe["method"]](**{**recipe["params"], **changes})
 
 

@@ -33,11 +33,12 @@ def _ablations() -> dict[str, Recipe]:
     """Return EffSSL's ablations of the angles, and of the layers that the task shares with BYOL."""
     task = rotated(_byol100, 5.0)
     found: dict[str, Recipe] = {}
-    for title, (angles, *scores) in _ANGLES.items():
-        changes = {"of": "inferred", "source": "EffSSL, sets of angles", "aux": Rotation(angles=angles)}
-        found[f"BYOL + rotation, {title}"] = changed(task, *scores, **changes)
+    for title, (angles, linear, knn) in _ANGLES.items():
+        aux = Rotation(angles=angles)
+        made = changed(task, linear, knn, of="inferred", source="EffSSL, sets of angles", aux=aux)
+        found[f"BYOL + rotation, {title}"] = made
     for layer, (linear, knn) in _SHARED.items():
-        source, aux = "EffSSL, supplement, table S2", Rotation(shared=layer)
+        source, aux = "EffSSL, table S2", Rotation(shared=layer)
         found[f"BYOL + rotation, shared to {layer}"] = changed(task, linear, knn, source=source, aux=aux)
     return found
 

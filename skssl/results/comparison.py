@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 import joblib
 import numpy as np
 from sklearn.base import clone, is_classifier
+from sklearn.metrics import check_scoring
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -56,6 +57,7 @@ def compare(
     y_test: Any = None,
     test_size: float = 0.25,
     probes: Mapping[str, Any] | Sequence[Any] | None = None,
+    scoring: str | Callable[..., float] | Sequence[str] | Mapping[str, Any] | None = None,
     random_state: int | Sequence[int] = (0,),
     cache: str | os.PathLike[str] | None = None,
     n_jobs: int | None = None,
@@ -82,6 +84,10 @@ def compare(
     probes : dict of str to estimator, or list of these, default=None
         Classifiers or other estimators with ``fit`` and ``score``, by name, fitted to the features of the training
         images. None is ``make_pipeline(StandardScaler(), LinearProbe())`` as "linear" and ``KNNProbe()`` as "kNN".
+    scoring : str, callable, list of str, or dict of str to scorer, default=None
+        How the probes are scored on the test images: a name of scikit-learn's scorers, a callable
+        ``scorer(probe, features, y)``, or several of these, which get a row each. Such a row is named by the probe and
+        the scorer, as in "linear, top-5". None is the probe's own ``score``.
     random_state : int or sequence of int, default=(0,)
         The seeds. Each run sets every ``random_state`` of the method and of the probes to its seed. A method without
         ``random_state`` runs once, with the first seed.
@@ -99,13 +105,13 @@ def compare(
     Results
         A row for each data set, method, seed and probe, with the score, the seconds of the training, its
         images_per_second (the median over the epochs), and chance (the accuracy of predicting the most frequent class
-        for all test images).
+        for all test images; NaN for scores other than the accuracy).
 
     Raises
     ------
     ValueError
         Before any training, if the number of labels is not that of the images, if there is a single class, if a test
-        class is missing from the training labels, or if two methods have the same name.
+        class is missing from the training labels, if two methods have the same name, or if a scorer is unknown.
     TypeError
         If a method is not a transformer, or a probe has no ``fit`` or ``score``.
 
@@ -127,6 +133,7 @@ def compare(
     if probes is None:
         probes = {"linear": make_pipeline(StandardScaler(), LinearProbe()), "kNN": KNNProbe()}
     probes = _check_estimators("probes", probes, ("fit", "score"))
+    scorers = _check_scorers(scoring, probes)
     seeds = [random_state] if isinstance(random_state, (int, Integral)) else list(random_state)
     if not seeds or not all(isinstance(seed, Integral) for seed in seeds) or len(set(seeds)) < len(seeds):
         raise ValueError(f"random_state must be an integer or distinct integers. Got {random_state!r}.")
@@ -150,7 +157,7 @@ def compare(
         for name, method in methods.items()
         for seed in (seeds if _seed_parameters(method) else seeds[:1])
     ]
-    jobs = (joblib.delayed(_score_run)(*run, probes, folder) for run in runs)
+    jobs = (joblib.delayed(_score_run)(*run, probes, scorers, folder) for run in runs)
     rows: list[dict[str, Any]] = []
     with tqdm(total=len(runs), desc="Runs", disable=not verbose) as bar:
         for found in joblib.Parallel(n_jobs, return_as="generator")(jobs):
@@ -202,6 +209,20 @@ def _check_estimators(parameter: str, given: Any, needs: tuple[str, str]) -> dic
     return dict(given)
 
 
+def _check_scorers(scoring: Any, probes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the scorers by name, which is empty for a single one, and check that they can score the probes."""
+    if isinstance(scoring, Mapping):
+        scorers = dict(scoring)
+    else:
+        scorers = {name: name for name in scoring} if isinstance(scoring, (list, tuple, set)) else {"": scoring}
+    if not scorers:
+        raise ValueError(f"scoring must hold at least one scorer. Got {scoring!r}.")
+    for scorer in scorers.values():
+        for probe in probes.values():
+            check_scoring(probe, scorer)
+    return scorers
+
+
 def _check_data(test_size: float, name: str, X: Any, y: Any, X_test: Any, y_test: Any) -> _DataSplit:
     """Check a data set, and hold out test images if none are given."""
     of = f" of the data set {name!r}" if name else ""
@@ -248,27 +269,41 @@ def _clone_with_seed(estimator: Any, seed: int) -> Any:
 
 
 def _score_run(
-    data: _DataSplit, name: str, method: Any, seed: int, probes: Mapping[str, Any], folder: Path | None
+    data: _DataSplit,
+    name: str,
+    method: Any,
+    seed: int,
+    probes: Mapping[str, Any],
+    scorers: Mapping[str, Any],
+    folder: Path | None,
 ) -> list[dict[str, Any]]:
     """Train a method and score it by the probes, unless the cache holds the results."""
     method = method if isinstance(method, nn.Module) else _clone_with_seed(method, seed)
     probes = {title: _clone_with_seed(probe, seed) for title, probe in probes.items()}
-    files, keys = RunFiles(None), dict(zip(probes, probes, strict=True))
+    pairs = [(title, scorer) for title in probes for scorer in scorers]
+    files, keys = RunFiles(None), {pair: str(pair) for pair in pairs}
     if folder is not None:
         files = RunFiles(folder / joblib.hash([data.digest, seed, digest(method, f"methods[{name!r}]")]))
-        keys = {title: digest(probe, f"probes[{title!r}]") for title, probe in probes.items()}
+        found = {title: digest(probe, f"probes[{title!r}]") for title, probe in probes.items()}
+        used = {scorer: digest(value, "scoring") for scorer, value in scorers.items()}
+        keys = {
+            (title, scorer): found[title] if scorers[scorer] is None else f"{found[title]}-{used[scorer]}"
+            for title, scorer in pairs
+        }
     run = files.read_scores() or {"scores": {}}
-    missing = [title for title in probes if keys[title] not in run["scores"]]
+    missing = [pair for pair in pairs if keys[pair] not in run["scores"]]
     known = known_labels(data.y)
     y = np.array(data.y[known].tolist())
     try:
         encoded = (files.read_features() or _train(method, data, files)) if missing else {}
-        for title in missing:
-            probes[title].fit(encoded["train"][known], y)
-            score = float(probes[title].score(encoded["test"], data.y_test))
+        for title in dict.fromkeys(title for title, _ in missing):
+            probe = probes[title]
+            probe.fit(encoded["train"][known], y)
             speed = {column: float(encoded[column]) for column in SPEED}
             run = {"method": repr(method), "seed": int(seed), **speed, "scores": run["scores"]}
-            run["scores"][keys[title]] = {"probe": repr(probes[title]), "score": score}
+            for scorer, value in scorers.items():
+                score = float(check_scoring(probe, value)(probe, encoded["test"], data.y_test))
+                run["scores"][keys[title, scorer]] = {"probe": repr(probe), "scorer": repr(value), "score": score}
             files.write_scores(run)
     except Exception as error:
         error.add_note(f"This was method {name!r} with seed {seed}{data.suffix}, in compare.")
@@ -280,12 +315,12 @@ def _score_run(
     return [
         {
             **row,
-            "probe": title,
-            "score": run["scores"][keys[title]]["score"],
+            "probe": f"{title}, {scorer}" if scorer else title,
+            "score": run["scores"][keys[title, scorer]]["score"],
             **speed,
-            "chance": chance if is_classifier(probes[title]) else math.nan,
+            "chance": chance if is_classifier(probes[title]) and scorers[scorer] in (None, "accuracy") else math.nan,
         }
-        for title in probes
+        for title, scorer in pairs
     ]
 
 

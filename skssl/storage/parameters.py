@@ -21,6 +21,9 @@ from skssl.storage.registry import registered
 LARGEST = 2**16  # characters that the parameters may take, apart from arrays
 SCALARS = "bool", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)), "float32", "float64"
 UNSAVED = ("callbacks", "checkpoint", "warm_start_from")  # None in a loaded estimator
+# Parameters of version 0.1.0 that are gone, with the values that the class has kept
+_UNGUIDED = {"stop_gradient": ("symmetric",), "pairing": ("fresh", "shared")}
+REMOVED: dict[str, dict[str, tuple[str, ...]]] = {"SimSiam": _UNGUIDED, "BYOL": _UNGUIDED}
 
 
 @dataclass
@@ -222,6 +225,8 @@ def unpack_parameters(cls: type, packed: Any, given: Given) -> dict[str, Any]:
     if len(repr(packed)) > 2 * LARGEST:
         raise ValueError(f"The parameters of {cls.__name__} take more than {LARGEST} characters.")
     known = inspect.signature(cls).parameters.keys() - set(UNSAVED)
+    gone = REMOVED.get(cls.__name__, {})
+    packed = {name: value for name, value in packed.items() if name in known or value not in gone.get(name, ())}
     for name in packed:
         if name not in known:
             raise ValueError(f"{cls.__name__} has no parameter {name!r}.")

@@ -46,7 +46,7 @@ def check_collapse(z: Tensor, epoch: int, warn: bool = True) -> dict[str, float]
         warnings.warn(
             f"The embeddings have collapsed in epoch {epoch}: their standard deviation is {deviation:.2g} of that of "
             f"evenly spread ones, their effective rank is {rank:.1f} of {z.shape[1]}. Try a lower learning rate, "
-            'stop_gradient="guided" or keep the predictor (SimSiam, BYOL), a larger batch or weaker augmentation.',
+            "SimSiamGSG or keep the predictor (SimSiam, BYOL), a larger batch or weaker augmentation.",
             CollapseWarning,
             stacklevel=2,
         )

@@ -31,6 +31,11 @@ def _epoch_cosine(progress: float, epoch: float) -> float:
     return _cosine(progress * math.floor(epoch) / epoch, epoch) if epoch else 1.0
 
 
+def _polynomial(progress: float, epoch: float) -> float:
+    """Fall to 0 almost linearly, by the power of 0.9 that segmentation uses (DeepLab, PSPNet, UPerNet)."""
+    return (1 - progress) ** 0.9
+
+
 def step_decay(milestones: Sequence[float], gamma: float, progress: float, epoch: float) -> float:
     """Return the factor of a learning rate that is multiplied by gamma at each milestone.
 
@@ -117,6 +122,7 @@ SCHEDULES: dict[str, Callable[[float, float], float]] = {
     "constant": _constant,
     "cosine": _cosine,
     "epoch_cosine": _epoch_cosine,
+    "polynomial": _polynomial,
     "step": partial(step_decay, (0.3, 0.6, 0.8), STEP_GAMMA),
 }
 
@@ -131,12 +137,12 @@ def schedule_factor(
 
     Parameters
     ----------
-    schedule : {"constant", "cosine", "epoch_cosine", "step"}, sequence or callable
+    schedule : {"constant", "cosine", "epoch_cosine", "polynomial", "step"}, sequence or callable
         The schedule after the warm-up. "cosine" falls step by step (SimCLR, BYOL), "epoch_cosine" at the end of each
-        epoch (SimSiam, MoCo v2), "step" to a fifth at 30, 60 and 80 % of the training (RotNet's epochs 60, 120 and 160
-        of 200). Numbers in [0, 1] are other shares of the training at which it falls to a fifth. Pairs are shares and
-        the factor from each of them on, see `piecewise`. A function maps the progress after the warm-up, in [0, 1], to
-        the factor.
+        epoch (SimSiam, MoCo v2), "polynomial" as ``(1 - progress) ** 0.9`` (segmentation), "step" to a fifth at 30, 60
+        and 80 % of the training (RotNet's epochs 60, 120 and 160 of 200). Numbers in [0, 1] are other shares of the
+        training at which it falls to a fifth. Pairs are shares and the factor from each of them on, see `piecewise`. A
+        function maps the progress after the warm-up, in [0, 1], to the factor.
     epoch : float
         Number of completed epochs, with the fraction of the current one.
     epochs : int

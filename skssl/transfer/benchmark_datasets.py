@@ -12,7 +12,7 @@ from torch.utils.data import Subset
 
 from skssl.datasets import connection_timeout, load_images
 from skssl.images.labels import as_labels
-from skssl.transfer.voc import VOCObject, read_objects
+from skssl.transfer.annotations import VOCObject, read_objects
 
 SPLITS = ("train", "val", "test")
 

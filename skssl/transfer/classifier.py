@@ -113,11 +113,10 @@ class ImageClassifier(ClassifierMixin, Saved, BaseEstimator):
         Momentum, if the optimiser has one.
     weight_decay : float, default=0.0
         Weight decay of all parameters.
-    schedule : {"constant", "cosine", "epoch_cosine", "step"}, sequence or callable, default=(0.6, 0.8)
+    schedule : {"constant", "cosine", "epoch_cosine", "polynomial", "step"}, sequence or callable, default=(0.6, 0.8)
         Schedule of both learning rates. Numbers are fractions of the training at which the rates are multiplied by
         0.2: the default does so at epochs 12 and 16 of 20. Pairs are fractions and the factor from there on. Functions
-        and torch's schedulers are accepted as by the
-        methods.
+        and torch's schedulers are accepted as by the methods.
     warmup_epochs : float, default=0.0
         Epochs during which the rates rise linearly from 0.
     precision : {"auto", "float32", "bfloat16"}, default="auto"

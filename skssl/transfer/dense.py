@@ -7,7 +7,7 @@ import math
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from pathlib import Path
@@ -30,9 +30,9 @@ from skssl.probes.encoders import as_trained
 from skssl.training.devices import available, keeping_memory, portable, resolve_device
 from skssl.training.optim import make_optimizer
 from skssl.training.progress import Progress
-from skssl.training.schedules import schedule_factor
+from skssl.training.schedules import SchedulerRates, check_schedule, makes_scheduler, schedule_factor
 from skssl.training.seeding import seeded
-from skssl.transfer.voc import VOCDataset
+from skssl.transfer.annotations import VOCDataset
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,8 +51,9 @@ class DenseTransfer(BaseEstimator, ABC):
         The encoder, which is copied. It needs stages that end in feature maps (`backbones.stages`), as ResNets, AlexNet
         and "convnet" have. Images are normalised as in its training; for a module, by ImageNet's mean and standard
         deviation.
-    frozen : bool, default=True
-        Whether the encoder is frozen, including its BatchNorm. If False, it is trained with the rest.
+    frozen : bool or str, default=True
+        Whether the encoder is frozen, including its BatchNorm. If False, it is trained with the rest. The name of a
+        stage (`backbones.stages`), such as "layer3", freezes the encoder up to and including that stage.
     image_size : int or sequence of int, default=800
         Length of the resized shorter side in pixels. It is reduced if the longer side would exceed 5/3 of it. Of
         several sizes, one is drawn for each training image, and the last is used for testing. The papers draw from
@@ -70,8 +71,12 @@ class DenseTransfer(BaseEstimator, ABC):
         Momentum of SGD.
     weight_decay : float, default=1e-4
         Weight decay of SGD.
+    schedule : {"constant", "cosine", "epoch_cosine", "polynomial", "step"}, sequence or callable, default="cosine"
+        Schedule of the learning rate, as for the methods. Papers use ((0.75, 0.1), (0.92, 0.01)), which is a tenth
+        and a hundredth from these shares of the training on, for detection, and "polynomial" for segmentation. See
+        `recipes.DENSE`.
     warmup_epochs : float, default=1.0
-        Epochs during which the rate rises linearly from 0. Afterwards it follows a cosine schedule.
+        Epochs during which the rate rises linearly from 0. It must be 0 with one of torch's schedulers.
     flip : float, default=0.5
         Probability that a training image is flipped horizontally.
     num_workers : int, default=0
@@ -85,7 +90,7 @@ class DenseTransfer(BaseEstimator, ABC):
     """
 
     encoder: Any = field(kw_only=False)
-    frozen: bool = True
+    frozen: bool | str = True
     image_size: Any = 800
     width: int = 256
     epochs: int = 24
@@ -93,6 +98,7 @@ class DenseTransfer(BaseEstimator, ABC):
     lr: float | None = None
     momentum: float = 0.9
     weight_decay: float = 1e-4
+    schedule: str | Sequence[Any] | Callable[..., Any] = "cosine"
     warmup_epochs: float = 1.0
     flip: float = 0.5
     num_workers: int = 0
@@ -101,7 +107,7 @@ class DenseTransfer(BaseEstimator, ABC):
     verbose: int = 0
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "frozen": ["boolean"],
+        "frozen": ["boolean", str],
         "image_size": [Interval(Integral, 32, None, closed="left"), "array-like", range],
         "width": [Interval(Integral, 1, None, closed="left")],
         "epochs": [Interval(Integral, 0, None, closed="left")],
@@ -109,6 +115,7 @@ class DenseTransfer(BaseEstimator, ABC):
         "lr": [Interval(Real, 0, None, closed="neither"), None],
         "momentum": [Interval(Real, 0, 1, closed="left")],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "schedule": [str, "array-like", callable],
         "warmup_epochs": [Interval(Real, 0, None, closed="left")],
         "flip": [Interval(Real, 0, 1, closed="both")],
         "num_workers": [Interval(Integral, 0, None, closed="left")],
@@ -162,6 +169,7 @@ class DenseTransfer(BaseEstimator, ABC):
             If the training diverges.
         """
         self._validate_params()
+        check_schedule(self.schedule, self.warmup_epochs)
         sizes = [int(size) for size in np.atleast_1d(np.asarray(self.image_size))]
         if not sizes or min(sizes) < 32:
             raise ValueError(
@@ -214,16 +222,21 @@ class DenseTransfer(BaseEstimator, ABC):
         )
         rate = self.lr or BASE_LR * self.batch_size / BASE_BATCH_SIZE
         optimizer = make_optimizer("sgd", self.model_, lr=rate, momentum=self.momentum, weight_decay=self.weight_decay)
-        rows = []
+        scheduler = SchedulerRates(cast(Any, self.schedule), [rate]) if makes_scheduler(self.schedule) else None
+        rows: list[dict[str, Any]] = []
         with Progress(self.verbose, self.epochs, len(loader), batch_size) as progress:
             for epoch in range(self.epochs):
                 self.model_.train()
                 started, sums = time.perf_counter(), cast(dict[str, Tensor], {})
                 for step, batch in enumerate(progress(cast(Any, loader), f"Epoch {epoch + 1}/{self.epochs}")):
-                    done = epoch + step / len(loader)
-                    done += (done < self.warmup_epochs) / len(loader)  # so that the rate of the first step is not 0
+                    if scheduler is not None:
+                        (lr,) = scheduler(epoch, step, len(loader), [row["loss"] for row in rows])
+                    else:
+                        done = epoch + step / len(loader)
+                        done += (done < self.warmup_epochs) / len(loader)  # so that the rate of the first step is not 0
+                        lr = rate * schedule_factor(cast(Any, self.schedule), done, self.epochs, self.warmup_epochs)
                     for group in optimizer.param_groups:
-                        group["lr"] = rate * schedule_factor("cosine", done, self.epochs, self.warmup_epochs)
+                        group["lr"] = lr
                     losses = self._losses(cast(Any, batch), device)
                     optimizer.zero_grad()
                     losses["loss"].backward()

@@ -15,9 +15,9 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from skssl.transfer.annotations import VOCDataset, VOCObject, find_files, read_objects
 from skssl.transfer.dense import DenseTransfer, check_known, iter_images
 from skssl.transfer.pyramid import Pyramid
-from skssl.transfer.voc import VOCDataset, VOCObject, find_files, read_objects
 
 ANCHOR_SCALE = 8  # side of an anchor in units of the stride of its map: 32 at stride 4, 64 at stride 8, …
 
@@ -42,10 +42,10 @@ class DetectionTransfer(DenseTransfer):
     Notes
     -----
     The settings are those of MoCo [1]_ and Ericsson et al. [2]_: 24,000 steps of 16 images at a rate of 0.02, or
-    144,000 steps of 2 images at 0.0025, after 100 steps of warm-up. Unlike there, the rate follows a cosine schedule
-    instead of falling twice to a tenth. The detector has a pyramid, as in [2]_; [1]_ uses a C4 head on VOC. The side
-    of an anchor is eight times the stride of its map: 32 pixels at stride 4. Difficult objects are used in training,
-    as in Detectron2.
+    144,000 steps of 2 images at 0.0025, after 100 steps of warm-up. There the rate falls twice to a tenth instead of
+    following a cosine, see `recipes.DENSE`. The detector has a pyramid, as in [2]_; [1]_ uses a C4 head on VOC. The
+    side of an anchor is eight times the stride of its map: 32 pixels at stride 4. Difficult objects are used in
+    training, as in Detectron2.
 
     References
     ----------

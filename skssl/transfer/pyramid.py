@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skssl.backbones import last_module, stages
+from skssl.errors import pick
 from skssl.probes.encoders import DEFAULT_SHAPE, module_outputs
 
 MAX_MAPS = 4  # of the pyramid, the coarsest ones
@@ -27,8 +28,8 @@ class Pyramid(nn.Module):
         Channels of the images.
     width : int
         Channels of the pyramid's maps.
-    frozen : bool
-        Whether the encoder is kept in evaluation mode and without gradients.
+    frozen : bool or str
+        Whether the encoder is kept in evaluation mode and without gradients, or the name of the last stage that is.
     pooled : bool, default=False
         Whether the coarsest map passes through pyramid pooling (PSPNet).
     beyond : bool, default=False
@@ -53,13 +54,27 @@ class Pyramid(nn.Module):
     """
 
     def __init__(
-        self, encoder: nn.Module, channels: int, width: int, *, frozen: bool, pooled: bool = False, beyond: bool = False
+        self,
+        encoder: nn.Module,
+        channels: int,
+        width: int,
+        *,
+        frozen: bool | str,
+        pooled: bool = False,
+        beyond: bool = False,
     ) -> None:
         from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
         super().__init__()
-        self.encoder, self.frozen, self.out_channels = encoder.requires_grad_(not frozen), frozen, width
-        ends = [last_module(stage) for stage in stages(encoder).values()]
+        self.encoder, self.out_channels = encoder.requires_grad_(True), width
+        parts = stages(encoder)
+        self.frozen = [encoder] if frozen is True else []  # in a list, as they are no children of this module, too
+        if isinstance(frozen, str):
+            last = pick("frozen", frozen, {name: place for place, name in enumerate(parts)})
+            self.frozen = [module for stage in list(parts.values())[: last + 1] for module in stage]
+        for module in self.frozen:
+            module.requires_grad_(False)
+        ends = [last_module(stage) for stage in parts.values()]
         with torch.no_grad():
             weight = next(encoder.parameters(), torch.zeros(()))
             side = DEFAULT_SHAPE[1]
@@ -71,7 +86,7 @@ class Pyramid(nn.Module):
                 f"{type(encoder).__name__}, which has none."
             )
         sides = sorted(found, reverse=True)[-MAX_MAPS:]
-        self.ends = [found[side][0] for side in sides]  # in a list, as they are no children of this module, too
+        self.ends = [found[side][0] for side in sides]  # in a list, as above
         self.strides = [2 ** round(math.log2(side / cells)) for cells in sides]
         widths = [found[side][1] for side in sides]
         self.context = PyramidPooling(widths[-1], width) if pooled else nn.Identity()
@@ -83,15 +98,15 @@ class Pyramid(nn.Module):
         )
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode, but keep a frozen encoder in evaluation mode."""
+        """Set the mode, but keep frozen modules in evaluation mode."""
         super().train(mode)
-        if self.frozen:
-            self.encoder.eval()
+        for module in self.frozen:
+            module.eval()
         return self
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return the maps (n, width, h_i, w_i) of images (n, c, h, w), named "0", "1", …, the finest first."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.encoder not in self.frozen):
             grids = module_outputs(self.ends, self.encoder, images)
         return self.fpn({str(i): grid for i, grid in enumerate([*grids[:-1], self.context(grids[-1])])})
 

@@ -14,9 +14,9 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skssl.transfer.annotations import VOID, VOCDataset, find_files, read_mask
 from skssl.transfer.dense import DenseTransfer, check_known, iter_images
 from skssl.transfer.pyramid import Pyramid, resize
-from skssl.transfer.voc import VOID, VOCDataset, find_files, read_mask
 
 _MASKS = ("Segmentation", "SegmentationClass", ".png")
 
@@ -41,9 +41,9 @@ class SegmentationTransfer(DenseTransfer):
 
     Notes
     -----
-    The protocol differs from [1]_ and its code, which Ericsson et al. [2]_ use: the learning rate follows a cosine
-    schedule instead of a polynomial one, there is no auxiliary loss on an inner layer, the loss is computed at full
-    resolution instead of a quarter, and images are tested at one size.
+    The protocol differs from [1]_ and its code, which Ericsson et al. [2]_ use: there is no auxiliary loss on an inner
+    layer, the loss is computed at full resolution instead of a quarter, and images are tested at one size. Their
+    schedule, "polynomial", is in `recipes.DENSE`.
 
     References
     ----------

@@ -165,7 +165,7 @@ def assert_same(one, two, tolerance=1e-9):
 
 CASES = {method.__name__: (method, params) for method, params in QUICK.items()} | {
     "SimCLR without false negatives": (skssl.SimCLR, {"false_negatives": "remove"}),
-    "SimSiam, reverse": (skssl.SimSiam, {"stop_gradient": "reverse", **QUICK[skssl.SimSiam]}),
+    "SimSiamGSG, reverse": (skssl.SimSiamGSG, {"stop_gradient": "reverse", **QUICK[skssl.SimSiamGSG]}),
     "MoCo, plain BatchNorm, symmetric": (skssl.MoCo, {"bn_splits": 1, "symmetric": True}),
     "LeOCLR, end to end": (skssl.LeOCLR, {"encoder": "end-to-end"}),
     "PCL with clusters": (skssl.PCL, {**QUICK[skssl.PCL], "instance_epochs": 0}),

@@ -18,7 +18,8 @@ from conftest import features, quick
 from sklearn.base import clone
 from sklearn.datasets import load_iris
 from sklearn.frozen import FrozenEstimator
-from sklearn.model_selection import GridSearchCV
+from sklearn.metrics import make_scorer, top_k_accuracy_score
+from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -398,6 +399,26 @@ def test_samples_of_unknown_class_are_left_out_with_a_warning(model, value):
     assert np.array_equal(probe.predict_proba(X), expected.predict_proba(X))
     shares = np.linspace(1, 3, 60)
     assert probe.score(X, labels, shares) == pytest.approx(expected.score(X[known], labels[known], shares[known]))
+
+
+@pytest.mark.parametrize("model", PROBES)
+def test_top_k_accuracy_of_classes_named_by_strings(model):
+    X, y = features(n=60)
+    y = np.array(["cat", "dog", "eel"])[y]
+    model = clone(model) if isinstance(model, KNNProbe) else clone(model).set_params(random_state=0)
+    scores = cross_val_score(model, X, y, scoring="top_k_accuracy", cv=2)  # k = 2
+    found = cross_val_score(
+        model, X, y, scoring=make_scorer(top_k_accuracy_score, response_method="predict_proba"), cv=2
+    )
+    assert scores.tolist() == found.tolist()
+    for score, (train, test) in zip(scores, StratifiedKFold(2).split(X, y), strict=True):
+        probe = clone(model).fit(X[train], y[train])
+        probability = probe.predict_proba(X[test])
+        right = probability[np.arange(len(test)), np.searchsorted(probe.classes_, y[test])][:, None]
+        larger, ties = (probability > right).sum(1), (probability == right).sum(1)
+        assert (larger + ties <= 2).mean() <= score <= (larger < 2).mean()  # equal if there are no ties
+        some = top_k_accuracy_score(y[test[:5]], probability[:5], labels=probe.classes_)
+        assert (larger + ties <= 2)[:5].mean() <= some <= (larger < 2)[:5].mean()
 
 
 def test_labels_that_are_minus_one_or_one_are_two_classes():

@@ -19,6 +19,7 @@ from conftest import quick
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import make_scorer, top_k_accuracy_score
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
@@ -170,6 +171,38 @@ def test_default_probes_are_linear_and_knn(data):
     features = Counted(random_state=0).fit(data[0])
     linear = make_pipeline(StandardScaler(), LinearProbe()).fit(features.transform(data[0]), data[1])
     assert frame["score"][0] == linear.score(features.transform(data[2]), data[3])
+
+
+def test_top_k_accuracy_is_recorded_beside_the_accuracy(data, trained, tmp_path):
+    X, y, X_test, y_test = data
+    test = {"X_test": X_test, "y_test": y_test, "probes": PROBES, "cache": tmp_path}
+    top_2 = make_scorer(top_k_accuracy_score, response_method="predict_proba", k=2)
+    scoring = {"top-1": "accuracy", "top-2": top_2}
+    frame = compare([Counted()], X, y, scoring=scoring, **test).frame
+    assert frame["probe"].tolist() == ["kNN, top-1", "kNN, top-2", "Bayes, top-1", "Bayes, top-2"]
+    features = Counted(random_state=0).fit(X)
+    for name, probe in PROBES.items():
+        fitted = clone(probe).fit(features.transform(X), y)
+        best = np.argsort(fitted.predict_proba(features.transform(X_test)))[:, -2:]
+        scores = frame.set_index("probe")["score"]
+        assert scores[f"{name}, top-1"] == fitted.score(features.transform(X_test), y_test)
+        assert scores[f"{name}, top-2"] >= scores[f"{name}, top-1"]
+        if name == "Bayes":  # kNN has ties
+            assert scores[f"{name}, top-2"] == (fitted.classes_[best] == y_test[:, None]).any(1).mean()
+    assert frame["chance"].isna().tolist() == [False, True] * 2
+    count = len(trained)
+    again = compare([Counted()], X, y, scoring=scoring, **test).frame
+    pd.testing.assert_frame_equal(frame, again)
+    plain = compare([Counted()], X, y, **test).frame
+    assert plain["score"].tolist() == frame["score"][::2].tolist()
+    one = compare([Counted()], X, y, scoring="top_k_accuracy", **test).frame  # k = 2
+    assert one["probe"].tolist() == list(PROBES)
+    assert one["score"].tolist() == frame["score"][1::2].tolist()
+    assert len(trained) == count, "another scorer trains no method"
+    top_3 = make_scorer(top_k_accuracy_score, response_method="predict_proba", k=3, labels=np.unique(y))
+    with pytest.warns(UserWarning, match="perfect score"):
+        changed = compare([Counted()], X, y, scoring={"top-1": "accuracy", "top-2": top_3}, **test).frame
+    assert changed["score"][1::2].tolist() == [1, 1], "a scorer is known by its parameters, not by its name"
 
 
 def test_method_without_random_state_runs_once(data):
@@ -410,6 +443,8 @@ def test_changed_image_files_are_a_new_run(data, trained, tmp_path):
         ({"y": np.zeros(39)}, ValueError, "y must have one class for each image of X: expected 40 classes, got 39"),
         ({"y": np.zeros(40)}, ValueError, "at least two classes"),
         ({"y_test": None}, ValueError, "y_test is missing"),
+        ({"scoring": "top5"}, ValueError, "'top5'"),
+        ({"scoring": []}, ValueError, r"scoring must hold at least one scorer\. Got \[\]"),
         ({"y_test": np.full(20, "whale")}, ValueError, r"only classes of y. Got \['whale'\]"),
         ({"y_test": np.full(19, "disc")}, ValueError, "expected 20 classes, got 19"),
         ({"methods": {}}, ValueError, "methods must hold at least one estimator"),

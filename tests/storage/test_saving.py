@@ -24,6 +24,7 @@ from skssl import Augmentation, JigsawTask, MultiCrop, Rotation
 from skssl.callbacks import GradientSNR
 from skssl.datasets import make_shapes
 from skssl.storage.files import SavedFile, checksum, read, write
+from skssl.storage.parameters import Given, unpack_parameters
 
 
 def small(**params):
@@ -635,6 +636,14 @@ def test_a_file_of_0_1_0_loads():
     states = list(estimator.net_.optimizer_.state.values())
     assert len(states) == 23
     assert all(state["step"] == 2 for state in states)
+
+
+def test_parameters_that_simsiam_and_byol_no_longer_have_are_left_out():
+    packed = {"stop_gradient": "symmetric", "pairing": "fresh", "pred_dim": 8}
+    assert unpack_parameters(skssl.BYOL, packed, Given()) == {"pred_dim": 8}
+    with pytest.raises(ValueError, match="SimSiam has no parameter 'stop_gradient'"):
+        unpack_parameters(skssl.SimSiam, {"stop_gradient": "guided"}, Given())
+    assert unpack_parameters(skssl.BYOLGSG, packed, Given()) == packed
 
 
 # Export

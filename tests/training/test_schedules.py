@@ -34,6 +34,7 @@ def test_schedule_factor_of_every_schedule():
     assert schedule_factor("cosine", 1.0, epochs=12, warmup_epochs=2) == 0.5
     assert schedule_factor("cosine", 7.0, epochs=12, warmup_epochs=2) == pytest.approx(0.5)
     assert [schedule_factor("step", e, epochs=200) for e in (59, 60, 120, 160)] == pytest.approx([1, 0.2, 0.04, 0.008])
+    assert [schedule_factor("polynomial", e, epochs=10) for e in (0, 5)] == pytest.approx([1, 0.5**0.9])
     assert schedule_factor("cosine", 25, epochs=10) == pytest.approx(cosine(0.9))
     assert schedule_factor("cosine", 1, epochs=1, warmup_epochs=0.05) == 1, "not the warm-up's zero"
     assert schedule_factor("cosine", 12, epochs=10, warmup_epochs=10) == 1

@@ -4,6 +4,7 @@ import itertools
 import pickle
 import shutil
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,14 +16,15 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from torch import nn
+from torch.optim.lr_scheduler import StepLR
 
 import skssl
 from skssl import Augmentation, DetectionTransfer, SegmentationTransfer
 from skssl.datasets import make_voc_folder
 from skssl.methods.deepcluster import sobel_filter
 from skssl.transfer import average_precision, mean_iou
+from skssl.transfer.annotations import VOID, VOCDataset, read_mask, read_objects
 from skssl.transfer.pyramid import Pyramid
-from skssl.transfer.voc import VOID, VOCDataset, read_mask, read_objects
 
 SMALL = {"image_size": 64, "width": 16, "batch_size": 2, "lr": 0.05, "device": "cpu", "random_state": 0}
 BOTH = [DetectionTransfer, SegmentationTransfer]
@@ -395,6 +397,39 @@ def test_frozen_encoder_and_the_users_encoder_are_unchanged(method, frozen, enco
     assert all(parameter.requires_grad for parameter in encoder.encoder_.parameters())
 
 
+@pytest.mark.parametrize(
+    ("schedule", "warmup_epochs", "expected"),
+    [
+        ("cosine", 0, [0.05, 0.05 * (1 + 0.5**0.5) / 2, 0.025, 0.05 * (1 - 0.5**0.5) / 2]),
+        ("polynomial", 0, [0.05, 0.05 * 0.75**0.9, 0.05 * 0.5**0.9, 0.05 * 0.25**0.9]),
+        (((0.5, 0.1), (0.75, 0.01)), 0, [0.05, 0.05, 0.005, 5e-4]),
+        (lambda progress: 1 - progress, 0, [0.05, 0.0375, 0.025, 0.0125]),
+        ("constant", 1, [0.025, 0.05, 0.05, 0.05]),
+        (partial(StepLR, step_size=1, gamma=0.5), 0, [0.05, 0.05, 0.025, 0.025]),
+    ],
+)
+def test_learning_rate_follows_the_schedule_in_every_step(schedule, warmup_epochs, expected, encoder, few, monkeypatch):
+    seen, step = [], torch.optim.SGD.step
+
+    def record(optimizer, *args, **kwargs):
+        seen.append(optimizer.param_groups[0]["lr"])
+        return step(optimizer, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", record)
+    segmenter = SegmentationTransfer(
+        encoder, **{**SMALL, "image_size": 32}, epochs=2, schedule=schedule, warmup_epochs=warmup_epochs
+    ).fit(few)  # two epochs of two steps
+    assert seen == pytest.approx(expected)
+    assert segmenter.history_["lr"].tolist() == pytest.approx(expected[1::2])
+
+
+def test_unusable_schedules_raise(encoder, few):
+    with pytest.raises(ValueError, match="Unknown schedule 'polynomal', did you mean 'polynomial'"):
+        SegmentationTransfer(encoder, schedule="polynomal").fit(few)
+    with pytest.raises(ValueError, match=r"warmup_epochs=1 has no effect on one of torch's schedulers"):
+        SegmentationTransfer(encoder, schedule=partial(StepLR, step_size=1)).fit(few)
+
+
 @pytest.mark.parametrize("method", BOTH)
 def test_same_seed_gives_same_bits(method, encoder, few):
     state = torch.random.get_rng_state()
@@ -487,6 +522,34 @@ def test_invalid_input_raises(encoder, few):
                 transfer.predict(alone)
         with pytest.raises(ValueError, match=r"Sample 0 of X, the file '.*000000.xml', cannot be read as an image"):
             transfer.predict([few / "Annotations" / "000000.xml"])
+
+
+@pytest.mark.parametrize("method", BOTH)
+def test_encoder_is_frozen_up_to_a_stage(method, encoder, few):
+    before = {name: value.clone() for name, value in encoder.encoder_.state_dict().items()}
+    transfer = method(encoder, frozen="conv2", **{**SMALL, "image_size": 32}, epochs=1).fit(few)
+    after = (transfer.model_.backbone if method is DetectionTransfer else transfer.model_.pyramid).encoder
+    stages = skssl.backbones.stages(after)
+    names = {id(value): name for name, value in after.state_dict(keep_vars=True).items()}
+    for stage, modules in stages.items():
+        frozen = stage in ("conv1", "conv2")
+        tensors = [value for module in modules for value in module.state_dict(keep_vars=True).values()]
+        assert tensors
+        assert all(torch.equal(value, before[names[id(value)]]) == frozen for value in tensors), stage
+    transfer.model_.train()
+    for stage, modules in stages.items():
+        assert all(module.training == (stage in ("conv3", "conv4")) for module in modules)
+    with pytest.raises(ValueError, match=r"Unknown frozen 'layer3'. Known names: 'conv1', 'conv2', 'conv3', 'conv4'"):
+        method(encoder, frozen="layer3", **SMALL).fit(few)
+
+
+def test_layers_of_a_resnet_are_frozen_as_detectron2_does(X):
+    net, _ = skssl.backbones.build_backbone("resnet18", (3, 64, 64))
+    Pyramid(net, 3, 8, frozen="layer3").train()
+    trained = {name.split(".")[0] for name, value in net.named_parameters() if value.requires_grad}
+    assert trained == {"layer4"}  # FREEZE_AT: 4 freezes the stem and the first three layers
+    assert {name for name, child in net.named_children() if child.training} >= {"layer4"}
+    assert not any(child.training for name, child in net.named_children() if name in ("conv1", "bn1", "layer3"))
 
 
 def test_progress_is_shown_if_verbose(encoder, few, capsys):

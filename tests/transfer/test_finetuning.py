@@ -12,7 +12,8 @@ from conftest import quick
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
-from sklearn.model_selection import GridSearchCV
+from sklearn.metrics import top_k_accuracy_score
+from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 from torch.nn import functional as F
@@ -300,6 +301,18 @@ def test_clone_pickle_and_search(encoder, X, y):
     np.testing.assert_array_equal(copied.fit(X, y).predict_proba(X), tuner.predict_proba(X))
     search = GridSearchCV(copied, {"head_lr": [0.1, 1.0]}, cv=2).fit(X, y)
     assert search.best_estimator_.encoder.estimator is encoder
+
+
+def test_top_k_accuracy_of_classes_named_by_strings(encoder, X, y):
+    tuner = FineTuner(FrozenEstimator(encoder), **QUICK)
+    scores = cross_val_score(tuner, X, y, scoring="top_k_accuracy", cv=2)  # k = 2
+    for score, (train, test) in zip(scores, StratifiedKFold(2).split(X, y), strict=True):
+        tuner.fit(X[train], y[train])
+        best = np.argsort(tuner.predict_proba(X[test]))[:, -2:]
+        assert score == (tuner.classes_[best] == y[test, None]).any(1).mean()
+    best = np.argsort(tuner.predict_proba(X[:5]))[:, -5:]
+    some = top_k_accuracy_score(y[:5], tuner.predict_proba(X[:5]), k=5, labels=tuner.classes_)
+    assert some == (tuner.classes_[best] == y[:5, None]).any(1).mean()
 
 
 def test_score_ignores_unknown_labels(encoder, X, y):
