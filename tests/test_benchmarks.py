@@ -1,6 +1,7 @@
 """The benchmarks: the list, resumed runs, the parts for GPUs, and the records."""
 
 import argparse
+import functools
 import importlib
 import shlex
 import subprocess
@@ -87,7 +88,8 @@ class Parsed(Exception):
     """The arguments of a command, raised in place of running it."""
 
 
-def parse(monkeypatch, command):
+@functools.cache
+def parse(command):
     """Return the script of a command and its parsed arguments."""
     words = shlex.split(command)
     assert words[:3] == ["python", "-m", "benchmarks"]
@@ -96,7 +98,7 @@ def parse(monkeypatch, command):
     def stop(self, *args, **kwargs):
         raise Parsed(original(self, *args, **kwargs))
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(argparse.ArgumentParser, "parse_args", stop)
         patch.setattr(sys, "argv", words[3:])
         with pytest.raises(Parsed) as parsed:
@@ -107,21 +109,9 @@ def parse(monkeypatch, command):
 COMMANDS = [(entry, where, command) for entry in papers.ENTRIES for where, command in entry.commands()]
 
 
-def named(monkeypatch):
-    """Return the recipes that the listed commands name, as pairs of the data set and the title."""
-    found = set()
-    for _, _, command in COMMANDS:
-        script, asked = parse(monkeypatch, command)
-        if script in ("tables", "curves") and asked.data is not None:
-            found |= {(asked.data, name) for name in asked.names}
-        elif script == "transfer":
-            found |= {("fine-tuning", title) for title in asked.fine_tune} | {("dense", asked.dense)}
-    return found
-
-
 @pytest.mark.parametrize(("entry", "where", "command"), COMMANDS, ids=[of[0].item for of in COMMANDS])
-def test_commands_of_the_papers_are_valid(entry, where, command, monkeypatch):
-    script, asked = parse(monkeypatch, command)
+def test_commands_of_the_papers_are_valid(entry, where, command):
+    script, asked = parse(command)
     assert entry.paper in papers.PAPERS
     assert where in papers.PLACES
     if script in ("tables", "curves") and asked.data is not None:
@@ -130,18 +120,25 @@ def test_commands_of_the_papers_are_valid(entry, where, command, monkeypatch):
     elif script == "transfer":
         saved = [
             f"{tables.file_name(of.data, name, 0)}.safetensors"
-            for _, _, other in COMMANDS
-            for script, of in [parse(monkeypatch, other)]
+            for script, of in (parse(other) for _, _, other in COMMANDS)
             if script == "tables" and of.save == asked.encoder.parent
             for name in of.names
         ]
         assert asked.encoder.name in saved
         assert set(asked.linear) <= set(BENCHMARK_DATASETS)
+        assert asked.fine_tune or asked.linear or asked.folder
     elif hasattr(asked, "names"):
         assert set(asked.names) <= {"pixels", *methods.METHODS}
 
 
-def test_every_recipe_of_the_papers_is_named_by_a_command(monkeypatch):
+def test_every_recipe_of_the_papers_is_named_by_a_command():
+    named = set()
+    for _, _, command in COMMANDS:
+        script, asked = parse(command)
+        if script in ("tables", "curves"):
+            named |= {(asked.data, name) for name in asked.names}
+        elif script == "transfer":
+            named |= {("fine-tuning", title) for title in asked.fine_tune} | {("dense", asked.dense)}
     sets = {**tables.DATA, "fine-tuning": recipes.FINE_TUNING, "dense": recipes.DENSE}
     of_papers = {
         (data, title)
@@ -150,7 +147,7 @@ def test_every_recipe_of_the_papers_is_named_by_a_command(monkeypatch):
         if any(paper in recipe["source"] for paper in papers.PAPERS)
     }
     assert len(of_papers) > 90
-    assert of_papers <= named(monkeypatch)
+    assert of_papers <= named
 
 
 def test_list_of_the_papers(monkeypatch, capsys):
