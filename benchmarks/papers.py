@@ -69,10 +69,14 @@ def _tables(data: str, *names: str, **options: Any) -> Run:
     return _run("cluster" if data == "imagenet" else "one GPU", "tables", *names, data=data, **options)
 
 
-def _fine_tuned(data: str, name: str, *titles: str) -> Run:
-    """Return the fine-tuning of an encoder that ``benchmarks tables --save encoders`` wrote."""
+def _transfer(where: str, of: str, names: list[str], **options: Any) -> Run:
+    """Return the transfer of encoders that ``benchmarks tables --save encoders`` wrote."""
+    return _run(where, "transfer", *(f"encoders/{of}-{name}-0.safetensors" for name in names), **options)
+
+
+def _fine_tuned(data: str, names: list[str], *titles: str) -> Run:
     where = "cluster" if data == "imagenet" else "one GPU"
-    return _run(where, "transfer", f"encoders/{data}-{name}-0.safetensors", data=data, fine_tune=list(titles))
+    return _transfer(where, data, names, data=data, fine_tune=list(titles))
 
 
 def _with_rotation(*bases: str) -> list[str]:
@@ -98,6 +102,7 @@ _SUPCON = [
     for noise in ("", ", label noise 0.3", ", label noise 0.6")
 ]
 _TUNED = ["SwAV, PCL and EffSSL, 1 %", "SwAV, PCL and EffSSL, 10 %"]
+_SHORT = ["SwAV, 30 epochs", "SwAV + rotation, 30 epochs"]
 _LENGTHS = [f"{base}, {epochs} epochs, 2 x 224" for epochs in (35, 50, 100) for base in _with_rotation("SwAV")]
 
 EFFSSL = (
@@ -151,7 +156,7 @@ EFFSSL = (
         "the same networks, fine-tuned on 1 and 10 % of the labels",
         (
             _run("here", "few_labels", seeds=[0, 1, 2]),
-            *(_fine_tuned("imagenet100", name, *_TUNED) for name in _IMAGENET100),
+            _fine_tuned("imagenet100", _IMAGENET100, *_TUNED),
         ),
         "The encoders are those of the entry before. The number of the table is not known",
     ),
@@ -160,8 +165,8 @@ EFFSSL = (
         "table of ImageNet",
         "SwAV with and without rotation after 30 epochs: linear, and fine-tuned on 1 and 10 % of the labels",
         (
-            _tables("imagenet", "SwAV, 30 epochs", "SwAV + rotation, 30 epochs", save="encoders"),
-            *(_fine_tuned("imagenet", f"{base}, 30 epochs", *_TUNED) for base in _with_rotation("SwAV")),
+            _tables("imagenet", *_SHORT, save="encoders"),
+            _fine_tuned("imagenet", _SHORT, *_TUNED),
         ),
         "The number of the table is not known",
     ),
@@ -272,7 +277,6 @@ EFFSSL = (
     ),
 )
 
-_BASELINES = ["SimSiam, GSG's baseline", "BYOL, GSG's baseline"]
 _GUIDED = ["SimSiam, GSG's baseline", "SimSiamGSG", "BYOL, GSG's baseline", "BYOLGSG"]
 _STOPPED = [f"{method}, {kind}" for method in ("SimSiamGSG", "BYOLGSG") for kind in ("random", "reverse")]
 _SYMMETRIC = ["SimSiamGSG, symmetric", "BYOLGSG, symmetric"]
@@ -299,14 +303,10 @@ GSG = (
         "GSG",
         "tables 2 and 3",
         "transfer of the networks of ImageNet: linear on other data sets (appendix D), detection and segmentation",
-        tuple(
-            _run("one GPU", "transfer", f"encoders/imagenet-{name}-0.safetensors", **options)
-            for name in _GUIDED
-            for options in (
-                {"linear": _TRANSFER.split()},
-                {"dense": "GSG and Ericsson et al., VOC07+12", "folder": "VOC0712"},
-                {"dense": "Ericsson et al., ADE20K", "folder": "ADE20K"},
-            )
+        (
+            _transfer("one GPU", "imagenet", _GUIDED, linear=_TRANSFER.split()),
+            _transfer("one GPU", "imagenet", _GUIDED, dense="GSG and Ericsson et al., VOC07+12", folder="VOC0712"),
+            _transfer("one GPU", "imagenet", _GUIDED, dense="Ericsson et al., ADE20K", folder="ADE20K"),
         ),
         "Which of the two tables shows what, the scores, and all of the data sets are not known",
     ),
@@ -352,9 +352,6 @@ GSG = (
 )
 
 _DECOUPLED = ["RotationDecoupling", "RotationDecoupling, NT-Xent"]
-_REPORT_TUNED = tuple(
-    _fine_tuned("tiny-imagenet", name, "RotationDecoupling, Tiny-ImageNet, 20 %") for name in _DECOUPLED
-)
 _NUMBER = "The numbers of the report's tables are not known"
 
 REPORT = (
@@ -369,7 +366,7 @@ REPORT = (
         "NT-Xent report",
         "Tiny-ImageNet, 20 % of the labels",
         "the same networks, fine-tuned on a fifth of the labels",
-        _REPORT_TUNED,
+        (_fine_tuned("tiny-imagenet", _DECOUPLED, "RotationDecoupling, Tiny-ImageNet, 20 %"),),
         f"{_NUMBER}. The linear probe of the fine-tuned networks and the row of supervised training are not made",
     ),
     Entry(
@@ -382,10 +379,7 @@ REPORT = (
         "NT-Xent report",
         "CIFAR-10 and MiniPlaces",
         "linear accuracy of the networks of Tiny-ImageNet on other data sets",
-        tuple(
-            _run("one GPU", "transfer", f"encoders/tiny-imagenet-{name}-0.safetensors", linear=["cifar10"])
-            for name in _DECOUPLED
-        ),
+        (_transfer("one GPU", "tiny-imagenet", _DECOUPLED, linear=["cifar10"]),),
         f"{_NUMBER}. It probes the last convolution by SGD. MiniPlaces has no command",
     ),
 )
@@ -408,7 +402,7 @@ LEOCLR = (
         "LeOCLR",
         "table of few labels",
         "MoCo v2 and LeOCLR fine-tuned on 1 and 10 % of ImageNet's labels",
-        tuple(_fine_tuned("imagenet", name, "LeOCLR, 1 %", "LeOCLR, 10 %") for name in _LONG),
+        (_fine_tuned("imagenet", _LONG, "LeOCLR, 1 %", "LeOCLR, 10 %"),),
         f"{_OTHER_NUMBER}. Only the epochs of fine-tuning are stated",
     ),
     Entry(
@@ -416,13 +410,8 @@ LEOCLR = (
         "table of transfer",
         "the network of ImageNet on CIFAR-10, CIFAR-100 and other data sets, and object detection",
         (
-            *(
-                _run("one GPU", "transfer", "encoders/imagenet-LeOCLR-0.safetensors", **options)
-                for options in (
-                    {"linear": ["cifar10", "cifar100"]},
-                    {"dense": "MoCo v2 and DenseCL, VOC07+12", "folder": "VOC0712"},
-                )
-            ),
+            _transfer("one GPU", "imagenet", ["LeOCLR"], linear=["cifar10", "cifar100"]),
+            _transfer("one GPU", "imagenet", ["LeOCLR"], dense="MoCo v2 and DenseCL, VOC07+12", folder="VOC0712"),
         ),
         f"{_OTHER_NUMBER}. The paper fine-tunes on CIFAR; the command has linear probes. Further data are not known",
     ),

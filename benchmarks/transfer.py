@@ -1,17 +1,18 @@
-"""Transfer of a trained encoder: few labels, other data sets, detection and segmentation.
+"""Transfer of trained encoders: few labels, other data sets, detection and segmentation.
 
-The encoder is a file that ``benchmarks tables --save`` or `save` of an estimator wrote. --fine-tune takes recipes of
+The encoders are files that ``benchmarks tables --save`` or `save` of an estimator wrote. --fine-tune takes recipes of
 `skssl.recipes.FINE_TUNING`, with the share of labels in their name, on the data set of --data. --linear takes data sets
 of `skssl.transfer_table`. --dense takes a recipe of `skssl.recipes.DENSE`, on --folder. Each score is a row of
 ``results/transfer.csv``.
 
-    python -m benchmarks transfer ENCODER [--data imagenet100 --fine-tune NAME ...] [--linear NAME ...]
+    python -m benchmarks transfer ENCODER ... [--data imagenet100 --fine-tune NAME ...] [--linear NAME ...]
                                   [--dense NAME --folder FOLDER] [--seeds 0] [--results FOLDER]
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,9 +56,9 @@ def transfers(encoder: Any, asked: argparse.Namespace, seed: int) -> Iterator[tu
 
 
 def main() -> None:
-    """Load the encoder, and run the selected transfers."""
+    """Load the encoders, and run the selected transfers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("encoder", type=Path)
+    parser.add_argument("encoders", type=Path, nargs="+", metavar="ENCODER")
     parser.add_argument("--data", choices=list(DATA), default="cifar10", help="data set of --fine-tune")
     tunings = [title for title in recipes.FINE_TUNING if "%" in title]
     parser.add_argument("--fine-tune", nargs="+", default=[], choices=tunings, metavar="NAME")
@@ -72,10 +73,9 @@ def main() -> None:
     asked = parser.parse_args()
     if (asked.dense is None) != (asked.folder is None):
         parser.error("--dense and --folder go together.")
-    encoder = skssl.load(asked.encoder)
-    for seed in asked.seeds:
-        for task, data, scores in transfers(encoder, asked, seed):
-            row = {"encoder": asked.encoder.stem, "task": task, "data": data, "seed": seed}
+    for file, seed in itertools.product(asked.encoders, asked.seeds):
+        for task, data, scores in transfers(skssl.load(file), asked, seed):
+            row = {"encoder": file.stem, "task": task, "data": data, "seed": seed}
             rows = [{**row, "measure": measure, "score": score} for measure, score in scores.items()]
             record("transfer", rows, asked.results)
 
