@@ -116,6 +116,7 @@ class Augmentation(Parameters):
         index: Tensor | None = None,
         n_views: int = 1,
         compile: bool = False,
+        n_frames: int = 1,
     ) -> Tensor:
         """Make one or more random views of every image.
 
@@ -132,6 +133,9 @@ class Augmentation(Parameters):
         compile : bool, default=False
             Whether to use ``torch.compile``. It takes seconds once in a process for each setting and shape.
             Augmentations of equal parameters share the compiled function.
+        n_frames : int, default=1
+            Number of frames of each clip, whose views are drawn alike. The images are the first frame of each clip,
+            then the second of each, and so on, and `index` has an entry for each clip.
 
         Returns
         -------
@@ -147,7 +151,9 @@ class Augmentation(Parameters):
         self.ensure_valid()
         size = tuple(images.shape[2:])
         index = index if index is None or n_views == 1 else index.repeat(n_views)
-        numbers, maps = self._draw_numbers(n_views * len(images), size, generator, index)
+        numbers, maps = self._draw_numbers(n_views * len(images) // n_frames, size, generator, index)
+        if n_frames > 1:
+            numbers, maps = numbers.repeat(n_frames, 1), maps if maps is None else maps.repeat(n_frames, 1, 1)
         for_draws = draw_constants(self, size, images.device)
         for_views = view_constants(self, images.shape[1], size, images.device)
         if compile and not torch.compiler.is_compiling():

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -31,6 +32,8 @@ class Images(ABC):
         The labels of the items of a stream, which can be read only once; see `labels_in` for other images.
     lazy : bool
         Whether the images are items of a data set, which are read when they are needed.
+    extra : mapping of str to Tensor
+        Tensors with a row for each image, such as the sounds of clips. Batches have their rows in `Batch.made`.
     """
 
     shape: Shape
@@ -38,6 +41,7 @@ class Images(ABC):
     kept: np.ndarray | None = None
     labels: list[Any] | None = None
     lazy: bool = False
+    extra: Mapping[str, Tensor] = MappingProxyType({})
 
     @abstractmethod
     def __len__(self) -> int:

@@ -121,7 +121,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
     lr : float, default=None
         Peak learning rate, which is not scaled. None is the method's default times `batch_size` / 256.
     momentum : float, default=0.9
-        Momentum of the optimiser, if it has one.
+        Momentum of the optimiser, if it has one; the first beta of Adam and AdamW.
     weight_decay : float, default=None
         Weight decay. None is the method's default.
     schedule : {"constant", "cosine", "epoch_cosine", "polynomial", "step"}, sequence or callable, default=None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ ENTRIES = "forward", "tokens"  # methods by which an encoder is called
 class PartwiseForward:
     """The forward pass of an encoder on a batch in parts, which keeps no activations.
 
-    The backward pass runs each part again, with the same random numbers and the same buffers, and propagates the
+    The backward pass runs each part again, with the same random numbers, parameters and buffers, and propagates the
     gradient of its outputs. At any time there are activations of one part only. The buffers of the encoder, such as
     BatchNorm's running statistics, are updated by the first passes only.
 
@@ -70,27 +70,29 @@ class PartwiseForward:
 
         if not torch.is_grad_enabled():
             return run(rows, *inputs)
-        kept = [
-            (module, name, buffer.clone())
-            for module in self.encoder.modules()
+        modules = list(self.encoder.modules())
+        kept: list[tuple[Any, str, Any]] = [
+            (module._buffers, name, buffer.clone())
+            for module in modules
             for name, buffer in module.named_buffers(recurse=False)
         ]
+        kept += [(module._parameters, name, value) for module in modules for name, value in module._parameters.items()]
         layers = (module for module in self.encoder.modules() if isinstance(module, SplitBatchNorm))
         groups = next((layer.groups for layer in layers), 0)
 
         @contextmanager
         def again() -> Iterator[None]:
-            now = [(module, name, getattr(module, name)) for module, name, _ in kept]
+            now = [(holder, name, holder[name]) for holder, name, _ in kept]
             # The contexts of the first pass have ended.
             norm = split_batchnorm([self.encoder], groups) if groups else sync_batchnorm(self.encoder)
             try:
-                for module, name, buffer in kept:
-                    setattr(module, name, buffer)
+                for holder, name, value in kept:
+                    holder[name] = value
                 with norm:
                     yield
             finally:
-                for module, name, buffer in now:
-                    setattr(module, name, buffer)
+                for holder, name, value in now:
+                    holder[name] = value
 
         def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
             return nullcontext(), again()

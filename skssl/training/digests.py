@@ -214,13 +214,14 @@ def _digest_all(images: Images) -> str:
 
     def digest_part(index: Tensor) -> bytes:
         batch = images.read(index).cpu()
-        in_memory = batch.permute(sorted(range(4), key=batch.stride, reverse=True)).contiguous()
+        in_memory = batch.permute(sorted(range(batch.ndim), key=batch.stride, reverse=True)).contiguous()
         return hashlib.sha256(in_memory.view(-1).view(torch.uint8).numpy().data).digest()
 
     n_images = max(1, CHUNK // math.prod(images.shape))
     with ThreadPoolExecutor(min(MOST_THREADS, joblib.cpu_count())) as pool:
         parts = list(pool.map(digest_part, torch.arange(len(images)).split(n_images)))
-    return joblib.hash([len(images), images.shape, images.scale, b"".join(parts)])
+    extra = [{name: rows.cpu().numpy() for name, rows in images.extra.items()}] if images.extra else []
+    return joblib.hash([len(images), images.shape, images.scale, b"".join(parts), *extra])
 
 
 def _digest_sample(images: Images) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from skssl.augment.augmentation import Augmentation
-from skssl.images import Images
+from skssl.images import Clips, Images
 from skssl.nn.distributed import all_gather, local_rows, n_processes
 from skssl.nn.inference import eval_mode, fuse_batchnorm
 from skssl.nn.precision import mixed_precision
@@ -29,6 +29,8 @@ def encode(
     to: torch.device | str = "cpu",
 ) -> Tensor:
     """Run a module on all images, of the size of views, without augmentation and in evaluation mode.
+
+    The features of a clip are the mean of those of its frames.
 
     Parameters
     ----------
@@ -51,6 +53,9 @@ def encode(
     float32 Tensor of shape (n, d)
         The features of the images, in their order.
     """
+    if isinstance(images, Clips):
+        of_frames = encode(module, images.frames, augment, device, dtype, to)
+        return of_frames.unflatten(0, (len(images), images.n_frames)).mean(1)
     images = images.still(augment.size_of(*images.shape[1:]), augment.eval_resize, augment.interpolation)
     with (
         closing(images),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from skssl.augment.tensors import to_float
 from skssl.augment.transforms import Transform, View
 from skssl.images import Images
 from skssl.images.base import Size
+from skssl.images.clips import Clips
 from skssl.images.photographs import Crops, Photographs, Plan, still_boxes, to_device
 from skssl.nn.distributed import local_rows, n_processes
 from skssl.training.objective import Batch
@@ -43,6 +44,8 @@ class ImageLoader:
         Whether a hook reads `Batch.images`. If not, photographs are not resized for it.
     n_jobs : int, optional
         The number of worker processes in which images are transformed one by one.
+    choose_frames : callable, optional
+        Chooses the frames of clips that become views, see `Hooks.choose_frames`. Only clips need it.
 
     Attributes
     ----------
@@ -60,7 +63,9 @@ class ImageLoader:
         compile: bool = False,
         reads_images: bool = True,
         n_jobs: int | None = None,
+        choose_frames: Callable[[Tensor, torch.Generator], Tensor] | None = None,
     ) -> None:
+        self.choose_frames = choose_frames
         self.images, self.augmentations, self.device, self.labels = images, augmentations, device, labels
         self.compile, self.reads_images = compile, reads_images
         self.bare = False
@@ -130,7 +135,26 @@ class ImageLoader:
         for index, images in self.images.batches(shares):  # by numbers on the host, where a data set needs them
             index = index.to(self.device, non_blocking=True)
             labels = None if self.labels is None else self.labels.index_select(0, index)
-            yield Batch(images, [] if self.bare else self.views(images, draws, index), index, labels, draws)
+            made = {name: rows.index_select(0, index) for name, rows in self.images.extra.items()}
+            if isinstance(self.images, Clips):
+                yield self._of_clips(images, index, labels, draws, made)
+                continue
+            yield Batch(images, [] if self.bare else self.views(images, draws, index), index, labels, draws, made)
+
+    def _of_clips(
+        self, clips: Tensor, index: Tensor, labels: Tensor | None, draws: torch.Generator, made: dict[str, Tensor]
+    ) -> Batch:
+        """Return a batch of clips (n, t, c, h, w), whose views are those of the frames that the method chooses."""
+        assert self.choose_frames is not None
+        made["frames"] = self.choose_frames(clips, draws)  # (n, n_views)
+        chosen = clips[torch.arange(len(clips), device=clips.device), made["frames"].T]  # (n_views, n, c, h, w)
+        views: list[Any] = [None] * len(self.augmentations)
+        for augment, places in self._places().items():
+            frames = torch.cat([chosen[place] for place in places])
+            parts = augment(frames, draws, index, compile=self.compile, n_frames=len(places)).chunk(len(places))
+            for place, view in zip(places, parts, strict=True):
+                views[place] = view
+        return Batch(chosen[0], views, index, labels, draws, made)
 
     def _cropped(
         self, images: Photographs, indices: Sequence[Tensor], seed: int, draws: torch.Generator, done: int

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from skssl.nn.adversarial import frozen_forward
 from skssl.nn.precision import autocast_for
 
 
@@ -21,7 +22,8 @@ class Batch:
     ----------
     images : Tensor of shape (n, c, h, w)
         The images themselves, uint8 or float32 in [0, 1]. Photographs are resized whole to the size of a network's
-        input if a hook sets `Hooks.reads_images`, and cannot be read otherwise.
+        input if a hook sets `Hooks.reads_images`, and cannot be read otherwise. Of clips they are the first of the
+        frames that `Hooks.choose_frames` returned.
     views : list of float32 Tensors of shape (n, c, h', w')
         Their augmented and normalised views.
     index : int64 Tensor of shape (n,)
@@ -31,7 +33,8 @@ class Batch:
     generator : torch.Generator, optional
         The generator of further augmentation, on the device.
     made : dict of str to Tensor
-        What the hooks have added before the step, by name; see `Hooks.prepare`.
+        What the hooks have added before the step, by name; see `Hooks.prepare`. Also the rows of `Images.extra`, and of
+        clips the indices of the frames, "frames", an int64 Tensor of shape (n, n_views).
     """
 
     images: Tensor
@@ -73,10 +76,17 @@ class Hooks:
     reads_images: ClassVar[bool] = False
     #: Groups of a batch that BatchNorm normalises apart from each other.
     bn_splits: int = 1
+    #: Weight decay at the end of the training, to which it changes along a cosine. None keeps it constant.
+    weight_decay_end: float | None = None
 
     @property
     def chance(self) -> dict[str, float]:
         """The accuracy of a random guess, by the name of the measure."""
+        return {}
+
+    @property
+    def lr_factors(self) -> Mapping[str, float]:
+        """Factors of the learning rate of submodules of the net, by name, such as a discriminator's."""
         return {}
 
     @property
@@ -102,6 +112,23 @@ class Hooks:
             If the network or the images do not suit the method or task.
         """
         raise NotImplementedError
+
+    def choose_frames(self, clips: Tensor, generator: torch.Generator) -> Tensor:
+        """Choose the frames of clips whose views a step uses, one for each view. By default a random one.
+
+        Parameters
+        ----------
+        clips : Tensor of shape (n, t, c, h, w)
+            The clips, uint8 or float32 in [0, 1].
+        generator : torch.Generator
+            The generator of the augmentation, on the device.
+
+        Returns
+        -------
+        int64 Tensor of shape (n, n_views)
+            Indices of frames, from 0 to t - 1.
+        """
+        return torch.randint(clips.shape[1], (len(clips), 1), generator=generator, device=clips.device)
 
     def prepare(self, net: Objective, batch: Batch) -> None:
         """Add to ``batch.made`` what a compiled step cannot compute, such as further views.
@@ -227,12 +254,16 @@ class Objective(nn.Module):
         super().__init__()
         self.encoder, self.dim, self.n_samples, self.shape = encoder, dim, n_samples, shape
         self.method, self.tasks = method, tasks
-        all_hooks = (method, *(task for task, _ in tasks.values()))
-        self.reads_views = any(hooks.reads_views for hooks in all_hooks)
-        self.reads_images = any(hooks.reads_images for hooks in all_hooks)
-        for hooks in all_hooks:
+        self.reads_views = any(hooks.reads_views for hooks in self.hooks)
+        self.reads_images = any(hooks.reads_images for hooks in self.hooks)
+        for hooks in self.hooks:
             hooks.build(self, dim, n_samples)
         self.phase: Any = method.phase(self, epoch=0)
+
+    @property
+    def hooks(self) -> list[Hooks]:
+        """The method and the tasks."""
+        return [self.method, *(task for task, _ in self.tasks.values())]
 
     @property
     def encoders(self) -> list[nn.Module]:
@@ -252,7 +283,7 @@ class Objective(nn.Module):
         batch : Batch
             The batch.
         """
-        for hooks in (self.method, *(task for task, _ in self.tasks.values())):
+        for hooks in self.hooks:
             hooks.prepare(self, batch)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -317,12 +348,12 @@ class Objective(nn.Module):
         Returns
         -------
         Tensor of shape (n, d)
-            The projector's output, or the features if there is no projector. Running statistics do not change.
+            The projector's output, or the features if there is no projector. Running statistics do not change, and
+            parameters receive no gradient.
         """
         for part in (self.encoder, getattr(self, "projector", None)):
             if part is not None:
-                buffers = {name: buffer.clone() for name, buffer in part.named_buffers()}
-                view = torch.func.functional_call(part, buffers, (view,))
+                view = frozen_forward(part, view)
         return view
 
 

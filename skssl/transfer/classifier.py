@@ -110,7 +110,7 @@ class ImageClassifier(ClassifierMixin, Saved, BaseEstimator):
     head_lr : float, default=0.2
         Peak learning rate of the head.
     momentum : float, default=0.9
-        Momentum, if the optimiser has one.
+        Momentum, if the optimiser has one; the first beta of Adam and AdamW.
     weight_decay : float, default=0.0
         Weight decay of all parameters.
     schedule : {"constant", "cosine", "epoch_cosine", "polynomial", "step"}, sequence or callable, default=(0.6, 0.8)
@@ -356,6 +356,7 @@ class ImageClassifier(ClassifierMixin, Saved, BaseEstimator):
             momentum=self.momentum,
             weight_decay=self.weight_decay,
             rates={"head": self.head_lr},
+            layer_decay=getattr(self, "layer_decay", 1.0),
             collapsible=False,
             dtype=dtype,
             tf32=self.precision == "auto",
