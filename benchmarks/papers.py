@@ -285,6 +285,13 @@ _SMALL_BATCHES = [
     f"{method}, {kind}, batch 64" for method in ("SimSiamGSG", "BYOLGSG") for kind in ("symmetric", "shared views")
 ]
 _GSG_BATCHES = [f"{method}, batch {size}" for method in ("SimSiamGSG", "BYOLGSG") for size in (1024, 256)]
+_VOC: dict[str, Any] = {
+    "folder": ["VOCdevkit/VOC2007", "VOCdevkit/VOC2012"],
+    "split": "trainval",
+    "test_folder": "VOCdevkit/VOC2007",
+    "test_split": "test",
+}
+_ADE20K: dict[str, Any] = {"folder": "ADEChallengeData2016", "split": "training", "test_split": "validation"}
 _TRANSFER = "caltech101 cifar10 cifar100 dtd fgvcaircraft flowers102 food101 oxfordiiitpet stanfordcars sun397 voc2007"
 
 GSG = (
@@ -305,8 +312,8 @@ GSG = (
         "transfer of the networks of ImageNet: linear on other data sets (appendix D), detection and segmentation",
         (
             _transfer("one GPU", "imagenet", _GUIDED, linear=_TRANSFER.split()),
-            _transfer("one GPU", "imagenet", _GUIDED, dense="GSG and Ericsson et al., VOC07+12", folder="VOC0712"),
-            _transfer("one GPU", "imagenet", _GUIDED, dense="Ericsson et al., ADE20K", folder="ADE20K"),
+            _transfer("one GPU", "imagenet", _GUIDED, dense="GSG and Ericsson et al., VOC07+12", **_VOC),
+            _transfer("one GPU", "imagenet", _GUIDED, dense="Ericsson et al., ADE20K", **_ADE20K),
         ),
         "Which of the two tables shows what, the scores, and all of the data sets are not known",
     ),
@@ -411,7 +418,7 @@ LEOCLR = (
         "the network of ImageNet on CIFAR-10, CIFAR-100 and other data sets, and object detection",
         (
             _transfer("one GPU", "imagenet", ["LeOCLR"], linear=["cifar10", "cifar100"]),
-            _transfer("one GPU", "imagenet", ["LeOCLR"], dense="MoCo v2 and DenseCL, VOC07+12", folder="VOC0712"),
+            _transfer("one GPU", "imagenet", ["LeOCLR"], dense="MoCo v2 and DenseCL, VOC07+12", **_VOC),
         ),
         f"{_OTHER_NUMBER}. The paper fine-tunes on CIFAR; the command has linear probes. Further data are not known",
     ),

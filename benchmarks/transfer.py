@@ -2,11 +2,12 @@
 
 The encoders are files that ``benchmarks tables --save`` or `save` of an estimator wrote. --fine-tune takes recipes of
 `skssl.recipes.FINE_TUNING`, with the share of labels in their name, on the data set of --data. --linear takes data sets
-of `skssl.transfer_table`. --dense takes a recipe of `skssl.recipes.DENSE`, on --folder. Each score is a row of
-``results/transfer.csv``.
+of `skssl.transfer_table`. --dense takes a recipe of `skssl.recipes.DENSE`, which is trained on a split of one or more
+folders and evaluated on another. Each score is a row of ``results/transfer.csv``.
 
     python -m benchmarks transfer ENCODER ... [--data imagenet100 --fine-tune NAME ...] [--linear NAME ...]
-                                  [--dense NAME --folder FOLDER] [--seeds 0] [--results FOLDER]
+                                  [--dense NAME --folder FOLDER ... --split train --test-split val]
+                                  [--seeds 0] [--results FOLDER]
 """
 
 from __future__ import annotations
@@ -51,8 +52,10 @@ def transfers(encoder: Any, asked: argparse.Namespace, seed: int) -> Iterator[tu
             yield "linear", row["dataset"], {row["metric"]: row["score"]}
     if asked.dense is not None:
         recipe = recipes.DENSE[asked.dense]
-        head = recipes.make(recipe, encoder=encoder, random_state=seed, verbose=1, **changes).fit(asked.folder)
-        yield asked.dense, asked.folder.name, head.evaluate(asked.folder)
+        head = recipes.make(recipe, encoder=encoder, random_state=seed, verbose=1, **changes)
+        test = asked.test_folder or asked.folder
+        found = head.fit(asked.folder, asked.split).evaluate(test, asked.test_split)
+        yield asked.dense, ", ".join(folder.name for folder in test), found
 
 
 def main() -> None:
@@ -65,7 +68,10 @@ def main() -> None:
     parser.add_argument("--linear", nargs="+", default=[], metavar="NAME")
     parser.add_argument("--download", action="store_true", help="download missing data sets of --linear")
     parser.add_argument("--dense", choices=list(recipes.DENSE), metavar="NAME")
-    parser.add_argument("--folder", type=Path, help="images of --dense")
+    parser.add_argument("--folder", type=Path, nargs="+", help="annotated images of --dense, such as VOCdevkit/VOC2007")
+    parser.add_argument("--split", default="train", help="of the folders")
+    parser.add_argument("--test-folder", type=Path, nargs="+", help="the same folders by default")
+    parser.add_argument("--test-split", default="val")
     parser.add_argument("--images", type=int, help="number of training images of --fine-tune, all by default")
     parser.add_argument("--epochs", type=int, help="those of the recipe by default")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])

@@ -222,6 +222,21 @@ def test_tables_of_other_data_sets_are_recorded_and_saved(tiny, tmp_path, monkey
     assert rows["score"].is_monotonic_increasing
     assert set(rows["task"]) == {"fine-tuning, tiny, 50 %"}
 
+    recipe = {"method": "SegmentationTransfer", "params": {"image_size": 32, "width": 8, "batch_size": 2}}
+    monkeypatch.setitem(recipes.DENSE, "tiny", recipe)
+    folder = skssl.datasets.make_voc_folder(tmp_path / "voc", 4, image_size=32, random_state=0)
+    options = ["--dense", "tiny", "--folder", str(folder), str(folder), "--test-folder", str(folder)]
+    monkeypatch.setattr(sys, "argv", ["transfer", file, *options, "--epochs", "1", "--results", str(tmp_path)])
+    transfer.main()
+    dense = pd.read_csv(tmp_path / "transfer.csv").iloc[2:]
+    assert set(dense["task"]) == {"tiny"}
+    assert set(dense["data"]) == {"voc"}
+    assert dense["score"].between(0, 1).all()
+    monkeypatch.setattr(sys, "argv", ["transfer", file, "--dense", "tiny"])
+    with pytest.raises(SystemExit):
+        transfer.main()
+    assert "--dense and --folder go together" in capsys.readouterr().err
+
 
 def test_tables_give_the_maps_to_all_views(tiny, tmp_path, monkeypatch):
     X, _ = tiny
