@@ -7,7 +7,7 @@ place instead, and one entry of each paper says which numbers are left.
 
 from __future__ import annotations
 
-import shlex
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +49,12 @@ class Entry:
 
     def commands(self) -> list[tuple[str, str]]:
         """Return where each command runs, and the command."""
-        return [(where, f"python -m benchmarks {shlex.join(arguments)}") for where, arguments in self.runs]
+        return [(where, " ".join(["python -m benchmarks", *map(_quoted, words)])) for where, words in self.runs]
+
+
+def _quoted(word: str) -> str:
+    """Return a word as a shell reads it; names have apostrophes, so the quotes are double."""
+    return word if re.fullmatch(r"[\w./-]+", word) else f'"{word}"'
 
 
 def _run(where: str, script: str, *names: str, **options: Any) -> Run:
