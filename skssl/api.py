@@ -2,9 +2,11 @@
 
 from skssl.augment import Augmentation, MultiCrop
 from skssl.display import (
+    DetectionDisplay,
     EmbeddingDisplay,
     NeighborsDisplay,
     ResultsDisplay,
+    SegmentationDisplay,
     TrainingDisplay,
     ViewsDisplay,
     report,
@@ -73,6 +75,7 @@ __all__ = [
     "DeepCluster",
     "DeepClusterV2",
     "DenseCL",
+    "DetectionDisplay",
     "DetectionTransfer",
     "DirectPred",
     "Distiller",
@@ -96,6 +99,7 @@ __all__ = [
     "RotNet",
     "Rotation",
     "RotationDecoupling",
+    "SegmentationDisplay",
     "SegmentationTransfer",
     "SimCLR",
     "SimSiam",
@@ -120,6 +124,8 @@ _CALLS = {
     "Distiller": "Distiller(teacher, student, epochs=100).fit(X), where teacher is a FineTuner",
     "DetectionTransfer": "DetectionTransfer(encoder).fit(folder)",
     "SegmentationTransfer": "SegmentationTransfer(encoder).fit(folder)",
+    "DetectionDisplay": "DetectionDisplay.from_estimator(detector, folder)",
+    "SegmentationDisplay": "SegmentationDisplay.from_estimator(segmenter, folder)",
     "EmbeddingDisplay": "EmbeddingDisplay.from_estimator(encoder, X, y)",
     "NeighborsDisplay": "NeighborsDisplay.from_estimator(encoder, X, y)",
     "ResultsDisplay": "ResultsDisplay.from_results(results)",

@@ -21,6 +21,7 @@ ALL = [
     for title, recipe in getattr(recipes, name).items()
 ]
 WITHOUT_SCORE = ("RotNet", "RelativePatch", "Colorization", "ContextEncoder", "DeepCluster")  # of IMAGENET
+WITHOUT_SCORE += ("ContextEncoder, adversarial",)
 
 
 @pytest.mark.parametrize("recipe", ALL)
@@ -60,6 +61,7 @@ def test_recipe_makes_a_valid_estimator(recipe):
         ("IMAGENET", "RelativePatch"),
         ("IMAGENET", "Colorization"),
         ("IMAGENET", "ContextEncoder"),
+        ("IMAGENET", "ContextEncoder, adversarial"),
         ("IMAGENET", "DeepCluster"),
     ],
 )

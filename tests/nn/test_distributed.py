@@ -176,6 +176,7 @@ CASES = {method.__name__: (method, params) for method, params in QUICK.items()} 
     "SimCLR and rotation, sup_con": (skssl.SimCLR, {"aux": Rotation(loss="sup_con")}),
     "SwAV, frozen": (skssl.SwAV, {**QUICK[skssl.SwAV], "freeze_prototypes": 1}),
     "DINO, frozen": (skssl.DINO, {**QUICK[skssl.DINO], "freeze_last_layer": 1}),
+    "ContextEncoder, adversarial": (skssl.ContextEncoder, {"hidden_dim": 8, "adversarial_weight": 0.1}),
 }
 
 
