@@ -34,7 +34,7 @@ def two_linear_decays(progress: float) -> float:
 STL10: dict[str, Recipe] = {
     "SpotArtifacts": new_recipe(
         "SpotArtifacts",
-        "LearningToSpotArtifacts' code; larger maps in its AlexNet, an epsilon of 1e-5 in Adam, additive brightness",
+        "LearningToSpotArtifacts' code; an epsilon of 1e-5 in Adam, additive brightness, larger maps; score not known",
         backbone="alexnet_bn",
         augment=Augmentation(
             crop_scale=(0.333, 1.0),
