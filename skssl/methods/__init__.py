@@ -26,6 +26,7 @@ from skssl.methods.rotnet import RotNet
 from skssl.methods.simclr import SimCLR
 from skssl.methods.simmim import SimMIM
 from skssl.methods.simsiam import SimSiam, SimSiamGSG
+from skssl.methods.spot_artifacts import SpotArtifacts
 from skssl.methods.supcon import SupCon
 from skssl.methods.swav import SwAV
 from skssl.methods.vicreg import VICReg
@@ -59,6 +60,7 @@ __all__ = [
     "SimMIM",
     "SimSiam",
     "SimSiamGSG",
+    "SpotArtifacts",
     "SupCon",
     "SwAV",
     "VICReg",
