@@ -17,7 +17,7 @@ from skssl.training.schedules import check_schedule, schedule_factor
 
 ALL = [
     pytest.param(recipe, id=f"{name}: {title}")
-    for name in ("CIFAR10", "CIFAR100", "TINY_IMAGENET", "IMAGENET100", "IMAGENET")
+    for name in ("CIFAR10", "CIFAR100", "STL10", "TINY_IMAGENET", "IMAGENET100", "IMAGENET")
     for title, recipe in getattr(recipes, name).items()
 ]
 WITHOUT_SCORE = ("RotNet", "RelativePatch", "Colorization", "ContextEncoder", "DeepCluster")  # of IMAGENET
@@ -62,6 +62,7 @@ def test_recipe_makes_a_valid_estimator(recipe):
         ("IMAGENET", "Colorization"),
         ("IMAGENET", "ContextEncoder"),
         ("IMAGENET", "ContextEncoder, adversarial"),
+        ("STL10", "SpotArtifacts"),
         ("IMAGENET", "DeepCluster"),
     ],
 )
@@ -69,6 +70,7 @@ def test_reduced_recipe_trains(table, title, X, y):
     recipe = getattr(recipes, table)[title]
     small = quick(getattr(skssl, recipe["method"])).get_params(deep=False)
     names = ("backbone", "epochs", "batch_size", "random_state", "hidden_dim", "proj_dim", "n_prototypes", "stride")
+    names += ("pretrain_epochs", "width")
     size = {name: small[name] for name in names if name in small}
     estimator = recipes.make(recipe, **size, warmup_epochs=0).fit(X, y)
     assert np.isfinite(estimator.history_["loss"]).all()
