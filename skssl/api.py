@@ -2,9 +2,11 @@
 
 from skssl.augment import Augmentation, MultiCrop
 from skssl.display import (
+    DetectionDisplay,
     EmbeddingDisplay,
     NeighborsDisplay,
     ResultsDisplay,
+    SegmentationDisplay,
     TrainingDisplay,
     ViewsDisplay,
     report,
@@ -81,6 +83,7 @@ __all__ = [
     "DeepCluster",
     "DeepClusterV2",
     "DenseCL",
+    "DetectionDisplay",
     "DetectionTransfer",
     "DirectPred",
     "Distiller",
@@ -107,6 +110,7 @@ __all__ = [
     "RotNet",
     "Rotation",
     "RotationDecoupling",
+    "SegmentationDisplay",
     "SegmentationTransfer",
     "SimCLR",
     "SimSiam",
@@ -132,6 +136,8 @@ _CALLS = {
     "Distiller": "Distiller(teacher, student, epochs=100).fit(X), where teacher is a FineTuner",
     "DetectionTransfer": "DetectionTransfer(encoder).fit(folder)",
     "SegmentationTransfer": "SegmentationTransfer(encoder).fit(folder)",
+    "DetectionDisplay": "DetectionDisplay.from_estimator(detector, folder)",
+    "SegmentationDisplay": "SegmentationDisplay.from_estimator(segmenter, folder)",
     "EmbeddingDisplay": "EmbeddingDisplay.from_estimator(encoder, X, y)",
     "NeighborsDisplay": "NeighborsDisplay.from_estimator(encoder, X, y)",
     "ResultsDisplay": "ResultsDisplay.from_results(results)",
