@@ -27,6 +27,7 @@ from skssl.methods.rotation_decoupling import RotationDecoupling
 from skssl.methods.rotnet import RotNet
 from skssl.methods.simclr import SimCLR
 from skssl.methods.simsiam import SimSiam, SimSiamGSG
+from skssl.methods.spot_artifacts import SpotArtifacts
 from skssl.methods.supcon import SupCon
 from skssl.methods.swav import SwAV
 from skssl.methods.tico import TiCo
@@ -64,6 +65,7 @@ __all__ = [
     "SimCLR",
     "SimSiam",
     "SimSiamGSG",
+    "SpotArtifacts",
     "SupCon",
     "SwAV",
     "TiCo",
