@@ -58,6 +58,7 @@ QUICK = {
     skssl.MMCR: {"hidden_dim": 16, "proj_dim": 8},
     skssl.ReSSL: {"hidden_dim": 16, "proj_dim": 8, "bn_splits": 2},
     skssl.LeJEPA: {"hidden_dim": 16, "proj_dim": 4, "n_directions": 8, "n_views": 3},
+    skssl.MSN: {"hidden_dim": 16, "proj_dim": 8, "n_prototypes": 12},
 }
 
 
