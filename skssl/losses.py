@@ -147,7 +147,7 @@ def dcl(
 
     References
     ----------
-    Yeh et al., Decoupled Contrastive Learning, ECCV 2022, equations 5 and 6, as means instead of sums.
+    Yeh et al., Decoupled Contrastive Learning, ECCV 2022, equation 6, as a mean instead of a sum.
 
     Examples
     --------
@@ -1066,7 +1066,7 @@ def whiten(z: Tensor, eps: float = 0.0) -> Tensor:
 
     References
     ----------
-    Ermolov et al., Whitening for Self-Supervised Representation Learning, ICML 2021, section 3.
+    Ermolov et al., Whitening for Self-Supervised Representation Learning, ICML 2021.
 
     Examples
     --------
@@ -1107,8 +1107,8 @@ def w_mse(z: Tensor, groups: int = 1, eps: float = 0.0) -> Tensor:
 
     References
     ----------
-    Ermolov et al., Whitening for Self-Supervised Representation Learning, ICML 2021, equations 4 and 5, with the
-    normalisation of section 3 as in the authors' code.
+    Ermolov et al., Whitening for Self-Supervised Representation Learning, ICML 2021. Whitened embeddings are normalised
+    as in the authors' code.
 
     Examples
     --------
@@ -1222,7 +1222,7 @@ def ressl(q: Tensor, k: Tensor, queue: Tensor, temperature: float = 0.1, teacher
 
     References
     ----------
-    Zheng et al., ReSSL: Relational Self-Supervised Learning with Weak Augmentation, NeurIPS 2021, equations 3 to 5.
+    Zheng et al., ReSSL: Relational Self-Supervised Learning with Weak Augmentation, NeurIPS 2021.
 
     Examples
     --------
