@@ -92,6 +92,7 @@ METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     "MMCR": (skssl.MMCR, {}),
     "ReSSL": (skssl.ReSSL, {"hidden_dim": 512}),
     "LeJEPA": (skssl.LeJEPA, {"lr": 2e-3}),
+    "MSN": (skssl.MSN, {"hidden_dim": 512}),
     "SupCon": (skssl.SupCon, {}),
     "MoCo": (skssl.MoCo, {}),
     "MoCo, symmetric": (skssl.MoCo, {"symmetric": True}),

@@ -28,6 +28,7 @@ __all__ = [
     "guided_stop_gradient",
     "info_nce",
     "mmcr",
+    "msn_terms",
     "nce",
     "negative_cosine",
     "nt_xent",
@@ -146,7 +147,7 @@ def dcl(
 
     References
     ----------
-    Yeh et al., Decoupled Contrastive Learning, ECCV 2022, equations 5 and 6, as means instead of sums.
+    Yeh et al., Decoupled Contrastive Learning, ECCV 2022, equation 6, as a mean instead of a sum.
 
     Examples
     --------
@@ -1065,7 +1066,7 @@ def whiten(z: Tensor, eps: float = 0.0) -> Tensor:
 
     References
     ----------
-    Ermolov et al., Whitening for Self-Supervised Representation Learning, ICML 2021, section 3.
+    Ermolov et al., Whitening for Self-Supervised Representation Learning, ICML 2021.
 
     Examples
     --------
@@ -1106,8 +1107,8 @@ def w_mse(z: Tensor, groups: int = 1, eps: float = 0.0) -> Tensor:
 
     References
     ----------
-    Ermolov et al., Whitening for Self-Supervised Representation Learning, ICML 2021, equations 4 and 5, with the
-    normalisation of section 3 as in the authors' code.
+    Ermolov et al., Whitening for Self-Supervised Representation Learning, ICML 2021. Whitened embeddings are normalised
+    as in the authors' code.
 
     Examples
     --------
@@ -1221,7 +1222,7 @@ def ressl(q: Tensor, k: Tensor, queue: Tensor, temperature: float = 0.1, teacher
 
     References
     ----------
-    Zheng et al., ReSSL: Relational Self-Supervised Learning with Weak Augmentation, NeurIPS 2021, equations 3 to 5.
+    Zheng et al., ReSSL: Relational Self-Supervised Learning with Weak Augmentation, NeurIPS 2021.
 
     Examples
     --------
@@ -1279,3 +1280,46 @@ def sigreg(z: Tensor, directions: Tensor, n_points: int = 17, t_max: float = 3.0
     angles = (z @ F.normalize(directions, dim=1).T)[..., None] * t  # (..., n, k, points)
     square = (angles.cos().mean(-3) - gaussian).square() + angles.sin().mean(-3).square()  # (..., k, points)
     return 2 * z.shape[-2] * torch.trapezoid(square * gaussian, t, dim=-1).mean()
+
+
+@full_precision
+def msn_terms(scores: Tensor, targets: Tensor, temperature: float = 0.1) -> tuple[Tensor, Tensor]:
+    r"""Cross-entropy and mean entropy maximisation: the two unweighted terms of MSN.
+
+    With p the softmax of the scores divided by the temperature, q the targets, and k prototypes,
+
+    .. math::
+        -\frac{1}{A n} \sum_{ai} q_i \cdot \log p_{ai}, \quad
+        \log k + \sum_j \bar p_j \log \bar p_j, \quad \bar p = \frac{1}{A n} \sum_{ai} p_{ai}.
+
+    Parameters
+    ----------
+    scores : Tensor of shape (A, n, k)
+        Similarities of A anchors of n images to the prototypes.
+    targets : Tensor of shape (n, k)
+        Probabilities of the prototypes by the targets; detached.
+    temperature : float, default=0.1
+        Temperature, greater than 0.
+
+    Returns
+    -------
+    cross_entropy, me_max : Tensor of shape ()
+        The terms. The second is 0 if all prototypes are predicted equally often, and log k if only one is.
+
+    References
+    ----------
+    Assran et al., Masked Siamese Networks for Label-Efficient Learning, ECCV 2022, equation 1. The constant log k is
+    the authors' code's.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.losses import msn_terms
+    >>> cross_entropy, me_max = msn_terms(torch.zeros(1, 2, 4), torch.eye(4)[:2])
+    >>> round(cross_entropy.item(), 4), round(me_max.item(), 4)  # log 4, and even predictions
+    (1.3863, 0.0)
+    """
+    log_p = (scores / temperature).log_softmax(2)
+    mean = log_p.exp().mean((0, 1))
+    cross_entropy = -(targets.detach() * log_p).sum(2).mean()
+    return cross_entropy, math.log(len(mean)) - torch.special.entr(mean).sum()

@@ -59,6 +59,7 @@ QUICK = {
     skssl.ReSSL: {"hidden_dim": 16, "proj_dim": 8, "bn_splits": 2},
     skssl.LeJEPA: {"hidden_dim": 16, "proj_dim": 4, "n_directions": 8, "n_views": 3},
     skssl.SpotArtifacts: {"pretrain_epochs": 0, "width": 4},
+    skssl.MSN: {"hidden_dim": 16, "proj_dim": 8, "n_prototypes": 12},
 }
 
 

@@ -426,3 +426,20 @@ def test_sigreg_matches_a_loop_and_is_small_for_gaussians_alone():
     fine = losses.sigreg(normal, directions)
     for other in (2 * normal, normal + 1, normal.sign(), 0 * normal):
         assert losses.sigreg(other, directions) > 10 * fine
+
+
+def test_msn_terms_match_a_loop():
+    scores, targets = random(2, 6, 4).requires_grad_(), random(6, 4, seed=1).softmax(1).requires_grad_()
+    total, mean = 0.0, np.zeros(4)
+    for anchor in scores.detach().numpy():
+        for i in range(6):
+            p = np.exp(anchor[i] / 0.3)
+            p /= p.sum()
+            total -= sum(targets[i].detach().numpy() * np.log(p)) / 12
+            mean += p / 12
+    found = losses.msn_terms(scores, targets, 0.3)
+    assert found[0].item() == pytest.approx(total, rel=1e-12)
+    assert found[1].item() == pytest.approx(math.log(4) + sum(mean * np.log(mean)), rel=1e-12)
+    sum(found).backward()
+    assert targets.grad is None
+    assert torch.autograd.gradcheck(lambda s: losses.msn_terms(s, targets, 0.3), (scores,))

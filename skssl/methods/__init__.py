@@ -18,6 +18,7 @@ from skssl.methods.leoclr import LeOCLR
 from skssl.methods.mmcr import MMCR
 from skssl.methods.moco import MoCo
 from skssl.methods.mocov3 import MoCoV3
+from skssl.methods.msn import MSN
 from skssl.methods.nnclr import NNCLR
 from skssl.methods.pcl import PCL
 from skssl.methods.pirl import PIRL
@@ -40,6 +41,7 @@ __all__ = [
     "DCL",
     "DINO",
     "MMCR",
+    "MSN",
     "NNCLR",
     "PCL",
     "PIRL",

@@ -28,7 +28,7 @@ class FastSiam(Siamese):
     Parameters
     ----------
     n_views : int, default=4
-        Views of an image, each of which is predicted by the mean of the others. The paper has 4.
+        Views of an image, each of which predicts the mean of the others; 4 in lightly.
 
     References
     ----------

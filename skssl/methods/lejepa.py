@@ -33,8 +33,8 @@ class LeJEPA(SSLTransformer):
     n_views : int, default=4
         Views of an image, all of which are large. Not used with `MultiCrop`.
     lambd : float, default=0.05
-        Weight of the Gaussian regularisation, in [0, 1]; that of the agreement is 1 - `lambd`. The paper recommends
-        0.01 to 0.1.
+        Weight of the Gaussian regularisation, in [0, 1]; that of the agreement is 1 - `lambd`. The paper tries 0.01
+        to 0.1.
     n_directions : int, default=256
         Random directions of the test in a step, 1024 in the paper.
     hidden_dim : int, default=2048

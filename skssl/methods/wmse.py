@@ -28,14 +28,15 @@ class WMSE(SSLTransformer):
     Parameters
     ----------
     n_views : int, default=2
-        Views of an image, all pairs of which are compared: 2 and 4 in the paper.
+        Views of an image, all pairs of which are compared: 2 or 4 in the authors' code.
     whitening_size : int, default=128
-        Images that are whitened together, at least twice `proj_dim` in the paper. The batch is divided at random into
+        Images that are whitened together, twice `proj_dim` in the authors' code. The batch is divided at random into
         as many groups of at least this size as it has; the few images that remain are left out of the step.
     whitening_iterations : int, default=1
-        Random divisions of the batch over whose losses the mean is taken. The paper has 4 for two views on STL-10.
+        Random divisions of the batch over whose losses the mean is taken. The authors' code has 4 for two views on
+        STL-10.
     whitening_eps : float, default=1e-4
-        Share of the identity in the covariance matrix: 0 in the paper, where groups are large enough.
+        Share of the identity in the covariance matrix: 0 in the authors' code, whose groups are large enough.
     hidden_dim : int, default=1024
         Width of the projector's hidden layer.
     proj_dim : int, default=64

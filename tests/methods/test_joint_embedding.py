@@ -125,3 +125,39 @@ def test_lejepa_takes_the_mean_of_the_large_views(X):
     torch.testing.assert_close(found["sigreg"], 0.1 * losses.sigreg(z, directions))
     history = quick(skssl.LeJEPA, augment=crops).fit(X).history_
     assert np.isfinite(history["loss"]).all()
+
+
+@pytest.mark.parametrize("iterations", [0, 3])
+def test_msn_predicts_the_prototypes_of_the_first_view(X, iterations):
+    estimator, net, batch = built(skssl.MSN, X, sinkhorn_iterations=iterations, me_max_weight=0.5)
+    drift(net.target)
+    unit = torch.nn.functional.normalize
+    prototypes = unit(net.prototypes, dim=1)
+    scores = unit(net.projector(net.encoder(batch.views[1])), dim=1) @ prototypes.T
+    sharp = (unit(net.target(batch.views[0]), dim=1) @ prototypes.T / 0.1).softmax(1) ** 4  # sharpened by 0.25
+    targets = sharp / sharp.sum(1, keepdim=True)
+    for _ in range(iterations):
+        targets = targets / targets.sum(0)
+        targets = targets / targets.sum(1, keepdim=True)
+    cross_entropy, me_max = losses.msn_terms(scores[None], targets, 0.1)
+    found = estimator.losses(net, batch)
+    torch.testing.assert_close(found["msn"], cross_entropy)
+    torch.testing.assert_close(found["me_max"], 0.5 * me_max)
+    sum(found.values()).backward()
+    assert reached(net) == {"encoder", "projector", "prototypes"}
+
+
+@pytest.mark.parametrize("pool", ["token", "mean"])
+def test_msn_hides_patches_of_the_anchors_from_a_vision_transformer(X, pool):
+    vit = skssl.backbones.ViT("micro", patch_size=4, pool=pool)
+    params = {"backbone": vit, "mask_ratio": 0.5}
+    estimator, net, batch = built(skssl.MSN, X, **params)
+    torch.manual_seed(0)
+    found = estimator.encode(net, batch.views[1])
+    torch.manual_seed(0)
+    visible = torch.rand(12, 16).argsort(1)[:, :8]  # half of 4 x 4 patches
+    for i in range(3):
+        tokens = net.encoder.tokens(batch.views[1][i : i + 1], visible[i : i + 1])[0]
+        torch.testing.assert_close(found[i], tokens[1:].mean(0) if pool == "mean" else tokens[0])
+    history = quick(skssl.MSN, **params, augment=skssl.MultiCrop(n_local=2)).fit(X).history_
+    assert np.isfinite(history["loss"]).all()
