@@ -56,7 +56,14 @@ QUICK = {
     skssl.DCL: {"sigma": 0.5},
     skssl.NNCLR: {"queue_size": 24, "hidden_dim": 16, "proj_dim": 8, "pred_dim": 16},
     skssl.MoCoV3: {"hidden_dim": 16, "proj_dim": 8},
+    skssl.FastSiam: {"proj_dim": 16, "pred_dim": 8, "n_views": 3},
+    skssl.TiCo: {"hidden_dim": 16, "proj_dim": 8},
+    skssl.WMSE: {"hidden_dim": 16, "proj_dim": 4, "whitening_size": 8},
+    skssl.MMCR: {"hidden_dim": 16, "proj_dim": 8},
+    skssl.ReSSL: {"hidden_dim": 16, "proj_dim": 8, "bn_splits": 2},
+    skssl.LeJEPA: {"hidden_dim": 16, "proj_dim": 4, "n_directions": 8, "n_views": 3},
     skssl.SpotArtifacts: {"pretrain_epochs": 0, "width": 4},
+    skssl.MSN: {"hidden_dim": 16, "proj_dim": 8, "n_prototypes": 12},
 }
 
 

@@ -18,7 +18,7 @@ def both(net):
     return fast, [p.clone() for p in net.target.parameters()]
 
 
-@pytest.mark.filterwarnings("ignore::skssl.CollapseWarning")  # the learning rate is large, so that all weights move
+@pytest.mark.filterwarnings("ignore::skssl.CollapseWarning")  # the momentum is too low and the rate too high for some
 @pytest.mark.parametrize("schedule", ["cosine", "constant", "linear"])
 @pytest.mark.parametrize("method", [method for method in QUICK if issubclass(method, MomentumMethod)])
 def test_momentum_copy_equals_a_literal_moving_average(method, schedule, X):
