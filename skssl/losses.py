@@ -26,7 +26,9 @@ __all__ = [
     "dense_info_nce",
     "dino",
     "guided_stop_gradient",
+    "ijepa",
     "info_nce",
+    "mae",
     "mmcr",
     "msn_terms",
     "nce",
@@ -37,6 +39,7 @@ __all__ = [
     "prototype_scores",
     "ressl",
     "sigreg",
+    "simmim",
     "sinkhorn",
     "sup_con",
     "swapped_prediction",
@@ -696,6 +699,106 @@ def sinkhorn(scores: Tensor, epsilon: float = 0.05, n_iterations: int = 3) -> Te
     for _ in range(n_iterations):
         log_q = log_q.log_softmax(0).log_softmax(1)  # the constants of the paper cancel in the next step
     return log_q.exp()
+
+
+@full_precision
+def mae(predicted: Tensor, pixels: Tensor, normalize: bool = True) -> Tensor:
+    r"""Compute MAE's loss: the mean squared error of the pixels of masked patches.
+
+    Parameters
+    ----------
+    predicted : Tensor of shape (n, k, p)
+        Predictions of the p values of k patches of each image.
+    pixels : Tensor of shape (n, k, p)
+        The values.
+    normalize : bool, default=True
+        Whether the target is :math:`(x - \mu) / \sqrt{\sigma^2 + 10^{-6}}`, with the mean and the unbiased variance of
+        each patch.
+
+    Returns
+    -------
+    scalar Tensor
+        The loss.
+
+    References
+    ----------
+    He et al., Masked Autoencoders Are Scalable Vision Learners, CVPR 2022, section 3.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.losses import mae
+    >>> pixels = torch.tensor([[[1.0, 3.0]]])
+    >>> mae(pixels, pixels, normalize=False).item(), round(mae(torch.zeros(1, 1, 2), pixels).item(), 3)
+    (0.0, 0.5)
+    """
+    if normalize:
+        variance, mean = torch.var_mean(pixels, 2, keepdim=True)
+        pixels = (pixels - mean) / (variance + 1e-6).sqrt()
+    return (predicted - pixels).square().mean()
+
+
+@full_precision
+def simmim(predicted: Tensor, images: Tensor, masked: Tensor) -> Tensor:
+    """Compute SimMIM's loss: the mean absolute error of masked pixels.
+
+    Parameters
+    ----------
+    predicted, images : Tensor of shape (n, c, h, w)
+        Predictions, and the normalised images.
+    masked : bool Tensor of shape (n, h, w)
+        True at masked pixels, of which each image has one or more.
+
+    Returns
+    -------
+    scalar Tensor
+        The loss, a mean over images. The authors' code divides by the number of masked pixels of the batch, which is
+        the same if all images have as many.
+
+    References
+    ----------
+    Xie et al., SimMIM: A Simple Framework for Masked Image Modeling, CVPR 2022, section 3.4.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.losses import simmim
+    >>> images = torch.tensor([[[[1.0, 5.0]]]])
+    >>> simmim(torch.zeros(1, 1, 1, 2), images, torch.tensor([[[True, False]]]))
+    tensor(1.)
+    """
+    errors = (predicted - images).abs().mean(1) * masked  # (n, h, w)
+    return (errors.sum((1, 2)) / masked.sum((1, 2))).mean()
+
+
+@full_precision
+def ijepa(predicted: Tensor, targets: Tensor) -> Tensor:
+    r"""Compute I-JEPA's loss: the smooth L1 distance.
+
+    An error e costs :math:`e^2 / 2` if it is below 1, and :math:`|e| - 1/2` otherwise.
+
+    Parameters
+    ----------
+    predicted, targets : Tensor of shape (..., d)
+        Predicted tokens, and those of the momentum copy, each normalised by a LayerNorm without parameters.
+
+    Returns
+    -------
+    scalar Tensor
+        The mean over tokens and their values.
+
+    References
+    ----------
+    Assran et al., CVPR 2023. Equation 1 of the paper has the squared distance; this is the loss of the authors' code.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.losses import ijepa
+    >>> ijepa(torch.tensor([[0.0, 2.0]]), torch.tensor([[1.0, 0.0]]))
+    tensor(1.)
+    """
+    return F.smooth_l1_loss(predicted, targets)
 
 
 @full_precision

@@ -11,10 +11,12 @@ from skssl.methods.densecl import DenseCL
 from skssl.methods.dino import DINO
 from skssl.methods.directpred import DirectPred
 from skssl.methods.fastsiam import FastSiam
+from skssl.methods.ijepa import IJEPA
 from skssl.methods.instdisc import InstDisc
 from skssl.methods.jigsaw import Jigsaw
 from skssl.methods.lejepa import LeJEPA
 from skssl.methods.leoclr import LeOCLR
+from skssl.methods.mae import MAE
 from skssl.methods.mmcr import MMCR
 from skssl.methods.moco import MoCo
 from skssl.methods.mocov3 import MoCoV3
@@ -27,6 +29,7 @@ from skssl.methods.ressl import ReSSL
 from skssl.methods.rotation_decoupling import RotationDecoupling
 from skssl.methods.rotnet import RotNet
 from skssl.methods.simclr import SimCLR
+from skssl.methods.simmim import SimMIM
 from skssl.methods.simsiam import SimSiam, SimSiamGSG
 from skssl.methods.spot_artifacts import SpotArtifacts
 from skssl.methods.supcon import SupCon
@@ -40,6 +43,8 @@ __all__ = [
     "BYOLGSG",
     "DCL",
     "DINO",
+    "IJEPA",
+    "MAE",
     "MMCR",
     "MSN",
     "NNCLR",
@@ -65,6 +70,7 @@ __all__ = [
     "RotNet",
     "RotationDecoupling",
     "SimCLR",
+    "SimMIM",
     "SimSiam",
     "SimSiamGSG",
     "SpotArtifacts",
