@@ -23,6 +23,7 @@ from skssl.methods.rotation_decoupling import RotationDecoupling
 from skssl.methods.rotnet import RotNet
 from skssl.methods.simclr import SimCLR
 from skssl.methods.simsiam import SimSiam, SimSiamGSG
+from skssl.methods.spot_artifacts import SpotArtifacts
 from skssl.methods.supcon import SupCon
 from skssl.methods.swav import SwAV
 from skssl.methods.vicreg import VICReg
@@ -53,6 +54,7 @@ __all__ = [
     "SimCLR",
     "SimSiam",
     "SimSiamGSG",
+    "SpotArtifacts",
     "SupCon",
     "SwAV",
     "VICReg",
