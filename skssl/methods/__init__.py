@@ -1,5 +1,6 @@
 """The methods, one file each."""
 
+from skssl.methods.audio_visual import AudioVisual
 from skssl.methods.barlow_twins import BarlowTwins
 from skssl.methods.byol import BYOL, BYOLGSG
 from skssl.methods.colorization import Colorization
@@ -18,6 +19,7 @@ from skssl.methods.pirl import PIRL
 from skssl.methods.relative_patch import RelativePatch
 from skssl.methods.rotation_decoupling import RotationDecoupling
 from skssl.methods.rotnet import RotNet
+from skssl.methods.shuffle_and_learn import ShuffleAndLearn
 from skssl.methods.simclr import SimCLR
 from skssl.methods.simsiam import SimSiam, SimSiamGSG
 from skssl.methods.supcon import SupCon
@@ -30,6 +32,7 @@ __all__ = [
     "DINO",
     "PCL",
     "PIRL",
+    "AudioVisual",
     "BarlowTwins",
     "Colorization",
     "ContextEncoder",
@@ -44,6 +47,7 @@ __all__ = [
     "RelativePatch",
     "RotNet",
     "RotationDecoupling",
+    "ShuffleAndLearn",
     "SimCLR",
     "SimSiam",
     "SimSiamGSG",
