@@ -31,6 +31,7 @@ import torch
 import skssl
 from benchmarks import tables, throughput
 from benchmarks.record import COMMIT, RESULTS, hardware, record, recorded
+from skssl import methods
 from skssl.augment import MultiCrop
 from skssl.training.devices import resolve_device
 from skssl.training.trainer import Trainer
@@ -48,35 +49,11 @@ PARTS = {
 }
 SHARED = {"pairing": "shared"}
 METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "SimCLR": (skssl.SimCLR, {}),
-    "MoCo": (skssl.MoCo, {}),
-    "SimSiam": (skssl.SimSiam, {}),
-    "BYOL": (skssl.BYOL, {}),
-    "DenseCL": (skssl.DenseCL, {}),
-    "LeOCLR": (skssl.LeOCLR, {}),
-    "PCL": (skssl.PCL, {}),
-    "SwAV": (skssl.SwAV, {}),
+    **{name: (getattr(methods, name), {}) for name in ("SimCLR", "MoCo", "SimSiam", *methods.__all__)},
     "SwAV, crops": (skssl.SwAV, {"augment": MultiCrop()}),
     "SimCLR + rotation": (skssl.SimCLR, {"aux": "rotation"}),
     "SimCLR + jigsaw": (skssl.SimCLR, {"aux": "jigsaw"}),
-    "SimSiamGSG": (skssl.SimSiamGSG, {}),
     "SimSiamGSG, shared": (skssl.SimSiamGSG, SHARED),
-    "BYOLGSG": (skssl.BYOLGSG, {}),
-    "DINO": (skssl.DINO, {}),
-    "BarlowTwins": (skssl.BarlowTwins, {}),
-    "VICReg": (skssl.VICReg, {}),
-    "DirectPred": (skssl.DirectPred, {}),
-    "PIRL": (skssl.PIRL, {}),
-    "InstDisc": (skssl.InstDisc, {}),
-    "SupCon": (skssl.SupCon, {}),
-    "RotNet": (skssl.RotNet, {}),
-    "RotationDecoupling": (skssl.RotationDecoupling, {}),
-    "Jigsaw": (skssl.Jigsaw, {}),
-    "RelativePatch": (skssl.RelativePatch, {}),
-    "Colorization": (skssl.Colorization, {}),
-    "ContextEncoder": (skssl.ContextEncoder, {}),
-    "DeepCluster": (skssl.DeepCluster, {}),
-    "DeepClusterV2": (skssl.DeepClusterV2, {}),
 }
 
 

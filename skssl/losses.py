@@ -22,6 +22,7 @@ __all__ = [
     "byol_loss",
     "contrastive_loss",
     "correspondence",
+    "dcl",
     "dense_info_nce",
     "dino",
     "guided_stop_gradient",
@@ -106,6 +107,59 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float = 0.5, y: Tensor | None =
 
 
 @full_precision
+def dcl(
+    z1: Tensor, z2: Tensor, temperature: float = 0.1, sigma: float | None = None, y: Tensor | None = None
+) -> Tensor:
+    r"""Decoupled contrastive loss: `nt_xent` without the positive pair in the denominator.
+
+    .. math:: \ell_i = -w_i\,\frac{\cos(z_i, z_{p(i)})}{t} + \log\sum_{k \neq i, p(i)}\exp(\cos(z_i, z_k)/t),
+
+    averaged over the 2n embeddings, where p(i) is the other view of the image. The weight w is 1, or in the weighted
+    form (DCLW), with the sum over the n images,
+
+    .. math:: w_i = 2 - n\,\frac{\exp(\cos(z_i, z_{p(i)})/\sigma)}{\sum_j\exp(\cos(z_j, z_{p(j)})/\sigma)}.
+
+    Parameters
+    ----------
+    z1, z2 : Tensor of shape (n, d)
+        Embeddings of the first and the second view of n images, at least two.
+    temperature : float, default=0.1
+        t, greater than 0.
+    sigma : float, default=None
+        Width of the weights, 0.5 in the paper. They have no gradient. None weights all pairs by 1.
+    y : int64 Tensor of shape (n,), optional
+        Classes, -1 where unknown. Other images of an anchor's known class are removed from its denominator, unless no
+        image would remain.
+
+    Returns
+    -------
+    Tensor of shape ()
+        The loss, which may be negative.
+
+    References
+    ----------
+    Yeh et al., Decoupled Contrastive Learning, ECCV 2022, equations 5 and 6, as means instead of sums.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.losses import dcl
+    >>> z = torch.eye(3)
+    >>> round(dcl(z, z, temperature=0.5).item(), 4)  # -2 + log(4 e^0)
+    -0.6137
+    """
+    n, z = len(z1), F.normalize(torch.cat([z1, z2]), dim=1)  # (2n, d)
+    removed = torch.eye(n, dtype=torch.bool, device=z.device)
+    if y is not None:
+        both = removed | _others_of_class(y)
+        removed = torch.where(both.all(1, keepdim=True), removed, both)
+    negative = (z @ z.T / temperature).masked_fill(removed.repeat(2, 2), -torch.inf).logsumexp(1)
+    positive = (z[:n] * z[n:]).sum(1)
+    weight = 1.0 if sigma is None else 2 - n * F.softmax(positive.detach() / sigma, dim=0)
+    return negative.mean() - (weight * positive).mean() / temperature
+
+
+@full_precision
 def contrastive_loss(z1: Tensor, z2: Tensor, same: Tensor, margin: float = 1.0) -> Tensor:
     r"""Contrastive loss of pairs: positives are drawn together, negatives are pushed apart up to a margin.
 
@@ -182,12 +236,12 @@ def triplet_loss(anchor: Tensor, positive: Tensor, negative: Tensor, margin: flo
 
 
 @full_precision
-def info_nce(q: Tensor, k: Tensor, negatives: Tensor, temperature: float = 0.2) -> Tensor:
+def info_nce(q: Tensor, k: Tensor, negatives: Tensor | None = None, temperature: float = 0.2) -> Tensor:
     r"""InfoNCE of queries with one positive key each and shared negatives.
 
     .. math:: -\log\frac{\exp(\cos(q_i, k_i)/t)}{\exp(\cos(q_i, k_i)/t) + \sum_j\exp(\cos(q_i, n_j)/t)},
 
-    averaged over the queries.
+    averaged over the queries. Without negatives of their own, the keys of the other queries are the negatives.
 
     Parameters
     ----------
@@ -195,8 +249,8 @@ def info_nce(q: Tensor, k: Tensor, negatives: Tensor, temperature: float = 0.2) 
         Queries.
     k : Tensor of shape (n, d)
         The key of each query; not detached.
-    negatives : Tensor of shape (m, d)
-        Negatives, such as MoCo's queue.
+    negatives : Tensor of shape (m, d), optional
+        Negatives, such as MoCo's queue. By default the keys of the other queries, as in MoCo v3 and NNCLR.
     temperature : float, default=0.2
         t, greater than 0.
 
@@ -207,7 +261,8 @@ def info_nce(q: Tensor, k: Tensor, negatives: Tensor, temperature: float = 0.2) 
 
     References
     ----------
-    He et al., Momentum Contrast for Unsupervised Visual Representation Learning, CVPR 2020, equation 1.
+    He et al., Momentum Contrast for Unsupervised Visual Representation Learning, CVPR 2020, equation 1. MoCo v3: Chen
+    et al., ICCV 2021, equation 1.
 
     Examples
     --------
@@ -217,7 +272,10 @@ def info_nce(q: Tensor, k: Tensor, negatives: Tensor, temperature: float = 0.2) 
     >>> round(info_nce(x[:1], x[:1], x[1:], temperature=1.0).item(), 4)  # -log(e / (e + 3))
     0.7437
     """
-    q, k, negatives = (F.normalize(x, dim=1) for x in (q, k, negatives))
+    q, k = F.normalize(q, dim=1), F.normalize(k, dim=1)
+    if negatives is None:
+        return F.cross_entropy(q @ k.T / temperature, torch.arange(len(q), device=q.device))
+    negatives = F.normalize(negatives, dim=1)
     positive = (q * k).sum(1, keepdim=True)  # (n, 1)
     logits = torch.cat([positive, q @ negatives.T], dim=1) / temperature  # (n, 1 + m)
     return F.cross_entropy(logits, torch.zeros(len(q), dtype=torch.long, device=q.device))

@@ -49,6 +49,9 @@ QUICK = {
     skssl.DirectPred: {"hidden_dim": 16, "proj_dim": 8},
     skssl.DINO: {"hidden_dim": 16, "proj_dim": 8, "n_prototypes": 12, "freeze_last_layer": 0},
     skssl.VICReg: {"proj_dim": 16},
+    skssl.DCL: {"sigma": 0.5},
+    skssl.NNCLR: {"queue_size": 24, "hidden_dim": 16, "proj_dim": 8, "pred_dim": 16},
+    skssl.MoCoV3: {"hidden_dim": 16, "proj_dim": 8},
 }
 
 # Methods that train on clips, which the tests of all methods do not make. See tests/methods/test_clip_methods.py.

@@ -48,6 +48,39 @@ def test_nt_xent_is_finite_at_low_temperatures():
         torch.testing.assert_close(found.double(), losses.nt_xent(z1, z2, temperature), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("sigma", [None, 0.5])
+@pytest.mark.parametrize("y", [None, [0, 0, 1, -1, -1, 1]])
+def test_dcl_matches_a_loop(sigma, y):
+    z1, z2 = random_rows(2)
+    a, b = numpy([z1, z2])
+    z, n, total = np.concatenate([a, b]), len(a), 0.0
+    weights = [1.0] * n
+    if sigma:
+        shares = [math.exp(cosine(a[i], b[i]) / sigma) for i in range(n)]
+        weights = [2 - share / (sum(shares) / n) for share in shares]
+    for i in range(2 * n):
+        others = [k for k in range(2 * n) if k % n != i % n and (y is None or y[i % n] < 0 or y[k % n] != y[i % n])]
+        total -= weights[i % n] * cosine(a[i % n], b[i % n]) / 0.2
+        total += math.log(sum(math.exp(cosine(z[i], z[k]) / 0.2) for k in others))
+    known = None if y is None else torch.tensor(y)
+    assert losses.dcl(z1, z2, 0.2, sigma, known).item() == pytest.approx(total / (2 * n), rel=1e-12)
+    if sigma is None:
+        assert torch.autograd.gradcheck(lambda *x: losses.dcl(*x, 0.2, None, known), (z1, z2))
+
+
+def test_dcl_weights_have_no_gradient_and_one_class_keeps_its_negatives():
+    z1, z2 = random_rows(2)
+    found = torch.autograd.grad(losses.dcl(z1, z2, 0.2, 0.5), z1)[0]
+    with torch.no_grad():
+        positive = F.cosine_similarity(z1, z2)
+        weight = 2 - 6 * F.softmax(positive / 0.5, dim=0)
+    negative = losses.dcl(z1, z2, 0.2) + F.cosine_similarity(z1, z2).mean() / 0.2
+    loss = negative - (weight * F.cosine_similarity(z1, z2)).mean() / 0.2
+    torch.testing.assert_close(found, torch.autograd.grad(loss, z1)[0])
+    one_class = torch.zeros(6, dtype=torch.long)
+    torch.testing.assert_close(losses.dcl(z1, z2, 0.2, None, one_class), losses.dcl(z1, z2, 0.2))
+
+
 def test_info_nce_matches_a_loop():
     q, k, negatives = random_rows(3)
     a, b, c = numpy([q, k, negatives])
@@ -57,6 +90,13 @@ def test_info_nce_matches_a_loop():
         total -= math.log(positive / (positive + sum(math.exp(cosine(a[i], n) / 0.3) for n in c)))
     assert losses.info_nce(q, k, negatives, 0.3).item() == pytest.approx(total / len(a), rel=1e-12)
     assert torch.autograd.gradcheck(lambda *x: losses.info_nce(*x, 0.3), (q, k, negatives))
+
+
+def test_info_nce_without_negatives_uses_the_other_keys():
+    q, k = random_rows(2)
+    others = [losses.info_nce(q[i : i + 1], k[i : i + 1], k[torch.arange(6) != i], 0.3) for i in range(6)]
+    assert torch.isclose(losses.info_nce(q, k, temperature=0.3), torch.stack(others).mean(), rtol=1e-12)
+    assert torch.autograd.gradcheck(lambda *x: losses.info_nce(*x, None, 0.3), (q, k))
 
 
 def test_nt_xent_equals_the_mean_info_nce_of_the_anchors():

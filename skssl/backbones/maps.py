@@ -53,6 +53,37 @@ def stages(encoder: nn.Module) -> dict[str, list[nn.Module]]:
     return found
 
 
+def layers(encoder: nn.Module) -> list[list[nn.Module]]:
+    """List the layers of the network that an encoder is or contains, for rates that depend on the depth.
+
+    Parameters
+    ----------
+    encoder : torch.nn.Module
+        The encoder.
+
+    Returns
+    -------
+    list of list of Module
+        The modules of each layer, from the images on. Those of a vision transformer of torchvision or timm are what
+        makes tokens of patches, then each block. Those of other networks are their `stages`. Empty if there are none.
+
+    Examples
+    --------
+    >>> from skssl.backbones import ConvNet, build_backbone
+    >>> from skssl.backbones.maps import layers
+    >>> len(layers(ConvNet())), len(layers(build_backbone("vit_micro", (3, 32, 32))[0]))
+    (4, 5)
+    """
+    for module in (encoder, *encoder.children()):
+        embedding = getattr(module, "conv_proj", None) or getattr(module, "patch_embed", None)
+        blocks = getattr(module, "blocks", None) or getattr(getattr(module, "encoder", None), "layers", None)
+        if isinstance(embedding, nn.Module) and isinstance(blocks, (nn.Sequential, nn.ModuleList)):
+            return [[embedding], *([block] for block in blocks)]
+        if len(found := stages(module)) > 1:
+            return list(found.values())
+    return []
+
+
 def last_module(stage: Sequence[nn.Module]) -> nn.Module:
     """Return the module whose output is the map of a stage: the last one before its pooling.
 

@@ -5,6 +5,7 @@ from skssl.methods.barlow_twins import BarlowTwins
 from skssl.methods.byol import BYOL, BYOLGSG
 from skssl.methods.colorization import Colorization
 from skssl.methods.context_encoder import ContextEncoder
+from skssl.methods.dcl import DCL
 from skssl.methods.deepcluster import DeepCluster
 from skssl.methods.deepcluster_v2 import DeepClusterV2
 from skssl.methods.densecl import DenseCL
@@ -14,6 +15,8 @@ from skssl.methods.instdisc import InstDisc
 from skssl.methods.jigsaw import Jigsaw
 from skssl.methods.leoclr import LeOCLR
 from skssl.methods.moco import MoCo
+from skssl.methods.mocov3 import MoCoV3
+from skssl.methods.nnclr import NNCLR
 from skssl.methods.pcl import PCL
 from skssl.methods.pirl import PIRL
 from skssl.methods.relative_patch import RelativePatch
@@ -29,7 +32,9 @@ from skssl.methods.vicreg import VICReg
 __all__ = [
     "BYOL",
     "BYOLGSG",
+    "DCL",
     "DINO",
+    "NNCLR",
     "PCL",
     "PIRL",
     "AudioVisual",
@@ -44,6 +49,7 @@ __all__ = [
     "Jigsaw",
     "LeOCLR",
     "MoCo",
+    "MoCoV3",
     "RelativePatch",
     "RotNet",
     "RotationDecoupling",

@@ -19,6 +19,7 @@ from skssl.methods.settings import Settings
 from skssl.nn.distributed import all_reduce_mean
 from skssl.nn.heads import MLP
 from skssl.training.objective import Batch, Objective
+from skssl.training.optim import clip_gradients
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -53,6 +54,8 @@ class DINO(MomentumMethod):
         Number of first epochs in which the last layer is not trained.
     clip_grad : float, default=3.0
         Maximum norm of each parameter's gradient. None does not clip.
+    weight_decay_end : float, default=None
+        Weight decay at the end of the training, to which `weight_decay` changes along a cosine. None keeps it constant.
     ema_momentum : float, default=0.99
         Momentum of the teacher at the start. The paper uses 0.996 for far more steps.
 
@@ -62,8 +65,9 @@ class DINO(MomentumMethod):
     D. The views are BYOL's, with crops from 0.08 of the area instead of 0.14. Small crops use the blur and solarisation
     of the large ones in turn, unless `MultiCrop` sets them, as the recipe does. BatchNorm in the head and 4096
     prototypes follow the settings of lightly and solo-learn for CIFAR. The learning rate and weight decay are ours for
-    momentum SGD; the paper's are AdamW's for vision transformers. `transform` encodes with the student; the paper
-    evaluates the teacher, whose encoder is ``net_.module_.target[0]``.
+    momentum SGD. For vision transformers the paper has ``optimizer="adamw"``, ``lr=5e-4 * batch_size / 256``,
+    ``weight_decay=0.04``, ``weight_decay_end=0.4``, ``warmup_epochs=10`` and ``head_norm=False``. `transform` encodes
+    with the student; the paper evaluates the teacher, whose encoder is ``net_.module_.target[0]``.
 
     Examples
     --------
@@ -87,6 +91,7 @@ class DINO(MomentumMethod):
     center_momentum: float = 0.9
     freeze_last_layer: int = 1
     clip_grad: float | None = 3.0
+    weight_decay_end: float | None = None
     ema_schedule: str = "cosine"
 
     default_settings: ClassVar[Settings] = Settings(
@@ -111,6 +116,7 @@ class DINO(MomentumMethod):
         "center_momentum": [Interval(Real, 0, 1, closed="both")],
         "freeze_last_layer": [Interval(Integral, 0, None, closed="left")],
         "clip_grad": [Interval(Real, 0, None, closed="neither"), None],
+        "weight_decay_end": [Interval(Real, 0, None, closed="left"), None],
     }
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:
@@ -152,9 +158,7 @@ class DINO(MomentumMethod):
         if net.phase.frozen:  # changing requires_grad would recompile the step
             net.prototypes.weight.grad = None
         if self.clip_grad is not None:
-            gradients = [p.grad for p in net.parameters() if p.grad is not None]
-            norms = torch.stack(torch._foreach_norm(gradients))
-            torch._foreach_mul_(gradients, list((self.clip_grad / (norms + 1e-6)).clamp_(max=1).unbind()))
+            clip_gradients(net, self.clip_grad, each=True)
 
 
 class Phase(NamedTuple):

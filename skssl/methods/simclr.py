@@ -101,7 +101,11 @@ class SimCLR(SSLTransformer):
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
         z1, z2 = net.project(batch.views)  # BatchNorm sees both views at once
         y = None if batch.labels is None else all_gather(batch.labels)
-        return {"nt_xent": nt_xent(all_gather(z1), all_gather(z2), self.temperature, y)}
+        return self.contrast(all_gather(z1), all_gather(z2), y)
+
+    def contrast(self, z1: Tensor, z2: Tensor, y: Tensor | None) -> dict[str, Tensor]:
+        """Compute the loss of the projections of two views of the whole batch."""
+        return {"nt_xent": nt_xent(z1, z2, self.temperature, y)}
 
     def _encode_labels(self, y: Any, images: Images, X: Any = None) -> Tensor | None:
         """Keep the share `label_fraction` of the known labels, the same ones in every call."""

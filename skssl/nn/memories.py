@@ -59,6 +59,23 @@ class Queue(nn.Module):
         return bool(self.pushed >= len(self.items))
 
     @torch.no_grad()
+    def nearest(self, z: Tensor) -> Tensor:
+        """Return the embedding in the queue that is most similar to each of some embeddings.
+
+        Parameters
+        ----------
+        z : Tensor of shape (n, dim)
+            The embeddings.
+
+        Returns
+        -------
+        Tensor of shape (n, dim)
+            The neighbours by inner product, without a gradient.
+        """
+        with torch.autocast(z.device.type, enabled=False):
+            return self.items[(z.to(self.items.dtype) @ self.items.T).argmax(1)]
+
+    @torch.no_grad()
     def push(self, batch: Tensor) -> None:
         """Replace the oldest embeddings by a batch.
 

@@ -199,6 +199,7 @@ BY_MOCO: Protocol = {
 BY_MOCO_IMAGENET: Protocol = {"linear": {"protocol": "moco"}}
 BY_SWAV: Protocol = {"linear": {"protocol": "swav"}}
 BY_SOLO: Protocol = {"linear": {"protocol": "solo-learn"}}
+BY_LIGHTLY: Protocol = {"knn": {"n_neighbors": 200, "temperature": 0.1}}
 BY_SUPCON: Protocol = {
     "linear": {
         "solver": "sgd",

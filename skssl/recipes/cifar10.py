@@ -9,6 +9,7 @@ from skssl.recipes.building import (
     BY_EFFSSL,
     BY_EFFSSL_SIMSIAM,
     BY_GSG,
+    BY_LIGHTLY,
     BY_MOCO,
     BY_MOCO_IMAGENET,
     BY_SOLO,
@@ -63,6 +64,19 @@ _guided = {
     "BYOL, GSG's baseline": changed(_gsg_byol, 88.0, 85.4, stop_gradient="symmetric"),
     "BYOLGSG": _gsg_byol,
 }
+_LIGHTLY = "lightly's benchmark on CIFAR-10, whose score is that of the best epoch"
+_lightly: dict[str, Any] = {
+    "epochs": 200,
+    "batch_size": 128,
+    "lr": 0.06,
+    "weight_decay": 5e-4,
+    "schedule": "epoch_cosine",
+    "warmup_epochs": 0,
+    "of": "code",
+    "judged": BY_LIGHTLY,
+}
+_dcl = new_recipe("DCL", _LIGHTLY, None, 84.4, temperature=0.1, **_lightly)
+_solo: dict[str, Any] = {"augment": "byol", "of": "code", "judged": BY_SOLO, **LONG}
 _COSINE = "lightly's benchmark, which GSG follows, with a cosine; the scores are GSG's, whose text has no schedule"
 _moco = new_recipe(
     "MoCo",
@@ -137,6 +151,32 @@ CIFAR10: dict[str, Recipe] = {
     ),
     "LeOCLR": new_recipe(
         "LeOCLR", _LEOCLR, 79.59, inferred=_LEOCLR_UNSTATED, judged=BY_MOCO_IMAGENET, **_leoclr_params
+    ),
+    "DCL": _dcl,
+    "DCLW": changed(_dcl, None, 83.3, of="code", sigma=0.5),
+    "NNCLR": new_recipe(
+        "NNCLR",
+        "solo-learn",
+        91.88,
+        temperature=0.2,
+        queue_size=65536,
+        hidden_dim=2048,
+        proj_dim=256,
+        pred_dim=4096,
+        **_solo,
+    ),
+    "NNCLR, lightly": new_recipe(
+        "NNCLR", _LIGHTLY, None, 83.4, temperature=0.5, queue_size=4096, proj_layers=2, **_lightly
+    ),
+    "MoCoV3": new_recipe(
+        "MoCoV3",
+        "solo-learn, whose predictor has no BatchNorm after the last layer",
+        93.10,
+        temperature=0.2,
+        hidden_dim=4096,
+        proj_dim=256,
+        ema_momentum=0.99,
+        **_solo,
     ),
     "SupCon": new_recipe(
         "SupCon",

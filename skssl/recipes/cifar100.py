@@ -23,5 +23,7 @@ CIFAR100: dict[str, Recipe] = {
     "BarlowTwins": changed(CIFAR10["BarlowTwins"], 70.90),
     "VICReg": changed(CIFAR10["VICReg"], 68.54),
     "DINO": changed(CIFAR10["DINO"], 66.76),
+    "NNCLR": changed(CIFAR10["NNCLR"], 69.62),
+    "MoCoV3": changed(CIFAR10["MoCoV3"], 68.83),
     "DeepClusterV2": changed(CIFAR10["DeepClusterV2"], 63.61),
 }

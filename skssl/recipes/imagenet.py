@@ -76,6 +76,37 @@ _swav_50 = {
     "source": "EffSSL and its code, 2 x 224 + 6 x 96",
     "protocol": BY_SWAV_30,
 }
+_moco_v3 = new_recipe(
+    "MoCoV3",
+    "MoCo v3's code",
+    72.8,
+    epochs=300,
+    batch_size=4096,
+    lr=4.8,
+    weight_decay=1e-6,
+    temperature=1.0,
+    ema_momentum=0.99,
+    augment=[clone(view).set_params(crop_scale=(0.2, 1.0)) for view in _large],
+    of="code",
+    **_LARS,
+)
+_moco_v3_vit = new_recipe(
+    "MoCoV3",
+    "MoCo v3's code, whose positions are fixed sines and cosines and whose ViT-S has 12 heads",
+    73.2,
+    backbone="vit_small",
+    freeze_patches=True,
+    epochs=300,
+    batch_size=4096,
+    optimizer="adamw",
+    lr=2.4e-3,
+    weight_decay=0.1,
+    warmup_epochs=40,
+    proj_layers=3,
+    temperature=0.2,
+    ema_momentum=0.99,
+    of="code",
+)
 _turned: dict[str, Any] = {"aux": Rotation(head="backbone"), "aux_weight": 0.1}
 
 IMAGENET: dict[str, Recipe] = {
@@ -193,6 +224,10 @@ IMAGENET: dict[str, Recipe] = {
         judged=BY_MOCO_IMAGENET,
         **_moco_in,
     ),
+    "MoCo v3, 300 epochs": _moco_v3,
+    "MoCo v3, 1000 epochs": changed(_moco_v3, 74.6, of="code", epochs=1000, weight_decay=1.5e-6, ema_momentum=0.996),
+    "MoCo v3, ViT-S": _moco_v3_vit,
+    "MoCo v3, ViT-B": changed(_moco_v3_vit, 76.7, of="code", backbone="vit_base"),
     "DenseCL": new_recipe(
         "DenseCL",
         "DenseCL; not checked",

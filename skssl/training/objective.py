@@ -76,6 +76,8 @@ class Hooks:
     reads_images: ClassVar[bool] = False
     #: Groups of a batch that BatchNorm normalises apart from each other.
     bn_splits: int = 1
+    #: Weight decay at the end of the training, to which it changes along a cosine. None keeps it constant.
+    weight_decay_end: float | None = None
 
     @property
     def chance(self) -> dict[str, float]:

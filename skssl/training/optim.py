@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from skssl.backbones.maps import layers
 from skssl.errors import pick
 from skssl.storage.registry import register
 
@@ -235,13 +238,15 @@ def make_optimizer(
     weight_decay: float,
     unscheduled: Collection[str] = (),
     rates: Mapping[str, float] | None = None,
+    scales: Mapping[str, float] | None = None,
 ) -> Optimizer:
     """Make an optimiser of the parameters of a module that require a gradient.
 
     Parameters
     ----------
     optimizer : {"sgd", "lars", "adamw"} or torch.optim.Optimizer subclass
-        The optimiser. AdamW does not decay parameters of one axis, as is usual.
+        The optimiser. AdamW does not decay parameters of one axis, which are biases and gains of norms. No optimiser
+        decays the parameters that modules name in ``no_weight_decay()``, as timm's do: positions and class tokens.
     module : torch.nn.Module
         The module.
     lr, momentum, weight_decay : float
@@ -250,12 +255,14 @@ def make_optimizer(
         Names of submodules whose learning rate stays constant, such as SimSiam's predictor.
     rates : mapping of str to float, default=None
         Learning rates of submodules, by their name, that differ from `lr`.
+    scales : mapping of str to float, default=None
+        Factors of the learning rates of parameters, by their name, which are 1 otherwise, see `layer_scales`.
 
     Returns
     -------
     torch.optim.Optimizer
-        The optimiser. For the schedule, each parameter group holds its learning rate as "peak", and whether it is
-        scheduled as "scheduled".
+        The optimiser. For the schedule, each parameter group holds its learning rate as "peak", whether it is
+        scheduled as "scheduled", the factor of the rate as "scale", and whether it is decayed as "decayed".
 
     Raises
     ------
@@ -272,17 +279,19 @@ def make_optimizer(
     [(2, True), (2, False)]
     """
     kind = pick("optimizer", optimizer, OPTIMIZERS) if isinstance(optimizer, str) else optimizer
+    base = kind.func if isinstance(kind, partial) else kind
     groups = parameter_groups(
         module,
         lr=lr,
         weight_decay=weight_decay,
         unscheduled=unscheduled,
         rates=rates or {},
-        decay_vectors=kind is not torch.optim.AdamW,
+        scales=scales or {},
+        decay_vectors=base is not torch.optim.AdamW,
     )
     options: dict[str, Any] = {"momentum": momentum}
     adams = torch.optim.Adam, torch.optim.AdamW
-    if isinstance(kind, type) and issubclass(kind, (torch.optim.SGD, *adams)):  # a function is accepted, too
+    if isinstance(base, type) and issubclass(base, (torch.optim.SGD, *adams)):  # a function is accepted, too
         options["fused"] = True  # on all devices
     if isinstance(kind, type) and issubclass(kind, adams):
         options["betas"] = (momentum, inspect.signature(kind).parameters["betas"].default[1])
@@ -293,7 +302,7 @@ def make_optimizer(
         raise type(error)(f"optimizer={kind!r} cannot be made with lr={lr}: {error}") from error
     if not isinstance(made, torch.optim.Optimizer):
         raise TypeError(f"optimizer={kind!r} must make a torch.optim.Optimizer. It made {type(made).__name__}.")
-    if kind is torch.optim.SGD and momentum:
+    if base is torch.optim.SGD and momentum:
         _initialize_momentum(made)
     return made
 
@@ -306,6 +315,7 @@ def parameter_groups(
     unscheduled: Collection[str],
     rates: Mapping[str, float],
     decay_vectors: bool,
+    scales: Mapping[str, float] = MappingProxyType({}),
 ) -> list[dict[str, Any]]:
     """Group the parameters of a module that require a gradient by learning rate, schedule and weight decay.
 
@@ -313,7 +323,7 @@ def parameter_groups(
     ----------
     module : torch.nn.Module
         The module.
-    lr, weight_decay, unscheduled, rates
+    lr, weight_decay, unscheduled, rates, scales
         As for `make_optimizer`.
     decay_vectors : bool
         Whether parameters of one axis, such as biases, are decayed.
@@ -321,7 +331,8 @@ def parameter_groups(
     Returns
     -------
     list of dict
-        The groups, with the entries "params", "lr", "peak", "scheduled" and "weight_decay".
+        The groups, with the entries "params", "lr", "peak", "scheduled", "scale", "decayed" and
+        "weight_decay".
 
     Examples
     --------
@@ -332,22 +343,112 @@ def parameter_groups(
     >>> [group["weight_decay"] for group in found]
     [0.0001, 0.0]
     """
-    groups: dict[tuple[float, bool, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, bool, float, bool], list[nn.Parameter]] = {}
+    kept = {
+        f"{path}.{name}".lstrip(".")
+        for path, part in module.named_modules()
+        for name in getattr(part, "no_weight_decay", set)()
+    }
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             part = name.split(".")[0]
-            decayed = decay_vectors or parameter.ndim > 1
-            groups.setdefault((rates.get(part, lr), part not in unscheduled, decayed), []).append(parameter)
+            decayed = (decay_vectors or parameter.ndim > 1) and name not in kept
+            key = rates.get(part, lr), part not in unscheduled, scales.get(name, 1.0), decayed
+            groups.setdefault(key, []).append(parameter)
     return [
         {
             "params": parameters,
-            "lr": rate,
-            "peak": rate,
+            "lr": rate * scale,
+            "peak": rate * scale,
             "scheduled": scheduled,
+            "scale": scale,
+            "decayed": decayed,
             "weight_decay": weight_decay if decayed else 0.0,
         }
-        for (rate, scheduled, decayed), parameters in groups.items()
+        for (rate, scheduled, scale, decayed), parameters in groups.items()
     ]
+
+
+def layer_scales(encoder: nn.Module, decay: float, prefix: str = "encoder.") -> dict[str, float]:
+    """Return factors of the learning rates of an encoder's layers that fall towards the images: layer-wise decay.
+
+    Parameters
+    ----------
+    encoder : torch.nn.Module
+        The encoder, which may contain the network with the layers of `backbones.layers`.
+    decay : float
+        The factor from a layer to the one before it, in (0, 1]. The last layer has this factor; what follows it, such
+        as the last norm of a vision transformer, has a factor of 1.
+    prefix : str, default="encoder."
+        What precedes the names of the parameters.
+
+    Returns
+    -------
+    dict of str to float
+        The factors by the names of the parameters.
+
+    Raises
+    ------
+    ValueError
+        If the layers of the encoder are not known, and `decay` is not 1.
+
+    References
+    ----------
+    Clark et al., ELECTRA, ICLR 2020; Bao et al., BEiT, ICLR 2022, for vision transformers.
+
+    Examples
+    --------
+    >>> from skssl.backbones import ConvNet
+    >>> from skssl.training.optim import layer_scales
+    >>> found = layer_scales(ConvNet(), 0.5)
+    >>> [found[f"encoder.features.{i}.weight"] for i in (0, 3, 6, 9)]
+    [0.0625, 0.125, 0.25, 0.5]
+    """
+    if decay == 1:
+        return {}
+    found = layers(encoder)
+    if len(found) < 2:
+        raise ValueError(
+            "layer_decay needs an encoder whose layers are known: a vision transformer, or a network with stages (see "
+            f"skssl.backbones.stages). Got layer_decay={decay} and {type(encoder).__name__}."
+        )
+    depths = {id(p): i for i, layer in enumerate(found) for part in layer for p in part.parameters()}
+    names = dict(encoder.named_parameters())
+    first = next(i for i, p in enumerate(names.values()) if depths.get(id(p), 0) > 0)  # what precedes it is layer 0
+    return {
+        f"{prefix}{name}": decay ** (len(found) - depths.get(id(p), 0 if i < first else len(found)))
+        for i, (name, p) in enumerate(names.items())
+    }
+
+
+def clip_gradients(module: nn.Module, max_norm: float, *, each: bool = False) -> None:
+    """Scale the gradients of a module down to a norm, without waiting for the device.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The module.
+    max_norm : float
+        The largest norm. Smaller gradients are not changed.
+    each : bool, default=False
+        Whether the norm is that of each parameter's gradient, as in DINO, and not that of all together.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.training.optim import clip_gradients
+    >>> layer = torch.nn.Linear(2, 1)
+    >>> layer.weight.grad, layer.bias.grad = torch.tensor([[4.0, 0.0]]), torch.tensor([3.0])
+    >>> clip_gradients(layer, 1.0)
+    >>> layer.weight.grad, layer.bias.grad
+    (tensor([[0.8000, 0.0000]]), tensor([0.6000]))
+    """
+    gradients = [p.grad for p in module.parameters() if p.grad is not None]
+    norms = torch.stack(torch._foreach_norm(gradients))
+    if each:
+        torch._foreach_mul_(gradients, list((max_norm / (norms + 1e-6)).clamp_(max=1).unbind()))
+    else:
+        torch._foreach_mul_(gradients, (max_norm / (torch.linalg.vector_norm(norms) + 1e-6)).clamp_(max=1))
 
 
 def _initialize_momentum(optimizer: Optimizer) -> None:

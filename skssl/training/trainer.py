@@ -22,6 +22,7 @@ from skssl.images.photographs import Photographs
 from skssl.nn.accumulation import encode_in_parts
 from skssl.nn.batchnorm import sync_batchnorm
 from skssl.nn.distributed import all_gather, all_reduce_mean, is_main_process, n_processes, rank, sync_parameters
+from skssl.nn.momentum import cosine_schedule
 from skssl.nn.precision import matmul_precision, mixed_precision
 from skssl.storage.files import first_line
 from skssl.training.callback_checks import check_callback, check_columns
@@ -34,7 +35,7 @@ from skssl.training.forward import ForwardPass
 from skssl.training.interrupts import Interrupts
 from skssl.training.loader import ImageLoader, transforms_images
 from skssl.training.objective import Batch, Objective
-from skssl.training.optim import make_optimizer, reset_state
+from skssl.training.optim import layer_scales, make_optimizer, reset_state
 from skssl.training.progress import Progress
 from skssl.training.resume import ResumeState, load_callback_state, set_random_states, trainable
 from skssl.training.schedules import SchedulerRates, makes_scheduler, schedule_factor
@@ -83,6 +84,8 @@ class Trainer(NeuralNet):
         Parameters of the optimiser.
     rates : mapping of str to float
         Submodules with a learning rate of their own.
+    layer_decay : float
+        Factor of the learning rate from a layer of the encoder to the one before it, see `layer_scales`.
     collapsible : bool
         Whether to warn when the embeddings collapse, which is no failure of a classifier.
     dtype : torch.dtype
@@ -110,6 +113,7 @@ class Trainer(NeuralNet):
         momentum: float,
         weight_decay: float,
         rates: Mapping[str, float] | None = None,
+        layer_decay: float = 1.0,
         collapsible: bool = True,
         dtype: torch.dtype = torch.float32,
         tf32: bool = False,
@@ -122,6 +126,7 @@ class Trainer(NeuralNet):
         self.augmentations = augmentations
         self.schedule, self.warmup_epochs = schedule, warmup_epochs
         self.momentum, self.weight_decay, self.rates = momentum, weight_decay, rates
+        self.layer_decay = layer_decay
         self.collapsible = collapsible
         self.dtype, self.tf32, self.accumulate = dtype, tf32, accumulate
         self.seed, self.n_jobs = seed, n_jobs
@@ -185,6 +190,7 @@ class Trainer(NeuralNet):
             weight_decay=self.weight_decay,
             unscheduled=self.module_.method.unscheduled,
             rates={**{name: factor * self.lr for name, factor in factors.items()}, **(self.rates or {})},
+            scales=layer_scales(self.module_.encoder, self.layer_decay),
         )
         self._initialize_scheduler()
         return self
@@ -335,6 +341,7 @@ class Trainer(NeuralNet):
         batches = iterator.epoch(order, draws, state.chosen, state.step)
         for batch in progress(batches, f"Epoch {epoch + 1}/{max(self.max_epochs, epoch + 1)}"):
             self.set_learning_rate(epoch, state.step, steps)
+            self.set_weight_decay((min(epoch, self.max_epochs) + state.step / steps) / self.max_epochs)
             self.notify("on_batch_begin", batch=batch, training=training)
             found = step_fn(batch)
             state.step += 1
@@ -467,6 +474,7 @@ class Trainer(NeuralNet):
         recorded = self._graphs and self.compiled and not self.callbacks_ and can_record(self.optimizer_, self.device)
         recorded = recorded and not isinstance(loader.images, (Clips, Photographs))  # the loader makes their views
         recorded = recorded and not any(isinstance(augment, Transform) for augment in self.augmentations)
+        recorded = recorded and self.module_.method.weight_decay_end is None  # a number in the recorded step
         if not recorded:
             self._graph = None
             return step
@@ -526,6 +534,19 @@ class Trainer(NeuralNet):
         for group in scheduled:
             group["lr"] = group["peak"] * factor
 
+    def set_weight_decay(self, progress: float) -> None:
+        """Set the weight decay of a step if the method changes it.
+
+        Parameters
+        ----------
+        progress : float
+            The share of the training that is done before the step. From 1 on the decay stays at its end.
+        """
+        if (end := self.module_.method.weight_decay_end) is not None:
+            decay = cosine_schedule(self.weight_decay, end, min(progress, 1.0))
+            for group in self.optimizer_.param_groups:
+                group["weight_decay"] = decay if group["decayed"] else 0.0
+
     # Records.
 
     def record_batch(self, loss: Tensor, batch_size: int) -> None:
@@ -555,8 +576,9 @@ class Trainer(NeuralNet):
         """
         means = all_reduce_mean(torch.stack([value.float() for value in state.sums.values()]) / state.step)
         found = dict(zip(state.sums, means.tolist(), strict=True))
+        first = self.optimizer_.param_groups[0]
         best = all(found["loss"] < row["loss"] for row in self.history[:-1] if "loss" in row)
-        found |= {"lr": self.optimizer_.param_groups[0]["lr"], "images_per_second": images_per_second}
+        found |= {"lr": first["lr"] / first["scale"], "images_per_second": images_per_second}
         for name, value in {**found, **dict(zip(SKORCH_NAMES, (found["loss"], best, best), strict=True))}.items():
             self.history.record(name, value)
         for _, callback in self.callbacks_:

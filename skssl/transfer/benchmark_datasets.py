@@ -12,7 +12,7 @@ from torch.utils.data import Subset
 
 from skssl.datasets import connection_timeout, load_images
 from skssl.images.labels import as_labels
-from skssl.transfer.annotations import VOCObject, read_objects
+from skssl.transfer.annotations import AnnotatedObject, read_objects
 
 SPLITS = ("train", "val", "test")
 
@@ -89,7 +89,7 @@ def _load_voc2007(name: str, home: Path, download: bool, rng: np.random.RandomSt
         parts[split] = [(file, read_objects(of)) for file, of in zip(data.images, data.annotations, strict=True)]
     names = sorted({thing.name for _, things in parts["train"] for thing in things})
 
-    def labels_of(objects: Sequence[VOCObject]) -> list[int]:
+    def labels_of(objects: Sequence[AnnotatedObject]) -> list[int]:
         present = {thing.name for thing in objects}
         certain = {thing.name for thing in objects if not thing.difficult}
         return [1 if name in certain else -1 if name in present else 0 for name in names]

@@ -356,6 +356,7 @@ class ImageClassifier(ClassifierMixin, Saved, BaseEstimator):
             momentum=self.momentum,
             weight_decay=self.weight_decay,
             rates={"head": self.head_lr},
+            layer_decay=getattr(self, "layer_decay", 1.0),
             collapsible=False,
             dtype=dtype,
             tf32=self.precision == "auto",

@@ -10,7 +10,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import numpy as np
@@ -32,11 +31,12 @@ from skssl.training.optim import make_optimizer
 from skssl.training.progress import Progress
 from skssl.training.schedules import SchedulerRates, check_schedule, makes_scheduler, schedule_factor
 from skssl.training.seeding import seeded
-from skssl.transfer.annotations import VOCDataset
+from skssl.transfer.annotations import AnnotatedImages, Sample
 
 if TYPE_CHECKING:
     import pandas as pd
 
+Folders = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 MAX_ASPECT = 5 / 3  # longer side / `image_size`, at most: 1333 / 800 in Faster R-CNN, 1000 / 600 in UPerNet
 BASE_LR, BASE_BATCH_SIZE = 0.02, 16  # the papers' learning rate and batch size
 
@@ -130,7 +130,7 @@ class DenseTransfer(BaseEstimator, ABC):
         inherit_parameters(cls, DenseTransfer)
 
     @abstractmethod
-    def _find_training_files(self, folder: Any, split: str) -> list[tuple[Path, Any]]:
+    def _find_training_samples(self, folder: Any, split: Any) -> list[Sample]:
         """Return the training images with their targets, and set `classes_`."""
 
     @abstractmethod
@@ -141,15 +141,16 @@ class DenseTransfer(BaseEstimator, ABC):
     def _target(self, target: Any, device: torch.device, flipped_width: int) -> Any:
         """Return a target in the form that the network expects; for a flipped image, given its width instead of 0."""
 
-    def fit(self, folder: str | os.PathLike[str], split: str = "train") -> Self:
-        """Train on a folder in PASCAL VOC's format.
+    def fit(self, folder: Folders, split: str | Sequence[str] = "train") -> Self:
+        """Train on annotated images.
 
         Parameters
         ----------
-        folder : str or path
-            The folder, such as ``VOCdevkit/VOC2007``.
-        split : str, default="train"
-            The split: the name of a list in the folder's ``ImageSets``.
+        folder : str, path, or list of these
+            The folder, such as ``VOCdevkit/VOC2007``, or several in the same format, which are joined.
+        split : str or list of str, default="train"
+            The split, or one for each folder. Its names are those of the data set: of the lists in ``ImageSets``
+            (PASCAL VOC), "train2017" (COCO), "train" (Cityscapes), "training" (ADE20K).
 
         Returns
         -------
@@ -159,12 +160,12 @@ class DenseTransfer(BaseEstimator, ABC):
         Raises
         ------
         FileNotFoundError
-            If `folder` lacks a required subfolder, an image or an annotation.
+            If a folder is in no known format, or lacks a part of its format, an image or an annotation.
         NotFittedError
             If the encoder is an estimator that is not fitted.
         ValueError
-            If there is no such split, a file cannot be read, a parameter is out of range, or the encoder has no feature
-            maps.
+            If there is no such split, the folders differ in format, a file cannot be read, a parameter is out of range,
+            or the encoder has no feature maps.
         FloatingPointError
             If the training diverges.
         """
@@ -177,7 +178,7 @@ class DenseTransfer(BaseEstimator, ABC):
             )
         device, trained = resolve_device(self.device), as_trained(self.encoder, device=self.device)
         self._channels = channels = trained.shape[0]
-        samples = VOCDataset(self._find_training_files(folder, split), channels)
+        samples = AnnotatedImages(self._find_training_samples(folder, split), channels)
         if len(samples) < 2:
             raise ValueError(f"{type(self).__name__} needs at least 2 training images. Got {len(samples)}.")
         gain, offset = gain_and_offset(trained.augment.mean, trained.augment.std, channels, torch.device("cpu"))
@@ -206,7 +207,7 @@ class DenseTransfer(BaseEstimator, ABC):
         if "model_" in state:
             self.model_.to(available(self.device))
 
-    def _train(self, samples: VOCDataset, order: torch.Generator, device: torch.device) -> pd.DataFrame:
+    def _train(self, samples: AnnotatedImages, order: torch.Generator, device: torch.device) -> pd.DataFrame:
         """Train the network and return the history."""
         import pandas as pd
 
@@ -297,7 +298,7 @@ def _unit(image: Tensor) -> Tensor:
     return image.float() / 255 if image.dtype == torch.uint8 else image
 
 
-def check_known(names: set[Any], classes: np.ndarray, split: str) -> None:
+def check_known(names: set[Any], classes: np.ndarray, split: Any) -> None:
     """Raise if there are classes that the training images lack."""
     unknown = sorted(names - set(classes.tolist()))
     if unknown:

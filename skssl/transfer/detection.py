@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +13,8 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from skssl.transfer.annotations import VOCDataset, VOCObject, find_files, read_objects
-from skssl.transfer.dense import DenseTransfer, check_known, iter_images
+from skssl.transfer.annotations import OBJECTS, AnnotatedImages, AnnotatedObject, Sample, find_samples
+from skssl.transfer.dense import DenseTransfer, Folders, check_known, iter_images
 from skssl.transfer.pyramid import Pyramid
 
 ANCHOR_SCALE = 8  # side of an anchor in units of the stride of its map: 32 at stride 4, 64 at stride 8, …
@@ -27,8 +25,11 @@ class DetectionTransfer(DenseTransfer):
     """Evaluate a trained encoder by object detection with Faster R-CNN.
 
     A feature pyramid network (FPN) on the stages of the encoder is the backbone of torchvision's ``FasterRCNN``. Both
-    are trained on a folder in PASCAL VOC's format, with the images in ``JPEGImages``, the objects in
-    ``Annotations/<name>.xml`` and the splits in ``ImageSets/Main/<split>.txt``.
+    are trained on folders in one of these formats:
+
+    - PASCAL VOC: images in ``JPEGImages``, objects in ``Annotations/<name>.xml``, splits in
+      ``ImageSets/Main/<split>.txt``;
+    - COCO: images in ``<split>``, objects in ``annotations/instances_<split>.json``. Only the boxes are used.
 
     Attributes
     ----------
@@ -84,25 +85,25 @@ class DetectionTransfer(DenseTransfer):
         check_is_fitted(self, "model_")
         return [self._to_arrays(self._predict_one(image)) for image in iter_images(X, self._channels)]
 
-    def evaluate(self, folder: str | os.PathLike[str], split: str = "val") -> dict[str, float]:
+    def evaluate(self, folder: Folders, split: str | Sequence[str] = "val") -> dict[str, float]:
         """Compute the average precision on a split.
 
         Parameters
         ----------
-        folder : str or path
-            A folder in PASCAL VOC's format.
-        split : str, default="val"
-            The split: the name of a list in the folder's ``ImageSets``.
+        folder : str, path, or list of these
+            The folder or folders, as for `fit`.
+        split : str or list of str, default="val"
+            The split, or one for each folder.
 
         Returns
         -------
         dict of str to float
-            See `average_precision`. Difficult objects are ignored.
+            See `average_precision`. Difficult objects and crowds are ignored.
 
         Raises
         ------
         FileNotFoundError
-            If `folder` lacks a required subfolder, an image or an annotation.
+            If a folder lacks a part of its format, an image or an annotation.
         ImportError
             If pycocotools is not installed.
         ValueError
@@ -110,27 +111,28 @@ class DetectionTransfer(DenseTransfer):
         """
         check_is_fitted(self, "model_")
         _pycocotools()  # raise before the detection, not after it
-        files = _objects(folder, split)
+        files = find_samples(folder, split, OBJECTS)
         check_known({thing.name for _, things in files for thing in things}, self.classes_, split)
         truth = [
             {
                 "boxes": np.array([thing.box for thing in things], np.float32).reshape(-1, 4),
                 "labels": np.array([thing.name for thing in things], self.classes_.dtype),
                 "difficult": np.array([thing.difficult for thing in things], bool),
+                "crowd": np.array([thing.crowd for thing in things], bool),
             }
             for _, things in files
         ]
-        samples = VOCDataset(files, self._channels)
+        samples = AnnotatedImages(files, self._channels)
         found = [self._to_arrays(self._predict_one(samples[i][0])) for i in self._progress(len(samples))]
         return average_precision(truth, found)
 
-    def _find_training_files(self, folder: Any, split: str) -> list[tuple[Path, Any]]:
-        files = _objects(folder, split)
-        names = [thing.name for _, things in files for thing in things]
+    def _find_training_samples(self, folder: Any, split: Any) -> list[Sample]:
+        samples = find_samples(folder, split, OBJECTS)
+        names = {thing.name for _, things in samples for thing in things}
         if not names:
             raise ValueError(f"The split {split!r} of {str(folder)!r} has no objects.")
-        self.classes_ = np.unique(names)
-        return files
+        self.classes_ = np.unique(list(names))
+        return samples
 
     def _build(self, encoder: nn.Module, channels: int, **transform: Any) -> nn.Module:
         from torchvision.models.detection import FasterRCNN
@@ -152,22 +154,18 @@ class DetectionTransfer(DenseTransfer):
             **transform,
         )
 
-    def _target(self, target: list[VOCObject], device: torch.device, flipped_width: int) -> dict[str, Tensor]:
+    def _target(self, target: list[AnnotatedObject], device: torch.device, flipped_width: int) -> dict[str, Tensor]:
+        target = [thing for thing in target if not thing.crowd]
         boxes = torch.tensor([thing.box for thing in target], dtype=torch.float32).reshape(-1, 4)
         if flipped_width:
             boxes[:, [0, 2]] = flipped_width - boxes[:, [2, 0]]
-        labels = np.searchsorted(self.classes_, [thing.name for thing in target]) + 1
+        labels = np.searchsorted(self.classes_, np.array([thing.name for thing in target], self.classes_.dtype)) + 1
         return {"boxes": boxes.to(device), "labels": torch.from_numpy(labels).to(device)}
 
     def _to_arrays(self, found: dict[str, Tensor]) -> dict[str, np.ndarray]:
         """Convert torchvision's output to arrays, with class names as labels."""
         arrays = {name: value.cpu().numpy() for name, value in found.items()}
         return {**arrays, "labels": self.classes_[arrays["labels"] - 1]}
-
-
-def _objects(folder: Any, split: str) -> list[tuple[Path, list[VOCObject]]]:
-    """Return the images of a split and the objects in each."""
-    return [(image, read_objects(path)) for image, path in find_files(folder, split, "Main", "Annotations", ".xml")]
 
 
 def average_precision(
@@ -183,8 +181,9 @@ def average_precision(
     Parameters
     ----------
     truth : sequence of dict
-        For each image "boxes" (k, 4): left, top, right, bottom; "labels" (k,); and optionally "difficult" (k,) of bool.
-        Difficult objects are ignored, whether they are detected or not.
+        For each image "boxes" (k, 4): left, top, right, bottom; "labels" (k,); and optionally "difficult" (k,) and
+        "crowd" (k,) of bool. Difficult objects are ignored, whether they are detected or not. The box of a crowd is
+        ignored, too, and may be detected more than once.
     found : sequence of dict
         For each image the predicted "boxes", "labels" and "scores".
 
@@ -199,7 +198,7 @@ def average_precision(
     ImportError
         If pycocotools is not installed.
     ValueError
-        If `truth` and `found` differ in length, or all objects are difficult.
+        If `truth` and `found` differ in length, or all objects are difficult or crowds.
 
     References
     ----------
@@ -223,9 +222,9 @@ def average_precision(
         """Return boxes as a COCO data set."""
         rows: list[dict[str, Any]] = []
         for i, image in enumerate(images):
-            difficult = image.get("difficult", np.zeros(len(image["labels"]), bool))
-            scores = image.get("scores", np.ones(len(image["labels"])))
-            for box, name, hard, score in zip(image["boxes"], image["labels"], difficult, scores, strict=True):
+            no = np.zeros(len(image["labels"]), bool)
+            columns = [image["boxes"], image["labels"], image.get("difficult", no), image.get("crowd", no)]
+            for box, name, hard, crowd, score in zip(*columns, image.get("scores", ~no), strict=True):
                 left, top, right, bottom = (float(value) for value in box)
                 index = np.searchsorted(classes, name)
                 if index < len(classes) and classes[index] == name:
@@ -237,7 +236,7 @@ def average_precision(
                             "bbox": [left, top, right - left, bottom - top],
                             # objects outside the range of areas are ignored
                             "area": -1.0 if hard else (right - left) * (bottom - top),
-                            "iscrowd": 0,
+                            "iscrowd": int(crowd),
                             "score": float(score),
                         }
                     )
@@ -257,7 +256,7 @@ def average_precision(
         evaluation.evaluate()
         evaluation.accumulate()
     precision = evaluation.eval["precision"][..., 0, 0]  # thresholds, recalls, classes
-    precision = precision[:, :, (precision[0] >= 0).all(0)]  # -1 if all objects of a class are difficult
+    precision = precision[:, :, (precision[0] >= 0).all(0)]  # -1 if all objects of a class are ignored
     if not precision.size:
         raise ValueError("truth needs at least one object that is not difficult. Got none.")
     by_threshold = precision.mean((1, 2))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, ClassVar, Self
 
 import torch
-from sklearn.utils._param_validation import StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight
 from torch import Tensor
@@ -66,6 +67,10 @@ class FineTuner(ImageClassifier):
         Weight of each class in the loss, as in scikit-learn's classifiers: "balanced" gives all classes the same total
         weight, and a class that is missing from a dict has the weight 1.
 
+    layer_decay : float, default=1.0
+        Factor of `backbone_lr` from a layer of the encoder to the one before it, in (0, 1]. Layers are the blocks of a
+        vision transformer, or the stages of other networks. MAE fine-tunes ViT-B with 0.65 and larger ones with 0.75.
+
     References
     ----------
     Chen et al., Big Self-Supervised Models are Strong Semi-Supervised Learners (SimCLRv2), NeurIPS 2020, section 2.
@@ -87,10 +92,12 @@ class FineTuner(ImageClassifier):
 
     encoder: Any = field(kw_only=False)
     class_weight: Any = None
+    layer_decay: float = 1.0
 
     _parameter_constraints: ClassVar[dict] = {
         **ImageClassifier._parameter_constraints,
         "class_weight": [StrOptions({"balanced"}), dict, None],
+        "layer_decay": [Interval(Real, 0, 1, closed="right")],
     }
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,11 +12,9 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skssl.transfer.annotations import VOID, VOCDataset, find_files, read_mask
-from skssl.transfer.dense import DenseTransfer, check_known, iter_images
+from skssl.transfer.annotations import IGNORE_INDEX, MASKS, AnnotatedImages, Sample, find_samples
+from skssl.transfer.dense import DenseTransfer, Folders, check_known, iter_images
 from skssl.transfer.pyramid import Pyramid, resize
-
-_MASKS = ("Segmentation", "SegmentationClass", ".png")
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -27,13 +23,18 @@ class SegmentationTransfer(DenseTransfer):
 
     The encoder's last feature map is pooled over grids of several sizes, and a feature pyramid is built on the maps of
     its stages. The maps of the pyramid are resized to the finest, concatenated, and classified by two convolutions.
-    The network is trained on a folder in PASCAL VOC's format, with the images in ``JPEGImages``, the masks in
-    ``SegmentationClass/<name>.png`` and the splits in ``ImageSets/Segmentation/<split>.txt``.
+    The network is trained on folders in one of these formats:
+
+    - PASCAL VOC: images in ``JPEGImages``, masks in ``SegmentationClass/<name>.png``, splits in
+      ``ImageSets/Segmentation/<split>.txt``. The value 255 is no class;
+    - Cityscapes: images in ``leftImg8bit/<split>``, masks in ``gtFine/<split>``. The classes are the 19 train ids;
+    - ADE20K (``ADEChallengeData2016``): images in ``images/<split>``, masks in ``annotations/<split>``. The classes
+      are 1 to 150, and 0 is no class.
 
     Attributes
     ----------
     classes_ : ndarray of uint8
-        Values in the masks, sorted. 255 is void and not a class.
+        The classes in the masks, sorted. Pixels without a class are not among them.
     history_ : pandas.DataFrame
         One row per epoch: epoch, loss, loss_pixels, lr, images_per_second.
     model_ : torch.nn.Module
@@ -83,15 +84,15 @@ class SegmentationTransfer(DenseTransfer):
         check_is_fitted(self, "model_")
         return [self._to_values(self._predict_one(image)) for image in iter_images(X, self._channels)]
 
-    def evaluate(self, folder: str | os.PathLike[str], split: str = "val") -> dict[str, float]:
+    def evaluate(self, folder: Folders, split: str | Sequence[str] = "val") -> dict[str, float]:
         """Compute the mean intersection over union on a split.
 
         Parameters
         ----------
-        folder : str or path
-            A folder in PASCAL VOC's format.
-        split : str, default="val"
-            The split: the name of a list in the folder's ``ImageSets``.
+        folder : str, path, or list of these
+            The folder or folders, as for `fit`.
+        split : str or list of str, default="val"
+            The split, or one for each folder.
 
         Returns
         -------
@@ -101,29 +102,29 @@ class SegmentationTransfer(DenseTransfer):
         Raises
         ------
         FileNotFoundError
-            If `folder` lacks a required subfolder, an image or a mask.
+            If a folder lacks a part of its format, an image or a mask.
         ValueError
             If there is no such split, or it has a class that the training images lack.
         """
         check_is_fitted(self, "model_")
-        files = find_files(folder, split, *_MASKS)
+        files = find_samples(folder, split, MASKS)
         check_known(set(_values(files).tolist()), self.classes_, split)
-        samples, truth, found = VOCDataset(files, self._channels), [], []
+        samples, truth, found = AnnotatedImages(files, self._channels), [], []
         for i in self._progress(len(samples)):
             image, mask = samples[i]
             truth.append(mask.numpy())
             found.append(self._to_values(self._predict_one(image)))
         return mean_iou(truth, found)
 
-    def _find_training_files(self, folder: Any, split: str) -> list[tuple[Path, Any]]:
-        files = find_files(folder, split, *_MASKS)
-        self.classes_ = _values(files)
+    def _find_training_samples(self, folder: Any, split: Any) -> list[Sample]:
+        samples = find_samples(folder, split, MASKS)
+        self.classes_ = _values(samples)
         if len(self.classes_) < 2:
             raise ValueError(
                 f"The masks of the split {split!r} of {str(folder)!r} need at least 2 classes, including the "
                 f"background. Got {self.classes_.tolist()}."
             )
-        return files
+        return samples
 
     def _build(self, encoder: nn.Module, channels: int, **transform: Any) -> nn.Module:
         from torchvision.models.detection.transform import GeneralizedRCNNTransform
@@ -132,7 +133,7 @@ class SegmentationTransfer(DenseTransfer):
         return Segmenter(pyramid, len(self.classes_), GeneralizedRCNNTransform(**transform))
 
     def _target(self, target: Tensor, device: torch.device, flipped_width: int) -> Tensor:
-        indices = torch.full((256,), VOID)
+        indices = torch.full((256,), IGNORE_INDEX)
         indices[torch.from_numpy(self.classes_).long()] = torch.arange(len(self.classes_))
         target = indices[target.long()].to(device)
         return target.flip(-1) if flipped_width else target
@@ -174,17 +175,20 @@ class Segmenter(nn.Module):
                 resize(score[None, :, :h, :w], image.shape[1:])[0].argmax(0)
                 for score, (h, w), image in zip(scores, batch.image_sizes, images, strict=True)
             ]
-        truth = torch.full_like(scores[:, 0], VOID, dtype=torch.int64)
+        truth = torch.full_like(scores[:, 0], IGNORE_INDEX, dtype=torch.int64)
         for i, (target, (h, w)) in enumerate(zip(targets, batch.image_sizes, strict=True)):
             truth[i, :h, :w] = F.interpolate(target[None, None].float(), (h, w), mode="nearest-exact")[0, 0].long()
-        known = (truth != VOID).sum().clamp(min=1)  # all pixels may be void
-        return {"loss_pixels": F.cross_entropy(scores, truth, ignore_index=VOID, reduction="sum") / known}
+        known = (truth != IGNORE_INDEX).sum().clamp(min=1)  # all pixels may be void
+        return {"loss_pixels": F.cross_entropy(scores, truth, ignore_index=IGNORE_INDEX, reduction="sum") / known}
 
 
-def _values(files: Sequence[tuple[Path, Any]]) -> np.ndarray:
+def _values(samples: Sequence[Sample]) -> np.ndarray:
     """Return the classes in the masks, uint8 (n_classes,)."""
-    values = np.unique(np.concatenate([np.unique(read_mask(path)) for _, path in files]))
-    return values[values != VOID]
+    occurs = np.zeros(256, bool)
+    for _, mask in samples:
+        occurs[mask.read()] = True
+    occurs[IGNORE_INDEX] = False
+    return np.flatnonzero(occurs).astype(np.uint8)
 
 
 def mean_iou(truth: Iterable[np.ndarray], found: Iterable[np.ndarray]) -> dict[str, float]:
@@ -224,7 +228,7 @@ def mean_iou(truth: Iterable[np.ndarray], found: Iterable[np.ndarray]) -> dict[s
             )
         pairs = true.astype(np.int64) * 256 + predicted
         counts += np.bincount(pairs.ravel(), minlength=256**2).reshape(256, 256)
-    counts[VOID] = 0
+    counts[IGNORE_INDEX] = 0
     if not counts.any():
         raise ValueError("truth needs at least one pixel that is not void. Got none.")
     right = counts.diagonal()

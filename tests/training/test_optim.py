@@ -1,12 +1,17 @@
 """Optimisers."""
 
-import functools
+import math
+from functools import partial
 
 import pytest
 import torch
+from conftest import quick
+from skorch.callbacks import Callback
 from torch import nn
 
-from skssl.training.optim import LARC, LARS, make_optimizer
+import skssl
+from skssl.backbones import build_backbone
+from skssl.training.optim import LARC, LARS, clip_gradients, layer_scales, make_optimizer
 
 
 def test_sgd_with_parameters_whose_gradient_appears_later():
@@ -103,9 +108,82 @@ def test_adamw_does_not_decay_norms_and_torch_optimizers_are_accepted():
     assert {(len(g["params"]), g["weight_decay"]) for g in adamw.param_groups} == {(1, 0.3), (3, 0.0)}
     rmsprop = make_optimizer(torch.optim.RMSprop, net, lr=0.1, momentum=0.7, weight_decay=0.3)
     assert rmsprop.param_groups[0]["momentum"] == 0.7
-    made = make_optimizer(
-        functools.partial(torch.optim.Adam, betas=(0.2, 0.9)), net, lr=0.1, momentum=0.9, weight_decay=0
-    )
+    made = make_optimizer(partial(torch.optim.Adam, betas=(0.2, 0.9)), net, lr=0.1, momentum=0.9, weight_decay=0)
     assert made.param_groups[0]["betas"] == (0.2, 0.9), "those of a function are its own"
     with pytest.raises(ValueError, match="Unknown optimizer 'sdg', did you mean 'sgd'"):
         make_optimizer("sdg", net, lr=0.1, momentum=0.9, weight_decay=0.0)
+
+
+def test_positions_and_class_tokens_are_not_decayed():
+    net = nn.ModuleDict({"encoder": build_backbone("vit_micro", (3, 16, 16))[0], "head": nn.Linear(96, 2)})
+    names = {id(p): name for name, p in net.named_parameters()}
+    for optimizer in ("adamw", partial(torch.optim.AdamW, betas=(0.9, 0.95))):
+        made = make_optimizer(optimizer, net, lr=0.1, momentum=0.9, weight_decay=0.3)
+        found = {names[id(p)]: group["weight_decay"] for group in made.param_groups for p in group["params"]}
+        assert len(found) == len(names)
+        for name, decay in found.items():
+            exempt = name.endswith(("bias", "ln_1.weight", "ln_2.weight", "ln.weight", "class_token", "pos_embedding"))
+            assert decay == (0.0 if exempt else 0.3), name
+    assert made.defaults["betas"] == (0.9, 0.95)
+    assert made.defaults["fused"]
+
+
+def test_layer_decay_of_vision_transformers_and_resnets():
+    vit = build_backbone("vit_micro", (3, 16, 16))[0]
+    found = layer_scales(nn.Sequential(vit, nn.Linear(96, 8)), 0.5, "")
+    assert {name: scale for name, scale in found.items() if "layers" not in name} == {
+        **dict.fromkeys(["0.class_token", "0.conv_proj.weight", "0.conv_proj.bias", "0.encoder.pos_embedding"], 0.5**5),
+        **dict.fromkeys(["0.encoder.ln.weight", "0.encoder.ln.bias", "1.weight", "1.bias"], 1.0),
+    }
+    for i in range(4):
+        assert {scale for name, scale in found.items() if f"encoder_layer_{i}." in name} == {0.5 ** (4 - i)}
+    found = layer_scales(build_backbone("resnet18", (3, 32, 32))[0], 0.5)
+    first = {name.split(".")[1]: scale for name, scale in found.items()}
+    assert first == {"conv1": 2**-5, "bn1": 2**-5, "layer1": 2**-4, "layer2": 2**-3, "layer3": 2**-2, "layer4": 2**-1}
+    with pytest.raises(ValueError, match=r"layer_decay needs .* Got layer_decay=0\.5 and Linear"):
+        layer_scales(nn.Linear(2, 2), 0.5)
+
+
+def test_fine_tuning_with_layer_decay(X, y):
+    encoder = quick(skssl.SimCLR, backbone="vit_micro", epochs=0).fit(X)
+    tuner = skssl.FineTuner(encoder, epochs=1, batch_size=20, schedule="constant", layer_decay=0.5, random_state=0)
+    net = tuner.fit(X, y).net_
+    names = {id(p): name for name, p in net.module_.named_parameters()}
+    found = {names[id(p)]: group["lr"] for group in net.optimizer_.param_groups for p in group["params"]}
+    assert found["encoder.conv_proj.weight"] == pytest.approx(0.01 * 0.5**5)
+    assert found["encoder.encoder.layers.encoder_layer_3.ln_1.weight"] == pytest.approx(0.01 * 0.5)
+    assert (found["encoder.encoder.ln.weight"], found["head.weight"]) == (0.01, 0.2)
+    assert tuner.history_["lr"].tolist() == pytest.approx([0.01])
+
+
+@pytest.mark.parametrize("each", [False, True])
+def test_gradients_are_clipped(each):
+    net, like = nn.Linear(3, 2), nn.Linear(3, 2)
+    draw = torch.Generator().manual_seed(0)
+    for p, q in zip(net.parameters(), like.parameters(), strict=True):
+        p.grad = torch.randn(p.shape, generator=draw)
+        q.grad = p.grad.clone()
+    clip_gradients(net, 0.7, each=each)
+    for group in [[p] for p in like.parameters()] if each else [like.parameters()]:
+        nn.utils.clip_grad_norm_(group, 0.7)
+    for p, q in zip(net.parameters(), like.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad)
+
+
+class SeenDecay(Callback):
+    """Record the weight decay of each parameter group in every step."""
+
+    def on_train_begin(self, net, **kwargs):
+        self.seen = []
+
+    def on_batch_end(self, net, **kwargs):
+        self.seen.append(sorted({group["weight_decay"] for group in net.optimizer_.param_groups}))
+
+
+def test_weight_decay_follows_a_cosine_to_its_end(X):
+    decay = SeenDecay()
+    settings = {"optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.04, "weight_decay_end": 0.4}
+    quick(skssl.DINO, backbone="vit_micro", callbacks=[decay], epochs=2, **settings).fit(X)
+    expected = [0.4 + (0.04 - 0.4) * (1 + math.cos(math.pi * step / 4)) / 2 for step in range(4)]
+    assert [found for found, _ in decay.seen] == [0] * 4
+    assert [found for _, found in decay.seen] == pytest.approx(expected)

@@ -1,6 +1,7 @@
 """Detection and segmentation: metrics against literal versions, training, and frozen encoders."""
 
 import itertools
+import json
 import pickle
 import shutil
 import sys
@@ -23,7 +24,15 @@ from skssl import Augmentation, DetectionTransfer, SegmentationTransfer
 from skssl.datasets import make_voc_folder
 from skssl.methods.deepcluster import sobel_filter
 from skssl.transfer import average_precision, mean_iou
-from skssl.transfer.annotations import VOID, VOCDataset, read_mask, read_objects
+from skssl.transfer.annotations import (
+    IGNORE_INDEX,
+    MASKS,
+    OBJECTS,
+    AnnotatedImages,
+    find_samples,
+    read_mask,
+    read_objects,
+)
 from skssl.transfer.pyramid import Pyramid
 
 SMALL = {"image_size": 64, "width": 16, "batch_size": 2, "lr": 0.05, "device": "cpu", "random_state": 0}
@@ -134,6 +143,16 @@ def test_average_precision_of_perfect_and_empty_predictions():
         average_precision(truth, nothing * 2)
 
 
+def test_crowds_are_ignored_and_may_be_detected_twice():
+    boxes = np.array([[0, 0, 10, 10], [20, 20, 60, 60]])
+    truth = [{"boxes": boxes, "labels": np.array(["cat", "cat"]), "crowd": np.array([False, True])}]
+    found = np.array([[21, 21, 30, 30], [40, 40, 50, 50], [0, 0, 10, 10]])  # two within the crowd, with higher scores
+    guess = [{"boxes": found, "labels": np.array(["cat"] * 3), "scores": np.array([0.9, 0.8, 0.7])}]
+    assert average_precision(truth, guess)["AP"] == pytest.approx(1)
+    plain = average_precision([{**truth[0], "crowd": np.zeros(2, bool)}], guess)
+    assert plain["AP"] == pytest.approx(51 / 101 / 3), "one of two objects, at the third rank"
+
+
 def test_average_precision_without_pycocotools_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
     with pytest.raises(ImportError, match=r"pip install 'skssl\[detection\]'"):
@@ -142,7 +161,7 @@ def test_average_precision_without_pycocotools_names_the_extra(monkeypatch):
 
 def test_mean_iou_matches_its_formula():
     rng = np.random.default_rng(0)
-    truth = [rng.choice([0, 1, 4, VOID], shape).astype(np.uint8) for shape in ((5, 7), (8, 3))]
+    truth = [rng.choice([0, 1, 4, IGNORE_INDEX], shape).astype(np.uint8) for shape in ((5, 7), (8, 3))]
     found = [rng.choice([0, 1, 2], mask.shape).astype(np.uint8) for mask in truth]
     ious, right, known = [], 0, 0
     for k in (0, 1, 2, 4):
@@ -150,15 +169,15 @@ def test_mean_iou_matches_its_formula():
         for a, b in zip(truth, found, strict=True):
             for p, q in zip(a.ravel(), b.ravel(), strict=True):
                 both += p == q == k
-                either += p != VOID and k in (p, q)
+                either += p != IGNORE_INDEX and k in (p, q)
         ious.append(both / either)
     for a, b in zip(truth, found, strict=True):
-        right, known = right + ((a == b) & (a != VOID)).sum(), known + (a != VOID).sum()
+        right, known = right + ((a == b) & (a != IGNORE_INDEX)).sum(), known + (a != IGNORE_INDEX).sum()
     assert mean_iou(truth, found) == pytest.approx({"mean_iou": np.mean(ious), "pixel_accuracy": right / known})
     with pytest.raises(ValueError, match=r"must have the same shape. Got \(5, 7\) and \(2, 2\)"):
         mean_iou(truth[:1], [np.zeros((2, 2), np.uint8)])
     with pytest.raises(ValueError, match="not void"):
-        mean_iou([np.full((2, 2), VOID)], [np.zeros((2, 2), int)])
+        mean_iou([np.full((2, 2), IGNORE_INDEX)], [np.zeros((2, 2), int)])
 
 
 # Folders
@@ -178,8 +197,8 @@ def test_made_boxes_fit_the_made_objects(folder):
             left, top, right, bottom = map(int, thing.box)
             k = {"disc": 1, "square": 2}[thing.name]
             inside = mask[top:bottom, left:right]
-            assert set(np.unique(inside)) <= {0, k, VOID}
-            filled = np.isin(inside, (k, VOID))
+            assert set(np.unique(inside)) <= {0, k, IGNORE_INDEX}
+            filled = np.isin(inside, (k, IGNORE_INDEX))
             assert all(filled.any(axis).all() for axis in (0, 1)), "the box must be tight"
             assert image[top:bottom, left:right, k - 1][inside == k].mean() > 120
             outside[max(top - 1, 0) : bottom + 1, max(left - 1, 0) : right + 1] = False
@@ -194,7 +213,7 @@ def test_annotations_count_pixels_from_one_and_mark_difficult_objects(tmp_path):
         "<ymin>2</ymin><xmin>1</xmin><ymax>5.5</ymax></bndbox></object></annotation>"
     )
     (tmp_path / "a.xml").write_text(text)
-    assert read_objects(tmp_path / "a.xml") == [("cat", (0.0, 1.0, 8.0, 5.5), True)]
+    assert read_objects(tmp_path / "a.xml") == [("cat", (0.0, 1.0, 8.0, 5.5), True, False)]
     entities = "".join(f'<!ENTITY e{i + 1} "{f"&e{i};" * 50}">' for i in range(9))
     for spoilt in (
         text[:-5],
@@ -219,7 +238,7 @@ def test_unusable_folders_raise(method, encoder, few):
         SegmentationTransfer: ("SegmentationClass", "Segmentation", "png"),
     }[method]
     with pytest.raises(
-        FileNotFoundError, match=r"nowhere' is not a folder in PASCAL VOC's format: it lacks JPEGImages"
+        FileNotFoundError, match=r"nowhere' is in no known format: it must contain one of JPEGImages \(PASCAL VOC\), "
     ):
         transfer.fit(few / "nowhere")
     with pytest.raises(ValueError, match="Unknown split 'trian', did you mean 'train'"):
@@ -279,6 +298,178 @@ def test_unusable_masks_raise(encoder, few):
         Image.fromarray(np.zeros((64, 64), np.uint8)).save(mask)
     with pytest.raises(ValueError, match=r"at least 2 classes, including the background. Got \[0\]"):
         SegmentationTransfer(encoder, **SMALL).fit(few)
+
+
+# Formats
+
+
+@pytest.fixture
+def coco(few):
+    """The images of `few` in COCO's format."""
+    root = few.parent / "coco"
+    (root / "annotations").mkdir(parents=True)
+    for split in ("train", "val"):
+        (root / f"{split}2017").mkdir()
+        names = (few / "ImageSets" / "Main" / f"{split}.txt").read_text().split()
+        images, annotations = [], []
+        for name in names:
+            shutil.copy(few / "JPEGImages" / f"{name}.jpg", root / f"{split}2017")
+            images.append({"id": int(name) + 100, "file_name": f"{name}.jpg", "height": 64, "width": 64})
+            for thing in read_objects(few / "Annotations" / f"{name}.xml"):
+                left, top, right, bottom = thing.box
+                rows = {"image_id": int(name) + 100, "bbox": [left, top, right - left, bottom - top], "iscrowd": 0}
+                annotations.append({**rows, "category_id": {"disc": 7, "square": 3}[thing.name]})
+        categories = [{"id": 7, "name": "disc"}, {"id": 3, "name": "square"}]
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        (root / "annotations" / f"instances_{split}2017.json").write_text(json.dumps(content))
+    return root
+
+
+def test_coco_has_the_objects_of_voc(encoder, few, coco):
+    for split in ("train", "val"):
+        theirs = find_samples(few, split, OBJECTS)
+        ours = find_samples(coco, f"{split}2017", OBJECTS)
+        assert [image.name for image, _ in ours] == [image.name for image, _ in theirs]
+        assert [things for _, things in ours] == [things for _, things in theirs]
+    detector = DetectionTransfer(encoder, **{**SMALL, "image_size": 32}, epochs=1)
+    one = detector.fit(few).evaluate(few)
+    assert one == detector.fit(coco, "train2017").evaluate(coco, "val2017")
+
+
+def test_crowds_and_boxes_without_area_are_not_trained_on(encoder, few, coco):
+    path = coco / "annotations" / "instances_train2017.json"
+    content = json.loads(path.read_text())
+    n = len(content["annotations"])
+    first = content["annotations"][0]
+    content["annotations"] += [{**first, "iscrowd": 1}, {**first, "bbox": [3, 3, 0, 5]}]
+    path.write_text(json.dumps(content))
+    samples = find_samples(coco, "train2017", OBJECTS)
+    assert sum(len(things) for _, things in samples) == n + 1
+    assert [thing.crowd for _, things in samples for thing in things].count(True) == 1
+    detector = DetectionTransfer(encoder, **SMALL, epochs=0).fit(coco, "train2017")
+    _, things = next(sample for sample in samples if any(thing.crowd for thing in sample[1]))
+    assert len(detector._target(things, torch.device("cpu"), 0)["boxes"]) == len(things) - 1
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda data: data.pop("categories"), "KeyError, 'categories'"),
+        (lambda data: data["annotations"][0].update(bbox=[1, 2, 3]), "ValueError, not enough values"),
+        (lambda data: data["annotations"][0].update(bbox=[1, 2, float("nan"), 4]), "ValueError, an object has the box"),
+        (lambda data: data["annotations"][0].update(category_id=5), "KeyError, 5"),
+        (lambda data: data["annotations"][0].update(image_id=5), "KeyError, 5"),
+        (lambda data: data.update(images=3), "TypeError, "),
+    ],
+)
+def test_unusable_annotations_of_coco_raise(spoil, message, coco):
+    path = coco / "annotations" / "instances_val2017.json"
+    content = json.loads(path.read_text())
+    spoil(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=f"instances_val2017.json' is not in COCO's format: {message}"):
+        find_samples(coco, "val2017", OBJECTS)
+
+
+def test_unusable_folders_of_coco_raise(coco):
+    path = coco / "annotations" / "instances_val2017.json"
+    content = json.loads(path.read_text())
+    content["images"][0]["file_name"] = "../train2017/000000.jpg"
+    path.write_text(json.dumps(content))
+    with pytest.raises(FileNotFoundError, match=r"The image '../train2017/000000.jpg' of the split .* has no file in"):
+        find_samples(coco, "val2017", OBJECTS)
+    path.write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="is not in COCO's format: RecursionError"):
+        find_samples(coco, "val2017", OBJECTS)
+    path.write_text("{")
+    with pytest.raises(ValueError, match="is not in COCO's format: JSONDecodeError"):
+        find_samples(coco, "val2017", OBJECTS)
+    shutil.rmtree(coco / "val2017")
+    with pytest.raises(FileNotFoundError, match="lacks val2017, the folder of the images of"):
+        find_samples(coco, "val2017", OBJECTS)
+    with pytest.raises(ValueError, match="Unknown split 'train', did you mean 'train2017'"):
+        find_samples(coco, "train", OBJECTS)
+
+
+def write_masks(few, root, image_name, mask_name, values):
+    """Write the images and masks of `few`, with the values of the masks replaced, under other names."""
+    for split in ("train", "val"):
+        for name in (few / "ImageSets" / "Segmentation" / f"{split}.txt").read_text().split():
+            image, mask = root / image_name.format(split, name), root / mask_name.format(split, name)
+            for path in (image, mask):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            Image.open(few / "JPEGImages" / f"{name}.jpg").save(image)
+            Image.fromarray(values[read_mask(few / "SegmentationClass" / f"{name}.png")]).save(mask)
+    return root
+
+
+def test_cityscapes_masks_hold_train_ids(encoder, few, tmp_path):
+    images, masks = "leftImg8bit/{0}/ulm/ulm_{1}_leftImg8bit.png", "gtFine/{0}/ulm/ulm_{1}_gtFine_labelIds.png"
+    values = np.zeros(256, np.uint8)
+    values[[0, 1, 2, IGNORE_INDEX]] = 7, 26, 33, 9  # the ids of road, car, bicycle and parking
+    root = write_masks(few, tmp_path / "cityscapes", images, masks, values)
+    ours, theirs = find_samples(root, "train", MASKS), find_samples(few, "train", MASKS)
+    expected = np.full(256, IGNORE_INDEX)
+    expected[[0, 1, 2]] = 0, 13, 18  # their train ids; parking is ignored
+    assert len(ours) == len(theirs) == 4
+    for (image, mask), (_, other) in zip(ours, theirs, strict=True):
+        assert image.name.endswith("_leftImg8bit.png")
+        assert mask.read().dtype == np.uint8
+        np.testing.assert_array_equal(mask.read(), expected[other.read()])
+        assert (mask.read() == IGNORE_INDEX).any()
+    segmenter = SegmentationTransfer(encoder, **{**SMALL, "image_size": 32}, epochs=1).fit(root)
+    assert segmenter.classes_.tolist() == [0, 13, 18]
+    assert set(np.unique(segmenter.predict([ours[0][0]])[0])) <= {0, 13, 18}
+    assert 0 < segmenter.evaluate(root)["pixel_accuracy"] < 1
+    ours[0][1].path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"has no annotation .*gtFine/train/ulm/ulm_000000_gtFine_labelIds.png"):
+        segmenter.fit(root)
+    with pytest.raises(ValueError, match="Unknown split 'test'"):
+        segmenter.fit(root, "test")
+    (root / "leftImg8bit" / "test").mkdir()
+    with pytest.raises(ValueError, match=r"The split 'test' of .* has no images"):
+        segmenter.fit(root, "test")
+
+
+def test_value_0_of_ade20k_is_no_class(encoder, few, tmp_path):
+    values = np.zeros(256, np.uint8)
+    values[[0, 1, 2, IGNORE_INDEX]] = 3, 150, 5, 0
+    root = write_masks(few, tmp_path / "ade", "images/{0}/{1}.jpg", "annotations/{0}/{1}.png", values)
+    segmenter = SegmentationTransfer(encoder, **{**SMALL, "image_size": 32}, epochs=0).fit(root)
+    assert segmenter.classes_.tolist() == [3, 5, 150]
+    images = AnnotatedImages(find_samples(root, "val", MASKS), 3)
+    others = AnnotatedImages(find_samples(few, "val", MASKS), 3)
+    expected = torch.full((256,), IGNORE_INDEX, dtype=torch.uint8)
+    expected[[0, 1, 2]] = torch.tensor([3, 150, 5], dtype=torch.uint8)
+    for (_, mask), (_, other) in zip(images, others, strict=False):
+        assert torch.equal(mask, expected[other.long()])
+        assert segmenter._target(mask, torch.device("cpu"), 0).unique().tolist() == [
+            {3: 0, 5: 1, 150: 2, IGNORE_INDEX: IGNORE_INDEX}[k] for k in mask.unique().tolist()
+        ]
+
+
+@pytest.mark.parametrize("method", BOTH)
+def test_several_folders_are_joined(method, encoder, few, tmp_path):
+    other = make_voc_folder(tmp_path / "other", 6, random_state=2)
+    formats = {DetectionTransfer: OBJECTS, SegmentationTransfer: MASKS}[method]
+    joined = find_samples([few, str(other)], "train", formats)
+    assert [image for image, _ in joined] == [
+        *(few / "JPEGImages" / f"{i:06d}.jpg" for i in range(4)),
+        *(other / "JPEGImages" / f"{i:06d}.jpg" for i in range(3)),
+    ]
+    assert len(find_samples((few, other), ["train", "val"], formats)) == 7
+    transfer = method(encoder, **{**SMALL, "image_size": 32}, epochs=1).fit([few, other], ["train", "val"])
+    assert transfer.evaluate([other, other]) == pytest.approx(transfer.evaluate(other)), "the same images twice"
+    for split in (["train"], ["train", "val", "train"]):
+        with pytest.raises(ValueError, match=rf"one for each folder. Got {len(split)} names for 2 folders"):
+            transfer.fit([few, other], split)
+    with pytest.raises(TypeError, match=r"must be the path of a folder in the format of PASCAL VOC or .* Got int"):
+        transfer.fit([few, 3])
+
+
+def test_folders_of_two_formats_raise(encoder, few, coco):
+    with pytest.raises(ValueError, match=r"The folders must have the same format. Got PASCAL VOC, COCO"):
+        DetectionTransfer(encoder, **SMALL).fit([few, coco], ["train", "train2017"])
 
 
 # The pyramid
@@ -445,8 +636,7 @@ def test_same_seed_gives_same_bits(method, encoder, few):
 def test_mirrored_images_have_mirrored_targets(encoder, few, monkeypatch):
     for method in BOTH:
         transfer = method(encoder, **SMALL, epochs=0).fit(few)
-        files = transfer._find_training_files(few, "train")
-        samples = VOCDataset(files, 3)
+        samples = AnnotatedImages(transfer._find_training_samples(few, "train"), 3)
         given = []
         monkeypatch.setattr(transfer, "model_", lambda *args, given=given: given.append(args) or {"a": 0})
         for flip in (0.0, 1.0):
@@ -468,7 +658,7 @@ def test_void_and_padded_pixels_do_not_count_in_the_loss(encoder, few):
     draw = torch.Generator().manual_seed(0)
     images = [torch.rand(3, *size, generator=draw) for size in ((32, 32), (32, 48), (64, 80))]
     masks = [torch.randint(0, 3, image.shape[1:], generator=draw) for image in images]
-    masks[0][:20] = VOID
+    masks[0][:20] = IGNORE_INDEX
     scores = []
     model.classifier.register_forward_hook(lambda module, given, output: scores.append(output))
     loss = model(images, masks)["loss_pixels"]
@@ -478,7 +668,7 @@ def test_void_and_padded_pixels_do_not_count_in_the_loss(encoder, few):
         for i, j in itertools.product(range(h), range(w)):
             step = mask.shape[0] // h
             k = mask[i * step + step // 2, j * step + step // 2]  # the middle pixel if the mask is twice as large
-            if k != VOID:
+            if k != IGNORE_INDEX:
                 total, known = total - score[k, i, j], known + 1
     torch.testing.assert_close(loss, total / known)
 
