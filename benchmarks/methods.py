@@ -63,6 +63,7 @@ METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     "Jigsaw": (skssl.Jigsaw, {"grid": 2, "n_permutations": 24}),
     "Colorization": (skssl.Colorization, {}),
     "ContextEncoder": (skssl.ContextEncoder, {}),
+    "SpotArtifacts": (skssl.SpotArtifacts, {}),
     "InstDisc": (skssl.InstDisc, MEMORY),
     "PIRL": (skssl.PIRL, MEMORY),
     "RotationDecoupling": (skssl.RotationDecoupling, {}),

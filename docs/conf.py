@@ -6,6 +6,7 @@ from pathlib import Path
 import skssl
 
 sys.path.extend([str(Path(__file__).parent), str(Path(__file__).parent.parent)])  # this folder, and the benchmarks
+import method_pages
 import rendering
 
 project = "skssl"
@@ -47,3 +48,4 @@ html_title = "skssl"
 html_show_sourcelink = False
 
 rendering.render()
+method_pages.render(Path(__file__).parent / "methods", rendering.RECORDED / "methods.csv")

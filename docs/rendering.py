@@ -10,13 +10,13 @@ import pandas as pd
 import structure
 from matplotlib.figure import Figure
 
-from benchmarks import claims
+from benchmarks import claims, curves, papers
 from skssl import Results, recipes
 
 HERE = Path(__file__).parent
 RECORDED, GENERATED = HERE.parent / "benchmarks" / "results", HERE / "generated"
 PAGES = {"own passes": "own_passes", "plain forward": "transform"}  # of the loops that `fit` is not compared with
-DATA_SETS = ("CIFAR10", "CIFAR100", "TINY_IMAGENET", "IMAGENET100", "IMAGENET")
+DATA_SETS = ("CIFAR10", "CIFAR100", "STL10", "TINY_IMAGENET", "IMAGENET100", "IMAGENET")
 
 
 def render() -> None:
@@ -27,8 +27,9 @@ def render() -> None:
     for name, (keys, page) in BENCHMARKS.items():
         file = RECORDED / f"{name}.csv"
         if file.exists():
-            page(name, pd.read_csv(file).fillna({"backbone": ""}).drop_duplicates(keys, keep="last"))
+            page(name, pd.read_csv(file).fillna({"backbone": "", "data": ""}).drop_duplicates(keys, keep="last"))
     structure.render(GENERATED)
+    tables_and_figures()
     cluster()
     shown = {"data set": 8, "recipe": 14, "estimator": 30, "linear": 5, "kNN": 5, "other scores": 6}
     shown |= {"source": 12, "not printed": 10, "judged by": 10}
@@ -184,13 +185,15 @@ def methods(name: str, rows: pd.DataFrame) -> None:
     for method in ("SimSiam", "BYOL"):
         names |= {f"{method}, GSG's baseline": method, f"{method}GSG, symmetric": method}
     sets = {"CIFAR-10": recipes.CIFAR10, "CIFAR-100": recipes.CIFAR100, "ImageNet": recipes.IMAGENET}
-    for paper, title, digits in (("EffSSL", "effssl_table_5", 2), ("GSG", "gsg_table_1", 1)):
+    for paper, number, digits in (("EffSSL", "table 5", 2), ("GSG", "table 1", 1)):
         published = [
             {"dataset": data_set, "method": method, "seed": 0}
             | {"kNN": recipe["knn"] / 100, "linear": recipe["linear"] / 100}
             for data_set, found in sets.items()
             for method, recipe in found.items()
-            if recipe["source"].startswith(paper) and None not in (recipe["linear"], recipe["knn"])
+            if recipe["source"].startswith(paper)
+            and recipe["source"].endswith(number)
+            and None not in (recipe["linear"], recipe["knn"])
         ]
         mine = ours[["dataset", "method", "seed", "kNN", "linear"]]
         if paper == "GSG":  # with two views an image, as its table's page says, and with one thing that differs
@@ -201,16 +204,30 @@ def methods(name: str, rows: pd.DataFrame) -> None:
         shown = scores["method"][scores["dataset"] == "CIFAR-10"].unique().tolist()
         results = Results(scores.drop_duplicates(["dataset", "method", "seed", "probe"], keep="first"))
         table = results.to_html(shown, digits=digits)
+        title = f"{paper.lower()}_{number.replace(' ', '_')}"
         (GENERATED / f"{title}.html").write_text(
             f'<div style="overflow-x: auto; font-size: 0.85em; margin-bottom: 1.5em">{table}</div>'
         )
+
+
+def tables_and_figures() -> None:
+    """Render the list of the papers' tables and figures with their commands."""
+    rows = []
+    for entry in papers.ENTRIES:
+        commands = entry.commands() or [("", "")]
+        for i, (where, command) in enumerate(commands):
+            first = {"paper": entry.paper, "table or figure": entry.item, "shows": entry.shows, "note": entry.note}
+            row = first if i == 0 else dict.fromkeys(first, "")
+            rows.append({**row, "where": where, "command": f"``{command}``" if command else ""})
+    shown = {"paper": 8, "table or figure": 12, "shows": 22, "where": 6, "command": 36, "note": 16}
+    write("papers", pd.DataFrame(rows)[[*shown]], widths=" ".join(map(str, shown.values())))
 
 
 def tables(name: str, rows: pd.DataFrame) -> None:
     """Render the runs of the papers' length beside the papers' own figures, in per cent."""
     rows[["linear", "knn"]] *= 100
     titles = {"linear": "linear", "knn": "kNN", "paper_linear": "the paper's linear", "paper_knn": "the paper's kNN"}
-    keys = ["method", "backbone", "epochs", "images"]
+    keys = ["data", "method", "backbone", "epochs", "images"]
     write(name, means(rows.rename(columns=titles), keys, [*titles.values(), "seconds"], digits=2))
 
 
@@ -250,6 +267,31 @@ def few_labels(name: str, rows: pd.DataFrame) -> None:
     origin = rows.groupby([*keys, "seed"], sort=False)[["hardware", "commit"]].last()
     wide = rows.pivot_table("accuracy", [*keys, "seed"], "share", sort=False).join(origin).reset_index()
     write(name, means(wide, keys, shares), figure)
+
+
+def accuracy_curves(name: str, rows: pd.DataFrame) -> None:
+    """Render the accuracy by epoch, a panel a figure and data set, and a table of the last epoch."""
+    panels = [
+        (f"{title} ({data or 'small scale'})", of[of["method"].isin(names[bool(data)])])
+        for data, of in rows.groupby("data", sort=False)
+        for title, names in curves.FIGURES.items()
+    ]
+    panels = [(title, of) for title, of in panels if len(of)] or [("", rows)]
+    figure = Figure(figsize=(9, 3.5 * len(panels)), layout="constrained")
+    for axes, (title, of) in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels, strict=True):
+        for method, curve in of.groupby("method", sort=False):
+            by_epoch = curve.groupby("epoch")["knn"].agg(["mean", "min", "max"])
+            axes.plot(by_epoch.index, by_epoch["mean"], "-o", markersize=3, label=method)
+            axes.fill_between(by_epoch.index, by_epoch["min"], by_epoch["max"], alpha=0.2)
+        axes.set(xlabel="epoch", ylabel="kNN accuracy", title=title)
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
+    last = rows[rows["epoch"] == rows["epochs"]].rename(columns={"knn": "kNN"})
+    write(name, means(last, ["data", "method", "epochs", "images"], ["kNN", "loss"]), figure)
+
+
+def transfer(name: str, rows: pd.DataFrame) -> None:
+    """Render the scores of transfers."""
+    write(name, means(rows, ["encoder", "task", "data", "measure"], ["score"]))
 
 
 def sharing(name: str, rows: pd.DataFrame) -> None:
@@ -328,7 +370,9 @@ BENCHMARKS = {  # what tells the runs of each apart, and what makes its page
     "probes": (["hardware", "job"], probes),
     "protocols": (["hardware", "job"], protocols),
     "methods": ([*RUN, "hardware"], methods),
-    "tables": ([*RUN, "images", "hardware"], tables),
+    "tables": (["data", *RUN, "images", "hardware"], tables),
+    "curves": (["data", *RUN, "images", "epoch"], accuracy_curves),
+    "transfer": (["encoder", "task", "data", "measure", "seed"], transfer),
     "gpu": (["hardware", "method", "batch", "loop"], gpu),
     "sharing": (["hardware", "backbone", "variables", "fits", "date"], sharing),
     "few_labels": ([*RUN, "images", "fraction", "classifier"], few_labels),

@@ -32,8 +32,8 @@ FLOORS: list[dict[str, str]] = [
         "results": "`compare` and its tables",
     },
     {
-        "display": "plots, and the HTML report",
         "transfer": "fine-tuning, distillation, linear transfer, detection and segmentation",
+        "display": "plots, and the HTML report",
         "callbacks": "callbacks that record measures during training",
     },
     {"recipes": "the papers' settings by data set"},

@@ -21,6 +21,7 @@ from skssl.images.archives import check_decoded_size, read_npz, read_tar
 from skssl.images.disk_cache import cache_folder, file_identity, write_to_cache
 from skssl.images.folders import NO_IMAGE, UNREADABLE, choose_split, find_images, split_names, warn_of_left_out
 from skssl.images.image_files import decode_images, image_endings, inspect_images
+from skssl.images.known_folders import KNOWN_FOLDERS, find_known_folder, known_images
 from skssl.images.packed import PackedImages
 from skssl.images.packing import pack_images
 
@@ -65,7 +66,8 @@ def load_images(
         - a name, for which ``<name>.npz``, the folder ``<name>`` and the archives ``<name>.tar.xz`` and
           ``<name>-jpeg.tar.xz`` are looked for in the folder that the environment variable ``SKSSL_DATA`` names, in
           ``../shared/data`` and in `data_home`. Otherwise torchvision loads its data set of that name, one of
-          "cifar10", "cifar100", "fashion-mnist", "kmnist", "mnist", "stl10" and "svhn".
+          "cifar10", "cifar100", "fashion-mnist", "kmnist", "mnist", "stl10" and "svhn". "imagenet", "imagenet100",
+          "miniplaces" and "tiny-imagenet" are folders that you have, see Notes.
     split : str, default="train"
         The split to load, such as "train" or "test". Data without splits are one split, "train".
     data_home : str or path, default=None
@@ -92,7 +94,8 @@ def load_images(
     Raises
     ------
     FileNotFoundError
-        If the path does not exist, or if the data set is not found and cannot be downloaded.
+        If the path does not exist, or if the data set is not found and cannot be downloaded. The message says where
+        it was looked for.
     ValueError
         If the name is unknown; if the data have no such split, not one label for each image, or an image that cannot
         be read; if an archive is cut, damaged or too large; or if the file is of another kind.
@@ -107,10 +110,28 @@ def load_images(
     The class folders beside it are not used. If all folders have usual names of splits, images may also lie in the
     splits without class folders. If a folder holds images but no folders, all images are used and y is None.
 
+    These data sets are read from their usual folders, with the splits "train", "val" and "test". They are not
+    downloaded. "test" has no classes. A folder of that name in the working directory is read as any other.
+
+    ===============  ============================================  ==================================================
+    name             folder                                        classes
+    ===============  ============================================  ==================================================
+    "imagenet"       ``imagenet``, ``ILSVRC2012`` or               ``<split>/<WordNet id>``
+                     ``ILSVRC/Data/CLS-LOC``
+    "imagenet100"    ``imagenet100`` or those of "imagenet"        the 100 of contrastive multiview coding [1]_
+    "miniplaces"     ``miniplaces/images`` or                      ``train/<letter>/<scene>``; ``val.txt`` and
+                     ``miniplaces/data/images``                    ``categories.txt`` beside ``images``
+    "tiny-imagenet"  ``tiny-imagenet-200`` or ``tiny-imagenet``    ``train/<WordNet id>``; ``val/val_annotations.txt``
+    ===============  ============================================  ==================================================
+
     One `BadImageWarning` counts and names the files that are left out: those without the ending of an image file, those
     outside of the splits or class folders, broken links, links to a folder that contains them, and unreadable images.
     Of archives it is given when they are decoded. Hidden files and folders, and files of operating systems such as
     ``Thumbs.db``, are ignored without a message.
+
+    References
+    ----------
+    .. [1] Tian et al., "Contrastive Multiview Coding", ECCV 2020, and its code.
 
     Examples
     --------
@@ -138,11 +159,18 @@ def load_images(
         homes = [Path(os.environ["SKSSL_DATA"]).expanduser()] if os.environ.get("SKSSL_DATA") else []
         homes += [Path("../shared/data"), home]
         found = _find(name, homes)
+        if name in KNOWN_FOLDERS and (found is None or found.is_dir()):
+            found = find_known_folder(name, homes)
+            if found is None:
+                raise FileNotFoundError(_not_found(name, homes))
+            return _from_folder(found, skip, *known_images(name, found, split))
         if found is None:
             return _from_torchvision(name, split, home, download, homes)
         path = found
     if path.is_dir():
-        return _from_folder(path, split, skip)
+        files, left_out = find_images(path)
+        chosen, classes, outside = choose_split(files, split, path)
+        return _from_folder(path, skip, chosen, classes, outside | left_out)
     if not path.is_file():
         raise FileNotFoundError(f"name_or_path is {name!r}, but there is no such folder or file.")
     if path.name.endswith(_ARCHIVES):
@@ -156,14 +184,24 @@ def _find(name: str, homes: list[Path]) -> Path | None:
     return next((home / file for home in homes for file in files if (home / file).exists()), None)
 
 
-def _from_folder(folder: Path, split: str, skip: bool) -> tuple[np.ndarray | list[str], np.ndarray | None]:
-    """Load a folder of images; return paths if the images differ in size."""
-    files, left_out = find_images(folder)
-    chosen, classes, outside = choose_split(files, split, folder)
+def _not_found(name: str, homes: list[Path]) -> str:
+    """Return the message for a known folder that is not found."""
+    known = KNOWN_FOLDERS[name]
+    return (
+        f"{name!r} was not found: none of the folders {', '.join(str(home) for home in homes)} holds {name}.npz or "
+        f"one of {', '.join(known.folders)} with a folder 'train'. It is not downloaded. {known.source}. Then put it, "
+        "or a link to it, into one of these folders, or let the environment variable SKSSL_DATA name the folder of it."
+    )
+
+
+def _from_folder(
+    folder: Path, skip: bool, chosen: list[str], classes: list[str] | None, left_out: dict[str, list[str]]
+) -> tuple[np.ndarray | list[str], np.ndarray | None]:
+    """Load images of a folder; return paths if they differ in size."""
     paths = [str(folder / file) for file in chosen]
     names = [f"The file {path!r}" for path in paths]
     X, y, bad = _decode(paths, names, classes, skip)
-    warn_of_left_out(folder, len(X), outside | left_out | {UNREADABLE: [chosen[i] for i in sorted(bad)]}, bad)
+    warn_of_left_out(folder, len(X), left_out | {UNREADABLE: [chosen[i] for i in sorted(bad)]}, bad)
     return X, y
 
 
@@ -256,7 +294,7 @@ def _from_torchvision(
     name: str, split: str, home: Path, download: bool, homes: list[Path]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Load a data set by torchvision."""
-    class_name, parameter = pick("data set", name, _TORCHVISION)
+    class_name, parameter = pick("data set", name, dict.fromkeys(KNOWN_FOLDERS, ("", "")) | _TORCHVISION)
     if parameter == "train" and split not in ("train", "test"):
         raise ValueError(f"split must be 'train' or 'test' for {name!r}. Got {split!r}.")
     from torchvision import datasets
@@ -419,7 +457,7 @@ def make_clips(
     n_frames: int = 8,
     image_size: int = 32,
     n_classes: int = 4,
-    n_silent: int = 2,
+    n_silent: int = 1,
     sample_rate: int = 4000,
     return_masks: bool = False,
     random_state: int | np.random.RandomState | None = None,
@@ -440,7 +478,7 @@ def make_clips(
         Height and width in pixels, at least 8.
     n_classes : int, default=4
         Number of shapes that sound, from 2 to 6, in the order disc, square, triangle, cross, ring, star.
-    n_silent : int, default=2
+    n_silent : int, default=1
         Number of shapes in a clip that stand still and make no sound.
     sample_rate : int, default=4000
         Samples of the waveform in a second, which is the length of a clip; at least 4000.
@@ -489,6 +527,7 @@ def make_clips(
 
     down, right = _pixel_grid(image_size)
     brightness, background = _backgrounds(rng, n_samples, image_size)
+    background = brightness + 0.4 * (background - brightness)
 
     def paint(image: np.ndarray, kinds: np.ndarray, place: Any, radius: Any, tilt: Any, colour: Any) -> np.ndarray:
         """Paint a shape on each image, brighter at its top; return whether pixels are in it."""
@@ -508,14 +547,14 @@ def make_clips(
 
     # The course of a motion goes from -1 to 1, or back. At its middle the shape is where and as it was drawn.
     slides, falls, grows, spins = (motion[:, None, None] == k for k in range(len(_MOTIONS)))
-    way, radius, tilt, colour = np.sign(draw(-1, 1)), draw(0.28, 0.36), draw(-np.pi / 12, np.pi / 12), draw_colour()
+    way, radius, tilt, colour = np.sign(draw(-1, 1)), draw(0.4, 0.48), draw(-np.pi / 12, np.pi / 12), draw_colour()
     reach = 0.95 - radius * np.where(grows, 1.5, 1)
-    x, y = (draw(-1, 1) * (reach - 0.45 * moves) for moves in (slides, falls))
+    x, y = (draw(-1, 1) * (reach - 0.4 * moves) for moves in (slides, falls))
     noise = draw(0, 0.04, 1, 1, 1)
     clips = np.empty((n_samples, n_frames, image_size, image_size, 3), np.uint8)
     masks = np.empty(clips.shape[:-1], bool)
     for i, course in enumerate(way * step for step in np.linspace(-1, 1, n_frames, dtype=np.float32)):
-        image, place = background.copy(), (x + 0.45 * course * slides, y + 0.45 * course * falls)
+        image, place = background.copy(), (x + 0.4 * course * slides, y + 0.4 * course * falls)
         size, angle = radius * 1.5 ** (course * grows), tilt + np.pi / 2 * course * spins
         masks[:, i] = paint(image, kind, place, size, angle, colour)
         image += noise * rng.standard_normal(image.shape).astype(np.float32)

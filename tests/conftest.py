@@ -52,6 +52,7 @@ QUICK = {
     skssl.DCL: {"sigma": 0.5},
     skssl.NNCLR: {"queue_size": 24, "hidden_dim": 16, "proj_dim": 8, "pred_dim": 16},
     skssl.MoCoV3: {"hidden_dim": 16, "proj_dim": 8},
+    skssl.SpotArtifacts: {"pretrain_epochs": 0, "width": 4},
 }
 
 # Methods that train on clips, which the tests of all methods do not make. See tests/methods/test_clip_methods.py.

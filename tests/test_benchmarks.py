@@ -1,7 +1,9 @@
 """The benchmarks: the list, resumed runs, the parts for GPUs, and the records."""
 
 import argparse
+import functools
 import importlib
+import shlex
 import subprocess
 import sys
 import time
@@ -18,10 +20,15 @@ from sklearn.frozen import FrozenEstimator
 
 import skssl
 from skssl import LinearProbe, recipes
+from skssl.callbacks import KNNMonitor
+from skssl.transfer.benchmark_datasets import BENCHMARK_DATASETS
 
 ROOT = Path(__file__).parents[1]
 tables = pytest.importorskip("benchmarks.tables", reason="the benchmarks are not installed")
-gpu, photographs, record = (pytest.importorskip(f"benchmarks.{name}") for name in ("gpu", "photographs", "record"))
+curves, gpu, methods, papers, photographs, record, transfer = (
+    importlib.import_module(f"benchmarks.{name}")
+    for name in ("curves", "gpu", "methods", "papers", "photographs", "record", "transfer")
+)
 
 
 def test_benchmarks_are_listed_by_name(monkeypatch):
@@ -51,7 +58,7 @@ def test_stopped_run_of_the_tables_resumes(tmp_path):
 
 def test_tables_are_evaluated_by_the_probes_of_their_recipes(X, y):
     encoder = quick(skssl.MoCo, queue_size=8).fit(X)
-    recipe = tables.ROWS["MoCo, symmetric"]
+    recipe = recipes.CIFAR10["MoCo, symmetric"]
     recipe = {
         **recipe,
         "protocol": {"linear": {"protocol": "moco", "epochs": 2}, "knn": {"n_neighbors": 3, "layer": "projector"}},
@@ -75,6 +82,211 @@ def test_tables_record_the_top_5_accuracy_of_100_classes():
     probe = LinearProbe().fit(encoder.transform(X[:250]), y[:250])
     best = np.argsort(probe.predict_proba(encoder.transform(X[50:])))[:, -5:]
     assert found["linear_top5"] == (probe.classes_[best] == y[50:, None]).any(1).mean() > found["linear"]
+
+
+class Parsed(Exception):
+    """The arguments of a command, raised in place of running it."""
+
+
+@functools.cache
+def parse(command):
+    """Return the script of a command and its parsed arguments."""
+    words = shlex.split(command)
+    assert words[:3] == ["python", "-m", "benchmarks"]
+    original = argparse.ArgumentParser.parse_args
+
+    def stop(self, *args, **kwargs):
+        raise Parsed(original(self, *args, **kwargs))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(argparse.ArgumentParser, "parse_args", stop)
+        patch.setattr(sys, "argv", words[3:])
+        with pytest.raises(Parsed) as parsed:
+            importlib.import_module(f"benchmarks.{words[3]}").main()
+    return words[3], parsed.value.args[0]
+
+
+COMMANDS = [(entry, where, command) for entry in papers.ENTRIES for where, command in entry.commands()]
+
+
+@pytest.mark.parametrize(("entry", "where", "command"), COMMANDS, ids=[of[0].item for of in COMMANDS])
+def test_commands_of_the_papers_are_valid(entry, where, command):
+    script, asked = parse(command)
+    assert entry.paper in papers.PAPERS
+    assert where in papers.PLACES
+    if script in ("tables", "curves") and asked.data is not None:
+        assert set(asked.names) <= set(tables.DATA[asked.data])
+        assert where == ("cluster" if asked.data == "imagenet" else "one GPU")
+    elif script == "transfer":
+        saved = [
+            f"{tables.file_name(of.data, name, 0)}.safetensors"
+            for script, of in (parse(other) for _, _, other in COMMANDS)
+            if script == "tables" and of.save is not None
+            for name in of.names
+        ]
+        assert {file.name for file in asked.encoders} <= set(saved)
+        assert set(asked.linear) <= set(BENCHMARK_DATASETS)
+        assert asked.fine_tune or asked.linear or asked.folder
+    elif hasattr(asked, "names"):
+        assert set(asked.names) <= {"pixels", *methods.METHODS}
+
+
+def test_every_recipe_of_the_papers_is_named_by_a_command():
+    named = set()
+    for _, _, command in COMMANDS:
+        script, asked = parse(command)
+        if script in ("tables", "curves"):
+            named |= {(asked.data, name) for name in asked.names}
+        elif script == "transfer":
+            named |= {("fine-tuning", title) for title in asked.fine_tune} | {("dense", asked.dense)}
+    sets = {**tables.DATA, "fine-tuning": recipes.FINE_TUNING, "dense": recipes.DENSE}
+    of_papers = {
+        (data, title)
+        for data, found in sets.items()
+        for title, recipe in found.items()
+        if any(paper in recipe["source"] for paper in papers.PAPERS)
+    }
+    assert len(of_papers) > 90
+    assert of_papers <= named
+
+
+def test_list_of_the_papers(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["tables", "--list"])
+    tables.main()
+    text = capsys.readouterr().out
+    for entry in papers.ENTRIES:
+        assert f"  {entry.item}: {entry.shows}\n" in text
+        assert entry.runs or entry.note, "an entry without a command says why"
+    for paper, title in papers.PAPERS.items():
+        assert f"{paper}: {title}\n" in text
+    assert len({(entry.paper, entry.item) for entry in papers.ENTRIES}) == len(papers.ENTRIES)
+
+
+def test_unknown_row_or_missing_maps_or_data_are_refused(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("SKSSL_CACHE", str(tmp_path))
+    monkeypatch.delenv("SKSSL_DATA", raising=False)
+    for words, said in (
+        (["SimCLR2"], "cifar10 has no row 'SimCLR2'. Its rows: RotNet, SimCLR, "),
+        (["BYOL, 25 % saliency-guided crops", "--data", "imagenet100"], "saliency-guided crops' needs --saliency"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["tables", *words])
+        with pytest.raises(SystemExit):
+            tables.main()
+        assert said in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["tables", "BYOL", "--data", "imagenet100"])
+    with pytest.raises(SystemExit, match="The data set 'imagenet100' cannot be loaded: "):
+        tables.main()
+
+
+@pytest.fixture
+def tiny(X, y, monkeypatch):
+    """Data sets of twelve classes, and recipes that train in a fraction of a second."""
+    labels = np.arange(len(X)) % 12
+    monkeypatch.setattr(tables, "load", lambda data, images: (X[:images], labels[:images], X, labels))
+    views = [skssl.Augmentation(good_crops=0.5)] * 2
+    small = {"linear": {"protocol": "moco", "epochs": 1}, "knn": {"n_neighbors": 3}}
+    for name, params in (("SimCLR", {}), ("BYOL, saliency", {"augment": views})):
+        method = skssl.SimCLR
+        recipe = {"method": method.__name__, "params": {**quick(method).get_params(deep=False), **params}}
+        recipe |= {"linear": 50.0, "knn": None, "protocol": small}
+        recipe["params"] = {
+            k: v for k, v in recipe["params"].items() if k not in ("random_state", "verbose", "compile")
+        }
+        monkeypatch.setitem(tables.DATA["imagenet100"], name, recipe)
+    return X, labels
+
+
+def test_tables_of_other_data_sets_are_recorded_and_saved(tiny, tmp_path, monkeypatch, capsys):
+    X, _ = tiny
+    where = ["--state", str(tmp_path / "state"), "--results", str(tmp_path), "--save", str(tmp_path / "encoders")]
+    command = ["tables", "SimCLR", "--data", "imagenet100", "--images", "32", *where]
+    for _ in range(2):
+        monkeypatch.setattr(sys, "argv", command)
+        tables.main()
+    assert "already recorded" in capsys.readouterr().out
+    (row,) = pd.read_csv(tmp_path / "tables.csv").to_dict("records")
+    assert (row["data"], row["method"], row["backbone"], row["images"]) == ("imagenet100", "SimCLR", "convnet", 32)
+    assert (row["paper_linear"], 0 <= row["linear"] <= 1) == (50.0, True)
+    encoder = skssl.load(tmp_path / "encoders" / "imagenet100-SimCLR-0.safetensors")
+    assert encoder.transform(X[:3]).shape == (3, 128)
+    assert not list((tmp_path / "state").rglob("*.safetensors"))
+
+    monkeypatch.setattr(transfer, "load", tables.load)
+    monkeypatch.setitem(recipes.FINE_TUNING, "tiny, 50 %", {"method": "FineTuner", "params": {"batch_size": 16}})
+    file = str(tmp_path / "encoders" / "imagenet100-SimCLR-0.safetensors")
+    options = ["--data", "imagenet100", "--fine-tune", "tiny, 50 %", "--epochs", "1", "--results", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["transfer", file, *options])
+    transfer.main()
+    rows = pd.read_csv(tmp_path / "transfer.csv")
+    assert rows["measure"].tolist() == ["top-1", "top-5"]
+    assert rows["score"].is_monotonic_increasing
+    assert set(rows["task"]) == {"fine-tuning, tiny, 50 %"}
+
+    recipe = {"method": "SegmentationTransfer", "params": {"image_size": 32, "width": 8, "batch_size": 2}}
+    monkeypatch.setitem(recipes.DENSE, "tiny", recipe)
+    folder = skssl.datasets.make_voc_folder(tmp_path / "voc", 4, image_size=32, random_state=0)
+    options = ["--dense", "tiny", "--folder", str(folder), str(folder), "--test-folder", str(folder)]
+    monkeypatch.setattr(sys, "argv", ["transfer", file, *options, "--epochs", "1", "--results", str(tmp_path)])
+    transfer.main()
+    dense = pd.read_csv(tmp_path / "transfer.csv").iloc[2:]
+    assert set(dense["task"]) == {"tiny"}
+    assert set(dense["data"]) == {"voc"}
+    assert dense["score"].between(0, 1).all()
+    monkeypatch.setattr(sys, "argv", ["transfer", file, "--dense", "tiny"])
+    with pytest.raises(SystemExit):
+        transfer.main()
+    assert "--dense and --folder go together" in capsys.readouterr().err
+
+
+def test_tables_give_the_maps_to_all_views(tiny, tmp_path, monkeypatch):
+    X, _ = tiny
+    maps = np.random.default_rng(0).random((len(X), 4, 4), dtype=np.float32)
+    np.save(tmp_path / "maps.npy", maps)
+    seen = []
+    monkeypatch.setattr(tables, "train", lambda estimator, *rest: seen.append(estimator.augment))
+    where = ["--saliency", str(tmp_path / "maps.npy"), "--results", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["tables", "BYOL, saliency", "--data", "imagenet100", *where])
+    tables.main()
+    assert [view.good_crops for view in seen[0]] == [0.5, 0.5]
+    assert all(np.array_equal(view.saliency, maps) for view in seen[0])
+    np.save(tmp_path / "maps.npy", maps[:5])
+    with pytest.raises(SystemExit, match=f"a map for each of the {len(X)} training images. Got 5"):
+        tables.main()
+
+
+def test_images_are_chosen_in_the_order_of_the_data_set(monkeypatch, X):
+    labels = np.arange(len(X))
+    monkeypatch.setattr(tables, "load_images", lambda name, split: (list(X), labels))
+    chosen, kept, test, test_labels = tables.load("imagenet", 10)
+    assert (np.diff(kept) > 0).all()
+    assert len(kept) == 10
+    assert all(image is X[i] or np.array_equal(image, X[i]) for image, i in zip(chosen, kept, strict=True))
+    assert len(test) == len(test_labels) == len(X)
+    assert tables.load("imagenet")[1].tolist() == labels.tolist()
+
+
+def test_curves_have_a_row_for_each_epoch_and_resume(X, y, tmp_path, monkeypatch, capsys):
+    small = {"knn": {"n_neighbors": 3}, "linear": {}}
+    params = {k: v for k, v in quick(skssl.SimCLR).get_params(deep=False).items() if k in ("backbone", "batch_size")}
+    recipe = {"method": "SimCLR", "params": {**params, "epochs": 3}, "protocol": small}
+    monkeypatch.setitem(tables.DATA["cifar10"], "tiny", recipe)
+    monkeypatch.setattr(curves, "load", lambda *_: (X, y, X, y))
+    where = ["--state", str(tmp_path / "state"), "--results", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["curves", "tiny", "--data", "cifar10", *where])
+    for _ in range(2):
+        curves.main()
+    assert "already recorded" in capsys.readouterr().out
+    rows = pd.read_csv(tmp_path / "curves.csv")
+    assert rows["epoch"].tolist() == [1, 2, 3]
+    assert rows["knn"].between(0, 1).all()
+    estimator = recipes.make(recipe, random_state=0, callbacks=[KNNMonitor(X, y, X, y, n_neighbors=3)]).fit(X, y)
+    assert rows["knn"].tolist() == pytest.approx(estimator.history_["knn"].tolist())
+
+
+def test_curves_of_the_figures_exist():
+    for small, large in curves.FIGURES.values():
+        assert set(small) <= set(methods.METHODS)
+        assert set(large) <= set(recipes.CIFAR10)
 
 
 @pytest.mark.slow

@@ -98,7 +98,10 @@ CALLS = [
         lambda e, X, y: transfer_table(e, [("a", (X, y, X, y))]),
         r"a dict of a tuple \(X_train, y_train, X_test, y_test\)",
     ),
-    (lambda e, X, y: skssl.DetectionTransfer(e).fit(X, y), "the path of a folder in PASCAL VOC's format. Got ndarray"),
+    (
+        lambda e, X, y: skssl.DetectionTransfer(e).fit(X, y),
+        "the path of a folder in the format of PASCAL VOC or COCO, or a list of these. Got ndarray",
+    ),
     (lambda e, X, y: skssl.load(e), "path must be the path of a file that save has written. Got SimCLR"),
     (lambda e, X, y: e.predict(X), r"'predict'. SimCLR gives features: LinearProbe\(encoder=encoder\).fit\(X, y\)"),
     (lambda e, X, y: e.transform(X[0]), r"Pass a single image as X\[None\]"),

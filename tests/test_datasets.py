@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import io
 import itertools
 import lzma
@@ -26,6 +27,7 @@ from torchvision.datasets import ImageFolder
 from skssl import BadImageWarning
 from skssl.datasets import connection_timeout, load_images, make_clips, make_shapes
 from skssl.images import as_images
+from skssl.images.known_folders import IMAGENET100, KNOWN_FOLDERS, find_known_folder
 
 STARTED_IN = os.getcwd()
 SKSSL_DATA = os.environ.get("SKSSL_DATA", "")
@@ -592,6 +594,147 @@ def test_silent_server_times_out() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(TimeoutError), connection_timeout(0.1):
         urllib.request.urlopen(f"http://127.0.0.1:{server.getsockname()[1]}/data")
     assert socket.getdefaulttimeout() == before
+
+
+# Folders of known data sets
+
+
+def save(path: Path, i: int, size: int = 8) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (size, size), (i, 0, 0)).save(path, "PNG")  # files of other endings hold a PNG, too
+    return str(path)
+
+
+def red(images: Any) -> list[int]:
+    """Return the red value of images of one color."""
+    return [int(image[0, 0, 0]) for image in images]
+
+
+@pytest.mark.parametrize("root", ["tiny-imagenet-200", "tiny-imagenet"])
+def test_tiny_imagenet_is_read_with_its_annotations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: str) -> None:
+    folder = tmp_path / "sets" / root
+    monkeypatch.setenv("SKSSL_DATA", str(tmp_path / "sets"))
+    for i, wnid in enumerate(["n02", "n01"]):
+        for k in range(2):
+            save(folder / "train" / wnid / "images" / f"{wnid}_{k}.JPEG", 10 * i + k)
+        (folder / "train" / wnid / f"{wnid}_boxes.txt").write_text("n02_0.JPEG\t0\t0\t8\t8\n")
+        save(folder / "val" / "images" / f"val_{i}.JPEG", 100 + i)
+        save(folder / "test" / "images" / f"test_{i}.JPEG", 200 + i)
+    images, y = load_images("tiny-imagenet")
+    assert (red(images), y.tolist()) == ([10, 11, 0, 1], ["n01", "n01", "n02", "n02"])
+    with pytest.raises(ValueError, match=r"class of 'val/images/val_0\.JPEG' .* needs val/val_annotations\.txt"):
+        load_images("tiny-imagenet", "val")
+    (folder / "val" / "val_annotations.txt").write_text("val_1.JPEG\tn02\t0\t0\t8\t8\nval_0.JPEG\tn01\t0\t0\t8\t8\n")
+    images, y = load_images("tiny-imagenet", "val")
+    assert (red(images), y.tolist()) == ([100, 101], ["n01", "n02"])
+    images, y = load_images("tiny-imagenet", "test")
+    assert (red(images), y) == ([200, 201], None)
+    with pytest.raises(ValueError, match="Unknown split 'valid', did you mean 'val'"):
+        load_images("tiny-imagenet", "valid")
+
+
+@pytest.mark.parametrize("name", ["imagenet", "imagenet100"])
+@pytest.mark.parametrize("root", ["imagenet", "ILSVRC2012", "ILSVRC/Data/CLS-LOC", "imagenet/ILSVRC/Data/CLS-LOC"])
+def test_usual_folders_of_imagenet_are_found(tmp_path: Path, root: str, name: str) -> None:
+    (tmp_path / "first" / root).mkdir(parents=True)
+    (tmp_path / "second" / root / "train").mkdir(parents=True)
+    assert find_known_folder(name, [tmp_path / "first", tmp_path / "second"]) == tmp_path / "second" / root
+    assert find_known_folder(name, [tmp_path / "first"]) is None
+
+
+def test_imagenet_and_its_100_classes(tmp_path: Path) -> None:
+    folder = tmp_path / "kept" / "imagenet"
+    wnids = [*IMAGENET100, "n01440764", "n15075141"]
+    paths = {
+        split: [save(folder / split / wnid / f"{wnid}_1.JPEG", i, size=8 + i % 2) for i, wnid in enumerate(wnids)]
+        for split in ("train", "val")
+    }
+    for split in ("train", "val"):
+        X, y = load_images("imagenet", split, data_home=tmp_path / "kept")
+        assert (X, y.tolist()) == (sorted(paths[split]), sorted(wnids))
+        X, y = load_images("imagenet100", split, data_home=tmp_path / "kept")
+        assert (X, y.tolist()) == (sorted(paths[split][:100]), sorted(IMAGENET100))
+    for wnid in wnids:
+        (folder / "val" / wnid / f"{wnid}_1.JPEG").rename(folder / "val" / f"ILSVRC2012_val_{wnid}.JPEG")
+        (folder / "val" / wnid).rmdir()
+    with pytest.raises(ValueError, match=r"class of 'val/ILSVRC2012_val_n01440764\.JPEG' .*datasets\.ImageNet"):
+        load_images("imagenet", "val", data_home=tmp_path / "kept")
+    with pytest.raises(ValueError, match=r"lacks 100 of its 100 class folders.* torchvision\.datasets\.ImageNet"):
+        load_images("imagenet100", "val", data_home=tmp_path / "kept")
+    with pytest.raises(ValueError, match=r"'imagenet' has no split 'test': the folder .*test' does not exist"):
+        load_images("imagenet", "test", data_home=tmp_path / "kept")
+
+
+def test_imagenet100_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    assert len(set(IMAGENET100)) == 100
+    assert sorted(IMAGENET100) == IMAGENET100
+    content = "\n".join(IMAGENET100).encode()
+    assert hashlib.sha256(content).hexdigest()[:16] == "d61d354b64beb3ce", "CMC's imagenet100.txt, sorted"
+    save(tmp_path / "imagenet" / "train" / "n01" / "1.JPEG", 1)
+    for i, wnid in enumerate(IMAGENET100[:99]):
+        save(tmp_path / "imagenet100" / "train" / wnid / "1.JPEG", i)
+    with pytest.raises(ValueError, match=f"lacks 1 of its 100 class .* as 'train/{IMAGENET100[99]}'. To use"):
+        load_images("imagenet100", data_home=tmp_path)
+    save(tmp_path / "imagenet100" / "train" / IMAGENET100[99] / "1.JPEG", 99)
+    images, y = load_images("imagenet100", data_home=tmp_path)
+    assert (red(images), y.tolist()) == (list(range(100)), IMAGENET100)
+
+
+@pytest.mark.parametrize("root", ["miniplaces", "miniplaces/data"])
+@pytest.mark.parametrize("lists", ["", "data", "development_kit/data"])
+def test_miniplaces_with_the_lists_of_its_development_kit(tmp_path: Path, root: str, lists: str) -> None:
+    folder = tmp_path / root
+    scenes = ["a/abbey", "b/bakery/shop", "c/church/outdoor"]
+    for i, scene in enumerate(scenes):
+        save(folder / "images" / "train" / scene / "00000001.jpg", i)
+        save(folder / "images" / "val" / f"0000000{i}.jpg", 100 + i)
+    save(folder / "images" / "test" / "00000001.jpg", 200)
+    images, y = load_images("miniplaces", data_home=tmp_path)
+    assert (red(images), y.tolist()) == ([0, 1, 2], ["abbey", "bakery/shop", "church/outdoor"])
+    with pytest.raises(ValueError, match=r"class of 'val/00000000\.jpg' .* needs val\.txt and categories\.txt"):
+        load_images("miniplaces", "val", data_home=tmp_path)
+    (folder / lists).mkdir(parents=True, exist_ok=True)
+    (folder / lists / "categories.txt").write_text("".join(f"/{scene} {i}\n" for i, scene in enumerate(scenes)))
+    (folder / lists / "val.txt").write_text("val/00000000.jpg 2\nval/00000001.jpg 0\nval/00000002.jpg 1\n")
+    images, y = load_images("miniplaces", "val", data_home=tmp_path)
+    assert (red(images), y.tolist()) == ([100, 101, 102], ["church/outdoor", "abbey", "bakery/shop"])
+    images, y = load_images("miniplaces", "test", data_home=tmp_path)
+    assert (red(images), y) == ([200], None)
+
+
+@pytest.mark.parametrize("name", ["imagenet", "imagenet100", "miniplaces", "tiny-imagenet"])
+def test_missing_folder_of_a_known_data_set(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKSSL_DATA", str(tmp_path / "named"))
+    expected = (
+        rf"'{name}' was not found: .*named.*shared/data.*kept.* {KNOWN_FOLDERS[name].folders[-1]} with .*https?://"
+    )
+    with pytest.raises(FileNotFoundError, match=expected):
+        load_images(name, data_home=tmp_path / "kept")
+    (tmp_path / "named" / name).mkdir(parents=True)  # without a folder "train"
+    with pytest.raises(FileNotFoundError, match="It is not downloaded"):
+        load_images(name, data_home=tmp_path / "kept")
+    np.savez(tmp_path / "named" / f"{name}.npz", X_train=X, y_train=Y)
+    np.testing.assert_array_equal(load_images(name)[0], X)
+    (tmp_path / "named" / f"{name}.npz").unlink()
+    write(Path(name), X, Y)  # in the working directory
+    assert_same(load_images(name), X, Y)
+
+
+def test_links_and_unreadable_images_of_a_known_data_set(tmp_path: Path) -> None:
+    folder = tmp_path / "imagenet" / "train"
+    for i in range(3):
+        save(folder / f"n0{i}" / "1.JPEG", i)
+    (folder / "n00" / "2.JPEG").write_bytes(b"no image")
+    (folder / "n00" / "up").symlink_to(folder / "n00")
+    (folder / "n03").symlink_to(folder / "n01")
+    with pytest.raises(ValueError, match=r"2\.JPEG"):
+        load_images("imagenet", data_home=tmp_path)
+    message = (
+        r"1 with a link to a folder that contains it \('train/n00/up'\); 1 that cannot be read \('train/n00/2.JPEG'\)"
+    )
+    with pytest.warns(BadImageWarning, match=message):
+        images, y = load_images("imagenet", data_home=tmp_path, on_bad_image="skip")
+    assert (red(images), y.tolist()) == ([0, 1, 2, 1], ["n00", "n01", "n02", "n03"])
 
 
 @pytest.mark.slow

@@ -4,11 +4,14 @@ import importlib
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from conftest import quick
 
 import skssl
 
 ROOT = Path(__file__).parent.parent
+CONTINUED = ("get_started.md",)  # pages whose code is one script; elsewhere each block runs alone
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -33,10 +36,72 @@ def test_all_is_sorted():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_code_on_every_page_runs(page):
-    for block in code_of(page):
+def test_code_on_every_page_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = code_of(page)
+    for block in ["\n".join(blocks)] if page.name in CONTINUED else blocks:
         exec(compile(block, str(page), "exec"), {})
 
 
 def test_the_readme_has_code():
     assert code_of(ROOT / "README.md")
+
+
+# The methods' pages
+
+
+@pytest.fixture
+def pages(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    return importlib.import_module("method_pages")
+
+
+def test_every_method_has_advice(pages):
+    assert pages.ADVICE.keys() == set(skssl.methods.__all__)
+    assert all(advice.keys() == {"use", "other"} for advice in pages.ADVICE.values())
+
+
+def test_page_of_a_method_has_its_recipes_and_rows(pages):
+    rows = [
+        {"method": method, "epochs": 10, "hardware": "a processor", "seed": seed, "linear": 0.5, "knn": 0.4 + seed / 10}
+        for method in ("SimCLR", "SimCLR + rotation", "BYOL", "untrained", "pixels")
+        for seed in (0, 1)
+    ]
+    text = pages.page("SimCLR", pd.DataFrame(rows))
+    assert "SimCLR + rotation,aux='rotation',10,a processor,0.5 ± 0.0,0.45 ± 0.071,2" in text.replace("``", "")
+    assert "90.91,88.69" in text, "EffSSL's table 5"
+    assert "BYOL," not in text
+
+
+@pytest.mark.parametrize("name", ["SimCLR", "SimSiam"])
+def test_flow_of_a_method_shows_where_gradients_stop(pages, name):
+    traced = pages.flow.trace(quick(getattr(skssl, name), batch_size=64))
+    edges = sorted(
+        (traced.nodes[one][1], traced.nodes[other][1], stopped) for (one, other), stopped in traced.edges.items()
+    )
+    assert (
+        edges
+        == {
+            "SimCLR": [
+                ("encoder", "projector", False),
+                ("projector", "nt xent", False),
+                ("view 1", "encoder", False),
+                ("view 2", "encoder", False),
+            ],
+            "SimSiam": sorted(
+                [
+                    ("view 1", "encoder", False),
+                    ("view 2", "encoder", False),
+                    *[
+                        ("encoder", "projector", False),
+                        ("projector", "predictor", False),
+                        ("predictor", "negative cosine", False),
+                        ("projector", "negative cosine", True),
+                    ]
+                    * 2,
+                ]
+            ),
+        }[name]
+    )
+    pages.flow.draw(traced, pages.flow.DARK)

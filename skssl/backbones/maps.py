@@ -43,7 +43,7 @@ def stages(encoder: nn.Module) -> dict[str, list[nn.Module]]:
     if any(isinstance(child, PatchMap) for child in encoder.children()):
         return {"patches": list(encoder.children())}
     for name, child in getattr(encoder, "features", encoder).named_children():
-        if isinstance(child, nn.Conv2d):
+        if isinstance(child, nn.Conv2d) or name == "conv1":  # some stems are several convolutions
             convolutions += 1
             found[f"conv{convolutions}"] = []
         elif name.startswith("layer"):

@@ -18,7 +18,7 @@ from skssl.nn.heads import MLP
 SMALL = 64  # largest side, in pixels, of images that get the stems and presets of CIFAR rather than ImageNet
 NAMES = (
     "'convnet', 'vit_micro', 'vit_tiny', 'vit_small', 'vit_base', 'alexnet_bn', torchvision's classification networks "
-    "('resnet18', …) and timm's ('timm:resnet26d')"
+    "('resnet18', …), SimCLR's ('resnet50_2x', 'resnet50_sk', 'resnet152_3x_sk', …) and timm's ('timm:resnet26d')"
 )
 
 
@@ -131,8 +131,8 @@ def build_network(name: str, shape: tuple[int, int, int]) -> nn.Module:
     Parameters
     ----------
     name : str
-        "convnet", "alexnet_bn", "vit_" and a size of `ViT`, a classification network of torchvision, or "timm:" and a
-        network of timm.
+        "convnet", "alexnet_bn", "vit_" and a size of `ViT`, a classification network of torchvision, a `WideResNet`
+        such as "resnet50_2x" or "resnet152_3x_sk", or "timm:" and a network of timm.
     shape : tuple of int
         Channels, height and width of the images. Networks that are made for one size are made for this one.
 
@@ -160,6 +160,11 @@ def build_network(name: str, shape: tuple[int, int, int]) -> nn.Module:
         return OWN[name]()
     if name.startswith("timm:"):
         return _timm(name.removeprefix("timm:"), *shape)
+    if name.startswith("resnet"):
+        from skssl.backbones.wide_resnets import wide_resnet_named
+
+        if (net := wide_resnet_named(name, small=max(shape[1:]) <= SMALL)) is not None:
+            return net
     known = torchvision.models.list_models(module=torchvision.models)
     vits = [f"vit_{size}" for size in SIZES]
     if name not in (*vits, *known):

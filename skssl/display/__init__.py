@@ -1,5 +1,6 @@
 """Displays of data, training and representations by matplotlib, one per file, and the HTML report (reporting.py)."""
 
+from skssl.display.dense import DetectionDisplay, SegmentationDisplay
 from skssl.display.embedding import EmbeddingDisplay
 from skssl.display.neighbors import NeighborsDisplay
 from skssl.display.reporting import report
@@ -7,4 +8,13 @@ from skssl.display.results import ResultsDisplay
 from skssl.display.training import TrainingDisplay
 from skssl.display.views import ViewsDisplay
 
-__all__ = ["EmbeddingDisplay", "NeighborsDisplay", "ResultsDisplay", "TrainingDisplay", "ViewsDisplay", "report"]
+__all__ = [
+    "DetectionDisplay",
+    "EmbeddingDisplay",
+    "NeighborsDisplay",
+    "ResultsDisplay",
+    "SegmentationDisplay",
+    "TrainingDisplay",
+    "ViewsDisplay",
+    "report",
+]

@@ -30,6 +30,7 @@ MARKERS = "osD^vP"
 TEXT_COLOR, GREY = "#333333", "#bbbbbb"
 UNLABELLED = "unlabelled"  # the name of class -1, drawn in GREY
 SMALL_FONT, FONT = 8, 9  # in points
+Extent = tuple[float, float, float, float]  # left, right, bottom, top
 MAX_PIXELATED_SIDE = 96  # images up to this side are drawn without interpolation
 
 
@@ -68,13 +69,13 @@ def add_legend(ax: Axes, **where: Any) -> None:
         text.set_parse_math(False)
 
 
-def class_colors(n_classes: int) -> np.ndarray:
-    """Return a colour for each class, by a colour map if there are more than 20, followed by that of class -1."""
+def class_colors(n_classes: int, most: int = MAX_NAMED_CLASSES) -> np.ndarray:
+    """Return a colour for each class, by a colour map if there are more than `most`, followed by that of class -1."""
     from matplotlib import colormaps
     from matplotlib.colors import to_rgba_array
 
     few = [COLORS[code % len(COLORS)] for code in range(n_classes)]
-    colors = to_rgba_array(few) if n_classes <= MAX_NAMED_CLASSES else colormaps["turbo"](np.linspace(0, 1, n_classes))
+    colors = to_rgba_array(few) if n_classes <= most else colormaps["turbo"](np.linspace(0, 1, n_classes))
     return np.concatenate([colors, to_rgba_array(GREY)])
 
 
@@ -104,27 +105,33 @@ def tile(parts: np.ndarray) -> np.ndarray:
     return sheet
 
 
-def draw_grid(ax: Axes, rows: Sequence[Sequence[np.ndarray]], columns: np.ndarray, gap: float = 0.08) -> None:
-    """Draw rows of pictures in cells of the shape of the first picture.
+def draw_grid(
+    ax: Axes, rows: Sequence[Sequence[np.ndarray]], columns: np.ndarray, gap: float = 0.08
+) -> list[list[Extent]]:
+    """Draw rows of pictures in cells of the shape of the first picture, and return where each is.
 
     `columns` holds the left sides of the cells in units of their width. Smaller pictures are drawn in proportion, and
     larger ones are scaled down to the cell.
     """
     height, width, _ = rows[0][0].shape
     tall = height / width
+    extents: list[list[Extent]] = []
     for row, pictures in enumerate(rows):
+        extents.append([])
         for left, picture in zip(columns, pictures, strict=True):
             h, w, _ = picture.shape
             half_w = w / width / 2 / max(1, w / width, h / height)
             half_h = half_w * h / w
             x, y = left + 0.5, row * (tall + gap) + tall / 2
+            extents[-1].append((x - half_w, x + half_w, y + half_h, y - half_h))
             ax.imshow(
                 picture,
-                extent=(x - half_w, x + half_w, y + half_h, y - half_h),
+                extent=extents[-1][-1],
                 interpolation="nearest" if max(h, w) <= MAX_PIXELATED_SIDE else "antialiased",
             )
     ax.set(xlim=(columns[0], columns[-1] + 1), ylim=(len(rows) * (tall + gap) - gap, 0), aspect="equal")
     ax.axis("off")
+    return extents
 
 
 def encode_images(estimator: Any, X: Any, layer: str, index: np.ndarray | None = None) -> tuple[np.ndarray, Images]:

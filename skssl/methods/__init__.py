@@ -25,6 +25,7 @@ from skssl.methods.rotnet import RotNet
 from skssl.methods.shuffle_and_learn import ShuffleAndLearn
 from skssl.methods.simclr import SimCLR
 from skssl.methods.simsiam import SimSiam, SimSiamGSG
+from skssl.methods.spot_artifacts import SpotArtifacts
 from skssl.methods.supcon import SupCon
 from skssl.methods.swav import SwAV
 from skssl.methods.vicreg import VICReg
@@ -57,6 +58,7 @@ __all__ = [
     "SimCLR",
     "SimSiam",
     "SimSiamGSG",
+    "SpotArtifacts",
     "SupCon",
     "SwAV",
     "VICReg",

@@ -17,7 +17,7 @@ class ContextEncoder(ContextEncoderTask, PretextMethod):
     References
     ----------
     Pathak et al., Context Encoders: Feature Learning by Inpainting, CVPR 2016. `ContextEncoderTask` lists the
-    differences. The learning rate and the schedule are ours.
+    differences. The learning rate and the schedule are ours. With `adversarial_weight`, DCGAN's `momentum` is 0.5.
 
     Examples
     --------

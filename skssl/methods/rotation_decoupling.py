@@ -40,8 +40,7 @@ class RotationDecoupling(MemoryBankMethod):
     pu_weights : array-like of shape (n_samples, 4), default=None
         Weights of the rotation's cross-entropy for each image and number of quarter turns, which are not normalised.
         The paper uses 1 for the upright image and 1 - p^2 for a rotated one, where p is the probability that it is
-        upright according to a classifier of upright (positive) and rotated (unlabelled) images. None weights all
-        equally.
+        upright. `RotNet.pu_weights` estimates them. None weights all equally.
     pu_start : float, default=6/7
         Share of the training after which `pu_weights` are used (epoch 210 of 245 in the paper).
 
@@ -62,6 +61,18 @@ class RotationDecoupling(MemoryBankMethod):
     >>> encoder = RotationDecoupling(backbone="convnet", n_negatives=32, epochs=1, batch_size=32, random_state=0).fit(X)
     >>> encoder.history_.columns[1:5].tolist()
     ['loss', 'turn', 'turn_accuracy', 'still_turn_accuracy']
+
+    The paper's weights, estimated by a RotNet on images that it was not trained on:
+
+    >>> import numpy as np
+    >>> from sklearn.base import clone
+    >>> from sklearn.model_selection import KFold
+    >>> from skssl import RotNet
+    >>> rotnet = RotNet(backbone="convnet", epochs=1, batch_size=16, random_state=0)
+    >>> weights = np.ones((64, 4))
+    >>> for train, test in KFold(2, shuffle=True, random_state=0).split(X):
+    ...     weights[test] = clone(rotnet).fit(X[train]).pu_weights(X[test])
+    >>> weighted = clone(encoder).set_params(pu_weights=weights, pu_start=0.0).fit(X)
     """
 
     loss: str = "nce"

@@ -37,10 +37,10 @@ class Correspondence(nn.Module):
         if fusion == "concatenate":
             self.classifier = MLP((frame_dim + sound_dim, dim, 1), norm=False)
             return
-        self.frame_embedding = MLP((frame_dim, dim, dim), norm=False)
-        self.sound_embedding = MLP((sound_dim, dim, dim), norm=False)
+        self.frame_embedding = MLP((frame_dim, dim, dim), output_norm=True)
+        self.sound_embedding = MLP((sound_dim, dim, dim), output_norm=True)
         self.calibration = nn.Linear(1, 1)  # its sign is right from the start: near embeddings belong together
-        nn.init.constant_(self.calibration.weight, -4.0 if fusion == "distance" else 1.0)
+        nn.init.constant_(self.calibration.weight, -4.0 if fusion == "distance" else dim**-0.5)
         nn.init.constant_(self.calibration.bias, 4.0 if fusion == "distance" else 0.0)
 
     def forward(self, frames: Tensor, sounds: Tensor) -> Tensor:
@@ -83,6 +83,7 @@ class Correspondence(nn.Module):
         float32 Tensor of shape (n, h, w)
             The logits.
         """
-        seen, heard = self.frame_embedding(frames.movedim(1, 3)), self.sound_embedding(sounds)
+        cells = frames.movedim(1, 3)
+        seen, heard = self.frame_embedding(cells.flatten(0, 2)).view(*cells.shape[:3], -1), self.sound_embedding(sounds)
         product = (seen.float() * heard.float()[:, None, None]).sum(3, keepdim=True)
         return self.calibration(product)[..., 0].float()

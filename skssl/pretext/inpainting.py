@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, ClassVar
@@ -11,6 +13,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skssl.nn.adversarial import frozen_forward
 from skssl.pretext.task import Task
 
 if TYPE_CHECKING:
@@ -34,13 +37,20 @@ class ContextEncoderTask(Task):
     margin_weight : float, default=10.0
         Weight of errors in the margin of the central region, relative to errors inside it. The margin is a sixteenth of
         the region's side, at least one pixel. The weight makes the prediction join its surroundings.
+    adversarial_weight : float, default=0.0
+        Weight of the adversarial loss, 0.001 in the code; that of the reconstruction is 1 minus it. A discriminator
+        then learns to tell the region from the prediction, with a tenth of the learning rate. It sharpens the
+        prediction, but the paper learns its features without it.
 
     References
     ----------
-    Pathak et al., Context Encoders: Feature Learning by Inpainting, CVPR 2016, equation 1 and section 3.3. The blobs
-    are the highest values of smooth noise, as in the code, which uses one mask per batch. The adversarial loss is left
-    out: it sharpens the prediction, but the paper learns its features without it. The paper's encoder has a bottleneck
-    of 4000 units instead of pooling; here the bottleneck is the method's features.
+    Pathak et al., Context Encoders: Feature Learning by Inpainting, CVPR 2016, equations 1 to 3 and section 3.3. The
+    blobs are the highest values of smooth noise, as in the code, which uses one mask per batch. The paper's encoder has
+    a bottleneck of 4000 units instead of pooling; here the bottleneck is the method's features. The discriminator is
+    DCGAN's, as wide as the decoder. It sees the predicted centre, as in the code, or the view with the predicted blobs;
+    the code's decoder predicts the whole image, and the discriminator sees that. The code updates the discriminator
+    first. Here all networks are updated at the same time, so the prediction is judged by the discriminator before its
+    update. "inpainting_adversarial" in the history is weighted, "inpainting_discriminator" is not.
 
     Examples
     --------
@@ -52,13 +62,25 @@ class ContextEncoderTask(Task):
     region: str = "random"
     hidden_dim: int = 256
     margin_weight: float = 10.0
+    adversarial_weight: float = 0.0
 
     name: ClassVar[str] = "inpainting"
     _parameter_constraints: ClassVar[dict] = {
         "region": [StrOptions({"random", "center"})],
         "hidden_dim": [Interval(Integral, 1, None, closed="left")],
         "margin_weight": [Interval(Real, 0, None, closed="left")],
+        "adversarial_weight": [Interval(Real, 0, 1, closed="left")],
     }
+
+    @property
+    def chance(self) -> dict[str, float]:
+        """The accuracy of a random guess, by the name of the measure."""
+        return {"inpainting_discriminator_accuracy": 1 / 2} if self.adversarial_weight else {}
+
+    @property
+    def lr_factors(self) -> Mapping[str, float]:
+        """A tenth of the learning rate for the discriminator, as in the code."""
+        return {"inpainting_discriminator": 0.1}
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102
         width, side = self.hidden_dim, 4
@@ -73,6 +95,8 @@ class ContextEncoderTask(Task):
             layers += [nn.Upsample(scale_factor=2), nn.Conv2d(n_in, width, 3, padding=1, bias=False)]
             layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
         net.inpainting_decoder = nn.Sequential(*layers, nn.Conv2d(width, net.shape[0], 3, padding=1))
+        if self.adversarial_weight:
+            net.inpainting_discriminator = dcgan_discriminator(net.shape[0], side, self.hidden_dim)
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
         view = batch.views[0]
@@ -87,8 +111,62 @@ class ContextEncoderTask(Task):
             hole = torch.zeros(view.shape[2:], dtype=torch.bool, device=view.device)
             hole[rows.start + margin : rows.stop - margin, columns.start + margin : columns.stop - margin] = True
         made = net.inpainting_decoder(net.encoder(view * ~hole)).float()  # 0 is the mean of a normalised view
+        side = made.shape[2:]
         made = F.interpolate(made, part.shape[2:], mode="bilinear")  # the identity if the side is a power of 2
-        return {"inpainting": (weight * (made - part).square()).mean()}
+        error = (weight * (made - part).square()).mean()
+        if not self.adversarial_weight:
+            return {"inpainting": error}
+        if self.region == "random":
+            made = torch.where(hole, made, part)
+        real, made = (F.interpolate(images, side, mode="bilinear") for images in (part, made))
+        scores, made_scores = (net.inpainting_discriminator(images).float() for images in (real, made.detach()))
+        fooled = F.softplus(-frozen_forward(net.inpainting_discriminator, made).float()).mean()
+        return {
+            "inpainting": (1 - self.adversarial_weight) * error,
+            "inpainting_adversarial": self.adversarial_weight * fooled,
+            "inpainting_discriminator": F.softplus(-scores).mean() + F.softplus(made_scores).mean(),
+            "inpainting_discriminator_accuracy": torch.cat([scores > 0, made_scores < 0]).float().mean(),
+        }
+
+
+def dcgan_discriminator(channels: int, side: int, width: int) -> nn.Sequential:
+    """Build the discriminator of DCGAN for square images.
+
+    Parameters
+    ----------
+    channels, side : int
+        Channels and side of the images. The side is a power of 2, at least 4.
+    width : int
+        Channels of the last map, of 4x4 pixels. They are doubled with each halving of the side.
+
+    Returns
+    -------
+    torch.nn.Sequential
+        Maps images (n, channels, side, side) to the logits of being real, (n,).
+
+    References
+    ----------
+    Radford et al., Unsupervised Representation Learning with Deep Convolutional Generative Adversarial Networks, ICLR
+    2016: strided convolutions, LeakyReLU, BatchNorm except in the first layer, weights of a deviation of 0.02.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.pretext.inpainting import dcgan_discriminator
+    >>> dcgan_discriminator(3, 16, 32)(torch.zeros(5, 3, 16, 16)).shape
+    torch.Size([5])
+    """
+    n_halvings = side.bit_length() - 3
+    widths = [channels, *(max(int(width) // 2**i, 1) for i in reversed(range(n_halvings)))]
+    layers: list[nn.Module] = []
+    for i, (n_in, n_out) in enumerate(itertools.pairwise(widths)):
+        norm = nn.BatchNorm2d(n_out) if i else nn.Identity()
+        layers += [nn.Conv2d(n_in, n_out, 4, stride=2, padding=1, bias=not i), norm, nn.LeakyReLU(0.2, inplace=True)]
+    net = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 4), nn.Flatten(0))
+    for module in net.modules():
+        if isinstance(module, (nn.Conv2d, nn.BatchNorm2d)):
+            nn.init.normal_(module.weight, float(isinstance(module, nn.BatchNorm2d)), 0.02)
+    return net
 
 
 def random_region(n: int, height: int, width: int, device: torch.device) -> Tensor:

@@ -43,6 +43,7 @@ from skssl.recipes.dense import DENSE
 from skssl.recipes.fine_tuning import FINE_TUNING
 from skssl.recipes.imagenet import IMAGENET
 from skssl.recipes.imagenet100 import IMAGENET100
+from skssl.recipes.stl10 import STL10
 from skssl.recipes.tiny_imagenet import TINY_IMAGENET
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "FINE_TUNING",
     "IMAGENET",
     "IMAGENET100",
+    "STL10",
     "TINY_IMAGENET",
     "make",
     "make_probes",

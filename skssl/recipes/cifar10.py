@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from skssl.augment import Augmentation
+from sklearn.base import clone
+
+from skssl.augment import Augmentation, preset
+from skssl.pretext import Rotation
 from skssl.recipes.building import (
     BY_EFFSSL,
     BY_EFFSSL_SIMSIAM,
@@ -26,8 +29,26 @@ from skssl.recipes.building import (
 
 EFFSSL, _GSG = "EffSSL, section 4 and table 5", "GSG, section 5 and table 1"
 
+
+def _pretext(*scores: float) -> dict[str, float]:
+    """Return the scores of EffSSL's table 4: rotation and contrastive accuracy at the backbone and the projector."""
+    names = [f"{kind}, {layer}" for kind in ("rotation", "contrastive") for layer in ("backbone", "projector")]
+    return dict(zip(names, scores, strict=True))
+
+
 simclr = new_recipe("SimCLR", EFFSSL, 88.77, 86.37, lr=0.5, temperature=0.2, warmup_epochs=10, **SHORT, **UNSTATED)
-byol = new_recipe("BYOL", EFFSSL, 89.30, 86.56, lr=0.8, ema_momentum=0.95, warmup_epochs=10, **SHORT, **UNSTATED)
+byol = new_recipe(
+    "BYOL",
+    EFFSSL,
+    89.30,
+    86.56,
+    scores=_pretext(73.40, 58.32, 78.53, 78.82),
+    lr=0.8,
+    ema_momentum=0.95,
+    warmup_epochs=10,
+    **SHORT,
+    **UNSTATED,
+)
 swav = new_recipe(
     "SwAV",
     EFFSSL,
@@ -58,12 +79,29 @@ _gsg = new_recipe("SimSiamGSG", _GSG, 86.4, 82.2, judged=BY_GSG, **_gsg_params)
 _gsg_byol = new_recipe(
     "BYOLGSG", _GSG, 90.3, 89.4, ema_momentum=0.99, inferred="ema_momentum", judged=BY_GSG, **_gsg_params
 )
-_guided = {
+_guided: dict[str, Recipe] = {
     "SimSiam, GSG's baseline": changed(_gsg, 82.7, 77.0, stop_gradient="symmetric"),
     "SimSiamGSG": _gsg,
     "BYOL, GSG's baseline": changed(_gsg_byol, 88.0, 85.4, stop_gradient="symmetric"),
     "BYOLGSG": _gsg_byol,
 }
+
+
+def _ablations_of_gsg() -> dict[str, Recipe]:
+    """Return GSG's ablations of section 6: where the gradient is stopped, and the predictor."""
+    found: dict[str, Recipe] = {}
+    unknown, collapse = "a curve, score not known", "it collapses to 10 %, score not known"
+    for title in ("SimSiamGSG", "BYOLGSG"):
+        for kind in ("random", "reverse"):
+            how = collapse if (title, kind) == ("SimSiamGSG", "reverse") else unknown
+            source = f"GSG, section 6 and figure 4; {how}"
+            found[f"{title}, {kind}"] = changed(_guided[title], source=source, stop_gradient=kind)
+    for title, recipe in _guided.items():
+        source = f"GSG, section 6 and figure 5; {collapse if 'baseline' in title else unknown}"
+        found[f"{title}, no predictor"] = changed(recipe, source=source, predictor=False, epochs=400)
+    return found
+
+
 _LIGHTLY = "lightly's benchmark on CIFAR-10, whose score is that of the best epoch"
 _lightly: dict[str, Any] = {
     "epochs": 200,
@@ -120,37 +158,111 @@ def _effssl_labels() -> dict[str, Recipe]:
         ):
             few: dict[str, Any] = {} if share == 1 else {"label_fraction": share}
             ending = "" if share == 1 else f" by {share:.0%} of the labels".replace("%", " %")
-            made = changed(base, score, false_negatives="remove", **few)
-            found[f"{title}, false negatives removed{ending}"] = {**made, "source": "EffSSL, section 3.1 and table 2"}
+            source = "EffSSL, section 3.1 and table 2"
+            made = changed(base, score, source=source, false_negatives="remove", **few)
+            found[f"{title}, false negatives removed{ending}"] = made
+    return found
+
+
+def _effssl_ablations() -> dict[str, Recipe]:
+    """Return EffSSL's ablations of the rotation task: its loss, rotated views, no colour jitter, noisy labels."""
+    rotation = rotated(byol, 5.0)
+
+    def views(**params: Any) -> list[Augmentation]:
+        return [clone(view).set_params(**params) for view in preset("byol", 32)]
+
+    losses, views_by = "EffSSL, losses of the rotation task", "EffSSL, rotation as an augmentation"
+    found = {
+        "BYOL + rotation, SupCon loss": changed(
+            rotation, 90.19, 88.05, source=losses, scores={"rotation, backbone": 81.86}, aux=Rotation(loss="sup_con")
+        ),
+        "BYOL + rotation, cosine loss": changed(
+            rotation, 88.95, 86.84, source=losses, scores={"rotation, backbone": 77.27}, aux=Rotation(loss="cosine")
+        ),
+        "BYOL, turned views": changed(
+            byol, 79.70, 74.32, source=views_by, scores={"rotation, backbone": 66.61}, augment=views(quarter_turn=1.0)
+        ),
+        "BYOL + rotation, turned views": changed(
+            rotation,
+            87.75,
+            84.49,
+            source=views_by,
+            scores={"rotation, backbone": 94.24},
+            augment=views(quarter_turn=1.0),
+        ),
+    }
+    jitter: dict[str, Any] = {"source": "EffSSL, without colour jitter", "augment": views(jitter=0.0)}
+    found["BYOL, no colour jitter"] = changed(byol, 85.90, 82.21, **jitter)
+    found["BYOL + rotation, no colour jitter"] = changed(rotation, 91.28, 88.52, **jitter)
+    unknown = "EffSSL, noisy labels of the rotation task; its four levels are inferred, so the score is not known"
+    for noise in (0.1, 0.3, 0.5, 0.7):
+        task = Rotation(label_noise=noise)
+        found[f"BYOL + rotation, label noise {noise}"] = changed(rotation, of="inferred", source=unknown, aux=task)
+    return found
+
+
+def _effssl_sup_con() -> dict[str, Recipe]:
+    """Return EffSSL's SupCon with noisy labels, with and without the rotation task."""
+    source = "EffSSL, figure of SupCon with noisy labels; settings of SupCon's code, levels inferred, score not known"
+    found: dict[str, Recipe] = {}
+    for noise in (0.0, 0.3, 0.6):
+        ending = f", label noise {noise}" if noise else ""
+        base = new_recipe(
+            "SupCon", source, of="inferred", judged=BY_EFFSSL, temperature=0.1, label_noise=noise, **SHORT
+        )
+        found[f"SupCon, EffSSL's{ending}"] = base
+        found[f"SupCon + rotation, EffSSL's{ending}"] = changed(base, of="inferred", aux="rotation", aux_weight=1.0)
     return found
 
 
 CIFAR10: dict[str, Recipe] = {
-    "RotNet": new_recipe("RotNet", EFFSSL, 84.00, 78.01, inferred="batch_size", judged=BY_EFFSSL, **SHORT),
+    "RotNet": new_recipe(
+        "RotNet",
+        EFFSSL,
+        84.00,
+        78.01,
+        scores=_pretext(93.69, 93.46, 31.61, 1.52),
+        inferred="batch_size",
+        judged=BY_EFFSSL,
+        **SHORT,
+    ),
     "SimCLR": simclr,
     "SimCLR + rotation": rotated(simclr, 1.0, 90.91, 88.69),
     **_effssl_labels(),
     "BYOL": byol,
-    "BYOL + rotation": rotated(byol, 5.0, 91.89, 89.80),
+    "BYOL + rotation": rotated(byol, 5.0, 91.89, 89.80, scores=_pretext(93.73, 93.54, 72.85, 67.81)),
+    **_effssl_ablations(),
     "SwAV": swav,
     "SwAV + rotation": rotated(swav, 0.5, 87.20, 85.26),
     "SimSiam": simsiam,
     "SimSiam + rotation": rotated(simsiam, 0.1, 91.91, 90.35),
     **_guided,
     **{
-        f"{title}, cosine": {
-            **changed(recipe, recipe["linear"], recipe["knn"], of="code", schedule="epoch_cosine"),
-            "source": _COSINE,
-        }
+        f"{title}, cosine": changed(
+            recipe, recipe["linear"], recipe["knn"], of="code", source=_COSINE, schedule="epoch_cosine"
+        )
         for title, recipe in _guided.items()
     },
+    **_ablations_of_gsg(),
     "MoCo": _moco,
     "MoCo, symmetric": changed(_moco, None, 85.3, of="code", symmetric=True),
     "MoCo v2, LeOCLR's baseline": new_recipe(
-        "MoCo", _LEOCLR, 73.88, inferred=_LEOCLR_UNSTATED, judged=BY_MOCO_IMAGENET, **_leoclr_params
+        "MoCo",
+        _LEOCLR,
+        73.88,
+        scores={"STL-10": 80.08},
+        inferred=_LEOCLR_UNSTATED,
+        judged=BY_MOCO_IMAGENET,
+        **_leoclr_params,
     ),
     "LeOCLR": new_recipe(
-        "LeOCLR", _LEOCLR, 79.59, inferred=_LEOCLR_UNSTATED, judged=BY_MOCO_IMAGENET, **_leoclr_params
+        "LeOCLR",
+        _LEOCLR,
+        79.59,
+        scores={"STL-10": 85.20},
+        inferred=_LEOCLR_UNSTATED,
+        judged=BY_MOCO_IMAGENET,
+        **_leoclr_params,
     ),
     "DCL": _dcl,
     "DCLW": changed(_dcl, None, 83.3, of="code", sigma=0.5),
@@ -191,6 +303,7 @@ CIFAR10: dict[str, Recipe] = {
         of="code",
         judged=BY_SUPCON,
     ),
+    **_effssl_sup_con(),
     "InstDisc": new_recipe(
         "InstDisc",
         "InstDisc, CIFAR-10; not checked",

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from sklearn.base import clone
 
-from skssl.augment import MultiCrop, preset
+from skssl.augment import Augmentation, MultiCrop, preset
 from skssl.pretext import Rotation
 from skssl.recipes.building import (
     BY_GSG_IMAGENET,
@@ -21,7 +21,7 @@ from skssl.recipes.building import (
 )
 from skssl.training.optim import LARC
 
-# ImageNet: 224x224, ResNet-50. The patches of RelativePatch are cut from images of 255 pixels.
+# The patches of RelativePatch are cut from images of 255 pixels.
 
 _R50: dict[str, Any] = {"backbone": "resnet50"}
 _LARS: dict[str, Any] = {**_R50, "optimizer": "lars", "warmup_epochs": 10}
@@ -36,6 +36,10 @@ _moco_in: dict[str, Any] = {
     "ema_momentum": 0.999,
 }
 _GSG_IN = "GSG, table 1"
+_views: dict[str, Any] = {"augment": "simsiam", "judged": BY_GSG_IMAGENET}
+_gsg = new_recipe("SimSiamGSG", _GSG_IN, 69.4, 58.4, **_views, **_gsg_in)
+_gsg_byol = new_recipe("BYOLGSG", _GSG_IN, 71.1, 62.2, ema_momentum=0.99, **_views, **_gsg_in)
+_RANDOM_CROPS = "random crops in the test"
 _large = preset("byol", 224)
 _dino_views = [*_large, *[clone(_large[0]).set_params(blur=0.5)] * 8]
 _swav_in = new_recipe(
@@ -54,28 +58,34 @@ _swav_in = new_recipe(
     **{**_LARS, "optimizer": LARC},
 )
 # EffSSL's code uses LARS, which excludes biases and norms, and puts the rotation head on the features.
-_swav_30 = {
-    **changed(
-        _swav_in,
-        54.90,
-        of="inferred",
-        epochs=30,
-        batch_size=256,
-        lr=0.6,
-        optimizer="lars",
-        warmup_epochs=0,
-        queue_length=3840,
-        augment="simclr",
-    ),
-    "source": "EffSSL, 30 epochs; settings of SwAV's code for batches of 256, inferred",
-    "protocol": BY_SWAV_30,
-}
+_SMALL_BATCH = "settings of SwAV's code for batches of 256, inferred"
+_swav_30 = changed(
+    _swav_in,
+    54.90,
+    of="inferred",
+    source=f"EffSSL, 30 epochs; {_SMALL_BATCH}",
+    scores={"1 %": 32.20, "1 %, top-5": 58.20, "10 %": 51.82, "10 %, top-5": 77.60},
+    epochs=30,
+    batch_size=256,
+    lr=0.6,
+    optimizer="lars",
+    warmup_epochs=0,
+    queue_length=3840,
+    augment="simclr",
+)
 _swav_30["origin"] |= dict.fromkeys(("epochs", "batch_size", "augment"), "printed")
-_swav_50 = {
-    **changed(_swav_in, 65.8, of="code", epochs=50, batch_size=1024, lr=1.2, optimizer="lars"),
-    "source": "EffSSL and its code, 2 x 224 + 6 x 96",
-    "protocol": BY_SWAV_30,
-}
+_swav_30["protocol"] = BY_SWAV_30
+_swav_50 = changed(
+    _swav_in,
+    65.8,
+    of="code",
+    source="EffSSL and its code, 2 x 224 + 6 x 96",
+    epochs=50,
+    batch_size=1024,
+    lr=1.2,
+    optimizer="lars",
+)
+_swav_50["protocol"] = BY_SWAV_30
 _moco_v3 = new_recipe(
     "MoCoV3",
     "MoCo v3's code",
@@ -108,6 +118,68 @@ _moco_v3_vit = new_recipe(
     of="code",
 )
 _turned: dict[str, Any] = {"aux": Rotation(head="backbone"), "aux_weight": 0.1}
+
+_ROTATED_30 = {"1 %": 32.80, "1 %, top-5": 59.12, "10 %": 53.80, "10 %, top-5": 78.54}
+
+
+def _longer() -> dict[str, Recipe]:
+    """Return EffSSL's longer trainings on two crops, whose scores are known with the task alone."""
+    found: dict[str, Recipe] = {}
+    for epochs, linear in {35: 59.5, 50: 61.9, 100: 64.3}.items():
+        source = f"EffSSL, {epochs} epochs; {_SMALL_BATCH}"
+        base = changed(_swav_30, source=f"{source}; score of this baseline not known", epochs=epochs)
+        found[f"SwAV, {epochs} epochs, 2 x 224"] = base
+        found[f"SwAV + rotation, {epochs} epochs, 2 x 224"] = changed(base, linear, of="code", source=source, **_turned)
+    return found
+
+
+def _guided_batches() -> dict[str, Recipe]:
+    """Return GSG's table 4: batches of 1,024 and of 256 images. Those of 512 are the recipes of its table 1."""
+    found: dict[str, Recipe] = {}
+    for title, recipe, scores in (("SimSiamGSG", _gsg, (70.1, 69.9)), ("BYOLGSG", _gsg_byol, (71.9, 71.6))):
+        for batch_size, linear in zip((1024, 256), scores, strict=True):
+            lr = 0.05 * batch_size / 256
+            found[f"{title}, batch {batch_size}"] = changed(
+                recipe, linear, source="GSG, table 4", batch_size=batch_size, lr=lr
+            )
+    return found
+
+
+def _leoclr() -> dict[str, Recipe]:
+    """Return LeOCLR's experiments of 200 epochs beside MoCo v2 and SimCLR."""
+    moco: dict[str, Any] = {
+        "judged": BY_MOCO_IMAGENET,
+        "inferred": "queue_size temperature proj_layers",
+        "temperature": 0.2,
+        "proj_layers": 2,
+        **_moco_in,
+    }
+    base = new_recipe("MoCo", "LeOCLR, 200 epochs", 67.5, scores={_RANDOM_CROPS: 63.2}, epochs=200, **moco)
+    ours = new_recipe("LeOCLR", "LeOCLR, 200 epochs", 71.7, scores={_RANDOM_CROPS: 68.9}, epochs=200, **moco)
+    joint: dict[str, Any] = {**_R50, "epochs": 200, "batch_size": 256, "lr": 0.03, "weight_decay": 1e-4}
+    simclr = new_recipe(
+        "SimCLR",
+        "LeOCLR, table 4",
+        62.0,
+        inferred="lr weight_decay temperature",
+        judged=BY_MOCO_IMAGENET,
+        temperature=0.2,
+        **joint,
+    )
+    crops = "LeOCLR, views that are only cropped; no flips, inferred"
+    alone: dict[str, Any] = {"flip": 0.0, "jitter": 0.0, "gray": 0.0}
+    return {
+        "MoCo v2, 200 epochs": base,
+        "LeOCLR, 200 epochs": ours,
+        "LeOCLR, cropped original": changed(ours, source="LeOCLR, figure 4; score not known", crop_original=True),
+        "MoCo v2, crops alone": changed(
+            base, 39.5, of="inferred", source=crops, augment=Augmentation(crop_scale=(0.2, 1.0), **alone)
+        ),
+        "LeOCLR, crops alone": changed(ours, 46.6, of="inferred", source=crops, augment=Augmentation(**alone)),
+        "SimCLR, LeOCLR's baseline": simclr,
+        "LeOCLR, end-to-end": changed(ours, 65.5, source="LeOCLR, table 4", encoder="end-to-end"),
+    }
+
 
 IMAGENET: dict[str, Recipe] = {
     "RotNet": new_recipe(
@@ -150,14 +222,30 @@ IMAGENET: dict[str, Recipe] = {
     ),
     "ContextEncoder": new_recipe(
         "ContextEncoder",
-        "Context Encoders' code, with a first beta of 0.5 in Adam; AlexNet and the shape of the holes not checked",
+        "Context Encoders' code; AlexNet and the shape of the holes not checked",
         backbone="alexnet",
         batch_size=64,
         optimizer=torch.optim.Adam,
+        momentum=0.5,
         lr=2e-3,
         weight_decay=0.0,
         schedule="constant",
         region="random",
+        of="code",
+    ),
+    "ContextEncoder, adversarial": new_recipe(
+        "ContextEncoder",
+        "Context Encoders' code for inpainting, with an encoder of its own",
+        epochs=500,
+        batch_size=64,
+        optimizer=torch.optim.Adam,
+        momentum=0.5,
+        lr=2e-3,
+        weight_decay=0.0,
+        schedule="constant",
+        region="center",
+        hidden_dim=512,
+        adversarial_weight=0.001,
         of="code",
     ),
     "DeepCluster": new_recipe(
@@ -215,8 +303,9 @@ IMAGENET: dict[str, Recipe] = {
     ),
     "MoCo v2": new_recipe(
         "MoCo",
-        "MoCo's code",
+        "MoCo's code; fine-tuned by LeOCLR",
         71.1,
+        scores={"1 %": 47.6, "10 %": 64.8},
         epochs=800,
         proj_layers=2,
         temperature=0.2,
@@ -251,8 +340,16 @@ IMAGENET: dict[str, Recipe] = {
         **{**_moco_in, "queue_size": 16384},
     ),
     "LeOCLR": new_recipe(
-        "LeOCLR", "LeOCLR", 76.2, epochs=800, inferred="queue_size", judged=BY_MOCO_IMAGENET, **_moco_in
+        "LeOCLR",
+        "LeOCLR",
+        76.2,
+        scores={"1 %": 62.8, "10 %": 71.5, "CIFAR-10, fine-tuned": 98.1, "CIFAR-100, fine-tuned": 86.9},
+        epochs=800,
+        inferred="queue_size",
+        judged=BY_MOCO_IMAGENET,
+        **_moco_in,
     ),
+    **_leoclr(),
     "DeepClusterV2": new_recipe(
         "DeepClusterV2",
         "SwAV's code, 2 x 224 + 6 x 96",
@@ -269,7 +366,8 @@ IMAGENET: dict[str, Recipe] = {
     ),
     "SwAV": _swav_in,
     "SwAV, 30 epochs": _swav_30,
-    "SwAV + rotation, 30 epochs": changed(_swav_30, 57.30, of="code", **_turned),
+    "SwAV + rotation, 30 epochs": changed(_swav_30, 57.30, of="code", scores=_ROTATED_30, **_turned),
+    **_longer(),
     "SwAV, 50 epochs": _swav_50,
     "SwAV + rotation, 50 epochs": changed(_swav_50, 68.3, of="code", **_turned),
     "BYOL": new_recipe(
@@ -277,21 +375,10 @@ IMAGENET: dict[str, Recipe] = {
     ),
     "SimSiam": new_recipe("SimSiam", "SimSiam", 68.1, judged={"linear": {"protocol": "simsiam"}}, **_gsg_in),
     "SimSiam, GSG's baseline": new_recipe("SimSiam", _GSG_IN, 67.9, 51.7, judged=BY_GSG_IMAGENET, **_gsg_in),
-    "SimSiamGSG": new_recipe("SimSiamGSG", _GSG_IN, 69.4, 58.4, augment="simsiam", judged=BY_GSG_IMAGENET, **_gsg_in),
-    "BYOL, GSG's baseline": new_recipe(
-        "BYOLGSG",
-        _GSG_IN,
-        69.9,
-        56.5,
-        augment="simsiam",
-        stop_gradient="symmetric",
-        ema_momentum=0.99,
-        judged=BY_GSG_IMAGENET,
-        **_gsg_in,
-    ),
-    "BYOLGSG": new_recipe(
-        "BYOLGSG", _GSG_IN, 71.1, 62.2, augment="simsiam", ema_momentum=0.99, judged=BY_GSG_IMAGENET, **_gsg_in
-    ),
+    "SimSiamGSG": _gsg,
+    "BYOL, GSG's baseline": changed(_gsg_byol, 69.9, 56.5, stop_gradient="symmetric"),
+    "BYOLGSG": _gsg_byol,
+    **_guided_batches(),
     "BarlowTwins": new_recipe(
         "BarlowTwins",
         "Barlow Twins' code",

@@ -85,7 +85,9 @@ class DetectionTransfer(DenseTransfer):
         check_is_fitted(self, "model_")
         return [self._to_arrays(self._predict_one(image)) for image in iter_images(X, self._channels)]
 
-    def evaluate(self, folder: Folders, split: str | Sequence[str] = "val") -> dict[str, float]:
+    def evaluate(
+        self, folder: Folders, split: str | Sequence[str] = "val", *, n_recalls: int = 101
+    ) -> dict[str, float]:
         """Compute the average precision on a split.
 
         Parameters
@@ -94,6 +96,9 @@ class DetectionTransfer(DenseTransfer):
             The folder or folders, as for `fit`.
         split : str or list of str, default="val"
             The split, or one for each folder.
+        n_recalls : int, default=101
+            Number of recalls over which the precision is averaged. 11 is the metric of PASCAL VOC 2007, by which MoCo
+            and the papers after it report AP, AP50 and AP75 on its test images.
 
         Returns
         -------
@@ -113,18 +118,10 @@ class DetectionTransfer(DenseTransfer):
         _pycocotools()  # raise before the detection, not after it
         files = find_samples(folder, split, OBJECTS)
         check_known({thing.name for _, things in files for thing in things}, self.classes_, split)
-        truth = [
-            {
-                "boxes": np.array([thing.box for thing in things], np.float32).reshape(-1, 4),
-                "labels": np.array([thing.name for thing in things], self.classes_.dtype),
-                "difficult": np.array([thing.difficult for thing in things], bool),
-                "crowd": np.array([thing.crowd for thing in things], bool),
-            }
-            for _, things in files
-        ]
+        truth = [objects_to_arrays(things) for _, things in files]
         samples = AnnotatedImages(files, self._channels)
         found = [self._to_arrays(self._predict_one(samples[i][0])) for i in self._progress(len(samples))]
-        return average_precision(truth, found)
+        return average_precision(truth, found, n_recalls=n_recalls)
 
     def _find_training_samples(self, folder: Any, split: Any) -> list[Sample]:
         samples = find_samples(folder, split, OBJECTS)
@@ -168,15 +165,37 @@ class DetectionTransfer(DenseTransfer):
         return {**arrays, "labels": self.classes_[arrays["labels"] - 1]}
 
 
+def objects_to_arrays(objects: Sequence[AnnotatedObject]) -> dict[str, np.ndarray]:
+    """Convert the objects of an image to arrays, as `average_precision` expects them.
+
+    Parameters
+    ----------
+    objects : sequence of AnnotatedObject
+        The objects.
+
+    Returns
+    -------
+    dict of str to ndarray
+        "boxes", float32 (k, 4): left, top, right, bottom in pixels; "labels", str (k,); "difficult" and "crowd", bool
+        (k,).
+    """
+    return {
+        "boxes": np.array([thing.box for thing in objects], np.float32).reshape(-1, 4),
+        "labels": np.array([thing.name for thing in objects], str),
+        "difficult": np.array([thing.difficult for thing in objects], bool),
+        "crowd": np.array([thing.crowd for thing in objects], bool),
+    }
+
+
 def average_precision(
-    truth: Sequence[dict[str, np.ndarray]], found: Sequence[dict[str, np.ndarray]]
+    truth: Sequence[dict[str, np.ndarray]], found: Sequence[dict[str, np.ndarray]], *, n_recalls: int = 101
 ) -> dict[str, float]:
     """Compute COCO's mean average precision of boxes, with pycocotools.
 
     For each class and each threshold of the intersection over union (IoU), predicted boxes are matched in decreasing
     order of score. A box is a true positive if its IoU with an unmatched true box of the same image and class reaches
-    the threshold. The precision at a recall is the highest at that recall or beyond. It is averaged over 101 recalls
-    from 0 to 1. At most 100 boxes per image are used.
+    the threshold. The precision at a recall is the highest at that recall or beyond. It is averaged over recalls from 0
+    to 1. At most 100 boxes per image are used.
 
     Parameters
     ----------
@@ -186,6 +205,8 @@ def average_precision(
         ignored, too, and may be detected more than once.
     found : sequence of dict
         For each image the predicted "boxes", "labels" and "scores".
+    n_recalls : int, default=101
+        Number of recalls. COCO has 101, and PASCAL VOC 2007 has 11.
 
     Returns
     -------
@@ -253,6 +274,7 @@ def average_precision(
         evaluation = COCOeval(as_coco(truth), as_coco(found), "bbox")
         evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
         evaluation.params.maxDets = [100]
+        evaluation.params.recThrs = np.linspace(0, 1, n_recalls)
         evaluation.evaluate()
         evaluation.accumulate()
     precision = evaluation.eval["precision"][..., 0, 0]  # thresholds, recalls, classes

@@ -12,6 +12,7 @@ from conftest import quick
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
+from PIL import Image
 from sklearn.base import BaseEstimator
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
@@ -20,12 +21,14 @@ from sklearn.frozen import FrozenEstimator
 import skssl
 from skssl import (
     Augmentation,
+    DetectionDisplay,
     EmbeddingDisplay,
     MultiCrop,
     NeighborsDisplay,
     Results,
     ResultsDisplay,
     Rotation,
+    SegmentationDisplay,
     SimCLR,
     SwAV,
     TrainingDisplay,
@@ -33,8 +36,10 @@ from skssl import (
 )
 from skssl.backbones import ConvNet
 from skssl.callbacks import GradientSNR, KNNMonitor, LinearMonitor
+from skssl.datasets import make_voc_folder
 from skssl.display._drawing import GREY, tile
 from skssl.display.neighbors import OTHER_COLOR, SAME_COLOR, nearest
+from skssl.transfer.annotations import read_objects
 
 
 @pytest.fixture(autouse=True)
@@ -69,11 +74,26 @@ def results():
     )
 
 
+MASKS = [np.full((16, 16), 5, np.uint8), np.repeat([[0, 0, 1, 255]], 16, 0).repeat(4, 1).astype(np.uint8)]
+BOXES = [
+    {
+        "boxes": np.array([[0, 0, 8, 4], [2, 3, 9, 9]]),
+        "labels": np.array(["dog", "cat"]),
+        "scores": np.array([0.9, 0.4]),
+    },
+    {"boxes": np.zeros((0, 4)), "labels": np.array([], str), "scores": np.zeros(0)},
+]
 DISPLAYS = {
     "views": lambda e, X, y, r, **kw: ViewsDisplay.from_estimator(e, X, n_images=2, **kw),
     "training": lambda e, X, y, r, **kw: TrainingDisplay.from_estimator(e, measures=["loss"], **kw),
     "embedding": lambda e, X, y, r, **kw: EmbeddingDisplay.from_estimator(e, X, y, method="pca", **kw),
     "neighbors": lambda e, X, y, r, **kw: NeighborsDisplay.from_estimator(e, X, y, n_queries=2, n_neighbors=2, **kw),
+    "segmentation": lambda e, X, y, r, **kw: SegmentationDisplay(
+        [image / 255 for image in X[:2]], MASKS, MASKS[::-1], classes=[0, 1, 5], class_names={5: "a name"}
+    ).plot(**kw),
+    "detection": lambda e, X, y, r, **kw: DetectionDisplay(
+        [image / 255 for image in X[:2]], BOXES, BOXES[::-1], classes=["cat", "dog"]
+    ).plot(**kw),
     "results": lambda e, X, y, r, **kw: ResultsDisplay.from_results(
         Results(r.frame[r.frame["dataset"] == "D"]), **kw
     ),
@@ -112,7 +132,7 @@ def test_all_artists_are_inside_the_figure(draw, encoder, X, y, results):
 def test_every_display_is_in_the_gallery():
     scripts = "".join(path.read_text() for path in (Path(__file__).parents[2] / "examples").glob("plot_*.py"))
     displays = [name for name in skssl.__all__ if name.endswith("Display")]
-    assert len(displays) == 5
+    assert len(displays) == 7
     assert [name for name in displays if f"\n{name}.from_" not in scripts] == []
 
 
@@ -574,3 +594,88 @@ def test_selected_and_renamed_methods(results):
     assert display.axes_[0].get_xlabel() == "score"
     with pytest.raises(ValueError, match="Unknown method 'three'"):
         ResultsDisplay.from_results(results, ["three"])
+
+
+# Masks and boxes
+
+
+def test_masks_have_the_colours_of_the_legend():
+    images = [np.zeros((16, 16, 3)), np.ones((8, 12, 3))]
+    truth = [MASKS[1], np.full((8, 12), 5, np.uint8)]
+    display = SegmentationDisplay(images, truth, [MASKS[0], truth[1]], classes=[0, 1, 5, 9], class_names={5: "five"})
+    display.plot()
+    patches = display.ax_.get_legend().get_patches()
+    colors = {patch.get_label(): patch.get_facecolor()[:3] for patch in patches}
+    assert list(colors) == ["0", "1", "five", "no class"], "class 9 does not occur"
+    assert len(set(colors.values())) == 4
+    assert colors["no class"] == (1, 1, 1)
+    shown = [image.get_array() for image in display.ax_.get_images()]
+    assert [array.shape[:2] for array in shown] == [(16, 16)] * 3 + [(8, 12)] * 3
+    names = {0: "0", 1: "1", 5: "five", 255: "no class"}
+    for place, mask in zip((1, 2, 4, 5), [truth[0], MASKS[0], truth[1], truth[1]], strict=True):
+        expected = np.array([[colors[names[value]] for value in row] for row in mask.tolist()])
+        np.testing.assert_allclose(np.asarray(shown[place]), expected, atol=1e-6)
+    assert [text.get_text() for text in display.ax_.texts] == ["image", "truth", "prediction"]
+
+
+def test_many_classes_have_different_colours():
+    truth = [np.arange(150, dtype=np.uint8).reshape(10, 15) + 1]
+    display = SegmentationDisplay([np.zeros((10, 15, 3))], truth, truth, classes=np.arange(1, 151)).plot()
+    patches = display.ax_.get_legend().get_patches()
+    assert len({patch.get_facecolor() for patch in patches}) == len(patches) == 150
+
+
+def test_boxes_are_at_their_places_and_weak_ones_are_left_out():
+    images = [np.zeros((16, 16, 3)), np.zeros((16, 8, 3))]
+    boxes = [BOXES[0], {"boxes": np.array([[0, 8, 8, 16]]), "labels": np.array(["cat"]), "scores": np.array([0.6])}]
+    display = DetectionDisplay(images, boxes, boxes, classes=["cat", "cow", "dog"]).plot(threshold=0.5)
+    colors = {patch.get_label(): patch.get_facecolor() for patch in display.ax_.get_legend().get_patches()}
+    assert list(colors) == ["cat", "dog"]
+    pictures = [image.get_extent() for image in display.ax_.get_images()]  # left, right, bottom, top
+    frames = [patch for patch in display.ax_.patches if isinstance(patch, Rectangle)]
+    expected = [
+        (0, [0, 0, 8, 4], "dog"),
+        (0, [2, 3, 9, 9], "cat"),
+        (1, [0, 0, 8, 4], "dog"),  # the weak box is not drawn
+        (2, [0, 8, 8, 16], "cat"),
+        (3, [0, 8, 8, 16], "cat"),
+    ]
+    assert len(frames) == len(expected)
+    for frame, (place, box, name) in zip(frames, expected, strict=True):
+        x0, x1, y1, y0 = pictures[place]
+        height, width = images[place // 2].shape[:2]
+        at = frame.get_bbox().extents
+        ours = (at - [x0, y0, x0, y0]) / [x1 - x0, y1 - y0, x1 - x0, y1 - y0] * [width, height, width, height]
+        np.testing.assert_allclose(ours, box, atol=1e-9)
+        assert frame.get_edgecolor() == colors[name]
+
+
+@pytest.mark.parametrize(
+    ("display", "transfer"), [(SegmentationDisplay, "SegmentationTransfer"), (DetectionDisplay, "DetectionTransfer")]
+)
+def test_display_of_a_folder_shows_its_truth_and_the_predictions(display, transfer, tmp_path):
+    folder = make_voc_folder(tmp_path, 8, image_size=32, random_state=0)
+    transfer = getattr(skssl, transfer)(ConvNet(), image_size=32, width=8, epochs=0, device="cpu", random_state=0)
+    with pytest.raises(NotFittedError):
+        display.from_estimator(transfer, folder)
+    transfer.fit(folder)
+    options = {} if display is SegmentationDisplay else {"threshold": 0.0}
+    drawn = display.from_estimator(transfer, folder, n_images=3, **options)
+    assert len(drawn.images) == len(drawn.truth) == len(drawn.predicted) == 3
+    order = np.random.RandomState(0).permutation(4)[:3] + 4  # the second half is the split "val"
+    paths = [folder / "JPEGImages" / f"{i:06d}.jpg" for i in order]
+    for i, (image, true, found, theirs) in enumerate(
+        zip(drawn.images, drawn.truth, drawn.predicted, transfer.predict(paths), strict=True)
+    ):
+        np.testing.assert_allclose(image, np.asarray(Image.open(paths[i])) / 255, atol=1e-6)
+        if display is SegmentationDisplay:
+            np.testing.assert_array_equal(
+                true, np.asarray(Image.open(folder / f"SegmentationClass/{order[i]:06d}.png"))
+            )
+            np.testing.assert_array_equal(found, theirs)
+        else:
+            objects = read_objects(folder / f"Annotations/{order[i]:06d}.xml")
+            np.testing.assert_array_equal(true["boxes"], [thing.box for thing in objects])
+            np.testing.assert_array_equal(found["boxes"], theirs["boxes"])
+    with pytest.raises(TypeError, match=rf"estimator must be a fitted {type(transfer).__name__}. Got SimCLR"):
+        display.from_estimator(SimCLR(), folder)

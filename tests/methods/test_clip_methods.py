@@ -370,19 +370,19 @@ def test_sounds_of_integers_and_silence():
 
 @pytest.mark.parametrize("fusion", ["concatenate", "distance", "localize"])
 def test_correspondence_matches_a_literal_loop(fusion):
-    net = Correspondence(fusion, 5, 7, 4)
+    net = Correspondence(fusion, 5, 7, 4).eval()
     frames = torch.randn(3, 5, 2, 2) if fusion == "localize" else torch.randn(3, 5)
     sounds = torch.randn(3, 7)
     for i, logit in enumerate(net(frames, sounds)):
         if fusion == "concatenate":
             expected = net.classifier(torch.cat([frames[i], sounds[i]]))[0]
         elif fusion == "distance":
-            a, b = net.frame_embedding(frames[i]), net.sound_embedding(sounds[i])
+            a, b = net.frame_embedding(frames[[i]])[0], net.sound_embedding(sounds[[i]])[0]
             distance = sum((x / a.norm() - y / b.norm()) ** 2 for x, y in zip(a, b, strict=True)).sqrt()
             expected = net.calibration.weight[0, 0] * distance + net.calibration.bias[0]
         else:
-            heard = net.sound_embedding(sounds[i])
-            products = [net.frame_embedding(frames[i, :, j, k]) @ heard for j in range(2) for k in range(2)]
+            heard = net.sound_embedding(sounds[[i]])[0]
+            products = [net.frame_embedding(frames[i, :, j, k][None])[0] @ heard for j in range(2) for k in range(2)]
             expected = max(net.calibration(product[None])[0] for product in products)
         torch.testing.assert_close(logit, expected)
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from conftest import quick
 from helpers import built, reached
+from sklearn.exceptions import NotFittedError
 from torch import nn
 
 import skssl
@@ -150,3 +151,44 @@ def test_rotnet_learns_rotations_of_shapes():
     history = quick(skssl.RotNet, epochs=6, batch_size=32, lr=0.1).fit(X).history_
     assert history["rotation_accuracy"].iloc[-1] > 0.4
     assert history["loss"].iloc[-1] < history["loss"].iloc[0]
+
+
+# Weights of rotated images for rotation decoupling
+
+
+@pytest.mark.parametrize("angles", [(0, 90, 180, 270), (90, 270, -360, 180)])
+def test_pu_weights_equal_the_papers_formula(angles, X):
+    rotnet = quick(skssl.RotNet, epochs=3, batch_size=16, lr=0.1, angles=angles, precision="float32").fit(X[:30])
+    layer = rotnet.net_.module_.turn_classifier
+    w, b = (value.detach().numpy().astype(np.float64) for value in (layer.weight, layer.bias))
+    expected = np.ones((40, 4))
+    for k in range(1, 4):
+        features = rotnet.transform(np.rot90(X, k, (1, 2)).copy())
+        for i in range(40):
+            odds = np.exp(w @ features[i].astype(np.float64) + b)
+            expected[i, k] = 1 - (odds[[angle % 360 for angle in angles].index(0)] / odds.sum()) ** 3
+    found = rotnet.pu_weights(X, gamma=3)
+    assert (found.shape, found.dtype) == ((40, 4), np.float32)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert np.ptp(found[:, 1:]) > 1e-3
+    np.testing.assert_allclose(rotnet.pu_weights(X)[:, 1:], 1 - np.cbrt(1 - expected[:, 1:]) ** 2, rtol=1e-4)
+    quick(skssl.RotationDecoupling, pu_weights=found, pu_start=0.0).fit(X)
+
+
+def test_pu_weights_are_low_for_images_without_direction(X):
+    """RotNet cannot tell the rotation of a uniform image: its four rotations share one probability."""
+    rotnet = quick(skssl.RotNet, epochs=1).fit(X)
+    flat = np.full_like(X[:4], 100) + np.arange(4, dtype=np.uint8)[:, None, None, None]
+    weights = rotnet.pu_weights(flat)
+    assert (weights[:, 0] == 1).all()
+    np.testing.assert_allclose(weights[:, 1:], weights[:, 1:2].repeat(3, 1), rtol=1e-4)
+    assert (weights[:, 1:] < 1).all()
+
+
+def test_pu_weights_refuse_other_angles_and_exponents(X):
+    with pytest.raises(ValueError, match=r"needs a RotNet of the angles 0, 90, 180 and 270\. Got \(0, 180\)"):
+        quick(skssl.RotNet, angles=(0, 180), epochs=0).fit(X).pu_weights(X)
+    with pytest.raises(ValueError, match=r"gamma must be a number above 0\. Got 0"):
+        quick(skssl.RotNet, epochs=0).fit(X).pu_weights(X, gamma=0)
+    with pytest.raises(NotFittedError):
+        skssl.RotNet().pu_weights(X)

@@ -185,6 +185,8 @@ CASES = {method.__name__: (method, params) for method, params in {**QUICK, **CLI
     "SimCLR and rotation, sup_con": (skssl.SimCLR, {"aux": Rotation(loss="sup_con")}),
     "SwAV, frozen": (skssl.SwAV, {**QUICK[skssl.SwAV], "freeze_prototypes": 1}),
     "DINO, frozen": (skssl.DINO, {**QUICK[skssl.DINO], "freeze_last_layer": 1}),
+    "SpotArtifacts, the autoencoder": (skssl.SpotArtifacts, {"pretrain_epochs": 1, "width": 4}),
+    "ContextEncoder, adversarial": (skssl.ContextEncoder, {"hidden_dim": 8, "adversarial_weight": 0.1}),
 }
 
 
@@ -351,9 +353,10 @@ def test_batches_and_splits_that_are_no_multiple_of_the_processes_are_rejected(b
     assert "must be 1 or a multiple of the number of processes, 2. Got 3" in message
 
 
-@pytest.mark.parametrize("name", ["SimSiamGSG", "DeepCluster", "DeepClusterV2", "PCL", "PIRL", "DINO"])
+@pytest.mark.parametrize("name", ["SimSiamGSG", "DeepCluster", "DeepClusterV2", "PCL", "PIRL", "DINO", "SpotArtifacts"])
 def test_processes_end_with_the_same_network_and_history(name, both, X):
-    params = {"DINO": {"freeze_last_layer": 1}, "PCL": {"instance_epochs": 1}}.get(name, {})
+    phases = {"DINO": {"freeze_last_layer": 1}, "PCL": {"instance_epochs": 1}, "SpotArtifacts": {"pretrain_epochs": 1}}
+    params = phases.get(name, {})
     (state, history, features), (other, others, others_features) = both(
         fit, method=getattr(skssl, name), X=X, random_state=None, aux="rotation", **params
     )

@@ -1,5 +1,6 @@
 """Pretext tasks and their estimators against literal versions."""
 
+import copy
 import itertools
 import math
 import pickle
@@ -21,7 +22,7 @@ from skssl.backbones import build_backbone, stages
 from skssl.images import as_images
 from skssl.pretext import TASKS
 from skssl.pretext.colorization import color_cells, color_weights, rgb_to_lab, soft_encode
-from skssl.pretext.inpainting import center_region, random_region
+from skssl.pretext.inpainting import center_region, dcgan_discriminator, random_region
 from skssl.pretext.jigsaw import far_permutations
 from skssl.pretext.relative_patch import drop_channels, neighbor_pairs
 from skssl.pretext.rotation import inner_square, rotate, rotate_among
@@ -608,6 +609,64 @@ def test_inpainting_loss_of_random_regions_matches_its_formula(side, X):
     torch.testing.assert_close(found, torch.stack(errors).mean(), rtol=1e-4, atol=1e-5)
     found.backward()
     assert reached(net) == {"encoder", "inpainting_decoder"}
+
+
+@pytest.mark.parametrize("region", ["random", "center"])
+def test_adversarial_inpainting_has_the_gradients_of_two_literal_losses(region, X, monkeypatch):
+    narrow = torch.Tensor.float
+    monkeypatch.setattr(torch.Tensor, "float", lambda x: x if x.dtype == torch.float64 else narrow(x))
+    _, net, batch = built(skssl.ContextEncoder, X, region=region, hidden_dim=16, adversarial_weight=0.3)
+    other, (view,) = copy.deepcopy(net), batch.views
+    torch.manual_seed(1)
+    found = net(batch)
+    found["loss"].backward()
+
+    torch.manual_seed(1)
+    weight = torch.ones(8, 8)
+    weight[[0, -1]] = weight[:, [0, -1]] = 10
+    if region == "random":
+        hole = random_region(12, 16, 16, view.device).double()
+        made = hole * other.inpainting_decoder(other.encoder(view * (1 - hole))) + (1 - hole) * view
+        real, error = view, (made - view).square().sum() / (3 * hole.sum())
+    else:
+        filled, real = view.clone(), view[:, :, 4:12, 4:12]
+        filled[:, :, 5:11, 5:11] = 0
+        made = other.inpainting_decoder(other.encoder(filled))
+        error = (weight * (made - real) ** 2).mean()
+    is_real, made_is_real = (torch.sigmoid(other.inpainting_discriminator(images)) for images in (real, made))
+    critic = -is_real.log().mean() - (1 - made_is_real).log().mean()
+    maker = 0.7 * error - 0.3 * made_is_real.log().mean()
+    for name, loss in (("discriminator", critic), ("decoder", maker)):
+        parameters = list(other.get_submodule(f"inpainting_{name}").parameters())
+        parameters += list(other.encoder.parameters()) if name == "decoder" else []
+        expected = torch.autograd.grad(loss, parameters, retain_graph=True)
+        mine = list(net.get_submodule(f"inpainting_{name}").parameters())
+        mine += list(net.encoder.parameters()) if name == "decoder" else []
+        for p, gradient in zip(mine, expected, strict=True):
+            torch.testing.assert_close(p.grad, gradient, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(found["loss"], critic + maker)
+    right = torch.cat([is_real > 0.5, made_is_real < 0.5]).double().mean().item()
+    assert found["inpainting_discriminator_accuracy"].item() == pytest.approx(right)
+    for (name, value), after in zip(net.named_buffers(), other.buffers(), strict=True):
+        torch.testing.assert_close(value, after, rtol=1e-9, atol=1e-12, msg=name)
+
+
+def test_the_discriminator_is_dcgans():
+    torch.manual_seed(0)
+    convolutions = [part for part in dcgan_discriminator(3, 64, 512).modules() if isinstance(part, nn.Conv2d)]
+    assert [part.out_channels for part in convolutions] == [64, 128, 256, 512, 1]
+    assert all(part.weight.std().item() == pytest.approx(0.02, rel=0.1) for part in convolutions)
+    assert dcgan_discriminator(1, 4, 8)(torch.zeros(2, 1, 4, 4)).shape == (2,)
+
+
+def test_the_discriminator_learns_to_tell_regions_with_a_tenth_of_the_rate(X):
+    few = {"region": "center", "epochs": 8, "batch_size": 8, "schedule": "constant", "momentum": 0.5, "lr": 0.05}
+    trained = quick(skssl.ContextEncoder, adversarial_weight=0.001, **few).fit(X)
+    rates = {group["lr"] for group in trained.net_.optimizer_.param_groups}
+    assert sorted(rates) == pytest.approx([0.005, 0.05])
+    accuracy = trained.history_["inpainting_discriminator_accuracy"]
+    assert accuracy.iloc[0] < 0.6 < 0.7 < accuracy.iloc[-1]
+    assert "inpainting_discriminator" not in quick(skssl.ContextEncoder).fit(X).history_
 
 
 def test_random_regions_are_smooth_and_differ_between_images():

@@ -82,6 +82,7 @@ CASES = {method.__name__: (method, {}) for method in QUICK} | {
     "MoCo, symmetric": (skssl.MoCo, {"bn_splits": 1, "symmetric": True}),
     "LeOCLR, end to end": (skssl.LeOCLR, {"encoder": "end-to-end"}),
     "SimCLR and tasks": (skssl.SimCLR, {"aux": TASKS}),
+    "ContextEncoder, adversarial": (skssl.ContextEncoder, {"adversarial_weight": 0.1}),
 }
 
 

@@ -1,11 +1,14 @@
 """Adversarial training in one backward pass, against a literal loop with two optimisers."""
 
 import copy
+import functools
 
+import numpy as np
 import pytest
 import torch
 from skorch.callbacks import GradientNormClipping
 from torch import nn
+from torch._dynamo.utils import counters
 
 import skssl
 from skssl.images import as_images
@@ -126,3 +129,13 @@ def test_clipping_bounds_the_gradient_of_all_players_together(X):
     Watched(**SMALL, epochs=1, callbacks=[GradientNormClipping(0.01)]).fit(X)
     assert len(norms) == 2
     assert norms == pytest.approx([0.01, 0.01], rel=1e-3)
+
+
+def test_adversarial_losses_are_one_compiled_graph(X, monkeypatch):
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    counters.clear()
+    compiled, plain = (Gan(**SMALL, epochs=2, compile=on).fit(X) for on in (True, False))
+    assert compiled.net_.compiled
+    assert counters["stats"]["unique_graphs"] == 1
+    assert not counters["graph_break"]
+    np.testing.assert_allclose(compiled.transform(X), plain.transform(X), rtol=1e-4, atol=1e-5)

@@ -73,6 +73,9 @@ def test_resume_is_bit_exact_with_any_parameters(params, X, tmp_path):
         (skssl.SwAV, 1, {"freeze_prototypes": 1, "queue_length": 0}),
         (skssl.DINO, 1, {"freeze_last_layer": 1}),
         (skssl.DirectPred, 1, {"freq": 2}),
+        (skssl.ContextEncoder, 1, {"hidden_dim": 8, "adversarial_weight": 0.1}),
+        (skssl.SpotArtifacts, 1, {"pretrain_epochs": 1}),
+        (skssl.SpotArtifacts, 5, {"pretrain_epochs": 1}),
     ],
 )
 def test_resume_within_an_epoch_restores_its_phase(method, step, params, X, tmp_path):

@@ -117,6 +117,7 @@ def test_no_task_waits_for_the_device(X, y, seen):
         (skssl.MoCo, {"symmetric": True, "optimizer": "lars"}),
         (skssl.SimCLR, {"optimizer": "adamw", "false_negatives": "remove"}),
         (skssl.DirectPred, {"direct": "copy"}),
+        (skssl.ContextEncoder, {"adversarial_weight": 0.1}),
     ],
 )
 def test_no_variant_waits_for_the_device(method, params, X, y, seen):

@@ -63,7 +63,7 @@ def few(tmp_path):
 # Metrics
 
 
-def literal_precision(truth, found, threshold):
+def literal_precision(truth, found, threshold, n_recalls):
     """COCO's average precision at a threshold, from its description."""
     values = []
     for name in sorted({name for image in truth for name in image["labels"]}):
@@ -100,12 +100,13 @@ def literal_precision(truth, found, threshold):
         for rank, (_, hit) in enumerate(rows, start=1):
             hits += hit
             curve.append((hits / n_objects, hits / rank))
-        recalls = [k / 100 for k in range(101)]
-        values.append(np.mean([max([p for r, p in curve if r >= recall - 1e-12], default=0) for recall in recalls]))
+        recalls = np.linspace(0, 1, n_recalls)
+        values.append(np.mean([max([p for r, p in curve if r >= recall], default=0) for recall in recalls]))
     return np.mean(values)
 
 
-def test_average_precision_matches_a_literal_version_of_coco(capsys):
+@pytest.mark.parametrize("n_recalls", [101, 11])  # COCO's, and PASCAL VOC 2007's
+def test_average_precision_matches_a_literal_version_of_coco(n_recalls, capsys):
     rng = np.random.default_rng(0)
     for _ in range(5):
         truth, found = [], []
@@ -124,8 +125,8 @@ def test_average_precision_matches_a_literal_version_of_coco(capsys):
                     "scores": rng.permutation(n + m) / 10 + rng.random() / 20,
                 }
             )
-        scores = average_precision(truth, found)
-        by_threshold = [literal_precision(truth, found, 0.5 + 0.05 * k) for k in range(10)]
+        scores = average_precision(truth, found, n_recalls=n_recalls)
+        by_threshold = [literal_precision(truth, found, 0.5 + 0.05 * k, n_recalls) for k in range(10)]
         assert 0 < scores["AP"] < 1
         assert scores == pytest.approx({"AP": np.mean(by_threshold), "AP50": by_threshold[0], "AP75": by_threshold[5]})
     assert capsys.readouterr() == ("", ""), "pycocotools must not print"
@@ -551,6 +552,9 @@ def test_detector_learns_to_find_objects(encoder, folder):
         for found, shift in ((one, 0), (moved, 20)):
             boxes = found["boxes"][found["labels"] == thing.name] - [shift, 0, shift, 0]
             assert np.abs(boxes - thing.box).max(1).min() < 8
+    eleven = detector.evaluate(folder, n_recalls=11)
+    assert eleven != scores
+    assert eleven == pytest.approx(scores, abs=0.05)
     again = pickle.loads(pickle.dumps(detector))
     np.testing.assert_array_equal(again.predict([image])[0]["boxes"], one["boxes"])
 
