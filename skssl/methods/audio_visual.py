@@ -53,8 +53,8 @@ class AudioVisual(ClipMethod):
     Arandjelović and Zisserman, Look, Listen and Learn, ICCV 2017 (L3-Net), and Objects that Sound, ECCV 2018 (AVE-Net,
     AVOL-Net). A step has one negative pair for each positive, with the sound of another clip: here the next one in the
     batch. The papers hear one second around the frame, ours the whole sound of the clip. Their softmax over two classes
-    is one logistic unit here. Each log-spectrogram is standardised, which hides the volume. BatchNorm follows the layers of the
-    embeddings, without which small data sets hardly train. The settings are ours.
+    is one logistic unit here. Log-spectrograms are standardised, which hides the volume. BatchNorm follows the layers
+    of the embeddings, without which small networks hardly learn. The settings are ours.
 
     Examples
     --------
