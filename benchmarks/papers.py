@@ -1,8 +1,8 @@
 """Every table and figure of the four papers: what it shows, the commands that make it, and where they run.
 
-"here" is the same comparison at a small scale on two CPU cores, "one GPU" and "cluster" are the paper's own scale. The
-numbers of some tables are not known: the texts at hand name what they show but not their number. Such entries have the
-place instead, and one entry of each paper says which numbers are left.
+"here" is the same comparison at a small scale on two CPU cores. "one GPU" and "cluster" are the paper's own scale. The
+numbers of some tables could not be read. Their entries are named by the section or the content, and one entry lists the
+numbers that are left.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ EFFSSL = (
             _run("here", "pretext_accuracy", seeds=[0, 1, 2]),
             _run("one GPU", "pretext_accuracy", backbone="resnet18", epochs=200, images=50_000),
         ),
-        "The row of a supervised network is not made",
+        "The row of a supervised network is not made. Both commands have the settings of `benchmarks methods`",
     ),
     Entry(
         "EffSSL",
@@ -250,7 +250,7 @@ EFFSSL = (
         "the tables above without a number",
         note="Which of them has which number is not known, nor whether a further one exists",
     ),
-    Entry("EffSSL", "figures 1 and 2", "not known", note="The text at hand does not say what they show"),
+    Entry("EffSSL", "figures 1 and 2", "not known", note="What they show could not be read"),
     Entry(
         "EffSSL",
         "figures 3 to 5",
@@ -267,9 +267,9 @@ EFFSSL = (
     ),
     Entry("EffSSL", "section S1", "not known", note="Its equations are the losses of RotNet, SimCLR and BYOL"),
     Entry("EffSSL", "section S2", "saliency-guided crops in detail", note="Made by the entry of section 3.2"),
-    Entry("EffSSL", "section S3", "not known", note="The text at hand does not say what it shows"),
+    Entry("EffSSL", "section S3", "not known", note="What it shows could not be read"),
     Entry("EffSSL", "section S4", "settings, weights of the task and linear probes", note="They are in skssl.recipes"),
-    Entry("EffSSL", "section S5", "not known", note="The text at hand does not say what it shows"),
+    Entry("EffSSL", "section S5", "not known", note="What it shows could not be read"),
     Entry(
         "EffSSL",
         "section S6",
@@ -278,7 +278,7 @@ EFFSSL = (
             _run("here", "gradient_snr", seeds=[0, 1, 2]),
             _run("one GPU", "gradient_snr", backbone="resnet18", epochs=200, images=50_000),
         ),
-        "The decay of the averages is not stated",
+        "The decay of the averages is not stated. Both commands have the settings of `benchmarks methods`",
     ),
 )
 
@@ -329,7 +329,7 @@ GSG = (
         (_here(*_SMALL_BATCHES), _tables("imagenet", "SimSiamGSG", "BYOLGSG", *_GSG_BATCHES)),
         "Its scores of SimCLR are those of SimCLR's paper. At the small scale batches of 64 are compared",
     ),
-    Entry("GSG", "figures 1 and 2", "not known", note="The text at hand does not say what they show"),
+    Entry("GSG", "figures 1 and 2", "not known", note="What they show could not be read"),
     Entry("GSG", "figure 3", "a drawing of the method", note="Nothing is computed"),
     Entry(
         "GSG",
@@ -360,7 +360,7 @@ GSG = (
     Entry(
         "GSG", "appendix D", "settings of the transfer to other data sets", note="Made by the entry of tables 2 and 3"
     ),
-    Entry("GSG", "appendix F", "not known", note="The text at hand does not say what it shows"),
+    Entry("GSG", "appendix F", "not known", note="What it shows could not be read"),
 )
 
 _DECOUPLED = ["RotationDecoupling", "RotationDecoupling, NT-Xent"]
@@ -452,7 +452,7 @@ LEOCLR = (
         "the tables above without a number",
         note="Which of them has which number is not known",
     ),
-    Entry("LeOCLR", "figures 1 to 3", "not known", note="The text at hand does not say what they show"),
+    Entry("LeOCLR", "figures 1 to 3", "not known", note="What they show could not be read"),
     Entry(
         "LeOCLR",
         "figure 4",

@@ -10,7 +10,7 @@ _simclr100, _swav100 = changed(simclr, 62.96, 55.10), changed(swav, 51.50, 40.35
 _byol100 = changed(byol, 60.67, 54.37, ema_momentum=0.85)
 _simsiam100 = changed(simsiam, 64.27, 56.90, lr=0.05, proj_layers=3)
 
-# The angles of each set are not in the text at hand: they are inferred from what the paper says about them.
+# The angles of each set could not be read: they are inferred from what the paper says about them.
 _ANGLES: dict[str, tuple[tuple[float, ...], float, float]] = {  # with the linear and the kNN score
     "0 and 180 degrees": ((0, 180), 66.21, 58.03),
     "90 and 270 degrees": ((90, 270), 62.96, 53.86),
