@@ -90,8 +90,8 @@ CLAIMS = [
     *(_rotation(name, f"{name} + rotation", name) for name in ("SimCLR", "SimSiam", "SwAV")),
     _rotation("BYOL", "BYOL + rotation", "BYOL", " (weight 1, momentum 0.95)"),
     _rotation("BYOL", "BYOL + rotation, weight 5", "BYOL", " (weight 5, momentum 0.95)"),
-    _rotation("BYOL", "BYOL + rotation, momentum 0.99", "BYOL, momentum 0.99", " (weight 1, momentum 0.99)"),
-    _rotation("BYOL", "BYOL + rotation, momentum 0.99, weight 5", "BYOL, momentum 0.99", " (our defaults: 5, 0.99)"),
+    _rotation("BYOL", "BYOL + rotation, momentum 0.99", "BYOL, momentum 0.99", " (our defaults: 1, 0.99)"),
+    _rotation("BYOL", "BYOL + rotation, momentum 0.99, weight 5", "BYOL, momentum 0.99", " (weight 5, momentum 0.99)"),
     _rotation("BYOL", "BYOL + rotation, printed rate", "BYOL, printed rate", " (the printed rate, SGD)"),
     _rotation("BYOL", "BYOL + rotation, printed rate, LARS", "BYOL, printed rate, LARS", " (the printed rate, LARS)"),
     Claim(

@@ -73,7 +73,7 @@ class DirectPred(MomentumMethod):
         weight_decay=4e-4,
         schedule="constant",
         warmup=0.0,
-        aux_weight=5.0,
+        aux_weight=1.0,
     )
     _parameter_constraints: ClassVar[dict] = {
         **MomentumMethod._parameter_constraints,

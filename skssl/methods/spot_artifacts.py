@@ -118,7 +118,8 @@ class SpotArtifacts(SSLTransformer):
 
     def prepare(self, net: Objective, batch: Batch) -> None:
         """Set the mode of the autoencoder, whose statistics are frozen with it."""
-        net.autoencoder.train(net.phase)
+        if net.autoencoder.training != net.phase:
+            net.autoencoder.train(net.phase)
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
         view, autoencoder = batch.views[0], net.autoencoder

@@ -9,11 +9,11 @@ A recipe is a dict with
 - "protocol": the arguments of `LinearProbe` and `KNNProbe` by which the source judges, see `make_probes`. Empty ones
   mean that the source has a protocol of its own, or none.
 
-EffSSL's batch of 512 images and warm-up of 10 epochs are inferred, for all data sets. Its learning rates for SimSiam,
-0.07 and 0.05, are used as printed. The code that EffSSL cites multiplies the rate by ``batch_size / 256``, which would
-make them 0.14 and 0.1. The text states neither this factor nor the batch size, and 0.07 is near to the 0.06 for 512
-images of SimSiam's appendix D and of GSG. "not checked" in the source means that the settings or the score are not
-verified.
+EffSSL's batch of 512 images, its warm-up of 10 epochs and LARS for BYOL are inferred, for all data sets. Its learning
+rates for SimSiam, 0.07 and 0.05, are used as printed. The code that EffSSL cites multiplies the rate by ``batch_size /
+256``, which would make them 0.14 and 0.1. The text states neither this factor nor the batch size, and 0.07 is near to
+the 0.06 for 512 images of SimSiam's appendix D and of GSG. "not checked" in the source means that the settings or the
+score are not verified.
 
 ``FINE_TUNING`` holds the settings of `FineTuner` by share of labels, for ImageNet unless another data set is named. Its
 recipes have no scores, which depend on the encoder. `make` requires the ``encoder`` for them.
@@ -27,7 +27,7 @@ The papers count steps, which are converted to epochs here. Their scores are tho
 (91.89, 'EffSSL, section 4 and table 5')
 >>> recipes.make(recipe, epochs=20, random_state=0)
 BYOL(aux='rotation', aux_weight=5.0, batch_size=512, ema_momentum=0.95,
-     epochs=20, lr=0.8, random_state=0, warmup_epochs=10)
+     epochs=20, lr=0.8, optimizer='lars', random_state=0, warmup_epochs=10)
 
 Sources other than the papers and the code of the methods. EffSSL: Towards Efficient and Effective Self-Supervised
 Learning of Visual Representations, ECCV 2022. GSG: Implicit Contrastive Representation Learning with Guided Stop-

@@ -46,8 +46,9 @@ byol = new_recipe(
     lr=0.8,
     ema_momentum=0.95,
     warmup_epochs=10,
+    optimizer="lars",  # with SGD this rate collapses, see docs/benchmarks.md
     **SHORT,
-    **UNSTATED,
+    **{**UNSTATED, "inferred": "batch_size warmup_epochs optimizer"},
 )
 swav = new_recipe(
     "SwAV",

@@ -46,7 +46,7 @@ from skssl.storage.saving import (
 from skssl.training.checkpoints import train
 from skssl.training.devices import available, resolve_device
 from skssl.training.encoding import encode
-from skssl.training.objective import Hooks, Objective
+from skssl.training.objective import Batch, Hooks, Objective
 from skssl.training.optim import OPTIMIZERS
 from skssl.training.schedules import check_schedule
 from skssl.training.seeding import seeded
@@ -80,9 +80,9 @@ class ClassifierHooks(Hooks):
         nn.init.zeros_(net.head.bias)
         net.teacher = self.teacher
 
-    def before_epoch(self, net: Objective, epoch: int, encode: Callable[[nn.Module], Tensor]) -> None:
-        """Set the teacher to evaluation mode, since the net was set to training mode."""
-        if net.teacher is not None:
+    def prepare(self, net: Objective, batch: Batch) -> None:
+        """Set the teacher to evaluation mode, since the net was set to training mode, also within an epoch."""
+        if net.teacher is not None and net.teacher.training:
             net.teacher.eval()
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import quick
+from interruptions import OFTEN, Death, DiesAt
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from torch import nn
@@ -55,6 +56,15 @@ def test_student_learns_from_the_teacher_without_labels(teacher, encoder, X, y):
     assert not any(parameter.requires_grad for parameter in frozen.parameters())
     for name, value in teacher.classifier_.state_dict().items():
         assert torch.equal(frozen.module.state_dict()[name], value), name
+
+
+def test_resume_within_an_epoch_keeps_the_teacher_in_evaluation_mode(teacher, encoder, X, tmp_path):
+    def make(**more):
+        return Distiller(teacher, encoder, epochs=1, batch_size=10, random_state=0, **more)
+
+    with pytest.raises(Death):
+        make(checkpoint=tmp_path, checkpoint_every=OFTEN, callbacks=[DiesAt(2)]).fit(X)
+    np.testing.assert_array_equal(make(checkpoint=tmp_path).fit(X).predict_proba(X), make().fit(X).predict_proba(X))
 
 
 @pytest.mark.parametrize("alpha", [1.0, 0.3])
