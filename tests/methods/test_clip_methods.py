@@ -432,3 +432,17 @@ def test_only_the_localising_form_has_a_sound_map():
     assert hasattr(skssl.AudioVisual(), "sound_map")
     with pytest.raises(AttributeError, match="sound_map"):
         skssl.AudioVisual(fusion="distance").sound_map(CLIPS, SOUNDS)
+
+
+def test_display_of_sound_maps_lights_frames_by_their_maps():
+    plt = pytest.importorskip("matplotlib.pyplot")
+    fitted = quick(skssl.AudioVisual).fit((CLIPS, SOUNDS))
+    display = skssl.SoundMapDisplay.from_estimator(fitted, CLIPS, SOUNDS, n_images=3)
+    np.testing.assert_allclose(display.maps, fitted.sound_map(CLIPS[:3, 0], SOUNDS[:3]), rtol=1e-2, atol=1e-3)
+    np.testing.assert_allclose(display.pictures, CLIPS[:3, 0] / 255, atol=1e-6)
+    drawn = [image.get_array() for image in display.ax_.get_images()]
+    assert len(drawn) == 6
+    np.testing.assert_allclose(drawn[3], display.pictures[0] * (0.15 + 0.85 * display.maps[0][..., None]), atol=1e-6)
+    plt.close(display.figure_)
+    with pytest.raises(TypeError, match="estimator must be an AudioVisual"):
+        skssl.SoundMapDisplay.from_estimator(quick(skssl.ShuffleAndLearn), CLIPS, SOUNDS)
