@@ -414,18 +414,19 @@ def test_features_of_sounds_are_those_of_the_sound_encoder():
 
 def test_sound_map_is_the_logits_of_the_cells():
     fitted = quick(skssl.AudioVisual, precision="float32").fit((CLIPS, SOUNDS))
+    fitted.net_.module_.correspondence.calibration.weight.data.fill_(1000.0)  # far from a probability of one half
     maps = fitted.sound_map(CLIPS, SOUNDS)
     assert (maps.shape, maps.dtype) == ((N, T, 16, 16), np.float32)
-    assert maps.min() >= 0
-    assert maps.max() <= 1
-    np.testing.assert_allclose(fitted.sound_map(CLIPS[:, 2], SOUNDS), maps[:, 2], rtol=1e-3, atol=1e-5)
+    assert 0 <= maps.min() < 0.49
+    assert maps.std() > 0.01
+    np.testing.assert_allclose(fitted.sound_map(CLIPS[:, 2], SOUNDS), maps[:, 2], atol=1e-3)
     net = fitted.net_.module_.eval()
     with torch.no_grad():
         images = fitted.net_.augmentations[0].normalize(torch.from_numpy(CLIPS[:, 2]).movedim(3, 1))
         logits = net.correspondence.cells(fitted.look(net, images), net.audio_encoder(log_spectrogram(SOUNDS, 64)))
         expected = F.interpolate(logits[:, None].sigmoid(), (16, 16), mode="bilinear")[:, 0]
-    np.testing.assert_allclose(maps[:, 2], expected, rtol=1e-3, atol=1e-5)
-    assert not np.allclose(fitted.sound_map(CLIPS[:, 2], SOUNDS[::-1].copy()), maps[:, 2], atol=1e-4)
+    np.testing.assert_allclose(maps[:, 2], expected, atol=1e-3)
+    assert not np.allclose(fitted.sound_map(CLIPS[:, 2], SOUNDS[::-1].copy()), maps[:, 2], atol=1e-2)
 
 
 def test_only_the_localising_form_has_a_sound_map():
