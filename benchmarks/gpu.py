@@ -49,7 +49,10 @@ PARTS = {
 }
 SHARED = {"pairing": "shared"}
 METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
-    **{name: (getattr(methods, name), {}) for name in ("SimCLR", "MoCo", "SimSiam", *methods.__all__)},
+    **{
+        name: (kind := getattr(methods, name), {} if kind.backbone == "resnet18" else {"backbone": kind.backbone})
+        for name in ("SimCLR", "MoCo", "SimSiam", *methods.__all__)
+    },
     "SwAV, crops": (skssl.SwAV, {"augment": MultiCrop()}),
     "SimCLR + rotation": (skssl.SimCLR, {"aux": "rotation"}),
     "SimCLR + jigsaw": (skssl.SimCLR, {"aux": "jigsaw"}),

@@ -86,6 +86,13 @@ METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     "DCLW": (skssl.DCL, {"sigma": 0.5}),
     "NNCLR": (skssl.NNCLR, {"hidden_dim": 512, "pred_dim": 512}),
     "MoCoV3": (skssl.MoCoV3, {"hidden_dim": 512}),
+    "FastSiam": (skssl.FastSiam, {**SMALL_HEADS, "batch_size": 64, "lr": 0.06}),
+    "TiCo": (skssl.TiCo, {"hidden_dim": 512}),
+    "WMSE": (skssl.WMSE, {}),
+    "MMCR": (skssl.MMCR, {}),
+    "ReSSL": (skssl.ReSSL, {"hidden_dim": 512}),
+    "LeJEPA": (skssl.LeJEPA, {"lr": 2e-3}),
+    "MSN": (skssl.MSN, {"hidden_dim": 512}),
     "SupCon": (skssl.SupCon, {}),
     "MoCo": (skssl.MoCo, {}),
     "MoCo, symmetric": (skssl.MoCo, {"symmetric": True}),
@@ -121,6 +128,11 @@ METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     "BarlowTwins": (skssl.BarlowTwins, {}),
     "VICReg": (skssl.VICReg, {}),
     "DINO": (skssl.DINO, {}),
+    "SimMIM": (skssl.SimMIM, {}),
+    "vit_micro, untrained": (skssl.MAE, {"backbone": "vit_micro"}),
+    "MAE": (skssl.MAE, {"backbone": "vit_micro"}),
+    "IJEPA": (skssl.IJEPA, {"backbone": "vit_micro"}),
+    "SimMIM, vit_micro": (skssl.SimMIM, {"backbone": "vit_micro"}),
 }
 
 
@@ -161,7 +173,9 @@ def main() -> None:
         row: dict[str, Any] = {"method": name, "backbone": arguments.backbone, "seed": seed, "epochs": arguments.epochs}
         if name == "pixels":
             row |= {"backbone": "", "seed": 0, "epochs": 0}
-        elif name == "untrained":
+        else:
+            row["backbone"] = METHODS[name][1].get("backbone", arguments.backbone)
+        if name.endswith("untrained"):
             row["epochs"] = 0
         if recorded("methods", row) and not arguments.again:
             print(f"{name}, seed {seed}: already recorded")
@@ -172,7 +186,7 @@ def main() -> None:
             continue
         method, params = METHODS[name]
         settings = {"backbone": arguments.backbone, "epochs": row["epochs"], "random_state": seed, "verbose": 1}
-        estimator = method(**settings, **params)
+        estimator = method(**{**settings, **params})
         start = time.perf_counter()
         estimator.fit(X, y)
         row["seconds"] = time.perf_counter() - start

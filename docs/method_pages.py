@@ -32,7 +32,9 @@ def render(folder: Path, recorded: Path) -> None:
     folder.mkdir(exist_ok=True)
     rows = pd.read_csv(recorded).drop_duplicates(["method", "backbone", "seed", "epochs", "hardware"], keep="last")
     for name in methods.__all__:
-        traced = flow.trace(getattr(skssl, name)(backbone="convnet", epochs=1, batch_size=64, random_state=0))
+        method = getattr(skssl, name)
+        backbone = "vit_micro" if method.backbone.startswith("vit") else "convnet"
+        traced = flow.trace(method(backbone=backbone, epochs=1, batch_size=64, random_state=0))
         for palette, colors in {"light": flow.LIGHT, "dark": flow.DARK}.items():
             flow.draw(traced, colors).savefig(folder / f"{name}-{palette}.png", dpi=160, transparent=True)
         (folder / f"{name}.md").write_text(page(name, rows))

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from skssl.errors import pick
 
 __all__ = [
+    "averaged_targets",
     "barlow_twins",
     "byol_loss",
     "contrastive_loss",
@@ -26,18 +27,30 @@ __all__ = [
     "dense_info_nce",
     "dino",
     "guided_stop_gradient",
+    "ijepa",
     "info_nce",
+    "mae",
+    "mmcr",
+    "msn_terms",
     "nce",
     "negative_cosine",
     "nt_xent",
+    "nuclear_norm",
     "proto_nce",
     "prototype_scores",
+    "ressl",
+    "sigreg",
+    "simmim",
     "sinkhorn",
     "sup_con",
     "swapped_prediction",
+    "tico",
+    "tico_covariance",
     "triplet_loss",
     "vicreg",
     "vicreg_terms",
+    "w_mse",
+    "whiten",
 ]
 
 
@@ -138,7 +151,7 @@ def dcl(
 
     References
     ----------
-    Yeh et al., Decoupled Contrastive Learning, ECCV 2022, equations 5 and 6, as means instead of sums.
+    Yeh et al., Decoupled Contrastive Learning, ECCV 2022, equation 6, as a mean instead of a sum.
 
     Examples
     --------
@@ -690,6 +703,106 @@ def sinkhorn(scores: Tensor, epsilon: float = 0.05, n_iterations: int = 3) -> Te
 
 
 @full_precision
+def mae(predicted: Tensor, pixels: Tensor, normalize: bool = True) -> Tensor:
+    r"""Compute MAE's loss: the mean squared error of the pixels of masked patches.
+
+    Parameters
+    ----------
+    predicted : Tensor of shape (n, k, p)
+        Predictions of the p values of k patches of each image.
+    pixels : Tensor of shape (n, k, p)
+        The values.
+    normalize : bool, default=True
+        Whether the target is :math:`(x - \mu) / \sqrt{\sigma^2 + 10^{-6}}`, with the mean and the unbiased variance of
+        each patch.
+
+    Returns
+    -------
+    scalar Tensor
+        The loss.
+
+    References
+    ----------
+    He et al., Masked Autoencoders Are Scalable Vision Learners, CVPR 2022, section 3.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.losses import mae
+    >>> pixels = torch.tensor([[[1.0, 3.0]]])
+    >>> mae(pixels, pixels, normalize=False).item(), round(mae(torch.zeros(1, 1, 2), pixels).item(), 3)
+    (0.0, 0.5)
+    """
+    if normalize:
+        variance, mean = torch.var_mean(pixels, 2, keepdim=True)
+        pixels = (pixels - mean) / (variance + 1e-6).sqrt()
+    return (predicted - pixels).square().mean()
+
+
+@full_precision
+def simmim(predicted: Tensor, images: Tensor, masked: Tensor) -> Tensor:
+    """Compute SimMIM's loss: the mean absolute error of masked pixels.
+
+    Parameters
+    ----------
+    predicted, images : Tensor of shape (n, c, h, w)
+        Predictions, and the normalised images.
+    masked : bool Tensor of shape (n, h, w)
+        True at masked pixels, of which each image has one or more.
+
+    Returns
+    -------
+    scalar Tensor
+        The loss, a mean over images. The authors' code divides by the number of masked pixels of the batch, which is
+        the same if all images have as many.
+
+    References
+    ----------
+    Xie et al., SimMIM: A Simple Framework for Masked Image Modeling, CVPR 2022, section 3.4.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.losses import simmim
+    >>> images = torch.tensor([[[[1.0, 5.0]]]])
+    >>> simmim(torch.zeros(1, 1, 1, 2), images, torch.tensor([[[True, False]]]))
+    tensor(1.)
+    """
+    errors = (predicted - images).abs().mean(1) * masked  # (n, h, w)
+    return (errors.sum((1, 2)) / masked.sum((1, 2))).mean()
+
+
+@full_precision
+def ijepa(predicted: Tensor, targets: Tensor) -> Tensor:
+    r"""Compute I-JEPA's loss: the smooth L1 distance.
+
+    An error e costs :math:`e^2 / 2` if it is below 1, and :math:`|e| - 1/2` otherwise.
+
+    Parameters
+    ----------
+    predicted, targets : Tensor of shape (..., d)
+        Predicted tokens, and those of the momentum copy, each normalised by a LayerNorm without parameters.
+
+    Returns
+    -------
+    scalar Tensor
+        The mean over tokens and their values.
+
+    References
+    ----------
+    Assran et al., CVPR 2023. Equation 1 of the paper has the squared distance; this is the loss of the authors' code.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.losses import ijepa
+    >>> ijepa(torch.tensor([[0.0, 2.0]]), torch.tensor([[1.0, 0.0]]))
+    tensor(1.)
+    """
+    return F.smooth_l1_loss(predicted, targets)
+
+
+@full_precision
 def swapped_prediction(scores: Tensor, codes: Tensor, temperature: float = 0.1) -> Tensor:
     r"""SwAV: every view predicts the codes of the first views, except its own.
 
@@ -955,3 +1068,394 @@ def nce(log_p: Tensor, n_samples: int) -> Tensor:
     """
     odds = log_p - math.log((log_p.shape[1] - 1) / n_samples)  # log-odds of the image against noise
     return -(F.logsigmoid(odds[:, 0]) + F.logsigmoid(-odds[:, 1:]).sum(1)).mean()
+
+
+@full_precision
+def averaged_targets(p: Tensor, z: Tensor) -> Tensor:
+    r"""FastSiam: negative cosine of each view's prediction and the mean projection of the other views.
+
+    .. math:: \frac 1 V \sum_v D\Bigl(p_v, \mathrm{sg}\Bigl(\frac{1}{V - 1}\sum_{w \neq v} z_w\Bigr)\Bigr),
+
+    where D is `negative_cosine`. With two views it is SimSiam's symmetric loss.
+
+    Parameters
+    ----------
+    p : Tensor of shape (V, n, d)
+        Predictions from V views of n images.
+    z : Tensor of shape (V, n, d)
+        Their projections, not normalised; detached.
+
+    Returns
+    -------
+    Tensor of shape ()
+        The loss, between -1 and 1.
+
+    References
+    ----------
+    Pototzky et al., FastSiam: Resource-Efficient Self-supervised Learning on a Single GPU, DAGM GCPR 2022.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.losses import averaged_targets
+    >>> z = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]], [[0.0, 1.0]]])  # three views of one image
+    >>> round(averaged_targets(z, z).item(), 4)  # -(0 + 2 / sqrt(2)) / 3
+    -0.4714
+    """
+    targets = (z.sum(0) - z) / (len(z) - 1)
+    return negative_cosine(p.flatten(0, 1), targets.flatten(0, 1))
+
+
+@full_precision
+def tico_covariance(z: Tensor, covariance: Tensor, beta: float = 0.9) -> Tensor:
+    r"""TiCo's moving average of the second moment of normalised embeddings.
+
+    .. math:: C \leftarrow \beta\, C + (1 - \beta) \frac 1 n \sum_i \bar z_i \bar z_i^\top.
+
+    Parameters
+    ----------
+    z : Tensor of shape (n, d)
+        Embeddings, of any length. The gradient flows into them.
+    covariance : Tensor of shape (d, d)
+        C after the last step, 0 at first.
+    beta : float, default=0.9
+        Share that is kept.
+
+    Returns
+    -------
+    Tensor of shape (d, d)
+        The new C.
+
+    References
+    ----------
+    Zhu et al., TiCo: Transformation Invariance and Covariance Contrast for Self-Supervised Visual Representation
+    Learning, 2022.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.losses import tico_covariance
+    >>> tico_covariance(torch.tensor([[2.0, 0.0]]), torch.zeros(2, 2), beta=0.5)
+    tensor([[0.5000, 0.0000],
+            [0.0000, 0.0000]])
+    """
+    z = F.normalize(z, dim=1)
+    return beta * covariance + (1 - beta) * (z.T @ z) / len(z)
+
+
+@full_precision
+def tico(z1: Tensor, z2: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Invariance and covariance contrast: the two unweighted terms of TiCo.
+
+    .. math::
+        \frac 1 n \sum_i 1 - \bar z_{1i}^\top \bar z_{2i}, \quad
+        \frac 1 n \sum_i \bar z_{1i}^\top C\, \bar z_{1i}.
+
+    Parameters
+    ----------
+    z1 : Tensor of shape (n, d)
+        Embeddings of the first view, of any length.
+    z2 : Tensor of shape (n, d)
+        Embeddings of the second view by the momentum copy; detached.
+    covariance : Tensor of shape (d, d)
+        C of `tico_covariance`, with its gradient with respect to this batch.
+
+    Returns
+    -------
+    invariance, contrast : Tensor of shape ()
+        The terms.
+
+    References
+    ----------
+    Zhu et al., TiCo: Transformation Invariance and Covariance Contrast for Self-Supervised Visual Representation
+    Learning, 2022.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.losses import tico
+    >>> z = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    >>> tico(z, z.flip(0), torch.eye(2))
+    (tensor(1.), tensor(1.))
+    """
+    z1 = F.normalize(z1, dim=1)
+    return 1 + negative_cosine(z1, z2), ((z1 @ covariance) * z1).sum(1).mean()
+
+
+@full_precision
+def whiten(z: Tensor, eps: float = 0.0) -> Tensor:
+    r"""Whiten embeddings: centre them and multiply them by the inverse Cholesky factor of their covariance matrix.
+
+    .. math:: L^{-1} (z_i - \mu), \quad L L^\top = (1 - \epsilon) \Sigma + \epsilon I.
+
+    Parameters
+    ----------
+    z : Tensor of shape (..., n, d)
+        Embeddings. The gradient flows through the statistics.
+    eps : float, default=0.0
+        Share of the identity in the covariance matrix, whose divisor is n - 1. It must be positive unless n > d.
+
+    Returns
+    -------
+    Tensor of shape (..., n, d)
+        The whitened embeddings.
+
+    References
+    ----------
+    Ermolov et al., Whitening for Self-Supervised Representation Learning, ICML 2021.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.losses import whiten
+    >>> w = whiten(torch.randn(100, 3, generator=torch.Generator().manual_seed(0)))
+    >>> torch.allclose(w.T @ w / 99, torch.eye(3), atol=1e-4)
+    True
+    """
+    centred = z - z.mean(-2, keepdim=True)
+    covariance = centred.mT @ centred / (z.shape[-2] - 1)  # (..., d, d)
+    identity = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
+    factor, _ = torch.linalg.cholesky_ex((1 - eps) * covariance + eps * identity)  # `cholesky` waits for the device
+    return torch.linalg.solve_triangular(factor, centred.mT, upper=False).mT
+
+
+@full_precision
+def w_mse(z: Tensor, groups: int = 1, eps: float = 0.0) -> Tensor:
+    r"""W-MSE: mean squared error of whitened and normalised embeddings, over all pairs of views.
+
+    .. math:: \frac{2}{V (V - 1)} \sum_{v < w} \frac 1 n \sum_i \lVert \bar u_{vi} - \bar u_{wi} \rVert^2,
+
+    where u are the embeddings after `whiten`, for each view and group separately.
+
+    Parameters
+    ----------
+    z : Tensor of shape (V, n, d)
+        Embeddings of V views of n images. The gradient flows into all.
+    groups : int, default=1
+        Number of groups of successive images that are whitened apart from each other. n is a multiple of it.
+    eps : float, default=0.0
+        As in `whiten`.
+
+    Returns
+    -------
+    Tensor of shape ()
+        The loss, between 0 and 4.
+
+    References
+    ----------
+    Ermolov et al., Whitening for Self-Supervised Representation Learning, ICML 2021. Whitened embeddings are normalised
+    as in the authors' code.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.losses import w_mse
+    >>> z = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
+    >>> round(w_mse(torch.stack([z, 2 * z + 1])).item(), 4)  # whitening removes the scale and the shift
+    0.0
+    """
+    u = F.normalize(whiten(z.unflatten(1, (groups, -1)), eps), dim=-1)
+    pairs = [2 - 2 * (u[v] * u[w]).sum(-1).mean() for w in range(len(u)) for v in range(w)]
+    return torch.stack(pairs).mean()
+
+
+@full_precision
+def nuclear_norm(x: Tensor, n_iterations: int = 30) -> Tensor:
+    r"""Sum of the singular values of matrices, by products alone.
+
+    The Newton-Schulz iteration finds U V^T of a singular value decomposition, whose inner product with the matrix is
+    the sum of its singular values. U V^T is also the gradient, so none flows through the iteration. Singular values
+    below about 1e-5 of the Frobenius norm are not counted in full. ``torch.linalg.svdvals`` would synchronise with a
+    CUDA device.
+
+    Parameters
+    ----------
+    x : Tensor of shape (..., n, d)
+        The matrices.
+    n_iterations : int, default=30
+        Number of iterations, each of which increases small singular values by half.
+
+    Returns
+    -------
+    Tensor of shape (...)
+        The nuclear norms.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.losses import nuclear_norm
+    >>> round(nuclear_norm(torch.tensor([[3.0, 0.0], [0.0, -4.0]])).item(), 4)
+    7.0
+    """
+    with torch.no_grad():
+        y = x if x.shape[-1] <= x.shape[-2] else x.mT
+        y = y / torch.linalg.matrix_norm(y, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
+        for _ in range(n_iterations):
+            y = 1.5 * y - 0.5 * y @ (y.mT @ y)
+        y = y if x.shape[-1] <= x.shape[-2] else y.mT
+    return (x * y).sum((-2, -1))
+
+
+@full_precision
+def mmcr(z: Tensor, lambd: float = 0.0) -> Tensor:
+    r"""MMCR: the negative nuclear norm of the images' centroids, and that of each image's views.
+
+    .. math:: -\lVert C \rVert_* + \frac{\lambda}{n} \sum_i \lVert \bar z_i \rVert_*, \quad
+        C_i = \frac 1 V \sum_v \bar z_{iv}.
+
+    Parameters
+    ----------
+    z : Tensor of shape (n, V, d)
+        Embeddings of V views of n images, of any length.
+    lambd : float, default=0.0
+        lambda.
+
+    Returns
+    -------
+    Tensor of shape ()
+        The loss.
+
+    References
+    ----------
+    Yerxa et al., Learning Efficient Coding of Natural Images with Maximum Manifold Capacity Representations, NeurIPS
+    2023.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.losses import mmcr
+    >>> z = torch.eye(3)[:, None].repeat(1, 2, 1)  # two equal views of three orthogonal images
+    >>> round(mmcr(z).item(), 4), round(mmcr(z, lambd=1.0).item(), 4)
+    (-3.0, -1.5858)
+    """
+    z = F.normalize(z, dim=-1)
+    loss = -nuclear_norm(z.mean(1))
+    return loss + lambd * nuclear_norm(z).mean() if lambd else loss
+
+
+@full_precision
+def ressl(q: Tensor, k: Tensor, queue: Tensor, temperature: float = 0.1, teacher_temperature: float = 0.04) -> Tensor:
+    r"""ReSSL: cross-entropy of the similarities of two views to a queue.
+
+    .. math:: -\frac 1 n \sum_i \mathrm{softmax}_j\Bigl(\frac{\cos(k_i, m_j)}{t'}\Bigr) \cdot
+        \log \mathrm{softmax}_j\Bigl(\frac{\cos(q_i, m_j)}{t}\Bigr).
+
+    Parameters
+    ----------
+    q : Tensor of shape (n, d)
+        Embeddings of the first view.
+    k : Tensor of shape (n, d)
+        Embeddings of the second view by the momentum copy; detached.
+    queue : Tensor of shape (m, d)
+        m, past keys.
+    temperature, teacher_temperature : float, default=0.1, 0.04
+        t and t', greater than 0.
+
+    Returns
+    -------
+    Tensor of shape ()
+        The loss, at least the entropy of the targets.
+
+    References
+    ----------
+    Zheng et al., ReSSL: Relational Self-Supervised Learning with Weak Augmentation, NeurIPS 2021.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.losses import ressl
+    >>> queue = torch.eye(2)
+    >>> round(ressl(queue.sum(0, keepdim=True), queue[:1], queue).item(), 4)  # an even guess: log 2
+    0.6931
+    """
+    q, k, queue = (F.normalize(x, dim=1) for x in (q, k.detach(), queue))
+    targets = (k @ queue.T / teacher_temperature).softmax(1)
+    return -(targets * (q @ queue.T / temperature).log_softmax(1)).sum(1).mean()
+
+
+@full_precision
+def sigreg(z: Tensor, directions: Tensor, n_points: int = 17, t_max: float = 3.0) -> Tensor:
+    r"""SIGReg: a test of embeddings against the standard Gaussian along random directions.
+
+    Along each direction a, the Epps-Pulley statistic compares the empirical characteristic function of the projections
+    with the Gaussian's, weighted by the latter, by the trapezoidal rule:
+
+    .. math:: n \int_{-T}^{T} \Bigl| \frac 1 n \sum_j e^{i t a^\top z_j} - e^{-t^2/2} \Bigr|^2 e^{-t^2/2}\, dt.
+
+    Parameters
+    ----------
+    z : Tensor of shape (..., n, d)
+        Embeddings of one or more views.
+    directions : Tensor of shape (k, d)
+        Directions, of any length.
+    n_points : int, default=17
+        Points of the integral over half of its range, which is symmetric.
+    t_max : float, default=3.0
+        T.
+
+    Returns
+    -------
+    Tensor of shape ()
+        The mean of the statistic over views and directions.
+
+    References
+    ----------
+    Balestriero and LeCun, LeJEPA: Provable and Scalable Self-Supervised Learning Without the Heuristics,
+    arXiv:2511.08544. The points are those of the authors' minimal example; the paper has 17 from -5 to 5.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.losses import sigreg
+    >>> z = torch.randn(2000, 4, generator=torch.Generator().manual_seed(0))
+    >>> sigreg(z, torch.eye(4)).item() < 2 < 50 < sigreg(2 * z, torch.eye(4)).item()
+    True
+    """
+    t = torch.linspace(0, t_max, n_points, dtype=z.dtype, device=z.device)
+    gaussian = (-t.square() / 2).exp()
+    angles = (z @ F.normalize(directions, dim=1).T)[..., None] * t  # (..., n, k, points)
+    square = (angles.cos().mean(-3) - gaussian).square() + angles.sin().mean(-3).square()  # (..., k, points)
+    return 2 * z.shape[-2] * torch.trapezoid(square * gaussian, t, dim=-1).mean()
+
+
+@full_precision
+def msn_terms(scores: Tensor, targets: Tensor, temperature: float = 0.1) -> tuple[Tensor, Tensor]:
+    r"""Cross-entropy and mean entropy maximisation: the two unweighted terms of MSN.
+
+    With p the softmax of the scores divided by the temperature, q the targets, and k prototypes,
+
+    .. math::
+        -\frac{1}{A n} \sum_{ai} q_i \cdot \log p_{ai}, \quad
+        \log k + \sum_j \bar p_j \log \bar p_j, \quad \bar p = \frac{1}{A n} \sum_{ai} p_{ai}.
+
+    Parameters
+    ----------
+    scores : Tensor of shape (A, n, k)
+        Similarities of A anchors of n images to the prototypes.
+    targets : Tensor of shape (n, k)
+        Probabilities of the prototypes by the targets; detached.
+    temperature : float, default=0.1
+        Temperature, greater than 0.
+
+    Returns
+    -------
+    cross_entropy, me_max : Tensor of shape ()
+        The terms. The second is 0 if all prototypes are predicted equally often, and log k if only one is.
+
+    References
+    ----------
+    Assran et al., Masked Siamese Networks for Label-Efficient Learning, ECCV 2022, equation 1. The constant log k is
+    the authors' code's.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.losses import msn_terms
+    >>> cross_entropy, me_max = msn_terms(torch.zeros(1, 2, 4), torch.eye(4)[:2])
+    >>> round(cross_entropy.item(), 4), round(me_max.item(), 4)  # log 4, and even predictions
+    (1.3863, 0.0)
+    """
+    log_p = (scores / temperature).log_softmax(2)
+    mean = log_p.exp().mean((0, 1))
+    cross_entropy = -(targets.detach() * log_p).sum(2).mean()
+    return cross_entropy, math.log(len(mean)) - torch.special.entr(mean).sum()

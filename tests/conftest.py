@@ -12,6 +12,7 @@ with warnings.catch_warnings():  # skorch imports torch_geometric where that is 
     import skorch  # noqa: F401
 
 import skssl
+from skssl.backbones import ViT
 from skssl.datasets import make_shapes
 from skssl.images import image_files
 
@@ -49,10 +50,20 @@ QUICK = {
     skssl.DirectPred: {"hidden_dim": 16, "proj_dim": 8},
     skssl.DINO: {"hidden_dim": 16, "proj_dim": 8, "n_prototypes": 12, "freeze_last_layer": 0},
     skssl.VICReg: {"proj_dim": 16},
+    skssl.MAE: {"backbone": ViT("micro"), "lr": 1e-3},
+    skssl.SimMIM: {"backbone": ViT("micro"), "lr": 1e-3},
+    skssl.IJEPA: {"backbone": ViT("micro"), "lr": 1e-3},
     skssl.DCL: {"sigma": 0.5},
     skssl.NNCLR: {"queue_size": 24, "hidden_dim": 16, "proj_dim": 8, "pred_dim": 16},
     skssl.MoCoV3: {"hidden_dim": 16, "proj_dim": 8},
+    skssl.FastSiam: {"proj_dim": 16, "pred_dim": 8, "n_views": 3},
+    skssl.TiCo: {"hidden_dim": 16, "proj_dim": 8},
+    skssl.WMSE: {"hidden_dim": 16, "proj_dim": 4, "whitening_size": 8},
+    skssl.MMCR: {"hidden_dim": 16, "proj_dim": 8},
+    skssl.ReSSL: {"hidden_dim": 16, "proj_dim": 8, "bn_splits": 2},
+    skssl.LeJEPA: {"hidden_dim": 16, "proj_dim": 4, "n_directions": 8, "n_views": 3},
     skssl.SpotArtifacts: {"pretrain_epochs": 0, "width": 4},
+    skssl.MSN: {"hidden_dim": 16, "proj_dim": 8, "n_prototypes": 12},
 }
 
 # Methods that train on clips, which the tests of all methods do not make. See tests/methods/test_clip_methods.py.
@@ -74,6 +85,11 @@ def quick(method, **params):
             **params,
         }
     )
+
+
+def width(method):
+    """Return the width of the features of a method's encoder in the tests: 96 for vision transformers, else 128."""
+    return 96 if isinstance(QUICK[method].get("backbone"), ViT) else 128
 
 
 def features(n=400, d=12, n_classes=3, seed=0):

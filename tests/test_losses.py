@@ -318,3 +318,128 @@ def test_triplet_loss_matches_a_loop_over_triplets():
     found = losses.triplet_loss(*z, margin=0.2)
     assert found.item() == pytest.approx(sum(max(0.0, term) for term in terms) / 30, rel=1e-12)
     assert torch.autograd.gradcheck(lambda *of: losses.triplet_loss(*of, 0.2), z)
+
+
+@pytest.mark.parametrize("n_views", [2, 4])
+def test_averaged_targets_match_a_loop(n_views):
+    p, z = random(n_views, 6, 5).requires_grad_(), random(n_views, 6, 5, seed=1).requires_grad_()
+    total = 0.0
+    for v in range(n_views):
+        for i in range(6):
+            target = sum(z[w, i].detach().numpy() for w in range(n_views) if w != v) / (n_views - 1)
+            total -= cosine(p[v, i].detach().numpy(), target) / (6 * n_views)
+    loss = losses.averaged_targets(p, z)
+    assert loss.item() == pytest.approx(total, rel=1e-12)
+    loss.backward()
+    assert z.grad is None
+    assert torch.autograd.gradcheck(lambda p: losses.averaged_targets(p, z), (p,))
+
+
+def test_tico_matches_loops_over_two_steps():
+    z1, z2 = random_rows(2)
+    matrix = np.zeros((5, 5))
+    covariance = torch.zeros(5, 5, dtype=torch.float64)
+    for step in range(2):
+        a, b = numpy([z1 + step, z2])
+        units = [row / np.linalg.norm(row) for row in a]
+        matrix = 0.7 * matrix + 0.3 * sum(np.outer(u, u) for u in units) / 6
+        covariance = losses.tico_covariance(z1 + step, covariance.detach(), 0.7)
+        np.testing.assert_allclose(covariance.detach(), matrix, rtol=1e-12)
+        invariance, contrast = losses.tico(z1 + step, z2, covariance)
+        assert invariance.item() == pytest.approx(np.mean([1 - cosine(*pair) for pair in zip(a, b, strict=True)]))
+        assert contrast.item() == pytest.approx(np.mean([u @ matrix @ u for u in units]), rel=1e-12)
+
+    def loss(z):
+        return sum(losses.tico(z, z2, losses.tico_covariance(z, torch.eye(5, dtype=torch.float64), 0.7)))
+
+    assert torch.autograd.gradcheck(loss, (z1,))
+    loss(z1).backward()
+    assert z2.grad is None
+
+
+@pytest.mark.parametrize(("groups", "eps"), [(1, 0.0), (2, 0.1)])
+def test_w_mse_matches_a_loop_over_groups_and_pairs(groups, eps):
+    z = random(3, 12, 3).requires_grad_()
+    size, total = 12 // groups, []
+    for g in range(groups):
+        units = []
+        for v in range(3):
+            rows = z[v, g * size : (g + 1) * size].detach().numpy()
+            centred = rows - rows.mean(0)
+            factor = np.linalg.cholesky((1 - eps) * np.cov(rows.T) + eps * np.eye(3))
+            whitened = [np.linalg.inv(factor) @ row for row in centred]
+            units.append([row / np.linalg.norm(row) for row in whitened])
+        total += [
+            sum((a - b) ** 2) for v, w in [(0, 1), (0, 2), (1, 2)] for a, b in zip(units[v], units[w], strict=True)
+        ]
+    assert losses.w_mse(z, groups, eps).item() == pytest.approx(np.mean(total), rel=1e-9)
+    assert torch.autograd.gradcheck(lambda z: losses.w_mse(z, groups, eps), (z,))
+
+
+@pytest.mark.parametrize("shape", [(7, 4), (4, 7), (3, 5, 2)])
+def test_nuclear_norm_matches_singular_values(shape):
+    x = random(*shape).requires_grad_()
+    expected = torch.linalg.svdvals(x).sum(-1)
+    torch.testing.assert_close(losses.nuclear_norm(x), expected, rtol=1e-10, atol=0)
+    (found,) = torch.autograd.grad(losses.nuclear_norm(x).sum(), x)
+    torch.testing.assert_close(found, torch.autograd.grad(expected.sum(), x)[0], rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("lambd", [0.0, 0.3])
+def test_mmcr_matches_a_loop_over_images(lambd):
+    z = random(6, 3, 5).requires_grad_()
+    units = [[view / np.linalg.norm(view) for view in image] for image in z.detach().numpy()]
+    expected = -np.linalg.norm(np.stack([sum(image) / 3 for image in units]), "nuc")
+    expected += lambd * sum(np.linalg.norm(np.stack(image), "nuc") for image in units) / 6
+    assert losses.mmcr(z, lambd).item() == pytest.approx(expected, rel=1e-10)
+    assert torch.autograd.gradcheck(lambda z: losses.mmcr(z, lambd), (z,))
+
+
+def test_ressl_matches_a_loop():
+    q, k, queue = random_rows(3)
+    a, b, c = numpy([q, k, queue])
+    total = 0.0
+    for i in range(6):
+        teacher = np.exp([cosine(b[i], m) / 0.2 for m in c])
+        student = np.exp([cosine(a[i], m) / 0.3 for m in c])
+        total -= sum(teacher / teacher.sum() * np.log(student / student.sum())) / 6
+    loss = losses.ressl(q, k, queue, 0.3, 0.2)
+    assert loss.item() == pytest.approx(total, rel=1e-12)
+    loss.backward()
+    assert k.grad is None
+    assert torch.autograd.gradcheck(lambda q: losses.ressl(q, k, queue, 0.3, 0.2), (q,))
+
+
+def test_sigreg_matches_a_loop_and_is_small_for_gaussians_alone():
+    z, directions = random(2, 7, 3).requires_grad_(), random(4, 3, seed=1)
+    points, total = np.linspace(-2, 2, 9), []  # the whole range, which is symmetric
+    for view in z.detach().numpy():
+        for a in directions.numpy():
+            projected = view @ (a / np.linalg.norm(a))
+            empirical = [sum(np.exp(1j * t * projected)) / 7 for t in points]
+            gaussian = np.exp(-(points**2) / 2)
+            square = np.abs(empirical - gaussian) ** 2 * gaussian
+            total.append(7 * sum((square[1:] + square[:-1]) / 2 * np.diff(points)))
+    assert losses.sigreg(z, directions, 5, 2.0).item() == pytest.approx(np.mean(total), rel=1e-12)
+    assert torch.autograd.gradcheck(lambda z: losses.sigreg(z, directions, 5, 2.0), (z,))
+    normal = random(1000, 3)
+    fine = losses.sigreg(normal, directions)
+    for other in (2 * normal, normal + 1, normal.sign(), 0 * normal):
+        assert losses.sigreg(other, directions) > 10 * fine
+
+
+def test_msn_terms_match_a_loop():
+    scores, targets = random(2, 6, 4).requires_grad_(), random(6, 4, seed=1).softmax(1).requires_grad_()
+    total, mean = 0.0, np.zeros(4)
+    for anchor in scores.detach().numpy():
+        for i in range(6):
+            p = np.exp(anchor[i] / 0.3)
+            p /= p.sum()
+            total -= sum(targets[i].detach().numpy() * np.log(p)) / 12
+            mean += p / 12
+    found = losses.msn_terms(scores, targets, 0.3)
+    assert found[0].item() == pytest.approx(total, rel=1e-12)
+    assert found[1].item() == pytest.approx(math.log(4) + sum(mean * np.log(mean)), rel=1e-12)
+    sum(found).backward()
+    assert targets.grad is None
+    assert torch.autograd.gradcheck(lambda s: losses.msn_terms(s, targets, 0.3), (scores,))

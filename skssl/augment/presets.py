@@ -168,7 +168,8 @@ def preset(name: str, image_size: int) -> tuple[Augmentation, ...]:
 
     Parameters
     ----------
-    name : {"simclr", "simsiam", "byol", "moco", "leoclr", "gsg-cifar10", "instdisc", "pirl", "rotnet", "none"}
+    name : {"simclr", "simsiam", "byol", "moco", "leoclr", "gsg-cifar10", "instdisc", "pirl", "ressl", "mae", "simmim",
+        "ijepa", "rotnet", "none"}
         Images of up to 64 pixels are called small.
 
         - "simclr": SimCLR [1]_, appendices A and B.9. Small images get colour strength 1/2 and no blur, others strength
@@ -187,8 +188,13 @@ def preset(name: str, image_size: int) -> tuple[Augmentation, ...]:
         - "instdisc": instance discrimination [8]_, from its code. Crops of at least a fifth, and jitter of every view
           with a hue of 0.4. Images that are not small are also flipped, as in MoCo v1.
         - "pirl": PIRL [9]_, from its code: SimCLR's crops, and jitter of every view with a hue of 0.2.
+        - "ressl": ReSSL [10]_, from its code: MoCo v2's view, and one that is only cropped and flipped. Small
+          images get crops of any size and no blur.
         - "gsg-cifar10": GSG [4]_ on CIFAR-10: SimCLR at strength 1/2 without blur, and ImageNet's mean and standard
           deviation.
+        - "mae": MAE [11]_: bicubic crops of at least a fifth, and flips.
+        - "simmim": SimMIM [12]_: crops of at least two thirds, and flips.
+        - "ijepa": I-JEPA [13]_: crops of at least 0.3, and nothing else.
         - "rotnet": RotNet [5]_, from its code. Flips, and a crop: of the image padded by 4 pixels if it is small, else
           a random resized crop.
         - "none": normalisation alone.
@@ -218,6 +224,11 @@ def preset(name: str, image_size: int) -> tuple[Augmentation, ...]:
            arXiv:2403.06813.
     .. [8] Wu et al., "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", CVPR 2018.
     .. [9] Misra and van der Maaten, "Self-Supervised Learning of Pretext-Invariant Representations", CVPR 2020.
+    .. [10] Zheng et al., "ReSSL: Relational Self-Supervised Learning with Weak Augmentation", NeurIPS 2021.
+    .. [11] He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022.
+    .. [12] Xie et al., "SimMIM: A Simple Framework for Masked Image Modeling", CVPR 2022.
+    .. [13] Assran et al., "Self-Supervised Learning from Images with a Joint-Embedding Predictive Architecture",
+           CVPR 2023.
 
     Examples
     --------
@@ -245,6 +256,10 @@ def _settings(small: bool) -> Mapping[str, tuple[dict[str, Any], ...]]:
         "gsg-cifar10": ({},) * 2,
         "instdisc": ({**fifth, "flip": 0.0 if small else 0.5, "jitter": 1.0, "hue": 0.4},),
         "pirl": ({"jitter": 1.0, "hue": 0.2},),
+        "ressl": ({}, geometric) if small else ({**fifth, "blur": blur}, {**fifth, **geometric}),
+        "mae": ({**geometric, **fifth, "interpolation": "bicubic"},),
+        "simmim": ({**geometric, "crop_scale": (0.67, 1.0)},),
+        "ijepa": ({**geometric, "crop_scale": (0.3, 1.0), "flip": 0.0},),
         "rotnet": ({**geometric, "crop_padding": 4 if small else 0},),
         "none": ({**geometric, "crop_scale": None, "flip": 0.0},),
     }

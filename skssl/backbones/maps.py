@@ -181,8 +181,31 @@ def map_channels(encoder: nn.Module, shape: tuple[int, int, int]) -> int:
     >>> map_channels(ConvNet(), (3, 32, 32))
     128
     """
+    return map_shape(encoder, shape)[0]
+
+
+def map_shape(encoder: nn.Module, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Return the shape of the map that an encoder pools.
+
+    Parameters
+    ----------
+    encoder, shape
+        As for `map_channels`.
+
+    Returns
+    -------
+    tuple of int
+        The channels, height and width of the map, see `feature_map`.
+
+    Examples
+    --------
+    >>> from skssl.backbones import ConvNet
+    >>> from skssl.backbones.maps import map_shape
+    >>> map_shape(ConvNet(), (3, 32, 32))
+    (128, 4, 4)
+    """
     training, weight = encoder.training, next(encoder.parameters(), torch.zeros(()))
     with torch.no_grad():
         grid = feature_map(encoder.eval(), torch.zeros(1, *shape, device=weight.device))[1]
     encoder.train(training)
-    return grid.shape[1]
+    return grid.shape[1], grid.shape[2], grid.shape[3]

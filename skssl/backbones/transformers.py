@@ -6,9 +6,13 @@ import torch
 import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.models.vision_transformer import EncoderBlock
 
 from skssl.backbones.maps import PatchMap
 from skssl.backbones.positions import resample_positions, sincos_positions
+from skssl.nn.masking import take_tokens
+
+HEAD_DIM = 32  # width of a decoder's heads of attention, as in MAE
 
 
 class VisionTransformer(torchvision.models.VisionTransformer):
@@ -24,8 +28,8 @@ class VisionTransformer(torchvision.models.VisionTransformer):
         Width of the tokens, a multiple of 4.
     n_blocks, n_heads : int
         Number of blocks, and of heads of their attention.
-    pool : {"token", "mean"}
-        What the features are.
+    pool : {"token", "mean"} or None
+        What the features are. None is the class token; methods may set another.
 
     Attributes
     ----------
@@ -42,7 +46,7 @@ class VisionTransformer(torchvision.models.VisionTransformer):
     """
 
     def __init__(
-        self, size: tuple[int, int], patch_size: int, dim: int, n_blocks: int, n_heads: int, pool: str
+        self, size: tuple[int, int], patch_size: int, dim: int, n_blocks: int, n_heads: int, pool: str | None
     ) -> None:
         super().__init__(patch_size, patch_size, n_blocks, n_heads, dim, 4 * dim)
         self.heads = nn.Identity()
@@ -73,7 +77,7 @@ class VisionTransformer(torchvision.models.VisionTransformer):
             Features.
         """
         tokens = self._encode(images)
-        grid = self.patches(tokens[:, 1:].transpose(1, 2).unflatten(2, self.grid_of(*images.shape[2:])))
+        grid = self.patches(self.as_map(tokens, images))
         return self.heads(grid.mean((2, 3)) if self.pool == "mean" else tokens[:, 0])
 
     def tokens(
@@ -122,6 +126,10 @@ class VisionTransformer(torchvision.models.VisionTransformer):
         first = (self.class_token + positions[:, :1]).expand(len(x), -1, -1)
         return self.encoder.ln(self.encoder.layers(torch.cat([first, x], 1)))
 
+    def as_map(self, tokens: Tensor, images: Tensor) -> Tensor:
+        """Return the tokens (n, 1 + h' * w', d) of all patches of images as a map (n, d, h', w')."""
+        return tokens[:, 1:].transpose(1, 2).unflatten(2, self.grid_of(*images.shape[2:]))
+
     def pad(self, images: Tensor) -> Tensor:
         """Pad images (n, c, h, w) with zeros, on the right and below, to whole patches."""
         height, width = images.shape[2:]
@@ -146,27 +154,64 @@ class VisionTransformer(torchvision.models.VisionTransformer):
         return rows.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
 
 
-def take_tokens(tokens: Tensor, index: Tensor) -> Tensor:
-    """Return tokens by their indices.
+class TokenDecoder(nn.Module):
+    """Predict values at places whose tokens are not known from those that are, by a small transformer.
 
     Parameters
     ----------
-    tokens : Tensor of shape (n, l, d)
-        Tokens of each image.
-    index : int64 Tensor of shape (n, k)
-        Indices in [0, l).
-
-    Returns
-    -------
-    Tensor of shape (n, k, d)
-        The tokens.
+    n_in : int
+        Width of the known tokens.
+    dim : int
+        Width of the decoder, a multiple of 4.
+    depth : int
+        Number of blocks.
+    grid : tuple of int
+        Rows and columns of the patches.
+    n_out : int
+        Number of values that are predicted at each place.
 
     Examples
     --------
     >>> import torch
-    >>> from skssl.backbones.transformers import take_tokens
-    >>> take_tokens(torch.arange(8.0).view(2, 4, 1), torch.tensor([[3, 0], [1, 1]])).flatten(1)
-    tensor([[3., 0.],
-            [5., 5.]])
+    >>> from skssl.backbones.transformers import TokenDecoder
+    >>> decoder = TokenDecoder(96, 32, 2, (4, 4), 48)
+    >>> order = torch.arange(16).expand(5, -1)
+    >>> decoder(torch.zeros(5, 1 + 4, 96), order[:, :4], order[:, 4:]).shape
+    torch.Size([5, 12, 48])
     """
-    return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[2]))
+
+    def __init__(self, n_in: int, dim: int, depth: int, grid: tuple[int, int], n_out: int) -> None:
+        super().__init__()
+        n_heads = dim // HEAD_DIM if dim % HEAD_DIM == 0 else 1
+        self.embed = nn.Linear(n_in, dim)
+        self.mask_token = nn.Parameter(0.02 * torch.randn(1, 1, dim))
+        self.pos_embedding = nn.Parameter(torch.cat([torch.zeros(1, dim), sincos_positions(*grid, dim)])[None])
+        self.layers = nn.Sequential(*(EncoderBlock(n_heads, dim, 4 * dim, 0.0, 0.0) for _ in range(depth)))
+        self.ln = nn.LayerNorm(dim, eps=1e-6)
+        self.head = nn.Linear(dim, n_out)
+
+    def no_weight_decay(self) -> set[str]:
+        """Return the names of matrices that are not decayed."""
+        return {"mask_token", "pos_embedding"}
+
+    def forward(self, tokens: Tensor, known: Tensor, wanted: Tensor) -> Tensor:
+        """Predict.
+
+        Parameters
+        ----------
+        tokens : Tensor of shape (n, 1 + k, n_in)
+            The class token and the known tokens.
+        known : int64 Tensor of shape (n, k)
+            The places of the known tokens.
+        wanted : int64 Tensor of shape (n, m)
+            The places at which values are predicted.
+
+        Returns
+        -------
+        Tensor of shape (n, m, n_out)
+            The predictions.
+        """
+        first, places = self.pos_embedding[:, :1], self.pos_embedding[:, 1:].expand(len(tokens), -1, -1)
+        x = self.embed(tokens) + torch.cat([first.expand(len(tokens), -1, -1), take_tokens(places, known)], 1)
+        x = self.layers(torch.cat([x, self.mask_token + take_tokens(places, wanted)], 1))
+        return self.head(self.ln(x[:, 1 + known.shape[1] :]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -45,8 +45,9 @@ class ViT(BaseEstimator):
         "small" 384, 12 and 6, "base" 768, 12 and 12, "large" 1024, 24 and 16, "huge" 1280, 32 and 16.
     patch_size : int, default=None
         Side of the patches in pixels. None is 4 for images whose longer side is at most 64 pixels, and 16 for others.
-    pool : {"token", "mean"}, default="token"
-        What the features are: the class token, or the mean of the patches' tokens, both after the last LayerNorm.
+    pool : {"token", "mean"}, default=None
+        What the features are: the class token, or the mean of the patches' tokens, both after the last LayerNorm. None
+        is the class token, but the mean for methods that do not train the class token, such as `SimMIM`.
 
     References
     ----------
@@ -66,12 +67,12 @@ class ViT(BaseEstimator):
 
     size: str = "tiny"
     patch_size: int | None = None
-    pool: str = "token"
+    pool: str | None = None
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "size": [StrOptions(set(SIZES))],
         "patch_size": [Interval(Integral, 1, None, closed="left"), None],
-        "pool": [StrOptions({"token", "mean"})],
+        "pool": [StrOptions({"token", "mean"}), None],
     }
 
     def build(self, height: int, width: int, small: int) -> VisionTransformer:
@@ -125,6 +126,31 @@ def vit_named(name: str) -> ViT | None:
     return None
 
 
+def is_vit(encoder: nn.Module) -> bool:
+    """Return whether an encoder is one of skssl's vision transformers, whose tokens a method can mask.
+
+    Parameters
+    ----------
+    encoder : torch.nn.Module
+        The encoder.
+
+    Returns
+    -------
+    bool
+        Whether it is.
+
+    Examples
+    --------
+    >>> from skssl.backbones import ConvNet
+    >>> from skssl.backbones.vit import is_vit
+    >>> is_vit(ConvNet())
+    False
+    """
+    from skssl.backbones.transformers import VisionTransformer
+
+    return isinstance(encoder, VisionTransformer)
+
+
 def require_vit(encoder: nn.Module, name: str) -> VisionTransformer:
     """Return an encoder that must be one of skssl's vision transformers.
 
@@ -155,11 +181,9 @@ def require_vit(encoder: nn.Module, name: str) -> VisionTransformer:
     ValueError: MAE needs a vision transformer of skssl: backbone='vit_micro', 'vit_tiny', 'vit_small' or 'vit_base', or
     a skssl.backbones.ViT. Got ConvNet.
     """
-    from skssl.backbones.transformers import VisionTransformer
-
-    if not isinstance(encoder, VisionTransformer):
+    if not is_vit(encoder):
         raise ValueError(
             f"{name} needs a vision transformer of skssl: backbone='vit_micro', 'vit_tiny', 'vit_small' or 'vit_base', "
             f"or a skssl.backbones.ViT. Got {type(encoder).__name__}."
         )
-    return encoder
+    return cast("VisionTransformer", encoder)

@@ -32,10 +32,10 @@ class DCL(SimCLR):
 
     References
     ----------
-    Yeh et al., Decoupled Contrastive Learning, ECCV 2022, equations 5 and 6. The negatives of an image
-    are one sum over both views, as in the paper and in R. Nakhli's implementation; lightly adds the logarithms of one
-    sum for each view. The weights have no gradient, as in lightly; they have one in Nakhli's implementation. The
-    learning rate and weight decay are lightly's for CIFAR-10.
+    Yeh et al., Decoupled Contrastive Learning, ECCV 2022, equation 6. The negatives of an image are one sum over
+    both views, as in the paper and in R. Nakhli's implementation; lightly adds the logarithms of one sum for each view.
+    The weights have no gradient, as in lightly; they have one in Nakhli's implementation. The learning rate and weight
+    decay are lightly's for CIFAR-10.
 
     Examples
     --------

@@ -22,8 +22,8 @@ class MomentumMethod(SSLTransformer):
     ----------
     ema_momentum : float, default=0.99
         Momentum of the copy: the share of its weights that it keeps in a step.
-    ema_schedule : {"constant", "cosine"}, default="constant"
-        Whether the momentum is constant or rises to 1 along a cosine by the end of the training.
+    ema_schedule : {"constant", "cosine", "linear"}, default="constant"
+        Whether the momentum is constant, or rises to 1 along a cosine or linearly by the end of the training.
     """
 
     ema_momentum: float = 0.99
@@ -35,7 +35,7 @@ class MomentumMethod(SSLTransformer):
     _parameter_constraints: ClassVar[dict] = {
         **SSLTransformer._parameter_constraints,
         "ema_momentum": [Interval(Real, 0, 1, closed="both")],
-        "ema_schedule": [StrOptions({"cosine", "constant"})],
+        "ema_schedule": [StrOptions({"constant", "cosine", "linear"})],
     }
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:
@@ -48,6 +48,9 @@ class MomentumMethod(SSLTransformer):
 
     def after_step(self, net: Objective, step: int, progress: float) -> None:
         """Update the momentum copy."""
-        end = 1.0 if self.ema_schedule == "cosine" else self.ema_momentum
-        momentum = cosine_schedule(self.ema_momentum, end, progress)
+        momentum = self.ema_momentum
+        if self.ema_schedule == "cosine":
+            momentum = cosine_schedule(self.ema_momentum, 1.0, progress)
+        elif self.ema_schedule == "linear":
+            momentum += (1 - self.ema_momentum) * progress
         update_momentum(nn.ModuleList(self.parts(net)), net.target, momentum)

@@ -46,9 +46,9 @@ class NNCLR(SSLTransformer):
     References
     ----------
     Dwibedi et al., With a Little Help from My Friends: Nearest-Neighbor Contrastive Learning of Visual Representations,
-    ICCV 2021, equations 2 to 4. The widths are solo-learn's for CIFAR, the queue, learning rate and weight decay
-    lightly's for CIFAR-10. The queue receives the projections of the first view, as in the paper and solo-learn.
-    lightly's loss also has the neighbours of the other images as negatives.
+    ICCV 2021. The widths are solo-learn's for CIFAR. The queue, learning rate and weight decay are lightly's for
+    CIFAR-10. The queue receives the projections of the first view, as in the paper and solo-learn. lightly's loss also
+    has the neighbours of the other images as negatives.
 
     Examples
     --------

@@ -14,13 +14,13 @@ class Settings:
     ----------
     augment : str or Augmentation
         The views: a preset's name or an augmentation.
-    optimizer : {"sgd", "lars", "adamw"}
+    optimizer : {"sgd", "lars", "adamw"} or callable
         The optimiser.
     lr : float
         Peak learning rate for a batch of 256 images. It is scaled linearly with `batch_size`.
     weight_decay : float
         Weight decay.
-    schedule : {"constant", "cosine", "epoch_cosine", "polynomial", "step"}
+    schedule : {"constant", "cosine", "epoch_cosine", "polynomial", "step"} or tuple
         Learning rate schedule.
     warmup : float
         Share of the epochs in which the learning rate rises from 0, in [0, 1].
@@ -36,9 +36,9 @@ class Settings:
     """
 
     augment: Any
-    optimizer: str
+    optimizer: Any
     lr: float
     weight_decay: float
-    schedule: str
+    schedule: Any
     warmup: float
     aux_weight: float

@@ -99,8 +99,8 @@ class SpotArtifacts(SSLTransformer):
 
     @property
     def chance(self) -> dict[str, float]:
-        """The accuracy of a random guess, by the name of the measure."""
-        return {"discriminator_accuracy": 1 / 2, "mask_accuracy": max(self.drop_rate, 1 - self.drop_rate)}
+        """The accuracy of a random guess, and of the guess that no entry is dropped, by the name of the measure."""
+        return {"discriminator_accuracy": 1 / 2, "mask_accuracy": 1 - self.drop_rate / 2}
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102
         net.autoencoder = Autoencoder(net.shape[0], self.width, self.depth)
@@ -138,8 +138,9 @@ class SpotArtifacts(SSLTransformer):
         is_real = torch.cat([torch.ones_like(scores[: len(view)]), torch.zeros_like(scores[len(view) :])])
         predicted = F.interpolate(net.mask_head(grid).float(), mask.shape[2:], mode="bilinear")
         mask = mask.float()
+        is_kept = torch.cat([torch.ones_like(mask), mask])
         told = F.binary_cross_entropy_with_logits(scores, is_real)
-        found = F.binary_cross_entropy_with_logits(predicted, torch.cat([torch.ones_like(mask), mask]))
+        found = F.binary_cross_entropy_with_logits(predicted, is_kept)
 
         features = frozen_forward(net.encoder, torch.cat([real, made]))
         scores_of_made = frozen_forward(net.discriminator_head, features).squeeze(1).float()
@@ -152,5 +153,5 @@ class SpotArtifacts(SSLTransformer):
             "adversarial": fooled,
             "reconstruction": self.repair_weight * error,
             "discriminator_accuracy": ((scores > 0) == is_real.bool()).float().mean(),
-            "mask_accuracy": ((predicted[len(view) :] > 0) == mask.bool()).float().mean(),
+            "mask_accuracy": ((predicted > 0) == is_kept.bool()).float().mean(),
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from sklearn.base import clone
 
 from skssl.augment import Augmentation, preset
@@ -116,6 +117,13 @@ _lightly: dict[str, Any] = {
 }
 _dcl = new_recipe("DCL", _LIGHTLY, None, 84.4, temperature=0.1, **_lightly)
 _solo: dict[str, Any] = {"augment": "byol", "of": "code", "judged": BY_SOLO, **LONG}
+_wmse_view = Augmentation(
+    crop_scale=(0.2, 1.0), brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, interpolation="bicubic"
+)
+_ressl_views = [
+    Augmentation(saturation=0.2, blur=0.5, interpolation="bicubic"),
+    Augmentation(jitter=0.0, gray=0.0, interpolation="bicubic"),
+]
 _COSINE = "lightly's benchmark, which GSG follows, with a cosine; the scores are GSG's, whose text has no schedule"
 _moco = new_recipe(
     "MoCo",
@@ -290,6 +298,38 @@ CIFAR10: dict[str, Recipe] = {
         proj_dim=256,
         ema_momentum=0.99,
         **_solo,
+    ),
+    "FastSiam": new_recipe(
+        "FastSiam", f"{_LIGHTLY}; the predictor has its cosine, too", None, 90.6, n_views=4, proj_layers=2, **_lightly
+    ),
+    "WMSE": new_recipe(
+        "WMSE",
+        "solo-learn",
+        88.67,
+        hidden_dim=1024,
+        proj_dim=64,
+        whitening_size=128,
+        whitening_eps=0.0,
+        optimizer=torch.optim.Adam,
+        lr=2e-3,
+        weight_decay=1e-6,
+        **{**_solo, "augment": _wmse_view},
+    ),
+    "ReSSL": new_recipe(
+        "ReSSL",
+        "solo-learn",
+        90.63,
+        temperature=0.1,
+        teacher_temperature=0.04,
+        hidden_dim=4096,
+        proj_dim=256,
+        queue_size=65536,
+        bn_splits=1,
+        ema_momentum=0.99,
+        ema_schedule="cosine",
+        lr=0.05,
+        weight_decay=1e-4,
+        **{**_solo, "augment": _ressl_views},
     ),
     "SupCon": new_recipe(
         "SupCon",

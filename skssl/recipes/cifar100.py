@@ -60,5 +60,7 @@ CIFAR100: dict[str, Recipe] = {
     "DINO": changed(CIFAR10["DINO"], 66.76),
     "NNCLR": changed(CIFAR10["NNCLR"], 69.62),
     "MoCoV3": changed(CIFAR10["MoCoV3"], 68.83),
+    "WMSE": changed(CIFAR10["WMSE"], 61.33),
+    "ReSSL": changed(CIFAR10["ReSSL"], 65.92),
     "DeepClusterV2": changed(CIFAR10["DeepClusterV2"], 63.61),
 }

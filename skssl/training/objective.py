@@ -133,6 +133,9 @@ class Hooks:
     def prepare(self, net: Objective, batch: Batch) -> None:
         """Add to ``batch.made`` what a compiled step cannot compute, such as further views.
 
+        Frozen modules are set to evaluation mode here, since a training that resumes within an epoch skips
+        `before_epoch`.
+
         Parameters
         ----------
         net : Objective

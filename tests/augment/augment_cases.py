@@ -8,7 +8,7 @@ from skssl.augment import preset
 
 NO_STEPS = {"crop_scale": None, "flip": 0.0, "jitter": 0.0, "gray": 0.0}
 UNNORMALIZED = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
-NAMES = ("simclr", "simsiam", "byol", "moco", "leoclr", "gsg-cifar10", "instdisc", "pirl", "rotnet", "none")
+NAMES = ("simclr", "simsiam", "byol", "moco", "leoclr", "gsg-cifar10", "instdisc", "pirl", "ressl", "rotnet", "none")
 
 
 def gen(seed=0):

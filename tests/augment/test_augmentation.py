@@ -40,6 +40,10 @@ def test_presets_have_the_settings_of_the_papers():
     assert preset("gsg-cifar10", 32)[0].get_params() == Augmentation().get_params()
     assert preset("moco", 224)[1].get_params() == Augmentation(crop_scale=(0.2, 1.0), blur=0.5).get_params()
     assert preset("moco", 32)[1].get_params() == Augmentation().get_params()
+    strong, weak = preset("ressl", 224)
+    assert strong.get_params() == preset("moco", 224)[0].get_params()
+    assert weak.get_params() == Augmentation(crop_scale=(0.2, 1.0), jitter=0.0, gray=0.0).get_params()
+    assert preset("ressl", 32)[1].get_params() == Augmentation(jitter=0.0, gray=0.0).get_params()
     assert [view.crop_scale for view in preset("leoclr", 32)] == [None, (0.08, 1.0), (0.08, 1.0)]
     assert preset("leoclr", 224)[0].get_params() == Augmentation(crop_scale=None, blur=0.5).get_params()
     assert (preset("rotnet", 32)[0].crop_padding, preset("rotnet", 96)[0].crop_padding) == (4, 0)

@@ -1,4 +1,4 @@
-"""NNCLR and MoCo v3 against literal versions of a step."""
+"""Steps of the joint-embedding methods against literal versions."""
 
 import math
 
@@ -9,6 +9,7 @@ from conftest import quick
 from helpers import built, cosine, drift, reached
 
 import skssl
+from skssl import losses
 
 
 def literal_info_nce(q, k, temperature):
@@ -66,3 +67,97 @@ def test_moco_v3_freezes_the_projection_of_the_patches(X):
         moved = {name for name, value in end.items() if not torch.equal(value, start[name])}
         assert ("conv_proj.weight" in moved) is not frozen
         assert "encoder.ln.weight" in moved
+
+
+def test_tico_trains_one_view_and_keeps_the_covariance_of_past_batches(X):
+    estimator, net, batch = built(skssl.TiCo, X, rho=3.0, beta=0.6)
+    drift(net.target)
+    matrix = torch.zeros(8, 8, dtype=torch.float64)
+    for _ in range(2):
+        z1, z2 = net.projector(net.encoder(batch.views[0])).detach(), net.target(batch.views[1])
+        unit = torch.nn.functional.normalize(z1, dim=1)
+        matrix = 0.6 * matrix + 0.4 * unit.T @ unit / 12
+        found = estimator.losses(net, batch)
+        assert found["invariance"].item() == pytest.approx(
+            np.mean([1 - cosine(a, b) for a, b in zip(z1.numpy(), z2.numpy(), strict=True)]), rel=1e-9
+        )
+        assert found["covariance"].item() == pytest.approx(3 * torch.einsum("ni,ij,nj->", unit, matrix, unit) / 12)
+        torch.testing.assert_close(net.covariance, matrix)
+    sum(found.values()).backward()
+    assert reached(net) == {"encoder", "projector"}
+
+
+def test_w_mse_whitens_random_groups_of_the_batch(X):
+    estimator, net, batch = built(skssl.WMSE, X, n_views=3, whitening_size=5, whitening_iterations=2)
+    z = net.projector(torch.cat([net.encoder(view) for view in batch.views])).view(3, 12, -1)
+    torch.manual_seed(0)
+    expected = [losses.w_mse(z[:, torch.randperm(12) % 12], 2, 1e-4) for _ in range(2)]  # groups of 6, not of 5
+    torch.manual_seed(0)
+    loss = estimator.losses(net, batch)["w_mse"]
+    torch.testing.assert_close(loss, (expected[0] + expected[1]) / 2)
+    assert not torch.isclose(*expected)
+
+
+def test_re_ssl_compares_a_strong_view_with_a_weak_one(X):
+    estimator, net, batch = built(skssl.ReSSL, np.tile(X, (4, 1, 1, 1)), bn_splits=1)
+    drift(net.target)
+    queue = net.queue.items.clone()
+    q, k = net.projector(net.encoder(batch.views[0])), net.target(batch.views[1])
+    loss = estimator.losses(net, batch)["ressl"]
+    torch.testing.assert_close(loss, losses.ressl(q, k, queue, 0.1, 0.04))
+    queue[:12] = torch.nn.functional.normalize(k, dim=1)
+    torch.testing.assert_close(net.queue.items, queue, rtol=1e-6, atol=1e-6)
+    strong, weak = estimator._augmentations(16)
+    assert (strong.jitter, weak.jitter, weak.gray) == (0.8, 0.0, 0.0)
+
+
+def test_lejepa_takes_the_mean_of_the_large_views(X):
+    crops = skssl.MultiCrop(n_global=2, n_local=2)
+    estimator, net, batch = built(skssl.LeJEPA, X, augment=crops, lambd=0.1)
+    batch.views = [torch.randn(12, 3, side, side, dtype=torch.float64) for side in (16, 16, 8, 8)]
+    z = torch.stack(net.project(batch.views))
+    torch.manual_seed(0)
+    found = estimator.losses(net, batch)
+    expected = 0.9 * (z - z[:2].mean(0)).square().mean()
+    torch.testing.assert_close(found["invariance"], expected)
+    torch.manual_seed(0)
+    directions = torch.randn(8, 4, dtype=torch.float64)
+    torch.testing.assert_close(found["sigreg"], 0.1 * losses.sigreg(z, directions))
+    history = quick(skssl.LeJEPA, augment=crops).fit(X).history_
+    assert np.isfinite(history["loss"]).all()
+
+
+@pytest.mark.parametrize("iterations", [0, 3])
+def test_msn_predicts_the_prototypes_of_the_first_view(X, iterations):
+    estimator, net, batch = built(skssl.MSN, X, sinkhorn_iterations=iterations, me_max_weight=0.5)
+    drift(net.target)
+    unit = torch.nn.functional.normalize
+    prototypes = unit(net.prototypes, dim=1)
+    scores = unit(net.projector(net.encoder(batch.views[1])), dim=1) @ prototypes.T
+    sharp = (unit(net.target(batch.views[0]), dim=1) @ prototypes.T / 0.1).softmax(1) ** 4  # sharpened by 0.25
+    targets = sharp / sharp.sum(1, keepdim=True)
+    for _ in range(iterations):
+        targets = targets / targets.sum(0)
+        targets = targets / targets.sum(1, keepdim=True)
+    cross_entropy, me_max = losses.msn_terms(scores[None], targets, 0.1)
+    found = estimator.losses(net, batch)
+    torch.testing.assert_close(found["msn"], cross_entropy)
+    torch.testing.assert_close(found["me_max"], 0.5 * me_max)
+    sum(found.values()).backward()
+    assert reached(net) == {"encoder", "projector", "prototypes"}
+
+
+@pytest.mark.parametrize("pool", ["token", "mean"])
+def test_msn_hides_patches_of_the_anchors_from_a_vision_transformer(X, pool):
+    vit = skssl.backbones.ViT("micro", patch_size=4, pool=pool)
+    params = {"backbone": vit, "mask_ratio": 0.5}
+    estimator, net, batch = built(skssl.MSN, X, **params)
+    torch.manual_seed(0)
+    found = estimator.encode(net, batch.views[1])
+    torch.manual_seed(0)
+    visible = torch.rand(12, 16).argsort(1)[:, :8]  # half of 4 x 4 patches
+    for i in range(3):
+        tokens = net.encoder.tokens(batch.views[1][i : i + 1], visible[i : i + 1])[0]
+        torch.testing.assert_close(found[i], tokens[1:].mean(0) if pool == "mean" else tokens[0])
+    history = quick(skssl.MSN, **params, augment=skssl.MultiCrop(n_local=2)).fit(X).history_
+    assert np.isfinite(history["loss"]).all()

@@ -85,7 +85,7 @@ def test_step_matches_literal_losses_of_both_players_on_one_forward_pass(X, monk
             torch.testing.assert_close(p.grad, expected, rtol=1e-8, atol=1e-11, msg=f"{name}.{part}")
     assert all(p.grad is None for p in net.autoencoder.parameters())
     torch.testing.assert_close(found["loss"], discriminator + repairing)
-    right = ((predicted[12:] > 0) == (mask > 0)).double().mean()
+    right = ((predicted > 0) == (label > 0)).double().mean()
     assert found["mask_accuracy"].item() == pytest.approx(right.item())
     for (name, value), expected in zip(net.named_buffers(), other.buffers(), strict=True):
         torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-12, msg=name)
@@ -115,7 +115,7 @@ def test_the_autoencoder_learns_and_artifacts_are_spotted():
     history = quick(skssl.SpotArtifacts, pretrain_epochs=2, **few).fit(X).history_
     assert history["reconstruction"][1] < 0.8 * history["reconstruction"][0]
     assert history["discriminator_accuracy"][3] > 0.8
-    assert history["mask_accuracy"][3] > 0.65
+    assert history["mask_accuracy"][3] > 0.75 > skssl.SpotArtifacts().chance["mask_accuracy"]
 
 
 def test_each_phase_is_compiled_once(X, monkeypatch):

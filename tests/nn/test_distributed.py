@@ -109,6 +109,11 @@ def stand_ins():
         yield
 
 
+def widened(x):
+    """Return a tensor of floats in float64, and anything else unchanged."""
+    return x.double() if torch.is_tensor(x) and x.is_floating_point() else x
+
+
 def step(method, params, aux=None):
     """Compute the losses of two batches in float64; return them, the last gradients and all buffers."""
     X, y = make_shapes(40, image_size=16, random_state=0)
@@ -118,7 +123,7 @@ def step(method, params, aux=None):
     )
     net = trainer.module_.double().train()
     for part in net.modules():  # crops that a task makes are in float32
-        part.register_forward_pre_hook(lambda part, args: tuple(x.double() if torch.is_tensor(x) else x for x in args))
+        part.register_forward_pre_hook(lambda part, args: tuple(map(widened, args)))
     draw = torch.Generator().manual_seed(0)
     index = torch.randperm(40, generator=draw)[:N]
     views = torch.randn(len(trainer.augmentations), N, 3, 16, 16, generator=draw, dtype=torch.float64)

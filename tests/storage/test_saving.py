@@ -15,12 +15,13 @@ import pytest
 import safetensors.torch
 import torch
 import torchvision
-from conftest import quick
+from conftest import QUICK, quick
 from sklearn.exceptions import NotFittedError
 from strategies import TARGETS, largest
 
 import skssl
 from skssl import Augmentation, JigsawTask, MultiCrop, Rotation
+from skssl.backbones import ViT
 from skssl.callbacks import GradientSNR
 from skssl.datasets import make_shapes
 from skssl.storage.files import SavedFile, checksum, read, write
@@ -60,8 +61,11 @@ def check_round_trip(estimator, path, X, y=None):
     return loaded
 
 
+SHARED = {method: "patches" for method, params in QUICK.items() if isinstance(params.get("backbone"), ViT)}
+
+
 def test_loaded_estimators_continue_bit_for_bit(method, X, y, tmp_path):
-    aux = {skssl.RotNet: None, skssl.RotationDecoupling: None}.get(method, Rotation(shared="conv2"))
+    aux = {skssl.RotNet: None, skssl.RotationDecoupling: None}.get(method, Rotation(shared=SHARED.get(method, "conv2")))
     check_round_trip(quick(method, epochs=3, aux=aux).partial_fit(X, y), tmp_path / "a", X, y)
 
 

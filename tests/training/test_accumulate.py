@@ -35,14 +35,24 @@ def double(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "float", lambda x: x if x.dtype == torch.float64 else narrow(x))
 
 
+def widened(x):
+    """Return a tensor of floats in float64, and anything else unchanged."""
+    return x.double() if torch.is_tensor(x) and x.is_floating_point() else x
+
+
 def step(method, n, accumulate, *, steps=2, side=8, **params):
     """Compute the losses of batches of n images in float64; return the losses, the last gradients and the buffers."""
     X, y = make_shapes(n + 4, image_size=side, random_state=0)
-    settings = {"backbone": backbone(), "batch_size": n, "accumulate": accumulate, "precision": "float32"}
+    settings = {
+        "backbone": QUICK[method].get("backbone", backbone()),
+        "batch_size": n,
+        "accumulate": accumulate,
+        "precision": "float32",
+    }
     trainer = quick(method, **{**settings, "device": "cpu", **params})._make_trainer(as_images(X))
     net = trainer.module_.double().train()
     for part in net.modules():  # crops that a task makes are in float32
-        part.register_forward_pre_hook(lambda part, args: tuple(x.double() if torch.is_tensor(x) else x for x in args))
+        part.register_forward_pre_hook(lambda part, args: tuple(map(widened, args)))
     images = torch.from_numpy(X[:n]).movedim(3, 1)
     draw = torch.Generator().manual_seed(0)
     views = list(torch.randn(len(trainer.augmentations), n, 3, side, side, generator=draw, dtype=torch.float64))
