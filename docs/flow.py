@@ -6,6 +6,7 @@ import itertools
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -103,6 +104,16 @@ class Tracer(TorchFunctionMode):
             for tensor in tensors(out):  # also of modules inside, whose maps some methods use
                 self.mark(tensor, {node: not tensor.requires_grad})
 
+        if tokens := getattr(part, "tokens", None):  # a vision transformer's second way in
+
+            def call(*args: Any) -> Any:
+                enter(part, args)
+                out = tokens(*args)
+                leave(part, args, out)
+                return out
+
+            part.tokens = call
+            yield SimpleNamespace(remove=lambda: vars(part).pop("tokens"))
         for module in part.modules():
             yield module.register_forward_pre_hook(enter)
             yield module.register_forward_hook(leave)
