@@ -16,7 +16,7 @@ from skssl import Results, recipes
 HERE = Path(__file__).parent
 RECORDED, GENERATED = HERE.parent / "benchmarks" / "results", HERE / "generated"
 PAGES = {"own passes": "own_passes", "plain forward": "transform"}  # of the loops that `fit` is not compared with
-DATA_SETS = ("CIFAR10", "CIFAR100", "STL10", "TINY_IMAGENET", "IMAGENET100", "IMAGENET")
+DATA_SETS = ("CIFAR10", "CIFAR100", "STL10", "TINY_IMAGENET", "IMAGENET100", "IMAGENET", "VIDEO")
 
 
 def render() -> None:
