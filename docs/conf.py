@@ -43,7 +43,13 @@ sphinx_gallery_conf = {
 }
 templates_path = ["_templates"]
 html_theme = "pydata_sphinx_theme"
-html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False, "show_prev_next": False}
+html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False}
+html_sidebars = {
+    "*": [],
+    "methods": ["sidebar-nav-bs"],
+    "api": ["sidebar-nav-bs"],
+    "user_guide": ["sidebar-nav-bs"],
+}  # not on pages without parts
 html_title = "skssl"
 html_show_sourcelink = False
 

@@ -16,7 +16,9 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from skssl.datasets import make_shapes
+from skssl import AudioVisual
+from skssl.datasets import make_clips, make_shapes
+from skssl.methods.clips import ClipMethod
 from skssl.training.objective import Objective
 
 LIGHT = {"ink": "#333333", "faint": "#8793a0", "view": "#ffffff", "module": "#eef3f8", "loss": "#fdf1e0"}
@@ -164,8 +166,10 @@ def trace(estimator: Any) -> Flow:
         inputs = {f"view {i + 1}": view for i, view in enumerate(batch.views)} | {"image": batch.images}
         for name, view in inputs.items():
             tracer.mark(view, {flow.add("view", name, {}): False})
-        for made in batch.made.values():  # such as tiles of the images
-            if made.dim() >= 4:
+        for name, made in batch.made.items():  # such as tiles of the images
+            if name == "sounds":
+                tracer.mark(made, {flow.add("view", "sound", {}): False})
+            elif made.dim() >= 4:
                 tracer.mark(made, tracer.sources(batch.images))
         for name, module in modules(net):
             handles += tracer.watch(name, module)
@@ -184,6 +188,9 @@ def trace(estimator: Any) -> Flow:
         return found
 
     images, labels = make_shapes(64, image_size=32, random_state=0)
+    if isinstance(estimator, ClipMethod):
+        clips, sounds, labels, _ = make_clips(64, random_state=0)
+        images = (clips, sounds) if isinstance(estimator, AudioVisual) else clips
     with mock.patch.object(type(estimator), "losses", traced):
         estimator.fit(images, labels)
     return flow

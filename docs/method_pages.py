@@ -14,7 +14,7 @@ import skssl
 from benchmarks.methods import METHODS
 from skssl import methods, recipes
 
-DATA_SETS = ("CIFAR10", "CIFAR100", "TINY_IMAGENET", "IMAGENET100", "IMAGENET")
+DATA_SETS = ("CIFAR10", "CIFAR100", "TINY_IMAGENET", "IMAGENET100", "IMAGENET", "VIDEO")
 
 ADVICE = tomllib.loads(Path(__file__).with_name("advice.toml").read_text())
 

@@ -16,7 +16,7 @@ from skssl import Results, recipes
 HERE = Path(__file__).parent
 RECORDED, GENERATED = HERE.parent / "benchmarks" / "results", HERE / "generated"
 PAGES = {"own passes": "own_passes", "plain forward": "transform"}  # of the loops that `fit` is not compared with
-DATA_SETS = ("CIFAR10", "CIFAR100", "STL10", "TINY_IMAGENET", "IMAGENET100", "IMAGENET")
+DATA_SETS = ("CIFAR10", "CIFAR100", "STL10", "TINY_IMAGENET", "IMAGENET100", "IMAGENET", "VIDEO")
 
 
 def render() -> None:
@@ -361,6 +361,14 @@ def gradient_snr(name: str, rows: pd.DataFrame) -> None:
 
 
 RUN = ["method", "backbone", "seed", "epochs"]
+
+
+def clips(name: str, rows: pd.DataFrame) -> None:
+    """Render the probes of methods on clips, and where their sound maps point."""
+    keys = ["method", "epochs", "clips", "size"]
+    write(name, means(rows, keys, ["shape", "motion", "sound map", "box"]))
+
+
 BENCHMARKS = {  # what tells the runs of each apart, and what makes its page
     "throughput": (["hardware", "backbone", "method", "loop"], throughput),
     "augmentation": (["hardware", "preset"], augmentation),
@@ -374,6 +382,7 @@ BENCHMARKS = {  # what tells the runs of each apart, and what makes its page
     "curves": (["data", *RUN, "images", "epoch"], accuracy_curves),
     "transfer": (["encoder", "task", "data", "measure", "seed"], transfer),
     "gpu": (["hardware", "method", "batch", "loop"], gpu),
+    "clips": (["hardware", "method", "seed", "epochs", "clips", "size"], clips),
     "sharing": (["hardware", "backbone", "variables", "fits", "date"], sharing),
     "few_labels": ([*RUN, "images", "fraction", "classifier"], few_labels),
     "photographs": (["hardware", "run", "images", "precision"], photographs),

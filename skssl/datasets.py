@@ -457,7 +457,7 @@ def make_clips(
     n_frames: int = 8,
     image_size: int = 32,
     n_classes: int = 4,
-    n_silent: int = 2,
+    n_silent: int = 1,
     sample_rate: int = 4000,
     return_masks: bool = False,
     random_state: int | np.random.RandomState | None = None,
@@ -478,7 +478,7 @@ def make_clips(
         Height and width in pixels, at least 8.
     n_classes : int, default=4
         Number of shapes that sound, from 2 to 6, in the order disc, square, triangle, cross, ring, star.
-    n_silent : int, default=2
+    n_silent : int, default=1
         Number of shapes in a clip that stand still and make no sound.
     sample_rate : int, default=4000
         Samples of the waveform in a second, which is the length of a clip; at least 4000.
@@ -527,6 +527,7 @@ def make_clips(
 
     down, right = _pixel_grid(image_size)
     brightness, background = _backgrounds(rng, n_samples, image_size)
+    background = brightness + 0.4 * (background - brightness)
 
     def paint(image: np.ndarray, kinds: np.ndarray, place: Any, radius: Any, tilt: Any, colour: Any) -> np.ndarray:
         """Paint a shape on each image, brighter at its top; return whether pixels are in it."""
@@ -546,14 +547,14 @@ def make_clips(
 
     # The course of a motion goes from -1 to 1, or back. At its middle the shape is where and as it was drawn.
     slides, falls, grows, spins = (motion[:, None, None] == k for k in range(len(_MOTIONS)))
-    way, radius, tilt, colour = np.sign(draw(-1, 1)), draw(0.28, 0.36), draw(-np.pi / 12, np.pi / 12), draw_colour()
+    way, radius, tilt, colour = np.sign(draw(-1, 1)), draw(0.4, 0.48), draw(-np.pi / 12, np.pi / 12), draw_colour()
     reach = 0.95 - radius * np.where(grows, 1.5, 1)
-    x, y = (draw(-1, 1) * (reach - 0.45 * moves) for moves in (slides, falls))
+    x, y = (draw(-1, 1) * (reach - 0.4 * moves) for moves in (slides, falls))
     noise = draw(0, 0.04, 1, 1, 1)
     clips = np.empty((n_samples, n_frames, image_size, image_size, 3), np.uint8)
     masks = np.empty(clips.shape[:-1], bool)
     for i, course in enumerate(way * step for step in np.linspace(-1, 1, n_frames, dtype=np.float32)):
-        image, place = background.copy(), (x + 0.45 * course * slides, y + 0.45 * course * falls)
+        image, place = background.copy(), (x + 0.4 * course * slides, y + 0.4 * course * falls)
         size, angle = radius * 1.5 ** (course * grows), tilt + np.pi / 2 * course * spins
         masks[:, i] = paint(image, kind, place, size, angle, colour)
         image += noise * rng.standard_normal(image.shape).astype(np.float32)

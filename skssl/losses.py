@@ -22,6 +22,7 @@ __all__ = [
     "barlow_twins",
     "byol_loss",
     "contrastive_loss",
+    "correspondence",
     "dcl",
     "dense_info_nce",
     "dino",
@@ -997,6 +998,38 @@ def sup_con(z: Tensor, y: Tensor, temperature: float = 0.1) -> Tensor:
     count = positive.sum(1)
     of_anchor = -log_p.where(positive, 0.0).sum(1) / count.clamp(min=1)
     return of_anchor.sum() / (count > 0).sum().clamp(min=1)
+
+
+@full_precision
+def correspondence(positive: Tensor, negative: Tensor) -> Tensor:
+    r"""Logistic loss of pairs that belong together and of pairs that do not, with equal weights.
+
+    .. math:: -\tfrac{1}{2} \log \sigma(p) - \tfrac{1}{2} \log \sigma(-n),
+
+    averaged over the pairs of each kind.
+
+    Parameters
+    ----------
+    positive, negative : Tensor of shape (n,)
+        Logits of the pairs that belong together, p, and of the others, n.
+
+    Returns
+    -------
+    Tensor of shape ()
+        The loss, 0 or more. It is log(2) if all logits are 0.
+
+    References
+    ----------
+    Arandjelović and Zisserman, Look, Listen and Learn, ICCV 2017, and Objects that Sound, ECCV 2018.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.losses import correspondence
+    >>> round(correspondence(torch.zeros(3), torch.zeros(3)).item(), 4)
+    0.6931
+    """
+    return (F.softplus(-positive).mean() + F.softplus(negative).mean()) / 2
 
 
 @full_precision

@@ -66,11 +66,24 @@ QUICK = {
     skssl.MSN: {"hidden_dim": 16, "proj_dim": 8, "n_prototypes": 12},
 }
 
+# Methods that train on clips, which the tests of all methods do not make. See tests/methods/test_clip_methods.py.
+CLIP_METHODS = {
+    skssl.ShuffleAndLearn: {"hidden_dim": 8},
+    skssl.AudioVisual: {"proj_dim": 8, "window": 64},
+}
+
 
 def quick(method, **params):
     """Make an estimator of a method that trains in a fraction of a second."""
     return method(
-        **{"backbone": "convnet", "epochs": 1, "batch_size": 16, "random_state": 0, **QUICK[method], **params}
+        **{
+            "backbone": "convnet",
+            "epochs": 1,
+            "batch_size": 16,
+            "random_state": 0,
+            **{**QUICK, **CLIP_METHODS}[method],
+            **params,
+        }
     )
 
 

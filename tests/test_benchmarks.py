@@ -39,6 +39,15 @@ def test_benchmarks_are_listed_by_name(monkeypatch):
         assert f"\n  {name} " in ended.value.code
 
 
+def test_sound_maps_point_into_boxes():
+    clips = pytest.importorskip("benchmarks.clips")
+    masks = np.zeros((2, 4, 4), bool)
+    masks[:, 1, 1] = masks[:, 2, 2] = True  # a box of four pixels
+    maps = np.zeros((2, 4, 4))
+    maps[0, 1, 2] = maps[1, 3, 2] = 1.0
+    assert clips.within_box(maps, masks) == (0.5, 0.25)
+
+
 def test_help_of_the_tables_lists_the_rows(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["tables", "--help"])
     with pytest.raises(SystemExit, match="0"):

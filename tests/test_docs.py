@@ -12,7 +12,7 @@ import skssl
 
 ROOT = Path(__file__).parent.parent
 CONTINUED = ("get_started.md",)  # pages whose code is one script; elsewhere each block runs alone
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "guide").glob("*.md"))]
 
 
 def code_of(page):

@@ -5,6 +5,7 @@ from skssl.display.embedding import EmbeddingDisplay
 from skssl.display.neighbors import NeighborsDisplay
 from skssl.display.reporting import report
 from skssl.display.results import ResultsDisplay
+from skssl.display.sound_maps import SoundMapDisplay
 from skssl.display.training import TrainingDisplay
 from skssl.display.views import ViewsDisplay
 
@@ -14,6 +15,7 @@ __all__ = [
     "NeighborsDisplay",
     "ResultsDisplay",
     "SegmentationDisplay",
+    "SoundMapDisplay",
     "TrainingDisplay",
     "ViewsDisplay",
     "report",

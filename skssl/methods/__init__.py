@@ -1,5 +1,6 @@
 """The methods, one file each."""
 
+from skssl.methods.audio_visual import AudioVisual
 from skssl.methods.barlow_twins import BarlowTwins
 from skssl.methods.byol import BYOL, BYOLGSG
 from skssl.methods.colorization import Colorization
@@ -28,6 +29,7 @@ from skssl.methods.relative_patch import RelativePatch
 from skssl.methods.ressl import ReSSL
 from skssl.methods.rotation_decoupling import RotationDecoupling
 from skssl.methods.rotnet import RotNet
+from skssl.methods.shuffle_and_learn import ShuffleAndLearn
 from skssl.methods.simclr import SimCLR
 from skssl.methods.simmim import SimMIM
 from skssl.methods.simsiam import SimSiam, SimSiamGSG
@@ -51,6 +53,7 @@ __all__ = [
     "PCL",
     "PIRL",
     "WMSE",
+    "AudioVisual",
     "BarlowTwins",
     "Colorization",
     "ContextEncoder",
@@ -69,6 +72,7 @@ __all__ = [
     "RelativePatch",
     "RotNet",
     "RotationDecoupling",
+    "ShuffleAndLearn",
     "SimCLR",
     "SimMIM",
     "SimSiam",

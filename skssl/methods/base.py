@@ -639,16 +639,8 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
             like: dict[str, Any] = {"size": size_of_views(augment) or view_size(augment)}
         else:
             like = {"shape": self._shape, "scale": self._scale, "whole": self._whole}
-        images = as_images(
-            X,
-            self.image_shape,
-            estimator=self,
-            reset=reset,
-            on_bad_image=on_bad_image,
-            n_jobs=self.n_jobs,
-            min_samples=min_samples,
-            **like,
-        )
+        how: dict[str, Any] = {"reset": reset, "on_bad_image": on_bad_image, "min_samples": min_samples}
+        images = self._as_images(X, estimator=self, **how, **like)
         if self.verbose and isinstance(X, (str, os.PathLike)) and is_main_process():
             print(f"{os.fspath(X)}: {len(images)} images.")
         if reset:
@@ -656,6 +648,10 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
             self._scale: Any = images.scale
             self._whole: bool = isinstance(images, Photographs)
         return images
+
+    def _as_images(self, X: Any, **how: Any) -> Images:
+        """Read X as images, in the way that `as_images` is told."""
+        return as_images(X, self.image_shape, n_jobs=self.n_jobs, **how)
 
     def _encode_labels(self, y: Any, images: Images, X: Any = None) -> Tensor | None:
         """Return the classes in y, or in X, as integers from 0, -1 where unknown. None if the method uses no labels."""

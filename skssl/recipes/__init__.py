@@ -21,6 +21,8 @@ recipes have no scores, which depend on the encoder. `make` requires the ``encod
 ``DENSE`` holds the settings of `DetectionTransfer` and `SegmentationTransfer` by paper and data set, in the same form.
 The papers count steps, which are converted to epochs here. Their scores are those of ImageNet's encoders.
 
+``VIDEO`` holds the settings of the methods that train on clips, for several data sets.
+
 >>> from skssl import recipes
 >>> recipe = recipes.CIFAR10["BYOL + rotation"]
 >>> recipe["linear"], recipe["source"]
@@ -45,6 +47,7 @@ from skssl.recipes.imagenet import IMAGENET
 from skssl.recipes.imagenet100 import IMAGENET100
 from skssl.recipes.stl10 import STL10
 from skssl.recipes.tiny_imagenet import TINY_IMAGENET
+from skssl.recipes.video import VIDEO
 
 __all__ = [
     "CIFAR10",
@@ -55,6 +58,7 @@ __all__ = [
     "IMAGENET100",
     "STL10",
     "TINY_IMAGENET",
+    "VIDEO",
     "make",
     "make_probes",
 ]

@@ -12,7 +12,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from conftest import QUICK, quick
+from conftest import CLIP_METHODS, QUICK, quick
 from PIL import Image
 from torch import distributed as dist
 from torch import multiprocessing, nn
@@ -21,7 +21,7 @@ import skssl
 from skssl.augment import Augmentation
 from skssl.callbacks import GradientSNR
 from skssl.datasets import make_shapes
-from skssl.images import as_images
+from skssl.images import Clips, as_images
 from skssl.nn import accumulation, batchnorm, distributed
 from skssl.nn.batchnorm import run_with_split_batchnorm
 from skssl.pretext import ColorizationTask, Rotation
@@ -117,8 +117,9 @@ def widened(x):
 def step(method, params, aux=None):
     """Compute the losses of two batches in float64; return them, the last gradients and all buffers."""
     X, y = make_shapes(40, image_size=16, random_state=0)
+    images = as_images(X)
     trainer = quick(method, **{"precision": "float32", "device": "cpu", "aux": aux, **params})._make_trainer(
-        images := as_images(X)
+        Clips(images, 5) if method in CLIP_METHODS else images
     )
     net = trainer.module_.double().train()
     for part in net.modules():  # crops that a task makes are in float32
@@ -128,7 +129,13 @@ def step(method, params, aux=None):
     views = torch.randn(len(trainer.augmentations), N, 3, 16, 16, generator=draw, dtype=torch.float64)
     target = torch.from_numpy(np.unique(y, return_inverse=True)[1])
     share = distributed.local_rows
-    local = Batch(share(images.read(index)), [share(view) for view in views], share(index), share(target[index]), None)
+    made = {
+        "frames": torch.stack([torch.randperm(5, generator=draw)[: len(views)] for _ in range(N)]),
+        "sounds": torch.randn(N, 1, 33, 12, generator=draw, dtype=torch.float64),
+    }
+    made = {name: share(rows) for name, rows in made.items()} if method in CLIP_METHODS else {}
+    shares = [share(view) for view in views]
+    local = Batch(share(images.read(index)), shares, share(index), share(target[index]), None, made)
     everything = torch.randn(40, 3, 16, 16, generator=draw, dtype=torch.float64)
     torch.manual_seed(0)
     hooks = net.method
@@ -168,7 +175,9 @@ def assert_same(one, two, tolerance=1e-9):
         assert difference < tolerance or value.isnan().all(), f"{name}: {difference:.2g}"
 
 
-CASES = {method.__name__: (method, params) for method, params in QUICK.items()} | {
+CASES = {method.__name__: (method, params) for method, params in {**QUICK, **CLIP_METHODS}.items()} | {
+    "ShuffleAndLearn, sort": (skssl.ShuffleAndLearn, {"frame_order": "sort"}),
+    "AudioVisual, distance": (skssl.AudioVisual, {"fusion": "distance"}),
     "SimCLR without false negatives": (skssl.SimCLR, {"false_negatives": "remove"}),
     "SimSiamGSG, reverse": (skssl.SimSiamGSG, {"stop_gradient": "reverse", **QUICK[skssl.SimSiamGSG]}),
     "MoCo, plain BatchNorm, symmetric": (skssl.MoCo, {"bn_splits": 1, "symmetric": True}),

@@ -1,0 +1,122 @@
+"""Where in frames sounds come from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from skssl.display._drawing import FONT, TEXT_COLOR, draw_grid, make_axes, to_pictures
+from skssl.images.base import describe
+from skssl.methods import AudioVisual
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+
+
+class SoundMapDisplay:
+    """Frames, and where in them sounds come from by `AudioVisual.sound_map`.
+
+    Parameters
+    ----------
+    pictures : sequence of float ndarray of shape (h, w, 3)
+        The frames, in [0, 1].
+    maps : float ndarray of shape (n, h, w)
+        The probability of each place, in [0, 1].
+
+    Attributes
+    ----------
+    pictures, maps : sequence and ndarray
+        The parameters.
+    ax_ : matplotlib Axes
+        The axes.
+    figure_ : matplotlib Figure
+        The figure.
+
+    See Also
+    --------
+    SoundMapDisplay.from_estimator : Draw the maps of an estimator.
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> from skssl import AudioVisual, SoundMapDisplay
+    >>> from skssl.datasets import make_clips
+    >>> clips, waveforms, *_ = make_clips(16, image_size=16, random_state=0)
+    >>> encoder = AudioVisual(backbone="convnet", epochs=1, batch_size=16, random_state=0).fit((clips, waveforms))
+    >>> display = SoundMapDisplay.from_estimator(encoder, clips[:, 0], waveforms, n_images=3)
+    >>> display.maps.shape
+    (3, 16, 16)
+    >>> plt.close(display.figure_)
+    """
+
+    ax_: Axes
+    figure_: Figure | SubFigure
+
+    def __init__(self, pictures: Any, maps: np.ndarray) -> None:
+        self.pictures, self.maps = pictures, maps
+
+    @classmethod
+    def from_estimator(
+        cls, estimator: AudioVisual, frames: Any, waveforms: Any, *, n_images: int = 4, ax: Any = None
+    ) -> Self:
+        """Draw the first frames with their maps.
+
+        Parameters
+        ----------
+        estimator : AudioVisual
+            A fitted estimator with ``fusion="localize"``.
+        frames : array-like or sequence
+            Images or clips, as for `fit`. Of a clip the first frame is drawn.
+        waveforms : array-like of shape (n, samples)
+            Their sounds.
+        n_images : int, default=4
+            The number of images or clips.
+        ax : matplotlib Axes, default=None
+            The axes; None makes a figure.
+
+        Returns
+        -------
+        SoundMapDisplay
+            The display.
+
+        Raises
+        ------
+        TypeError
+            If it is not an `AudioVisual`.
+        """
+        estimator = estimator.estimator if isinstance(estimator, FrozenEstimator) else estimator
+        if not isinstance(estimator, AudioVisual):
+            raise TypeError(f"estimator must be an AudioVisual. Got {describe(estimator)}.")
+        check_is_fitted(estimator)
+        clips: Any = estimator._read(frames, reset=False)
+        first = clips.take(torch.arange(min(n_images, len(clips))))
+        maps = estimator.sound_map(first, np.asarray(waveforms)[: len(first)])
+        pictures = to_pictures(first.read(torch.arange(len(first)))[:, 0])
+        return cls(list(pictures), maps[:, 0] if maps.ndim == 4 else maps).plot(ax)
+
+    def plot(self, ax: Any = None) -> Self:
+        """Draw the frames in a row, and below them the frames in the light of their maps.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            The axes; None makes a figure.
+
+        Returns
+        -------
+        SoundMapDisplay
+            The display itself.
+        """
+        lit = [picture * (0.15 + 0.85 * of[..., None]) for picture, of in zip(self.pictures, self.maps, strict=True)]
+        height, width, _ = self.pictures[0].shape
+        left = np.arange(len(lit)) * 1.08
+        (self.ax_,) = make_axes(ax, 1, size=(0.95 * (left[-1] + 1), 1.9 * height / width + 0.3))
+        self.figure_ = self.ax_.figure
+        draw_grid(self.ax_, [self.pictures, lit], left)
+        self.ax_.text(0, -0.06, "frames, and their sound maps", va="bottom", fontsize=FONT, color=TEXT_COLOR)
+        return self
