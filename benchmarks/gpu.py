@@ -52,6 +52,7 @@ METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     **{
         name: (kind := getattr(methods, name), {} if kind.backbone == "resnet18" else {"backbone": kind.backbone})
         for name in ("SimCLR", "MoCo", "SimSiam", *methods.__all__)
+        if name not in ("AudioVisual", "ShuffleAndLearn")  # they train on clips
     },
     "SwAV, crops": (skssl.SwAV, {"augment": MultiCrop()}),
     "SimCLR + rotation": (skssl.SimCLR, {"aux": "rotation"}),

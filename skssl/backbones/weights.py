@@ -113,6 +113,8 @@ def _read(path: str | os.PathLike[str]) -> Mapping[str, Any]:
     if os.path.isdir(where):  # of Hugging Face
         files = [os.path.join(where, name) for name in ("model.safetensors", "pytorch_model.bin")]
         where = next(filter(os.path.isfile, files), files[0])
+    if not os.path.exists(where):
+        raise FileNotFoundError(f"backbone_weights is {os.fspath(path)!r}, but there is no file {where!r}.")
     try:
         if os.path.splitext(where)[1] == ".safetensors":
             return load_file(where)

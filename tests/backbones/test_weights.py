@@ -90,8 +90,9 @@ def test_files_that_fit_nothing_are_refused(tmp_path):
         (tmp_path / name).write_bytes(b"junkjunk")
         with pytest.raises(ValueError, match="cannot be read as trained weights"):
             load_weights(ConvNet(), tmp_path / name)
-    with pytest.raises(FileNotFoundError):
-        load_weights(ConvNet(), tmp_path / "missing.pt")
+    for missing in (tmp_path / "missing.pt", ""):
+        with pytest.raises(FileNotFoundError, match=r"backbone_weights is .* but there is no file"):
+            load_weights(ConvNet(), missing)
 
 
 def test_trained_kernels_are_adapted_to_the_channels():
