@@ -116,7 +116,8 @@ def _timm(name: str, channels: int, height: int, width: int) -> nn.Module:
     make = partial(timm.create_model, name, pretrained=False, num_classes=0, in_chans=channels)
     size = height if height == width else (height, width)
     # Vision transformers take all three, other transformers the size alone, and most convolutional networks none.
-    for settings in ({"img_size": size, "dynamic_img_size": True, "dynamic_img_pad": True}, {"img_size": size}):
+    whole: dict[str, Any] = {"img_size": size, "dynamic_img_size": True, "dynamic_img_pad": True}
+    for settings in (whole, {"img_size": size}):
         with contextlib.suppress(TypeError):
             return make(**settings)
     return make()
