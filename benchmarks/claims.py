@@ -34,8 +34,8 @@ class Claim:
     epochs: int = 10
 
 
-def _rotation(method: str, better: str, baseline: str, setting: str = "", table: str = "table 5") -> Claim:
-    return Claim(f"rotation helps {method}{setting}", f"EffSSL, {table}", better, baseline, "aux")
+def _rotation(method: str, better: str, baseline: str, setting: str = "") -> Claim:
+    return Claim(f"rotation helps {method}{setting}", "EffSSL, table 5", better, baseline, "aux")
 
 
 def _guiding() -> list[Claim]:

@@ -87,7 +87,7 @@ def settings(name: str) -> str:
         if recipe["method"] == name
     ]
     if not found:
-        return "There is no recipe yet. The defaults are those of the paper, scaled to small images."
+        return "There is no recipe yet."
     how = "The papers' settings and scores. `skssl.recipes.make` makes an estimator of each; see {doc}`../recipes`."
     return f"{how}\n\n{table(pd.DataFrame(found), '12 16 38 8 8 18')}"
 

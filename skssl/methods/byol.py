@@ -63,7 +63,7 @@ class BYOL(MomentumSiamese):
     with the online weights; the reference code initialises it separately. The loss has the paper's scale, 0 to 8,
     which is four times that of `BYOLGSG`. The learning rate and weight decay are ours for momentum SGD on small images;
     the paper uses LARS with 0.2 for a batch of 256 and 1.5e-6. The default of `aux_weight` is ours, too: EffSSL's
-    weight of 5 lowers the accuracy at this learning rate.
+    weight of 5 makes the task unstable at this learning rate.
 
     Examples
     --------
