@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import signal
 import sys
+import threading
 from abc import abstractmethod
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
 from functools import partial
 from pathlib import Path
-from threading import Thread, Timer
 from typing import Any, Self
 
 import numpy as np
@@ -284,7 +286,7 @@ class DatasetItems(Images):
         loader = self.__dict__.pop("_loader", None)
         if loader is not None and loader._iterator is not None:
             workers = loader._iterator._workers
-            timer = Timer(_PATIENCE, lambda: [worker.terminate() for worker in workers])
+            timer = threading.Timer(_PATIENCE, lambda: [worker.terminate() for worker in workers])
             timer.start()
             try:
                 loader._iterator._shutdown_workers()  # torch's public way is to wait for the garbage collector
@@ -341,7 +343,8 @@ class DatasetItems(Images):
                 generator=torch.Generator().manual_seed(torch.initial_seed()),  # spares the global generator
             )
         self._requests.of_epoch = requests
-        return iter(self._loader)
+        with _uninterrupted():  # `close` does not know the worker processes before
+            return iter(self._loader)
 
     def _read_items(
         self, indices: Sequence[int], items: Sequence[Any], read: Callable[[Any, int], Any]
@@ -480,12 +483,30 @@ class _BatchDataset(Dataset):
         return torch.tensor(found), batch, self._images._bad
 
 
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Handle SIGINT after a block instead of within it. Signals arrive in the main thread only."""
+    handler, received = signal.getsignal(signal.SIGINT), []
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda *of: received.append(of))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    for of in received[:1]:
+        handler(*of)
+
+
 def _end_with_parent(worker: int) -> None:
     """Let a worker process end at once if its parent is killed.
 
     torch compares parent process IDs every five seconds. Workers of a fork server, which Python 3.14 uses by default,
     never end that way, since the server is their parent, and lives as long as they do.
     """
+    if callable(signal.getsignal(signal.SIGINT)):
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # not the one of `_uninterrupted`
     parent = multiprocessing.parent_process()
 
     def wait() -> None:
@@ -493,7 +514,7 @@ def _end_with_parent(worker: int) -> None:
             parent.join()
             os._exit(1)
 
-    Thread(target=wait, daemon=True).start()
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def fetch_item(dataset: Any, i: int) -> Any:

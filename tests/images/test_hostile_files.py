@@ -220,9 +220,9 @@ def test_pipes_are_refused_and_do_not_block(tmp_path: Path) -> None:
 
 
 FIT_ON_ITEMS_THAT_HANG = r"""
-import os, time
+import os, sys, time
 import numpy as np
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 from skssl import SimCLR
 
 class Hanging(Dataset):
@@ -236,13 +236,17 @@ class Hanging(Dataset):
         return np.zeros((16, 16, 3), np.uint8)
 
 parent = os.getpid()
+if sys.argv[1] == "while they start":
+    start = DataLoader._get_iterator
+    DataLoader._get_iterator = lambda self: (start(self), time.sleep(3))[0]
 SimCLR(backbone="convnet", epochs=1, batch_size=8, n_jobs=2, device="cpu").fit(Hanging())
 """
 
 
-def test_first_ctrl_c_ends_a_training_whose_worker_processes_hang() -> None:
+@pytest.mark.parametrize("when", ["while they start", "after they have started"])
+def test_first_ctrl_c_ends_a_training_whose_worker_processes_hang(when: str) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", FIT_ON_ITEMS_THAT_HANG],
+        [sys.executable, "-c", FIT_ON_ITEMS_THAT_HANG, when],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
