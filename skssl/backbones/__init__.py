@@ -2,9 +2,10 @@
 
 from skssl.backbones.building import build_backbone
 from skssl.backbones.channels import adapt_channels
-from skssl.backbones.maps import feature_map, last_module, map_channels, stages
+from skssl.backbones.maps import feature_map, last_module, map_channels, module_outputs, stages
 from skssl.backbones.networks import SMALL, ConvNet
 from skssl.backbones.outputs import Pooled
+from skssl.backbones.stage_pool import StagePool
 from skssl.backbones.vit import ViT
 from skssl.backbones.weights import load_weights
 
@@ -12,6 +13,7 @@ __all__ = [
     "SMALL",
     "ConvNet",
     "Pooled",
+    "StagePool",
     "ViT",
     "adapt_channels",
     "build_backbone",
@@ -19,5 +21,6 @@ __all__ = [
     "last_module",
     "load_weights",
     "map_channels",
+    "module_outputs",
     "stages",
 ]

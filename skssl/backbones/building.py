@@ -15,6 +15,7 @@ from skssl.backbones.channels import adapt_convolution
 from skssl.backbones.heads import SCORE_MODULES, check_unscored, remove_head
 from skssl.backbones.networks import NAMES, SMALL, build_network
 from skssl.backbones.outputs import Pooled, Selected, select
+from skssl.backbones.stage_pool import StagePool
 from skssl.backbones.vit import ViT
 from skssl.backbones.weights import load_weights
 from skssl.nn.distributed import is_main_process
@@ -22,7 +23,7 @@ from skssl.storage.files import first_line
 
 
 def build_backbone(
-    backbone: str | ViT | nn.Module | Callable[[], nn.Module],
+    backbone: str | ViT | StagePool | nn.Module | Callable[[], nn.Module],
     shape: tuple[int, int, int],
     *,
     weights: str | os.PathLike[str] | Mapping[str, Tensor] | None = None,
@@ -32,15 +33,16 @@ def build_backbone(
 
     Parameters
     ----------
-    backbone : str, ViT, torch.nn.Module or callable
-        A name, a `ViT`, a module, which is copied with its weights, or a callable that returns a module. Names are
-        "convnet", "vit_micro", "vit_tiny", "vit_small" and "vit_base" (see `ViT`), those of torchvision's
+    backbone : str, ViT, StagePool, torch.nn.Module or callable
+        A name, a `ViT`, a `StagePool`, a module, which is copied with its weights, or a callable that returns a module.
+        Names are "convnet", "vit_micro", "vit_tiny", "vit_small" and "vit_base" (see `ViT`), those of torchvision's
         classification networks, such as "resnet18", SimCLR's ResNets "resnet50", "resnet101" and "resnet152" with
-        "_2x", "_3x" or "_4x" for a multiple of all channels and "_sk" for selective kernels, such as "resnet152_3x_sk",
-        those of timm's after "timm:", such as "timm:resnet26d", and "alexnet_bn". The latter is the AlexNet of RotNet
-        and rotation feature decoupling: BatchNorm follows every layer, without dropout. The classifier is removed: by
-        ``reset_classifier`` where the module has it, as timm's do, else it is the linear map or 1x1 convolution that
-        the output comes from. A network that ends with ``nn.Identity()`` has no classifier. A final map is pooled.
+        "_2x", "_3x" or "_4x" for a multiple of all channels and "_sk" for selective kernels, such as
+        "resnet152_3x_sk", those of timm's after "timm:", such as "timm:resnet26d", and "alexnet_bn". The latter is the
+        AlexNet of RotNet and rotation feature decoupling: BatchNorm follows every layer, without dropout. The
+        classifier is removed: by ``reset_classifier`` where the module has it, as timm's do, else it is the linear map
+        or 1x1 convolution that the output comes from. A network that ends with ``nn.Identity()`` has no classifier. A
+        final map is pooled.
     shape : tuple of int
         Channels, height and width of the images. If the network cannot read them, its first convolution is adapted to
         the channels: its kernels are repeated and scaled as in timm. torchvision's ResNets by name get a 3x3 stem
@@ -78,6 +80,11 @@ def build_backbone(
     >>> encoder, dim = build_backbone(torchvision.models.squeezenet1_1(), (3, 64, 64), verbose=1)
     backbone SqueezeNet: 512 features, without its classifier (classifier.1, a Conv2d from 512 to 1000).
     """
+    if isinstance(backbone, StagePool):
+        pooled = backbone.build(build_backbone(backbone.backbone, shape, weights=weights, verbose=verbose)[0])
+        with torch.no_grad():
+            dim = pooled.eval()(torch.zeros(2, *shape)).shape[1]
+        return pooled.train(), dim
     if isinstance(backbone, str):
         net = build_network(backbone, shape)
     elif isinstance(backbone, ViT):
@@ -88,7 +95,7 @@ def build_backbone(
         net = backbone() if callable(backbone) else backbone
     if not isinstance(net, nn.Module):
         raise TypeError(
-            f"backbone must be a name ({NAMES}), a ViT, a torch.nn.Module or a callable that returns one. "
+            f"backbone must be a name ({NAMES}), a ViT, a StagePool, a torch.nn.Module or a callable that returns one. "
             f"Got {reprlib.repr(net)}."
         )
     net = _unwrap(net)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -107,6 +108,47 @@ def last_module(stage: Sequence[nn.Module]) -> nn.Module:
     pools = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
     end = next((i for i, part in enumerate(stage) if isinstance(part, pools)), len(stage))
     return stage[end - 1]
+
+
+def module_outputs(modules: Sequence[nn.Module], encoder: nn.Module, images: Tensor) -> list[Tensor]:
+    """Encode images, with the encoder's own hooks, and return the outputs of some of its modules.
+
+    Parameters
+    ----------
+    modules : sequence of torch.nn.Module
+        Modules of the encoder.
+    encoder : torch.nn.Module
+        The encoder.
+    images : Tensor of shape (n, c, h, w)
+        The images.
+
+    Returns
+    -------
+    list of Tensor
+        The output of each module.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.backbones import ConvNet
+    >>> encoder = ConvNet()
+    >>> [tuple(output.shape) for output in module_outputs([encoder.avgpool], encoder, torch.zeros(5, 3, 32, 32))]
+    [(5, 128, 1, 1)]
+    """
+    found: dict[nn.Module, Tensor] = {}
+
+    def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        found[module] = output
+
+    own = [module._forward_hooks for module in modules]
+    for module in modules:  # not register_forward_hook, which torch.compile cannot trace
+        module._forward_hooks = {**module._forward_hooks, -1: keep}
+    try:
+        encoder(images)
+    finally:
+        for module, hooks in zip(modules, own, strict=True):
+            module._forward_hooks = hooks
+    return [found[module] for module in modules]
 
 
 def feature_map(encoder: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:

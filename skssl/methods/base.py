@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from skssl.augment.augmentation import Augmentation
 from skssl.augment.presets import MultiCrop, view_size
 from skssl.augment.transforms import View, as_views, resolve_transforms, size_of_views
-from skssl.backbones import ViT, build_backbone
+from skssl.backbones import StagePool, ViT, build_backbone
 from skssl.errors import pick
 from skssl.images import Images, as_images
 from skssl.images.labels import encode_labels, require_labels
@@ -77,14 +77,15 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
 
     Parameters
     ----------
-    backbone : str, ViT, torch.nn.Module or callable, default="resnet18"
+    backbone : str, ViT, StagePool, torch.nn.Module or callable, default="resnet18"
         The encoder: "convnet", a small network for CPUs with 128 features; a vision transformer, "vit_micro" for CPUs,
         "vit_tiny", "vit_small" or "vit_base", or a `backbones.ViT` with other options; a classification network of
         torchvision, such as "resnet18" or "convnext_tiny"; a wide ResNet of SimCLRv2, such as "resnet50_2x", or one
         with selective kernels, such as "resnet50_sk"; one of timm, such as "timm:resnet26d"; "alexnet_bn", which is
-        RotNet's AlexNet with BatchNorm and without dropout; a module, or a callable that returns one. A module is
-        copied with its weights, and loses its classifier, see `backbones.build_backbone`. ResNets by name have a 3x3
-        stem for images up to 64 pixels, as is usual for CIFAR.
+        RotNet's AlexNet with BatchNorm and without dropout; a `backbones.StagePool` of one of them, whose features are
+        several maps on a grid; a module, or a callable that returns one. A module is copied with its weights, and loses
+        its classifier, see `backbones.build_backbone`. ResNets by name have a 3x3 stem for images up to 64 pixels, as
+        is usual for CIFAR.
     backbone_weights : str or path-like, default=None
         File of trained weights that the training starts from: safetensors, or a ``state_dict`` of ``torch.save``, such
         as the released checkpoints of torchvision, timm, MoCo and SwAV; a file of `save`; or a folder of Hugging Face.
@@ -241,7 +242,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
     per_image: ClassVar[bool] = False
 
     _parameter_constraints: ClassVar[dict] = {
-        "backbone": [str, ViT, nn.Module, callable],
+        "backbone": [str, ViT, StagePool, nn.Module, callable],
         "backbone_weights": [str, os.PathLike, None],
         "warm_start_from": [HasMethods(["transform"]), None],
         "warm_start": ["boolean"],

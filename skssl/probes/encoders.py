@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from skssl.augment.augmentation import Augmentation
 from skssl.augment.presets import as_augmentations
 from skssl.augment.transforms import Transform, View
-from skssl.backbones import build_backbone, last_module, stages
+from skssl.backbones import build_backbone, last_module, module_outputs, stages
 from skssl.errors import pick
 from skssl.images import Images, as_images
 from skssl.images.base import describe
@@ -33,44 +33,6 @@ from skssl.training.encoding import encode
 
 DEFAULT_SHAPE = (3, 224, 224)  # of the images that a module reads
 MAX_MAP_SIZE = 9600  # values of a pooled map: 64x12x12, 192x7x7, 384x5x5, 256x6x6 for AlexNet
-
-
-def module_outputs(modules: Sequence[nn.Module], encoder: nn.Module, images: Tensor) -> list[Tensor]:
-    """Encode images, with the encoder's own hooks, and return the outputs of some of its modules.
-
-    Parameters
-    ----------
-    modules : sequence of torch.nn.Module
-        Modules of the encoder.
-    encoder : torch.nn.Module
-        The encoder.
-    images : Tensor of shape (n, c, h, w)
-        The images.
-
-    Returns
-    -------
-    list of Tensor
-        The output of each module.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from skssl.backbones import ConvNet
-    >>> encoder = ConvNet()
-    >>> [tuple(output.shape) for output in module_outputs([encoder.avgpool], encoder, torch.zeros(5, 3, 32, 32))]
-    [(5, 128, 1, 1)]
-    """
-    found: dict[nn.Module, Tensor] = {}
-    hooks = [
-        module.register_forward_hook(lambda module, inputs, output: found.update({module: output}))
-        for module in modules
-    ]
-    try:
-        encoder(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return [found[module] for module in modules]
 
 
 class InnerLayer(nn.Module):

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skssl.backbones import last_module, stages
+from skssl.backbones import last_module, module_outputs, stages
 from skssl.errors import pick
-from skssl.probes.encoders import DEFAULT_SHAPE, module_outputs
+from skssl.probes.encoders import DEFAULT_SHAPE
 
 MAX_MAPS = 4  # of the pyramid, the coarsest ones
 
