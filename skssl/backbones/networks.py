@@ -17,8 +17,9 @@ from skssl.nn.heads import MLP
 
 SMALL = 64  # largest side, in pixels, of images that get the stems and presets of CIFAR rather than ImageNet
 NAMES = (
-    "'convnet', 'vit_micro', 'vit_tiny', 'vit_small', 'vit_base', 'alexnet_bn', torchvision's classification networks "
-    "('resnet18', …), SimCLR's ('resnet50_2x', 'resnet50_sk', 'resnet152_3x_sk', …) and timm's ('timm:resnet26d')"
+    "'convnet', 'convnet_2x', 'vit_micro', 'vit_tiny', 'vit_small', 'vit_base', 'alexnet_bn', torchvision's "
+    "classification networks ('resnet18', …), SimCLR's ('resnet50_2x', 'resnet50_sk', 'resnet152_3x_sk', …) and "
+    "timm's ('timm:resnet26d')"
 )
 
 
@@ -29,11 +30,13 @@ class ConvNet(nn.Module):
     ----------
     in_channels : int, default=3
         Channels of the images.
+    width : int, default=1
+        Multiple of all channels: 2 is the network "convnet_2x".
 
     Attributes
     ----------
     features : torch.nn.Sequential
-        The convolutions, with 16, 32, 64 and 128 channels and strides 1, 2, 2 and 2.
+        The convolutions, with 16, 32, 64 and 128 channels times `width`, and strides 1, 2, 2 and 2.
     avgpool : torch.nn.AdaptiveAvgPool2d
         The pooling of the last map.
 
@@ -45,9 +48,9 @@ class ConvNet(nn.Module):
     torch.Size([5, 128])
     """
 
-    def __init__(self, in_channels: int = 3) -> None:
+    def __init__(self, in_channels: int = 3, width: int = 1) -> None:
         super().__init__()
-        widths = (in_channels, 16, 32, 64, 128)
+        widths = (in_channels, *(width * channels for channels in (16, 32, 64, 128)))
         layers: list[nn.Module] = []
         for (n_in, n_out), stride in zip(itertools.pairwise(widths), (1, 2, 2, 2), strict=True):
             layers += [nn.Conv2d(n_in, n_out, 3, stride, padding=1, bias=False)]
@@ -65,7 +68,7 @@ class ConvNet(nn.Module):
 
         Returns
         -------
-        Tensor of shape (n, 128)
+        Tensor of shape (n, 128 width)
             Features.
         """
         return self.avgpool(self.features(images)).flatten(1)
@@ -123,7 +126,11 @@ def _timm(name: str, channels: int, height: int, width: int) -> nn.Module:
     return make()
 
 
-OWN: dict[str, Callable[[], nn.Module]] = {"alexnet_bn": _alexnet_bn, "convnet": ConvNet}
+OWN: dict[str, Callable[[], nn.Module]] = {
+    "alexnet_bn": _alexnet_bn,
+    "convnet": ConvNet,
+    **{f"convnet_{width}x": partial(ConvNet, width=width) for width in (2, 3, 4)},
+}
 
 
 def build_network(name: str, shape: tuple[int, int, int]) -> nn.Module:

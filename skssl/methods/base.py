@@ -78,14 +78,14 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
     Parameters
     ----------
     backbone : str, ViT, StagePool, torch.nn.Module or callable, default="resnet18"
-        The encoder: "convnet", a small network for CPUs with 128 features; a vision transformer, "vit_micro" for CPUs,
-        "vit_tiny", "vit_small" or "vit_base", or a `backbones.ViT` with other options; a classification network of
-        torchvision, such as "resnet18" or "convnext_tiny"; a wide ResNet of SimCLRv2, such as "resnet50_2x", or one
-        with selective kernels, such as "resnet50_sk"; one of timm, such as "timm:resnet26d"; "alexnet_bn", which is
-        RotNet's AlexNet with BatchNorm and without dropout; a `backbones.StagePool` of one of them, whose features are
-        several maps on a grid; a module, or a callable that returns one. A module is copied with its weights, and loses
-        its classifier, see `backbones.build_backbone`. ResNets by name have a 3x3 stem for images up to 64 pixels, as
-        is usual for CIFAR.
+        The encoder: "convnet", a small network for CPUs with 128 features, or "convnet_2x" with twice the channels; a
+        vision transformer, "vit_micro" for CPUs, "vit_tiny", "vit_small" or "vit_base", or a `backbones.ViT` with other
+        options; a classification network of torchvision, such as "resnet18" or "convnext_tiny"; a wide ResNet of
+        SimCLRv2, such as "resnet50_2x", or one with selective kernels, such as "resnet50_sk"; one of timm, such as
+        "timm:resnet26d"; "alexnet_bn", which is RotNet's AlexNet with BatchNorm and without dropout; a
+        `backbones.StagePool` of one of them, whose features are several maps on a grid; a module, or a callable that
+        returns one. A module is copied with its weights, and loses its classifier, see `backbones.build_backbone`.
+        ResNets by name have a 3x3 stem for images up to 64 pixels, as is usual for CIFAR.
     backbone_weights : str or path-like, default=None
         File of trained weights that the training starts from: safetensors, or a ``state_dict`` of ``torch.save``, such
         as the released checkpoints of torchvision, timm, MoCo and SwAV; a file of `save`; or a folder of Hugging Face.
