@@ -2,9 +2,10 @@
 
 tests: the tests marked ``cuda``; throughput: SimCLR's `fit`, eager and compiled, and bare loops; graph: `fit` with each
 step as one CUDA graph; methods: the images per second of every method; passes: methods and their own compiled passes;
-others: Kornia, and lightly on all cores; tables: rows of ``benchmarks tables`` in the remaining time. Images are random
-except for the tables. Each measurement is a row of ``RESULTS/gpu.csv``, and is skipped if the same commit has recorded
-it. The output of the parts is in ``RESULTS/tests.log`` and ``log.txt``. The missed goals are printed at the end.
+others: Kornia, and lightly on all cores; race: ``benchmarks race``; tables: rows of ``benchmarks tables`` in the
+remaining time. Images are random except for the race and the tables. Each measurement is a row of ``RESULTS/gpu.csv``,
+and is skipped if the same commit has recorded it. The output of the parts is in ``RESULTS/tests.log`` and ``log.txt``.
+The missed goals are printed at the end.
 
     python -m benchmarks gpu --minutes 8 --results FOLDER [--parts tests throughput ...] [--tiny]
 """
@@ -29,7 +30,7 @@ import pandas as pd
 import torch
 
 import skssl
-from benchmarks import tables, throughput
+from benchmarks import race, tables, throughput
 from benchmarks.record import COMMIT, RESULTS, hardware, record, recorded
 from skssl import methods
 from skssl.augment import MultiCrop
@@ -46,6 +47,7 @@ PARTS = {
     "methods": 0.3,
     "passes": 0.3,
     "others": 0.1,
+    "race": 0.6,
     "tables": 1.0,
 }
 SHARED = {"pairing": "shared"}
@@ -76,9 +78,10 @@ class Size:
     rows: tuple[str, ...] = ("SimSiam, GSG's baseline", "SimSiamGSG", "SimCLR", "BYOL", "MoCo, symmetric")
     methods: tuple[str, ...] = tuple(METHODS)
     passes: tuple[str, ...] = ("SimSiam", "BYOL", "MoCo")
+    race: tuple[str, ...] = ()
 
 
-TINY = Size("convnet", 16, (8, 4), 2, 8, 2, 1, ("SimCLR",), ("SimCLR", "MoCo"), ("SimSiam",))
+TINY = Size("convnet", 16, (8, 4), 2, 8, 2, 1, ("SimCLR",), ("SimCLR", "MoCo"), ("SimSiam",), ("--epochs", "1"))
 
 
 def measure(results: Path, row: dict[str, Any], prepare: Callable[[], Callable[[], float]]) -> None:
@@ -186,6 +189,12 @@ def run_passes(size: Size, device: torch.device, minutes: float, results: Path) 
         measure(results, {**row, "loop": "own passes, compiled"}, passes)
 
 
+def run_race(size: Size, device: torch.device, minutes: float, results: Path) -> None:
+    """Run the record of the track "GPU"."""
+    sys.argv = ["race", "--track", "GPU", "--results", str(results), *size.race]
+    race.main()
+
+
 def run_tables(size: Size, device: torch.device, minutes: float, results: Path) -> None:
     """Run rows of the papers' tables."""
     options = ["--epochs", str(size.epochs), "--backbone", size.backbone, "--minutes", str(minutes)]
@@ -201,6 +210,7 @@ RUNS: dict[str, Callable[[Size, torch.device, float, Path], None]] = {
     "methods": run_methods,
     "passes": run_passes,
     "others": run_others,
+    "race": run_race,
     "tables": run_tables,
 }
 
@@ -324,7 +334,7 @@ def stand_ins() -> None:
     torch.compile = functools.partial(torch.compile, backend="eager")
     rng = np.random.default_rng(0)
     X, y = rng.integers(0, 256, (64, 16, 16, 3), dtype=np.uint8), np.arange(64) % 10
-    tables.cifar10 = lambda *_: (X, y, X, y)
+    tables.cifar10 = race.cifar10 = lambda *_: (X, y, X, y)
     tables.evaluate = lambda *_: {"linear": 0.1, "knn": 0.1}
 
 

@@ -4,7 +4,7 @@ An entry is trained without labels. Logistic regression on its features then cla
 rules are in docs/race.md. On the track "CPU" an entry trains for as many epochs as fit into its time at the speed of a
 short training before, which is not counted, or for those of its recipe. Each run is a row of ``results/race.csv``.
 
-    python -m benchmarks race [ENTRY ...] [--track CPU] [--seeds 0 1 2 3 4] [--results FOLDER] [--again]
+    python -m benchmarks race [ENTRY ...] [--track CPU] [--seeds 0 1 2 3 4] [--epochs N] [--results FOLDER] [--again]
 """
 
 from __future__ import annotations
@@ -109,6 +109,7 @@ def main() -> None:
     parser.add_argument("entries", nargs="*", help=f"of: record, {', '.join(ATTEMPTS)}; record by default")
     parser.add_argument("--track", choices=list(TRACKS), default="GPU" if torch.cuda.is_available() else "CPU")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--epochs", type=int, help="those of the recipe, or as many as fit into the time")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--again", action="store_true", help="repeat recorded runs")
     arguments = parser.parse_args()
@@ -119,12 +120,16 @@ def main() -> None:
         if recorded("race", row, arguments.results) and not arguments.again:
             print(f"{entry}, seed {seed}: already recorded")
             continue
+        settings: dict[str, Any] = {"random_state": seed, "verbose": 1}
+        if arguments.epochs:
+            settings["epochs"] = arguments.epochs
         if entry == "record":
-            encoder = recipes.make(recipes.RACE[arguments.track], random_state=seed, verbose=1)
+            encoder = recipes.make(recipes.RACE[arguments.track], **settings)
         else:
             _, method, params = ATTEMPTS[entry]
-            epochs = epochs_within(0.96 * track.seconds, method, params, X)  # the rest is for what precedes the steps
-            encoder = method(**params, epochs=epochs, random_state=seed, verbose=1)
+            if not arguments.epochs:  # some seconds are left for what precedes the first step
+                settings["epochs"] = epochs_within(0.96 * track.seconds, method, params, X)
+            encoder = method(**params, **settings)
         start = time.perf_counter()
         encoder.fit(X)
         seconds = time.perf_counter() - start

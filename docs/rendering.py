@@ -11,18 +11,19 @@ import structure
 from matplotlib.figure import Figure
 
 from benchmarks import claims, curves, papers
+from benchmarks.race import ATTEMPTS
 from skssl import Results, recipes
 
 HERE = Path(__file__).parent
 RECORDED, GENERATED = HERE.parent / "benchmarks" / "results", HERE / "generated"
 PAGES = {"own passes": "own_passes", "plain forward": "transform"}  # of the loops that `fit` is not compared with
-DATA_SETS = ("CIFAR10", "CIFAR100", "STL10", "TINY_IMAGENET", "IMAGENET100", "IMAGENET", "VIDEO")
+DATA_SETS = ("CIFAR10", "CIFAR100", "STL10", "TINY_IMAGENET", "IMAGENET100", "IMAGENET", "VIDEO", "RACE")
 
 
 def render() -> None:
     """Make all of them; where a benchmark has not been run the page says so."""
     GENERATED.mkdir(exist_ok=True)
-    for name in [*BENCHMARKS, *PAGES.values()]:
+    for name in [*BENCHMARKS, *PAGES.values(), "race_tried"]:
         (GENERATED / f"{name}.md").write_text("*Not recorded yet.*\n")
     for name, (keys, page) in BENCHMARKS.items():
         file = RECORDED / f"{name}.csv"
@@ -369,6 +370,17 @@ def clips(name: str, rows: pd.DataFrame) -> None:
     write(name, means(rows, keys, ["shape", "motion", "sound map", "box"]))
 
 
+def race(name: str, rows: pd.DataFrame) -> None:
+    """Render the records of the race, and what was tried, with the difference from the entry that it changes."""
+    limits = rows[rows["entry"] == "record"]
+    write(name, means(limits, ["track"], ["linear", "seconds", "transform", "width"], {"linear": 4}))
+    tried = rows[rows["entry"] != "record"].assign(of=lambda table: table["entry"].map(lambda name: ATTEMPTS[name][0]))
+    scores = tried.groupby("entry")["linear"].mean()
+    table = means(tried, ["entry", "of", "epochs"], ["linear", "seconds", "width"])
+    table.insert(3, "difference", (table["entry"].map(scores) - table["of"].map(scores)).map("{:+.3f}".format))
+    write(f"{name}_tried", table.rename(columns={"of": "changes"}).replace("+nan", ""))
+
+
 BENCHMARKS = {  # what tells the runs of each apart, and what makes its page
     "throughput": (["hardware", "backbone", "method", "loop"], throughput),
     "augmentation": (["hardware", "preset"], augmentation),
@@ -383,6 +395,7 @@ BENCHMARKS = {  # what tells the runs of each apart, and what makes its page
     "transfer": (["encoder", "task", "data", "measure", "seed"], transfer),
     "gpu": (["hardware", "method", "batch", "loop"], gpu),
     "clips": (["hardware", "method", "seed", "epochs", "clips", "size"], clips),
+    "race": (["track", "entry", "seed", "hardware"], race),
     "sharing": (["hardware", "backbone", "variables", "fits", "date"], sharing),
     "few_labels": ([*RUN, "images", "fraction", "classifier"], few_labels),
     "photographs": (["hardware", "run", "images", "precision"], photographs),

@@ -17,7 +17,7 @@ from skssl.training.schedules import check_schedule, schedule_factor
 
 ALL = [
     pytest.param(recipe, id=f"{name}: {title}")
-    for name in ("CIFAR10", "CIFAR100", "STL10", "TINY_IMAGENET", "IMAGENET100", "IMAGENET", "VIDEO")
+    for name in ("CIFAR10", "CIFAR100", "STL10", "TINY_IMAGENET", "IMAGENET100", "IMAGENET", "VIDEO", "RACE")
     for title, recipe in getattr(recipes, name).items()
 ]
 WITHOUT_SCORE = ("RotNet", "RelativePatch", "Colorization", "ContextEncoder", "DeepCluster")  # of IMAGENET

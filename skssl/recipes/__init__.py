@@ -21,7 +21,8 @@ recipes have no scores, which depend on the encoder. `make` requires the ``encod
 ``DENSE`` holds the settings of `DetectionTransfer` and `SegmentationTransfer` by paper and data set, in the same form.
 The papers count steps, which are converted to epochs here. Their scores are those of ImageNet's encoders.
 
-``VIDEO`` holds the settings of the methods that train on clips, for several data sets.
+``VIDEO`` holds the settings of the methods that train on clips, for several data sets. ``RACE`` holds our own settings
+for the best features in two minutes on two CPU cores, and in three on a GPU.
 
 >>> from skssl import recipes
 >>> recipe = recipes.CIFAR10["BYOL + rotation"]
@@ -45,6 +46,7 @@ from skssl.recipes.dense import DENSE
 from skssl.recipes.fine_tuning import FINE_TUNING
 from skssl.recipes.imagenet import IMAGENET
 from skssl.recipes.imagenet100 import IMAGENET100
+from skssl.recipes.race import RACE
 from skssl.recipes.stl10 import STL10
 from skssl.recipes.tiny_imagenet import TINY_IMAGENET
 from skssl.recipes.video import VIDEO
@@ -56,6 +58,7 @@ __all__ = [
     "FINE_TUNING",
     "IMAGENET",
     "IMAGENET100",
+    "RACE",
     "STL10",
     "TINY_IMAGENET",
     "VIDEO",
