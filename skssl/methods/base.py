@@ -25,13 +25,8 @@ from tqdm.auto import tqdm
 
 from skssl.augment.augmentation import Augmentation
 from skssl.augment.presets import MultiCrop, view_size
-<<<<<<< HEAD
-from skssl.augment.transforms import View, as_views, resolve_transforms, size_of_views
-from skssl.backbones import StagePool, ViT, build_backbone
-=======
 from skssl.augment.transforms import View, as_views, has_transforms, resolve_transforms, size_of_views
-from skssl.backbones import ViT, build_backbone
->>>>>>> main
+from skssl.backbones import StagePool, ViT, build_backbone
 from skssl.errors import pick
 from skssl.images import Images, as_images
 from skssl.images.labels import encode_labels, require_labels
