@@ -56,6 +56,7 @@ from skssl.methods import (
     SwAV,
     TiCo,
     VICReg,
+    VICRegL,
 )
 from skssl.pretext import ColorizationTask, ContextEncoderTask, JigsawTask, RelativePatchTask, Rotation
 from skssl.probes import KNNProbe, LinearProbe, MLPProbe
@@ -138,6 +139,7 @@ __all__ = [
     "TiCo",
     "TrainingDisplay",
     "VICReg",
+    "VICRegL",
     "ViewsDisplay",
     "compare",
     "label_fraction",
