@@ -2,8 +2,8 @@
 Image search, and export to other programs
 ==========================================
 
-The features of an encoder are vectors, so similar images are found by their distance. This tutorial builds an index
-of images, searches it, and exports the encoder for programs that do not have skssl.
+The features of an encoder, its embeddings, are vectors, so image similarity is a distance. This tutorial builds an index
+of images, retrieves those similar to a query, and exports the encoder for programs that do not have skssl.
 """
 
 # %%
@@ -43,7 +43,7 @@ NeighborsDisplay.from_estimator(encoder, X[known], y[known], X_query=X[new], y_q
 # Export
 # ------
 #
-# A ``state_dict`` has the names of torchvision and timm. :attr:`encoder_` is a plain module, which maps normalised
+# A ``state_dict`` has the names of torchvision and timm. ``encoder_`` is a plain module, which maps normalised
 # images to features.
 import tempfile
 from pathlib import Path
