@@ -2,8 +2,8 @@
 Image search, and export to other programs
 ==========================================
 
-The features of an encoder, its embeddings, are vectors, so image similarity is a distance. This tutorial builds an index
-of images, retrieves those similar to a query, and exports the encoder for programs that do not have skssl.
+The features of an encoder, its embeddings, are vectors, so image similarity is a distance. This tutorial builds an
+index of images, retrieves those similar to a query, and exports the encoder for programs that do not have skssl.
 """
 
 # %%

@@ -55,9 +55,7 @@ def test_page_has_no_external_urls(page):
         for pair in re.findall(r"""<(?:img|link|source)[^>]*(?:src|href|srcset)="([^"]*)"|url\("([^"]*)"\)""", text)
         for url in pair
     ]
-    assert len([url for url in urls if url]) == 6, (
-        "three figures, the curves for phones, the sheet and an empty icon"
-    )
+    assert len([url for url in urls if url]) == 6, "three figures, the curves for phones, the sheet and an empty icon"
     assert all(url.startswith("data:") for url in urls if url)
 
 
