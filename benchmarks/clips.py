@@ -3,7 +3,7 @@
 `make_clips` gives the clips, of which other ones are tested on. shape and motion: standardised logistic regression on
 the mean features of each clip's frames. sound map: the share of test clips in whose second frame the largest value of
 the map of `AudioVisual` lies within the bounding box of the shape that sounds. "box" is the mean area of the boxes,
-which a random point would reach. The spectrograms are read by a small network of strided convolutions.
+which a random point would reach.
 
     python -m benchmarks clips [NAME ...] [--seeds 0 1 2] [--epochs 60] [--clips 2000] [--size 32] [--again]
 """
@@ -19,7 +19,6 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch import nn
 
 from benchmarks.encoders import to_do
 from benchmarks.record import record
@@ -27,22 +26,13 @@ from skssl import AudioVisual, Augmentation, ShuffleAndLearn
 from skssl.datasets import make_clips
 
 
-def sound_network() -> nn.Module:
-    """Make an encoder of spectrograms that strides from its first layer on."""
-    layers: list[nn.Module] = []
-    for n_in, n_out, stride in ((1, 16, 4), (16, 32, 2), (32, 64, 2), (64, 128, 2)):
-        layers += [nn.Conv2d(n_in, n_out, stride + 1, stride, padding=1, bias=False)]
-        layers += [nn.BatchNorm2d(n_out), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-
-
 PLAIN = Augmentation(crop_scale=None, gray=0.0, jitter=0.5)  # of small images, without the crops that hide motion
 METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     "ShuffleAndLearn": (ShuffleAndLearn, {"positives": 0.5}),
     "ShuffleAndLearn, sort": (ShuffleAndLearn, {"frame_order": "sort"}),
-    "AudioVisual, localize": (AudioVisual, {"audio_backbone": sound_network}),
-    "AudioVisual, distance": (AudioVisual, {"audio_backbone": sound_network, "fusion": "distance"}),
-    "AudioVisual, concatenate": (AudioVisual, {"audio_backbone": sound_network, "fusion": "concatenate"}),
+    "AudioVisual, localize": (AudioVisual, {}),
+    "AudioVisual, distance": (AudioVisual, {"fusion": "distance"}),
+    "AudioVisual, concatenate": (AudioVisual, {"fusion": "concatenate"}),
 }
 TEST = 1000  # clips
 

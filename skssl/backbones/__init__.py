@@ -3,13 +3,14 @@
 from skssl.backbones.building import build_backbone
 from skssl.backbones.channels import adapt_channels
 from skssl.backbones.maps import feature_map, last_module, map_channels, stages
-from skssl.backbones.networks import SMALL, ConvNet
+from skssl.backbones.networks import SMALL, AudioConvNet, ConvNet
 from skssl.backbones.outputs import Pooled
 from skssl.backbones.vit import ViT
 from skssl.backbones.weights import load_weights
 
 __all__ = [
     "SMALL",
+    "AudioConvNet",
     "ConvNet",
     "Pooled",
     "ViT",

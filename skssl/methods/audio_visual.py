@@ -41,8 +41,9 @@ class AudioVisual(ClipMethod):
         How frame and sound are compared. "concatenate": a classifier reads both features, as in L3-Net. "distance": the
         Euclidean distance of normalised embeddings, as in AVE-Net. "localize": the largest scalar product of the
         sound's embedding with those of the cells of the frame's map, as in AVOL-Net, which provides `sound_map`.
-    audio_backbone : str, torch.nn.Module or callable, default="convnet"
-        The encoder of spectrograms, which have one channel; see `backbone`.
+    audio_backbone : str, torch.nn.Module or callable, default="audio_convnet"
+        The encoder of spectrograms, which have one channel; see `backbone`. "audio_convnet" is a small network with 512
+        features, see `backbones.AudioConvNet`.
     proj_dim : int, default=128
         Width of the embeddings, or of the hidden layer of "concatenate".
     window : int, default=128
@@ -63,11 +64,11 @@ class AudioVisual(ClipMethod):
     >>> clips, waveforms, *_ = make_clips(64, random_state=0)
     >>> encoder = AudioVisual(backbone="convnet", epochs=1, batch_size=32, random_state=0).fit((clips, waveforms))
     >>> encoder.transform_audio(waveforms).shape, encoder.sound_map(clips[:, 0], waveforms).shape
-    ((64, 128), (64, 32, 32))
+    ((64, 512), (64, 32, 32))
     """
 
     fusion: str = "localize"
-    audio_backbone: Any = "convnet"
+    audio_backbone: Any = "audio_convnet"
     proj_dim: int = 128
     window: int = 128
 

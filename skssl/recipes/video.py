@@ -17,6 +17,7 @@ from skssl.recipes.building import Recipe, changed, new_recipe
 
 _ave: dict[str, Any] = {
     "backbone": "vgg11_bn",
+    "audio_backbone": "vgg11_bn",
     "epochs": 160,
     "batch_size": 2048,
     "optimizer": "adamw",
@@ -52,7 +53,7 @@ VIDEO: dict[str, Recipe] = {
         "AudioVisual",
         "Objects that Sound, section 3; not checked",
         scores={"correspondence": 81.9},
-        inferred="backbone epochs lr optimizer warmup_epochs",
+        inferred="backbone audio_backbone epochs lr optimizer warmup_epochs",
         fusion="distance",
         **_ave,
     ),

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from skssl.backbones import build_backbone, feature_map, map_channels, stages
+from skssl.backbones import AudioConvNet, build_backbone, feature_map, map_channels, stages
 from skssl.probes.encoders import at_layer
 
 
@@ -29,13 +29,32 @@ def test_resnet_blocks_start_as_the_identity(name):
     assert all((gain == 0) == (f".{last}." in module) for module, gain in gains.items())
 
 
-@pytest.mark.parametrize("name", ["convnet", "resnet18", "alexnet", "alexnet_bn"])
+@pytest.mark.parametrize("name", ["convnet", "audio_convnet", "resnet18", "alexnet", "alexnet_bn"])
 def test_features_are_not_negative(name):
     encoder, _ = build_backbone(name, (3, 64, 64))
     with torch.no_grad():
         features = encoder(torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
     assert features.min() >= 0
     assert features.std() > 0
+
+
+@pytest.mark.parametrize("shape", [(1, 65, 61), (1, 9, 9), (1, 3, 1), (2, 33, 20)])
+def test_audio_convnet_reads_spectrograms_of_any_size(shape):
+    encoder, dim = build_backbone("audio_convnet", shape)
+    assert dim == 512
+    assert encoder(torch.rand(3, *shape)).shape == (3, 512)
+
+
+def test_audio_convnet_tells_pitches_but_not_times():
+    torch.manual_seed(0)
+    net = AudioConvNet().eval()
+    tones = torch.zeros(3, 1, 128, 256)
+    for tone, (band, time) in zip(tones, [(40, 96), (72, 96), (40, 128)], strict=True):
+        tone[0, band, time] = 1.0
+    low, high, late = net(tones)
+    torch.testing.assert_close(late, low)
+    assert (high - low).norm() > 0.5 * low.norm()
+    torch.testing.assert_close(high.view(128, 4).mean(1), low.view(128, 4).mean(1))  # global pooling hides the pitch
 
 
 def test_alexnet_bn_matches_the_papers_architecture():
