@@ -9,7 +9,7 @@ from helpers import built, random_rows, reached
 import skssl
 from skssl import losses
 from skssl.images import as_images
-from skssl.methods.dino import CosinePrototypes
+from skssl.methods.distillation import CosinePrototypes
 from skssl.nn.momentum import cosine_schedule
 from skssl.training.objective import Batch
 
