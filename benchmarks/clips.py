@@ -25,7 +25,6 @@ from benchmarks.record import record
 from skssl import AudioVisual, Augmentation, ShuffleAndLearn
 from skssl.datasets import make_clips
 
-
 PLAIN = Augmentation(crop_scale=None, gray=0.0, jitter=0.5)  # of small images, without the crops that hide motion
 METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     "ShuffleAndLearn": (ShuffleAndLearn, {"positives": 0.5}),

@@ -17,7 +17,8 @@ from skssl.nn.heads import MLP
 
 SMALL = 64  # largest side, in pixels, of images that get the stems and presets of CIFAR rather than ImageNet
 NAMES = (
-    "'convnet', 'vit_micro', 'vit_tiny', 'vit_small', 'vit_base', 'alexnet_bn', 'audio_convnet', torchvision's classification networks "
+    "'convnet', 'vit_micro', 'vit_tiny', 'vit_small', 'vit_base', 'alexnet_bn', 'audio_convnet', "
+    "torchvision's classification networks "
     "('resnet18', …), SimCLR's ('resnet50_2x', 'resnet50_sk', 'resnet152_3x_sk', …) and timm's ('timm:resnet26d')"
 )
 
@@ -183,8 +184,8 @@ def build_network(name: str, shape: tuple[int, int, int]) -> nn.Module:
     Parameters
     ----------
     name : str
-        "convnet", "alexnet_bn", "audio_convnet", "vit_" and a size of `ViT`, a classification network of torchvision, a `WideResNet`
-        such as "resnet50_2x" or "resnet152_3x_sk", or "timm:" and a network of timm.
+        "convnet", "alexnet_bn", "audio_convnet", "vit_" and a size of `ViT`, a classification network of torchvision, a
+        `WideResNet` such as "resnet50_2x" or "resnet152_3x_sk", or "timm:" and a network of timm.
     shape : tuple of int
         Channels, height and width of the images. Networks that are made for one size are made for this one.
 
