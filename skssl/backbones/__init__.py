@@ -2,6 +2,7 @@
 
 from skssl.backbones.building import build_backbone
 from skssl.backbones.channels import adapt_channels
+from skssl.backbones.dilation import dilate
 from skssl.backbones.maps import feature_map, last_module, map_channels, stages
 from skssl.backbones.networks import SMALL, AudioConvNet, ConvNet
 from skssl.backbones.outputs import Pooled
@@ -16,6 +17,7 @@ __all__ = [
     "ViT",
     "adapt_channels",
     "build_backbone",
+    "dilate",
     "feature_map",
     "last_module",
     "load_weights",
