@@ -127,6 +127,7 @@ METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     "DirectPred": (skssl.DirectPred, {}),
     "BarlowTwins": (skssl.BarlowTwins, {}),
     "VICReg": (skssl.VICReg, {}),
+    "VICRegL": (skssl.VICRegL, {}),
     "DINO": (skssl.DINO, {}),
     "SimMIM": (skssl.SimMIM, {}),
     "vit_micro, untrained": (skssl.MAE, {"backbone": "vit_micro"}),

@@ -55,6 +55,7 @@ from skssl.methods import (
     SwAV,
     TiCo,
     VICReg,
+    VICRegL,
 )
 from skssl.pretext import ColorizationTask, ContextEncoderTask, JigsawTask, RelativePatchTask, Rotation
 from skssl.probes import KNNProbe, LinearProbe, MLPProbe
@@ -136,6 +137,7 @@ __all__ = [
     "TiCo",
     "TrainingDisplay",
     "VICReg",
+    "VICRegL",
     "ViewsDisplay",
     "compare",
     "label_fraction",

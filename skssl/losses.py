@@ -49,6 +49,7 @@ __all__ = [
     "triplet_loss",
     "vicreg",
     "vicreg_terms",
+    "vicregl_terms",
     "w_mse",
     "whiten",
 ]
@@ -582,6 +583,72 @@ def vicreg(z1: Tensor, z2: Tensor, sim: float = 25.0, var: float = 25.0, cov: fl
     """
     invariance, variance, covariance = vicreg_terms(z1, z2)
     return sim * invariance + var * variance + cov * covariance
+
+
+@full_precision
+def vicregl_terms(
+    z1: Tensor, z2: Tensor, positions1: Tensor, positions2: Tensor, n_matches: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""VICRegL: the terms of VICReg for matched cells of the maps of two views.
+
+    Cell s of one view is matched with its nearest cell t of the other view, by a distance :math:`D_{st}`. The
+    `n_matches` cells of each image with the smallest distances are kept, in their order in the map. The k-th pairs of
+    all images are the rows of `vicreg_terms`, of which the mean is over k and over the two directions:
+
+    .. math:: L(D) = \frac{1}{2K} \sum_{k=1}^{K} \bigl[\ell(z_{s_k}, z'_{t_k}) + \ell(z'_{s'_k}, z_{t'_k})\bigr].
+
+    The result is the sum for two distances: that of the positions in the image, and that of the embeddings.
+
+    Parameters
+    ----------
+    z1, z2 : Tensor of shape (n, s, d)
+        Embeddings of the s cells of the maps of both views of n images, at least two. The gradient flows into both.
+    positions1, positions2 : Tensor of shape (n, s, 2)
+        Where the cells lie in the images.
+    n_matches : int
+        K, the number of pairs of each image and direction, at most s.
+
+    Returns
+    -------
+    invariance, variance, covariance : Tensor of shape ()
+        The terms. The matches have no gradient.
+
+    References
+    ----------
+    Bardes et al., VICRegL: Self-Supervised Learning of Local Visual Features, NeurIPS 2022, section 3. Variance and
+    covariance are computed for each k separately, as in the authors' code. The code differs in its defaults: it matches
+    all cells by embeddings, and halves the covariance term.
+
+    Examples
+    --------
+    The second view is mirrored, and so are its cells.
+
+    >>> import torch
+    >>> from skssl.losses import vicregl_terms
+    >>> z, positions = torch.randn(8, 4, 3), torch.arange(8.0).view(1, 4, 2).expand(8, 4, 2)
+    >>> vicregl_terms(z, z.flip(1), positions, positions.flip(1), n_matches=2)[0]
+    tensor(0.)
+    """
+    with torch.no_grad():
+        offsets = positions1[:, :, None] - positions2[:, None]
+        distances = offsets.square().sum(3), torch.cdist(z1, z2)  # (n, s, s); without a square root, of equal order
+    pairs = [
+        match
+        for of in distances
+        for match in (_nearest_cells(z1, z2, of, n_matches), _nearest_cells(z2, z1, of.mT, n_matches))
+    ]
+    terms = torch.vmap(vicreg_terms, 1)(*(torch.cat(rows, 1) for rows in zip(*pairs, strict=True)))
+    invariance, variance, covariance = (2 * term.mean() for term in terms)  # a sum of two means
+    return invariance, variance, covariance
+
+
+def _nearest_cells(z1: Tensor, z2: Tensor, distances: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Return the n cells of z1 that are nearest to a cell of z2, and these cells of z2, both (batch, n, d)."""
+    smallest, nearest = distances.min(2)
+    rows = smallest.topk(n, largest=False).indices.sort().values
+    columns = nearest.gather(1, rows)
+    first, second = (z.gather(1, at[..., None].expand(-1, -1, z.shape[2])) for z, at in ((z1, rows), (z2, columns)))
+    return first, second
 
 
 @full_precision

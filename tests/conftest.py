@@ -50,6 +50,7 @@ QUICK = {
     skssl.DirectPred: {"hidden_dim": 16, "proj_dim": 8},
     skssl.DINO: {"hidden_dim": 16, "proj_dim": 8, "n_prototypes": 12, "freeze_last_layer": 0},
     skssl.VICReg: {"proj_dim": 16},
+    skssl.VICRegL: {"proj_dim": 16, "local_dim": 8},
     skssl.MAE: {"backbone": ViT("micro"), "lr": 1e-3},
     skssl.SimMIM: {"backbone": ViT("micro"), "lr": 1e-3},
     skssl.IJEPA: {"backbone": ViT("micro"), "lr": 1e-3},

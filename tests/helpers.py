@@ -6,6 +6,7 @@ from conftest import quick
 from skorch.callbacks import Callback
 from torch.utils.data import Dataset
 
+import skssl
 from skssl.images import as_images
 from skssl.training.objective import Batch
 
@@ -16,7 +17,15 @@ def built(method, X, **params):
     net = estimator._make_trainer(as_images(X)).module_.double().train()
     draw = torch.Generator().manual_seed(0)
     views = [torch.randn(12, 3, 16, 16, generator=draw, dtype=torch.float64) for _ in range(estimator.n_views)]
-    return estimator, net, Batch(torch.zeros(12, 3, 16, 16), views, torch.arange(12))
+    corners = random_corners(estimator.n_views, 12) if net.reads_corners else None
+    return estimator, net, Batch(torch.zeros(12, 3, 16, 16), views, torch.arange(12), corners=corners)
+
+
+def random_corners(n_views, n):
+    """Return the corners of random views of images of 16x16 pixels, of which about half are flipped."""
+    draw = torch.Generator().manual_seed(1)
+    black = torch.zeros(n, 3, 16, 16)
+    return [skssl.Augmentation().with_corners(black, draw)[1].double() for _ in range(n_views)]
 
 
 def reached(net):

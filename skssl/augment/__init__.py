@@ -5,7 +5,7 @@ from skssl.augment.blur import gaussian_blur
 from skssl.augment.color import adjust_hue, grayscale, solarize
 from skssl.augment.crops import salient_crops, sample_crops
 from skssl.augment.draws import Draws
-from skssl.augment.geometry import resized_crop, rotate_quarter
+from skssl.augment.geometry import cell_positions, resized_crop, rotate_quarter
 from skssl.augment.jitter import color_jitter
 from skssl.augment.presets import MultiCrop, as_augmentations, preset
 from skssl.augment.saliency import grad_cam
@@ -18,6 +18,7 @@ __all__ = [
     "Transform",
     "adjust_hue",
     "as_augmentations",
+    "cell_positions",
     "color_jitter",
     "gaussian_blur",
     "grad_cam",

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from skssl.augment.compiled import make_compiled_views
 from skssl.augment.cpu_parts import make_views_in_parts
-from skssl.augment.draws import Draws, draw_boxes, draw_constants, number_counts, to_draws
+from skssl.augment.draws import Draws, draw_boxes, draw_constants, number_counts, to_draws, view_corners
 from skssl.augment.parameters import Parameters
 from skssl.augment.preprocessing import full_precision
 from skssl.augment.views import ViewConstants, make_views, view_constants
@@ -148,6 +148,63 @@ class Augmentation(Parameters):
         ValueError
             If a parameter is of the wrong type or out of its range.
         """
+        return self._draw_and_make(images, generator, index, n_views, compile, n_frames)[0]
+
+    @torch.no_grad()
+    @full_precision
+    def with_corners(
+        self,
+        images: Tensor,
+        generator: torch.Generator,
+        index: Tensor | None = None,
+        n_views: int = 1,
+        compile: bool = False,
+        n_frames: int = 1,
+    ) -> tuple[Tensor, Tensor]:
+        """Make the same views as a call, and return where their corners lie in the images.
+
+        Parameters
+        ----------
+        images, generator, index, n_views, compile, n_frames
+            As for a call.
+
+        Returns
+        -------
+        views : Tensor of shape (n_views * n, c, height, width), float32
+            The views.
+        corners : Tensor of shape (n_views * n, 2, 2, 2), float32
+            ``corners[i, :, b, r]`` is the position (y, x) of a corner of view i, in pixels of the image: the upper
+            one if b is 0 and the lower one if b is 1, the left one if r is 0 and the right one if r is 1. Crops, flips
+            and quarter-turns move the corners. `cell_positions` interpolates
+            between them.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is of the wrong type or out of its range.
+
+        Examples
+        --------
+        >>> mirror = Augmentation(crop_scale=None, flip=1.0)
+        >>> _, corners = mirror.with_corners(torch.zeros(1, 3, 32, 48), torch.Generator())
+        >>> corners[0, :, 0, 0]  # the upper left corner of the view is the upper right corner of the image
+        tensor([ 0., 48.])
+        """
+        views, corners = self._draw_and_make(images, generator, index, n_views, compile, n_frames, corners=True)
+        assert corners is not None
+        return views, corners
+
+    def _draw_and_make(
+        self,
+        images: Tensor,
+        generator: torch.Generator,
+        index: Tensor | None,
+        n_views: int,
+        compile: bool,
+        n_frames: int,
+        corners: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the views, and their corners if asked, see `with_corners`."""
         self.ensure_valid()
         size = tuple(images.shape[2:])
         index = index if index is None or n_views == 1 else index.repeat(n_views)
@@ -157,8 +214,9 @@ class Augmentation(Parameters):
         for_draws = draw_constants(self, size, images.device)
         for_views = view_constants(self, images.shape[1], size, images.device)
         if compile and not torch.compiler.is_compiling():
-            return make_compiled_views(self, images, numbers, maps, for_draws, for_views)
-        return self._make_views(images, to_draws(self, numbers, maps, for_draws), for_views)
+            return make_compiled_views(self, images, numbers, maps, for_draws, for_views, corners)
+        draws = to_draws(self, numbers, maps, for_draws)
+        return self._make_views(images, draws, for_views), view_corners(draws) if corners else None
 
     @torch.no_grad()
     def draw(self, n: int, size: tuple[int, int], generator: torch.Generator, index: Tensor | None = None) -> Draws:

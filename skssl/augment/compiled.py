@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skssl.augment.draws import DrawConstants, to_draws
+from skssl.augment.draws import DrawConstants, to_draws, view_corners
 from skssl.augment.parameters import Parameters
 from skssl.augment.views import ViewConstants, make_views
 
 #: Compiled functions by parameters and shapes.
-COMPILED: dict[tuple[Any, ...], Callable[..., Tensor]] = {}
+COMPILED: dict[tuple[Any, ...], Callable[..., tuple[Tensor, Tensor | None]]] = {}
 
 
 def make_compiled_views(
@@ -27,15 +27,16 @@ def make_compiled_views(
     maps: Tensor | None,
     draw_constants: DrawConstants,
     view_constants: ViewConstants,
-) -> Tensor:
-    """Make views from uniform numbers by a compiled function, which equal parameters and shapes share.
+    corners: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """Make views, and their corners if asked, by a compiled function that equal parameters and shapes share.
 
     If compilation fails, a warning is issued and the function runs without it from then on.
     """
     values: dict[str, Any] = {
         field.name: _plain(getattr(parameters, field.name)) for field in fields(parameters) if field.name != "saliency"
     }
-    shapes = (images.shape, images.stride(), images.dtype, images.device, numbers.shape, maps is None)
+    shapes = (images.shape, images.stride(), images.dtype, images.device, numbers.shape, maps is None, corners)
     key, tensors = (*values.values(), *shapes), (images, numbers, maps, draw_constants, view_constants)
     if key in COMPILED:
         return COMPILED[key](*tensors)
@@ -47,8 +48,9 @@ def make_compiled_views(
         maps: Tensor | None,
         draw_constants: DrawConstants,
         view_constants: ViewConstants,
-    ) -> Tensor:
-        return make_views(fixed, images, to_draws(fixed, numbers, maps, draw_constants), view_constants)
+    ) -> tuple[Tensor, Tensor | None]:
+        draws = to_draws(fixed, numbers, maps, draw_constants)
+        return make_views(fixed, images, draws, view_constants), view_corners(draws) if corners else None
 
     # Dynamo limits recompilations by code object, hence one for each key.
     own = types.FunctionType(views.__code__.replace(), views.__globals__, "views", None, views.__closure__)

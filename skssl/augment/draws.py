@@ -18,6 +18,7 @@ from skssl.augment.crops import (
     salient_boxes,
     salient_crops,
 )
+from skssl.augment.geometry import rotate_quarter
 from skssl.augment.parameters import Parameters
 from skssl.augment.tensors import constant
 
@@ -162,6 +163,18 @@ def to_draws(parameters: Parameters, numbers: Tensor, maps: Tensor | None, const
         solarize=hits["solarize"][:, 0] if p.solarize else None,
         turns=values["turns"][:, 0].long().clamp(max=3) * hits["turns"][:, 0] if p.quarter_turn else None,
     )
+
+
+def view_corners(draws: Draws) -> Tensor:
+    """Return where the corners of views lie in their images, (n, 2, 2, 2); see `Augmentation.with_corners`.
+
+    The corners are handled as images of two channels, y and x, and of 2x2 pixels: they are flipped and turned as views.
+    """
+    ends = torch.stack((draws.corner, draws.corner + draws.sides), 2)  # (n, 2, 2): of the rows, and of the columns
+    corners = torch.stack((ends[:, 0, :, None].expand(-1, 2, 2), ends[:, 1, None, :].expand(-1, 2, 2)), 1)
+    if draws.flip is not None:
+        corners = torch.where(draws.flip[:, None, None, None], corners.flip(3), corners)
+    return corners if draws.turns is None else rotate_quarter(corners, draws.turns)
 
 
 def draw_boxes(parameters: Parameters, sizes: Tensor, generator: torch.Generator, maps: Tensor | None = None) -> Tensor:

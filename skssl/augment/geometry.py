@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -171,6 +172,34 @@ def _cubic(x: Tensor) -> Tensor:
 
 #: Resampling filters by name: functions of the distance in pixels.
 FILTERS = {"bilinear": _triangle, "bicubic": _cubic}
+
+
+def cell_positions(corners: Tensor, size: Sequence[int]) -> Tensor:
+    """Return where the cells of a map of views lie in the images.
+
+    Parameters
+    ----------
+    corners : Tensor of shape (n, 2, 2, 2)
+        Where the corners of the views lie, see `Augmentation.with_corners`.
+    size : sequence of int
+        Height and width of the map.
+
+    Returns
+    -------
+    Tensor of shape (n, height * width, 2)
+        The position (y, x) of the centre of each cell, in pixels of the image, row by row.
+
+    Examples
+    --------
+    >>> corners = torch.tensor([[[[0.0, 0.0], [8.0, 8.0]], [[4.0, 0.0], [4.0, 0.0]]]])  # 8x4 pixels, flipped
+    >>> cell_positions(corners, (1, 2))
+    tensor([[[4., 3.],
+             [4., 1.]]])
+    """
+    like: Any = {"dtype": corners.dtype, "device": corners.device}
+    rows, columns = ((torch.arange(side, **like) + 0.5) / side for side in size)
+    edges = torch.lerp(corners[:, :, 0, None], corners[:, :, 1, None], rows[:, None])  # (n, 2, height, 2)
+    return torch.lerp(edges[..., :1], edges[..., 1:], columns).flatten(2).mT
 
 
 def rotate_quarter(images: Tensor, k: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from skssl.images.photographs import EVAL_RESIZE
 from skssl.nn.precision import matmul_precision
 
 
-def full_precision(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def full_precision(method: Callable[..., Any]) -> Callable[..., Any]:
     """Run a method of images in float32, also within a training step of lower precision.
 
     Parameters
@@ -36,7 +36,7 @@ def full_precision(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """
 
     @functools.wraps(method)
-    def wrapped(self: Any, images: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def wrapped(self: Any, images: Tensor, *args: Any, **kwargs: Any) -> Any:
         with torch.autocast(images.device.type, enabled=False):
             if torch.compiler.is_compiling():
                 return method(self, images, *args, **kwargs)

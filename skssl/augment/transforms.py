@@ -361,9 +361,9 @@ def resolve_transforms(augment: Any, images: Images, method: str, n_views: int, 
     ValueError
         If a transform fails, or its views do not suit the method.
     """
-    items = list(augment) if isinstance(augment, list | tuple) else [augment]
-    if not any(is_transform(item) for item in items):
+    if not has_transforms(augment):
         return augment
+    items = list(augment) if isinstance(augment, list | tuple) else [augment]
     index = torch.linspace(0, len(images) - 1, min(len(images), TRIED)).long()
     pictures = images.pictures(index)[1]
     found: list[Any] = []
@@ -416,11 +416,16 @@ def is_transform(item: Any) -> bool:
     return callable(item) and not isinstance(item, Augmentation | MultiCrop | type)
 
 
+def has_transforms(augment: Any) -> bool:
+    """Return whether the parameter ``augment`` is or holds a transform."""
+    return any(is_transform(item) for item in (augment if isinstance(augment, list | tuple) else [augment]))
+
+
 def as_views(augment: Any, image_size: int) -> list[Any]:
     """Return the augmentations and transforms of the parameter ``augment``, see `as_augmentations`."""
-    items = augment if isinstance(augment, list | tuple) else [augment]
-    if not any(is_transform(item) for item in items):
+    if not has_transforms(augment):
         return list(as_augmentations(augment, image_size))
+    items = augment if isinstance(augment, list | tuple) else [augment]
     found = [Transform(item) if is_transform(item) and not isinstance(item, Transform) else item for item in items]
     for item in found:
         item.validate()

@@ -11,7 +11,7 @@ from torch import Tensor
 from skssl.images.base import Scale, Size, describe
 from skssl.images.dataset_items import AT_ONCE, DatasetItems, image_in, is_picture
 from skssl.images.image_files import channels_for, decode_image, inspect_image
-from skssl.images.photographs import Crops, Photographs, Plan, cut_picture, to_device, whole_picture
+from skssl.images.photographs import Crops, Cut, Photographs, Plan, cut_picture, to_device, whole_picture
 
 
 class DatasetPhotographs(DatasetItems, Photographs):
@@ -50,17 +50,17 @@ class DatasetPhotographs(DatasetItems, Photographs):
         self.shape, self._must_be_gray = (channels, *size), must_be_gray
         self.scale = (scale or self._value_range()) if deep else None
 
-    def crops(self, plans: Iterable[tuple[Tensor, Plan]]) -> Iterator[tuple[Tensor, list[Tensor]]]:
+    def crops(self, plans: Iterable[tuple[Tensor, Plan]]) -> Iterator[Cut]:
         """Cut boxes out of pictures, batch by batch, see `Photographs.crops`.
 
         With worker processes, plans are pickled. The boxes of a picture that replaces a bad one are those for its size.
         """
-        for index, made in self._batches(plans):
-            yield index, to_device(made, self._device)
+        for index, (made, boxes) in self._batches(plans):
+            yield index, to_device(made, self._device), boxes
 
     def read_crops(self, index: Tensor, plan: Plan) -> list[Tensor]:
         """Cut boxes out of the pictures of one batch in this process."""
-        return to_device(self._make((index.cpu(), plan))[1], self._device)
+        return to_device(self._make((index.cpu(), plan))[1][0], self._device)
 
     def pictures(self, index: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Read pictures as they were given, see `Images.pictures`."""
@@ -97,8 +97,8 @@ class DatasetPhotographs(DatasetItems, Photographs):
         name, image, *_ = self._read_item(item, i)
         return torch.from_numpy(decode_image(image, name, 1, deep=True))
 
-    def _make(self, request: tuple[Tensor, Plan]) -> tuple[list[int], list[Tensor]]:
-        """Cut the crops of a batch; return the indices of the pictures, and the crops (v, b, h, w, c)."""
+    def _make(self, request: tuple[Tensor, Plan]) -> tuple[list[int], tuple[list[Tensor], list[Tensor]]]:
+        """Cut the crops of a batch; return the indices of the pictures, the crops (v, b, h, w, c), and their boxes."""
         index, plan = request
         sizes = torch.ones(len(index), 2, dtype=torch.int64)
         found: list[int] = []
@@ -116,7 +116,7 @@ class DatasetPhotographs(DatasetItems, Photographs):
                 if self._cut(rows.tolist(), numbers, pictures, crops, made):
                     break
             found += numbers
-        return found, made
+        return found, (made, [of.boxes for of in crops])
 
     def _cut(
         self,

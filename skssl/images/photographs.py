@@ -60,6 +60,9 @@ class Crops(NamedTuple):
 #: picture must depend on its own size alone.
 Plan = Callable[[Tensor], Sequence[Crops]]
 
+#: What `Photographs.crops` yields for each batch: indices, crops and boxes.
+Cut = tuple[Tensor, list[Tensor], list[Tensor]]
+
 
 class Photographs(Images):
     """Pictures in sizes of their own. `crops` cuts boxes out of them. `read` returns still views, all of one shape.
@@ -74,7 +77,7 @@ class Photographs(Images):
     _still: tuple[float | None, str] = EVAL_RESIZE, "bilinear"
 
     @abstractmethod
-    def crops(self, plans: Iterable[tuple[Tensor, Plan]]) -> Iterator[tuple[Tensor, list[Tensor]]]:
+    def crops(self, plans: Iterable[tuple[Tensor, Plan]]) -> Iterator[Cut]:
         """Cut boxes out of pictures, batch by batch. Each picture is decoded once for all its boxes, ahead of its use.
 
         Parameters
@@ -90,6 +93,8 @@ class Photographs(Images):
         crops : list of uint8 or float32 Tensors of shape (v * b, c, height, width)
             One for each entry of the plan, on the images' device: the first box of each picture, then the second of
             each, and so on. Channels are last in memory.
+        boxes : list of float64 Tensors of shape (v, b, 4)
+            The boxes that were cut, for each entry of the plan, on the CPU.
 
         Raises
         ------
@@ -99,7 +104,7 @@ class Photographs(Images):
 
     def read_crops(self, index: Tensor, plan: Plan) -> list[Tensor]:
         """Cut boxes out of the pictures of one batch, as `crops` does."""
-        ((_, made),) = self.crops([(index.cpu(), plan)])
+        ((_, made, _),) = self.crops([(index.cpu(), plan)])
         return made
 
     def read(self, index: Tensor) -> Tensor:
@@ -109,7 +114,7 @@ class Photographs(Images):
     def batches(self, indices: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Return the still views of one batch after the other."""
         plan = self._still_plan()
-        for index, (images,) in self.crops((index.cpu(), plan) for index in indices):
+        for index, (images,), _ in self.crops((index.cpu(), plan) for index in indices):
             yield index, images
 
     def still(self, size: Size, resize: float | None, interpolation: str) -> Self:
@@ -174,13 +179,13 @@ class FilePhotographs(Photographs):
     def __len__(self) -> int:
         return len(self._index)
 
-    def crops(self, plans: Iterable[tuple[Tensor, Plan]]) -> Iterator[tuple[Tensor, list[Tensor]]]:
+    def crops(self, plans: Iterable[tuple[Tensor, Plan]]) -> Iterator[Cut]:
         """Cut boxes out of pictures, batch by batch, see `Photographs.crops`.
 
         The boxes of a picture that replaces a bad one have the same place, relative to its height and width.
         """
         n_bad, pool = len(self._bad), ThreadPoolExecutor(self._n_jobs, "skssl-decode")
-        waiting: deque[tuple[list[Future[list[int]]], list[Tensor]]] = deque()
+        waiting: deque[tuple[list[Future[list[int]]], list[Tensor], list[Tensor]]] = deque()
         try:
             for index, plan in plans:
                 waiting.append(self._submit(pool, index, plan(self.sizes[index])))
@@ -248,11 +253,12 @@ class FilePhotographs(Photographs):
 
     def _submit(
         self, pool: ThreadPoolExecutor, index: Tensor, plan: Sequence[Crops]
-    ) -> tuple[list[Future[list[int]]], list[Tensor]]:
-        """Let threads decode a batch; return their futures, and the memory (v, b, h, w, c) of each kind of crop."""
+    ) -> tuple[list[Future[list[int]]], list[Tensor], list[Tensor]]:
+        """Let threads decode a batch; return their futures, the memory (v, b, h, w, c) of the crops, and the boxes."""
         how: Any = {"dtype": self._dtype, "pin_memory": self._device.type == "cuda"}
         made = [torch.empty((*crops.boxes.shape[:2], *crops.size, self.shape[0]), **how) for crops in plan]
-        boxes, outs = [crops.boxes.numpy() for crops in plan], [crops.numpy() for crops in made]
+        own = [crops.boxes.clone() for crops in plan]  # `_cut_or_next` changes them
+        boxes, outs = [of.numpy() for of in own], [crops.numpy() for crops in made]
         given = index.tolist()
 
         def work(rows: range) -> list[int]:
@@ -263,25 +269,32 @@ class FilePhotographs(Photographs):
 
         step = max(1, len(given) // (4 * self._n_jobs))
         parts = [range(start, min(start + step, len(given))) for start in range(0, len(given), step)]
-        return [pool.submit(work, rows) for rows in parts], made
+        return [pool.submit(work, rows) for rows in parts], made, own
 
-    def _finish(self, futures: Sequence[Future[list[int]]], made: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Wait for a batch, and move it to the device."""
+    def _finish(self, futures: Sequence[Future[list[int]]], made: Sequence[Tensor], boxes: list[Tensor]) -> Cut:
+        """Wait for a batch, and move its crops to the device."""
         found = torch.tensor([i for future in futures for i in future.result()], dtype=torch.int64)
-        return found, to_device(made, self._device)
+        return found, to_device(made, self._device), boxes
 
     def _cut_or_next(self, i: int, plan: Sequence[Crops], boxes: list[np.ndarray], outs: list[np.ndarray]) -> int:
-        """Cut the boxes out of a picture, or of the next one that can be decoded; return its index."""
+        """Cut the boxes out of a picture, or of the next one that can be decoded; return its index.
+
+        The boxes become those of the picture that was decoded.
+        """
+
+        def own_boxes(j: int) -> list[np.ndarray]:
+            ratio = np.tile((self.sizes[j] / self.sizes[i]).numpy(), 2)
+            return boxes if j == i else [box * ratio for box in boxes]
 
         def cut(j: int, item: int) -> None:
-            own = boxes
-            if j != i:
-                ratio = np.tile((self.sizes[j] / self.sizes[i]).numpy(), 2)
-                own = [box * ratio for box in boxes]
-            size = self.sizes[j].tolist()
-            cut_picture(self._items[item], self._name(item), self.shape[0], size, plan, own, outs, self.scale)
+            how = self._name(item), self.shape[0], self.sizes[j].tolist(), plan, own_boxes(j), outs, self.scale
+            cut_picture(self._items[item], *how)
 
-        return self._use_or_next(i, cut)
+        used = self._use_or_next(i, cut)
+        if used != i:
+            for box, own in zip(boxes, own_boxes(used), strict=True):
+                box[:] = own
+        return used
 
     def _use_or_next(self, i: int, use: Callable[[int, int], None]) -> int:
         """Call a function with the indices of a picture and its item, or those of the next one that can be decoded."""

@@ -38,6 +38,7 @@ from skssl.methods.supcon import SupCon
 from skssl.methods.swav import SwAV
 from skssl.methods.tico import TiCo
 from skssl.methods.vicreg import VICReg
+from skssl.methods.vicregl import VICRegL
 from skssl.methods.wmse import WMSE
 
 __all__ = [
@@ -82,4 +83,5 @@ __all__ = [
     "SwAV",
     "TiCo",
     "VICReg",
+    "VICRegL",
 ]

@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from skssl.augment.augmentation import Augmentation
 from skssl.augment.presets import MultiCrop, view_size
-from skssl.augment.transforms import View, as_views, resolve_transforms, size_of_views
+from skssl.augment.transforms import View, as_views, has_transforms, resolve_transforms, size_of_views
 from skssl.backbones import ViT, build_backbone
 from skssl.errors import pick
 from skssl.images import Images, as_images
@@ -506,6 +506,8 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
         device = resolve_device(self.device)
         init_process_group(device)
         augment = self.setting("augment")
+        if has_transforms(augment):
+            self._refuse_corners(augment)
         tried = resolve_transforms(augment, images, type(self).__name__, self.n_views)
         method = self if tried is augment else type(self)(**{**self.get_params(deep=False), "augment": tried})
         augmentations, shape = method._views(images.shape)
@@ -530,6 +532,16 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
                 ) from error
             objective.load_state_dict(start)
         return self._wrap(objective, augmentations, device, dtype, seed)
+
+    def _refuse_corners(self, augment: Any) -> None:
+        """Refuse transforms of other libraries if the method or a task needs to know where views were cropped."""
+        for hooks in (self, *(task for task, _ in self._tasks().values())):
+            if hooks.reads_corners:
+                raise TypeError(
+                    f"{type(hooks).__name__} needs to know where each view was cropped and whether it was flipped, "
+                    "which transforms of other libraries do not tell. Pass an Augmentation or the name of a preset as "
+                    f"augment. Got {augment!r}."
+                )
 
     def _initial_weights(self) -> Any:
         """Return what the encoder starts from: a file, a state dict or None."""

@@ -12,7 +12,7 @@ from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
 from skssl.augment.augmentation import Augmentation
-from skssl.augment.transforms import is_transform
+from skssl.augment.transforms import has_transforms
 from skssl.images import Clips, Images, as_clips
 from skssl.methods.base import SSLTransformer
 from skssl.methods.settings import Settings
@@ -65,7 +65,7 @@ class ClipMethod(SSLTransformer):
 
     def _make_trainer(self, images: Images, start: dict[str, Tensor] | None = None) -> Trainer:
         name, given = type(self).__name__, self.setting("augment")
-        if any(is_transform(augment) for augment in (given if isinstance(given, (list, tuple)) else [given])):
+        if has_transforms(given):
             raise TypeError(
                 f"{name} gives all frames of a clip the same random numbers, which transforms of other libraries do "
                 f"not allow. Pass an Augmentation or the name of a preset as augment. Got {given!r}."

@@ -71,7 +71,7 @@ class StepGraph:
         for name, tensor in self._inputs(self.batch).items():
             tensor.copy_(getattr(batch, name), non_blocking=True)
         self.graph.replay()
-        batch.views, batch.made = self.batch.views, self.batch.made
+        batch.views, batch.made, batch.corners = self.batch.views, self.batch.made, self.batch.corners
         return self.found
 
     @staticmethod
@@ -98,7 +98,7 @@ class StepGraph:
         self.batch = replace(batch, images=images, views=[], index=index, labels=copies.get("labels"), made={})
 
         def whole_step() -> None:
-            self.batch.views = self.loader.views(images, draws, index)
+            self.batch.views, self.batch.corners = self.loader.views(images, draws, index)
             with tensor_rates(self.optimizer, self.rates):
                 self.found = self.step(self.batch)
 

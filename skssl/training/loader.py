@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -46,6 +46,8 @@ class ImageLoader:
         The number of worker processes in which images are transformed one by one.
     choose_frames : callable, optional
         Chooses the frames of clips that become views, see `Hooks.choose_frames`. Only clips need it.
+    reads_corners : bool, default=False
+        Whether a hook reads `Batch.corners`. All augmentations must have `with_corners` then.
 
     Attributes
     ----------
@@ -64,10 +66,11 @@ class ImageLoader:
         reads_images: bool = True,
         n_jobs: int | None = None,
         choose_frames: Callable[[Tensor, torch.Generator], Tensor] | None = None,
+        reads_corners: bool = False,
     ) -> None:
         self.choose_frames = choose_frames
         self.images, self.augmentations, self.device, self.labels = images, augmentations, device, labels
-        self.compile, self.reads_images = compile, reads_images
+        self.compile, self.reads_images, self.reads_corners = compile, reads_images, reads_corners
         self.bare = False
         self._by_image = {
             place: augment for place, augment in enumerate(augmentations) if transforms_images([augment])
@@ -139,7 +142,8 @@ class ImageLoader:
             if isinstance(self.images, Clips):
                 yield self._of_clips(images, index, labels, draws, made)
                 continue
-            yield Batch(images, [] if self.bare else self.views(images, draws, index), index, labels, draws, made)
+            views, corners = ([], None) if self.bare else self.views(images, draws, index)
+            yield Batch(images, views, index, labels, draws, made, corners)
 
     def _of_clips(
         self, clips: Tensor, index: Tensor, labels: Tensor | None, draws: torch.Generator, made: dict[str, Tensor]
@@ -148,24 +152,22 @@ class ImageLoader:
         assert self.choose_frames is not None
         made["frames"] = self.choose_frames(clips, draws)  # (n, n_views)
         chosen = clips[torch.arange(len(clips), device=clips.device), made["frames"].T]  # (n_views, n, c, h, w)
-        views: list[Any] = [None] * len(self.augmentations)
-        for augment, places in self._places().items():
-            frames = torch.cat([chosen[place] for place in places])
-            parts = augment(frames, draws, index, compile=self.compile, n_frames=len(places)).chunk(len(places))
-            for place, view in zip(places, parts, strict=True):
-                views[place] = view
-        return Batch(chosen[0], views, index, labels, draws, made)
+        views, corners = self._in_places(
+            self._augment(augment, torch.cat([chosen[place] for place in places]), draws, index, n_frames=len(places))
+            for augment, places in self._places().items()
+        )
+        return Batch(chosen[0], views, index, labels, draws, made, corners)
 
     def _cropped(
         self, images: Photographs, indices: Sequence[Tensor], seed: int, draws: torch.Generator, done: int
     ) -> Iterator[Batch]:
         """Iterate over batches of photographs, which are cropped where they are decoded."""
         plans = ((local_rows(index), self._plan(index, seed, k)) for k, index in enumerate(indices) if k >= done)
-        for index, made in images.crops(plans):
+        for index, made, boxes in images.crops(plans):
             index = index.to(self.device, non_blocking=True)
             labels = None if self.labels is None else self.labels.index_select(0, index)
-            views, whole = self._finish(made, draws)
-            yield _batch(whole, views, index, labels, draws)
+            views, corners = self._finish(made, draws, boxes)
+            yield _batch(made[-1] if self._reads_whole else None, views, index, labels, draws, corners)
 
     def _transform(
         self,
@@ -191,10 +193,11 @@ class ImageLoader:
             labels = None if self.labels is None else self.labels.index_select(0, index)
             made = to_device(on_host, self.device)
             if photographs:
-                views, images = self._finish(made, draws)
+                views, _ = self._finish(made, draws)
+                images = made[-1] if self._reads_whole else None
             else:
                 images = made[0]
-                views = self.views(images, draws, index)
+                views, _ = self.views(images, draws, index)
             own = to_device([view[None] for view in by_image], self.device)
             for place, view in zip(self._by_image, own, strict=True):
                 views[place] = to_float(view)
@@ -212,14 +215,34 @@ class ImageLoader:
         """Whether photographs are resized whole."""
         return self.reads_images or not self.augmentations
 
-    def _finish(self, made: Sequence[Tensor], draws: torch.Generator) -> tuple[list[Tensor], Tensor | None]:
-        """Return the views of photographs from their crops, and the photographs resized whole, if a hook reads them."""
+    def _finish(
+        self, made: Sequence[Tensor], draws: torch.Generator, boxes: Sequence[Tensor] = ()
+    ) -> tuple[list[Tensor], list[Tensor] | None]:
+        """Return the views of photographs from their crops, and their corners from the boxes."""
+        parts = []
+        for k, (augment, crops) in enumerate(zip(self._places(), made, strict=False)):
+            views, corners = self._augment(self._rest[augment], crops, draws)
+            parts.append((views, corners if corners is None else corners_in_pictures(corners, crops, boxes[k])))
+        return self._in_places(parts)
+
+    def _augment(
+        self, augment: Any, images: Tensor, draws: torch.Generator, index: Tensor | None = None, **how: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the views of images by an augmentation, and their corners if a hook reads them."""
+        if self.reads_corners:
+            return augment.with_corners(images, draws, index, compile=self.compile, **how)
+        return augment(images, draws, index, compile=self.compile, **how), None
+
+    def _in_places(self, made: Iterable[tuple[Tensor, Tensor | None]]) -> tuple[list[Any], list[Any] | None]:
+        """Return the views and the corners that each augmentation made in the places of the views."""
         views: list[Any] = [None] * len(self.augmentations)
-        for (augment, at), crops in zip(self._places().items(), made, strict=False):
-            parts = self._rest[augment](crops, draws, compile=self.compile).chunk(len(at))
-            for place, view in zip(at, parts, strict=True):
-                views[place] = view
-        return views, made[-1] if self._reads_whole else None
+        corners = [*views] if self.reads_corners else None
+        for places, parts in zip(self._places().values(), made, strict=True):
+            for placed, part in zip((views, corners), parts, strict=True):
+                if placed is not None and part is not None:
+                    for place, of in zip(places, part.chunk(len(places)), strict=True):
+                        placed[place] = of
+        return views, corners
 
     def _places(self) -> dict[Any, list[int]]:
         """Return the places among the views of each augmentation that runs on the device."""
@@ -234,22 +257,56 @@ class ImageLoader:
         if self._transformed is not None:
             self._transformed.close()
 
-    def views(self, images: Tensor, draws: torch.Generator, index: Tensor) -> list[Tensor]:
-        """Make the views of some images; those by one and the same augmentation in one go."""
-        views = [images] * len(self.augmentations)
-        for augment, places in self._places().items():
-            made = augment(images, draws, index, len(places), self.compile).chunk(len(places))
-            for place, view in zip(places, made, strict=True):
-                views[place] = view
-        return views
+    def views(self, images: Tensor, draws: torch.Generator, index: Tensor) -> tuple[list[Tensor], list[Tensor] | None]:
+        """Make the views of some images, and return their corners if a hook reads them, see `Batch`."""
+        return self._in_places(
+            self._augment(augment, images, draws, index, n_views=len(places))
+            for augment, places in self._places().items()
+        )
 
 
-def _batch(images: Tensor | None, views: list[Tensor], index: Tensor, labels: Tensor | None, draws: Any) -> Batch:
+def _batch(
+    images: Tensor | None,
+    views: list[Tensor],
+    index: Tensor,
+    labels: Tensor | None,
+    draws: torch.Generator,
+    corners: list[Tensor] | None = None,
+) -> Batch:
     """Return a batch; without images, reading them raises an error."""
-    batch = Batch(views[0] if images is None else images, views, index, labels, draws)
+    batch = Batch(views[0] if images is None else images, views, index, labels, draws, corners=corners)
     if images is None:
         del batch.images
     return batch
+
+
+def corners_in_pictures(corners: Tensor, crops: Tensor, boxes: Tensor) -> Tensor:
+    """Return where the corners of views lie in pictures, from where they lie in crops of these pictures.
+
+    Parameters
+    ----------
+    corners : Tensor of shape (v * b, 2, 2, 2)
+        The corners in the crops, see `Augmentation.with_corners`.
+    crops : Tensor of shape (v * b, c, height, width)
+        The crops.
+    boxes : float64 Tensor of shape (v, b, 4)
+        Top, left, height and width of the crops in the pictures, on any device.
+
+    Returns
+    -------
+    Tensor of shape (v * b, 2, 2, 2)
+        The corners in the pictures, in their own pixels.
+
+    Examples
+    --------
+    >>> whole = torch.tensor([[[[0.0, 0.0], [4.0, 4.0]], [[0.0, 4.0], [0.0, 4.0]]]])
+    >>> corners_in_pictures(whole, torch.zeros(1, 3, 4, 4), torch.tensor([[[10.0, 20.0, 8.0, 2.0]]]))[0, :, 1, 1]
+    tensor([18., 22.])
+    """
+    corner, sides = boxes.flatten(0, 1).to(crops.device, corners.dtype, non_blocking=True).split(2, 1)
+    height, width = crops.shape[2:]
+    shares = torch.stack((corners[:, 0] / height, corners[:, 1] / width), 1)  # without a tensor of Python numbers
+    return torch.addcmul(corner[..., None, None], sides[..., None, None], shares)
 
 
 def transforms_images(augmentations: Sequence[View]) -> bool:

@@ -35,6 +35,9 @@ class Batch:
     made : dict of str to Tensor
         What the hooks have added before the step, by name; see `Hooks.prepare`. Also the rows of `Images.extra`, and of
         clips the indices of the frames, "frames", an int64 Tensor of shape (n, n_views).
+    corners : list of float32 Tensors of shape (n, 2, 2, 2), optional
+        Where the corners of each view lie in the images, see `Augmentation.with_corners`. None unless a hook sets
+        `Hooks.reads_corners`.
     """
 
     images: Tensor
@@ -43,6 +46,7 @@ class Batch:
     labels: Tensor | None = None
     generator: torch.Generator | None = None
     made: dict[str, Tensor] = field(default_factory=dict)
+    corners: list[Tensor] | None = None
 
     def __iter__(self) -> Iterator[Tensor | None]:
         """Return the images and their classes: skorch's callbacks unpack a batch as ``X, y``.
@@ -74,6 +78,8 @@ class Hooks:
     reset_each_epoch: ClassVar[tuple[str, ...]] = ()
     #: Whether `Batch.images` is read. Photographs are read whole only if it is.
     reads_images: ClassVar[bool] = False
+    #: Whether `Batch.corners` is read. Transforms of other libraries are refused if it is.
+    reads_corners: ClassVar[bool] = False
     #: Groups of a batch that BatchNorm normalises apart from each other.
     bn_splits: int = 1
     #: Weight decay at the end of the training, to which it changes along a cosine. None keeps it constant.
@@ -259,6 +265,7 @@ class Objective(nn.Module):
         self.method, self.tasks = method, tasks
         self.reads_views = any(hooks.reads_views for hooks in self.hooks)
         self.reads_images = any(hooks.reads_images for hooks in self.hooks)
+        self.reads_corners = any(hooks.reads_corners for hooks in self.hooks)
         for hooks in self.hooks:
             hooks.build(self, dim, n_samples)
         self.phase: Any = method.phase(self, epoch=0)

@@ -206,7 +206,8 @@ class Trainer(NeuralNet):
         images, labels = dataset
         device = torch.device(self.device)
         compile = self.compiled and device.type == "cuda"  # on a CPU passes that fit the cache are faster
-        how: dict[str, Any] = {"compile": compile, "reads_images": self.module_.reads_images, "n_jobs": self.n_jobs}
+        how: dict[str, Any] = {"compile": compile, "n_jobs": self.n_jobs}
+        how |= {name: getattr(self.module_, name) for name in ("reads_images", "reads_corners")}
         how["choose_frames"] = self.module_.method.choose_frames
         return ImageLoader(images, self.batch_size, self.used_augmentations, device, labels, **how)
 

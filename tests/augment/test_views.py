@@ -24,7 +24,7 @@ from scipy import stats
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms import v2
 
-from skssl.augment import Augmentation, compiled, cpu_parts, gaussian_blur, preset
+from skssl.augment import Augmentation, cell_positions, compiled, cpu_parts, gaussian_blur, preset
 from skssl.augment.views import make_views, view_constants
 
 
@@ -86,6 +86,39 @@ def test_views_are_in_the_order_of_the_images():
     weak = {"brightness": 1e-3, "contrast": 1e-3, "saturation": 1e-3, "hue": 1e-4}
     views = Augmentation(**{**UNNORMALIZED, **weak, "gray": 0.0, "blur": 0.5})(images, gen())
     torch.testing.assert_close(views, images, atol=5e-3, rtol=0)
+
+
+GEOMETRY = {
+    "crop and flip": {"size": (8, 12)},
+    "whole image": {"crop_scale": None, "size": (8, 12)},
+    "padding": {"crop_padding": 3},
+    "turns": {"quarter_turn": 1.0, "size": 10},
+    "saliency": {"saliency": torch.rand(5, 4, 4, generator=gen()), "size": 8},
+}
+
+
+@pytest.mark.parametrize("kind", GEOMETRY)
+def test_corners_tell_where_each_pixel_of_a_view_lies(kind):
+    rows, columns = torch.meshgrid(torch.arange(24) + 0.5, torch.arange(32) + 0.5, indexing="ij")
+    places = torch.stack((rows, columns, rows)).expand(5, 3, 24, 32) / 32  # images whose values are their positions
+    augment = Augmentation(jitter=0.0, gray=0.0, **UNNORMALIZED, **GEOMETRY[kind])
+    views, corners = augment.with_corners(places, gen(), torch.arange(5), n_views=4)
+    assert torch.equal(views, augment(places, gen(), torch.arange(5), n_views=4))
+    positions = cell_positions(corners, views.shape[2:]).view(20, *views.shape[2:], 2)
+    inner = (positions > 1).all(3) & (positions < torch.tensor([23.0, 31.0])).all(3)  # not black
+    inner[:, [0, 1, -2, -1]] = inner[:, :, [0, 1, -2, -1]] = False  # the filter ends at the border of the crop
+    assert inner.float().mean() > 0.2
+    torch.testing.assert_close(32 * views[:, :2].movedim(1, 3)[inner], positions[inner], atol=0.2, rtol=0)
+    assert len(set(corners.flatten(1).unbind())) == 20 or kind == "whole image"
+
+
+def test_compiled_views_have_the_same_corners(compiling):
+    settings = {**NO_STEPS, "crop_padding": 2, "flip": 0.5, "quarter_turn": 0.5}
+    augment, images = Augmentation(**settings), smooth_images(4)
+    views, corners = augment.with_corners(images, gen(), n_views=2, compile=True)
+    expected = augment.with_corners(images, gen(), n_views=2)
+    torch.testing.assert_close(views, expected[0], atol=1e-5, rtol=0)
+    assert torch.equal(corners, expected[1])
 
 
 def test_views_without_blur_are_unchanged():

@@ -201,14 +201,14 @@ def test_bad_items_are_replaced_by_the_next(paths: list[str], n_jobs: int | None
     images = photographs(Items(items), on_bad_image="skip", n_jobs=n_jobs)
     plan = [(torch.tensor([3, 4, 9, 19, 14]), WholePictures())]
     with pytest.warns(BadImageWarning, match="4 of the 20 images in X .* replaced by the next readable ones") as caught:
-        ((index, (crops,)),) = images.crops(plan)
+        ((index, (crops,), _),) = images.crops(plan)
     assert len(caught) == 1
     images.close()
     assert index.tolist() == [3, 5, 10, 0, 15]
-    ((_, (expected,)),) = photographs(paths).crops([(index, WholePictures())])
+    ((_, (expected,), _),) = photographs(paths).crops([(index, WholePictures())])
     assert torch.equal(crops, expected)
     part = images.take(torch.tensor([4, 7]))
-    ((index, _),) = part.crops([(torch.tensor([0, 1]), WholePictures())])
+    ((index, _, _),) = part.crops([(torch.tensor([0, 1]), WholePictures())])
     part.close()
     assert index.tolist() == [1, 1]
 
@@ -289,7 +289,7 @@ def test_encoded_items_are_decoded_at_reduced_scale(tmp_path: Path) -> None:
     items = [buffer.getvalue(), tmp_path / "a.jpg"]
     boxes = torch.tensor([[[0, 0, 400, 640], [0, 0, 401, 640]]], dtype=torch.float64)
     plan = [(torch.arange(2), lambda sizes: [Crops(boxes, (16, 16))])]
-    ((_, (ours,)),) = photographs(Items(items)).crops(plan)
+    ((_, (ours,), _),) = photographs(Items(items)).crops(plan)
     (tmp_path / "b.jpg").write_bytes(items[0])
-    ((_, (theirs,)),) = photographs([tmp_path / "b.jpg", items[1]]).crops(plan)
+    ((_, (theirs,), _),) = photographs([tmp_path / "b.jpg", items[1]]).crops(plan)
     assert torch.equal(ours, theirs)

@@ -54,7 +54,7 @@ def rgb(path: object) -> Image.Image:
 def cut(images: Photographs, boxes: Tensor, size: tuple[int, int], interpolation: str = "bilinear") -> Tensor:
     """Return the crops (v, n, c, h, w) of all images."""
     plan = [(torch.arange(len(images)), lambda sizes: [Crops(boxes, size, interpolation)])]
-    (_, (crops,)), *more = images.crops(plan)
+    (_, (crops,), _), *more = images.crops(plan)
     assert not more
     return crops.unflatten(0, (len(boxes), -1))
 
@@ -198,10 +198,11 @@ def test_crops_do_not_depend_on_threads_or_order(paths: list[str]) -> None:
     plan = [Crops(boxes[:, index], (16, 16)), Crops(boxes[:1, index], (8, 8))]
     found = list(photographs(paths, n_jobs=2).crops([(index, lambda sizes: plan)] * 5))
     assert len(found) == 5
-    for indices, (large, small) in found:
+    for indices, (large, small), found_boxes in found:
         assert torch.equal(indices, index)
         assert torch.equal(large.unflatten(0, (2, 3)), one[:, index])
         assert small.shape == (3, 3, 8, 8)
+        assert torch.equal(found_boxes[0], boxes[:, index])
 
 
 def test_pictures_of_extreme_shapes() -> None:
@@ -332,9 +333,10 @@ def test_damaged_files(paths: list[str], tmp_path: Path) -> None:
     boxes[0, :, 2:] = images.sizes / 2
     plan = [(torch.arange(4), lambda sizes: [Crops(boxes, (16, 16))])]
     with pytest.warns(BadImageWarning, match="1 of the 4 images .* was replaced by the next readable ones"):
-        ((index, (crops,)),) = images.crops(plan)
+        ((index, (crops,), (found_boxes,)),) = images.crops(plan)
     assert index.tolist() == [0, 1, 3, 3]
     assert torch.equal(crops[2], crops[3])  # a quarter of the picture that takes the place
+    torch.testing.assert_close(found_boxes[0, :, 2:], images.sizes[index].double() / 2)
 
 
 def test_a_file_that_has_changed_is_named(paths: list[str], tmp_path: Path) -> None:

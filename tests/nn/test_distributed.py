@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import CLIP_METHODS, QUICK, quick
+from helpers import random_corners
 from PIL import Image
 from torch import distributed as dist
 from torch import multiprocessing, nn
@@ -135,7 +136,8 @@ def step(method, params, aux=None):
     }
     made = {name: share(rows) for name, rows in made.items()} if method in CLIP_METHODS else {}
     shares = [share(view) for view in views]
-    local = Batch(share(images.read(index)), shares, share(index), share(target[index]), None, made)
+    corners = [share(of) for of in random_corners(len(views), N)] if net.reads_corners else None
+    local = Batch(share(images.read(index)), shares, share(index), share(target[index]), None, made, corners)
     everything = torch.randn(40, 3, 16, 16, generator=draw, dtype=torch.float64)
     torch.manual_seed(0)
     hooks = net.method

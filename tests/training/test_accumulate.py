@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import QUICK, quick
+from helpers import random_corners
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -57,11 +58,13 @@ def step(method, n, accumulate, *, steps=2, side=8, **params):
     draw = torch.Generator().manual_seed(0)
     views = list(torch.randn(len(trainer.augmentations), n, 3, side, side, generator=draw, dtype=torch.float64))
     labels = torch.from_numpy(np.unique(y[:n], return_inverse=True)[1])
+    corners = random_corners(len(views), n) if net.reads_corners else None
     losses = []
     for seed in range(steps):  # the second step uses the queues, banks and centres of the first
         torch.manual_seed(seed)
         net.zero_grad()
-        found = trainer.train_step_single(Batch(images, views, torch.arange(n), labels, draw.manual_seed(seed)))
+        batch = Batch(images, views, torch.arange(n), labels, draw.manual_seed(seed), corners=corners)
+        found = trainer.train_step_single(batch)
         net.method.after_step(net, seed, 0.5)
         losses.append(found["y_pred"])
     result = {f"loss {name} {i}": value for i, row in enumerate(losses) for name, value in row.items()}

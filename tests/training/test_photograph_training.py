@@ -1,5 +1,6 @@
 """Trainings on photographs: pictures in sizes of their own."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import quick
+from helpers import Look
 from interruptions import KILLED_EPOCHS, KILLS, OFTEN, Death, DiesAt, assert_same, killed_and_restarted
 from PIL import Image, ImageOps
 from torchvision.datasets import ImageFolder
@@ -19,10 +21,12 @@ from torchvision.transforms import v2
 
 import skssl
 from skssl import Augmentation, FineTuner, KNNProbe, LinearProbe, MultiCrop
+from skssl.augment import augmentation, cell_positions
 from skssl.callbacks import KNNMonitor
 from skssl.datasets import pack_images
 from skssl.images import as_images
 from skssl.metrics import contrastive_accuracy, nearest_is_positive
+from skssl.training import loader as loader_module
 from skssl.training.loader import ImageLoader
 
 SIDES = [(40, 60), (60, 40), (30, 30), (80, 33), (28, 90)]
@@ -85,7 +89,7 @@ def test_fit_on_an_image_folder_equals_fit_on_its_files(files):
 
 @pytest.mark.parametrize(
     ("method", "n_jobs"),
-    [(skssl.SimCLR, None), (skssl.SwAV, 2), (skssl.PIRL, None), (skssl.LeOCLR, 2), (skssl.DeepCluster, None)],
+    [(skssl.SimCLR, None), (skssl.SwAV, 2), (skssl.PIRL, None), (skssl.VICRegL, 2), (skssl.DeepCluster, None)],
 )
 def test_fit_on_a_data_set_equals_fit_on_its_files(method, n_jobs, files):
     first, second = (quick(method, image_shape=(24, 24), n_jobs=n_jobs).fit(X) for X in (Items(files), files))
@@ -162,7 +166,7 @@ def test_epochs_and_views_have_different_boxes(files):
 
 
 @pytest.mark.parametrize(
-    "method", [skssl.SimCLR, skssl.SwAV, skssl.PIRL, skssl.LeOCLR, skssl.Jigsaw, skssl.DeepCluster, skssl.SupCon]
+    "method", [skssl.SimCLR, skssl.SwAV, skssl.PIRL, skssl.VICRegL, skssl.Jigsaw, skssl.DeepCluster, skssl.SupCon]
 )
 def test_resume_within_an_epoch_is_bit_exact(method, files, classes, tmp_path):
     params = {"image_shape": (16, 16), "epochs": 2, "n_jobs": 2}
@@ -230,6 +234,49 @@ def test_images_of_a_batch_are_whole_pictures(files):
     for i, image in zip(batch.index, batch.images, strict=True):
         expected = np.asarray(Image.open(files[i]).resize((24, 16), Image.Resampling.BILINEAR))
         np.testing.assert_allclose(image.permute(1, 2, 0), expected.astype(int), atol=1)
+
+
+@pytest.mark.parametrize("kind", ["files", "data set", "worker processes", "packed"])
+def test_corners_are_positions_in_whole_pictures(kind, tmp_path):
+    pictures = []
+    for i, (height, width) in enumerate(SIDES * 2):
+        rows, columns = np.mgrid[:height, :width] + 0.5
+        pixels = np.stack((2 * rows, 2 * columns, np.full_like(rows, 10 * i)), 2)  # a pixel's value is its position
+        Image.fromarray(pixels.round().astype(np.uint8)).save(tmp_path / f"{i}.png")
+        pictures.append(str(tmp_path / f"{i}.png"))
+    n_jobs = 2 if kind == "worker processes" else None
+    X = pictures if kind == "files" else Items(pictures)
+    if kind == "packed":
+        X = pack_images(pictures, "pixels", folder=tmp_path / "packed")
+    images = as_images(X, (16, 16), n_jobs=n_jobs, whole=True)
+    augment = Augmentation(size=(12, 16), jitter=0.0, gray=0.0, mean=(0.0,) * 3, std=(1.0,) * 3)
+    loader = ImageLoader(images, 10, [augment] * 2, torch.device("cpu"), reads_images=False, reads_corners=True)
+    with contextlib.closing(images):
+        (batch,) = loader.epoch(torch.Generator().manual_seed(0), torch.Generator().manual_seed(1))
+    assert [corners.shape for corners in batch.corners] == [(10, 2, 2, 2)] * 2
+    flipped = torch.stack([corners[:, 1, 0, 1] < corners[:, 1, 0, 0] for corners in batch.corners])
+    assert 0.2 < flipped.float().mean() < 0.8
+    for view, corners in zip(batch.views, batch.corners, strict=True):
+        positions = cell_positions(corners, (12, 16)).view(10, 12, 16, 2)[:, 3:-3, 3:-3]
+        torch.testing.assert_close(255 * view[:, :2].movedim(1, 3)[:, 3:-3, 3:-3] / 2, positions, atol=1.0, rtol=0)
+        torch.testing.assert_close(255 * view[:, 2, 6, 8], 10.0 * batch.index, atol=0.1, rtol=0)
+
+
+@pytest.mark.parametrize("form", ["files", "array"])
+def test_corners_that_no_hook_reads_are_not_computed(form, X, files, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError
+
+    monkeypatch.setattr(Augmentation, "with_corners", refuse)
+    monkeypatch.setattr(augmentation, "view_corners", refuse)
+    monkeypatch.setattr(loader_module, "corners_in_pictures", refuse)
+    seen = Look(lambda net: None)
+    seen.on_batch_end = lambda trainer, batch, **kwargs: seen.seen.append(batch.corners)
+    images = {"files": files, "array": X}[form]
+    quick(skssl.SimCLR, image_shape=(16, 16), callbacks=[seen]).fit(images)
+    assert seen.seen[1:] == [None, None]
+    with pytest.raises(AssertionError):
+        quick(skssl.VICRegL, image_shape=(16, 16)).fit(images)
 
 
 def test_images_that_were_not_read_raise_an_error(files, monkeypatch):
