@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from skssl.backbones.maps import map_shape
+from skssl.backbones.maps import PatchMap, map_shape
 
 
 def dilate(encoder: nn.Module, shape: tuple[int, int, int], cells: int) -> None:
@@ -18,7 +18,7 @@ def dilate(encoder: nn.Module, shape: tuple[int, int, int], cells: int) -> None:
     ----------
     encoder : torch.nn.Module
         An encoder of `build_backbone` with a map, see `feature_map`. It is changed in place. Only strides of
-        ``nn.Conv2d``, ``nn.MaxPool2d`` and ``nn.AvgPool2d`` are replaced.
+        ``nn.Conv2d``, ``nn.MaxPool2d`` and ``nn.AvgPool2d`` are replaced. Vision transformers are not changed.
     shape : tuple of int
         Channels, height and width of the images.
     cells : int
@@ -37,6 +37,8 @@ def dilate(encoder: nn.Module, shape: tuple[int, int, int], cells: int) -> None:
     >>> map_shape(encoder, (3, 32, 32))
     (128, 8, 8)
     """
+    if any(isinstance(module, PatchMap) for module in encoder.modules()):
+        return
     while min(size := map_shape(encoder, shape)[1:]) < min(cells, *shape[1:]) and _dilate_once(encoder, shape, size):
         pass
 
