@@ -9,9 +9,9 @@ so where in a frame the sound comes from.
 from skssl import AudioVisual, Augmentation, SoundMapDisplay
 from skssl.datasets import make_clips
 
-clips, waveforms, shapes, motions = make_clips(1000, image_size=32, random_state=0)
-augment = Augmentation(crop_scale=None, jitter=0.0, gray=0.0)
-settings = {"fusion": "localize", "epochs": 80, "batch_size": 64, "lr": 3e-3, "random_state": 0}
+clips, waveforms, shapes, motions = make_clips(3000, image_size=32, random_state=0)
+augment = Augmentation(crop_scale=None, jitter=0.5, gray=0.0)
+settings = {"fusion": "localize", "epochs": 10, "batch_size": 32, "lr": 3e-3, "random_state": 0}
 encoder = AudioVisual(backbone="convnet", augment=augment, **settings)
 encoder.fit((clips, waveforms))
 

@@ -36,6 +36,8 @@ class Correspondence(nn.Module):
     def __init__(self, fusion: str, frame_dim: int, sound_dim: int, dim: int) -> None:
         super().__init__()
         self.fusion = fusion
+        self.frame_embedding: nn.Module
+        self.sound_embedding: nn.Module
         if fusion == "concatenate":  # the first layer on both features is the sum of a layer on each
             self.frame_embedding = nn.Linear(frame_dim, dim)
             self.sound_embedding = nn.Linear(sound_dim, dim, bias=False)
