@@ -20,7 +20,7 @@ from skssl.images.arrays import MemoryImages, StoredTensor
 from skssl.images.sounds import add_sounds, log_spectrogram, split_pairs
 from skssl.losses import correspondence
 from skssl.methods.clips import ClipMethod
-from skssl.nn.correspondence import Correspondence, with_others
+from skssl.nn.correspondence import Correspondence
 from skssl.training.encoding import encode
 from skssl.training.objective import Batch, Objective
 
@@ -105,8 +105,8 @@ class AudioVisual(ClipMethod):
         net.correspondence = Correspondence(self.fusion, dim, audio_dim, self.proj_dim)
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
-        seen, heard = net.correspondence.embed(self.look(net, batch.views[0]), net.audio_encoder(batch.made["sounds"]))
-        positive, negative = net.correspondence(seen, with_others(heard, self.n_negatives)).tensor_split([1])
+        seen, heard = self.look(net, batch.views[0]), net.audio_encoder(batch.made["sounds"])
+        positive, negative = net.correspondence(seen, heard, self.n_negatives).tensor_split([1])
         accuracy = ((positive > 0).float().mean() + (negative <= 0).float().mean()) / 2
         return {"correspondence": correspondence(positive, negative), "correspondence_accuracy": accuracy}
 
@@ -152,8 +152,7 @@ class AudioVisual(ClipMethod):
         clips: Any = self._read((frames, waveforms), reset=False)
         net, maps = self.net_.module_.eval(), []
         for index, images in self._still_frames(clips):
-            sounds = net.audio_encoder(clips.extra["sounds"][index].to(images.device))
-            seen, heard = net.correspondence.embed(self.look(net, images), sounds)
-            logits = net.correspondence.cells(seen, heard.repeat_interleave(clips.n_frames, 0))
+            heard = net.audio_encoder(clips.extra["sounds"][index].to(images.device))
+            logits = net.correspondence.cells(self.look(net, images), heard.repeat_interleave(clips.n_frames, 0))
             maps.append(nn.functional.interpolate(logits[:, None].sigmoid(), clips.shape[1:], mode="bilinear").cpu())
         return torch.cat(maps).view(len(clips), clips.n_frames, *clips.shape[1:]).squeeze(1).numpy()

@@ -27,10 +27,9 @@ class Correspondence(nn.Module):
     --------
     >>> import torch
     >>> from skssl.nn.correspondence import Correspondence
-    >>> net = Correspondence("localize", 8, 6, 4)
-    >>> seen, heard = net.embed(torch.rand(5, 8, 3, 3), torch.rand(5, 6))
-    >>> net.cells(seen, heard).shape, net(seen, torch.stack([heard, heard.roll(1, 0)])).shape
-    (torch.Size([5, 3, 3]), torch.Size([2, 5]))
+    >>> net, grids, sounds = Correspondence("localize", 8, 6, 4), torch.rand(5, 8, 3, 3), torch.rand(5, 6)
+    >>> net(grids, sounds, 2).shape, net.cells(grids, sounds).shape
+    (torch.Size([3, 5]), torch.Size([5, 3, 3]))
     """
 
     def __init__(self, fusion: str, frame_dim: int, sound_dim: int, dim: int) -> None:
@@ -76,21 +75,25 @@ class Correspondence(nn.Module):
             return F.normalize(seen, dim=1), F.normalize(heard, dim=1)
         return seen, heard
 
-    def forward(self, seen: Tensor, heard: Tensor) -> Tensor:
-        """Compare each frame with several sounds.
+    def forward(self, frames: Tensor, sounds: Tensor, n_others: int) -> Tensor:
+        """Compare each frame with its sound and with the sounds of other frames.
 
         Parameters
         ----------
-        seen : Tensor of shape (n, dim) or (n, h, w, dim)
-            Embeddings of frames.
-        heard : Tensor of shape (k, n, dim)
-            Embeddings of k sounds for each frame.
+        frames : Tensor of shape (n, frame_dim) or (n, frame_dim, h, w)
+            Features of frames, or their maps for "localize".
+        sounds : Tensor of shape (n, sound_dim)
+            Features of their sounds.
+        n_others : int
+            Number of other sounds for each frame, see `with_others`.
 
         Returns
         -------
-        float32 Tensor of shape (k, n)
-            The logits.
+        float32 Tensor of shape (1 + n_others, n)
+            The logits. The first row is of frames with their own sounds.
         """
+        seen, heard = self.embed(frames, sounds)
+        heard = with_others(heard, n_others)  # (k, n, dim)
         with torch.autocast(seen.device.type, enabled=False):
             if self.fusion == "localize":
                 products = torch.einsum("nhwd,knd->knhw", seen, heard).flatten(2)
@@ -100,21 +103,22 @@ class Correspondence(nn.Module):
             distance = (seen - heard).square().sum(2).clamp(min=1e-12).sqrt()
             return self.calibration(distance[..., None])[..., 0]
 
-    def cells(self, seen: Tensor, heard: Tensor) -> Tensor:
+    def cells(self, frames: Tensor, sounds: Tensor) -> Tensor:
         """Compare each cell of the maps of frames with a sound, for "localize".
 
         Parameters
         ----------
-        seen : Tensor of shape (n, h, w, dim)
-            Embeddings of the cells of the maps of frames.
-        heard : Tensor of shape (n, dim)
-            Embeddings of sounds.
+        frames : Tensor of shape (n, frame_dim, h, w)
+            Maps of frames.
+        sounds : Tensor of shape (n, sound_dim)
+            Features of sounds.
 
         Returns
         -------
         float32 Tensor of shape (n, h, w)
             The logits.
         """
+        seen, heard = self.embed(frames, sounds)
         with torch.autocast(seen.device.type, enabled=False):
             return self.calibration(torch.einsum("nhwd,nd->nhw", seen, heard)[..., None])[..., 0]
 

@@ -373,8 +373,7 @@ def test_correspondence_matches_a_literal_loop(fusion):
     net = Correspondence(fusion, 5, 7, 4).eval()
     frames = torch.randn(3, 5, 2, 2) if fusion == "localize" else torch.randn(3, 5)
     sounds = torch.randn(3, 7)
-    seen, heard = net.embed(frames, sounds)
-    logits = net(seen, torch.stack([heard, heard.roll(1, 0)]))
+    logits = net(frames, sounds, 1)
     assert logits.shape == (2, 3)
     for (k, i), logit in np.ndenumerate(logits.detach().numpy()):
         sound = sounds[[i - k]]
@@ -392,7 +391,7 @@ def test_correspondence_matches_a_literal_loop(fusion):
             values = [net.calibration(product[None])[0] for product in products]
             expected = max(values)
             if k == 0:
-                torch.testing.assert_close(net.cells(seen, heard)[i].flatten(), torch.stack(values))
+                torch.testing.assert_close(net.cells(frames, sounds)[i].flatten(), torch.stack(values))
         assert float(logit) == pytest.approx(float(expected), rel=1e-4, abs=1e-5)
 
 
@@ -407,8 +406,7 @@ def test_loss_compares_each_frame_with_its_sound_and_the_next_ones(fusion, n_neg
         found = method.losses(net, Batch(view, [view], torch.arange(4), made={"sounds": sounds}))
         losses, hits = ([], []), ([], [])  # of pairs that belong together, and of others
         for i, j in itertools.product(range(4), range(min(n_negatives, 3) + 1)):
-            seen, heard = net.correspondence.embed(method.look(net, view[[i]]), net.audio_encoder(sounds[[i - j]]))
-            logit = net.correspondence(seen, heard[None])[0, 0]
+            logit = net.correspondence(method.look(net, view[[i]]), net.audio_encoder(sounds[[i - j]]), 0)[0, 0]
             losses[j > 0].append(float(-F.logsigmoid(-logit if j else logit)))
             hits[j > 0].append(float((logit > 0) != bool(j)))
     assert float(found["correspondence"]) == pytest.approx(np.mean([np.mean(of) for of in losses]), rel=1e-4)
@@ -434,8 +432,7 @@ def test_sound_map_is_the_logits_of_the_cells():
     net = fitted.net_.module_.eval()
     with torch.no_grad():
         images = fitted.net_.augmentations[0].normalize(torch.from_numpy(CLIPS[:, 2]).movedim(3, 1))
-        seen, heard = net.correspondence.embed(fitted.look(net, images), net.audio_encoder(log_spectrogram(SOUNDS, 64)))
-        logits = net.correspondence.cells(seen, heard)
+        logits = net.correspondence.cells(fitted.look(net, images), net.audio_encoder(log_spectrogram(SOUNDS, 64)))
         expected = F.interpolate(logits[:, None].sigmoid(), (16, 16), mode="bilinear")[:, 0]
     np.testing.assert_allclose(maps[:, 2], expected, atol=1e-3)
     assert not np.allclose(fitted.sound_map(CLIPS[:, 2], SOUNDS[::-1].copy()), maps[:, 2], atol=1e-2)
