@@ -34,6 +34,7 @@ REMOVED = {"false_negatives": "remove"}
 SYMMETRIC, NO_PREDICTOR = {"stop_gradient": "symmetric"}, {"predictor": False}  # GSG's baseline, and its figure 5
 # GSG's section 5.1 has no schedule, and 0.06 for 512 images. Small batches have a proportional rate.
 UNSCHEDULED, SMALL_BATCHES = {"lr": 0.06, "batch_size": 512, "schedule": "constant"}, {"lr": 0.025, "batch_size": 64}
+IBOT_HEADS = {"n_prototypes": 1024, "hidden_dim": 512, "ema_momentum": 0.99}  # for a short training of "vit_micro"
 AS_LEOCLR = {"temperature": 0.2, "proj_layers": 2}  # LeOCLR's settings of MoCo v2
 # EffSSL's on CIFAR-10, section 4: a rate of 0.8, a weight of 5 and a twentieth of warm-up
 PRINTED_BYOL = {**BYOL_HEADS, "lr": 0.8, "batch_size": 512, "warmup_epochs": 0.5}
@@ -133,6 +134,11 @@ METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     "vit_micro, untrained": (skssl.MAE, {"backbone": "vit_micro"}),
     "MAE": (skssl.MAE, {"backbone": "vit_micro"}),
     "IJEPA": (skssl.IJEPA, {"backbone": "vit_micro"}),
+    "IBOT": (skssl.IBOT, {"backbone": "vit_micro", **IBOT_HEADS}),
+    "IBOT, KoLeo and Sinkhorn": (
+        skssl.IBOT,
+        {"backbone": "vit_micro", **IBOT_HEADS, "koleo": 0.1, "centering": "sinkhorn"},
+    ),
     "SimMIM, vit_micro": (skssl.SimMIM, {"backbone": "vit_micro"}),
 }
 

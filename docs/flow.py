@@ -178,7 +178,7 @@ def trace(estimator: Any) -> Flow:
             for tensor in weights or module.buffers(recurse=False):
                 tracer.mark(tensor, {node: False})
         for name, weight in net.named_parameters(recurse=False):
-            tracer.mark(weight, {flow.add("module", name, {}): False})
+            tracer.mark(weight, {flow.add("module", name.replace("_", " "), {}): False})
         with tracer:
             found = losses(self, net, batch)
         for name, loss in found.items():

@@ -27,8 +27,10 @@ __all__ = [
     "dense_info_nce",
     "dino",
     "guided_stop_gradient",
+    "ibot",
     "ijepa",
     "info_nce",
+    "koleo",
     "mae",
     "mmcr",
     "msn_terms",
@@ -837,6 +839,84 @@ def simmim(predicted: Tensor, images: Tensor, masked: Tensor) -> Tensor:
     """
     errors = (predicted - images).abs().mean(1) * masked  # (n, h, w)
     return (errors.sum((1, 2)) / masked.sum((1, 2))).mean()
+
+
+@full_precision
+def ibot(student: Tensor, targets: Tensor, n_masked: Tensor, n_views: int, temperature: float = 0.1) -> Tensor:
+    r"""iBOT: cross-entropy of the student's distributions at masked patches with the teacher's, which sees the patches.
+
+    .. math:: -\frac{1}{V} \sum_i \frac{1}{m_i} q_i \cdot \log \mathrm{softmax}\Bigl(\frac{s_i}{t}\Bigr),
+
+    the mean over the masked patches of each view, then over the V views. A view without masked patches counts as 0.
+
+    Parameters
+    ----------
+    student : Tensor of shape (m, k)
+        The student's scores of k prototypes at the masked patches of all views.
+    targets : Tensor of shape (m, k)
+        q, the teacher's probabilities at the same patches; detached.
+    n_masked : int64 Tensor of shape (m,)
+        Number of masked patches of the view in which each patch lies.
+    n_views : int
+        V, the number of views, those without masked patches included.
+    temperature : float, default=0.1
+        t, the temperature of the student's softmax.
+
+    Returns
+    -------
+    Tensor of shape ()
+        The loss.
+
+    References
+    ----------
+    Zhou et al., iBOT: Image BERT Pre-Training with Online Tokenizer, ICLR 2022. The means are those of the authors'
+    code; the paper has a sum over patches.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.losses import ibot
+    >>> scores, targets = torch.zeros(2, 4), torch.eye(4)[:2]  # two of the patches of one of two views
+    >>> round(ibot(scores, targets, n_masked=torch.tensor([2, 2]), n_views=2).item(), 4)  # log(4) / 2
+    0.6931
+    """
+    cross_entropy = -(targets.detach() * (student / temperature).log_softmax(1)).sum(1)
+    return (cross_entropy / n_masked).sum() / n_views
+
+
+@full_precision
+def koleo(z: Tensor) -> Tensor:
+    r"""KoLeo regulariser, an estimate of the entropy of embeddings: spread them over the sphere.
+
+    .. math:: -\frac{1}{n} \sum_i \log\bigl(\lVert \bar z_i - \bar z_{j(i)} \rVert + 10^{-8}\bigr),
+
+    where j(i) is the nearest neighbour of i among the normalised embeddings of the others.
+
+    Parameters
+    ----------
+    z : Tensor of shape (n, d)
+        Embeddings of n images, at least two. Two views of an image must not be among them.
+
+    Returns
+    -------
+    Tensor of shape ()
+        The loss, at least -log 2.
+
+    References
+    ----------
+    Sablayrolles et al., Spreading Vectors for Similarity Search, ICLR 2019. Oquab et al., DINOv2: Learning
+    Robust Visual Features without Supervision, TMLR 2024, section 4.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.losses import koleo
+    >>> round(koleo(torch.tensor([[3.0, 0.0], [0.0, 2.0]])).item(), 4)  # -log(2) / 2
+    -0.3466
+    """
+    z = F.normalize(z, dim=1)
+    nearest = (z.detach() @ z.detach().T).fill_diagonal_(-2.0).argmax(1)
+    return -(F.pairwise_distance(z, z.index_select(0, nearest), eps=1e-8) + 1e-8).log().mean()
 
 
 @full_precision

@@ -382,12 +382,16 @@ def test_dino_augmentations_are_those_of_its_code():
 
 
 def test_recipes_of_vision_transformers_scale_the_rates_of_their_codes():
-    rates = {"DINO, ViT-S": 5e-4, "MAE, ViT-B": 1.5e-4, "MAE, ViT-L": 1.5e-4, "SimMIM, ViT-B": 5e-5}
+    rates = {"DINO, ViT-S": 5e-4, "IBOT, ViT-S": 5e-4, "SimMIM, ViT-B": 5e-5}
+    rates |= {"MAE, ViT-B": 1.5e-4, "MAE, ViT-L": 1.5e-4}
     for title, rate in rates.items():
         params = recipes.IMAGENET[title]["params"]
         assert params["lr"] == pytest.approx(rate * params["batch_size"] / 256), title
     made = recipes.make(recipes.IMAGENET["DINO, ViT-S"])._augmentations(224)
     assert [view.crop_scale for view in made] == [(0.4, 1.0)] * 2 + [(0.05, 0.4)] * 8
+    made = recipes.make(recipes.IMAGENET["IBOT, ViT-S"])._augmentations(224)
+    assert [view.crop_scale for view in made] == [(0.25, 1.0)] * 2 + [(0.05, 0.25)] * 10
+    assert [(view.blur, view.solarize) for view in made] == [(1.0, 0.0), (0.1, 0.2)] + [(0.5, 0.0)] * 10
     schedule = recipes.IMAGENET["SimMIM, ViT-B"]["params"]["schedule"]
     assert [schedule_factor(schedule, epoch, 800, 10) for epoch in (5, 10, 699, 701)] == [0.5, 1.0, 1.0, 0.1]
 

@@ -12,6 +12,7 @@ from skssl.methods.densecl import DenseCL
 from skssl.methods.dino import DINO
 from skssl.methods.directpred import DirectPred
 from skssl.methods.fastsiam import FastSiam
+from skssl.methods.ibot import IBOT
 from skssl.methods.ijepa import IJEPA
 from skssl.methods.instdisc import InstDisc
 from skssl.methods.jigsaw import Jigsaw
@@ -46,6 +47,7 @@ __all__ = [
     "BYOLGSG",
     "DCL",
     "DINO",
+    "IBOT",
     "IJEPA",
     "MAE",
     "MMCR",

@@ -7,6 +7,9 @@ import math
 import torch
 from torch import Tensor
 
+N_RECTANGLES = 16  # attempts to mask a rectangle, about as many as iBOT's code makes
+LARGEST_ASPECT = 1 / 0.3
+
 
 def random_order(n: int, length: int, device: torch.device) -> Tensor:
     """Draw a random order of patches for each image.
@@ -172,6 +175,99 @@ def order_outside(blocks: Tensor, length: int) -> Tensor:
     noise = torch.rand(len(blocks), length, device=blocks.device)
     inside = torch.zeros_like(noise).scatter(1, blocks.flatten(1), 1.0)
     return (noise + inside).argsort(1)
+
+
+def random_mask_sizes(
+    shape: tuple[int, ...], n_patches: int, ratio: tuple[float, float], probability: float, device: torch.device
+) -> tuple[Tensor, int]:
+    """Draw how many patches are masked in each view. Their sum is always the same, so that steps have static shapes.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape of the result: how many views there are.
+    n_patches : int
+        Number of patches of a view.
+    ratio : tuple of float
+        The smallest and the largest share of masked patches. The shares are evenly spaced between them.
+    probability : float
+        Share of the views that have masked patches.
+    device : torch.device
+        Device of the result.
+
+    Returns
+    -------
+    sizes : int64 Tensor of the given shape
+        Number of masked patches of each view, at least 1 in views with masked patches.
+    total : int
+        Their sum.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.nn.masking import random_mask_sizes
+    >>> sizes, total = random_mask_sizes((10,), 20, (0.1, 0.5), 0.5, torch.device("cpu"))
+    >>> sizes.sort().values, total
+    (tensor([0, 0, 0, 0, 0, 2, 3, 5, 7, 9]), 26)
+    """
+    low, high = (max(1, int(n_patches * share)) for share in ratio)
+    n_views = math.prod(shape)
+    n_masked, span = max(1, round(n_views * probability)), high - low + 1
+    rank = random_order(1, n_views, device).view(shape)
+    sizes = torch.where(rank < n_masked, low + rank * span // n_masked, 0)
+    return sizes, sum(low + i * span // n_masked for i in range(n_masked))
+
+
+def random_block_mask(sizes: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Mask patches of each view by rectangles of random places, sizes and aspect ratios.
+
+    Each of 16 rectangles is kept if it fits in and masks no more patches than are missing. At last, patches drawn at
+    random make up for what is missing, which is one in a hundred.
+
+    Parameters
+    ----------
+    sizes : int64 Tensor of shape (...)
+        Number of masked patches of each view.
+    grid : tuple of int
+        Rows and columns of the patches.
+
+    Returns
+    -------
+    bool Tensor of shape (..., rows * columns)
+        True in masked patches.
+
+    References
+    ----------
+    Bao et al., BEiT: BERT Pre-Training of Image Transformers, ICLR 2022, algorithm 1, with the ranges of iBOT's code,
+    whose aspect ratios are between 0.3 and 1 / 0.3. That code tries until ten rectangles in a row do not fit, and masks
+    fewer patches then. DINOv3's code adds patches at random.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.nn.masking import random_block_mask
+    >>> random_block_mask(torch.tensor([0, 3, 7]), (4, 4)).sum(1)
+    tensor([0, 3, 7])
+    """
+    height, width = grid
+    least = (min(grid) // 3) ** 2  # area of the smallest rectangle
+    rows, columns = (torch.arange(side, device=sizes.device) for side in grid)
+    share, log_aspect, top, left = torch.rand(4, N_RECTANGLES, *sizes.shape, device=sizes.device)
+    aspect = (math.log(LARGEST_ASPECT) * (2 * log_aspect - 1)).exp()
+    masked = torch.zeros(*sizes.shape, *grid, dtype=torch.bool, device=sizes.device)
+    for i in range(N_RECTANGLES):
+        missing = sizes - masked.sum((-2, -1))
+        area = least + (missing - least) * share[i]
+        h, w = (area * aspect[i]).sqrt().round(), (area / aspect[i]).sqrt().round()
+        first, start = (top[i] * (height - h + 1)).floor(), (left[i] * (width - w + 1)).floor()
+        in_rows = (rows >= first[..., None]) & (rows < (first + h)[..., None])
+        in_columns = (columns >= start[..., None]) & (columns < (start + w)[..., None])
+        joined = masked | (in_rows[..., :, None] & in_columns[..., None, :])
+        fits = (h < height) & (w < width) & (joined.sum((-2, -1)) <= sizes)
+        masked = torch.where(fits[..., None, None], joined, masked)
+    noise = torch.rand(*sizes.shape, height * width, device=sizes.device)
+    order = (masked.flatten(-2) + noise).argsort(-1, descending=True)  # masked patches first
+    return order.argsort(-1) < sizes[..., None]
 
 
 def take_tokens(tokens: Tensor, index: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ _gsg = new_recipe("SimSiamGSG", _GSG_IN, 69.4, 58.4, **_views, **_gsg_in)
 _gsg_byol = new_recipe("BYOLGSG", _GSG_IN, 71.1, 62.2, ema_momentum=0.99, **_views, **_gsg_in)
 _RANDOM_CROPS = "random crops in the test"
 _large = preset("byol", 224)
-_dino_views = [*_large, *[clone(_large[0]).set_params(blur=0.5)] * 8]
+_dino_views = [*_large, *[clone(_large[0]).set_params(blur=0.5)] * 10]  # up to ten small crops
 _swav_in = new_recipe(
     "SwAV",
     "SwAV's code, 2 x 224 + 6 x 96",
@@ -496,6 +496,28 @@ IMAGENET: dict[str, Recipe] = {
         weight_decay=0.04,
         weight_decay_end=0.4,
         augment=MultiCrop(n_local=8, global_scale=(0.4, 1.0), local_scale=(0.05, 0.4), augment=_dino_views),
+    ),
+    "IBOT, ViT-S": new_recipe(
+        "IBOT",
+        "iBOT's code, which adds stochastic depth and trains the length of the prototypes",
+        77.9,
+        75.2,
+        scores={"fine-tuned": 82.3},
+        of="code",
+        backbone="vit_small",
+        epochs=800,
+        batch_size=1024,
+        lr=2e-3,
+        weight_decay=0.04,
+        weight_decay_end=0.4,
+        warmup_epochs=10,
+        ema_momentum=0.996,
+        n_prototypes=8192,
+        teacher_temperature=0.07,
+        warmup_teacher_epochs=30,
+        mask_ratio=(0.1, 0.5),
+        mask_probability=0.5,
+        augment=MultiCrop(n_local=10, global_scale=(0.25, 1.0), local_scale=(0.05, 0.25), augment=_dino_views),
     ),
     "MAE, ViT-B": _mae,
     "MAE, ViT-L": changed(_mae, 75.8, scores={"fine-tuned": 85.95}, of="code", backbone="vit_large"),

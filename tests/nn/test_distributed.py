@@ -23,6 +23,7 @@ from skssl.augment import Augmentation
 from skssl.callbacks import GradientSNR
 from skssl.datasets import make_shapes
 from skssl.images import Clips, as_images
+from skssl.methods import ibot
 from skssl.nn import accumulation, batchnorm, distributed
 from skssl.nn.batchnorm import run_with_split_batchnorm
 from skssl.pretext import ColorizationTask, Rotation
@@ -97,14 +98,21 @@ def embed_views(self, net, batch):
     return net.tiles_projector(net.tile_projector(net.encoder(batch.views[0].flip(3))).repeat(1, 9))
 
 
+def mask_one_view(shape, n_patches, *others):
+    """Replace IBOT's draw of how many patches are masked, which is over all views of a process."""
+    sizes = torch.tensor([5, 0])[:, None].expand(shape)
+    return sizes, int(sizes.sum())
+
+
 @contextlib.contextmanager
 def stand_ins():
-    """Disable augmentation within losses, and keep float64 where losses convert to float32."""
+    """Disable augmentation and mask sizes within losses, and keep float64 where losses convert to float32."""
     still = Augmentation(crop_scale=None, flip=0.0, jitter=0.0, gray=0.0, mean=(0.0,) * 3, std=(1.0,) * 3)
     narrow = torch.Tensor.float
     with (
         mock.patch.object(skssl.PIRL, "_embed_tiles", embed_views),
         mock.patch.object(ColorizationTask, "_augment", still),
+        mock.patch.object(ibot, "random_mask_sizes", mask_one_view),
         mock.patch.object(torch.Tensor, "float", lambda x: x if x.dtype == torch.float64 else narrow(x)),
     ):
         yield
@@ -192,6 +200,7 @@ CASES = {method.__name__: (method, params) for method, params in {**QUICK, **CLI
     "SimCLR and rotation, sup_con": (skssl.SimCLR, {"aux": Rotation(loss="sup_con")}),
     "SwAV, frozen": (skssl.SwAV, {**QUICK[skssl.SwAV], "freeze_prototypes": 1}),
     "DINO, frozen": (skssl.DINO, {**QUICK[skssl.DINO], "freeze_last_layer": 1}),
+    "IBOT, sinkhorn": (skssl.IBOT, {**QUICK[skssl.IBOT], "centering": "sinkhorn"}),
     "SpotArtifacts, the autoencoder": (skssl.SpotArtifacts, {"pretrain_epochs": 1, "width": 4}),
     "ContextEncoder, adversarial": (skssl.ContextEncoder, {"hidden_dim": 8, "adversarial_weight": 0.1}),
 }

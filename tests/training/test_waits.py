@@ -113,6 +113,7 @@ def test_no_task_waits_for_the_device(X, y, seen):
     [
         (skssl.SwAV, {"augment": skssl.MultiCrop(n_local=2), "queue_length": 0}),
         (skssl.DINO, {"augment": skssl.MultiCrop(n_local=2)}),
+        (skssl.IBOT, {"augment": skssl.MultiCrop(n_local=2), "centering": "sinkhorn"}),
         (skssl.PCL, {"instance_epochs": 0}),
         (skssl.MoCo, {"symmetric": True, "optimizer": "lars"}),
         (skssl.SimCLR, {"optimizer": "adamw", "false_negatives": "remove"}),
