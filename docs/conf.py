@@ -35,6 +35,10 @@ sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
     "filename_pattern": "/plot_",  # the others take minutes: shown, not run
+    "within_subsection_order": "FileNameSortKey",
+    "backreferences_dir": "generated/backreferences",  # "Examples using ..." on the pages of the reference
+    "doc_module": ("skssl",),
+    "reference_url": {"skssl": None},
     "download_all_examples": False,
     "show_memory": False,
     "min_reported_time": 1e9,

@@ -467,8 +467,8 @@ def guided_stop_gradient(
 
 
 def _off_diagonal(c: Tensor) -> Tensor:
-    """Return the sum of the squared off-diagonal entries of a matrix."""
-    return c.square().sum() - c.diagonal().square().sum()
+    """Return the sum of the squared off-diagonal entries of a matrix, or of several (..., d, d)."""
+    return c.square().sum() - c.diagonal(dim1=-2, dim2=-1).square().sum()
 
 
 @full_precision
@@ -525,8 +525,9 @@ def vicreg_terms(z1: Tensor, z2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     Parameters
     ----------
-    z1, z2 : Tensor of shape (n, d)
-        Embeddings of the first and the second view of n images, at least two. The gradient flows into both.
+    z1, z2 : Tensor of shape (n, d) or (k, n, d)
+        Embeddings of the first and the second view of n images, at least two. The gradient flows into both. Of k
+        batches, variance and covariance are computed for each, and the terms are means over the batches.
 
     Returns
     -------
@@ -547,11 +548,12 @@ def vicreg_terms(z1: Tensor, z2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     >>> vicreg_terms(z, z)
     (tensor(0.), tensor(0.), tensor(128.))
     """
-    centred = [z - z.mean(0) for z in (z1, z2)]
-    deviations = [(z.square().sum(0) / (len(z) - 1) + 1e-4).sqrt() for z in centred]
+    n, d = z1.shape[-2:]
+    centred = [z - z.mean(-2, keepdim=True) for z in (z1, z2)]
+    deviations = [(z.square().sum(-2) / (n - 1) + 1e-4).sqrt() for z in centred]
     variance = torch.stack([F.relu(1 - deviation).mean() for deviation in deviations]).mean()
-    covariances = [z.T @ z / (len(z) - 1) for z in centred]  # (d, d)
-    covariance = torch.stack([_off_diagonal(c) / len(c) for c in covariances]).sum()
+    covariances = [z.mT @ z / (n - 1) for z in centred]  # (..., d, d)
+    covariance = torch.stack([_off_diagonal(c) / (c.numel() // d) for c in covariances]).sum()
     return F.mse_loss(z1, z2), variance, covariance
 
 
@@ -639,9 +641,9 @@ def vicregl_terms(
         for of in distances
         for match in (_nearest_cells(z1, z2, of, n_matches), _nearest_cells(z2, z1, of.mT, n_matches))
     ]
-    terms = torch.vmap(vicreg_terms, 1)(*(torch.cat(rows, 1) for rows in zip(*pairs, strict=True)))
-    invariance, variance, covariance = (2 * term.mean() for term in terms)  # a sum of two means
-    return invariance, variance, covariance
+    matched = (torch.cat(of, 1).transpose(0, 1) for of in zip(*pairs, strict=True))  # two of (4 * n_matches, n, d)
+    invariance, variance, covariance = vicreg_terms(*matched)
+    return 2 * invariance, 2 * variance, 2 * covariance  # from the mean over two distances to the sum
 
 
 def _nearest_cells(z1: Tensor, z2: Tensor, distances: Tensor, n: int) -> tuple[Tensor, Tensor]:

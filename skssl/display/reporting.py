@@ -174,7 +174,7 @@ def report(
         facts=facts,
         parameters=_parameters(trained) if known else [],
         network=None if known else repr(trained),
-        figures=_figures(trained, X, neighbors, draw),
+        **_figures(trained, X, neighbors, draw),
         history=trained.history_.round(4) if known and len(trained.history_) else None,
         axes=axes,
         sheet=sheet,
@@ -228,15 +228,20 @@ def _facts(estimator: Any, features: np.ndarray, images: Images) -> dict[str, st
     return facts
 
 
-def _figures(estimator: Any, X: Any, neighbors: dict[str, Any], random_state: Any) -> dict[str, str]:
-    """Return the figures as data URLs by heading."""
+def _figures(estimator: Any, X: Any, neighbors: dict[str, Any], random_state: Any) -> dict[str, Any]:
+    """Return the figures as data URLs by heading, and the training curves in one column for narrow screens."""
     from matplotlib import pyplot as plt
 
     drawn: dict[str, Any] = {}
     with plt.ioff():
         if isinstance(estimator, SSLTransformer):
             if len(estimator.history_):
-                drawn["Training"] = TrainingDisplay.from_estimator(estimator).figure_
+                display = TrainingDisplay.from_estimator(estimator)
+                drawn["Training"] = display.figure_
+                n = len(display.axes_)
+                narrow, axes = plt.subplots(n, figsize=(3.6, 2.4 * n), layout="constrained", squeeze=False)
+                display.plot(axes.ravel())
+                drawn["narrow"] = narrow
             drawn["Views"] = ViewsDisplay.from_estimator(estimator, X, random_state=random_state).figure_
         drawn["Nearest images"] = NeighborsDisplay(**neighbors).plot().figure_
     found = {}
@@ -245,7 +250,7 @@ def _figures(estimator: Any, X: Any, neighbors: dict[str, Any], random_state: An
         figure.savefig(file, format="png", dpi=150, facecolor="white")
         plt.close(figure)
         found[heading] = _data_url("png", file.getvalue())
-    return found
+    return {"narrow_curves": found.pop("narrow", None), "figures": found}
 
 
 def _data_url(kind: str, content: bytes) -> str:

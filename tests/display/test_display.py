@@ -130,7 +130,7 @@ def test_all_artists_are_inside_the_figure(draw, encoder, X, y, results):
 
 
 def test_every_display_is_in_the_gallery():
-    scripts = "".join(path.read_text() for path in (Path(__file__).parents[2] / "examples").glob("plot_*.py"))
+    scripts = "".join(path.read_text() for path in (Path(__file__).parents[2] / "examples").rglob("plot_*.py"))
     displays = [name for name in skssl.__all__ if name.endswith("Display")]
     assert len(displays) == 8
     assert [name for name in displays if f"\n{name}.from_" not in scripts] == []

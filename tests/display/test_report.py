@@ -1,5 +1,7 @@
 """The HTML report: its content, and its behaviour in Chromium."""
 
+import base64
+import io
 import json
 import re
 import time
@@ -50,10 +52,10 @@ def test_page_has_no_external_urls(page):
     assert "default-src 'none'" in text
     urls = [
         url
-        for pair in re.findall(r"""<(?:img|link)[^>]*(?:src|href)="([^"]*)"|url\("([^"]*)"\)""", text)
+        for pair in re.findall(r"""<(?:img|link|source)[^>]*(?:src|href|srcset)="([^"]*)"|url\("([^"]*)"\)""", text)
         for url in pair
     ]
-    assert len([url for url in urls if url]) == 5, "three figures, the sheet and an empty icon"
+    assert len([url for url in urls if url]) == 6, "three figures, the curves for phones, the sheet and an empty icon"
     assert all(url.startswith("data:") for url in urls if url)
 
 
@@ -150,6 +152,22 @@ def test_content_of_the_page(page):
     assert "<th>aux</th><td>&#39;rotation&#39;</td>" in text
     assert re.search(r"<th>lr</th><td>None</td><td class=\"in-use\">in use: 0\.\d+</td>", text)
     assert "60 of 16 × 16 × 3" in text
+
+
+def test_curves_for_phones_are_in_one_column(page):
+    """A phone shows them as wide as the screen, so that their text can be read."""
+    text = page.read_text()
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in text
+    wide, narrow = (
+        Image.open(io.BytesIO(base64.b64decode(re.search(pattern, text)[1])))
+        for pattern in (
+            r'<img src="data:image/png;base64,([^"]*)" alt="Training">',
+            r'<source media="\(max-width: 40rem\)" srcset="data:image/png;base64,([^"]*)">',
+        )
+    )
+    assert wide.width > 3 * wide.height / 2
+    assert narrow.width == 540
+    assert narrow.height > narrow.width
 
 
 def test_report_of_modules_and_untrained_frozen_estimators(X, tmp_path):
