@@ -26,6 +26,7 @@ _ave: dict[str, Any] = {
     "schedule": tuple((k / 10, 0.94**k) for k in range(1, 10)),
     "warmup_epochs": 0,
     "proj_dim": 128,
+    "n_negatives": 1,
     "window": 480,
 }
 
@@ -62,5 +63,5 @@ VIDEO["L3-Net, AudioSet-Instruments"] = changed(
     VIDEO["AVE-Net, AudioSet-Instruments"], scores={"correspondence": 80.8}, fusion="concatenate"
 )
 VIDEO["AVOL-Net, AudioSet-Instruments"] = changed(
-    VIDEO["AVE-Net, AudioSet-Instruments"], scores={"localisation": 81.7}, fusion="localize"
+    VIDEO["AVE-Net, AudioSet-Instruments"], scores={"localisation": 81.7}, fusion="localize", map_size=14
 )
