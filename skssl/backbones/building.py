@@ -39,10 +39,10 @@ def build_backbone(
         "vit_small" and "vit_base" (see `ViT`), those of torchvision's classification networks, such as "resnet18",
         SimCLR's ResNets "resnet50", "resnet101" and "resnet152" with "_2x", "_3x" or "_4x" for a multiple of all
         channels and "_sk" for selective kernels, such as "resnet152_3x_sk", those of timm's after "timm:", such as
-        "timm:resnet26d", and "alexnet_bn". The latter is the AlexNet of RotNet and rotation feature decoupling:
-        BatchNorm follows every layer, without dropout. The classifier is removed: by ``reset_classifier`` where the
-        module has it, as timm's do, else it is the linear map or 1x1 convolution that the output comes from. A network
-        that ends with ``nn.Identity()`` has no classifier. A final map is pooled.
+        "timm:resnet26d", "audio_convnet" (see `AudioConvNet`) and "alexnet_bn". The latter is the AlexNet of RotNet and
+        rotation feature decoupling: BatchNorm follows every layer, without dropout. The classifier is removed: by
+        ``reset_classifier`` where the module has it, as timm's do, else it is the linear map or 1x1 convolution that
+        the output comes from. A network that ends with ``nn.Identity()`` has no classifier. A final map is pooled.
     shape : tuple of int
         Channels, height and width of the images. If the network cannot read them, its first convolution is adapted to
         the channels: its kernels are repeated and scaled as in timm. torchvision's ResNets by name get a 3x3 stem

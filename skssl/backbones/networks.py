@@ -17,9 +17,9 @@ from skssl.nn.heads import MLP
 
 SMALL = 64  # largest side, in pixels, of images that get the stems and presets of CIFAR rather than ImageNet
 NAMES = (
-    "'convnet', 'convnet_2x', 'vit_micro', 'vit_tiny', 'vit_small', 'vit_base', 'alexnet_bn', torchvision's "
-    "classification networks ('resnet18', …), SimCLR's ('resnet50_2x', 'resnet50_sk', 'resnet152_3x_sk', …) and "
-    "timm's ('timm:resnet26d')"
+    "'convnet', 'convnet_2x', 'vit_micro', 'vit_tiny', 'vit_small', 'vit_base', 'alexnet_bn', 'audio_convnet', "
+    "torchvision's classification networks ('resnet18', …), SimCLR's ('resnet50_2x', 'resnet50_sk', "
+    "'resnet152_3x_sk', …) and timm's ('timm:resnet26d')"
 )
 
 
@@ -72,6 +72,57 @@ class ConvNet(nn.Module):
             Features.
         """
         return self.avgpool(self.features(images)).flatten(1)
+
+
+class AudioConvNet(nn.Module):
+    """Small encoder of log-spectrograms: four strided convolutions with BatchNorm and ReLU, then pooling over time.
+
+    The pooling keeps four ranges of frequencies apart, because global pooling would hide the pitch.
+
+    Parameters
+    ----------
+    in_channels : int, default=1
+        Channels of the spectrograms.
+
+    Attributes
+    ----------
+    features : torch.nn.Sequential
+        The convolutions, with 16, 32, 64 and 128 channels. Their strides in frequency are 2, and in time 4, 2, 2 and 2.
+    avgpool : torch.nn.AdaptiveAvgPool2d
+        The pooling of the last map to 4 rows and 1 column.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skssl.backbones import AudioConvNet
+    >>> AudioConvNet()(torch.zeros(5, 1, 65, 61)).shape  # (n, 1, bands, windows)
+    torch.Size([5, 512])
+    """
+
+    def __init__(self, in_channels: int = 1) -> None:
+        super().__init__()
+        widths = (in_channels, 16, 32, 64, 128)
+        layers: list[nn.Module] = []
+        for (n_in, n_out), stride in zip(itertools.pairwise(widths), (4, 2, 2, 2), strict=True):
+            layers += [nn.Conv2d(n_in, n_out, (3, stride + 1), (2, stride), padding=(1, stride // 2), bias=False)]
+            layers += [nn.BatchNorm2d(n_out), nn.ReLU(inplace=True)]
+        self.features = nn.Sequential(*layers)
+        self.avgpool = nn.AdaptiveAvgPool2d((4, 1))
+
+    def forward(self, spectrograms: Tensor) -> Tensor:
+        """Encode spectrograms.
+
+        Parameters
+        ----------
+        spectrograms : Tensor of shape (n, c, bands, windows)
+            Log-spectrograms.
+
+        Returns
+        -------
+        Tensor of shape (n, 512)
+            Features.
+        """
+        return self.avgpool(self.features(spectrograms)).flatten(1)
 
 
 def _alexnet_bn() -> nn.Module:
@@ -128,6 +179,7 @@ def _timm(name: str, channels: int, height: int, width: int) -> nn.Module:
 
 OWN: dict[str, Callable[[], nn.Module]] = {
     "alexnet_bn": _alexnet_bn,
+    "audio_convnet": AudioConvNet,
     "convnet": ConvNet,
     **{f"convnet_{width}x": partial(ConvNet, width=width) for width in (2, 3, 4)},
 }
@@ -139,8 +191,8 @@ def build_network(name: str, shape: tuple[int, int, int]) -> nn.Module:
     Parameters
     ----------
     name : str
-        "convnet", "alexnet_bn", "vit_" and a size of `ViT`, a classification network of torchvision, a `WideResNet`
-        such as "resnet50_2x" or "resnet152_3x_sk", or "timm:" and a network of timm.
+        "convnet", "alexnet_bn", "audio_convnet", "vit_" and a size of `ViT`, a classification network of torchvision, a
+        `WideResNet` such as "resnet50_2x" or "resnet152_3x_sk", or "timm:" and a network of timm.
     shape : tuple of int
         Channels, height and width of the images. Networks that are made for one size are made for this one.
 

@@ -12,17 +12,15 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from skssl.augment import Augmentation
-from skssl.backbones import build_backbone, feature_map, map_channels
+from skssl.backbones import build_backbone, dilate, feature_map, map_channels
 from skssl.images import Clips
 from skssl.images.arrays import MemoryImages, StoredTensor
 from skssl.images.sounds import add_sounds, log_spectrogram, split_pairs
 from skssl.losses import correspondence
 from skssl.methods.clips import ClipMethod
 from skssl.nn.correspondence import Correspondence
-from skssl.nn.distributed import all_gather, local_rows
 from skssl.training.encoding import encode
 from skssl.training.objective import Batch, Objective
 
@@ -41,20 +39,24 @@ class AudioVisual(ClipMethod):
         How frame and sound are compared. "concatenate": a classifier reads both features, as in L3-Net. "distance": the
         Euclidean distance of normalised embeddings, as in AVE-Net. "localize": the largest scalar product of the
         sound's embedding with those of the cells of the frame's map, as in AVOL-Net, which provides `sound_map`.
-    audio_backbone : str, torch.nn.Module or callable, default="convnet"
-        The encoder of spectrograms, which have one channel; see `backbone`.
+    audio_backbone : str, torch.nn.Module or callable, default="audio_convnet"
+        The encoder of log-spectrograms, see `backbone` and `backbones.AudioConvNet`.
     proj_dim : int, default=128
         Width of the embeddings, or of the hidden layer of "concatenate".
+    n_negatives : int, default=31
+        Number of other clips in the batch whose sounds a frame is compared with. The papers have 1.
+    map_size : int, default=8
+        Least height and width, in cells, of the map of "localize". Dilation replaces the last strides of a backbone
+        whose map is smaller, see `backbones.dilate`. The paper has 14 for 224 pixels.
     window : int, default=128
         Samples of a window of the log-spectrogram. Windows overlap by half. The papers' have 0.01 seconds.
 
     References
     ----------
     Arandjelović and Zisserman, Look, Listen and Learn, ICCV 2017 (L3-Net), and Objects that Sound, ECCV 2018 (AVE-Net,
-    AVOL-Net). A step has one negative pair for each positive, with the sound of another clip: here the next one in the
-    batch. The papers hear one second around the frame, ours the whole sound of the clip. Their softmax over two classes
-    is one logistic unit here. Log-spectrograms are standardised, which hides the volume. BatchNorm follows the layers
-    of the embeddings, without which small networks hardly learn. The settings are ours.
+    AVOL-Net). The papers hear one second around the frame, ours the whole sound of the clip. Their softmax over two
+    classes is one logistic unit here. Log-spectrograms are standardised, which hides the volume. BatchNorm follows the
+    layers of the embeddings, without which small networks hardly learn. The settings are ours.
 
     Examples
     --------
@@ -63,19 +65,21 @@ class AudioVisual(ClipMethod):
     >>> clips, waveforms, *_ = make_clips(64, random_state=0)
     >>> encoder = AudioVisual(backbone="convnet", epochs=1, batch_size=32, random_state=0).fit((clips, waveforms))
     >>> encoder.transform_audio(waveforms).shape, encoder.sound_map(clips[:, 0], waveforms).shape
-    ((64, 128), (64, 32, 32))
+    ((64, 512), (64, 32, 32))
     """
 
     fusion: str = "localize"
-    audio_backbone: Any = "convnet"
+    audio_backbone: Any = "audio_convnet"
     proj_dim: int = 128
+    n_negatives: int = 31
+    map_size: int = 8
     window: int = 128
 
     _parameter_constraints: ClassVar[dict] = {
         **ClipMethod._parameter_constraints,
         "fusion": [StrOptions({"localize", "distance", "concatenate"})],
         "audio_backbone": [str, nn.Module, callable],
-        "proj_dim": [Interval(Integral, 1, None, closed="left")],
+        **{name: [Interval(Integral, 1, None, closed="left")] for name in ("proj_dim", "n_negatives", "map_size")},
         "window": [Interval(Integral, 4, None, closed="left")],
     }
 
@@ -94,16 +98,16 @@ class AudioVisual(ClipMethod):
         return clips
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102
-        bands = self.window // 2 + 1
-        net.audio_encoder, audio_dim = build_backbone(self.audio_backbone, (1, bands, bands))
-        width = map_channels(net.encoder, net.shape) if self.fusion == "localize" else dim
-        net.correspondence = Correspondence(self.fusion, width, audio_dim, self.proj_dim)
+        net.audio_encoder, audio_dim = build_backbone(self.audio_backbone, (1, *(self.window // 2 + 1,) * 2))
+        if self.fusion == "localize":
+            dilate(net.encoder, net.shape, self.map_size)
+            dim = map_channels(net.encoder, net.shape)
+        net.correspondence = Correspondence(self.fusion, dim, audio_dim, self.proj_dim)
 
     def losses(self, net: Objective, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
         seen, heard = self.look(net, batch.views[0]), net.audio_encoder(batch.made["sounds"])
-        others = local_rows(all_gather(heard).roll(1, 0))  # the sounds of other clips
-        positive, negative = (net.correspondence(seen, sounds) for sounds in (heard, others))
-        accuracy = torch.cat([positive > 0, negative <= 0]).float().mean()
+        positive, negative = net.correspondence(seen, heard, self.n_negatives).tensor_split([1])
+        accuracy = ((positive > 0).float().mean() + (negative <= 0).float().mean()) / 2
         return {"correspondence": correspondence(positive, negative), "correspondence_accuracy": accuracy}
 
     def look(self, net: Objective, images: Tensor) -> Tensor:
@@ -150,5 +154,5 @@ class AudioVisual(ClipMethod):
         for index, images in self._still_frames(clips):
             heard = net.audio_encoder(clips.extra["sounds"][index].to(images.device))
             logits = net.correspondence.cells(self.look(net, images), heard.repeat_interleave(clips.n_frames, 0))
-            maps.append(F.interpolate(logits[:, None].sigmoid(), clips.shape[1:], mode="bilinear").cpu())
+            maps.append(nn.functional.interpolate(logits[:, None].sigmoid(), clips.shape[1:], mode="bilinear").cpu())
         return torch.cat(maps).view(len(clips), clips.n_frames, *clips.shape[1:]).squeeze(1).numpy()

@@ -17,6 +17,7 @@ from skssl.recipes.building import Recipe, changed, new_recipe
 
 _ave: dict[str, Any] = {
     "backbone": "vgg11_bn",
+    "audio_backbone": "vgg11_bn",
     "epochs": 160,
     "batch_size": 2048,
     "optimizer": "adamw",
@@ -25,6 +26,7 @@ _ave: dict[str, Any] = {
     "schedule": tuple((k / 10, 0.94**k) for k in range(1, 10)),
     "warmup_epochs": 0,
     "proj_dim": 128,
+    "n_negatives": 1,
     "window": 480,
 }
 
@@ -52,7 +54,7 @@ VIDEO: dict[str, Recipe] = {
         "AudioVisual",
         "Objects that Sound, section 3; not checked",
         scores={"correspondence": 81.9},
-        inferred="backbone epochs lr optimizer warmup_epochs",
+        inferred="backbone audio_backbone epochs lr optimizer warmup_epochs",
         fusion="distance",
         **_ave,
     ),
@@ -61,5 +63,5 @@ VIDEO["L3-Net, AudioSet-Instruments"] = changed(
     VIDEO["AVE-Net, AudioSet-Instruments"], scores={"correspondence": 80.8}, fusion="concatenate"
 )
 VIDEO["AVOL-Net, AudioSet-Instruments"] = changed(
-    VIDEO["AVE-Net, AudioSet-Instruments"], scores={"localisation": 81.7}, fusion="localize"
+    VIDEO["AVE-Net, AudioSet-Instruments"], scores={"localisation": 81.7}, fusion="localize", map_size=14
 )

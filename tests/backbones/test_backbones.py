@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from skssl.backbones import build_backbone, feature_map, map_channels, stages
+from skssl.backbones import AudioConvNet, build_backbone, dilate, feature_map, map_channels, stages
+from skssl.backbones.maps import map_shape
 from skssl.probes.encoders import at_layer
 
 
@@ -29,13 +30,59 @@ def test_resnet_blocks_start_as_the_identity(name):
     assert all((gain == 0) == (f".{last}." in module) for module, gain in gains.items())
 
 
-@pytest.mark.parametrize("name", ["convnet", "resnet18", "alexnet", "alexnet_bn"])
+@pytest.mark.parametrize("name", ["convnet", "audio_convnet", "resnet18", "alexnet", "alexnet_bn"])
 def test_features_are_not_negative(name):
     encoder, _ = build_backbone(name, (3, 64, 64))
     with torch.no_grad():
         features = encoder(torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
     assert features.min() >= 0
     assert features.std() > 0
+
+
+@pytest.mark.parametrize("shape", [(1, 65, 61), (1, 9, 9), (1, 3, 1), (2, 33, 20)])
+def test_audio_convnet_reads_spectrograms_of_any_size(shape):
+    encoder, dim = build_backbone("audio_convnet", shape)
+    assert dim == 512
+    assert encoder(torch.rand(3, *shape)).shape == (3, 512)
+
+
+def test_audio_convnet_tells_pitches_but_not_times():
+    torch.manual_seed(0)
+    net = AudioConvNet().eval()
+    tones = torch.zeros(3, 1, 128, 256)
+    for tone, (band, time) in zip(tones, [(40, 96), (72, 96), (40, 128)], strict=True):
+        tone[0, band, time] = 1.0
+    low, high, late = net(tones)
+    torch.testing.assert_close(late, low)
+    assert (high - low).norm() > 0.5 * low.norm()
+    torch.testing.assert_close(high.view(128, 4).mean(1), low.view(128, 4).mean(1))  # global pooling hides the pitch
+
+
+@pytest.mark.parametrize("name", ["convnet", "resnet18", "resnet50", "vgg11_bn"])
+def test_dilated_encoders_have_finer_maps_of_the_same_values(name):
+    shape = (3, 224, 224) if name == "vgg11_bn" else (3, 64, 64)
+    torch.manual_seed(0)
+    encoder = build_backbone(name, shape)[0].eval()
+    image, names = torch.rand(1, *shape), list(encoder.state_dict())
+    with torch.no_grad():
+        coarse = feature_map(encoder, image)[1]
+        dilate(encoder, shape, coarse.shape[2] + 1)
+        fine = feature_map(encoder, image)[1]
+    assert fine.shape[2] in (2 * coarse.shape[2], 2 * coarse.shape[2] - 1)
+    torch.testing.assert_close(fine[..., ::2, ::2], coarse, rtol=1e-3, atol=1e-4)
+    assert list(encoder.state_dict()) == names
+    dilate(encoder, shape, fine.shape[2])
+    assert map_shape(encoder, shape)[1] == fine.shape[2]
+
+
+def test_maps_are_not_finer_than_images_or_strides():
+    encoder = build_backbone("convnet", (3, 4, 32))[0]
+    dilate(encoder, (3, 4, 32), 100)
+    assert map_shape(encoder, (3, 4, 32)) == (128, 4, 32)
+    vit = build_backbone("vit_micro", (3, 32, 32))[0]
+    size = map_shape(vit, (3, 32, 32))
+    dilate(vit, (3, 32, 32), 100)
+    assert map_shape(vit, (3, 32, 32)) == size
 
 
 def test_alexnet_bn_matches_the_papers_architecture():

@@ -370,38 +370,48 @@ def test_sounds_of_integers_and_silence():
 
 @pytest.mark.parametrize("fusion", ["concatenate", "distance", "localize"])
 def test_correspondence_matches_a_literal_loop(fusion):
-    net = Correspondence(fusion, 5, 7, 4).eval()
+    torch.manual_seed(0)
+    net = Correspondence(fusion, 5, 7, 16).eval()
     frames = torch.randn(3, 5, 2, 2) if fusion == "localize" else torch.randn(3, 5)
     sounds = torch.randn(3, 7)
-    for i, logit in enumerate(net(frames, sounds)):
+    logits = net(frames, sounds, 1)
+    assert logits.shape == (2, 3)
+    for (k, i), logit in np.ndenumerate(logits.detach().numpy()):
+        sound = sounds[[i - k]]
         if fusion == "concatenate":
-            expected = net.classifier(torch.cat([frames[i], sounds[i]]))[0]
+            weight = torch.cat([net.frame_embedding.weight, net.sound_embedding.weight], 1)
+            hidden = weight @ torch.cat([frames[i], sound[0]]) + net.frame_embedding.bias
+            expected = net.classifier(hidden.relu())[0]
         elif fusion == "distance":
-            a, b = net.frame_embedding(frames[[i]])[0], net.sound_embedding(sounds[[i]])[0]
+            a, b = net.frame_embedding(frames[[i]])[0], net.sound_embedding(sound)[0]
             distance = sum((x / a.norm() - y / b.norm()) ** 2 for x, y in zip(a, b, strict=True)).sqrt()
             expected = net.calibration.weight[0, 0] * distance + net.calibration.bias[0]
         else:
-            heard = net.sound_embedding(sounds[[i]])[0]
-            products = [net.frame_embedding(frames[i, :, j, k][None])[0] @ heard for j in range(2) for k in range(2)]
-            expected = max(net.calibration(product[None])[0] for product in products)
-        torch.testing.assert_close(logit, expected)
+            cells = [frames[i, :, y, x][None] for y, x in itertools.product(range(2), repeat=2)]
+            products = [net.frame_embedding(cell)[0] @ net.sound_embedding(sound)[0] for cell in cells]
+            values = [net.calibration(product[None])[0] for product in products]
+            expected = max(values)
+            if k == 0:
+                torch.testing.assert_close(net.cells(frames, sounds)[i].flatten(), torch.stack(values))
+        assert float(logit) == pytest.approx(expected.item(), rel=1e-4, abs=1e-5)
 
 
 @pytest.mark.parametrize("fusion", ["concatenate", "distance", "localize"])
-def test_loss_compares_each_frame_with_its_sound_and_the_next(fusion):
-    method = quick(skssl.AudioVisual, fusion=fusion, epochs=0, precision="float32").fit((CLIPS, SOUNDS))
+@pytest.mark.parametrize("n_negatives", [1, 2, 9])
+def test_loss_compares_each_frame_with_its_sound_and_the_next_ones(fusion, n_negatives):
+    how = {"fusion": fusion, "n_negatives": n_negatives, "epochs": 0, "precision": "float32"}
+    method = quick(skssl.AudioVisual, **how).fit((CLIPS, SOUNDS))
     net = method.net_.module_.eval()
     view, sounds = torch.randn(4, 3, 16, 16), torch.randn(4, 1, 33, 20)
     with torch.no_grad():
         found = method.losses(net, Batch(view, [view], torch.arange(4), made={"sounds": sounds}))
-        losses, hits = [], []
-        for i, j in itertools.product(range(4), range(2)):
-            heard = net.audio_encoder(sounds[[i - j]])
-            logit = net.correspondence(method.look(net, view[[i]]), heard)[0]
-            losses.append(-F.logsigmoid(-logit if j else logit))
-            hits.append(float((logit > 0) != bool(j)))
-    torch.testing.assert_close(found["correspondence"], torch.stack(losses).mean())
-    assert found["correspondence_accuracy"] == pytest.approx(np.mean(hits))
+        losses, hits = ([], []), ([], [])  # of pairs that belong together, and of others
+        for i, j in itertools.product(range(4), range(min(n_negatives, 3) + 1)):
+            logit = net.correspondence(method.look(net, view[[i]]), net.audio_encoder(sounds[[i - j]]), 0)[0, 0]
+            losses[j > 0].append(float(-F.logsigmoid(-logit if j else logit)))
+            hits[j > 0].append(float((logit > 0) != bool(j)))
+    assert float(found["correspondence"]) == pytest.approx(np.mean([np.mean(of) for of in losses]), rel=1e-4)
+    assert float(found["correspondence_accuracy"]) == pytest.approx(np.mean([np.mean(of) for of in hits]))
 
 
 def test_features_of_sounds_are_those_of_the_sound_encoder():

@@ -64,7 +64,7 @@ class Unknown(nn.Module):
         return self.layers[0](images) + self.layers(images)
 
 
-@pytest.mark.parametrize("name", ["convnet", "resnet18", "alexnet_bn", "head"])
+@pytest.mark.parametrize("name", ["convnet", "audio_convnet", "resnet18", "alexnet_bn", "head"])
 def test_fused_networks_have_the_same_output(name):
     torch.manual_seed(0)
     if name == "head":
