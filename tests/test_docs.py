@@ -12,7 +12,7 @@ import skssl
 
 ROOT = Path(__file__).parent.parent
 CONTINUED = ("get_started.md",)  # pages whose code is one script; elsewhere each block runs alone
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "guide").glob("*.md"))]
+PAGES = [*sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "guide").glob("*.md"))]
 
 
 def code_of(page):
@@ -43,8 +43,18 @@ def test_code_on_every_page_runs(page, tmp_path, monkeypatch):
         exec(compile(block, str(page), "exec"), {})
 
 
-def test_the_readme_has_code():
-    assert code_of(ROOT / "README.md")
+def test_the_readme_shows_what_its_first_page_prints(capsys):
+    shown = re.search(
+        r"^```python\n(.*?)^```\n\n```\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE
+    )
+    assert shown is not None
+    assert code_of(ROOT / "README.md") == [shown[1]]
+    exec(compile(shown[1], "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+    number = r"\d+\.\d+"
+    assert re.sub(number, "", printed) == re.sub(number, "", shown[2])
+    figures = [[float(of) for of in re.findall(number, text)] for text in (printed, shown[2])]
+    assert figures[0] == pytest.approx(figures[1], abs=0.03), "other processors round differently"
 
 
 # The methods' pages
