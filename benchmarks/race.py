@@ -41,29 +41,36 @@ class Track:
 
 
 TRACKS = {"CPU": Track(120, 20_000, 500), "GPU": Track(180, 50_000, None)}
-SIMCLR: dict[str, Any] = {"backbone": "convnet", "batch_size": 256}
+SIMCLR: dict[str, Any] = {"backbone": "convnet", "batch_size": 256, "hidden_dim": 128}  # as wide as the features
 FASTER = {**SIMCLR, "precision": "bfloat16"}
-POOLED = {**FASTER, "backbone": StagePool("convnet", n_stages=2, grid=3)}
+GRID = {**FASTER, "backbone": StagePool("convnet", n_stages=2, grid=3)}
+
+
+def on_grid(backbone: str, n_stages: int, grid: int) -> dict[str, Any]:
+    """Return the parameters of a network with features of several stages on a grid."""
+    return {"backbone": StagePool(backbone, n_stages, grid)}
+
+
 #: What was tried: the entry that it changes in one thing, the method and its parameters. Epochs fill the time.
 ATTEMPTS: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "SimCLR": ("", skssl.SimCLR, SIMCLR),
     "bfloat16": ("SimCLR", skssl.SimCLR, FASTER),
-    "compiled": ("bfloat16", skssl.SimCLR, {**FASTER, "compile": True}),
-    "last stage on a 2x2 grid": ("bfloat16", skssl.SimCLR, {**FASTER, "backbone": StagePool("convnet", 1, 2)}),
-    "two stages on a 3x3 grid": ("bfloat16", skssl.SimCLR, POOLED),
-    "four stages on a 3x3 grid": (
-        "two stages on a 3x3 grid",
-        skssl.SimCLR,
-        {**FASTER, "backbone": StagePool("convnet", 4, 3)},
-    ),
-    "twice the channels": (
-        "two stages on a 3x3 grid",
-        skssl.SimCLR,
-        {**FASTER, "backbone": StagePool("convnet_2x", 2, 3)},
-    ),
     **{
-        name: ("two stages on a 3x3 grid", method, {**POOLED, **params})
+        name: ("bfloat16", skssl.SimCLR, {**FASTER, **params})
+        for name, params in {
+            "compiled": {"compile": True},
+            "last stage on a 2x2 grid": on_grid("convnet", 1, 2),
+            "two stages on a 3x3 grid": on_grid("convnet", 2, 3),
+        }.items()
+    },
+    **{
+        name: ("two stages on a 3x3 grid", method, {**GRID, **params})
         for name, method, params in (
+            ("four stages on a 3x3 grid", skssl.SimCLR, on_grid("convnet", 4, 3)),
+            ("two stages on a 4x4 grid", skssl.SimCLR, on_grid("convnet", 2, 4)),
+            ("twice the channels", skssl.SimCLR, on_grid("convnet_2x", 2, 3)),
+            ("hidden layer of 512", skssl.SimCLR, {"hidden_dim": 512}),
+            ("hidden layer of 1,728", skssl.SimCLR, {"hidden_dim": 1728}),
             ("rotation", skssl.SimCLR, {"aux": "rotation"}),
             ("batches of 128", skssl.SimCLR, {"batch_size": 128}),
             ("batches of 512", skssl.SimCLR, {"batch_size": 512}),
@@ -75,8 +82,14 @@ ATTEMPTS: dict[str, tuple[str, Any, dict[str, Any]]] = {
             ("crops of a fifth and more", skssl.SimCLR, {"augment": Augmentation(crop_scale=(0.2, 1.0))}),
             ("views of 24 pixels", skssl.SimCLR, {"augment": Augmentation(size=24)}),
             ("MoCo", skssl.MoCo, {}),
-            ("VICReg", skssl.VICReg, {}),
             ("DCL", skssl.DCL, {}),
+        )
+    },
+    **{
+        name: ("hidden layer of 1,728", skssl.SimCLR, {**GRID, "hidden_dim": width, **params})
+        for name, width, params in (
+            ("rotation, hidden layer of 1,728", 1728, {"aux": "rotation"}),
+            ("twice the channels, hidden layer of 3,456", 3456, on_grid("convnet_2x", 2, 3)),
         )
     },
 }
