@@ -38,7 +38,6 @@ sphinx_gallery_conf = {
     "within_subsection_order": "FileNameSortKey",
     "backreferences_dir": "generated/backreferences",  # "Examples using ..." on the pages of the reference
     "doc_module": ("skssl",),
-    "reference_url": {"skssl": None},
     "download_all_examples": False,
     "show_memory": False,
     "min_reported_time": 1e9,

@@ -31,7 +31,7 @@ pipeline = Pipeline([("ssl", encoder), ("clf", KNNProbe(n_neighbors=3))])
 #
 # ``aux_weight`` is lambda in the papers: the loss of the rotation task is multiplied by it. Without the task it would
 # be 0. Two splits and four epochs show how a search works. They are too few to choose settings.
-grid = {"ssl__temperature": [0.1, 0.2, 0.5], "ssl__aux_weight": [0.1, 1.0, 5.0]}
+grid = {"ssl__temperature": [0.1, 0.2, 0.5], "ssl__aux_weight": [0.1, 0.3, 1.0]}
 search = GridSearchCV(pipeline, grid, cv=2).fit(X_train, y_train)
 print(search.best_params_)
 print(f"accuracy in the search {search.best_score_:.3f}, on test images {search.score(X_test, y_test):.3f}")
