@@ -43,6 +43,7 @@ class Track:
 TRACKS = {"CPU": Track(120, 20_000, 500), "GPU": Track(180, 50_000, None)}
 SIMCLR: dict[str, Any] = {"backbone": "convnet", "batch_size": 256, "hidden_dim": 128}  # as wide as the features
 FASTER = {**SIMCLR, "precision": "bfloat16"}
+FIFTH = {"augment": Augmentation(crop_scale=(0.2, 1.0))}
 GRID = {**FASTER, "backbone": StagePool("convnet", n_stages=2, grid=3)}
 
 
@@ -79,12 +80,19 @@ ATTEMPTS: dict[str, tuple[str, Any, dict[str, Any]]] = {
             ("twice the rate", skssl.SimCLR, {"lr": 1.0}),
             ("half the rate", skssl.SimCLR, {"lr": 0.25}),
             ("AdamW", skssl.SimCLR, {"optimizer": "adamw", "lr": 2e-3, "weight_decay": 1e-2}),
-            ("crops of a fifth and more", skssl.SimCLR, {"augment": Augmentation(crop_scale=(0.2, 1.0))}),
+            ("crops of a fifth and more", skssl.SimCLR, FIFTH),
+            ("crops of a third and more", skssl.SimCLR, {"augment": Augmentation(crop_scale=(1 / 3, 1.0))}),
             ("views of 24 pixels", skssl.SimCLR, {"augment": Augmentation(size=24)}),
             ("MoCo", skssl.MoCo, {}),
             ("DCL", skssl.DCL, {}),
         )
     },
+    "DCL, crops of a fifth and more": ("crops of a fifth and more", skssl.DCL, {**GRID, **FIFTH}),
+    "DCL, crops of a fifth and more, hidden layer of 512": (
+        "DCL, crops of a fifth and more",
+        skssl.DCL,
+        {**GRID, **FIFTH, "hidden_dim": 512},
+    ),
     **{
         name: ("hidden layer of 1,728", skssl.SimCLR, {**GRID, "hidden_dim": width, **params})
         for name, width, params in (
