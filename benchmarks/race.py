@@ -87,6 +87,11 @@ ATTEMPTS: dict[str, tuple[str, Any, dict[str, Any]]] = {
             ("DCL", skssl.DCL, {}),
         )
     },
+    "crops of a fifth and more, hidden layer of 512": (
+        "crops of a fifth and more",
+        skssl.SimCLR,
+        {**GRID, **FIFTH, "hidden_dim": 512},
+    ),
     "DCL, crops of a fifth and more": ("crops of a fifth and more", skssl.DCL, {**GRID, **FIFTH}),
     "DCL, crops of a fifth and more, hidden layer of 512": (
         "DCL, crops of a fifth and more",

@@ -16,7 +16,7 @@ RACE: dict[str, Recipe] = {
         backbone=StagePool("convnet", n_stages=2, grid=3),
         epochs=20,
         batch_size=256,
-        hidden_dim=512,
+        hidden_dim=128,
         augment=Augmentation(crop_scale=(0.2, 1.0)),
         precision="bfloat16",
     ),
