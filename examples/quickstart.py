@@ -39,8 +39,9 @@ except (OSError, ValueError) as error:
     (X, y), (X_test, y_test) = make_shapes(20_000, random_state=0), make_shapes(10_000, random_state=1)
     name = "generated shapes"
 
-train = np.random.default_rng(0).permutation(len(X))[:20_000]
-X, y = X[train], y[train]
+draw = np.random.default_rng(0)
+train, test = draw.permutation(len(X))[:20_000], draw.permutation(len(X_test))
+X, y, X_test, y_test = X[train], y[train], X_test[test], y_test[test]
 labelled = np.concatenate([np.flatnonzero(y == label)[:500] for label in np.unique(y)])
 print(f"{name}: {len(X)} images of shape {X.shape[1:]} to learn from, {len(labelled)} of them with labels\n")
 
@@ -65,7 +66,8 @@ print(best.history_.round(3).to_string(index=False), "\n")
 # ------------------------
 # The trained encoder is a step of a pipeline like any other. ``FrozenEstimator`` keeps it from being trained again.
 
-pipeline = Pipeline([("ssl", FrozenEstimator(best)), ("scale", StandardScaler()), ("clf", LogisticRegression())])
+classifier = LogisticRegression(max_iter=1000)
+pipeline = Pipeline([("ssl", FrozenEstimator(best)), ("scale", StandardScaler()), ("clf", classifier)])
 search = GridSearchCV(pipeline, {"clf__C": [0.001, 0.01]}, cv=2).fit(X[labelled], y[labelled])
 print(f"best of the search: {search.best_params_}, accuracy {search.score(X_test, y_test):.3f} on the test images\n")
 
