@@ -711,5 +711,5 @@ def test_views_are_skipped_when_no_loss_uses_them(method, aux, n_views, X, monke
     views = ImageLoader.views
     monkeypatch.setattr(ImageLoader, "views", lambda *given: seen.append(views(*given)) or seen[-1])
     history = quick(method, aux=aux).fit(X).history_
-    assert {len(made) for made in seen} == {n_views}
+    assert {len(made) for made, corners in seen} == {n_views}
     assert history["embedding_std"].notna().all()
