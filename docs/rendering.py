@@ -373,10 +373,11 @@ def clips(name: str, rows: pd.DataFrame) -> None:
 def race(name: str, rows: pd.DataFrame) -> None:
     """Render the records of the race, and what was tried, with the difference from the entry that it changes."""
     limits = rows[rows["entry"] == "record"]
-    write(name, means(limits, ["track"], ["linear", "seconds", "transform", "width"], {"linear": 4}))
+    digits = {"linear": 3, "seconds": 0, "transform": -2, "width": 0}
+    write(name, means(limits, ["track"], [*digits], digits))
     tried = rows[rows["entry"] != "record"].assign(of=lambda table: table["entry"].map(lambda name: ATTEMPTS[name][0]))
     scores = tried.groupby("entry")["linear"].mean()
-    table = means(tried, ["entry", "of", "epochs"], ["linear", "seconds", "width"])
+    table = means(tried, ["entry", "of", "epochs", "width"], ["linear", "seconds"], {"linear": 3, "seconds": 0})
     table.insert(3, "difference", (table["entry"].map(scores) - table["of"].map(scores)).map("{:+.3f}".format))
     write(f"{name}_tried", table.rename(columns={"of": "changes"}).replace("+nan", ""))
 

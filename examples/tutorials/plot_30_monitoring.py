@@ -51,14 +51,14 @@ TrainingDisplay.from_estimator(encoder, measures=["loss", ("knn", "linear"), "ef
 #
 # A method without negatives may map all images to nearly one point while its loss falls. ``history_`` has two
 # measures: ``embedding_std`` (1 is healthy, 0 is collapse) and ``effective_rank``, the number of directions in use.
-# SimSiam without its predictor is the textbook case:
+# SimSiam without its predictor, here at a high learning rate, is the textbook case:
 from skssl import SimSiam
 
-collapsed = SimSiam(proj_dim=128, predictor=False, epochs=10, **settings).fit(X_train)
+collapsed = SimSiam(proj_dim=128, predictor=False, lr=2.0, epochs=10, **settings).fit(X_train)
 collapsed.history_[["epoch", "loss", "embedding_std", "effective_rank"]].tail(3).round(3)
 
 # %%
-# The loss is near -1, its lowest value, though the features use few directions. A :class:`skssl.CollapseWarning` is
+# The loss approaches -1, its lowest value, but only because the features use two directions. A :class:`skssl.CollapseWarning` is
 # given if the measures fall far enough, and suggests remedies. ``warnings.simplefilter("error",
 # skssl.CollapseWarning)`` stops the training instead. A training of hours needs ``checkpoint="folder"``, too, from
 # which an interrupted ``fit`` resumes: see :doc:`/guide/training`.
