@@ -58,7 +58,7 @@ collapsed = SimSiam(proj_dim=128, predictor=False, lr=2.0, epochs=10, **settings
 collapsed.history_[["epoch", "loss", "embedding_std", "effective_rank"]].tail(3).round(3)
 
 # %%
-# The loss approaches -1, its lowest value, but only because the features use two directions. A :class:`skssl.CollapseWarning` is
-# given if the measures fall far enough, and suggests remedies. ``warnings.simplefilter("error",
-# skssl.CollapseWarning)`` stops the training instead. A training of hours needs ``checkpoint="folder"``, too, from
-# which an interrupted ``fit`` resumes: see :doc:`/guide/training`.
+# The loss approaches -1, its lowest value, but only because the features use two directions. A
+# :class:`skssl.CollapseWarning` is given if the measures fall far enough, and suggests remedies.
+# ``warnings.simplefilter("error", skssl.CollapseWarning)`` stops the training instead. A training of hours needs
+# ``checkpoint="folder"``, too, from which an interrupted ``fit`` resumes: see :doc:`/guide/training`.
