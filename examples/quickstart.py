@@ -48,16 +48,16 @@ print(f"{name}: {len(X)} images of shape {X.shape[1:]} to learn from, {len(label
 # %%
 # Two encoders
 # ------------
-# SimCLR with a small network, and the record of the race: the settings that are best after two minutes. Beside each
-# training a kNN probe is scored after every epoch.
+# SimCLR with a small network: with its default settings, and with those of the race, which are the best after two
+# minutes. Beside each training a kNN probe is scored after every epoch.
 
 monitor = KNNMonitor(X[labelled], y[labelled], X_test[:2000], y_test[:2000], n_neighbors=20)
 settings = {"random_state": 0, "verbose": 1, "callbacks": [monitor]}
 encoders = {
     "SimCLR": SimCLR(backbone="convnet", epochs=4, **settings).fit(X),
-    "SimCLR, best of the race": recipes.make(recipes.RACE["CPU"], **{**settings, "epochs": 8}).fit(X),
+    "SimCLR, settings of the race": recipes.make(recipes.RACE["CPU"], **{**settings, "epochs": 8}).fit(X),
 }
-best = encoders["SimCLR, best of the race"]
+best = encoders["SimCLR, settings of the race"]
 print("\nHow the second was trained:")
 print(best.history_.round(3).to_string(index=False), "\n")
 
@@ -74,14 +74,14 @@ print(f"best of the search: {search.best_params_}, accuracy {search.score(X_test
 # %%
 # The table
 # ---------
-# Features against raw pixels and against the same network untrained, by few and by more labels, and by the nearest
+# Features against raw pixels and an untrained network, by few and by more labels, and by the nearest
 # neighbours.
 
 untrained = recipes.make(recipes.RACE["CPU"], random_state=0, epochs=0).fit(X)
 pixels = FunctionTransformer(lambda images: images.reshape(len(images), -1) / np.float32(255))
 few = np.concatenate([np.flatnonzero(y == label)[:50] for label in np.unique(y)])
 rows = {}
-for title, encoder in {"raw pixels": pixels, "the same network, untrained": untrained, **encoders}.items():
+for title, encoder in {"raw pixels": pixels, "the race's network, untrained": untrained, **encoders}.items():
     features, features_test = encoder.transform(X[labelled]), encoder.transform(X_test)
     linear = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=500))
     rows[title] = {

@@ -22,8 +22,9 @@ class StagePool(BaseEstimator):
 
     The maps of the last stages are each averaged over the cells of a grid, and concatenated. Such features say where
     something is, and hold edges and textures beside the deepest maps. After short trainings and with small networks a
-    linear classifier finds more in them than in the average of the last map, for little more time. They are wider, so
-    that classifiers take longer and need more labels.
+    linear classifier finds more in them than in the average of the last map. They are wider, so that classifiers take
+    longer, and so does the training, unless `hidden_dim` of the method is set: the hidden layer of a projector is by
+    default as wide as the features.
 
     Parameters
     ----------
