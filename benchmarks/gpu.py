@@ -125,8 +125,9 @@ def make(name: str, size: Size, device: torch.device, batch: int, **params: Any)
 
 
 def run_tests(size: Size, device: torch.device, minutes: float, results: Path) -> None:
-    """Run the tests marked ``cuda``, with eight workers if pytest-xdist is installed."""
-    several = ["-n", "8"] if device.type == "cuda" and importlib.util.find_spec("xdist") else []
+    """Run the tests marked ``cuda``, with a worker for most of the cores if pytest-xdist is installed."""
+    workers = max(1, (os.cpu_count() or 1) - 4)
+    several = ["-n", str(workers)] if device.type == "cuda" and importlib.util.find_spec("xdist") else []
     command = ["-m", "pytest", "-m", "cuda", "tests/test_cuda.py", *several]
     plugins = ["-p", "no:cacheprovider", "-p", "no:benchmark"]  # pytest-benchmark warns about workers
     options = ["-v", "-rfEs", "--tb=short", *plugins, "-o", "addopts=", "--durations=8"]

@@ -24,9 +24,11 @@ RACE: dict[str, Recipe] = {
         "SimCLR",
         "skssl, docs/race.md; not run, the accuracy is not known",
         of="code",
-        backbone="resnet18",
-        epochs=90,
+        backbone=StagePool("resnet18", n_stages=2, grid=2),
+        epochs=95,
         batch_size=512,
+        hidden_dim=512,
+        augment=Augmentation(crop_scale=(0.2, 1.0)),
         precision="bfloat16",
     ),
 }
