@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torchvision.transforms import v2
 
 import skssl
-from skssl import Distiller, FineTuner, label_fraction
+from skssl import Augmentation, Distiller, FineTuner, label_fraction
 from skssl.augment import preset
 from skssl.backbones import StagePool
 from skssl.callbacks import KNNMonitor, LinearMonitor
@@ -101,10 +101,15 @@ def assert_same_bits(first, second, X):
     assert np.array_equal(first.transform(X), second.transform(X))
 
 
+# Without a difference between the views, these losses are decided by rounding.
+VIEWS = {method: {"augment": Augmentation(jitter=0.0, gray=0.0)} for method in (skssl.WMSE, skssl.VICRegL)}
+
+
 def test_two_steps_on_cuda_equal_those_on_a_cpu(method, X, y):
     def trained(device):
         with DrawsOnTheCPU():
-            return quick(method, **{**CUDA, "device": device, "augment": "none"}).fit(X, y)
+            settings = {**CUDA, "device": device, "augment": "none", **VIEWS.get(method, {})}
+            return quick(method, **settings).fit(X, y)
 
     # Which of two centres is nearer may be a matter of rounding, and decides a whole image's loss.
     assert_close(trained("cuda"), trained("cpu"), X, tolerance=0.2 if method is skssl.DeepCluster else 1e-3)
@@ -147,10 +152,15 @@ def test_clips_on_cuda_equal_those_on_a_cpu(method):
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["files", "pack"])
-def test_files_are_trained_on(packed, png_files, X):
+def test_training_on_files_on_cuda_equals_that_on_a_cpu(packed, png_files, X):
     images = pack_images(png_files) if packed else png_files
-    on_cuda, on_cpu = (quick(skssl.SimCLR, **{**CUDA, "device": device}).fit(images) for device in ("cuda", "cpu"))
-    assert difference(on_cuda.transform(X), on_cpu.transform(X)) < 0.1  # only the random numbers differ
+
+    def trained(device):
+        with DrawsOnTheCPU():
+            augment = Augmentation(jitter=0.0, gray=0.0)
+            return quick(skssl.SimCLR, **{**CUDA, "device": device, "augment": augment}).fit(images)
+
+    assert_close(trained("cuda"), trained("cpu"), X)
 
 
 def test_transforms_of_torchvision_on_cuda_equal_those_on_a_cpu(X):
@@ -297,7 +307,8 @@ def test_nothing_is_compiled_after_the_first_epoch(method, backend, X, y, monkey
 @pytest.mark.parametrize(
     ("method", "params"),
     [
-        *((method, {}) for method in QUICK),
+        # In steps of eight images at DCL's rate, rounding grows.
+        *((method, {"lr": 0.01} if method is skssl.DCL else {}) for method in QUICK),
         (skssl.SimCLR, {"optimizer": "adamw", "lr": 1e-3}),
         (skssl.SimSiam, {"aux": "rotation"}),
         (skssl.SimCLR, {"aux": "jigsaw"}),

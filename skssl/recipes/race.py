@@ -25,7 +25,7 @@ RACE: dict[str, Recipe] = {
         "skssl, docs/race.md; not run, the accuracy is not known",
         of="code",
         backbone=StagePool("resnet18", n_stages=2, grid=2),
-        epochs=95,
+        epochs=105,
         batch_size=512,
         hidden_dim=512,
         augment=Augmentation(crop_scale=(0.2, 1.0)),

@@ -357,7 +357,7 @@ class Trainer(NeuralNet):
                 state.seconds = time.perf_counter() - started
                 checkpoint.after_step(self, state, draws)
         self.forward_pass.share_gradients(False)
-        self.record_epoch(state, images_per_second=steps * iterator.batch_size / (time.perf_counter() - started))
+        self.record_epoch(state, steps * iterator.batch_size, started)
         self.check_embeddings(batch.views[0] if batch.views else self.augmentations[0].eval_transform(batch.images))
 
     def begin_epoch(self, loader: ImageLoader, epoch: int, draws: torch.Generator, state: ResumeState) -> None:
@@ -565,21 +565,24 @@ class Trainer(NeuralNet):
         self.history.record_batch("train_loss", loss.item() if shown else loss)
         self.history.record_batch("train_batch_size", batch_size)
 
-    def record_epoch(self, state: ResumeState, images_per_second: float) -> None:
+    def record_epoch(self, state: ResumeState, n_images: int, started: float) -> None:
         """Record the mean losses of an epoch, the learning rate and the speed.
 
         Parameters
         ----------
         state : ResumeState
             The state at the end of the epoch.
-        images_per_second : float
-            Images per second, of all processes together.
+        n_images : int
+            Number of images in the epoch, of all processes together.
+        started : float
+            Time at which the epoch began, of `time.perf_counter`.
         """
         means = all_reduce_mean(torch.stack([value.float() for value in state.sums.values()]) / state.step)
         found = dict(zip(state.sums, means.tolist(), strict=True))
+        speed = n_images / (time.perf_counter() - started)  # only now the device has finished the last step
         first = self.optimizer_.param_groups[0]
         best = all(found["loss"] < row["loss"] for row in self.history[:-1] if "loss" in row)
-        found |= {"lr": first["lr"] / first["scale"], "images_per_second": images_per_second}
+        found |= {"lr": first["lr"] / first["scale"], "images_per_second": speed}
         for name, value in {**found, **dict(zip(SKORCH_NAMES, (found["loss"], best, best), strict=True))}.items():
             self.history.record(name, value)
         for _, callback in self.callbacks_:

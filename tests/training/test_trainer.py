@@ -5,6 +5,7 @@ import pickle
 import shutil
 import signal
 import threading
+import time
 import types
 from collections import deque
 from dataclasses import dataclass, replace
@@ -419,3 +420,15 @@ def test_recorded_steps_equal_plain_steps(method, params, graphs_made, X, y, mon
     ours, theirs = (of.history_.drop(columns="images_per_second") for of in (graphed, plain))
     np.testing.assert_allclose(ours, theirs, rtol=1e-3)
     np.testing.assert_allclose(graphed.transform(X), plain.transform(X), rtol=1e-3, atol=1e-4)
+
+
+def test_speed_includes_the_work_that_the_device_finishes_after_the_last_step(X, monkeypatch):
+    reduce_mean = skssl.training.trainer.all_reduce_mean
+
+    def slowly(values):  # on a GPU, this reads what the steps have computed
+        time.sleep(0.5)
+        return reduce_mean(values)
+
+    monkeypatch.setattr(skssl.training.trainer, "all_reduce_mean", slowly)
+    (speed,) = quick(skssl.SimCLR).fit(X).history_["images_per_second"]
+    assert speed < 32 / 0.5
