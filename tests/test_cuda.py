@@ -111,8 +111,9 @@ def test_two_steps_on_cuda_equal_those_on_a_cpu(method, X, y):
             settings = {**CUDA, "device": device, "augment": "none", **VIEWS.get(method, {})}
             return quick(method, **settings).fit(X, y)
 
-    # Which of two centres is nearer may be a matter of rounding, and decides a whole image's loss.
-    assert_close(trained("cuda"), trained("cpu"), X, tolerance=0.2 if method is skssl.DeepCluster else 1e-3)
+    # Which of two centres or places is nearer may be a matter of rounding, and decides a whole image's loss.
+    rounded = method in (skssl.DeepCluster, skssl.VICRegL)
+    assert_close(trained("cuda"), trained("cpu"), X, tolerance=0.3 if rounded else 1e-3)
 
 
 # The parts of a training that the defaults leave out.
