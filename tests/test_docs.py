@@ -57,13 +57,42 @@ def test_the_readme_shows_what_its_first_page_prints(capsys):
     assert figures[0] == pytest.approx(figures[1], abs=0.03), "other processors round differently"
 
 
+@pytest.fixture
+def docs_modules(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    monkeypatch.syspath_prepend(ROOT / "docs")
+
+
+# Figures
+
+
+def test_readme_tables_are_those_of_the_recorded_rows(docs_modules):
+    text = (ROOT / "README.md").read_text()
+    assert importlib.import_module("figures").with_tables(text) == text, "run `python docs/figures.py`"
+
+
+def test_sentences_have_the_figures_of_the_recorded_rows(docs_modules):
+    missing = {page: parts for page, parts in importlib.import_module("figures").missing().items() if parts}
+    assert not missing, "rewrite these sentences, or change docs/figures.py where the sentence is another one"
+
+
+def test_figures_notice_a_new_row(docs_modules, tmp_path, monkeypatch):
+    figures = importlib.import_module("figures")
+    for file in figures.RECORDED.glob("*.csv"):
+        (tmp_path / file.name).write_text(file.read_text())
+    gpu = pd.read_csv(tmp_path / "gpu.csv")
+    gpu.loc[gpu["loop"].isin(["kornia", "fit, graph"]), "images_per_second"] = 12_345
+    gpu.to_csv(tmp_path / "gpu.csv", index=False)
+    monkeypatch.setattr(figures, "RECORDED", tmp_path)
+    assert "| Kornia's views on the GPU | 12,300 |  |" in figures.with_tables((ROOT / "README.md").read_text())
+    assert any("reached 12,300 and 12,300 on another machine" in part for part in figures.missing()["README.md"])
+
+
 # The methods' pages
 
 
 @pytest.fixture
-def pages(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT)
-    monkeypatch.syspath_prepend(ROOT / "docs")
+def pages(docs_modules):
     return importlib.import_module("method_pages")
 
 
