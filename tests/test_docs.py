@@ -31,6 +31,18 @@ def test_every_public_name_is_in_the_reference():
         assert getattr(importlib.import_module(f"skssl.{room}".rstrip(".")), last).__doc__, f"{name} is not documented"
 
 
+def test_every_public_name_is_in_a_guide():
+    """The guides are all pages but the reference and the changelog, and the examples."""
+    reference = (ROOT / "docs" / "api.md").read_text().partition("## For those who write methods")[0]
+    names = set(re.findall(r"^   ([\w.]+)$", reference, flags=re.MULTILINE)) | set(skssl.__all__)
+    names |= set(re.findall(r"^   (backbones\.\w+)$", (ROOT / "docs" / "api.md").read_text(), flags=re.MULTILINE))
+    guides = [page for page in PAGES if page.name not in ("api.md", "changelog.md")]
+    text = "\n".join(page.read_text() for page in [*guides, *(ROOT / "examples").rglob("*.py")])
+    words = set(re.findall(r"\w+", text))
+    lacking = sorted(name for name in names if name.rpartition(".")[2] not in words)
+    assert not lacking, "name these where a reader looks for them, in docs/guide for example"
+
+
 def test_all_is_sorted():
     assert skssl.__all__ == sorted(skssl.__all__, key=lambda name: (not name.isupper(), name))
 
