@@ -26,9 +26,9 @@ from skssl.transfer.benchmark_datasets import BENCHMARK_DATASETS
 
 ROOT = Path(__file__).parents[1]
 tables = pytest.importorskip("benchmarks.tables", reason="the benchmarks are not installed")
-curves, gpu, methods, papers, photographs, record, transfer = (
+curves, demo, gpu, methods, papers, photographs, record, transfer = (
     importlib.import_module(f"benchmarks.{name}")
-    for name in ("curves", "gpu", "methods", "papers", "photographs", "record", "transfer")
+    for name in ("curves", "demo", "gpu", "methods", "papers", "photographs", "record", "transfer")
 )
 
 
@@ -456,3 +456,15 @@ def test_commit_without_git(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("SKSSL_COMMIT", "abc")
     assert record.commit() == "abc"
+
+
+def test_demo_records_its_table(tmp_path, monkeypatch, capsys):
+    (tmp_path / "demo.py").write_text("name, rows = 'CIFAR-10', {'pixels': {'linear': 0.25}}")
+    monkeypatch.setattr(demo, "DEMO", tmp_path / "demo.py")
+    monkeypatch.setattr("sys.argv", ["demo", "--results", str(tmp_path)])
+    demo.main()
+    (row,) = pd.read_csv(tmp_path / "demo.csv").to_dict("records")
+    assert (row["encoder"], row["linear"]) == ("pixels", 0.25)
+    (tmp_path / "demo.py").write_text("name = 'generated shapes'")
+    with pytest.raises(SystemExit, match="nothing is recorded"):
+        demo.main()
