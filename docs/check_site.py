@@ -26,7 +26,7 @@ ID = re.compile(r'\sid="([^"]+)"')  # in text, quotes are escaped
 LINK = re.compile(r'\s(href|src|srcset)="([^"]+)"')
 
 # Returns what is wrong with the layout of a page. `limit` is the right edge of the nearest ancestor that cuts. Inside a
-# frame that scrolls there is none, but a frame around the title is the page itself, which must not scroll sideways.
+# frame that scrolls, or ends in an ellipsis, there is none, but a frame around the title is the page itself, which must not scroll sideways.
 LAYOUT = """
 (() => {
   const root = document.documentElement, found = [];
@@ -39,7 +39,8 @@ LAYOUT = """
   const visit = (element, limit) => {
     const style = getComputedStyle(element), box = element.getBoundingClientRect();
     const cuts = style.overflowX !== "visible" && style.display !== "inline";
-    const scrolls = cuts && /auto|scroll/.test(style.overflowX) && !element.querySelector("h1");
+    const frame = /auto|scroll/.test(style.overflowX) || style.textOverflow === "ellipsis";
+    const scrolls = cuts && frame && !element.querySelector("h1");
     if (style.display === "none" || style.visibility === "hidden" || (cuts && box.width <= 1)) return;
     const whole = /^(img|svg|math|table|pre|input|button|select|video|iframe)$/.test(element.localName);
     if ((whole || scrolls) && box.right > limit + 1) return tell("is cut off", box.right - limit, element);
