@@ -26,7 +26,7 @@ ID = re.compile(r'\sid="([^"]+)"')  # in text, quotes are escaped
 LINK = re.compile(r'\s(href|src|srcset)="([^"]+)"')
 
 # Returns what is wrong with the layout of a page. `limit` is the right edge of the nearest ancestor that cuts. Inside a
-# frame that scrolls, or ends in an ellipsis, there is none, but a frame around the title is the page itself, which must not scroll sideways.
+# frame that scrolls, or ends in an ellipsis, there is none. A frame around the title is the page, and must not scroll.
 LAYOUT = """
 (() => {
   const root = document.documentElement, found = [];
