@@ -25,7 +25,7 @@ from skssl.images.known_folders import KNOWN_FOLDERS, find_known_folder, known_i
 from skssl.images.packed import PackedImages
 from skssl.images.packing import pack_images
 
-__all__ = ["PackedImages", "load_images", "make_clips", "make_shapes", "make_voc_folder", "pack_images"]
+__all__ = ["PackedImages", "load_images", "make_clips", "make_rings", "make_shapes", "make_voc_folder", "pack_images"]
 
 # torchvision's class, and its parameter for the split: `train` is a bool, `split` is a string
 _TORCHVISION = {
@@ -446,6 +446,58 @@ def make_shapes(
         image += cover[..., None] * (colour * (1 - 0.15 * y.clip(-1, 1))[..., None] - image)
     image += draw(0, 0.04, 1, 1, 1) * rng.standard_normal(image.shape).astype(np.float32)
     return (image.clip(0, 1) * 255).round().astype(np.uint8), names[target]
+
+
+def make_rings(
+    n_samples: int = 600,
+    *,
+    image_size: int = 24,
+    random_state: int | np.random.RandomState | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Generate images of a disc, a ring, or a ring with a dot, on a dark, noisy background.
+
+    The set needs no download. It is much easier than `make_shapes`: a small network improves on its random weights in
+    seconds. Places, sizes and colours are random, and no side is up.
+
+    Parameters
+    ----------
+    n_samples : int, default=600
+        Number of images. The sizes of the classes differ by at most one.
+    image_size : int, default=24
+        Height and width in pixels, at least 8.
+    random_state : int, RandomState or None, default=None
+        Seed of all draws.
+
+    Returns
+    -------
+    X : ndarray of uint8, shape (n_samples, image_size, image_size, 3)
+        The images, in random order.
+    y : ndarray of str, shape (n_samples,)
+        The classes: "disc", "ring" or "target", the ring with a dot.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range.
+
+    Examples
+    --------
+    >>> from skssl.datasets import make_rings
+    >>> X, y = make_rings(100, random_state=0)
+    >>> X.shape, X.dtype, sorted(set(y.tolist()))
+    ((100, 24, 24, 3), dtype('uint8'), ['disc', 'ring', 'target'])
+    """
+    _check_range("n_samples", n_samples, 1)
+    _check_range("image_size", image_size, 8)
+    rng = check_random_state(random_state)
+    kind = rng.permutation(np.arange(n_samples) % 3)[:, None, None]
+    down, right = _pixel_grid(image_size)
+    radius, x, y = rng.uniform([[0.33], [-0.25], [-0.25]], [[0.6], [0.25], [0.25]], (3, n_samples))[..., None, None]
+    distance = np.hypot(right - x, down - y)
+    covered = np.where(kind == 0, distance < radius, abs(distance - radius) < 0.1) | ((kind == 2) & (distance < 0.17))
+    image = 0.25 + rng.uniform(0.1, 0.7, (n_samples, 1, 1, 3)) * covered[..., None]
+    image += 0.08 * rng.standard_normal(covered.shape)[..., None]
+    return (image.clip(0, 1) * 255).round().astype(np.uint8), np.array(["disc", "ring", "target"])[kind[:, 0, 0]]
 
 
 _MOTIONS = ("slide", "fall", "grow", "spin")

@@ -21,13 +21,14 @@ from sklearn.frozen import FrozenEstimator
 import skssl
 from skssl import LinearProbe, recipes
 from skssl.callbacks import KNNMonitor
+from skssl.datasets import make_shapes
 from skssl.transfer.benchmark_datasets import BENCHMARK_DATASETS
 
 ROOT = Path(__file__).parents[1]
 tables = pytest.importorskip("benchmarks.tables", reason="the benchmarks are not installed")
-curves, gpu, methods, papers, photographs, record, transfer = (
+curves, demo, gpu, methods, papers, photographs, record, transfer = (
     importlib.import_module(f"benchmarks.{name}")
-    for name in ("curves", "gpu", "methods", "papers", "photographs", "record", "transfer")
+    for name in ("curves", "demo", "gpu", "methods", "papers", "photographs", "record", "transfer")
 )
 
 
@@ -37,6 +38,23 @@ def test_benchmarks_are_listed_by_name(monkeypatch):
         importlib.import_module("benchmarks.__main__").main()
     for name in ("throughput", "methods", "probes", "scaling", "tables", "gpu", "sharing", "photographs"):
         assert f"\n  {name} " in ended.value.code
+
+
+def test_features_of_whitened_patches_equal_those_patch_by_patch():
+    patches = importlib.import_module("benchmarks.patches")
+    X, _ = make_shapes(6, image_size=12, random_state=0)
+    encoder = patches.WhitenedPatches(n_patches=3).fit(X)
+    filters, bias = (of.double().numpy() for of in (encoder.filters_, encoder.bias_))
+    expected = np.zeros((6, 6, 2, 2))
+    for i, row, column in np.ndindex(6, 7, 7):
+        patch = X[i, row : row + 6, column : column + 6].transpose(2, 0, 1).ravel() / 255
+        patch = (patch - patch.mean()) / np.sqrt(patch.var() + 1e-3)
+        response = filters.reshape(3, -1) @ patch - bias
+        both = np.maximum(np.concatenate([response, -response]) - 0.25, 0)
+        for down, right in np.ndindex(2, 2):  # the cells share the middle row and column of 7
+            if 3 * down <= row <= 3 * down + 3 and 3 * right <= column <= 3 * right + 3:
+                expected[i, :, down, right] += both / 16
+    np.testing.assert_allclose(encoder.transform(X), expected.reshape(6, -1), atol=1e-5)
 
 
 def test_sound_maps_point_into_boxes():
@@ -438,3 +456,15 @@ def test_commit_without_git(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("SKSSL_COMMIT", "abc")
     assert record.commit() == "abc"
+
+
+def test_demo_records_its_table(tmp_path, monkeypatch, capsys):
+    (tmp_path / "demo.py").write_text("name, rows = 'CIFAR-10', {'pixels': {'linear': 0.25}}")
+    monkeypatch.setattr(demo, "DEMO", tmp_path / "demo.py")
+    monkeypatch.setattr("sys.argv", ["demo", "--results", str(tmp_path)])
+    demo.main()
+    (row,) = pd.read_csv(tmp_path / "demo.csv").to_dict("records")
+    assert (row["encoder"], row["linear"]) == ("pixels", 0.25)
+    (tmp_path / "demo.py").write_text("name = 'generated shapes'")
+    with pytest.raises(SystemExit, match="nothing is recorded"):
+        demo.main()

@@ -25,7 +25,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from torchvision.datasets import ImageFolder
 
 from skssl import BadImageWarning
-from skssl.datasets import connection_timeout, load_images, make_clips, make_shapes
+from skssl.datasets import connection_timeout, load_images, make_clips, make_rings, make_shapes
 from skssl.images import as_images
 from skssl.images.known_folders import IMAGENET100, KNOWN_FOLDERS, find_known_folder
 
@@ -797,6 +797,43 @@ def test_make_shapes_parameters_are_validated(wrong: dict[str, int]) -> None:
     ((parameter, value),) = wrong.items()
     with pytest.raises(ValueError, match=rf"{parameter} must be (at least|from) .*\. Got {value}\."):
         make_shapes(**wrong)
+
+
+def test_make_rings_is_balanced_and_seeded() -> None:
+    images, y = make_rings(100, random_state=3)
+    again, y_again = make_rings(100, random_state=np.random.RandomState(3))
+    assert (images.shape, images.dtype) == ((100, 24, 24, 3), np.uint8)
+    np.testing.assert_array_equal(images, again)
+    np.testing.assert_array_equal(y, y_again)
+    names, counts = np.unique(y, return_counts=True)
+    assert (names.tolist(), counts.tolist()) == (["disc", "ring", "target"], [34, 33, 33])
+
+
+def test_make_rings_fills_discs_and_dots_alone() -> None:
+    """The mean brightness at the centre of a shape tells whether it is filled."""
+    images, y = make_rings(300, image_size=48, random_state=0)
+    bright = images.mean(-1)
+    rows, columns = (np.indices((48, 48))[k] for k in (0, 1))
+    weight = (bright - 64).clip(30) - 30
+    total = weight.sum((1, 2))
+    centre = [((weight * place).sum((1, 2)) / total).round().astype(int) for place in (rows, columns)]
+    ratio = {
+        name: np.median(
+            [
+                bright[i, r - 1 : r + 2, c - 1 : c + 2].mean()
+                for i, r, c in zip(*np.nonzero(y == name), *[of[y == name] for of in centre], strict=True)
+            ]
+        )
+        for name in ("disc", "ring", "target")
+    }
+    assert ratio["ring"] < 80 < 120 < min(ratio["disc"], ratio["target"])
+
+
+@pytest.mark.parametrize("wrong", [{"n_samples": 0}, {"image_size": 7}])
+def test_make_rings_parameters_are_validated(wrong: dict[str, int]) -> None:
+    ((parameter, value),) = wrong.items()
+    with pytest.raises(ValueError, match=rf"{parameter} must be at least \d\. Got {value}\."):
+        make_rings(**wrong)
 
 
 def test_make_clips_is_balanced_and_seeded() -> None:

@@ -31,6 +31,18 @@ def test_every_public_name_is_in_the_reference():
         assert getattr(importlib.import_module(f"skssl.{room}".rstrip(".")), last).__doc__, f"{name} is not documented"
 
 
+def test_every_public_name_is_in_a_guide():
+    """The guides are all pages but the reference and the changelog, and the examples."""
+    reference = (ROOT / "docs" / "api.md").read_text().partition("## For those who write methods")[0]
+    names = set(re.findall(r"^   ([\w.]+)$", reference, flags=re.MULTILINE)) | set(skssl.__all__)
+    names |= set(re.findall(r"^   (backbones\.\w+)$", (ROOT / "docs" / "api.md").read_text(), flags=re.MULTILINE))
+    guides = [page for page in PAGES if page.name not in ("api.md", "changelog.md")]
+    text = "\n".join(page.read_text() for page in [*guides, *(ROOT / "examples").rglob("*.py")])
+    words = set(re.findall(r"\w+", text))
+    lacking = sorted(name for name in names if name.rpartition(".")[2] not in words)
+    assert not lacking, "name these where a reader looks for them, in docs/guide for example"
+
+
 def test_all_is_sorted():
     assert skssl.__all__ == sorted(skssl.__all__, key=lambda name: (not name.isupper(), name))
 
@@ -57,13 +69,42 @@ def test_the_readme_shows_what_its_first_page_prints(capsys):
     assert figures[0] == pytest.approx(figures[1], abs=0.03), "other processors round differently"
 
 
+@pytest.fixture
+def docs_modules(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    monkeypatch.syspath_prepend(ROOT / "docs")
+
+
+# Figures
+
+
+def test_readme_tables_are_those_of_the_recorded_rows(docs_modules):
+    text = (ROOT / "README.md").read_text()
+    assert importlib.import_module("figures").with_tables(text) == text, "run `python docs/figures.py`"
+
+
+def test_sentences_have_the_figures_of_the_recorded_rows(docs_modules):
+    missing = {page: parts for page, parts in importlib.import_module("figures").missing().items() if parts}
+    assert not missing, "rewrite these sentences, or change docs/figures.py where the sentence is another one"
+
+
+def test_figures_notice_a_new_row(docs_modules, tmp_path, monkeypatch):
+    figures = importlib.import_module("figures")
+    for file in figures.RECORDED.glob("*.csv"):
+        (tmp_path / file.name).write_text(file.read_text())
+    gpu = pd.read_csv(tmp_path / "gpu.csv")
+    gpu.loc[gpu["loop"].isin(["kornia", "fit, graph"]), "images_per_second"] = 12_345
+    gpu.to_csv(tmp_path / "gpu.csv", index=False)
+    monkeypatch.setattr(figures, "RECORDED", tmp_path)
+    assert "| Kornia's views on the GPU | 12,300 |  |" in figures.with_tables((ROOT / "README.md").read_text())
+    assert any("reached 12,300 and 12,300 on another machine" in part for part in figures.missing()["README.md"])
+
+
 # The methods' pages
 
 
 @pytest.fixture
-def pages(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT)
-    monkeypatch.syspath_prepend(ROOT / "docs")
+def pages(docs_modules):
     return importlib.import_module("method_pages")
 
 

@@ -20,6 +20,7 @@ ALL = [
     for name in ("CIFAR10", "CIFAR100", "STL10", "TINY_IMAGENET", "IMAGENET100", "IMAGENET", "VIDEO", "RACE")
     for title, recipe in getattr(recipes, name).items()
 ]
+DECOUPLING = [recipe for recipe in recipes.TINY_IMAGENET.values() if recipe["method"] == "RotationDecoupling"]
 WITHOUT_SCORE = ("RotNet", "RelativePatch", "Colorization", "ContextEncoder", "DeepCluster")  # of IMAGENET
 WITHOUT_SCORE += ("ContextEncoder, adversarial",)
 
@@ -64,6 +65,8 @@ def test_recipe_makes_a_valid_estimator(recipe):
         ("IMAGENET", "ContextEncoder, adversarial"),
         ("STL10", "SpotArtifacts"),
         ("IMAGENET", "DeepCluster"),
+        ("STL10", "MMCR"),
+        ("CIFAR10", "ReSSL, 200 epochs"),
     ],
 )
 def test_reduced_recipe_trains(table, title, X, y):
@@ -237,7 +240,7 @@ def test_barlow_twins_loss_scale_equals_two_learning_rates():
 
 
 def test_rotation_decoupling_uses_alexnet_with_batchnorm():
-    assert {recipe["params"]["backbone"] for recipe in recipes.TINY_IMAGENET.values()} == {"alexnet_bn"}
+    assert {recipe["params"]["backbone"] for recipe in DECOUPLING} == {"alexnet_bn"}
 
 
 def test_leoclr_weight_decay_and_momentum():
@@ -322,10 +325,11 @@ def test_leoclr_and_its_baseline_have_the_same_settings():
     assert [crop.get_params() for crop in crops] == [view.get_params() for view in views]
 
 
-def test_imagenet_100_follows_the_codes_with_one_batch_and_warm_up():
-    assert {recipe["params"]["batch_size"] for recipe in recipes.IMAGENET100.values()} == {512}
-    assert {recipe["params"]["warmup_epochs"] for recipe in recipes.IMAGENET100.values()} == {10}
-    for recipe in recipes.IMAGENET100.values():
+def test_imagenet_100_of_effssl_follows_the_codes_with_one_batch_and_warm_up():
+    found = [recipe for recipe in recipes.IMAGENET100.values() if "EffSSL" in recipe["source"]]
+    assert len(found) > 10
+    for recipe in found:
+        assert (recipe["params"]["batch_size"], recipe["params"]["warmup_epochs"]) == (512, 10)
         assert recipe["origin"]["batch_size"] == recipe["origin"]["warmup_epochs"] == "inferred"
     swav = recipes.make(recipes.IMAGENET100["SwAV"])
     assert [view.size for view in swav._augmentations(224)] == [None] * 2 + [96] * 6
@@ -336,8 +340,84 @@ def test_imagenet_100_follows_the_codes_with_one_batch_and_warm_up():
     assert (jigsaw["aux"], jigsaw["aux_weight"]) == ("printed", "inferred")
 
 
+@pytest.mark.parametrize(
+    ("table", "images", "epochs"),
+    [
+        ("CIFAR10", 50000, 1000),
+        ("CIFAR100", 50000, 1000),
+        ("STL10", 105000, 2000),
+        ("TINY_IMAGENET", 100000, 1000),
+        ("IMAGENET100", 126689, 240),
+    ],
+)
+def test_w_mse_warms_up_for_500_steps_and_its_rate_falls_near_the_end(table, images, epochs):
+    for views, batch_size in ((2, 512), (4, 256)):
+        estimator = recipes.make(getattr(recipes, table)[f"WMSE, {views} views"])
+        assert (estimator.epochs, estimator.batch_size, estimator.n_views) == (epochs, batch_size, views)
+        assert estimator.whitening_size == 2 * estimator.proj_dim
+        warmup = estimator.warmup_epochs
+        assert warmup * (images // batch_size) == pytest.approx(500)
+        for epoch in [5.5, epochs - 50.5, epochs - 49.5, epochs - 25.5, epochs - 24.5]:
+            factor = schedule_factor(estimator.schedule, epoch, epochs, warmup)
+            assert factor == pytest.approx(0.2 ** sum(epoch >= epochs - left for left in (50, 25)))
+
+
+def test_w_mse_scores_of_its_table_1():
+    found = {
+        table: [
+            (recipe["linear"], recipe["knn"])
+            for title, recipe in getattr(recipes, table).items()
+            if title in ("WMSE, 2 views", "WMSE, 4 views")
+        ]
+        for table in ("CIFAR10", "CIFAR100", "TINY_IMAGENET")
+    }
+    assert found == {
+        "CIFAR10": [(91.55, 89.69), (91.99, 89.87)],
+        "CIFAR100": [(66.10, 56.69), (67.64, 56.45)],
+        "TINY_IMAGENET": [(48.20, 34.16), (49.20, 35.44)],
+    }
+
+
+def test_larger_batches_of_lightly_on_cifar_10():
+    found = recipes.CIFAR10
+    for title, rate in [("DCL", 0.24), ("DCLW", 0.24), ("NNCLR, lightly", 0.24), ("FastSiam", 0.06)]:
+        for epochs in (200, 800):
+            large = found[f"{title}, batch 512, {epochs} epochs"]
+            own = {"queue_size": 8192} if "NNCLR" in title else {}
+            changes = {"batch_size": 512, "epochs": epochs, "lr": rate, **own}
+            assert large["params"] == {**found[title]["params"], **changes}
+            assert large["knn"] > 75
+            assert large["origin"]["lr"] == ("inferred" if title == "FastSiam" else "code")
+
+
+def test_imagenet_100_of_solo_learn_differs_from_cifar_in_epochs_rate_and_views():
+    for title, other in [("MoCoV3", set()), ("NNCLR", set()), ("ReSSL", {"lr"}), ("VICReg", {"augment"})]:
+        found, small = recipes.IMAGENET100[title]["params"], recipes.CIFAR10[title]["params"]
+        assert {name for name in found if found[name] != small.get(name)} == {"epochs"} | other
+        assert (found["epochs"], found["batch_size"]) == (400, 256)
+    views = recipes.make(recipes.IMAGENET100["MoCoV3"])._augmentations(224)
+    assert [(view.blur, view.solarize) for view in views] == [(1.0, 0.0), (0.1, 0.2)]
+    assert recipes.IMAGENET100["MoCoV3"]["linear"] == recipes.IMAGENET100["MoCoV3"]["scores"]["online"] == 80.36
+
+
+def test_lightly_on_imagenet_trains_for_100_epochs_with_the_rates_of_its_code():
+    found = {title: recipe["params"] for title, recipe in recipes.IMAGENET.items() if title.endswith("lightly")}
+    assert {params["epochs"] for params in found.values()} == {100}
+    rates = {title: (params["batch_size"], params["lr"]) for title, params in found.items()}
+    assert rates == {
+        "DCL, lightly": (256, 0.075 * 256**0.5),
+        "DCLW, lightly": (256, 0.075 * 256**0.5),
+        "TiCo, lightly": (512, 0.2 * 512 / 256),
+        "IBOT, ViT-S, lightly": (128, 5e-4 * 128 / 256),
+        "MAE, ViT-B, lightly": (256, 1.5e-4),
+        "LeJEPA, ViT-S, lightly": (256, 5e-4),
+    }
+    views = recipes.make(recipes.IMAGENET["LeJEPA, ViT-S, lightly"])._augmentations(224)
+    assert [(view.blur, view.solarize) for view in views] == [(0.5, 0.0), (0.5, 0.2)] + [(0.5, 0.0)] * 6
+
+
 def test_rates_of_rotation_decoupling_are_those_of_its_code():
-    for recipe in recipes.TINY_IMAGENET.values():
+    for recipe in DECOUPLING:
         estimator = recipes.make(recipe)
         assert estimator.epochs == 200
         rates = [0.01 * schedule_factor(estimator.schedule, epoch, 200) for epoch in range(200)]
@@ -382,8 +462,8 @@ def test_dino_augmentations_are_those_of_its_code():
 
 
 def test_recipes_of_vision_transformers_scale_the_rates_of_their_codes():
-    rates = {"DINO, ViT-S": 5e-4, "IBOT, ViT-S": 5e-4, "SimMIM, ViT-B": 5e-5}
-    rates |= {"MAE, ViT-B": 1.5e-4, "MAE, ViT-L": 1.5e-4}
+    rates = {"DINO, ViT-S": 5e-4, "IBOT, ViT-S": 5e-4, "IBOT, ViT-B": 7.5e-4, "SimMIM, ViT-B": 5e-5}
+    rates |= {"MAE, ViT-B": 1.5e-4, "MAE, ViT-L": 1.5e-4, "MAE, ViT-B, 100 epochs": 2e-4}
     for title, rate in rates.items():
         params = recipes.IMAGENET[title]["params"]
         assert params["lr"] == pytest.approx(rate * params["batch_size"] / 256), title

@@ -15,23 +15,15 @@ This tutorial goes from a folder of image files to an encoder, a score and a pic
 import tempfile
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
+from skssl.datasets import make_rings
+
 folder = Path(tempfile.mkdtemp())
-rng = np.random.default_rng(0)
-rows, columns = np.mgrid[:24, :24]
-for i in range(800):
-    name = ("disc", "ring", "target")[i % 3]
-    distance = np.hypot(rows - rng.uniform(9, 15), columns - rng.uniform(9, 15))
-    radius = rng.uniform(4, 7)
-    shape = (distance < radius) if name == "disc" else (abs(distance - radius) < 1.2)
-    shape = (shape | (distance < 2 * (name == "target")))[..., None]
-    pixels = 60 + rng.uniform(30, 180, 3) * shape + rng.normal(0, 20, (24, 24, 1))
+for i, (image, name) in enumerate(zip(*make_rings(800, random_state=0), strict=True)):
     path = folder / ("train" if i < 600 else "val") / name / f"{i:03}.jpg"
     path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
-    image.resize((32 + i % 9, 32 + i % 7)).save(path, quality=95)
+    Image.fromarray(image).resize((32 + i % 9, 32 + i % 7)).save(path, quality=95)
 
 # %%
 # :func:`skssl.datasets.load_images` lists the files. ``X`` holds paths, which are decoded in batches during the

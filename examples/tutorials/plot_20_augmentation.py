@@ -11,18 +11,9 @@ adapts the views to the images, and passes transforms of torchvision.
 # ---------------------------------
 #
 # The generated images show a disc, a ring, or a ring with a dot. Only the form is the class; the colour is random.
-import numpy as np
+from skssl.datasets import make_rings
 
-rng = np.random.default_rng(0)
-rows, columns = np.mgrid[:24, :24]
-y = rng.integers(3, size=900)
-kind = y[:, None, None]
-centre = rng.uniform(9, 15, (900, 2, 1, 1))
-distance = np.hypot(rows - centre[:, 0], columns - centre[:, 1])
-radius = rng.uniform(4, 7, (900, 1, 1))
-shape = np.where(kind == 0, distance < radius, abs(distance - radius) < 1.2) | ((kind == 2) & (distance < 2))
-noise = rng.normal(0, 20, (900, 24, 24, 1))
-X = (60 + rng.uniform(30, 180, (900, 1, 1, 3)) * shape[..., None] + noise).clip(0, 255).astype(np.uint8)
+X, y = make_rings(900, random_state=0)
 
 # %%
 # Views that fit the images

@@ -16,33 +16,19 @@ uses them without training, and trains them further on other images.
 import tempfile
 from pathlib import Path
 
-import numpy as np
-
 from skssl import Augmentation, SimCLR
-
-
-def make_cells(n, contrast, noise, seed):
-    """Generate grey images of discs, rings, and rings with a dot."""
-    rng = np.random.default_rng(seed)
-    rows, columns = np.mgrid[:24, :24]
-    y = rng.integers(3, size=n)
-    kind, radius = y[:, None, None], rng.uniform(4, 7, (n, 1, 1))
-    centre = rng.uniform(9, 15, (n, 2, 1, 1))
-    distance = np.hypot(rows - centre[:, 0], columns - centre[:, 1])
-    cell = np.where(kind == 0, distance < radius, abs(distance - radius) < 1.2) | ((kind == 2) & (distance < 2))
-    X = 60 + contrast * cell * rng.uniform(0.5, 1, (n, 1, 1)) + rng.normal(0, noise, (n, 24, 24))
-    return X.clip(0, 255).astype(np.uint8), y
-
+from skssl.datasets import make_rings
 
 augment = Augmentation(crop_scale=(0.5, 1.0), quarter_turn=1.0, brightness=0.3, contrast=0.3)
 settings = {"backbone": "convnet", "augment": augment, "random_state": 0}
-many, _ = make_cells(600, contrast=110, noise=22, seed=0)
+many = make_rings(600, random_state=0)[0].mean(-1).astype("uint8")  # grey
 weights = Path(tempfile.mkdtemp()) / "weights.safetensors"
 SimCLR(epochs=12, batch_size=64, **settings).fit(many).export(weights)
 
 # %%
-# Your own images are few, and from another microscope: here 60 with half the contrast. 300 others are for the test.
-X, y = make_cells(360, contrast=60, noise=12, seed=1)
+# Your own images are few, and from another camera: here 60 with half the contrast. 300 others are for the test.
+X, y = make_rings(360, random_state=1)
+X = (64 + X.mean(-1) / 2).astype("uint8")
 train, test = slice(0, 60), slice(60, None)
 
 # %%

@@ -12,20 +12,11 @@ student on all images again. This is SimCLRv2's recipe for semi-supervised learn
 #
 # The generated images show a disc, a ring, or a ring with a dot. An unknown class is -1. :func:`skssl.label_fraction`
 # keeps a share of the labels of each class.
-import numpy as np
-
 from skssl import label_fraction
+from skssl.datasets import make_rings
 
-rng = np.random.default_rng(0)
-rows, columns = np.mgrid[:24, :24]
-y = rng.integers(3, size=900)
-kind, radius = y[:, None, None], rng.uniform(4, 7, (900, 1, 1))
-centre = rng.uniform(9, 15, (900, 2, 1, 1))
-distance = np.hypot(rows - centre[:, 0], columns - centre[:, 1])
-shape = np.where(kind == 0, distance < radius, abs(distance - radius) < 1.2) | ((kind == 2) & (distance < 2))
-X = 60 + 110 * shape * rng.uniform(0.5, 1, (900, 1, 1)) + rng.normal(0, 22, (900, 24, 24))
-X = X.clip(0, 255).astype(np.uint8)
-
+X, y = make_rings(900, random_state=0)
+X = X.mean(-1).astype("uint8")  # grey
 X_train, X_test, y_train, y_test = X[:600], X[600:], y[:600], y[600:]
 few = label_fraction(y_train, 15 / 600, random_state=0)
 labelled = few != -1

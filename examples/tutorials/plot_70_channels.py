@@ -11,20 +11,16 @@ channels.
 # Images of five channels
 # -----------------------
 #
-# The images imitate fluorescence microscopy: each channel is a stain, with values of 12 bits. Cells are filled discs,
-# rings, or rings with a nucleus. Noise is strong.
+# The images imitate fluorescence microscopy: each channel is a stain of another strength, with values of 12 bits and
+# noise of its own. Cells are filled discs, rings, or rings with a nucleus.
 import numpy as np
 
-rng = np.random.default_rng(0)
-rows, columns = np.mgrid[:24, :24]
-y = rng.integers(3, size=600)
-kind, radius = y[:, None, None], rng.uniform(4, 7, (600, 1, 1))
-centre = rng.uniform(9, 15, (600, 2, 1, 1))
-distance = np.hypot(rows - centre[:, 0], columns - centre[:, 1])
-cell = np.where(kind == 0, distance < radius, abs(distance - radius) < 1.2) | ((kind == 2) & (distance < 2))
-stains = np.array([1.0, 0.8, 0.6, 0.4, 0.2])[:, None, None]
-X = 400 + 1500 * stains * cell[:, None] + rng.normal(0, 250, (600, 5, 24, 24))
-X = X.clip(0, 4095).astype(np.float32)
+from skssl.datasets import make_rings
+
+cells, y = make_rings(600, random_state=0)
+stains = np.array([10.0, 8.0, 6.0, 4.0, 2.0])[:, None, None]
+noise = np.random.default_rng(0).normal(0, 100, (600, 5, 24, 24))
+X = (cells.mean(-1)[:, None] * stains + noise).clip(0, 4095).astype(np.float32)
 print(X.shape, X.dtype, X.min(), X.max())
 
 # %%

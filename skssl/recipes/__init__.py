@@ -35,8 +35,9 @@ BYOL(aux='rotation', aux_weight=5.0, batch_size=512, ema_momentum=0.95,
 Sources other than the papers and the code of the methods. EffSSL: Towards Efficient and Effective Self-Supervised
 Learning of Visual Representations, ECCV 2022. GSG: Implicit Contrastive Representation Learning with Guided Stop-
 gradient, NeurIPS 2023. LeOCLR: arXiv:2403.06813. NT-Xent report: Improving Self-Supervised Representation Learning by
-Rotation Feature Decoupling & NT-Xent Loss. solo-learn: da Costa et al., JMLR 2022; its learning rates are not used:
-its LARS differs (a trust coefficient of 0.02, with clipping).
+Rotation Feature Decoupling & NT-Xent Loss. solo-learn: da Costa et al., JMLR 2022, and the tables and scripts of its
+repository; its learning rates are used unless the optimiser is LARS, which differs (a trust coefficient of 0.02, with
+clipping). lightly: the tables of its documentation and its benchmark scripts.
 """
 
 from skssl.recipes.building import make, make_probes

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from skssl import methods
 from skssl.augment import Augmentation
 from skssl.probes import KNNProbe, LinearProbe
@@ -179,6 +181,68 @@ def rotated(
 ) -> Recipe:
     """Return a recipe with the rotation task, its weight and other scores."""
     return changed(recipe, linear, knn, scores=scores, aux="rotation", aux_weight=weight)
+
+
+def w_mse_by_views(
+    n_images: int,
+    epochs: int,
+    lr: float,
+    scores: dict[int, tuple[float | None, float | None]],
+    /,
+    *,
+    proj_dim: int = 64,
+    whitening_iterations: int = 1,
+    **view: Any,
+) -> dict[str, Recipe]:
+    """Return W-MSE's recipes of a data set by their titles, for two and for four views.
+
+    Parameters
+    ----------
+    n_images : int
+        Number of training images, which makes epochs of the 500 steps of the warm-up.
+    epochs, lr, proj_dim
+        Arguments of the estimator.
+    scores : dict of int to (float or None, float or None)
+        Linear accuracy and accuracy of five neighbours in per cent, by the number of views.
+    whitening_iterations : int, default=1
+        The argument for two views; it is 1 for four.
+    **view
+        Settings of the views in addition to those of small images.
+
+    Returns
+    -------
+    dict of str to dict
+        The recipes.
+    """
+    augment = Augmentation(**{"crop_scale": (0.2, 1.0), "gray": 0.1, "interpolation": "bicubic", **view})
+    found: dict[str, Recipe] = {}
+    for n_views, (linear, knn) in scores.items():
+        batch_size = 1024 // n_views
+        warmup = 500 / (n_images // batch_size)
+        found[f"WMSE, {n_views} views"] = new_recipe(
+            "WMSE",
+            "W-MSE's code and table 1" + ("" if linear else "; score not known"),
+            linear,
+            knn,
+            n_views=n_views,
+            epochs=epochs,
+            batch_size=batch_size,
+            optimizer=torch.optim.Adam,
+            lr=lr,
+            weight_decay=1e-6,
+            warmup_epochs=warmup,
+            # The rate falls to a fifth 50 and 25 epochs before the end.
+            schedule=tuple((1 - left / (epochs - warmup), 0.2**i) for i, left in ((1, 50), (2, 25))),
+            hidden_dim=1024,
+            proj_dim=proj_dim,
+            whitening_size=2 * proj_dim,
+            whitening_iterations=whitening_iterations if n_views == 2 else 1,
+            whitening_eps=0.0,
+            augment=augment,
+            of="code",
+            judged={"knn": {"n_neighbors": 5}},
+        )
+    return found
 
 
 # How the sources judge

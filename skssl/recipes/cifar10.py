@@ -26,6 +26,7 @@ from skssl.recipes.building import (
     changed,
     new_recipe,
     rotated,
+    w_mse_by_views,
 )
 
 EFFSSL, _GSG = "EffSSL, section 4 and table 5", "GSG, section 5 and table 1"
@@ -116,6 +117,22 @@ _lightly: dict[str, Any] = {
     "judged": BY_LIGHTLY,
 }
 _dcl = new_recipe("DCL", _LIGHTLY, None, 84.4, temperature=0.1, **_lightly)
+_LIGHTLY_128: dict[str, Recipe] = {
+    "DCL": _dcl,
+    "DCLW": changed(_dcl, None, 83.3, of="code", sigma=0.5),
+    "NNCLR, lightly": new_recipe(
+        "NNCLR", _LIGHTLY, None, 83.4, temperature=0.5, queue_size=4096, proj_layers=2, **_lightly
+    ),
+    "FastSiam": new_recipe(
+        "FastSiam", f"{_LIGHTLY}; the predictor has its cosine, too", None, 90.6, n_views=4, proj_layers=2, **_lightly
+    ),
+}
+_LIGHTLY_512 = {  # for 200 and for 800 epochs
+    "DCL": (84.0, 87.4),
+    "DCLW": (82.4, 87.1),
+    "NNCLR, lightly": (81.5, 89.2),
+    "FastSiam": (78.8, 90.2),
+}
 _solo: dict[str, Any] = {"augment": "byol", "of": "code", "judged": BY_SOLO, **LONG}
 _wmse_view = Augmentation(
     crop_scale=(0.2, 1.0), brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, interpolation="bicubic"
@@ -124,6 +141,54 @@ _ressl_views = [
     Augmentation(saturation=0.2, blur=0.5, interpolation="bicubic"),
     Augmentation(jitter=0.0, gray=0.0, interpolation="bicubic"),
 ]
+# solo-learn prints no score of MAE on small images.
+mae = new_recipe(
+    "MAE",
+    "solo-learn's script; score not known",
+    backbone="vit_small",
+    lr=2e-4,
+    weight_decay=0.05,
+    mask_ratio=0.75,
+    decoder_dim=512,
+    decoder_depth=8,
+    norm_pix_loss=True,
+    **{**_solo, "augment": Augmentation(jitter=0.0, gray=0.0, interpolation="bicubic")},
+)
+mmcr = new_recipe(
+    "MMCR",
+    "MMCR's code; score not known",
+    backbone="resnet50",
+    n_views=40,
+    epochs=500,
+    batch_size=32,
+    optimizer=torch.optim.Adam,
+    lr=1e-3,
+    weight_decay=1e-6,
+    schedule="constant",
+    warmup_epochs=0,
+    lambd=0.0,
+    hidden_dim=512,
+    proj_dim=128,
+    augment=Augmentation(),
+    of="code",
+)
+ressl = new_recipe(
+    "ReSSL",
+    "ReSSL, table 1; epochs, weight decay and views of its author's answers",
+    90.20,
+    epochs=200,
+    batch_size=256,
+    lr=0.06,
+    weight_decay=5e-4,
+    warmup_epochs=5,
+    temperature=0.1,
+    teacher_temperature=0.04,
+    queue_size=4096,
+    bn_splits=8,
+    ema_momentum=0.99,
+    of="inferred",
+    code="epochs weight_decay bn_splits",
+)
 _COSINE = "lightly's benchmark, which GSG follows, with a cosine; the scores are GSG's, whose text has no schedule"
 _moco = new_recipe(
     "MoCo",
@@ -156,6 +221,21 @@ _LEOCLR = (
 )
 _LEOCLR_UNSTATED = "lr weight_decay ema_momentum temperature proj_layers queue_size"
 _FEW = {1.0: (93.27, 94.15), 0.5: (92.93, 94.02), 0.3: (92.26, 93.94)}  # without and with rotation
+
+
+def _lightly_larger_batches() -> dict[str, Recipe]:
+    """Return lightly's trainings with batches of 512 images, for 200 and for 800 epochs."""
+    found: dict[str, Recipe] = {}
+    for title, scores in _LIGHTLY_512.items():
+        base = changed(_LIGHTLY_128[title], batch_size=512)
+        if title == "NNCLR, lightly":
+            base = changed(base, queue_size=8192)
+        # FastSiam's rate is that of SimSiam, which is not multiplied for the larger batch.
+        rate: dict[str, Any] = {"of": "inferred", "lr": 0.06} if title == "FastSiam" else {"of": "code", "lr": 0.24}
+        base = changed(base, **rate)
+        for epochs, knn in zip((200, 800), scores, strict=True):
+            found[f"{title}, batch 512, {epochs} epochs"] = changed(base, None, knn, epochs=epochs)
+    return found
 
 
 def _effssl_labels() -> dict[str, Recipe]:
@@ -273,8 +353,8 @@ CIFAR10: dict[str, Recipe] = {
         judged=BY_MOCO_IMAGENET,
         **_leoclr_params,
     ),
-    "DCL": _dcl,
-    "DCLW": changed(_dcl, None, 83.3, of="code", sigma=0.5),
+    **_LIGHTLY_128,
+    **_lightly_larger_batches(),
     "NNCLR": new_recipe(
         "NNCLR",
         "solo-learn",
@@ -286,9 +366,6 @@ CIFAR10: dict[str, Recipe] = {
         pred_dim=4096,
         **_solo,
     ),
-    "NNCLR, lightly": new_recipe(
-        "NNCLR", _LIGHTLY, None, 83.4, temperature=0.5, queue_size=4096, proj_layers=2, **_lightly
-    ),
     "MoCoV3": new_recipe(
         "MoCoV3",
         "solo-learn, whose predictor has no BatchNorm after the last layer",
@@ -298,9 +375,6 @@ CIFAR10: dict[str, Recipe] = {
         proj_dim=256,
         ema_momentum=0.99,
         **_solo,
-    ),
-    "FastSiam": new_recipe(
-        "FastSiam", f"{_LIGHTLY}; the predictor has its cosine, too", None, 90.6, n_views=4, proj_layers=2, **_lightly
     ),
     "WMSE": new_recipe(
         "WMSE",
@@ -331,6 +405,10 @@ CIFAR10: dict[str, Recipe] = {
         weight_decay=1e-4,
         **{**_solo, "augment": _ressl_views},
     ),
+    "ReSSL, 200 epochs": ressl,
+    **w_mse_by_views(50000, 1000, 3e-3, {2: (91.55, 89.69), 4: (91.99, 89.87)}),
+    "MMCR": mmcr,
+    "MAE": mae,
     "SupCon": new_recipe(
         "SupCon",
         "SupCon's code for CIFAR-10",

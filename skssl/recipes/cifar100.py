@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from skssl.pretext import Rotation
-from skssl.recipes.building import BY_EFFSSL, SHORT, Recipe, changed, new_recipe, rotated
-from skssl.recipes.cifar10 import CIFAR10, EFFSSL, byol, simclr, simsiam, swav
+from skssl.recipes.building import BY_EFFSSL, SHORT, Recipe, changed, new_recipe, rotated, w_mse_by_views
+from skssl.recipes.cifar10 import CIFAR10, EFFSSL, byol, mae, mmcr, ressl, simclr, simsiam, swav
 
 _simclr100, _swav100 = changed(simclr, 62.96, 55.10), changed(swav, 51.50, 40.35)
 _byol100 = changed(byol, 60.67, 54.37, ema_momentum=0.85)
@@ -62,5 +62,9 @@ CIFAR100: dict[str, Recipe] = {
     "MoCoV3": changed(CIFAR10["MoCoV3"], 68.83),
     "WMSE": changed(CIFAR10["WMSE"], 61.33),
     "ReSSL": changed(CIFAR10["ReSSL"], 65.92),
+    "ReSSL, 200 epochs": changed(ressl, 63.79),
+    **w_mse_by_views(50000, 1000, 3e-3, {2: (66.10, 56.69), 4: (67.64, 56.45)}),
+    "MMCR": mmcr,
+    "MAE": mae,
     "DeepClusterV2": changed(CIFAR10["DeepClusterV2"], 63.61),
 }

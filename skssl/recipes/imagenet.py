@@ -12,6 +12,7 @@ from skssl.backbones import ViT
 from skssl.pretext import Rotation
 from skssl.recipes.building import (
     BY_GSG_IMAGENET,
+    BY_LIGHTLY,
     BY_MOCO_IMAGENET,
     BY_SWAV,
     BY_SWAV_30,
@@ -26,6 +27,28 @@ from skssl.training.optim import LARC
 
 _R50: dict[str, Any] = {"backbone": "resnet50"}
 _LARS: dict[str, Any] = {**_R50, "optimizer": "lars", "warmup_epochs": 10}
+_SWAV_800: dict[str, Any] = {
+    **_LARS,
+    "optimizer": LARC,
+    "epochs": 800,
+    "batch_size": 4096,
+    "lr": 4.8,
+    "weight_decay": 1e-6,
+    "n_prototypes": 3000,
+    "augment": MultiCrop(),
+    "of": "code",
+    "judged": BY_SWAV,
+}
+_VICREG: dict[str, Any] = {
+    **_LARS,
+    "batch_size": 2048,
+    "lr": 1.6,
+    "weight_decay": 1e-6,
+    "proj_dim": 8192,
+    "judged": {"linear": {"protocol": "swav", "lr": 0.02}},
+}
+# AdamW, of DINO's, iBOT's and MSN's codes
+_VIT_S: dict[str, Any] = {"backbone": "vit_small", "weight_decay": 0.04, "ema_momentum": 0.996, "of": "code"}
 OTHER_LARS = "its LARS differs, with the learning rate inside the momentum"
 _gsg_in: dict[str, Any] = {**_R50, "epochs": 100, "batch_size": 512, "lr": 0.1, "weight_decay": 1e-4, "proj_layers": 3}
 _moco_in: dict[str, Any] = {
@@ -43,21 +66,7 @@ _gsg_byol = new_recipe("BYOLGSG", _GSG_IN, 71.1, 62.2, ema_momentum=0.99, **_vie
 _RANDOM_CROPS = "random crops in the test"
 _large = preset("byol", 224)
 _dino_views = [*_large, *[clone(_large[0]).set_params(blur=0.5)] * 10]  # up to ten small crops
-_swav_in = new_recipe(
-    "SwAV",
-    "SwAV's code, 2 x 224 + 6 x 96",
-    75.3,
-    of="code",
-    judged=BY_SWAV,
-    epochs=800,
-    batch_size=4096,
-    lr=4.8,
-    weight_decay=1e-6,
-    n_prototypes=3000,
-    epsilon=0.05,
-    augment=MultiCrop(),
-    **{**_LARS, "optimizer": LARC},
-)
+_swav_in = new_recipe("SwAV", "SwAV's code, 2 x 224 + 6 x 96", 75.3, epsilon=0.05, **_SWAV_800)
 # EffSSL's code uses LARS, which excludes biases and norms, and puts the rotation head on the features.
 _SMALL_BATCH = "settings of SwAV's code for batches of 256, inferred"
 _swav_30 = changed(
@@ -105,6 +114,7 @@ _moco_v3_vit = new_recipe(
     "MoCoV3",
     "MoCo v3's code, whose positions are fixed sines and cosines and whose ViT-S has 12 heads",
     73.2,
+    scores={"fine-tuned": 81.4},
     backbone="vit_small",
     freeze_patches=True,
     epochs=300,
@@ -126,16 +136,11 @@ _vicregl = new_recipe(
     of="code",
     inferred="n_matches",
     epochs=300,
-    batch_size=2048,
-    lr=1.6,
-    weight_decay=1e-6,
     alpha=0.75,
     cov=0.5,
     n_matches=20,
-    proj_dim=8192,
     local_dim=512,
-    judged={"linear": {"protocol": "swav", "lr": 0.02}},
-    **_LARS,
+    **_VICREG,
 )
 _dino = new_recipe(
     "DINO",
@@ -171,6 +176,46 @@ _mae = new_recipe(
     decoder_depth=8,
     norm_pix_loss=True,
 )
+_IBOT = "iBOT's code, which adds stochastic depth and trains the length of the prototypes"
+_ibot = new_recipe(
+    "IBOT",
+    _IBOT,
+    77.9,
+    75.2,
+    scores={"fine-tuned": 82.3},
+    epochs=800,
+    batch_size=1024,
+    lr=2e-3,
+    weight_decay_end=0.4,
+    warmup_epochs=10,
+    n_prototypes=8192,
+    teacher_temperature=0.07,
+    warmup_teacher_epochs=30,
+    mask_ratio=(0.1, 0.5),
+    mask_probability=0.5,
+    augment=MultiCrop(n_local=10, global_scale=(0.25, 1.0), local_scale=(0.05, 0.25), augment=_dino_views),
+    **_VIT_S,
+)
+_lejepa = new_recipe(
+    "LeJEPA",
+    "LeJEPA's README; the scores are of linear probes on other data sets",
+    scores={"CIFAR-10": 96.5, "CIFAR-100": 83.71, "mean of eight data sets": 79.48},
+    of="code",
+    inferred="backbone batch_size warmup_epochs",  # crops of 98 pixels are 7 patches of 14
+    backbone=ViT("large", patch_size=14),
+    epochs=100,
+    batch_size=512,
+    lr=5e-4,
+    weight_decay=5e-2,
+    warmup_epochs=1,
+    n_directions=1024,
+    augment=MultiCrop(
+        global_scale=(0.3, 1.0),
+        local_scale=(0.05, 0.3),
+        local_size=98,
+        augment=Augmentation(saturation=0.2, blur=0.5, solarize=0.2),
+    ),
+)
 _turned: dict[str, Any] = {"aux": Rotation(head="backbone"), "aux_weight": 0.1}
 
 _ROTATED_30 = {"1 %": 32.80, "1 %, top-5": 59.12, "10 %": 53.80, "10 %, top-5": 78.54}
@@ -196,6 +241,52 @@ def _guided_batches() -> dict[str, Recipe]:
             found[f"{title}, batch {batch_size}"] = changed(
                 recipe, linear, source="GSG, table 4", batch_size=batch_size, lr=lr
             )
+    return found
+
+
+def _lightly() -> dict[str, Recipe]:
+    """Return lightly's trainings of 100 epochs."""
+    found: dict[str, Recipe] = {}
+
+    def add(title: str, linear: float, knn: float, tuned: float, how: str = "", /, **params: Any) -> None:
+        settings: dict[str, Any] = {"of": "code", "batch_size": 256, **params, "epochs": 100}
+        source = f"lightly's benchmark on ImageNet{how}"
+        scores = {"fine-tuned": tuned}
+        method = title.split(",")[0].replace("DCLW", "DCL")
+        found[title] = new_recipe(method, source, linear, knn, scores=scores, judged=BY_LIGHTLY, **settings)
+
+    simclr: dict[str, Any] = {"lr": 0.075 * 256**0.5, "weight_decay": 1e-6, "temperature": 0.1, **_LARS}
+    add("DCL, lightly", 65.1, 49.6, 73.5, **simclr)
+    add("DCLW, lightly", 64.5, 48.5, 73.2, sigma=0.5, **simclr)
+    add(
+        "TiCo, lightly",
+        *(49.7, 26.6, 72.7),
+        "; the table says 256 images, the steps of its checkpoint are those of 512",
+        **{**_LARS, "batch_size": 512, "lr": 0.4, "weight_decay": 1.5e-6, "ema_momentum": 0.99},
+    )
+    add("IBOT, ViT-S, lightly", 72.2, 65.4, 78.3, **{**_ibot["params"], "batch_size": 128, "lr": 2.5e-4})
+    how = ", which predicts pixels that are not normalised by patch"
+    add(
+        "MAE, ViT-B, lightly",
+        46.0,
+        11.2,
+        81.3,
+        how,
+        **{**_mae["params"], "batch_size": 256, "lr": 1.5e-4, "norm_pix_loss": False},
+    )
+    first, second = (clone(view).set_params(blur=0.5) for view in _large)
+    crops = MultiCrop(
+        global_scale=(0.3, 1.0), local_scale=(0.05, 0.3), local_size=96, augment=[first, second, *[first] * 6]
+    )
+    how = ", which compares the small views alone with the mean of the large ones"
+    add(
+        "LeJEPA, ViT-S, lightly",
+        64.0,
+        47.1,
+        78.7,
+        how,
+        **{**_lejepa["params"], "backbone": "vit_small", "batch_size": 256, "augment": crops},
+    )
     return found
 
 
@@ -367,10 +458,14 @@ IMAGENET: dict[str, Recipe] = {
         judged=BY_MOCO_IMAGENET,
         **_moco_in,
     ),
+    "MoCo v3, 100 epochs": {
+        **changed(_moco_v3, 68.9, of="code", epochs=100, lr=0.6 * 4096 / 256),
+        "origin": {**_moco_v3["origin"], "lr": "inferred"},  # the default, which differs between versions of the code
+    },
     "MoCo v3, 300 epochs": _moco_v3,
     "MoCo v3, 1000 epochs": changed(_moco_v3, 74.6, of="code", epochs=1000, weight_decay=1.5e-6, ema_momentum=0.996),
     "MoCo v3, ViT-S": _moco_v3_vit,
-    "MoCo v3, ViT-B": changed(_moco_v3_vit, 76.7, of="code", backbone="vit_base"),
+    "MoCo v3, ViT-B": changed(_moco_v3_vit, 76.7, of="code", scores={"fine-tuned": 83.2}, backbone="vit_base"),
     "ReSSL": new_recipe(
         "ReSSL",
         "ReSSL's code",
@@ -422,20 +517,7 @@ IMAGENET: dict[str, Recipe] = {
         **_moco_in,
     ),
     **_leoclr(),
-    "DeepClusterV2": new_recipe(
-        "DeepClusterV2",
-        "SwAV's code, 2 x 224 + 6 x 96",
-        75.2,
-        epochs=800,
-        batch_size=4096,
-        lr=4.8,
-        weight_decay=1e-6,
-        n_prototypes=3000,
-        augment=MultiCrop(),
-        of="code",
-        judged=BY_SWAV,
-        **{**_LARS, "optimizer": LARC},
-    ),
+    "DeepClusterV2": new_recipe("DeepClusterV2", "SwAV's code, 2 x 224 + 6 x 96", 75.2, **_SWAV_800),
     "SwAV": _swav_in,
     "SwAV, 30 epochs": _swav_30,
     "SwAV + rotation, 30 epochs": changed(_swav_30, 57.30, of="code", scores=_ROTATED_30, **_turned),
@@ -467,18 +549,7 @@ IMAGENET: dict[str, Recipe] = {
         judged=BY_SWAV,
         **_LARS,
     ),
-    "VICReg": new_recipe(
-        "VICReg",
-        "VICReg",
-        73.2,
-        epochs=1000,
-        batch_size=2048,
-        lr=1.6,
-        weight_decay=1e-6,
-        proj_dim=8192,
-        judged={"linear": {"protocol": "swav", "lr": 0.02}},
-        **_LARS,
-    ),
+    "VICReg": new_recipe("VICReg", "VICReg", 73.2, epochs=1000, **_VICREG),
     "VICRegL": _vicregl,
     "VICRegL, alpha 0.9": changed(_vicregl, 71.2, of="code", scores={"VOC12, linear, mIoU": 54.0}, alpha=0.9),
     "DINO": _dino,
@@ -497,67 +568,61 @@ IMAGENET: dict[str, Recipe] = {
         weight_decay_end=0.4,
         augment=MultiCrop(n_local=8, global_scale=(0.4, 1.0), local_scale=(0.05, 0.4), augment=_dino_views),
     ),
-    "IBOT, ViT-S": new_recipe(
-        "IBOT",
-        "iBOT's code, which adds stochastic depth and trains the length of the prototypes",
-        77.9,
-        75.2,
-        scores={"fine-tuned": 82.3},
-        of="code",
-        backbone="vit_small",
-        epochs=800,
-        batch_size=1024,
-        lr=2e-3,
-        weight_decay=0.04,
-        weight_decay_end=0.4,
-        warmup_epochs=10,
-        ema_momentum=0.996,
-        n_prototypes=8192,
-        teacher_temperature=0.07,
-        warmup_teacher_epochs=30,
-        mask_ratio=(0.1, 0.5),
-        mask_probability=0.5,
-        augment=MultiCrop(n_local=10, global_scale=(0.25, 1.0), local_scale=(0.05, 0.25), augment=_dino_views),
+    "IBOT, ViT-S": _ibot,
+    "IBOT, ViT-B": changed(
+        _ibot,
+        79.5,
+        77.1,
+        of="inferred",
+        source=f"{_IBOT}; epochs of VISReg's table, settings of descendants' scripts",
+        scores={"fine-tuned": 83.8},
+        backbone="vit_base",
+        epochs=400,
+        lr=3e-3,
+        augment=MultiCrop(n_local=10, global_scale=(0.32, 1.0), local_scale=(0.05, 0.32), augment=_dino_views),
     ),
     "MSN, ViT-S": new_recipe(
         "MSN",
         "MSN's code, ViT-S on 16 GPUs, which clips gradients and lets the weight decay rise to 0.4; accuracy not known",
-        of="code",
-        backbone="vit_small",
         epochs=800,
         batch_size=1024,
         lr=1e-3,
-        weight_decay=0.04,
         warmup_epochs=15,
-        ema_momentum=0.996,
         mask_ratio=0.15,
         augment=MultiCrop(n_local=10, global_scale=(0.3, 1.0), local_scale=(0.05, 0.3), local_size=96),
+        **_VIT_S,
     ),
-    "LeJEPA, ViT-L": new_recipe(
-        "LeJEPA",
-        "LeJEPA's README; the scores are of linear probes on other data sets",
-        scores={"CIFAR-10": 96.5, "CIFAR-100": 83.71, "mean of eight data sets": 79.48},
-        of="code",
-        inferred="backbone batch_size warmup_epochs",  # crops of 98 pixels are 7 patches of 14
-        backbone=ViT("large", patch_size=14),
-        epochs=100,
-        batch_size=512,
-        lr=5e-4,
-        weight_decay=5e-2,
-        warmup_epochs=1,
-        n_directions=1024,
-        augment=MultiCrop(
-            global_scale=(0.3, 1.0),
-            local_scale=(0.05, 0.3),
-            local_size=98,
-            augment=Augmentation(saturation=0.2, blur=0.5, solarize=0.2),
-        ),
+    "LeJEPA, ViT-L": _lejepa,
+    "LeJEPA, ViT-H": {
+        **changed(_lejepa, 79.0, source="LeJEPA, abstract", backbone=ViT("huge", patch_size=14)),
+        "origin": {**dict.fromkeys(_lejepa["params"], "inferred"), "backbone": "printed"},
+    },
+    **_lightly(),
+    "DCL, 200 epochs": new_recipe(
+        "DCL",
+        "DCL, abstract; other settings of lightly's benchmark",
+        68.2,
+        epochs=200,
+        batch_size=256,
+        lr=0.075 * 256**0.5,
+        weight_decay=1e-6,
+        temperature=0.1,
+        inferred="lr weight_decay temperature optimizer warmup_epochs",
+        **_LARS,
     ),
     "MAE, ViT-B": _mae,
+    "MAE, ViT-B, 100 epochs": changed(
+        changed(_mae, of="inferred", batch_size=128, lr=1e-4, warmup_epochs=10),
+        source="solo-learn, table of ImageNet; the batch of its script for 400 epochs",
+        scores={"fine-tuned": 81.60},
+        epochs=100,
+        augment=Augmentation(jitter=0.0, gray=0.0, interpolation="bicubic"),
+    ),
     "MAE, ViT-L": changed(_mae, 75.8, scores={"fine-tuned": 85.95}, of="code", backbone="vit_large"),
     "SimMIM, ViT-B": new_recipe(
         "SimMIM",
-        "SimMIM's code, which adds relative positions; linear accuracy not known",
+        "SimMIM's code, which adds relative positions; linear accuracy of the eighth block, table 6",
+        56.7,
         scores={"fine-tuned": 83.8},
         of="code",
         inferred="batch_size lr",
@@ -574,7 +639,9 @@ IMAGENET: dict[str, Recipe] = {
     ),
     "IJEPA, ViT-H": new_recipe(
         "IJEPA",
-        "I-JEPA's code; accuracy not known",
+        "I-JEPA's code; scores of tables 1 and 2",
+        79.3,
+        scores={"1 %": 73.3},
         of="code",
         backbone=ViT("huge", patch_size=14),
         epochs=300,

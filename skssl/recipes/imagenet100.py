@@ -6,8 +6,18 @@ from typing import Any
 
 from sklearn.base import clone
 
-from skssl.augment import MultiCrop, preset
-from skssl.recipes.building import BY_SOLO, BY_SWAV, UNSTATED, Recipe, changed, new_recipe, rotated
+from skssl.augment import Augmentation, MultiCrop, preset
+from skssl.recipes.building import (
+    BY_SOLO,
+    BY_SWAV,
+    UNSTATED,
+    Recipe,
+    changed,
+    new_recipe,
+    rotated,
+    w_mse_by_views,
+)
+from skssl.recipes.cifar10 import CIFAR10
 from skssl.training.optim import LARC
 
 # EffSSL, section S4.1, takes solo-learn's settings for SimCLR, and those of SwAV's
@@ -102,6 +112,15 @@ def _jigsaws() -> dict[str, Recipe]:
     return found
 
 
+def _solo(title: str, offline: float | None, online: float | None, **params: Any) -> Recipe:
+    """Return the recipe of solo-learn's script, with the accuracy of a linear layer after and during the training."""
+    source = "solo-learn; 'online' is the accuracy of a linear layer trained beside the encoder"
+    scores = {"online": online} if online else {}
+    return changed(CIFAR10[title], offline, of="code", source=source, scores=scores, epochs=400, **params)
+
+
+_mocov3 = _solo("MoCoV3", 80.36, 80.36)
+
 IMAGENET100: dict[str, Recipe] = {
     "RotNet": new_recipe(
         "RotNet", _TABLE, 53.86, scores=_scores(34.72, 65.70, 51.18, 81.38, top_5=81.26), **_IN100, **UNSTATED
@@ -124,4 +143,52 @@ IMAGENET100: dict[str, Recipe] = {
     **_salient(),
     "SwAV": _swav_100,
     "SwAV + rotation": rotated(_swav_100, 0.1, 74.40, scores=_scores(52.02, 80.01, 69.68, 91.43)),
+    "MoCoV3": _mocov3,
+    "MoCoV3, ResNet-50": changed(
+        _mocov3,
+        84.58,
+        source="solo-learn, with the script of its ResNet-18",
+        scores={"online": 85.48},
+        backbone="resnet50",
+    ),
+    "NNCLR": _solo("NNCLR", 80.16, 79.80),
+    "NNCLR, lightly": new_recipe(
+        "NNCLR",
+        "lightly's benchmark on ImageNet-100, whose score is that of the best epoch",
+        None,
+        45.3,
+        epochs=200,
+        batch_size=256,
+        optimizer="lars",
+        lr=0.3,
+        weight_decay=1e-6,
+        schedule="epoch_cosine",
+        warmup_epochs=0,
+        temperature=0.5,
+        queue_size=65536,
+        hidden_dim=4096,
+        of="code",
+        judged={"knn": {"n_neighbors": 20, "temperature": 0.1}},
+    ),
+    "ReSSL": _solo("ReSSL", 78.48, 76.92, lr=0.3),
+    "VICReg": _solo(
+        "VICReg",
+        79.40,
+        79.22,
+        augment=Augmentation(crop_scale=(0.2, 1.0), saturation=0.2, blur=0.5, solarize=0.1, interpolation="bicubic"),
+    ),
+    "MAE": changed(CIFAR10["MAE"], of="code", backbone="vit_base", epochs=400),
+    **w_mse_by_views(
+        126689,
+        240,
+        2e-3,
+        {2: (None, None), 4: (None, None)},
+        proj_dim=128,
+        crop_scale=(0.08, 1.0),
+        brightness=0.8,
+        contrast=0.8,
+        saturation=0.8,
+        hue=0.2,
+        gray=0.2,
+    ),
 }

@@ -1,11 +1,13 @@
-"""STL-10: images of 96 pixels."""
+"""STL-10: images of 96 pixels, of which W-MSE, ReSSL and MMCR crop 64."""
 
 from __future__ import annotations
 
 import torch
+from sklearn.base import clone
 
-from skssl.augment import Augmentation
-from skssl.recipes.building import Recipe, new_recipe
+from skssl.augment import Augmentation, preset
+from skssl.recipes.building import Recipe, changed, new_recipe, w_mse_by_views
+from skssl.recipes.cifar10 import mmcr, ressl
 
 
 def two_linear_decays(progress: float) -> float:
@@ -61,5 +63,21 @@ STL10: dict[str, Recipe] = {
         repair_weight=7.5,
         of="code",
         inferred="backbone repair_weight",
+    ),
+    **w_mse_by_views(
+        105000, 2000, 2e-3, {2: (None, None), 4: (None, None)}, proj_dim=128, whitening_iterations=4, size=64
+    ),
+    "ReSSL": changed(
+        ressl,
+        88.25,
+        of="inferred",
+        queue_size=16384,
+        ema_momentum=0.996,
+        augment=[clone(view).set_params(size=64) for view in preset("ressl", 64)],
+    ),
+    "MMCR": changed(
+        mmcr,
+        of="code",
+        augment=Augmentation(crop_scale=(0.2, 1.0), gray=0.1, size=64, interpolation="bicubic"),
     ),
 }

@@ -1,16 +1,17 @@
-"""Tiny-ImageNet."""
+"""Tiny-ImageNet: images of 64 pixels."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from skssl.augment import Augmentation
-from skssl.recipes.building import BY_DECOUPLING, Recipe, new_recipe
+from skssl.recipes.building import BY_DECOUPLING, Recipe, changed, new_recipe, w_mse_by_views
+from skssl.recipes.cifar10 import ressl
 
-# Tiny-ImageNet: 64x64 images enlarged to 224, an AlexNet with BatchNorm. With NT-Xent the report enlarges them to 256
-# and crops 224, 7/8 of the side. The scores are of the last convolution, not of the block after it that `transform`
-# returns. The code's rates are those of 245 epochs, of which 200 are trained. The NT-Xent script sets them after an
-# epoch, so its first epoch has a rate of 0.1.
+# RotationDecoupling: images enlarged to 224 pixels, an AlexNet with BatchNorm. With NT-Xent the report enlarges them to
+# 256 and crops 224, 7/8 of the side. The scores are of the last convolution, not of the block after it that
+# `transform` returns. The code's rates are those of 245 epochs, of which 200 are trained. The NT-Xent script sets them
+# after an epoch, so its first epoch has a rate of 0.1.
 
 _report = "NT-Xent report"
 _decoupling: dict[str, Any] = {
@@ -50,4 +51,7 @@ TINY_IMAGENET: dict[str, Recipe] = {
         temperature=0.1,
         **_decoupling_nt_xent,
     ),
+    # The ResNet-18 of W-MSE keeps its max-pooling here and on STL-10.
+    **w_mse_by_views(100000, 1000, 2e-3, {2: (48.20, 34.16), 4: (49.20, 35.44)}, proj_dim=128, whitening_iterations=4),
+    "ReSSL": changed(ressl, 46.60, of="inferred", queue_size=16384, ema_momentum=0.996),
 }

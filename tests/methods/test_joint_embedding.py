@@ -28,6 +28,49 @@ def literal_nearest(queue, z):
     return torch.from_numpy(np.stack(items))
 
 
+@pytest.mark.parametrize("sigma", [None, 0.5])
+def test_dcl_leaves_both_views_of_an_image_out_of_its_negatives(X, sigma):
+    estimator, net, batch = built(skssl.DCL, X, temperature=0.3, sigma=sigma)
+    z = net.projector(net.encoder(torch.cat(batch.views)))
+    rows, total = z.detach().numpy(), 0.0
+    positive = [cosine(rows[i], rows[i + 12]) for i in range(12)]
+    shares = np.exp(np.array(positive) / sigma) if sigma else np.ones(12)
+    weights = 2 - shares / shares.mean()
+    for i in range(24):
+        others = [math.exp(cosine(rows[i], rows[k]) / 0.3) for k in range(24) if k % 12 != i % 12]
+        total += math.log(sum(others)) - weights[i % 12] * positive[i % 12] / 0.3
+    loss = estimator.losses(net, batch)["dcl"]
+    assert loss.item() == pytest.approx(total / 24, rel=1e-9)
+    loss.backward()
+    assert reached(net) == {"encoder", "projector"}
+
+
+def test_fastsiam_predicts_the_mean_projection_of_the_other_views(X):
+    estimator, net, batch = built(skssl.FastSiam, X, n_views=3)
+    z = [net.projector(net.encoder(view)) for view in batch.views]
+    p, total = [net.predictor(of).detach().numpy() for of in z], 0.0
+    z = [of.detach().numpy() for of in z]
+    for v in range(3):
+        target = sum(z[w] for w in range(3) if w != v) / 2
+        total -= np.mean([cosine(p[v][i], target[i]) for i in range(12)]) / 3
+    loss = estimator.losses(net, batch)["negative_cosine"]
+    assert loss.item() == pytest.approx(total, rel=1e-9)
+    loss.backward()
+    assert reached(net) == {"encoder", "projector", "predictor"}
+
+
+def test_mmcr_maximises_the_nuclear_norm_of_the_mean_embeddings(X):
+    estimator, net, batch = built(skssl.MMCR, X, n_views=3, lambd=0.2)
+    z = net.projector(net.encoder(torch.cat(batch.views))).detach().numpy().reshape(3, 12, -1)
+    z = z / np.linalg.norm(z, axis=2, keepdims=True)
+    expected = -np.linalg.norm(z.mean(0), "nuc")
+    expected += 0.2 * np.mean([np.linalg.norm(z[:, i], "nuc") for i in range(12)])
+    loss = estimator.losses(net, batch)["mmcr"]
+    assert loss.item() == pytest.approx(expected, rel=1e-9)
+    loss.backward()
+    assert reached(net) == {"encoder", "projector"}
+
+
 def test_nnclr_contrasts_the_neighbour_of_one_view_with_the_prediction_of_the_other(X):
     estimator, net, batch = built(skssl.NNCLR, X, temperature=0.3)
     for step in range(2):  # the second step searches the projections of the first
@@ -96,6 +139,8 @@ def test_w_mse_whitens_random_groups_of_the_batch(X):
     loss = estimator.losses(net, batch)["w_mse"]
     torch.testing.assert_close(loss, (expected[0] + expected[1]) / 2)
     assert not torch.isclose(*expected)
+    loss.backward()
+    assert reached(net) == {"encoder", "projector"}
 
 
 def test_re_ssl_compares_a_strong_view_with_a_weak_one(X):
@@ -107,6 +152,8 @@ def test_re_ssl_compares_a_strong_view_with_a_weak_one(X):
     torch.testing.assert_close(loss, losses.ressl(q, k, queue, 0.1, 0.04))
     queue[:12] = torch.nn.functional.normalize(k, dim=1)
     torch.testing.assert_close(net.queue.items, queue, rtol=1e-6, atol=1e-6)
+    loss.backward()
+    assert reached(net) == {"encoder", "projector"}
     strong, weak = estimator._augmentations(16)
     assert (strong.jitter, weak.jitter, weak.gray) == (0.8, 0.0, 0.0)
 

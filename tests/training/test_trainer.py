@@ -232,6 +232,9 @@ def test_the_losses_of_a_method_are_one_graph_that_is_compiled_once(method, X, y
     assert estimator.net_.compiled, "compiling failed"
     assert watch.counts == [1] * 4
     assert not counters["graph_break"]
+    plain = quick(method, **{**settings, "compile": False}).fit(X, y).history_
+    names = plain.columns.drop("images_per_second")
+    np.testing.assert_allclose(estimator.history_.loc[:2, names], plain[names], rtol=1e-4)
 
 
 def test_a_failing_compiled_step_leaves_the_buffers_unchanged(X, monkeypatch):
