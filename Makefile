@@ -41,6 +41,7 @@ bench: install  ## how fast: training against a bare loop (and against lightly, 
 
 docs: $(VENV)/installed-docs
 	$(RUN) -m sphinx -W --keep-going -b html docs docs/_build/html
+	$(RUN) docs/check_site.py docs/_build/html
 
 $(VENV)/installed-%: pyproject.toml $(VERSIONS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "skssl needs Python 3.11 or newer: make PYTHON=python3.12 ...")'

@@ -1,5 +1,6 @@
 """How the documentation is built."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -15,11 +16,11 @@ copyright = "2026, the skssl developers"
 release = version = skssl.__version__
 
 extensions = [
+    "mathml",
     "myst_parser",
     "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
     "sphinx_gallery.gen_gallery",
 ]
@@ -27,6 +28,7 @@ exclude_patterns = ["_build", "generated/*.md"]  # what other pages include is n
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
 autosummary_generate = True
+autodoc_typehints = "none"  # the sections of parameters have the types
 suppress_warnings = ["ref.ref"]  # what is inherited from scikit-learn refers to its own pages
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
@@ -40,11 +42,15 @@ sphinx_gallery_conf = {
     "doc_module": ("skssl",),
     "download_all_examples": False,
     "show_memory": False,
+    "write_computation_times": False,  # a page that loads scripts from other machines
     "min_reported_time": 1e9,
     "image_srcset": ["2x"],
     "capture_repr": ("_repr_html_",),
 }
 templates_path = ["_templates"]
+html_math_renderer = "mathml"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_theme = "pydata_sphinx_theme"
 html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False}
 html_sidebars = {
@@ -53,8 +59,21 @@ html_sidebars = {
     "api": ["sidebar-nav-bs"],
     "user_guide": ["sidebar-nav-bs"],
 }  # not on pages without parts
+html_context = {"default_mode": "auto"}  # light or dark, as the system
+html_favicon = "_static/favicon.svg"
 html_title = "skssl"
 html_show_sourcelink = False
 
 rendering.render()
 method_pages.render(Path(__file__).parent / "methods", rendering.RECORDED / "methods.csv")
+
+
+def setup(app):
+    app.connect("html-page-context", mend_links_to_docs)
+
+
+def mend_links_to_docs(app, page, template, context, doctree):
+    """Correct the anchors on pages of source: `viewcode` takes all objects of a file to be in one namespace."""
+    if page.startswith("_modules/"):
+        link = r"(/generated/([\w.]*?(\w+))\.html#)[\w.]*?\.\3(?=[.\"])"
+        context["body"] = re.sub(link, r"\1\2", context["body"])

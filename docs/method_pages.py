@@ -47,10 +47,12 @@ def page(name: str, rows: pd.DataFrame) -> str:
     parts = [
         f"# {name}",
         rst(idea),
+        "::::{container} scrolls",
         *(
             f"```{{image}} {name}-{mode}.png\n:class: only-{mode}\n:alt: flow of {name}\n```"
             for mode in ("light", "dark")
         ),
+        "::::",
         "One step of training. Gradients do not flow back along dashed arrows.",
         f"**Use it if:** {ADVICE[name]['use']}\n\n**Use something else if:** {ADVICE[name]['other']}",
         "## Example",

@@ -26,6 +26,7 @@ class Browser:
             os.dup2(1004, 4)
 
         flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--remote-debugging-pipe"]
+        flags += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]  # other machines are out of reach
         self.process = subprocess.Popen(
             [CHROMIUM, *flags, "--window-size=1200,900", f"--user-data-dir={folder}", "about:blank"],
             preexec_fn=connect,
@@ -72,10 +73,12 @@ class Browser:
                 return answer["result"]
             self.events.append(answer)
 
-    def open(self, path):
-        self.call("Page.navigate", url=path.as_uri())
-        deadline = time.monotonic() + 30
-        while self.run("document.readyState") != "complete" or self.run("location.protocol") != "file:":
+    def open(self, page):
+        """Open a file, or a URL without a fragment, and wait until it is loaded."""
+        url = page if isinstance(page, str) else page.as_uri()
+        self.call("Page.navigate", url=url)
+        deadline = time.monotonic() + 120
+        while self.run("document.readyState") != "complete" or self.run("location.href") != url:
             assert time.monotonic() < deadline
             time.sleep(0.02)
 
