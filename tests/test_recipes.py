@@ -405,8 +405,13 @@ def test_lightly_on_imagenet_trains_for_100_epochs_with_the_rates_of_its_code():
     assert {params["epochs"] for params in found.values()} == {100}
     rates = {title: (params["batch_size"], params["lr"]) for title, params in found.items()}
     assert rates == {
+        "SimCLR, lightly": (256, 0.075 * 256**0.5),
         "DCL, lightly": (256, 0.075 * 256**0.5),
         "DCLW, lightly": (256, 0.075 * 256**0.5),
+        "SwAV, lightly": (256, 0.6),
+        "BYOL, lightly": (256, 0.45),
+        "BarlowTwins, lightly": (256, 0.2),
+        "VICReg, lightly": (256, 0.2),
         "TiCo, lightly": (512, 0.2 * 512 / 256),
         "IBOT, ViT-S, lightly": (128, 5e-4 * 128 / 256),
         "MAE, ViT-B, lightly": (256, 1.5e-4),

@@ -249,15 +249,29 @@ def _lightly() -> dict[str, Recipe]:
     found: dict[str, Recipe] = {}
 
     def add(title: str, linear: float, knn: float, tuned: float, how: str = "", /, **params: Any) -> None:
-        settings: dict[str, Any] = {"of": "code", "batch_size": 256, **params, "epochs": 100}
+        settings: dict[str, Any] = {"batch_size": 256, **params, "of": "code", "judged": BY_LIGHTLY, "epochs": 100}
         source = f"lightly's benchmark on ImageNet{how}"
         scores = {"fine-tuned": tuned}
         method = title.split(",")[0].replace("DCLW", "DCL")
-        found[title] = new_recipe(method, source, linear, knn, scores=scores, judged=BY_LIGHTLY, **settings)
+        found[title] = new_recipe(method, source, linear, knn, scores=scores, **settings)
 
     simclr: dict[str, Any] = {"lr": 0.075 * 256**0.5, "weight_decay": 1e-6, "temperature": 0.1, **_LARS}
+    lars: dict[str, Any] = {**_LARS, "weight_decay": 1e-6}
+    add("SimCLR, lightly", 63.2, 44.8, 73.9, **simclr)
     add("DCL, lightly", 65.1, 49.6, 73.5, **simclr)
     add("DCLW, lightly", 64.5, 48.5, 73.2, sigma=0.5, **simclr)
+    swav = {**_SWAV_800, **lars, "batch_size": 256, "lr": 0.6, "epsilon": 0.05, "queue_length": 3840}
+    add("SwAV, lightly", 67.2, 49.5, 75.4, **swav)
+    add("BYOL, lightly", 62.5, 46.0, 74.5, lr=0.45, ema_momentum=0.99, **lars)
+    add(
+        "BarlowTwins, lightly",
+        *(62.9, 45.6, 72.6),
+        **{**lars, "lr": 0.2, "weight_decay": 1.5e-6, "lambd": 5e-3, "proj_dim": 8192, "loss_scale": 0.024},
+        inferred="loss_scale",
+    )
+    view = Augmentation(saturation=0.2, blur=0.5, solarize=0.1)
+    vicreg = {**_VICREG, "batch_size": 256, "lr": 0.2, "augment": view, "inferred": "lr"}  # of an unfinished script
+    add("VICReg, lightly", 63.0, 46.3, 73.7, **vicreg)
     add(
         "TiCo, lightly",
         *(49.7, 26.6, 72.7),
