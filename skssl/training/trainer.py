@@ -307,7 +307,7 @@ class Trainer(NeuralNet):
             closing(loader),
             seeded(self.seed, device),
             own_stream(device) if self._graphs and self.compiled else nullcontext(),
-            Progress(self.verbose, past + epochs, steps, loader.batch_size, done) as progress,
+            Progress(self.verbose, past + epochs, steps, loader.batch_size, done, loader.images.unit) as progress,
         ):
             for _ in range(epochs):
                 self.notify("on_epoch_begin", **data)
