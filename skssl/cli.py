@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Self-supervised learning of visual representations.
 
-  skssl fit SimCLR photos/ --epochs 100 --out encoder.safetensors
-  skssl transform encoder.safetensors photos/ --out features.parquet
+  skssl fit SimCLR photos/ --backbone convnet --epochs 100 --out encoder.safetensors
+  skssl transform encoder.safetensors photos/ --out features.csv
   skssl probe encoder.safetensors photos/
 """
 IMAGES = (

@@ -44,7 +44,7 @@ from skssl.training.seeding import reseed, seeded
 if TYPE_CHECKING:
     import pandas as pd
 
-# From this number of steps, compiling pays off on CUDA: it takes 25 to 45 s for a ResNet-18, and saves 5.6 ms per step
+# From this number of steps, compiling pays off on CUDA: it takes 25 to 45 s for a ResNet-18, and saves 5 ms per step
 # of 256 or 512 images of 32x32 (an H200, bfloat16) and at least as much with larger images.
 COMPILED_FROM = 8000
 # What skorch's callbacks read in the history under skorch's names, besides our "loss".
