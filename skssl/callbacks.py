@@ -14,9 +14,8 @@ from sklearn.utils import check_consistent_length
 from skorch.callbacks import Callback
 from torch import Tensor, nn
 
-from skssl.images import Images, as_images
+from skssl.images import Images
 from skssl.images.dataset_items import refuse_loader
-from skssl.images.folders import expand_folder
 from skssl.images.labels import as_labels, known_labels, labels_in
 from skssl.images.photographs import Photographs
 from skssl.nn.distributed import all_gather
@@ -75,7 +74,6 @@ class KNNMonitor(Callback):
     def initialize(self) -> Self:
         """Check the parameters."""
         refuse_loader(self.X)
-        check_consistent_length(expand_folder(self.X), self.y)
         _check_monitor(self)
         return self
 
@@ -318,7 +316,6 @@ def _check_monitor(monitor: Any) -> None:
     refuse_loader(monitor.X_test)
     if monitor.X_test is None and monitor.y_test is not None:
         raise ValueError(f"{name} needs X_test, the images to which y_test belongs.")
-    check_consistent_length(expand_folder(monitor.X_test), monitor.y_test)
     if not isinstance(monitor.every, Integral) or monitor.every < 1:
         raise ValueError(f"The 'every' parameter of {name} must be an integer of at least 1. Got {monitor.every!r}.")
 
@@ -327,7 +324,7 @@ def _reader_like(net: Trainer, images: Images) -> Callable[[Any], Images]:
     """Return a function that reads images in the same way as those of the training."""
     method = net.module_.method
     like: Any = {"shape": images.shape, "scale": images.scale, "whole": isinstance(images, Photographs)}
-    return getattr(method, "read", None) or partial(as_images, image_shape=method.image_shape, reset=False, **like)
+    return getattr(method, "read", None) or partial(method._as_images, reset=False, **like)
 
 
 def _read_labelled(
@@ -341,6 +338,7 @@ def _read_labelled(
             f"{name} needs the classes of its images. Pass y, and y_test with X_test, or data sets of items "
             "(image, label)."
         )
+    check_consistent_length(range(len(images)), y)
     known = np.flatnonzero(known_labels(y, classes))
     if not len(known):
         raise ValueError(f"{name} needs labelled images, but all labels are -1.")
@@ -399,9 +397,11 @@ class GradientSNR(Callback):
         The submodule of the net whose gradient is measured; "" is the whole net. A task adds a head, so that only the
         encoder is comparable with and without a task.
 
-    References ---------- Towards Efficient and Effective Self-Supervised Learning of Visual Representations (EffSSL),
-    ECCV 2022, supplement, section 6, after Mitrovic et al., 2020. It uses the ratio of the mean to the variance and
-    states neither beta nor the parameters; the absolute value keeps signed means from cancelling.
+    References
+    ----------
+    Towards Efficient and Effective Self-Supervised Learning of Visual Representations (EffSSL), ECCV 2022, supplement,
+    section 6, after Mitrovic et al., 2020. It uses the ratio of the mean to the variance and states neither beta nor
+    the parameters; the absolute value keeps signed means from cancelling.
 
     Examples
     --------

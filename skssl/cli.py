@@ -27,11 +27,14 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Self-supervised learning of visual representations.
 
-  skssl fit SimCLR photos/ --epochs 100 --out encoder.safetensors
-  skssl transform encoder.safetensors photos/ --out features.parquet
+  skssl fit SimCLR photos/ --backbone convnet --epochs 100 --out encoder.safetensors
+  skssl transform encoder.safetensors photos/ --out features.csv
   skssl probe encoder.safetensors photos/
 """
-IMAGES = "a folder, an archive, an .npz file or the name of a data set, as for skssl.datasets.load_images"
+IMAGES = (
+    "a folder, an archive, an .npz file or the name of a data set, as for skssl.datasets.load_images; for methods on "
+    "clips a folder of folders of frames or of videos"
+)
 SPLIT = "a split, such as train; by default all images in a folder, and the training images of other data"
 FIT_SPLIT = "a split, or all; by default train if the images have splits"
 TEST_SPLITS = ("test", "testing", "val", "valid", "validation", "dev")
@@ -150,9 +153,11 @@ def _fit(arguments: argparse.Namespace) -> None:
     source, split, out = (options.pop(name) for name in ("images", "split", "out"))
     _check_folder(out)
     estimator = cls(**{"verbose": 1, **options})
-    if split is None and os.path.isdir(source) and "train" in _splits(source):
+    if cls.__name__ == "AudioVisual":
+        raise ValueError("AudioVisual learns from sounds, too, which skssl fit cannot read. Call it from Python.")
+    if split is None and os.path.isdir(source) and "train" in _splits(estimator, source):
         split = "train"
-    X, y, _ = _read_images(source, None if split == "all" else split, classes=estimator.uses_labels)
+    X, y, _ = _read_images(estimator, source, None if split == "all" else split, classes=estimator.uses_labels)
     y = y if estimator.uses_labels else None
     try:
         estimator.fit(X, y)
@@ -167,7 +172,8 @@ def _fit(arguments: argparse.Namespace) -> None:
         estimator.save(out)
         n_epochs, n_images = len(estimator.history_), estimator.net_.module_.n_samples
         loss = f", loss {estimator.history_['loss'].iloc[-1]:.4g}" if n_epochs else ""
-        print(f"{out}: {cls.__name__}, {n_epochs} epoch{'s' * (n_epochs != 1)} of {n_images:,} images{loss}")
+        unit = _unit(estimator)
+        print(f"{out}: {cls.__name__}, {n_epochs} epoch{'s' * (n_epochs != 1)} of {n_images:,} {unit}{loss}")
 
 
 def _transform(arguments: argparse.Namespace) -> None:
@@ -184,7 +190,7 @@ def _transform(arguments: argparse.Namespace) -> None:
         raise ImportError("Writing '.parquet' needs pyarrow: pip install pyarrow. '.csv' and '.npz' do not need it.")
     _check_folder(out)
     encoder = _load(arguments.encoder)
-    X, y, paths = _read_images(arguments.images, arguments.split)
+    X, y, paths = _read_images(encoder, arguments.images, arguments.split)
     features = _features(encoder, X, arguments.layer)
     known = {"path": np.arange(len(features)) if paths is None else np.array(paths)}
     known |= {} if y is None else {"class": np.asarray(y)}
@@ -196,7 +202,7 @@ def _transform(arguments: argparse.Namespace) -> None:
             columns = [f"{name}{i}" for i in range(features.shape[1])]
             table = pd.concat([pd.DataFrame(known), pd.DataFrame(features, columns=columns)], axis=1)
             table.to_csv(file, index=False, mode="wb") if suffix == ".csv" else table.to_parquet(file, index=False)
-    print(f"{out}: {features.shape[1]} features of {len(features):,} images")
+    print(f"{out}: {features.shape[1]} features of {len(features):,} {_unit(encoder)}")
 
 
 def _probe(arguments: argparse.Namespace) -> None:
@@ -213,25 +219,25 @@ def _probe(arguments: argparse.Namespace) -> None:
     encoder = _load(arguments.encoder)
     source, split, test, test_split = arguments.images, arguments.split, arguments.test, None
     if test is None and split is None and os.path.isdir(source):
-        test_split = next((name for name in TEST_SPLITS if name in _splits(source)), None)
+        test_split = next((name for name in TEST_SPLITS if name in _splits(encoder, source)), None)
         test = source if test_split else None
-    X, y, _ = _read_images(source, split, classes=True)
+    X, y, _ = _read_images(encoder, source, split, classes=True)
     features, n = _features(encoder, X, arguments.layer), len(y)
     if test is not None:
-        X_test, y_test, _ = _read_images(test, test_split, classes=True)
+        X_test, y_test, _ = _read_images(encoder, test, test_split, classes=True)
         splits = [(np.arange(n), np.arange(n, n + len(y_test)))]
         features, y = np.concatenate([features, _features(encoder, X_test, arguments.layer)]), np.append(y, y_test)
-        print(f"{n:,} training and {len(y_test):,} test images")
+        print(f"{n:,} training and {len(y_test):,} test {_unit(encoder)}")
     else:
         classes, sizes = np.unique(y, return_counts=True)
         if not 2 <= arguments.cv <= sizes.min():
             raise ValueError(
-                f"--cv {arguments.cv} must be at least 2, and at most {sizes.min()}, the number of images of the class "
-                f"{classes[sizes.argmin()]!r}."
+                f"--cv {arguments.cv} must be at least 2, and at most {sizes.min()}, the number of {_unit(encoder)} of "
+                f"the class {classes[sizes.argmin()]!r}."
             )
         folds = StratifiedKFold(arguments.cv, shuffle=True, random_state=arguments.random_state)
         splits = list(folds.split(features, y))
-        print(f"{arguments.cv}-fold cross-validation on {n:,} images")
+        print(f"{arguments.cv}-fold cross-validation on {n:,} {_unit(encoder)}")
     n_neighbors = min(20, *(len(train) for train, _ in splits))
     probes = {
         "linear": make_pipeline(StandardScaler(), LinearProbe()),
@@ -252,7 +258,7 @@ def _report(arguments: argparse.Namespace) -> None:
 
     _check_folder(arguments.out)
     encoder = _load(arguments.encoder)
-    X, y, _ = _read_images(arguments.images, arguments.split)
+    X, y, _ = _read_images(encoder, arguments.images, arguments.split)
     report(encoder, X, y, arguments.out, layer=arguments.layer, n_samples=arguments.n_samples)
     print(arguments.out)
 
@@ -296,24 +302,48 @@ def _features(encoder: SSLTransformer, X: Any, layer: str) -> np.ndarray:
     return as_encoder(encoder, X, layer=layer).transform(X)
 
 
-def _read_images(source: str, split: str | None, classes: bool = False) -> tuple[Any, Any, list[str] | None]:
-    """Return images, their classes if they are known, and their paths if they lie in a folder.
+def _reads_clips(estimator: SSLTransformer) -> bool:
+    """Return whether an estimator trains on clips."""
+    from skssl.methods.clips import ClipMethod
+
+    return isinstance(estimator, ClipMethod)
+
+
+def _unit(estimator: SSLTransformer) -> str:
+    """Return what the samples of an estimator are called."""
+    return "clips" if _reads_clips(estimator) else "images"
+
+
+def _read_images(
+    estimator: SSLTransformer, source: str, split: str | None, classes: bool = False
+) -> tuple[Any, Any, list[str] | None]:
+    """Return images or clips, their classes if they are known, and their paths if they lie in a folder.
 
     Without a split, all images in a folder are used, or those of the training split if `classes` must be known.
     """
     import numpy as np
 
     from skssl.datasets import load_images
-    from skssl.images.folders import choose_split, find_images, image_paths, warn_of_left_out
+    from skssl.images.clips import ClipFiles
+    from skssl.images.folders import choose_split, classes_of, find_images, image_paths, warn_of_left_out
 
     y: Any
     paths: list[str] | None = None
     if not os.path.isdir(source):
         X, y = load_images(source, split or "train")
+    elif _reads_clips(estimator):
+        clips = ClipFiles(source)
+        by_name = dict(zip(clips.names, clips, strict=True))
+        chosen, y = clips.names, classes_of(clips.names)
+        if split is not None or classes:
+            chosen, y, left_out = choose_split(clips.names, split or "train", source)
+            warn_of_left_out(source, len(chosen), left_out)
+        y = None if y is None or None in y else y
+        X, paths = [by_name[name] for name in chosen], [os.path.join(source, name) for name in chosen]
     elif split is None and not classes:
         X = paths = image_paths(source)
         steps = [os.path.relpath(path, source).split(os.sep) for path in paths]
-        depth = int(bool(_splits(source)))  # of the class folders
+        depth = int(bool(_splits(estimator, source)))  # of the class folders
         y = [names[depth] for names in steps] if all(len(names) > depth + 1 for names in steps) else None
     else:
         files, left_out = find_images(source)
@@ -325,11 +355,13 @@ def _read_images(source: str, split: str | None, classes: bool = False) -> tuple
     return X, None if y is None else np.asarray(y), paths
 
 
-def _splits(folder: str) -> list[str]:
+def _splits(estimator: SSLTransformer, folder: str) -> list[str]:
     """Return the names of the splits in a folder."""
+    from skssl.images.clips import ClipFiles
     from skssl.images.folders import find_images, split_names
 
-    return split_names([file.split("/") for file in find_images(folder)[0]], "train")
+    names = ClipFiles(folder).names if _reads_clips(estimator) else find_images(folder)[0]
+    return split_names([name.split("/") for name in names], "train")
 
 
 def _check_folder(out: str) -> None:

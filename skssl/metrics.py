@@ -202,10 +202,11 @@ def contrastive_accuracy(
             index = index.to(found.device)
             if isinstance(images, Photographs):
                 views = [augment.read_views(images, index, draws) for augment in (first, second)]
+                features = [found.module(view).float() for view in views]
             else:  # items of a data set are read once for both views
                 batch = images.read(index)
-                views = [augment(batch, draws, index) for augment in (first, second)]
-            right.append(nearest_is_positive(*(found.module(view).float() for view in views)))
+                features = [found.encode_views(augment, batch, index, draws) for augment in (first, second)]
+            right.append(nearest_is_positive(*features))
     return float(torch.cat(right).cpu().double().mean())  # MPS has no float64
 
 

@@ -91,7 +91,7 @@ print(features.shape)
 #
 # .. code-block:: bash
 #
-#     skssl fit SimCLR photos/ --epochs 100 --out encoder.safetensors
+#     skssl fit SimCLR photos/ --backbone convnet --image-shape 64,64 --epochs 100 --out encoder.safetensors
 #     skssl probe encoder.safetensors photos/
 #     skssl report encoder.safetensors photos/ --out report.html
 #

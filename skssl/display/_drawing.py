@@ -13,7 +13,7 @@ from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from skssl.images import Images, subset
+from skssl.images import Clips, Images, subset
 from skssl.images.labels import encode_labels
 from skssl.probes.encoders import as_encoder, read_once
 
@@ -146,5 +146,6 @@ def encode_images(estimator: Any, X: Any, layer: str, index: np.ndarray | None =
 
 
 def read_pictures(images: Images, index: np.ndarray) -> np.ndarray:
-    """Return the images at some indices as float32 pictures (m, h, w, 3) in [0, 1]."""
+    """Return the images, or the middle frames of clips, at some indices as float32 pictures (m, h, w, 3) in [0, 1]."""
+    images = images.middle_frames() if isinstance(images, Clips) else images
     return to_pictures(images.read(torch.from_numpy(index)))

@@ -25,9 +25,8 @@ from skssl.display._drawing import (
 )
 from skssl.errors import pick
 from skssl.images.base import describe
-from skssl.images.folders import expand_folder
 from skssl.images.labels import check_labels
-from skssl.probes.encoders import check_encoder
+from skssl.probes.encoders import as_samples, check_encoder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -112,7 +111,7 @@ class EmbeddingDisplay:
         estimator : SSLTransformer, FrozenEstimator of one, or torch.nn.Module
             A fitted estimator or a module, see `encoders.as_encoder`.
         X : array-like, sequence of files or PIL images, or torch Dataset
-            The images.
+            The images, or clips, whose middle frames are the thumbnails.
         y : array-like of shape (n,), default=None
             The classes; -1 if unknown, as in `label_fraction`.
         layer : str, default="backbone"
@@ -143,8 +142,8 @@ class EmbeddingDisplay:
         ImportError
             If method="umap" and umap-learn is not installed.
         """
-        X = expand_folder(X)
         check_encoder(estimator, "estimator")
+        X = as_samples(estimator, X)
         y = None if y is None else check_labels(y, X)
         index = np.sort(check_random_state(random_state).permutation(len(X))[:n_samples])
         features, images = encode_images(estimator, X, layer, index)

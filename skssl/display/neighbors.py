@@ -19,9 +19,8 @@ from skssl.display._drawing import (
     make_axes,
     read_pictures,
 )
-from skssl.images.folders import expand_folder
 from skssl.images.labels import check_labels
-from skssl.probes.encoders import check_encoder
+from skssl.probes.encoders import as_samples, check_encoder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -114,7 +113,7 @@ class NeighborsDisplay:
         estimator : SSLTransformer, FrozenEstimator of one, or torch.nn.Module
             A fitted estimator or a module, see `encoders.as_encoder`.
         X : array-like, sequence of files or PIL images, or torch Dataset
-            The images to search.
+            The images to search, or clips, whose middle frames are drawn.
         y : array-like of shape (n,), default=None
             The classes; -1 if unknown, as in `label_fraction`.
         X_query, y_query : array-like, default=None
@@ -142,10 +141,10 @@ class NeighborsDisplay:
         ValueError
             If there are too few images, or the number of classes is not that of the images.
         """
-        X, X_query = expand_folder(X), expand_folder(X_query)
+        check_encoder(estimator, "estimator")
+        X, X_query = as_samples(estimator, X), as_samples(estimator, X_query)
         separate = X_query is not None
         query_pool = X_query if separate else X
-        check_encoder(estimator, "estimator")
         y = None if y is None else check_labels(y, X)
         query_y = y
         if separate:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, validate_params
@@ -23,18 +22,17 @@ from skssl.display._drawing import (
     encode_images,
     names_and_codes,
     read_pictures,
-    to_pictures,
 )
 from skssl.display.embedding import embed
 from skssl.display.neighbors import NeighborsDisplay, nearest
 from skssl.display.training import TrainingDisplay
 from skssl.display.views import ViewsDisplay
 from skssl.errors import show_call
-from skssl.images import Images, subset
-from skssl.images.folders import expand_folder
+from skssl.images import Clips, Images, subset
 from skssl.images.labels import check_labels
 from skssl.methods.base import SSLTransformer
-from skssl.probes.encoders import check_encoder
+from skssl.methods.clips import ClipMethod
+from skssl.probes.encoders import as_samples, check_encoder
 from skssl.storage.version import __version__
 
 __all__ = ["report"]
@@ -76,9 +74,10 @@ def report(
     Parameters
     ----------
     estimator : SSLTransformer, FrozenEstimator of one, or torch.nn.Module
-        A fitted estimator, or a module, for which parameters, curves and views are omitted.
+        A fitted estimator, or a module, for which parameters, curves and views are omitted. Views are also omitted if
+        the estimator trains on clips and X holds images.
     X : array-like, sequence of files or PIL images, or torch Dataset
-        The images, of the training or of a test set.
+        The images or clips, of the training or of a test set. The middle frames of clips are shown.
     y : array-like of shape (n,), default=None
         The classes, shown by colours and frames; -1 if unknown, as in `label_fraction`.
     path : str or path, default="report.html"
@@ -122,8 +121,8 @@ def report(
     >>> page.startswith("<!DOCTYPE html>"), "SimCLR" in page
     (True, True)
     """
-    X = expand_folder(X)
     check_encoder(estimator, "estimator")
+    X = as_samples(estimator, X)
     y = None if y is None else check_labels(y, X)
     draw = check_random_state(random_state)
     index = np.sort(draw.permutation(len(X))[:n_samples])
@@ -174,7 +173,7 @@ def report(
         facts=facts,
         parameters=_parameters(trained) if known else [],
         network=None if known else repr(trained),
-        **_figures(trained, X, neighbors, draw),
+        **_figures(trained, X, neighbors, draw, views=known and not _are_frames(trained, images)),
         history=trained.history_.round(4) if known and len(trained.history_) else None,
         axes=axes,
         sheet=sheet,
@@ -215,8 +214,9 @@ def _facts(estimator: Any, features: np.ndarray, images: Images) -> dict[str, st
     """Return the facts at the top of the page."""
     network = estimator.encoder_ if isinstance(estimator, SSLTransformer) else estimator
     channels, height, width = images.shape
+    frames = f"{images.n_frames} frames of " if isinstance(images, Clips) and images.n_frames > 1 else ""
     facts = {
-        "images on this page": f"{len(images):,} of {height} × {width} × {channels}",
+        f"{images.unit} on this page": f"{len(images):,} of {frames}{height} × {width} × {channels}",
         "features": f"{features.shape[1]:,}",
         "encoder parameters": f"{sum(weight.numel() for weight in network.parameters()):,}",
     }
@@ -224,24 +224,29 @@ def _facts(estimator: Any, features: np.ndarray, images: Images) -> dict[str, st
         last = estimator.history_.iloc[-1]
         facts["epochs"] = f"{len(estimator.history_)}"
         facts["final loss"] = f"{last['loss']:.4g}"
-        facts["images per second"] = f"{estimator.history_['images_per_second'].median():,.0f}"
+        facts[f"{images.unit} per second"] = f"{estimator.history_['images_per_second'].median():,.0f}"
     return facts
 
 
-def _figures(estimator: Any, X: Any, neighbors: dict[str, Any], random_state: Any) -> dict[str, Any]:
+def _are_frames(estimator: SSLTransformer, images: Images) -> bool:
+    """Return whether images are frames, of which a method on clips cannot make views."""
+    return isinstance(estimator, ClipMethod) and isinstance(images, Clips) and images.n_frames < estimator.least_frames
+
+
+def _figures(estimator: Any, X: Any, neighbors: dict[str, Any], random_state: Any, views: bool) -> dict[str, Any]:
     """Return the figures as data URLs by heading, and the training curves in one column for narrow screens."""
     from matplotlib import pyplot as plt
 
     drawn: dict[str, Any] = {}
     with plt.ioff():
-        if isinstance(estimator, SSLTransformer):
-            if len(estimator.history_):
-                display = TrainingDisplay.from_estimator(estimator)
-                drawn["Training"] = display.figure_
-                n = len(display.axes_)
-                narrow, axes = plt.subplots(n, figsize=(3.6, 2.4 * n), layout="constrained", squeeze=False)
-                display.plot(axes.ravel())
-                drawn["narrow"] = narrow
+        if isinstance(estimator, SSLTransformer) and len(estimator.history_):
+            display = TrainingDisplay.from_estimator(estimator)
+            drawn["Training"] = display.figure_
+            n = len(display.axes_)
+            narrow, axes = plt.subplots(n, figsize=(3.6, 2.4 * n), layout="constrained", squeeze=False)
+            display.plot(axes.ravel())
+            drawn["narrow"] = narrow
+        if views:
             drawn["Views"] = ViewsDisplay.from_estimator(estimator, X, random_state=random_state).figure_
         drawn["Nearest images"] = NeighborsDisplay(**neighbors).plot().figure_
     found = {}
@@ -266,7 +271,7 @@ def _sprite_sheet(images: Images) -> tuple[str, int, int]:
     across = math.ceil(math.sqrt(len(images)))
     sheet = Image.new("RGB", (across * side, -(-len(images) // across) * side), "white")
     for start in range(0, len(images), 256):
-        pixels = to_pictures(images.read(torch.arange(start, min(start + 256, len(images)))))
+        pixels = read_pictures(images, np.arange(start, min(start + 256, len(images))))
         for place, picture in enumerate((255 * pixels).round().astype(np.uint8), start):
             larger = max(picture.shape[:2]) <= side
             how = Image.Resampling.NEAREST if larger else Image.Resampling.LANCZOS

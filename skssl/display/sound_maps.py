@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import torch
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from skssl.display._drawing import FONT, TEXT_COLOR, draw_grid, make_axes, to_pictures
+from skssl.display._drawing import FONT, TEXT_COLOR, draw_grid, make_axes, read_pictures
+from skssl.images import subset
 from skssl.images.base import describe
+from skssl.images.sounds import check_counts
 from skssl.methods import AudioVisual
+from skssl.probes.encoders import as_samples
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,7 +73,7 @@ class SoundMapDisplay:
         estimator : AudioVisual
             A fitted estimator with ``fusion="localize"``.
         frames : array-like or sequence
-            Images or clips, as for `fit`. Of a clip the first frame is drawn.
+            Images or clips, as for `fit`. Of a clip the middle frame is drawn.
         waveforms : array-like of shape (n, samples)
             Their sounds.
         n_images : int, default=4
@@ -88,16 +90,25 @@ class SoundMapDisplay:
         ------
         TypeError
             If it is not an `AudioVisual`.
+        ValueError
+            If its `fusion` has no maps, or there is not one sound for each image or clip.
         """
         estimator = estimator.estimator if isinstance(estimator, FrozenEstimator) else estimator
         if not isinstance(estimator, AudioVisual):
             raise TypeError(f"estimator must be an AudioVisual. Got {describe(estimator)}.")
         check_is_fitted(estimator)
-        clips: Any = estimator._read(frames, reset=False)
-        first = clips.take(torch.arange(min(n_images, len(clips))))
-        maps = estimator.sound_map(first, np.asarray(waveforms)[: len(first)])
-        pictures = to_pictures(first.read(torch.arange(len(first)))[:, 0])
-        return cls(list(pictures), maps[:, 0] if maps.ndim == 4 else maps).plot(ax)
+        if not hasattr(estimator, "sound_map"):
+            raise ValueError(
+                "estimator must be an AudioVisual with fusion='localize', which has sound maps. Got "
+                f"fusion={estimator.fusion!r}."
+            )
+        frames = as_samples(estimator, frames)
+        check_counts(len(frames), len(waveforms))
+        n = min(n_images, len(frames))
+        clips: Any = estimator._read(subset(frames, np.arange(n)), reset=False)
+        middle = clips.middle_frames()
+        maps = estimator.sound_map(middle, waveforms[:n])
+        return cls(list(read_pictures(middle, np.arange(n))), maps).plot(ax)
 
     def plot(self, ax: Any = None) -> Self:
         """Draw the frames in a row, and below them the frames in the light of their maps.

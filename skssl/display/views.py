@@ -12,13 +12,14 @@ from sklearn.utils import check_random_state
 from torch import Tensor
 
 from skssl.augment.augmentation import Augmentation
-from skssl.display._drawing import FONT, TEXT_COLOR, draw_grid, make_axes, tile, to_pictures
-from skssl.images import as_images
+from skssl.display._drawing import FONT, SMALL_FONT, TEXT_COLOR, draw_grid, make_axes, tile, to_pictures
+from skssl.images import Clips
 from skssl.images.base import describe
 from skssl.methods.base import SSLTransformer
 from skssl.methods.pirl import PIRL
 from skssl.methods.pretext import PretextMethod
 from skssl.methods.rotation_decoupling import RotationDecoupling
+from skssl.training.loader import ImageLoader
 from skssl.training.objective import Batch, Objective
 from skssl.training.seeding import seeded
 
@@ -35,12 +36,15 @@ class ViewsDisplay:
     Parameters
     ----------
     columns : dict of str to list of ndarray of shape (h, w, 3)
-        Pictures in [0, 1] by the title of the column, one for each image. The first column holds the images.
+        Pictures in [0, 1] by the title of the column, one for each image. The first column holds the images. Of clips,
+        the first columns hold the frames that a step uses, "original 1", "original 2" and so on.
+    frames : int ndarray of shape (n, n_views), default=None
+        The place of each of these frames in its clip, from 0.
 
     Attributes
     ----------
-    columns : dict
-        The columns.
+    columns, frames : dict, and ndarray or None
+        The parameters.
     ax_ : matplotlib Axes
         The axes.
     figure_ : matplotlib Figure
@@ -65,8 +69,8 @@ class ViewsDisplay:
     ax_: Axes
     figure_: Figure | SubFigure
 
-    def __init__(self, columns: dict[str, list[np.ndarray]]) -> None:
-        self.columns = columns
+    def __init__(self, columns: dict[str, list[np.ndarray]], frames: np.ndarray | None = None) -> None:
+        self.columns, self.frames = columns, frames
 
     @classmethod
     def from_estimator(
@@ -83,9 +87,9 @@ class ViewsDisplay:
         estimator : SSLTransformer
             The estimator.
         X : array-like, sequence of files or PIL images, or torch Dataset
-            The images, as for `fit`.
+            The images or clips, as for `fit`.
         n_images : int, default=4
-            The number of images, drawn at random.
+            The number of images or clips, drawn at random.
         random_state : int, RandomState instance or None, default=0
             The seed of the draw and of the views.
         ax : matplotlib Axes, default=None
@@ -111,10 +115,9 @@ class ViewsDisplay:
                 f"{describe(estimator)}.{hint}"
             )
         fitted = estimator.__sklearn_is_fitted__()
-        images = estimator._read(X, reset=False) if fitted else as_images(X, estimator.image_shape, reset=False)
+        images = estimator._read(X, reset=False) if fitted else estimator._as_images(X, reset=False)
         draw = check_random_state(random_state)
         index = torch.from_numpy(draw.permutation(len(images))[:n_images])
-        pixels = images.read(index).cpu()
         estimator._validate_params()
         fresh = clone(estimator).set_params(device="cpu", compile=False, random_state=draw)
         net = fresh._make_trainer(images)
@@ -122,14 +125,21 @@ class ViewsDisplay:
         for augment in net.augmentations:
             if augment.saliency is not None and len(augment.saliency) != len(images):
                 augment.set_params(saliency=None)
-        views = [augment.read_views(images, index, generator) for augment in net.augmentations]
-        columns = {"original": list(to_pictures(pixels))}
+        columns, frames = {}, None
+        if isinstance(images, Clips):
+            loader = ImageLoader(images, len(index), net.augmentations, index.device, choose_frames=fresh.choose_frames)
+            batch = next(loader.epoch(torch.Generator(), generator, index))
+            pixels, views, frames = batch.images, batch.views, batch.made["frames"]
+            clips = images.read(index)
+            originals = [clips[torch.arange(len(index)), place] for place in frames.T]  # n_views x (n, c, h, w)
+        else:
+            pixels = images.read(index).cpu()
+            views = [augment.read_views(images, index, generator) for augment in net.augmentations]
+            originals = [pixels]
+        columns = _columns("original", [to_pictures(each) for each in originals])
         if not isinstance(fresh, PretextMethod):  # their inputs are drawn below
-            titles = [f"view {place}" for place in range(1, len(views) + 1)] if len(views) > 1 else ["view"]
-            shown = [
-                to_pictures(augment.denormalize(view)) for augment, view in zip(net.augmentations, views, strict=True)
-            ]
-            columns |= {title: list(view) for title, view in zip(titles, shown, strict=True)}
+            shown = [augment.denormalize(view) for augment, view in zip(net.augmentations, views, strict=True)]
+            columns |= _columns("view", [to_pictures(view) for view in shown])
         with seeded(int(draw.randint(2**31))):
             own = {type(fresh).__name__: fresh} if isinstance(fresh, TASK_METHODS) else {}
             tasks = {name: task for name, (task, _) in fresh._tasks().items()}
@@ -137,10 +147,10 @@ class ViewsDisplay:
             batches = [Batch(pixels[row], [view[row] for view in views], index[row], None, generator) for row in rows]
             for name, task in {**own, **tasks}.items():
                 columns |= _task_inputs(net.module_, name, task, batches, net.augmentations[0])
-        return cls(columns).plot(ax)
+        return cls(columns, None if frames is None else frames.numpy()).plot(ax)
 
     def plot(self, ax: Any = None) -> Self:
-        """Draw a row for each image.
+        """Draw a row for each image or clip, with the numbers of the frames below those of a clip.
 
         Parameters
         ----------
@@ -154,17 +164,27 @@ class ViewsDisplay:
         """
         rows = list(zip(*self.columns.values(), strict=True))
         left = np.arange(len(self.columns)) * 1.08
-        left[1:] += 0.2  # a gap after the originals
+        left[1 if self.frames is None else self.frames.shape[1] :] += 0.2  # a gap after the originals
         height, width, _ = rows[0][0].shape
-        size = 0.95 * (left[-1] + 1), 0.95 * len(rows) * height / width + 0.3
+        gap = 0.08 if self.frames is None else 0.22
+        size = 0.95 * (left[-1] + 1), 0.95 * len(rows) * (height / width + gap) + 0.2
         (self.ax_,) = make_axes(ax, 1, size=size)
         self.figure_ = self.ax_.figure
-        draw_grid(self.ax_, rows, left)
+        extents = draw_grid(self.ax_, rows, left, gap)
+        for (row, place), frame in np.ndenumerate([] if self.frames is None else self.frames):
+            x_left, x_right, bottom, _ = extents[row][place]
+            number: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": SMALL_FONT, "color": TEXT_COLOR}
+            self.ax_.text((x_left + x_right) / 2, bottom + 0.02, f"frame {frame + 1}", **number)
         for x, title in zip(left, self.columns, strict=True):
             self.ax_.text(
                 x + 0.5, -0.06, title.replace("_", " "), ha="center", va="bottom", fontsize=FONT, color=TEXT_COLOR
             )
         return self
+
+
+def _columns(title: str, pictures: list[np.ndarray]) -> dict[str, list[np.ndarray]]:
+    """Return columns of pictures by their titles, which are numbered if there are several."""
+    return {f"{title} {k}" if len(pictures) > 1 else title: list(of) for k, of in enumerate(pictures, 1)}
 
 
 @torch.no_grad()

@@ -32,6 +32,8 @@ class Images(ABC):
         The labels of the items of a stream, which can be read only once; see `labels_in` for other images.
     lazy : bool
         Whether the images are items of a data set, which are read when they are needed.
+    unit : str
+        What a sample is called in messages: "images", or "clips" if it has several frames.
     extra : mapping of str to Tensor
         Tensors with a row for each image, such as the sounds of clips. Batches have their rows in `Batch.made`.
     """
@@ -41,6 +43,7 @@ class Images(ABC):
     kept: np.ndarray | None = None
     labels: list[Any] | None = None
     lazy: bool = False
+    unit: str = "images"
     extra: Mapping[str, Tensor] = MappingProxyType({})
 
     @abstractmethod

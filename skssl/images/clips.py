@@ -15,7 +15,7 @@ from torch import Tensor
 
 from skssl.images.arrays import stack_arrays
 from skssl.images.base import Images, Scale, Shape
-from skssl.images.folders import find_images, image_paths
+from skssl.images.folders import classes_of, find_images, image_paths
 from skssl.images.layout import decoding_target, parse_image_shape
 from skssl.images.reading import as_images
 from skssl.images.videos import count_frames, is_video, read_frames
@@ -55,6 +55,7 @@ class Clips(Images):
     def __init__(self, frames: Images, n_frames: int = 1, extra: Mapping[str, Tensor] | None = None) -> None:
         self.frames, self.n_frames, self.extra = frames, n_frames, extra or {}
         self.shape, self.scale, self.lazy = frames.shape, frames.scale, frames.lazy
+        self.unit = "clips" if n_frames > 1 else "images"
 
     def __len__(self) -> int:
         return len(self.frames) // self.n_frames
@@ -84,9 +85,14 @@ class Clips(Images):
     def take(self, index: Tensor) -> Self:
         """Return a subset of the clips without reading them."""
         subset = copy(self)
+        subset.kept = subset.labels = None
         subset.frames = self.frames.take(self._frames_of(index))
         subset.extra = {name: rows[index.to(rows.device)] for name, rows in self.extra.items()}
         return subset
+
+    def middle_frames(self) -> Images:
+        """Return the middle frame of each clip."""
+        return self.frames.take(torch.arange(len(self)) * self.n_frames + self.n_frames // 2)
 
     def close(self) -> None:
         """Stop the worker processes of the frames, if there are any."""
@@ -95,6 +101,47 @@ class Clips(Images):
     def _frames_of(self, index: Tensor) -> Tensor:
         """Return the indices of the frames of clips."""
         return (index[:, None] * self.n_frames + torch.arange(self.n_frames, device=index.device)).flatten()
+
+
+class ClipFiles(list[Any]):
+    """The clips below a folder: each folder that holds image files, or each video file.
+
+    An item is the list of the image files of a clip, or the path of a video.
+
+    Parameters
+    ----------
+    folder : str or path-like
+        The folder.
+
+    Attributes
+    ----------
+    names : list of str
+        The path of each folder or video, relative to the folder, with "/" between its parts.
+    labels : list of str or None
+        The class of each clip: the name of its class folder, see `folders.classes_of`.
+
+    Raises
+    ------
+    NotADirectoryError
+        If there is no such folder.
+    ValueError
+        If there are neither videos nor image files below it.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        root = os.path.expanduser(folder)
+        if not os.path.isdir(root):
+            raise NotADirectoryError(f"X is the path {os.fspath(folder)!r}, but there is no such folder.")
+        paths = sorted(os.path.join(path, name) for path, _, names in os.walk(root) for name in names if is_video(name))
+        self.names = [os.path.relpath(path, root).replace(os.sep, "/") for path in paths]
+        super().__init__(paths)
+        if not paths:
+            for name, files in groupby(find_images(root)[0], key=os.path.dirname):
+                self.names.append(name)
+                self.append([os.path.join(root, file) for file in files])
+        if not self:
+            raise ValueError(f"{os.fspath(folder)!r} contains neither video files nor folders of image files.")
+        self.labels = classes_of(self.names)
 
 
 def as_clips(
@@ -122,8 +169,9 @@ def as_clips(
         - a list of arrays ``(t, h, w, c)`` or ``(t, c, h, w)``, whose t may differ;
         - a list of folders, each of which holds the frames of a clip as image files, in the order of their names;
         - a list of video files, with ``pip install 'skssl[video]'``;
-        - the path of a folder. Each folder below it that holds image files is a clip, or each video file is one, in
-          the order of their paths;
+        - the path of a folder, or its `ClipFiles`. Each folder below it that holds image files is a clip, or each
+          video file is one, in the order of their paths;
+        - a list of pairs of one of the clips above and anything else, such as its class or its sound, which is ignored;
         - anything else that `as_images` reads, as clips of one frame.
     image_shape : tuple of int, default=None
         Shape of a frame, as for `as_images`. Image files of several sizes need ``(h, w)``. Videos
@@ -156,6 +204,8 @@ def as_clips(
     >>> len(clips), clips.n_frames, clips.shape
     (10, 5, (3, 32, 32))
     """
+    if isinstance(X, (str, os.PathLike)):
+        X = ClipFiles(X)
     if isinstance(X, Clips):
         frames: Any = X.frames
         count = X.n_frames
@@ -176,6 +226,7 @@ def as_clips(
     clips = Clips(found, count, X.extra if isinstance(X, Clips) else None)
     if found.kept is not None:
         clips = _without_bad(found, count)
+    clips.labels = getattr(X, "labels", None) if isinstance(X, (ClipFiles, Clips)) else None
     min_samples = min_samples or (2 if reset else 1)
     if len(clips) < min_samples:
         name = "the estimator" if estimator is None else type(estimator).__name__
@@ -196,9 +247,9 @@ def _without_bad(frames: Images, count: int) -> Clips:
 
 def _frames_of(X: Any, n_frames: int | None, image_shape: Sequence[int] | None, shape: Shape | None) -> tuple[Any, int]:
     """Return the frames of all clips in a form that `as_images` reads, and the number of frames of a clip."""
-    if isinstance(X, (str, os.PathLike)):
-        X = _clips_in(X)
     items = list(X) if isinstance(X, (list, tuple)) else []
+    if items and all(isinstance(item, tuple) and item and _is_clip(item[0]) for item in items):
+        X = items = [item[0] for item in items]
     if items and all(map(_is_path, items)):
         if all(is_video(item) for item in items):
             return _video_frames(items, n_frames, image_shape, shape)
@@ -225,6 +276,13 @@ def _is_path(item: Any) -> bool:
     return isinstance(item, (str, os.PathLike))
 
 
+def _is_clip(item: Any) -> bool:
+    """Return whether an item can only be a clip: a folder, a video, a list of paths or an array of four axes."""
+    if _is_path(item):
+        return is_video(item) or os.path.isdir(os.path.expanduser(item))
+    return getattr(item, "ndim", 0) == 4 or (isinstance(item, list) and all(map(_is_path, item)))
+
+
 def _spaced(lengths: Sequence[int], n_frames: int | None, most: int | None = None) -> tuple[list[np.ndarray], int]:
     """Return evenly spaced places in clips of the given lengths, as many of each, and their number."""
     shortest = int(np.argmin(lengths))
@@ -235,21 +293,6 @@ def _spaced(lengths: Sequence[int], n_frames: int | None, most: int | None = Non
             "out short clips, or reduce n_frames."
         )
     return [np.linspace(0, length - 1, count).round().astype(int) for length in lengths], count
-
-
-def _clips_in(folder: str | os.PathLike[str]) -> list[Any]:
-    """Return the clips below a folder: the videos, or the image files of each folder that holds any."""
-    root = os.path.expanduser(folder)
-    if not os.path.isdir(root):
-        raise NotADirectoryError(f"X is the path {os.fspath(folder)!r}, but there is no such folder.")
-    videos = [os.path.join(path, name) for path, _, names in os.walk(root) for name in names if is_video(name)]
-    if videos:
-        return sorted(videos)
-    groups = groupby(find_images(root)[0], key=os.path.dirname)
-    clips = [[os.path.join(root, file) for file in files] for _, files in groups]
-    if not clips:
-        raise ValueError(f"{os.fspath(folder)!r} contains neither video files nor folders of image files.")
-    return clips
 
 
 def _video_frames(

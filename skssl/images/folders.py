@@ -194,7 +194,28 @@ def class_names(folder: str | os.PathLike[str]) -> list[str | None]:
     list of str or None
         The classes, in the order of `image_paths`. None for an image that lies in no class folder.
     """
-    paths = [file.split("/") for file in find_images(folder)[0]]
+    return classes_of(find_images(folder)[0])
+
+
+def classes_of(files: Iterable[str]) -> list[str | None]:
+    """Return the class of each file below a folder: the name of its class folder.
+
+    Parameters
+    ----------
+    files : iterable of str
+        Paths relative to the folder, with "/" between their parts: ``<class>/<file>`` or ``<split>/<class>/<file>``.
+
+    Returns
+    -------
+    list of str or None
+        The classes. None for a file that lies in no class folder.
+
+    Examples
+    --------
+    >>> classes_of(["cat/a.mp4", "dog/b.mp4", "c.mp4"])
+    ['cat', 'dog', None]
+    """
+    paths = [file.split("/") for file in files]
     depth = 1 if split_names(paths, "train") else 0
     return [steps[depth] if len(steps) > depth + 1 else None for steps in paths]
 

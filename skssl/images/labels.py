@@ -76,7 +76,7 @@ def labels_in(X: Any, images: Any = None) -> np.ndarray | None:
         "label"; one that lists them as ``targets``, as torchvision's do; a list or stream of such items; the path of a
         folder of class folders.
     images : Images, default=None
-        The images read from X. Those of a stream have the labels of its items.
+        The images read from X. Those of a stream have the labels of its items, and clips those of their folders.
 
     Returns
     -------
@@ -91,7 +91,7 @@ def labels_in(X: Any, images: Any = None) -> np.ndarray | None:
     """
     refuse_loader(X)
     labels: list[Any] | None = getattr(X if images is None else images, "labels", None)
-    if isinstance(X, (str, os.PathLike)):
+    if labels is None and isinstance(X, (str, os.PathLike)):
         labels = class_names(X)
     elif is_dataset(X):
         labels = _labels_of(X)

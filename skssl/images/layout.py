@@ -131,8 +131,13 @@ def channels_first(data: Tensor) -> Tensor:
     """
     shape = tuple(data.shape)
     if data.ndim not in (3, 4) or 0 in shape:
+        clips = (
+            " ShuffleAndLearn and AudioVisual read clips (n, t, h, w, c). Pass their frames as images, "
+            "X.reshape(-1, *X.shape[2:]), to anything else."
+        )
         raise ValueError(
             f"X has the shape {shape}, but (n, h, w), (n, h, w, c) or (n, c, h, w) without empty axes was expected."
+            + (clips if data.ndim == 5 else "")
         )
     if data.ndim == 3:
         return data[:, None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from scipy import signal
 from sklearn.utils.validation import check_array
 from torch import Tensor
 
-from skssl.images.clips import Clips
+from skssl.images.clips import ClipFiles, Clips
 
 AT_ONCE = 256  # waveforms whose spectrograms are computed at once
 
@@ -43,6 +44,38 @@ def split_pairs(X: Any) -> tuple[Any, Any]:
         frames, sounds = zip(*X, strict=True)
         return list(frames), list(sounds)
     return X, None
+
+
+def as_pairs(X: Any) -> Any:
+    """Return frames and sounds as a list of pairs, which can be counted and indexed.
+
+    Parameters
+    ----------
+    X : (frames, waveforms), or object
+        As for `split_pairs`. Frames may be the path of a folder of clips.
+
+    Returns
+    -------
+    list of (frame or clip, waveform), or object
+        The pairs, or X itself if it is no tuple.
+
+    Raises
+    ------
+    ValueError
+        If there is not one waveform for each image or clip.
+
+    Examples
+    --------
+    >>> from skssl.images.sounds import as_pairs
+    >>> as_pairs((["a.png", "b.png"], [[0.0, 0.1], [0.2, 0.0]]))
+    [('a.png', [0.0, 0.1]), ('b.png', [0.2, 0.0])]
+    """
+    if not isinstance(X, tuple) or len(X) != 2:
+        return X
+    frames, sounds = X
+    frames = ClipFiles(frames) if isinstance(frames, (str, os.PathLike)) else frames
+    check_counts(len(frames), len(sounds))
+    return list(zip(frames, sounds, strict=True))
 
 
 def log_spectrogram(waveforms: Any, window: int) -> Tensor:
@@ -94,7 +127,7 @@ def log_spectrogram(waveforms: Any, window: int) -> Tensor:
     return torch.cat(parts)[:, None]
 
 
-def add_sounds(clips: Clips, waveforms: Any, window: int) -> None:
+def add_sounds(clips: Clips, waveforms: Any, window: int) -> Clips:
     """Add the log-spectrograms of sounds to clips, as the extra tensor "sounds".
 
     Parameters
@@ -106,13 +139,34 @@ def add_sounds(clips: Clips, waveforms: Any, window: int) -> None:
     window : int
         As for `log_spectrogram`.
 
+    Returns
+    -------
+    Clips
+        The given clips.
+
     Raises
     ------
     TypeError, ValueError
         If the waveforms are not finite real numbers, or there is not one for each clip.
     """
     sounds, kept = log_spectrogram(waveforms, window), clips.kept
-    n_clips = len(clips) if kept is None else len(kept)
-    if len(sounds) != n_clips:
-        raise ValueError(f"X must have a waveform for each of its {n_clips} images or clips. Got {len(sounds)}.")
+    check_counts(len(clips) if kept is None else len(kept), len(sounds))
     clips.extra = {"sounds": sounds if kept is None else sounds[torch.from_numpy(kept)]}
+    return clips
+
+
+def check_counts(n_clips: int, n_sounds: int) -> None:
+    """Refuse any other number of sounds than that of the clips.
+
+    Parameters
+    ----------
+    n_clips, n_sounds : int
+        The numbers of images or clips, and of waveforms.
+
+    Raises
+    ------
+    ValueError
+        If they differ.
+    """
+    if n_sounds != n_clips:
+        raise ValueError(f"X must have a waveform for each of its {n_clips} images or clips. Got {n_sounds}.")

@@ -17,7 +17,7 @@ from skssl.augment import Augmentation
 from skssl.backbones import build_backbone, dilate, feature_map, map_channels
 from skssl.images import Clips
 from skssl.images.arrays import MemoryImages, StoredTensor
-from skssl.images.sounds import add_sounds, log_spectrogram, split_pairs
+from skssl.images.sounds import add_sounds, as_pairs, log_spectrogram, split_pairs
 from skssl.losses import correspondence
 from skssl.methods.clips import ClipMethod
 from skssl.nn.correspondence import Correspondence
@@ -91,11 +91,12 @@ class AudioVisual(ClipMethod):
     def _as_images(self, X: Any, **how: Any) -> Clips:
         frames, waveforms = split_pairs(X)
         clips = super()._as_images(frames, **how)
-        if waveforms is not None:
-            add_sounds(clips, waveforms, self.window)
-        elif how["reset"] and not clips.extra:
+        if waveforms is None and how["reset"] and not clips.extra:
             raise TypeError("AudioVisual learns from sounds, too. Pass X as (frames, waveforms) or as a list of pairs.")
-        return clips
+        return clips if waveforms is None else add_sounds(clips, waveforms, self.window)
+
+    def _as_samples(self, X: Any) -> Any:
+        return super()._as_samples(as_pairs(X))
 
     def build(self, net: Objective, dim: int, n_samples: int) -> None:  # noqa: D102
         net.audio_encoder, audio_dim = build_backbone(self.audio_backbone, (1, *(self.window // 2 + 1,) * 2))

@@ -29,6 +29,7 @@ from skssl.augment.transforms import View, as_views, has_transforms, resolve_tra
 from skssl.backbones import StagePool, ViT, build_backbone
 from skssl.errors import pick
 from skssl.images import Images, as_images
+from skssl.images.folders import expand_folder
 from skssl.images.labels import encode_labels, require_labels
 from skssl.images.photographs import Photographs
 from skssl.methods.docstrings import inherit_parameters
@@ -186,8 +187,9 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
         The trained encoder in evaluation mode. The keys of its ``state_dict`` are torchvision's.
     history_ : pandas.DataFrame
         One row for each epoch: epoch, loss, each loss and measure by name, lr (at the end of the epoch),
-        images_per_second (including clustering before the epoch), embedding_std (standard deviation of the normalised
-        embeddings in units of 1/sqrt(d): 1 is healthy, 0 is collapse) and effective_rank, and what callbacks record.
+        images_per_second (or clips, including clustering before the epoch), embedding_std (standard deviation of the
+        normalised embeddings in units of 1/sqrt(d): 1 is healthy, 0 is collapse) and effective_rank, and what callbacks
+        record.
     net_ : skorch.NeuralNet
         The trained skorch net. ``net_.module_`` also has the heads. ``net_.history`` also has the loss under skorch's
         names: train_loss, train_loss_best and loss_best.
@@ -655,7 +657,7 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
         how: dict[str, Any] = {"reset": reset, "on_bad_image": on_bad_image, "min_samples": min_samples}
         images = self._as_images(X, estimator=self, **how, **like)
         if self.verbose and isinstance(X, (str, os.PathLike)) and is_main_process():
-            print(f"{os.fspath(X)}: {len(images)} images.")
+            print(f"{os.fspath(X)}: {len(images)} {images.unit}.")
         if reset:
             self._shape: tuple[int, int, int] = images.shape
             self._scale: Any = images.scale
@@ -665,6 +667,10 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
     def _as_images(self, X: Any, **how: Any) -> Images:
         """Read X as images, in the way that `as_images` is told."""
         return as_images(X, self.image_shape, n_jobs=self.n_jobs, **how)
+
+    def _as_samples(self, X: Any) -> Any:
+        """Return X in a form whose samples can be counted and indexed. Nothing is decoded."""
+        return expand_folder(X)
 
     def _encode_labels(self, y: Any, images: Images, X: Any = None) -> Tensor | None:
         """Return the classes in y, or in X, as integers from 0, -1 where unknown. None if the method uses no labels."""
@@ -806,7 +812,9 @@ class SSLTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Hooks, S
             """Explain that an encoder is no classifier."""
             own = type(self).__name__
             hint = ""
-            if name in ("predict", "predict_proba", "score"):
+            if callable(getattr(type(self), name, None)):  # a method that other parameters have
+                hint = f" with these parameters, see help({own}.{name})"
+            elif name in ("predict", "predict_proba", "score"):
                 hint = f". {own} gives features: LinearProbe(encoder=encoder).fit(X, y) predicts classes"
             raise AttributeError(f"{own!r} object has no attribute {name!r}{hint}")
 

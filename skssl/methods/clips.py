@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from numbers import Integral
@@ -14,6 +15,7 @@ from torch import Tensor
 from skssl.augment.augmentation import Augmentation
 from skssl.augment.transforms import has_transforms
 from skssl.images import Clips, Images, as_clips
+from skssl.images.clips import ClipFiles
 from skssl.methods.base import SSLTransformer
 from skssl.methods.settings import Settings
 from skssl.nn.precision import mixed_precision
@@ -63,6 +65,9 @@ class ClipMethod(SSLTransformer):
     def _as_images(self, X: Any, *, whole: Any = None, size: Any = None, **how: Any) -> Clips:
         return as_clips(X, self.image_shape, n_frames=self.n_frames, n_jobs=self.n_jobs, **how)
 
+    def _as_samples(self, X: Any) -> Any:
+        return ClipFiles(X) if isinstance(X, (str, os.PathLike)) else X
+
     def _make_trainer(self, images: Images, start: dict[str, Tensor] | None = None) -> Trainer:
         name, given = type(self).__name__, self.setting("augment")
         if has_transforms(given):
@@ -72,9 +77,10 @@ class ClipMethod(SSLTransformer):
             )
         count = images.n_frames if isinstance(images, Clips) else 1
         if count < self.least_frames:
+            chosen = "" if self.n_frames is None else f" with n_frames={self.n_frames}"
             raise ValueError(
-                f"{name} needs clips of at least {self.least_frames} frames. Those in X have {count}. Pass an array "
-                "(n, t, h, w, c), folders of frames or videos, see images.as_clips."
+                f"{name} needs clips of at least {self.least_frames} frames. Those in X have {count}{chosen}. Pass an "
+                "array (n, t, h, w, c), folders of frames or videos, see images.as_clips."
             )
         return super()._make_trainer(images, start)
 

@@ -24,9 +24,11 @@ from skssl.backbones import build_backbone, last_module, module_outputs, stages
 from skssl.errors import pick
 from skssl.images import Images, as_images
 from skssl.images.base import describe
+from skssl.images.folders import expand_folder
 from skssl.images.photographs import Photographs
 from skssl.images.reading import is_decoded
 from skssl.methods.base import SSLTransformer
+from skssl.methods.clips import ClipMethod
 from skssl.nn.precision import resolve_precision
 from skssl.training.devices import available, portable, resolve_device
 from skssl.training.encoding import encode
@@ -213,6 +215,32 @@ class Encoder:
         images = X if isinstance(X, Images) else self.read(X)
         return encode(self.module, images, self.augment, self.device, self.dtype).numpy()
 
+    def encode_views(self, view: View, batch: Tensor, index: Tensor, generator: torch.Generator) -> Tensor:
+        """Make one random view of each image, and encode it. The frames of a clip have the same random numbers.
+
+        Parameters
+        ----------
+        view : Augmentation or Transform
+            The augmentation.
+        batch : Tensor of shape (n, c, h, w), or (n, t, c, h, w) of clips
+            The images, on the network's device.
+        index : int64 Tensor of shape (n,)
+            Their indices among all images.
+        generator : torch.Generator
+            Source of the random numbers.
+
+        Returns
+        -------
+        float32 Tensor of shape (n, d)
+            The features, which are the mean over the frames of a clip. Gradients and the mode of the network are the
+            caller's.
+        """
+        if batch.ndim == 4:
+            return self.module(view(batch, generator, index)).float()
+        n, t = batch.shape[:2]
+        frames = view(batch.transpose(0, 1).flatten(0, 1), generator, index, n_frames=t)
+        return self.module(frames).float().unflatten(0, (t, n)).mean(0)
+
     def augmentations(self, augment: Any, side: int, n_images: int | None = None) -> list[View]:
         """Return augmentations with the normalisation of the network's training.
 
@@ -363,7 +391,7 @@ def read_once(encoder: Any, X: Any, y: Any = None) -> Any:
     Returns
     -------
     Images, or X
-        `Images` for files, PIL images and iterables. Arrays, tables and data sets are returned unchanged.
+        `Images` for clips, files, PIL images and iterables. Arrays, tables and data sets are returned unchanged.
 
     Raises
     ------
@@ -379,8 +407,8 @@ def read_once(encoder: Any, X: Any, y: Any = None) -> Any:
     >>> len(read_once(SimCLR(), iter(X)))
     8
     """
-    if is_decoded(X):
-        encoder = encoder.estimator if isinstance(encoder, FrozenEstimator) else encoder
+    encoder = encoder.estimator if isinstance(encoder, FrozenEstimator) else encoder
+    if isinstance(encoder, ClipMethod) or is_decoded(X):
         if isinstance(encoder, SSLTransformer):
             fitted = encoder.__sklearn_is_fitted__()
             X = (encoder if fitted else clone(encoder))._read(X, reset=not fitted)
@@ -389,6 +417,34 @@ def read_once(encoder: Any, X: Any, y: Any = None) -> Any:
     if y is not None:  # scikit-learn would read the number of images from `Images.shape`, which has none
         check_consistent_length(range(len(X)) if isinstance(X, Images) else X, y)
     return X
+
+
+def as_samples(encoder: Any, X: Any) -> Any:
+    """Return X in a form whose samples can be counted and indexed, as an encoder reads them. Nothing is decoded.
+
+    Parameters
+    ----------
+    encoder : SSLTransformer, FrozenEstimator of one, or object
+        An estimator, fitted or not. Anything else reads images.
+    X : object
+        What the encoder reads.
+
+    Returns
+    -------
+    object
+        The files or clips below a folder, a list of pairs for a tuple (frames, waveforms), and any other X unchanged.
+
+    Examples
+    --------
+    >>> from skssl import AudioVisual
+    >>> from skssl.datasets import make_clips
+    >>> from skssl.probes.encoders import as_samples
+    >>> clips, waveforms, *_ = make_clips(8, random_state=0)
+    >>> len(as_samples(AudioVisual(), (clips, waveforms)))
+    8
+    """
+    encoder = encoder.estimator if isinstance(encoder, FrozenEstimator) else encoder
+    return encoder._as_samples(X) if isinstance(encoder, SSLTransformer) else expand_folder(X)
 
 
 def as_trained(

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from skssl.augment.augmentation import Augmentation
 from skssl.augment.presets import as_augmentations
-from skssl.images import Images
+from skssl.images import Clips, Images
 from skssl.probes.encoders import Encoder
 from skssl.training import schedules
 from skssl.training.cuda_graphs import capture
@@ -129,9 +129,15 @@ class AugmentedFeatures:
     @torch.no_grad()
     def __call__(self, index: Tensor, generator: torch.Generator) -> Tensor:
         """Return the float32 features (b, d) of augmented images at int64 indices (b,), on the encoder's device."""
-        module = self.encoder.module.eval()
-        parts = index.split(encoding_batch_size(self.images.shape, self.encoder.device))
-        return torch.cat([module(self.view.read_views(self.images, part, generator)).float() for part in parts])
+        images, encoder = self.images, self.encoder
+        module = encoder.module.eval()
+        n_frames = images.n_frames if isinstance(images, Clips) else 1
+        parts = index.split(max(1, encoding_batch_size(images.shape, encoder.device) // n_frames))
+        if isinstance(images, Clips):
+            found = [encoder.encode_views(self.view, images.read(part), part, generator) for part in parts]
+        else:
+            found = [module(self.view.read_views(images, part, generator)).float() for part in parts]
+        return torch.cat(found)
 
 
 class LinearHeads(nn.Module):

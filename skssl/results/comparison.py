@@ -26,10 +26,9 @@ from tqdm.auto import tqdm
 from skssl.errors import show_call
 from skssl.images import subset
 from skssl.images.base import describe
-from skssl.images.folders import expand_folder
 from skssl.images.labels import check_labels, encode_labels, known_labels, labels_in
 from skssl.probes import KNNProbe, LinearProbe
-from skssl.probes.encoders import as_encoder
+from skssl.probes.encoders import as_encoder, as_samples
 from skssl.results.cache import SPEED, RunFiles
 from skssl.results.tables import Results
 from skssl.training.digests import digest, digest_images
@@ -143,7 +142,7 @@ def compare(
         given = {name: (*parts, None, None)[:4] for name, parts in X.items()}
     else:
         given = {"": (X, y, X_test, y_test)}
-    data = [_check_data(test_size, name, *parts) for name, parts in given.items()]
+    data = [_check_data(methods, test_size, name, *parts) for name, parts in given.items()]
     folder = None
     if cache is not None:
         folder = Path(cache).expanduser()
@@ -223,18 +222,22 @@ def _check_scorers(scoring: Any, probes: Mapping[str, Any]) -> dict[str, Any]:
     return scorers
 
 
-def _check_data(test_size: float, name: str, X: Any, y: Any, X_test: Any, y_test: Any) -> _DataSplit:
-    """Check a data set, and hold out test images if none are given."""
+def _check_data(
+    methods: Mapping[str, Any], test_size: float, name: str, X: Any, y: Any, X_test: Any, y_test: Any
+) -> _DataSplit:
+    """Check a data set for the methods, and hold out test images if none are given."""
     of = f" of the data set {name!r}" if name else ""
-    y = labels_in(X) if y is None else y
-    y_test = labels_in(X_test) if y_test is None and X_test is not None else y_test
+    given, given_test = X, X_test
+    for method in methods.values():
+        X, X_test = as_samples(method, X), as_samples(method, X_test)
+    y = labels_in(given, X) if y is None else y
+    y_test = labels_in(given_test, X_test) if y_test is None and X_test is not None else y_test
     if y is None or (X_test is None) != (y_test is None):
         missing = "y" if y is None else "y_test" if y_test is None else "X_test"
         raise ValueError(
             f"The probes need classes and test images: {missing}{of} is missing. Call compare(methods, X, y), or "
             "compare(methods, X, y, X_test=X_test, y_test=y_test)."
         )
-    X, X_test = expand_folder(X), expand_folder(X_test)
     y = check_labels(y, X, f"y{of}")
     check_classification_targets(y[known_labels(y)].tolist())
     classes, labels = encode_labels(y)

@@ -30,9 +30,14 @@ class Progress:
         The number of batches of an epoch, and the images per batch.
     done : int, default=0
         The number of batches that have been done before the run, in all epochs.
+    unit : str, default="images"
+        What is counted, see `Images.unit`.
     """
 
-    def __init__(self, verbose: int, epochs: int, steps: int, batch_size: int, done: int = 0) -> None:
+    def __init__(
+        self, verbose: int, epochs: int, steps: int, batch_size: int, done: int = 0, unit: str = "images"
+    ) -> None:
+        self.unit = unit
         self.steps, self.batch_size = steps, batch_size
         self.verbose = verbose and is_main_process()
         self.total, self.initial = epochs * steps * batch_size, done * batch_size
@@ -67,7 +72,7 @@ class Progress:
             yield from batches
             return
         if self.bar is None:
-            how: dict[str, Any] = {"unit": " images", "unit_scale": True, "dynamic_ncols": True}
+            how: dict[str, Any] = {"unit": f" {self.unit}", "unit_scale": True, "dynamic_ncols": True}
             self.bar = tqdm(desc=title, total=self.total, initial=self.initial, smoothing=0, **how)
         self.copied = None
         self.bar.set_description(title, refresh=False)

@@ -44,7 +44,7 @@ from skssl.training.seeding import reseed, seeded
 if TYPE_CHECKING:
     import pandas as pd
 
-# From this number of steps, compiling pays off on CUDA: it takes 25 to 45 s for a ResNet-18, and saves 5.6 ms per step
+# From this number of steps, compiling pays off on CUDA: it takes 25 to 45 s for a ResNet-18, and saves 5 ms per step
 # of 256 or 512 images of 32x32 (an H200, bfloat16) and at least as much with larger images.
 COMPILED_FROM = 8000
 # What skorch's callbacks read in the history under skorch's names, besides our "loss".
@@ -307,7 +307,7 @@ class Trainer(NeuralNet):
             closing(loader),
             seeded(self.seed, device),
             own_stream(device) if self._graphs and self.compiled else nullcontext(),
-            Progress(self.verbose, past + epochs, steps, loader.batch_size, done) as progress,
+            Progress(self.verbose, past + epochs, steps, loader.batch_size, done, loader.images.unit) as progress,
         ):
             for _ in range(epochs):
                 self.notify("on_epoch_begin", **data)

@@ -1,6 +1,7 @@
 """Clips as input: arrays, folders of frames and videos; their batches, digests and features."""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from torch import nn
 from skssl import Augmentation, BadImageWarning
 from skssl.datasets import make_clips
 from skssl.images import Clips, as_clips, as_images
+from skssl.images.clips import ClipFiles
+from skssl.images.labels import labels_in
 from skssl.training.digests import _digest_images
 from skssl.training.encoding import encode
 from skssl.training.loader import ImageLoader
@@ -239,3 +242,32 @@ def test_sound_of_a_video_is_resampled(videos):
     assert wave.dtype == np.float32
     spectrum = np.abs(np.fft.rfft(wave[200:3200]))
     assert abs(spectrum.argmax() * 4000 / 3000 - 440) < 5
+
+
+def test_folder_of_clips_has_names_and_labels(tmp_path):
+    for name, folder in zip(("b/x", "a/z", "a/y"), write_folders(tmp_path, CLIPS[:3]), strict=True):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Path(folder).rename(tmp_path / name)
+    files = ClipFiles(tmp_path)
+    assert (files.names, files.labels) == (["a/y", "a/z", "b/x"], ["a", "a", "b"])
+    clips = as_clips(tmp_path)
+    assert labels_in(tmp_path, clips).tolist() == labels_in(tmp_path, files).tolist() == ["a", "a", "b"]
+    np.testing.assert_array_equal(as_clips(files).read(EVERY[:3]).movedim(2, -1), CLIPS[[2, 1, 0]])
+    assert clips.take(torch.tensor([2])).labels is None
+    assert labels_in(tmp_path / "a", as_clips(tmp_path / "a")) is None
+
+
+def test_second_entries_of_pairs_are_ignored(tmp_path):
+    np.testing.assert_array_equal(values([(clip, np.zeros(9)) for clip in CLIPS]), CLIPS)
+    np.testing.assert_array_equal(values([(folder, "cat") for folder in write_folders(tmp_path)]), CLIPS)
+
+
+def test_middle_frames_are_images():
+    clips = as_clips(CLIPS)
+    np.testing.assert_array_equal(clips.middle_frames().read(torch.arange(6)).movedim(1, -1), CLIPS[:, 2])
+    assert (clips.unit, as_clips(CLIPS[:, 0]).unit) == ("clips", "images")
+
+
+def test_clips_given_as_images_are_refused_with_advice():
+    with pytest.raises(ValueError, match=r"Pass their frames as images, X.reshape\(-1, \*X.shape\[2:\]\)"):
+        as_images(CLIPS)

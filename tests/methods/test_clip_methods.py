@@ -184,6 +184,8 @@ def test_images_and_short_clips_are_refused():
     for X, count in ((CLIPS[:, 0], 1), (CLIPS[:, :4], 4)):
         with pytest.raises(ValueError, match=f"needs clips of at least 5 frames. Those in X have {count}"):
             quick(skssl.ShuffleAndLearn).fit(X)
+    with pytest.raises(ValueError, match="Those in X have 3 with n_frames=3"):
+        quick(skssl.ShuffleAndLearn, n_frames=3).fit(CLIPS)
     assert len(quick(skssl.ShuffleAndLearn, frame_order="sort").fit(CLIPS[:, :4]).history_) == 1
 
 
@@ -441,7 +443,8 @@ def test_sound_map_is_the_logits_of_the_cells():
 
 def test_only_the_localising_form_has_a_sound_map():
     assert hasattr(skssl.AudioVisual(), "sound_map")
-    with pytest.raises(AttributeError, match="sound_map"):
+    message = r"no attribute 'sound_map' with these parameters, see help\(AudioVisual.sound_map\)"
+    with pytest.raises(AttributeError, match=message):
         skssl.AudioVisual(fusion="distance").sound_map(CLIPS, SOUNDS)
 
 
@@ -449,11 +452,16 @@ def test_display_of_sound_maps_lights_frames_by_their_maps():
     plt = pytest.importorskip("matplotlib.pyplot")
     fitted = quick(skssl.AudioVisual).fit((CLIPS, SOUNDS))
     display = skssl.SoundMapDisplay.from_estimator(fitted, CLIPS, SOUNDS, n_images=3)
-    np.testing.assert_allclose(display.maps, fitted.sound_map(CLIPS[:3, 0], SOUNDS[:3]), rtol=1e-2, atol=1e-3)
-    np.testing.assert_allclose(display.pictures, CLIPS[:3, 0] / 255, atol=1e-6)
+    np.testing.assert_allclose(display.maps, fitted.sound_map(CLIPS[:3, 3], SOUNDS[:3]), rtol=1e-2, atol=1e-3)
+    np.testing.assert_allclose(display.pictures, CLIPS[:3, 3] / 255, atol=1e-6)
     drawn = [image.get_array() for image in display.ax_.get_images()]
     assert len(drawn) == 6
     np.testing.assert_allclose(drawn[3], display.pictures[0] * (0.15 + 0.85 * display.maps[0][..., None]), atol=1e-6)
     plt.close(display.figure_)
     with pytest.raises(TypeError, match="estimator must be an AudioVisual"):
         skssl.SoundMapDisplay.from_estimator(quick(skssl.ShuffleAndLearn), CLIPS, SOUNDS)
+    with pytest.raises(ValueError, match=f"a waveform for each of its {N} images or clips. Got 5"):
+        skssl.SoundMapDisplay.from_estimator(fitted, CLIPS, SOUNDS[:5])
+    without = quick(skssl.AudioVisual, fusion="distance", epochs=0).fit((CLIPS, SOUNDS))
+    with pytest.raises(ValueError, match=r"with fusion='localize', which has sound maps. Got fusion='distance'"):
+        skssl.SoundMapDisplay.from_estimator(without, CLIPS, SOUNDS)
