@@ -236,7 +236,7 @@ def draw(flow: Flow, colors: dict[str, str]) -> Figure:
         kind, name = flow.nodes[i]
         frame = {"boxstyle": "round,pad=0.02", "fc": colors[kind], "ec": colors["ink"], "lw": 0.8, "zorder": 3}
         ax.add_patch(FancyBboxPatch((x - width / 2, y - tall / 2), width, tall, **frame))
-        ax.text(x, y, textwrap.fill(name, 16), ha="center", va="center", color=colors["ink"], fontsize=9, zorder=4)
+        ax.text(x, y, textwrap.fill(name, 15), ha="center", va="center", color=colors["ink"], fontsize=9, zorder=4)
     ax.set(xlim=(-0.7, 1.75 * (len(by_column) - 1) + 0.7), ylim=(-max(rows.values()) - 0.5, -min(rows.values()) + 0.5))
     ax.axis("off")
     return figure

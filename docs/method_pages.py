@@ -38,6 +38,18 @@ def render(folder: Path, recorded: Path) -> None:
         for palette, colors in {"light": flow.LIGHT, "dark": flow.DARK}.items():
             flow.draw(traced, colors).savefig(folder / f"{name}-{palette}.png", dpi=160, transparent=True)
         (folder / f"{name}.md").write_text(page(name, rows))
+    (folder.parent / "generated" / "list_of_methods.md").write_text(list_of_methods())
+
+
+def list_of_methods() -> str:
+    """Return a table of the methods with the first sentence of each, and the table of contents."""
+    names = sorted(methods.__all__, key=str.lower)
+    rows = [
+        f"| {{doc}}`methods/{name}` | {' '.join(NumpyDocString(getattr(skssl, name).__doc__)['Summary'])} |"
+        for name in names
+    ]
+    pages = "\n".join(f"methods/{name}" for name in names)
+    return "\n".join(["| method | idea |", "|---|---|", *rows, "", f"```{{toctree}}\n:hidden:\n\n{pages}\n```", ""])
 
 
 def page(name: str, rows: pd.DataFrame) -> str:
