@@ -18,7 +18,7 @@ from torch.utils.data import ConcatDataset, Subset
 from tqdm.auto import tqdm
 
 from skssl.errors import show_call
-from skssl.images.base import describe, is_pil_image
+from skssl.images.base import Images, describe, is_pil_image
 from skssl.images.dataset_items import image_in, is_dataset, length_of, refuse_loader
 from skssl.images.folders import class_names
 
@@ -235,7 +235,7 @@ def check_labels(y: Any, X: Any, name: str = "y", images: str = "X") -> np.ndarr
     array([1, 0])
     """
     refuse_loader(X)
-    labels, n_images = as_labels(y), _num_samples(X)
+    labels, n_images = as_labels(y), len(X) if isinstance(X, Images) else _num_samples(X)
     if len(labels) != n_images:
         raise ValueError(
             f"{name} must have one class for each image of {images}: expected {n_images} classes, got {len(labels)}."

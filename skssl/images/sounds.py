@@ -11,6 +11,7 @@ from scipy import signal
 from sklearn.utils.validation import check_array
 from torch import Tensor
 
+from skssl.images.base import Images
 from skssl.images.clips import ClipFiles, Clips
 
 AT_ONCE = 256  # waveforms whose spectrograms are computed at once
@@ -61,6 +62,8 @@ def as_pairs(X: Any) -> Any:
 
     Raises
     ------
+    TypeError
+        If the frames are `Images`, which cannot be iterated over.
     ValueError
         If there is not one waveform for each image or clip.
 
@@ -73,6 +76,11 @@ def as_pairs(X: Any) -> Any:
     if not isinstance(X, tuple) or len(X) != 2:
         return X
     frames, sounds = X
+    if isinstance(frames, Images):
+        raise TypeError(
+            f"The frames in X are {type(frames).__name__}, but arrays, files or folders were expected here. Pass what "
+            "they were read from."
+        )
     frames = ClipFiles(frames) if isinstance(frames, (str, os.PathLike)) else frames
     check_counts(len(frames), len(sounds))
     return list(zip(frames, sounds, strict=True))

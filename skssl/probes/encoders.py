@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -424,8 +425,8 @@ def as_samples(encoder: Any, X: Any) -> Any:
 
     Parameters
     ----------
-    encoder : SSLTransformer, FrozenEstimator of one, or object
-        An estimator, fitted or not. Anything else reads images.
+    encoder : SSLTransformer, FrozenEstimator or Pipeline of one, or object
+        An estimator, fitted or not. A pipeline reads what its first step reads, and anything else reads images.
     X : object
         What the encoder reads.
 
@@ -443,7 +444,8 @@ def as_samples(encoder: Any, X: Any) -> Any:
     >>> len(as_samples(AudioVisual(), (clips, waveforms)))
     8
     """
-    encoder = encoder.estimator if isinstance(encoder, FrozenEstimator) else encoder
+    while isinstance(encoder, (FrozenEstimator, Pipeline)):
+        encoder = encoder.estimator if isinstance(encoder, FrozenEstimator) else encoder[0]
     return encoder._as_samples(X) if isinstance(encoder, SSLTransformer) else expand_folder(X)
 
 

@@ -9,11 +9,13 @@ from conftest import CLIP_METHODS, quick
 from matplotlib import pyplot as plt
 from PIL import Image
 from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import make_pipeline
 
 import skssl
 from skssl import Augmentation, cli
 from skssl.callbacks import GradientSNR, KNNMonitor, LinearMonitor
 from skssl.datasets import make_clips
+from skssl.images import as_clips
 from skssl.metrics import contrastive_accuracy, rotation_accuracy
 from skssl.probes.encoders import as_encoder, as_samples
 
@@ -108,6 +110,8 @@ def test_maps_and_neighbours_show_the_middle_frames(encoder, inputs):
         apart = skssl.NeighborsDisplay.from_estimator(encoder, X, X_query=X[:2] if X is not inputs[-1] else PAIRS[:2])
         np.testing.assert_allclose(apart.similarity[:, 0], 1.0, atol=1e-5)
         plt.close("all")
+    read = skssl.EmbeddingDisplay.from_estimator(encoder, as_clips(CLIPS), SHAPES, method="pca")
+    np.testing.assert_allclose(read.images, CLIPS[:, 3] / 255, atol=1e-6)
     images = skssl.EmbeddingDisplay.from_estimator(encoder, CLIPS[:, 0], method="pca")
     np.testing.assert_allclose(images.images, CLIPS[:, 0] / 255, atol=1e-6)
 
@@ -225,7 +229,10 @@ def test_compare_gives_both_methods_the_same_pairs(folder, tmp_path):
 
 def test_samples_can_be_counted_and_indexed(folder):
     assert len(as_samples(quick(skssl.ShuffleAndLearn), folder)) == N
+    assert len(as_samples(make_pipeline(quick(skssl.ShuffleAndLearn)), folder)) == N
     assert len(as_samples(skssl.SimCLR(), folder)) == N * T
+    with pytest.raises(TypeError, match="The frames in X are Clips, but arrays, files or folders were expected"):
+        as_samples(skssl.AudioVisual(), (as_clips(CLIPS), SOUNDS))
     pairs = as_samples(FrozenEstimator(quick(skssl.AudioVisual)), (folder, SOUNDS))
     assert (len(pairs), len(pairs[0][0])) == (N, T)
     with pytest.raises(ValueError, match=f"a waveform for each of its {N} images or clips. Got 3"):
