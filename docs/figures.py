@@ -19,7 +19,6 @@ LOOPS = {  # README's names of the loops in gpu.csv
     "Kornia's views on the GPU": "kornia",
     "lightly's own loop, 16 workers, float32": "lightly",
 }
-WORDS = {1: "one seed", 3: "three seeds", 5: "five seeds"}
 
 
 def rows(name: str) -> pd.DataFrame:
@@ -29,9 +28,9 @@ def rows(name: str) -> pd.DataFrame:
 
 def gpu() -> tuple[pd.DataFrame, str, str]:
     """Return SimCLR's images per second by loop, batch and commit, and two commits: that of all loops, and the last."""
-    found = rows("gpu").query("method == 'SimCLR' and error.isna()")
+    found = rows("gpu").query("method == 'SimCLR' and hardware == 'NVIDIA H200' and error.isna()")
     all_loops, last = (found.loc[found["loop"] == loop, "commit"].iloc[-1] for loop in ("lightly", "fit, graph"))
-    return found.set_index(["loop", "batch", "commit"])["images_per_second"].sort_index(), all_loops, last
+    return found.groupby(["loop", "batch", "commit"])["images_per_second"].last(), all_loops, last
 
 
 def speed_table() -> str:
@@ -73,7 +72,8 @@ def sentences() -> dict[str, list[str]]:
     bare = sorted(speed["bare loop, compiled", 256])
     saved = [1000 * b * (1 / speed["fit, eager", b, commit] - 1 / speed["fit, graph", b, commit]) for b in (256, 512)]
 
-    throughput = rows("throughput").drop_duplicates(["hardware", "backbone", "method", "loop"], keep="last")
+    throughput = rows("throughput").query("hardware.str.contains('Xeon')")
+    throughput = throughput.drop_duplicates(["backbone", "method", "loop"], keep="last")
     faster = throughput.set_index(["backbone", "method", "loop"])["fit_is_faster_by"]
     leoclr = 1 / faster["convnet", "LeOCLR", "own passes"] - 1
     own = 1 / throughput.loc[throughput["loop"] == "own passes", "fit_is_faster_by"].median() - 1
@@ -82,25 +82,25 @@ def sentences() -> dict[str, list[str]]:
     profile = rows("profile").drop_duplicates(["backbone", "step"], keep="last").set_index(["backbone", "step"])[parts]
     step = profile.loc[("convnet", "eager")]
 
-    race = rows("race").set_index(["track", "entry", "seed"]).sort_index()
+    race = rows("race").query("track == 'CPU' or hardware == 'NVIDIA H200'").groupby(["track", "entry", "seed"]).last()
     cpu, on_gpu = race.loc["CPU", "record"], race.loc["GPU", "record"]
     tried = race["linear"].loc["CPU", :, 0]
     epochs = race["epochs"].loc["CPU", :, 0]
 
-    photographs = rows("photographs_quality").set_index(["run", "seed"])["knn"]
+    photographs = rows("photographs_quality").groupby(["run", "seed"])["knn"].last()
     lead = sorted((341 * (photographs["whole"] - photographs["cut"])).round().astype(int))
-    separable = rows("probes").set_index("job").loc["linear, separable, tol=1e-6"]
-    clips = rows("clips").set_index(["method", "clips", "epochs"])["sound map"]
+    separable = rows("probes").query("device == 'cpu'").groupby("job").last().loc["linear, separable, tol=1e-6"]
+    clips = rows("clips").groupby(["method", "clips", "epochs"])["sound map"].last()
+    demo = rows("demo").iloc[-1]
 
     return {
         "README.md": [
-            f"All of it takes about {rows('demo')['total_seconds'].iloc[-1]:.0f} seconds",
+            f"takes about {demo['total_seconds']:.0f} seconds on two cores of an {demo['hardware'].partition(',')[0]}",
             f"After {cpu['seconds'].mean():.0f} seconds of training the settings of the race reach "
-            f"{cpu['linear'].mean():.3f} ± {cpu['linear'].std():.3f} ({WORDS[len(cpu)]})",
+            f"{cpu['linear'].mean():.3f} ± {cpu['linear'].std():.3f} ({seeds(cpu)})",
             f"All of these ran in turn on one machine (commit {commit}).",
             f"A later commit, {last}, reached {hundreds(graph[512])} and {hundreds(graph[256])} on another machine",
-            f"reaches {on_gpu['linear'].mean():.3f} after {on_gpu['seconds'].mean():.0f} seconds "
-            f"({WORDS[len(on_gpu)]})",
+            f"reaches {on_gpu['linear'].mean():.3f} after {on_gpu['seconds'].mean():.0f} seconds ({seeds(on_gpu)})",
             f"`fit` is {faster['resnet18', 'SimCLR', 'lightly']:.1f} times as fast as lightly's loop with a ResNet-18, "
             f'and {faster["convnet", "SimCLR", "lightly"]:.1f} times with "convnet"',
         ],
@@ -137,6 +137,11 @@ def hundreds(value: float) -> str:
 def gain(scores: pd.Series, entry: str, of: str) -> str:
     """Return how much better an entry of the race is than the one that it changes."""
     return f"{scores[entry] - scores[of]:.3f}"
+
+
+def seeds(runs: pd.DataFrame) -> str:
+    """Return the number of seeds in words."""
+    return f"{number(len(runs))} seed{'s' * (len(runs) > 1)}"
 
 
 def number(value: int) -> str:

@@ -16,5 +16,5 @@ encoder = AudioVisual(backbone="convnet", augment=augment, **settings)
 encoder.fit((clips, waveforms))
 
 # %%
-# Bright places are those that the sound belongs to.
+# The sound probably comes from the bright places. The smallest and the largest probability are written below.
 SoundMapDisplay.from_estimator(encoder, clips[:, 0], waveforms, n_images=4)

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from skssl.display._drawing import FONT, TEXT_COLOR, draw_grid, make_axes, read_pictures
+from skssl.display._drawing import FONT, SMALL_FONT, TEXT_COLOR, draw_grid, make_axes, read_pictures
 from skssl.images import subset
 from skssl.images.base import describe
 from skssl.images.sounds import check_counts
@@ -113,6 +113,9 @@ class SoundMapDisplay:
     def plot(self, ax: Any = None) -> Self:
         """Draw the frames in a row, and below them the frames in the light of their maps.
 
+        The brightest place of a frame has the largest value of its map, and the darkest the smallest. The text below
+        has both.
+
         Parameters
         ----------
         ax : matplotlib Axes, default=None
@@ -123,11 +126,16 @@ class SoundMapDisplay:
         SoundMapDisplay
             The display itself.
         """
-        lit = [picture * (0.15 + 0.85 * of[..., None]) for picture, of in zip(self.pictures, self.maps, strict=True)]
+        low, high = self.maps.min((1, 2), keepdims=True), self.maps.max((1, 2), keepdims=True)
+        light = 0.15 + 0.85 * (self.maps - low) / np.where(high > low, high - low, 1.0)
+        lit = [picture * of[..., None] for picture, of in zip(self.pictures, light, strict=True)]
         height, width, _ = self.pictures[0].shape
         left = np.arange(len(lit)) * 1.08
-        (self.ax_,) = make_axes(ax, 1, size=(0.95 * (left[-1] + 1), 1.9 * height / width + 0.3))
+        (self.ax_,) = make_axes(ax, 1, size=(0.95 * (left[-1] + 1), 1.9 * height / width + 0.5))
         self.figure_ = self.ax_.figure
-        draw_grid(self.ax_, [self.pictures, lit], left)
+        extents = draw_grid(self.ax_, [self.pictures, lit], left)[1]
+        for (x, _, bottom, _), least, most in zip(extents, low.ravel(), high.ravel(), strict=True):
+            where: dict[str, Any] = {"va": "top", "fontsize": SMALL_FONT, "color": TEXT_COLOR}
+            self.ax_.text(x, bottom + 0.04, f"{least:.2f} to {most:.2f}", **where)
         self.ax_.text(0, -0.06, "frames, and their sound maps", va="bottom", fontsize=FONT, color=TEXT_COLOR)
         return self

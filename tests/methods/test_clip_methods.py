@@ -456,7 +456,12 @@ def test_display_of_sound_maps_lights_frames_by_their_maps():
     np.testing.assert_allclose(display.pictures, CLIPS[:3, 3] / 255, atol=1e-6)
     drawn = [image.get_array() for image in display.ax_.get_images()]
     assert len(drawn) == 6
-    np.testing.assert_allclose(drawn[3], display.pictures[0] * (0.15 + 0.85 * display.maps[0][..., None]), atol=1e-6)
+    found = display.maps[0]
+    light = 0.15 + 0.85 * (found - found.min()) / (found.max() - found.min())
+    np.testing.assert_allclose(drawn[3], display.pictures[0] * light[..., None], atol=1e-6)
+    assert f"{found.min():.2f} to {found.max():.2f}" in [text.get_text() for text in display.ax_.texts]
+    flat = skssl.SoundMapDisplay(display.pictures, np.full_like(display.maps, 0.5)).plot()
+    np.testing.assert_allclose(flat.ax_.get_images()[3].get_array(), 0.15 * display.pictures[0], atol=1e-6)
     plt.close(display.figure_)
     with pytest.raises(TypeError, match="estimator must be an AudioVisual"):
         skssl.SoundMapDisplay.from_estimator(quick(skssl.ShuffleAndLearn), CLIPS, SOUNDS)

@@ -20,6 +20,7 @@ from torch import multiprocessing, nn
 
 import skssl
 from skssl.augment import Augmentation
+from skssl.backbones import ViT
 from skssl.callbacks import GradientSNR
 from skssl.datasets import make_shapes
 from skssl.images import Clips, as_images
@@ -200,6 +201,7 @@ CASES = {method.__name__: (method, params) for method, params in {**QUICK, **CLI
     "SimCLR and rotation, sup_con": (skssl.SimCLR, {"aux": Rotation(loss="sup_con")}),
     "SwAV, frozen": (skssl.SwAV, {**QUICK[skssl.SwAV], "freeze_prototypes": 1}),
     "DINO, frozen": (skssl.DINO, {**QUICK[skssl.DINO], "freeze_last_layer": 1}),
+    "MSN, masked patches": (skssl.MSN, {**QUICK[skssl.MSN], "backbone": ViT("micro"), "mask_ratio": 0.5}),
     "IBOT, sinkhorn": (skssl.IBOT, {**QUICK[skssl.IBOT], "centering": "sinkhorn"}),
     "SpotArtifacts, the autoencoder": (skssl.SpotArtifacts, {"pretrain_epochs": 1, "width": 4}),
     "ContextEncoder, adversarial": (skssl.ContextEncoder, {"hidden_dim": 8, "adversarial_weight": 0.1}),

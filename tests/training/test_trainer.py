@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 import skssl
 from skssl.augment import MultiCrop
+from skssl.backbones import ViT
 from skssl.methods.base import SSLTransformer
 from skssl.methods.settings import Settings
 from skssl.nn.heads import MLP
@@ -223,18 +224,27 @@ def with_eager_backend(monkeypatch):
     counters.clear()
 
 
-def test_the_losses_of_a_method_are_one_graph_that_is_compiled_once(method, X, y, monkeypatch):
+def assert_compiled_once(method, X, y, monkeypatch, **params):
+    """Check that the losses are one graph, compiled in the first epoch, with the values of an uncompiled training."""
     with_eager_backend(monkeypatch)
-    thawed = {"SwAV": {"freeze_prototypes": 1, "queue_length": 0}, "DINO": {"freeze_last_layer": 1}}
     watch = CompiledGraphs()
-    settings = {"compile": True, "epochs": 3, "callbacks": [watch], **thawed.get(method.__name__, {})}
-    estimator = quick(method, **settings).fit(X, y).partial_fit(X, y)
+    settings = {"epochs": 3, "callbacks": [watch], **params}
+    estimator = quick(method, compile=True, **settings).fit(X, y).partial_fit(X, y)
     assert estimator.net_.compiled, "compiling failed"
     assert watch.counts == [1] * 4
     assert not counters["graph_break"]
-    plain = quick(method, **{**settings, "compile": False}).fit(X, y).history_
+    plain = quick(method, compile=False, **settings).fit(X, y).history_
     names = plain.columns.drop("images_per_second")
     np.testing.assert_allclose(estimator.history_.loc[:2, names], plain[names], rtol=1e-4)
+
+
+def test_the_losses_of_a_method_are_one_graph_that_is_compiled_once(method, X, y, monkeypatch):
+    thawed = {"SwAV": {"freeze_prototypes": 1, "queue_length": 0}, "DINO": {"freeze_last_layer": 1}}
+    assert_compiled_once(method, X, y, monkeypatch, **thawed.get(method.__name__, {}))
+
+
+def test_msn_of_a_vision_transformer_is_one_graph_that_is_compiled_once(X, monkeypatch):
+    assert_compiled_once(skssl.MSN, X, None, monkeypatch, backbone=ViT("micro"), lr=1e-3, mask_ratio=0.5)
 
 
 def test_a_failing_compiled_step_leaves_the_buffers_unchanged(X, monkeypatch):
