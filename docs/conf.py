@@ -10,6 +10,8 @@ sys.path.extend([str(Path(__file__).parent), str(Path(__file__).parent.parent)])
 import method_pages
 import rendering
 
+from skssl.training.objective import Hooks
+
 project = "skssl"
 author = "the skssl developers"
 copyright = "2026, the skssl developers"
@@ -28,6 +30,7 @@ exclude_patterns = ["_build", "generated/*.md"]  # what other pages include is n
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
 autosummary_generate = True
+autosummary_context = {"hooks": [name for name in vars(Hooks) if not name.startswith("_")]}
 autodoc_typehints = "none"  # the sections of parameters have the types
 suppress_warnings = ["ref.ref"]  # what is inherited from scikit-learn refers to its own pages
 highlight_language = "none"  # of blocks that name no language: commands and what is printed
