@@ -43,8 +43,16 @@ print(len(X), "training images, such as", Path(X[0]).relative_to(folder))
 # is usual for photographs.
 from skssl import Augmentation, SimCLR, ViewsDisplay
 
-augment = Augmentation(crop_scale=(0.5, 1.0), brightness=0.6, contrast=0.6, saturation=0.6, hue=0.3)
-settings = {"backbone": "convnet", "augment": augment, "image_shape": (24, 24), "batch_size": 64, "random_state": 0}
+augment = Augmentation(
+    crop_scale=(0.5, 1.0), brightness=0.6, contrast=0.6, saturation=0.6, hue=0.3
+)
+settings = {
+    "backbone": "convnet",
+    "augment": augment,
+    "image_shape": (24, 24),
+    "batch_size": 64,
+    "random_state": 0,
+}
 encoder = SimCLR(epochs=10, **settings)
 ViewsDisplay.from_estimator(encoder, X, n_images=4, random_state=0)
 

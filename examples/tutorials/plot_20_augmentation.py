@@ -31,10 +31,14 @@ augmentations = {
     "adapted": Augmentation(crop_scale=(0.5, 1.0), quarter_turn=1.0, **colours),
 }
 settings = {"backbone": "convnet", "batch_size": 64, "random_state": 0}
-ViewsDisplay.from_estimator(SimCLR(augment=augmentations["default"], **settings), X, n_images=4, random_state=0)
+ViewsDisplay.from_estimator(
+    SimCLR(augment=augmentations["default"], **settings), X, n_images=4, random_state=0
+)
 
 # %%
-ViewsDisplay.from_estimator(SimCLR(augment=augmentations["adapted"], **settings), X, n_images=4, random_state=0)
+ViewsDisplay.from_estimator(
+    SimCLR(augment=augmentations["adapted"], **settings), X, n_images=4, random_state=0
+)
 
 # %%
 # The scores
@@ -47,7 +51,9 @@ train, test = slice(0, 600), slice(600, None)
 for title, augment in augmentations.items():
     encoder = SimCLR(augment=augment, epochs=10, **settings).fit(X[train])
     probe = KNNProbe(n_neighbors=5).fit(encoder.transform(X[train]), y[train])
-    print(f"{title:12} kNN accuracy {probe.score(encoder.transform(X[test]), y[test]):.2f}")
+    print(
+        f"{title:12} kNN accuracy {probe.score(encoder.transform(X[test]), y[test]):.2f}"
+    )
 
 # %%
 # The opposite holds where colours are the class, as for ripe and unripe fruit: there, jitter must be weak. One seed
@@ -62,7 +68,13 @@ for title, augment in augmentations.items():
 # image by image, so they are slower.
 from torchvision.transforms import v2
 
-turned = v2.Compose([v2.RandomResizedCrop(24, scale=(0.5, 1.0)), v2.RandomRotation(30), v2.RandomGrayscale(0.5)])
+turned = v2.Compose(
+    [
+        v2.RandomResizedCrop(24, scale=(0.5, 1.0)),
+        v2.RandomRotation(30),
+        v2.RandomGrayscale(0.5),
+    ]
+)
 own = SimCLR(augment=turned, epochs=1, **settings).fit(X[:200])
 ViewsDisplay.from_estimator(own, X, n_images=4, random_state=0)
 

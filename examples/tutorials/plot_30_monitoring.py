@@ -28,7 +28,12 @@ X_train, X_val, y_val = X[:1200], X[1200:], y[1200:]
 few = np.where(np.arange(1200) < 200, y[:1200], -1)  # 200 labels
 
 augment = Augmentation(crop_scale=(0.4, 1.0), flip=0.0)
-settings = {"backbone": "convnet", "augment": augment, "batch_size": 128, "random_state": 0}
+settings = {
+    "backbone": "convnet",
+    "augment": augment,
+    "batch_size": 128,
+    "random_state": 0,
+}
 watch = [
     KNNMonitor(X_train, few, X_val, y_val, n_neighbors=3),
     LinearMonitor(few, X_val, y_val),
@@ -39,7 +44,9 @@ print(f"stopped after {len(encoder.history_)} of 40 epochs")
 encoder.history_[["epoch", "loss", "knn", "linear", "effective_rank"]].tail().round(3)
 
 # %%
-TrainingDisplay.from_estimator(encoder, measures=["loss", ("knn", "linear"), "effective_rank"])
+TrainingDisplay.from_estimator(
+    encoder, measures=["loss", ("knn", "linear"), "effective_rank"]
+)
 
 # %%
 # Stopping early saves time, but the learning rate then never reaches the end of its schedule, and short plateaus are
@@ -54,8 +61,12 @@ TrainingDisplay.from_estimator(encoder, measures=["loss", ("knn", "linear"), "ef
 # SimSiam without its predictor, here at a high learning rate, is the textbook case:
 from skssl import SimSiam
 
-collapsed = SimSiam(proj_dim=128, predictor=False, lr=2.0, epochs=10, **settings).fit(X_train)
-collapsed.history_[["epoch", "loss", "embedding_std", "effective_rank"]].tail(3).round(3)
+collapsed = SimSiam(proj_dim=128, predictor=False, lr=2.0, epochs=10, **settings).fit(
+    X_train
+)
+collapsed.history_[["epoch", "loss", "embedding_std", "effective_rank"]].tail(3).round(
+    3
+)
 
 # %%
 # The loss approaches -1, its lowest value, but only because the features use two directions. A

@@ -19,10 +19,19 @@ from sklearn.pipeline import Pipeline
 from skssl import Augmentation, KNNProbe, SimCLR
 
 X, y = load_digits().images, load_digits().target
-X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=0.3, stratify=y, random_state=0)
+X_train, X_test, y_train, y_test = train_test_split(
+    X, y, test_size=0.3, stratify=y, random_state=0
+)
 
 augment = Augmentation(crop_scale=(0.4, 1.0), flip=0.0)
-encoder = SimCLR(backbone="convnet", augment=augment, aux="rotation", epochs=4, batch_size=128, random_state=0)
+encoder = SimCLR(
+    backbone="convnet",
+    augment=augment,
+    aux="rotation",
+    epochs=4,
+    batch_size=128,
+    random_state=0,
+)
 pipeline = Pipeline([("ssl", encoder), ("clf", KNNProbe(n_neighbors=3))])
 
 # %%
@@ -34,7 +43,9 @@ pipeline = Pipeline([("ssl", encoder), ("clf", KNNProbe(n_neighbors=3))])
 grid = {"ssl__temperature": [0.1, 0.2, 0.5], "ssl__aux_weight": [0.1, 0.3, 1.0]}
 search = GridSearchCV(pipeline, grid, cv=2).fit(X_train, y_train)
 print(search.best_params_)
-print(f"accuracy in the search {search.best_score_:.3f}, on test images {search.score(X_test, y_test):.3f}")
+print(
+    f"accuracy in the search {search.best_score_:.3f}, on test images {search.score(X_test, y_test):.3f}"
+)
 
 # %%
 # The score of the search is the best of nine, so it is too good. The test images were used for nothing else, so their
@@ -42,7 +53,11 @@ print(f"accuracy in the search {search.best_score_:.3f}, on test images {search.
 import pandas as pd
 
 scores = pd.DataFrame(search.cv_results_)
-table = scores.pivot(index="param_ssl__aux_weight", columns="param_ssl__temperature", values="mean_test_score")
+table = scores.pivot(
+    index="param_ssl__aux_weight",
+    columns="param_ssl__temperature",
+    values="mean_test_score",
+)
 table.round(3)
 
 # %%

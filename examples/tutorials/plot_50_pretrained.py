@@ -19,7 +19,9 @@ from pathlib import Path
 from skssl import Augmentation, SimCLR
 from skssl.datasets import make_rings
 
-augment = Augmentation(crop_scale=(0.5, 1.0), quarter_turn=1.0, brightness=0.3, contrast=0.3)
+augment = Augmentation(
+    crop_scale=(0.5, 1.0), quarter_turn=1.0, brightness=0.3, contrast=0.3
+)
 settings = {"backbone": "convnet", "augment": augment, "random_state": 0}
 many = make_rings(600, random_state=0)[0].mean(-1).astype("uint8")  # grey
 weights = Path(tempfile.mkdtemp()) / "weights.safetensors"
@@ -44,12 +46,16 @@ encoders = {
     "untrained": SimCLR(epochs=0, batch_size=30, **settings),
     "trained from scratch": SimCLR(epochs=10, batch_size=30, **settings),
     "pretrained": SimCLR(epochs=0, batch_size=30, backbone_weights=weights, **settings),
-    "pretrained, trained further": SimCLR(epochs=10, lr=0.02, batch_size=30, backbone_weights=weights, **settings),
+    "pretrained, trained further": SimCLR(
+        epochs=10, lr=0.02, batch_size=30, backbone_weights=weights, **settings
+    ),
 }
 for title, encoder in encoders.items():
     encoder.fit(X[train])
     probe = KNNProbe(n_neighbors=5).fit(encoder.transform(X[train]), y[train])
-    print(f"{title:28} kNN accuracy {probe.score(encoder.transform(X[test]), y[test]):.2f}")
+    print(
+        f"{title:28} kNN accuracy {probe.score(encoder.transform(X[test]), y[test]):.2f}"
+    )
 
 # %%
 # A guess is right for one image of three. One seed of a small experiment shows the order roughly, no more.

@@ -31,20 +31,37 @@ print(labelled.sum(), "labels of", len(set(few[labelled])), "classes")
 # or not. The student may be a smaller network.
 from skssl import Augmentation, Distiller, FineTuner, LinearProbe, SimCLR
 
-augment = Augmentation(crop_scale=(0.5, 1.0), quarter_turn=1.0, brightness=0.3, contrast=0.3)
-encoder = SimCLR(backbone="convnet", augment=augment, epochs=12, batch_size=64, random_state=0).fit(X_train)
+augment = Augmentation(
+    crop_scale=(0.5, 1.0), quarter_turn=1.0, brightness=0.3, contrast=0.3
+)
+encoder = SimCLR(
+    backbone="convnet", augment=augment, epochs=12, batch_size=64, random_state=0
+).fit(X_train)
 probe = LinearProbe().fit(encoder.transform(X_train[labelled]), few[labelled])
 
-weak = Augmentation(crop_scale=(0.8, 1.0), quarter_turn=1.0, brightness=0.2, contrast=0.2)
-tuning = {"augment": weak, "epochs": 40, "batch_size": 15, "backbone_lr": 0.1, "head_lr": 0.2, "random_state": 0}
+weak = Augmentation(
+    crop_scale=(0.8, 1.0), quarter_turn=1.0, brightness=0.2, contrast=0.2
+)
+tuning = {
+    "augment": weak,
+    "epochs": 40,
+    "batch_size": 15,
+    "backbone_lr": 0.1,
+    "head_lr": 0.2,
+    "random_state": 0,
+}
 tuner = FineTuner(encoder, **tuning).fit(X_train, few)
-student = Distiller(tuner, encoder, augment=weak, epochs=10, batch_size=64, random_state=0).fit(X_train)
+student = Distiller(
+    tuner, encoder, augment=weak, epochs=10, batch_size=64, random_state=0
+).fit(X_train)
 
 # %%
 # The baselines use the same 15 labels: logistic regression on the pixels, and the same network, trained from scratch.
 from sklearn.linear_model import LogisticRegression
 
-scratch = FineTuner(SimCLR(backbone="convnet", epochs=0, random_state=0), **tuning).fit(X_train, few)
+scratch = FineTuner(SimCLR(backbone="convnet", epochs=0, random_state=0), **tuning).fit(
+    X_train, few
+)
 flat, flat_test = X_train.reshape(600, -1) / 255, X_test.reshape(300, -1) / 255
 pixels = LogisticRegression(max_iter=1000).fit(flat[labelled], few[labelled])
 

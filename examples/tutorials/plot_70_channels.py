@@ -36,8 +36,12 @@ print(X.shape, X.dtype, X.min(), X.max())
 # here. Weaker crops keep the cell in the image.
 from skssl import Augmentation, SimCLR, ViewsDisplay
 
-augment = Augmentation(crop_scale=(0.5, 1.0), quarter_turn=1.0, brightness=0.3, contrast=0.3)
-encoder = SimCLR(backbone="convnet", augment=augment, epochs=10, batch_size=64, random_state=0)
+augment = Augmentation(
+    crop_scale=(0.5, 1.0), quarter_turn=1.0, brightness=0.3, contrast=0.3
+)
+encoder = SimCLR(
+    backbone="convnet", augment=augment, epochs=10, batch_size=64, random_state=0
+)
 ViewsDisplay.from_estimator(encoder, X, n_images=4, random_state=0)
 
 # %%

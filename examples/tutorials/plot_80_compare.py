@@ -18,7 +18,9 @@ few = np.where(np.arange(1200) < 50, y[:1200], -1)  # -1 is an unknown class
 augment = Augmentation(crop_scale=(0.4, 1.0), flip=0.0)
 settings = {"backbone": "convnet", "augment": augment, "batch_size": 128}
 methods = {
-    "raw pixels": FunctionTransformer(lambda images: images.reshape(len(images), -1) / 16),
+    "raw pixels": FunctionTransformer(
+        lambda images: images.reshape(len(images), -1) / 16
+    ),
     "untrained": SimCLR(**settings, epochs=0),
     "SimCLR": SimCLR(**settings, epochs=6),
     "SimCLR + rotation": SimCLR(**settings, epochs=6, aux="rotation"),

@@ -19,21 +19,29 @@ from skssl import Augmentation, SimCLR
 X, y = load_digits().images, load_digits().target
 known, new = slice(0, 1500), slice(1500, None)
 augment = Augmentation(crop_scale=(0.4, 1.0), flip=0.0)
-encoder = SimCLR(backbone="convnet", augment=augment, epochs=12, batch_size=128, random_state=0).fit(X[known])
-index = NearestNeighbors(n_neighbors=8, metric="cosine").fit(encoder.transform(X[known]))
+encoder = SimCLR(
+    backbone="convnet", augment=augment, epochs=12, batch_size=128, random_state=0
+).fit(X[known])
+index = NearestNeighbors(n_neighbors=8, metric="cosine").fit(
+    encoder.transform(X[known])
+)
 
 # %%
 # Each new image is a query. The share of results of the query's class is the precision; the encoder was never told
 # the classes.
 distances, found = index.kneighbors(encoder.transform(X[new]))
 precision = (y[known][found] == y[new][:, None]).mean()
-print(f"precision of the first 8 results {precision:.2f}, nearest distance {distances[:, 0].mean():.3f} on average")
+print(
+    f"precision of the first 8 results {precision:.2f}, nearest distance {distances[:, 0].mean():.3f} on average"
+)
 
 # %%
 # :class:`skssl.NeighborsDisplay` draws the same search.
 from skssl import NeighborsDisplay
 
-NeighborsDisplay.from_estimator(encoder, X[known], y[known], X_query=X[new], y_query=y[new], n_queries=4)
+NeighborsDisplay.from_estimator(
+    encoder, X[known], y[known], X_query=X[new], y_query=y[new], n_queries=4
+)
 
 # %%
 # ``NearestNeighbors`` compares a query with all images, which is fast enough for a hundred thousand. For millions,

@@ -36,7 +36,9 @@ untrained = clone(encoder).set_params(epochs=0).fit(clips[train])
 encoder.fit(clips[train])
 for name, fitted in (("untrained", untrained), ("trained", encoder)):
     probe = LinearProbe(encoder=fitted).fit(clips[train], motions[train])
-    print(f"{name}: {probe.score(clips[test], motions[test]):.2f} of four motions are recognised")
+    print(
+        f"{name}: {probe.score(clips[test], motions[test]):.2f} of four motions are recognised"
+    )
 
 # %%
 # Frames and sounds
@@ -46,10 +48,20 @@ for name, fitted in (("untrained", untrained), ("trained", encoder)):
 # pairs, which scikit-learn's cross-validation can split.
 from skssl import AudioVisual, Augmentation
 
-clips, waveforms, shapes, motions, masks = make_clips(1300, n_silent=0, return_masks=True, random_state=0)
+clips, waveforms, shapes, motions, masks = make_clips(
+    1300, n_silent=0, return_masks=True, random_state=0
+)
 train, test = slice(0, 1000), slice(1000, None)
-augment = Augmentation(crop_scale=None, jitter=0.5, gray=0.0)  # no crops: they could cut off the shape
-encoder = AudioVisual(backbone="convnet", augment=augment, epochs=8, batch_size=32, lr=3e-3, random_state=0)
+# No crops: they could cut off the shape
+augment = Augmentation(crop_scale=None, jitter=0.5, gray=0.0)
+encoder = AudioVisual(
+    backbone="convnet",
+    augment=augment,
+    epochs=8,
+    batch_size=32,
+    lr=3e-3,
+    random_state=0,
+)
 encoder.fit((clips[train], waveforms[train]))
 print(encoder.history_[["loss", "correspondence_accuracy"]].iloc[[0, -1]].round(2))
 
@@ -57,7 +69,9 @@ print(encoder.history_[["loss", "correspondence_accuracy"]].iloc[[0, -1]].round(
 # The encoder has features for frames and for sounds. The sounds tell the motions apart.
 features = encoder.transform_audio(waveforms)
 probe = LinearProbe().fit(features[train], motions[train])
-print(f"{probe.score(features[test], motions[test]):.2f} of four motions are recognised by their sounds")
+print(
+    f"{probe.score(features[test], motions[test]):.2f} of four motions are recognised by their sounds"
+)
 
 # %%
 # :class:`skssl.SoundMapDisplay` draws frames in the light of ``sound_map``, the probability that the sound comes from a
@@ -72,4 +86,6 @@ SoundMapDisplay.from_estimator(encoder, clips[test], waveforms[test], n_images=6
 frames, masks = clips[test][:, 4], masks[test][:, 4]
 maps = encoder.sound_map(frames, waveforms[test]).reshape(len(frames), -1)
 inside = masks.reshape(len(frames), -1)[range(len(frames)), maps.argmax(1)].mean()
-print(f"{inside:.2f} of the maps point at the shape, which covers {masks.mean():.2f} of a frame")
+print(
+    f"{inside:.2f} of the maps point at the shape, which covers {masks.mean():.2f} of a frame"
+)
