@@ -63,8 +63,12 @@ def write(name: str, table: pd.DataFrame, figure: Figure | None = None, widths: 
 def means(rows: pd.DataFrame, keys: list[str], measures: list[str], digits: int | dict[str, int] = 3) -> pd.DataFrame:
     """Average over the seeds, with the deviation where there are several, and say what made the rows."""
     groups = rows.groupby(keys, sort=False)
-    table, deviation = groups[measures].mean().round(digits).astype(str), groups[measures].std().round(digits)
-    table = table.where(deviation.isna(), table + " ± " + deviation.astype(str)).replace("nan", "")
+    decimals = digits if isinstance(digits, dict) else dict.fromkeys(measures, digits)
+    table, deviation = (
+        of.apply(lambda values: values.round(n := decimals[values.name]).map(f"{{:.{max(n, 0)}f}}".format))
+        for of in (groups[measures].mean(), groups[measures].std())
+    )
+    table = table.where(deviation == "nan", table + " ± " + deviation).replace("nan", "")
     return table.assign(seeds=groups["seed"].nunique(), **groups[["hardware", "commit"]].last()).reset_index()
 
 
@@ -173,7 +177,7 @@ def probes(name: str, rows: pd.DataFrame) -> None:
 
 def methods(name: str, rows: pd.DataFrame) -> None:
     """Render how good the features are, and two papers' tables with these rows beside what the papers report."""
-    measures = ["linear", "knn", "knn, two classes", "seconds"]
+    measures = ["linear", "knn", "knn, two classes"]
     on_gpu = rows["hardware"].str.startswith("NVIDIA")
     write(name, means(rows[~on_gpu], ["method", "epochs"], measures))
     write("methods_gpu", means(rows[on_gpu], ["method", "epochs"], measures))
