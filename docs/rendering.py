@@ -63,12 +63,12 @@ def write(name: str, table: pd.DataFrame, figure: Figure | None = None, widths: 
 def means(rows: pd.DataFrame, keys: list[str], measures: list[str], digits: int | dict[str, int] = 3) -> pd.DataFrame:
     """Average over the seeds, with the deviation where there are several, and say what made the rows."""
     groups = rows.groupby(keys, sort=False)
-    decimals = digits if isinstance(digits, dict) else dict.fromkeys(measures, digits)
-    table, deviation = (
-        of.apply(lambda values: values.round(n := decimals[values.name]).map(f"{{:.{max(n, 0)}f}}".format))
-        for of in (groups[measures].mean(), groups[measures].std())
-    )
-    table = table.where(deviation == "nan", table + " ± " + deviation).replace("nan", "")
+    average, deviation = groups[measures].mean(), groups[measures].std()
+    table = pd.DataFrame(index=average.index)
+    for name in measures:
+        n = digits[name] if isinstance(digits, dict) else digits
+        mean, spread = (of[name].round(n).map(f"{{:.{max(n, 0)}f}}".format).astype(str) for of in (average, deviation))
+        table[name] = mean.where(spread == "nan", mean + " ± " + spread).replace("nan", "")
     return table.assign(seeds=groups["seed"].nunique(), **groups[["hardware", "commit"]].last()).reset_index()
 
 
