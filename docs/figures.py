@@ -129,7 +129,7 @@ def sentences() -> dict[str, list[str]]:
                     ("SpotArtifacts", "it improves shape by", " points, and motion, of which it sees nothing, by"),
                 )
             ),
-            f"points at the shape in {100 * clips['sound map'].max():.0f} % of the clips",
+            f"points at the shape in {100 * clips.loc[('AudioVisual, localize', 20), 'sound map']:.0f} % of the clips",
             f"is {vit.loc[('SimCLR', 'bare loop'), 'fit_is_faster_by']:.2f} times as fast as that of the bare loop",
             f"trains on {hundreds(vit.loc[('MAE', 'fit'), 'images_per_second'])} images per second with the same",
         ],
