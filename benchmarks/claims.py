@@ -17,7 +17,7 @@ import pandas as pd
 from scipy.stats import ttest_ind
 
 from benchmarks.methods import METHODS, SYMMETRIC
-from benchmarks.record import RESULTS
+from benchmarks.record import read
 
 LEVEL = 0.05
 
@@ -204,7 +204,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", default="convnet")
     arguments = parser.parse_args()
-    rows = pd.read_csv(RESULTS / "methods.csv", keep_default_na=False)
+    rows = read("methods", keep_default_na=False)
     print(table(rows, arguments.backbone).to_string(index=False))
 
 

@@ -31,7 +31,7 @@ import torch
 
 import skssl
 from benchmarks import race, tables, throughput
-from benchmarks.record import COMMIT, RESULTS, hardware, record, recorded
+from benchmarks.record import COMMIT, RESULTS, hardware, read, record, recorded
 from skssl import methods
 from skssl.augment import MultiCrop
 from skssl.methods.clips import ClipMethod
@@ -319,10 +319,10 @@ def main() -> None:
             continue
         print(run_part(name, arguments, min(left, 60 * PARTS[name] * arguments.minutes)), flush=True)
         print(tail(log_of(name, arguments.results), 40 if name == "tests" else 6), flush=True)
-    file = arguments.results / "gpu.csv"
-    if file.exists():
-        table = pd.read_csv(file, keep_default_na=False, na_values={"images_per_second": [""], "seconds": [""]})
-        table = table[table["commit"].astype(str) == COMMIT]
+    if (arguments.results / "gpu.csv").exists():
+        numbers = {"images_per_second": [""], "seconds": [""]}
+        table = read("gpu", arguments.results, keep_default_na=False, na_values=numbers)
+        table = table[table["commit"] == COMMIT]
         columns = ["part", "method", "loop", "batch", "images_per_second", "seconds", "error"]
         print(table[columns].to_string(index=False, float_format=lambda value: f"{value:.4g}"))
         missed = "\n".join(f"- {line}" for line in shortfalls(table)) or "- nothing"

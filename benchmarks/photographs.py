@@ -31,7 +31,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from joblib import cpu_count
 from PIL import Image
@@ -39,7 +38,7 @@ from torch import nn
 
 from benchmarks.methods import evaluate
 from benchmarks.processes import run_in_process
-from benchmarks.record import RESULTS, record, recorded
+from benchmarks.record import RESULTS, read, record, recorded
 from benchmarks.scaling import peak_memory
 from benchmarks.throughput import seconds_per_step
 from skssl import Augmentation, SimCLR
@@ -255,9 +254,7 @@ def quality(asked: argparse.Namespace) -> list[str]:
             row["seconds"] = time.perf_counter() - start
             scores = evaluate(estimator.transform, *data)
         record("photographs_quality", [{**row, "linear": scores["linear"], "knn": scores["knn"]}], asked.results)
-    table = pd.read_csv(asked.results / "photographs_quality.csv").drop_duplicates(
-        ["run", "seed", "epochs"], keep="last"
-    )
+    table = read("photographs_quality", asked.results).drop_duplicates(["run", "seed", "epochs"], keep="last")
     knn = table[table["epochs"].isin([0, asked.epochs])].groupby("run")["knn"].mean()
     beaten = [name for name in ("cut", "pixels") if knn["whole"] <= knn[name]]
     return [

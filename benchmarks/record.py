@@ -52,12 +52,16 @@ def commit() -> str:
     return name + "+" * bool(changed)
 
 
+def read(name: str, results: Path = RESULTS, **options: Any) -> pd.DataFrame:
+    """Return the rows of ``<results>/<name>.csv``; ``options`` are pandas' own."""
+    return pd.read_csv(results / f"{name}.csv", dtype={"commit": str}, **options)  # 8420859e75 is no number
+
+
 def recorded(name: str, row: dict[str, Any], results: Path = RESULTS) -> bool:
     """Return whether ``<results>/<name>.csv`` has a row with these values."""
-    file = results / f"{name}.csv"
-    if not file.exists():
+    if not (results / f"{name}.csv").exists():
         return False
-    table = pd.read_csv(file, keep_default_na=False)
+    table = read(name, results, keep_default_na=False)
     return bool((table[list(row)].astype(str) == pd.Series(row).astype(str)).all(axis=1).any())
 
 
@@ -77,6 +81,6 @@ def record(name: str, rows: list[dict[str, Any]], results: Path = RESULTS) -> pd
     file = results / f"{name}.csv"
     results.mkdir(exist_ok=True)
     if file.exists():
-        table = pd.concat([pd.read_csv(file), table], ignore_index=True)
+        table = pd.concat([read(name, results), table], ignore_index=True)
     table.to_csv(file, index=False)
     return table

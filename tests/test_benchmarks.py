@@ -360,7 +360,10 @@ def test_part_is_stopped_at_its_time_limit(tmp_path):
     assert time.monotonic() - begun < 30
 
 
-def test_measurements_are_recorded_once_and_errors_are_retried(tmp_path):
+@pytest.mark.parametrize("commit", ["8420859a75", "8420859e75", "0599673112"])  # the last two read as numbers, too
+def test_measurements_are_recorded_once_and_errors_are_retried(tmp_path, monkeypatch, commit):
+    monkeypatch.setattr(record, "COMMIT", commit)
+    monkeypatch.setattr(gpu, "COMMIT", commit)
     calls = []
 
     def prepare():
@@ -378,6 +381,7 @@ def test_measurements_are_recorded_once_and_errors_are_retried(tmp_path):
     gpu.measure(tmp_path, {"part": "methods", "method": "SimCLR", "loop": "fit, eager", "batch": 1}, prepare)
     table = pd.read_csv(tmp_path / "gpu.csv")
     assert table["batch"].tolist() == [1, 2, 1], "failed measurements are retried"
+    assert record.read("gpu", tmp_path)["commit"].unique().tolist() == [commit]
     assert "out of memory" not in "".join(gpu.shortfalls(table))
 
 
