@@ -25,6 +25,7 @@ install: $(VENV)/installed-test
 lint: install
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff format --check --line-length 88 README.md docs/*.md docs/guide/*.md
 	$(RUN) -m mypy
 
 coverage: install  ## which lines the tests run: a table by file, and pages in .coverage-html

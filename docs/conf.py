@@ -10,8 +10,6 @@ sys.path.extend([str(Path(__file__).parent), str(Path(__file__).parent.parent)])
 import method_pages
 import rendering
 
-from skssl.training.objective import Hooks
-
 project = "skssl"
 author = "the skssl developers"
 copyright = "2026, the skssl developers"
@@ -24,13 +22,14 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.viewcode",
+    "sphinx_design",
     "sphinx_gallery.gen_gallery",
 ]
 exclude_patterns = ["_build", "generated/*.md"]  # what other pages include is no page
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
 autosummary_generate = True
-autosummary_context = {"hooks": [name for name in vars(Hooks) if not name.startswith("_")]}
+autosummary_context = {"inner": method_pages.inner_members()}
 autodoc_typehints = "none"  # the sections of parameters have the types
 suppress_warnings = ["ref.ref"]  # what is inherited from scikit-learn refers to its own pages
 highlight_language = "none"  # of blocks that name no language: commands and what is printed
@@ -57,11 +56,17 @@ html_math_renderer = "mathml"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_theme = "pydata_sphinx_theme"
-html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False}
+html_theme_options = {
+    "show_toc_level": 2,
+    "navigation_with_keys": False,
+    "header_links_before_dropdown": 6,
+    "logo": {"image_light": "_static/favicon.svg", "image_dark": "_static/favicon.svg", "text": "skssl"},
+}
 html_sidebars = {
     "*": [],
     "methods": ["sidebar-nav-bs"],
     "api": ["sidebar-nav-bs"],
+    "tutorials": ["sidebar-nav-bs"],
     "user_guide": ["sidebar-nav-bs"],
 }  # not on pages without parts
 html_context = {"default_mode": "auto"}  # light or dark, as the system

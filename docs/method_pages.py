@@ -13,10 +13,22 @@ from numpydoc.docscrape import NumpyDocString
 import skssl
 from benchmarks.methods import METHODS
 from skssl import methods, recipes
+from skssl.methods.base import SSLTransformer
+from skssl.training.objective import Hooks
 
 DATA_SETS = ("CIFAR10", "CIFAR100", "TINY_IMAGENET", "IMAGENET100", "IMAGENET", "VIDEO")
 
+FOR_USERS = {"pu_weights", "sound_map", "transform_audio"}  # of what single methods have beyond `SSLTransformer`
+
 ADVICE = tomllib.loads(Path(__file__).with_name("advice.toml").read_text())
+
+
+def inner_members() -> dict[str, str]:
+    """Return the members by class that are no part of the reference: hooks, and what methods compute in their steps."""
+    hooks = {"n_views", *(name for name in vars(Hooks) if not name.startswith("_"))}
+    own = {name: set(dir(getattr(skssl, name))) - set(dir(SSLTransformer)) for name in methods.__all__}
+    inner = {name: {of for of in names - FOR_USERS if not of.startswith("_")} for name, names in own.items()}
+    return {name: ", ".join(sorted(hooks | of)) for name, of in {**inner, "SSLTransformer": set()}.items()}
 
 
 def render(folder: Path, recorded: Path) -> None:

@@ -2,13 +2,20 @@
 What an encoder segments
 ========================
 
-A frozen encoder with UPerNet's head classifies the pixels of images of discs and squares, and a Faster R-CNN on the
-same encoder finds them. The white edges have no class in the true masks.
+A frozen encoder with UPerNet's head classifies the pixels of images of discs and
+squares, and a Faster R-CNN on the same encoder finds them. The white edges have no
+class in the true masks.
 """
 
 import tempfile
 
-from skssl import DetectionDisplay, DetectionTransfer, SegmentationDisplay, SegmentationTransfer, SimCLR
+from skssl import (
+    DetectionDisplay,
+    DetectionTransfer,
+    SegmentationDisplay,
+    SegmentationTransfer,
+    SimCLR,
+)
 from skssl.datasets import make_shapes, make_voc_folder
 
 X, _ = make_shapes(200, random_state=0)

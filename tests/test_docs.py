@@ -47,6 +47,12 @@ def test_all_is_sorted():
     assert skssl.__all__ == sorted(skssl.__all__, key=lambda name: (not name.isupper(), name))
 
 
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.name)
+def test_code_fits_the_page(page):
+    wide = [line for block in code_of(page) for line in block.splitlines() if len(line) > 88]
+    assert not wide, "longer lines scroll in their frame"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_code_on_every_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
