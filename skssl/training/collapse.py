@@ -16,7 +16,7 @@ from skssl.errors import CollapseWarning
 COLLAPSED_STD, COLLAPSED_RANK, LEAST_DIMENSIONS = 0.1, 5, 32
 
 
-def check_collapse(z: Tensor, epoch: int, warn: bool = True) -> dict[str, float]:
+def check_collapse(z: Tensor, epoch: int, warn: bool = True) -> tuple[dict[str, float], bool]:
     """Measure how far embeddings are spread, and warn if they have collapsed.
 
     Parameters
@@ -30,19 +30,23 @@ def check_collapse(z: Tensor, epoch: int, warn: bool = True) -> dict[str, float]
 
     Returns
     -------
-    dict of str to float
+    measures : dict of str to float
         "embedding_std" and "effective_rank", see `spread` and `effective_rank`.
+    collapsed : bool
+        Whether the embeddings have collapsed.
 
     Examples
     --------
     >>> import torch
     >>> from skssl.training.collapse import check_collapse
-    >>> check_collapse(torch.ones(4, 3), epoch=1, warn=False)["embedding_std"]
-    0.0
+    >>> measures, collapsed = check_collapse(torch.ones(4, 3), epoch=1, warn=False)
+    >>> measures["embedding_std"], collapsed
+    (0.0, True)
     """
     deviation, rank = spread(z).item(), effective_rank(z).item()
     few = rank < COLLAPSED_RANK and min(len(z) - 1, z.shape[1]) >= LEAST_DIMENSIONS
-    if warn and (deviation < COLLAPSED_STD or few):
+    collapsed = deviation < COLLAPSED_STD or few
+    if warn and collapsed:
         warnings.warn(
             f"The embeddings have collapsed in epoch {epoch}: their standard deviation is {deviation:.2g} of that of "
             f"evenly spread ones, their effective rank is {rank:.1f} of {z.shape[1]}. Try a lower learning rate, "
@@ -50,7 +54,7 @@ def check_collapse(z: Tensor, epoch: int, warn: bool = True) -> dict[str, float]
             CollapseWarning,
             stacklevel=2,
         )
-    return {"embedding_std": deviation, "effective_rank": rank}
+    return {"embedding_std": deviation, "effective_rank": rank}, collapsed
 
 
 def spread(z: Tensor) -> Tensor:

@@ -135,6 +135,8 @@ class Trainer(NeuralNet):
     given: tuple[Any, Any] = (None, None)
     compile: bool | str
     n_jobs: int | None = None
+    #: Whether the embeddings had collapsed after the last epoch.
+    _collapsed: bool = False
     #: Whether compiled steps on CUDA are recorded as one graph, see `StepGraph`.
     _graphs: ClassVar[bool] = True
     # Made when they are needed, and not pickled.
@@ -610,7 +612,9 @@ class Trainer(NeuralNet):
                 f"The training has diverged in epoch {epoch}: the loss is {loss:.4g}, or embeddings are not finite. "
                 f"Try a learning rate below lr={' or '.join(f'{rate:g}' for rate in peaks)} or more warmup_epochs."
             )
-        for name, value in check_collapse(z, epoch, warn=self.collapsible and is_main_process()).items():
+        warn = self.collapsible and not self._collapsed and is_main_process()  # once for each collapse
+        measures, self._collapsed = check_collapse(z, epoch, warn)
+        for name, value in measures.items():
             self.history.record(name, value)
 
     def table(self) -> pd.DataFrame:

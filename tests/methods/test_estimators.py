@@ -232,12 +232,14 @@ def test_last_short_batch_is_dropped_unless_it_is_the_only_one(X):
 
 def test_collapse_warns(X):
     alone = {"predictor": False, "ema_momentum": 0.0, "ema_schedule": "constant"}
-    with pytest.warns(CollapseWarning, match=r"collapsed in epoch \d+.*Try"):
+    with pytest.warns(CollapseWarning, match=r"collapsed in epoch \d+.*Try") as warned:
         fitted = quick(skssl.BYOL, lr=0.5, epochs=20, batch_size=40, schedule="constant", **alone).fit(X)
     history = fitted.history_
     assert history["loss"].iloc[-1] < history["loss"].iloc[0] / 10, "the loss says that all is well"
     assert history["embedding_std"].iloc[0] > 0.2
     assert history["embedding_std"].iloc[-1] < 0.1
+    collapses = (history["embedding_std"] < 0.1).astype(int).diff() == 1
+    assert len(warned) == collapses.sum() < (history["embedding_std"] < 0.1).sum(), "not in every epoch"
 
 
 def test_collapse_into_a_few_dimensions_warns():
@@ -245,7 +247,8 @@ def test_collapse_into_a_few_dimensions_warns():
     check_collapse(z, epoch=1)  # no warning: they use all 32 dimensions
     z[:, 3:] *= 1e-3
     with pytest.warns(CollapseWarning, match=r"effective rank is 3\.\d of 32"):
-        assert check_collapse(z, epoch=1)["embedding_std"] > 0.1
+        measures, collapsed = check_collapse(z, epoch=1)
+    assert collapsed and measures["embedding_std"] > 0.1
 
 
 def test_divergence_raises(X):
