@@ -20,6 +20,15 @@ DATA_SETS = ("CIFAR10", "CIFAR100", "TINY_IMAGENET", "IMAGENET100", "IMAGENET", 
 
 FOR_USERS = {"pu_weights", "sound_map", "transform_audio"}  # of what single methods have beyond `SSLTransformer`
 
+FAMILIES = (
+    "Contrastive",
+    "Prediction of another view",
+    "Statistics of a batch",
+    "Clusters and prototypes",
+    "Masked images",
+    "Pretext tasks",
+    "Clips and sounds",
+)
 ADVICE = tomllib.loads(Path(__file__).with_name("advice.toml").read_text())
 
 
@@ -54,14 +63,16 @@ def render(folder: Path, recorded: Path) -> None:
 
 
 def list_of_methods() -> str:
-    """Return a table of the methods with the first sentence of each, and the table of contents."""
-    names = sorted(methods.__all__, key=str.lower)
-    rows = [
-        f"| {{doc}}`methods/{name}` | {' '.join(NumpyDocString(getattr(skssl, name).__doc__)['Summary'])} |"
-        for name in names
-    ]
-    pages = "\n".join(f"methods/{name}" for name in names)
-    return "\n".join(["| method | idea |", "|---|---|", *rows, "", f"```{{toctree}}\n:hidden:\n\n{pages}\n```", ""])
+    """Return a table for each family with the first sentences of its methods, and the table of contents."""
+    parts = []
+    for family in FAMILIES:
+        names = [name for name in sorted(ADVICE, key=str.lower) if ADVICE[name]["family"] == family]
+        ideas = [" ".join(NumpyDocString(getattr(skssl, name).__doc__)["Summary"]) for name in names]
+        rows = [f"| {{doc}}`methods/{name}` | {idea} |" for name, idea in zip(names, ideas, strict=True)]
+        parts += [f"## {family}", "\n".join(["| method | idea |", "|---|---|", *rows])]
+        pages = "\n".join(f"methods/{name}" for name in names)
+        parts.append(f"```{{toctree}}\n:hidden:\n:caption: {family}\n\n{pages}\n```")
+    return "\n\n".join(parts) + "\n"
 
 
 def page(name: str, rows: pd.DataFrame) -> str:

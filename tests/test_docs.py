@@ -116,7 +116,8 @@ def pages(docs_modules):
 
 def test_every_method_has_advice(pages):
     assert pages.ADVICE.keys() == set(skssl.methods.__all__)
-    assert all(advice.keys() == {"use", "other"} for advice in pages.ADVICE.values())
+    assert {advice["family"] for advice in pages.ADVICE.values()} == set(pages.FAMILIES)
+    assert all(advice.keys() == {"family", "use", "other"} for advice in pages.ADVICE.values())
 
 
 def test_page_of_a_method_has_its_recipes_and_rows(pages):
