@@ -8,13 +8,15 @@ loss, with the same network and precision. *decoder* decodes and cuts the crops,
 *array* is `fit` on pictures that were resized to 128 pixels before, from memory. Each run is a process of its own; the
 runs take turns, and the median of the ratios counts.
 
+packs: the megabytes of the files and of the packs, and the milliseconds of a core that two crops of a picture take.
+
 memory: the peak resident memory of `fit` in MB, by the number of pictures. More pictures than the folder has are
 repetitions.
 
 quality: the accuracy on the validation split of a linear and a kNN probe, after training on whole pictures, and on
 pictures that were cut to 64x64 before: shorter side resized, centre cut out. Views have 64 pixels in both.
 
-    python -m benchmarks photographs --folder FOLDER [--parts speed memory quality] [--rounds 5] [--seeds 0 1 2]
+    python -m benchmarks photographs --folder FOLDER [--parts speed packs memory quality] [--rounds 5] [--seeds 0 1 2]
                                      [--epochs 60] [--images N] [--precision auto]
 """
 
@@ -50,7 +52,7 @@ from skssl.images.photographs import DEFAULT_SIDE, Photographs
 from skssl.nn.precision import mixed_precision, resolve_precision
 from skssl.training.devices import resolve_device
 
-PARTS = ("speed", "memory", "quality")
+PARTS = ("speed", "packs", "memory", "quality")
 CUT = 64  # side of the views, and of the pictures that are cut before, in pixels
 #: The training of the quality: few pictures, so that AdamW is far ahead of SGD after as many epochs.
 TRAINING: dict[str, Any] = {
@@ -98,10 +100,10 @@ def array_speed(paths: Sequence[str], asked: argparse.Namespace) -> float:
     return fit_speed(np.stack([resized(path, asked.side, cut=False) for path in paths]), asked)
 
 
-def decoder_speed(paths: Sequence[str], asked: argparse.Namespace) -> float:
-    """Time the decoding and cutting of two crops of each picture."""
+def decoder_speed(X: Any, asked: argparse.Namespace, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Time the decoding and cutting of two crops of each picture, by the clock of the wall or of the process."""
     augment, size = simclr(asked, asked.side).augment, (asked.side, asked.side)
-    images, generator = as_images(list(paths), size), torch.Generator().manual_seed(0)
+    images, generator = as_images(X, size), torch.Generator().manual_seed(0)
     if not isinstance(images, Photographs):
         raise TypeError("The pictures must differ in size.")
 
@@ -110,11 +112,11 @@ def decoder_speed(paths: Sequence[str], asked: argparse.Namespace) -> float:
 
     best = 0.0
     for _ in range(3):
-        start = time.perf_counter()
+        start = clock()
         order = torch.randperm(len(images), generator=generator).split(asked.batch)
         for _ in images.crops((index, plan) for index in order):
             pass
-        best = max(best, len(images) / (time.perf_counter() - start))
+        best = max(best, len(images) / (clock() - start))
     return best
 
 
@@ -210,6 +212,25 @@ def shortfalls(found: dict[str, list[float]]) -> list[str]:
     return missed
 
 
+# Packs.
+
+
+def packs(paths: list[str], asked: argparse.Namespace) -> None:
+    """Measure the sizes of packs and the time of a core for crops from them, and record both."""
+    rows = []
+    kinds = itertools.product(("jpeg", "pixels"), (None, asked.max_side))
+    with tempfile.TemporaryDirectory() as folder:
+        for kind, max_side in [("files", None), *kinds]:
+            place = Path(folder) / f"{kind}-{max_side}"
+            X = paths if kind == "files" else pack_images(paths, kind, max_side=max_side, folder=place)
+            files = paths if kind == "files" else [file for file in place.rglob("*") if file.is_file()]
+            size = sum(os.path.getsize(file) for file in files) / 1e6
+            rate = run_in_process(decoder_speed, X, asked, time.process_time)
+            row = {"kind": kind, "max_side": max_side or "", "side": asked.side, "images": len(paths)}
+            rows.append({**row, "megabytes": size, "milliseconds": 1000 / rate})
+    record("photographs_packs", rows, asked.results)
+
+
 # Memory.
 
 
@@ -273,6 +294,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=None, help="pictures of the speed and the memory (default: all)")
     parser.add_argument("--repeated", type=int, nargs="*", default=[10_000], help="further numbers for the memory")
     parser.add_argument("--side", type=int, default=128, help="of the views of the speed and the memory")
+    parser.add_argument("--max-side", type=int, default=256, help="of the pictures in two of the packs")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--backbone", default="convnet")
     parser.add_argument("--precision", default="auto")
@@ -286,6 +308,8 @@ def main() -> None:
     missed = []
     if "speed" in asked.parts:
         missed += speed(paths, asked)
+    if "packs" in asked.parts:
+        packs(paths, asked)
     if "memory" in asked.parts:
         missed += memory(paths, asked)
     if "quality" in asked.parts:

@@ -333,6 +333,20 @@ def photographs(name: str, rows: pd.DataFrame) -> None:
     write(name, rows[shown].round({"images/s": 0, "fit is faster by": 2}))
 
 
+def photographs_packs(name: str, rows: pd.DataFrame) -> None:
+    """Render the sizes of packs, and the time that crops from them take."""
+    calls = {"files": "the files", **{kind: f'`"{kind}"`' for kind in ("jpeg", "pixels")}}
+    longest = rows["max_side"].map(lambda side: f", `max_side={side:.0f}`" if side == side else "")
+    rows = rows.assign(pictures=rows["kind"].map(calls) + longest).round({"megabytes": 0, "milliseconds": 2})
+    write(name, rows[["pictures", "megabytes", "milliseconds", "images", "hardware", "commit"]])
+
+
+def accumulate(name: str, rows: pd.DataFrame) -> None:
+    """Render the memory and the time of batches in parts."""
+    rows = rows.rename(columns={"memory": "MB"}).round({"MB": 0, "time": 2})
+    write(name, rows[["backbone", "batch_size", "accumulate", "MB", "time", "rounds", "hardware", "commit"]])
+
+
 def photographs_memory(name: str, rows: pd.DataFrame) -> None:
     """Render the memory of trainings on photographs."""
     write(name, rows[["images", "memory", "hardware", "commit"]].round(0).rename(columns={"memory": "MB"}))
@@ -401,9 +415,11 @@ BENCHMARKS = {  # what tells the runs of each apart, and what makes its page
     "gpu": (["hardware", "method", "batch", "loop"], gpu),
     "clips": (["hardware", "method", "seed", "epochs", "clips", "size"], clips),
     "race": (["track", "entry", "seed", "hardware"], race),
+    "accumulate": (["hardware", "backbone", "pixels", "batch_size", "accumulate"], accumulate),
     "sharing": (["hardware", "backbone", "variables", "fits", "date"], sharing),
     "few_labels": ([*RUN, "images", "fraction", "classifier"], few_labels),
     "photographs": (["hardware", "run", "images", "precision"], photographs),
+    "photographs_packs": (["hardware", "kind", "max_side", "images"], photographs_packs),
     "photographs_memory": (["hardware", "images"], photographs_memory),
     "photographs_quality": (["run", "backbone", "seed", "epochs"], photographs_quality),
     "pretext_accuracy": ([*RUN, "images", "batch_size"], pretext_accuracy),

@@ -3,6 +3,7 @@
 import argparse
 import functools
 import importlib
+import os
 import shlex
 import subprocess
 import sys
@@ -26,9 +27,9 @@ from skssl.transfer.benchmark_datasets import BENCHMARK_DATASETS
 
 ROOT = Path(__file__).parents[1]
 tables = pytest.importorskip("benchmarks.tables", reason="the benchmarks are not installed")
-curves, demo, gpu, methods, papers, photographs, record, transfer = (
+accumulate, curves, demo, gpu, methods, papers, photographs, record, transfer = (
     importlib.import_module(f"benchmarks.{name}")
-    for name in ("curves", "demo", "gpu", "methods", "papers", "photographs", "record", "transfer")
+    for name in ("accumulate", "curves", "demo", "gpu", "methods", "papers", "photographs", "record", "transfer")
 )
 
 
@@ -416,6 +417,7 @@ def test_benchmarks_of_photographs_run(tmp_path, monkeypatch, capsys):
             folder.mkdir(parents=True, exist_ok=True)
             pixels = rng.integers(0, 256, (20 + i, 24, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / f"{i}.jpg")
+    pictures = list((tmp_path / "pictures").rglob("*.jpg"))
     monkeypatch.setattr(photographs, "run_in_process", lambda function, *arguments: function(*arguments))
     monkeypatch.setattr(photographs, "TRAINING", {**photographs.TRAINING, "augment": skssl.Augmentation(size=16)})
     monkeypatch.setattr(photographs, "CUT", 16)
@@ -425,9 +427,9 @@ def test_benchmarks_of_photographs_run(tmp_path, monkeypatch, capsys):
     command = ["benchmarks", *where, "--device", "cpu", *sizes]
     monkeypatch.setattr(sys, "argv", command)
     photographs.main()
-    speed, memory, quality = (
-        pd.read_csv(tmp_path / "results" / f"{name}.csv").set_index(key)
-        for name, key in (("photographs", "run"), ("photographs_memory", "images"), ("photographs_quality", "run"))
+    keys = {"": "run", "_packs": "kind", "_memory": "images", "_quality": "run"}
+    speed, packs, memory, quality = (
+        pd.read_csv(tmp_path / "results" / f"photographs{name}.csv").set_index(key) for name, key in keys.items()
     )
     assert set(speed.index) - {"lightly"} == {"fit", "decoder", "pixels", "jpeg", "array"}
     assert (speed.images_per_second > 0).all()
@@ -435,6 +437,10 @@ def test_benchmarks_of_photographs_run(tmp_path, monkeypatch, capsys):
     assert speed.fit_is_faster_by["decoder"] == pytest.approx(
         speed.images_per_second["fit"] / speed.images_per_second["decoder"]
     )
+    assert packs.index.tolist() == ["files", "jpeg", "jpeg", "pixels", "pixels"]
+    assert packs.megabytes["files"] == pytest.approx(sum(map(os.path.getsize, pictures)) / 1e6)
+    assert (packs.megabytes["pixels"] > packs.megabytes["files"]).all()
+    assert (packs.milliseconds > 0).all()
     assert memory.index.tolist() == [12, 12, 15]
     assert (memory.memory > 0).all()
     assert quality.index.tolist() == ["pixels", "untrained", "whole", "cut"]
@@ -443,6 +449,17 @@ def test_benchmarks_of_photographs_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [*command, "--parts", "quality"])
     photographs.main()
     assert capsys.readouterr().out.count("already recorded") == 4
+
+
+def test_benchmark_of_accumulate_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(accumulate, "run_in_process", lambda function, *arguments: function(*arguments))
+    sizes = ["--backbone", "convnet", "--batch", "8", "--parts", "1", "4", "--pixels", "16", "--rounds", "2"]
+    monkeypatch.setattr(sys, "argv", ["accumulate", *sizes, "--device", "cpu", "--results", str(tmp_path)])
+    accumulate.main()
+    rows = pd.read_csv(tmp_path / "accumulate.csv")
+    assert rows[["accumulate", "rounds"]].to_numpy().tolist() == [[1, 2], [4, 2]]
+    assert rows["time"][0] == 1
+    assert (rows["memory"] >= 0).all()
 
 
 def test_missed_goals_of_photographs():
