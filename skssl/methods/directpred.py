@@ -10,7 +10,8 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
-from skssl.losses import byol_loss, full_precision
+from skssl.losses import byol_loss
+from skssl.losses.precision import full_precision
 from skssl.methods.momentum import MomentumMethod
 from skssl.methods.settings import Settings
 from skssl.nn.distributed import all_reduce_mean

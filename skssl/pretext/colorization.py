@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from skssl.augment.augmentation import Augmentation
 from skssl.backbones import feature_map, map_channels
-from skssl.losses import full_precision
+from skssl.losses.precision import full_precision
 from skssl.nn.distributed import all_reduce_mean, n_processes
 from skssl.pretext.task import Task
 

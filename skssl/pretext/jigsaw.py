@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skssl.augment.color import LUMA
-from skssl.losses import full_precision
+from skssl.losses.precision import full_precision
 from skssl.pretext.task import Task
 from skssl.pretext.tiles import cut_tiles, encode_tiles, normalize_tiles
 
