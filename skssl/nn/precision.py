@@ -20,7 +20,7 @@ def resolve_precision(precision: str, device: torch.device, side: int) -> torch.
     ----------
     precision : {"auto", "float32", "bfloat16"}
         The dtype by name. "auto" is bfloat16 where the hardware supports it (NVIDIA GPUs since Ampere, AMD GPUs,
-        CPUs with AMX) and float32 elsewhere.
+        CPUs with AMX or AVX512_BF16) and float32 elsewhere.
     device : torch.device
         The device that computes.
     side : int
@@ -163,8 +163,6 @@ def _computes_in_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.version.hip) or torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
-        capabilities = getattr(torch.cpu, "get_capabilities", None)  # not in every supported torch
-        if capabilities:
-            return bool(capabilities().get("amx_bf16", False))
-        return getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
+        found = torch.cpu.get_capabilities()
+        return any(found.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
     return False

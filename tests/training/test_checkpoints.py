@@ -107,7 +107,7 @@ def stopping(*more):
 
 
 EARLY_STOPPING = {"patience": 3, "threshold": 0.01, "load_best": True}
-EARLY = {"epochs": 12, "batch_size": 10, "lr": 2.0}  # the best epoch is the seventh of ten
+EARLY = {"epochs": 12, "batch_size": 10, "lr": 2.0, "precision": "float32"}  # the best epoch is the seventh of ten
 
 
 def test_training_that_stopped_early_is_not_trained_again(X, tmp_path, capsys):

@@ -63,14 +63,17 @@ def test_auto_precision_on_cuda_follows_the_hardware(monkeypatch, capability, ex
     assert resolve_precision("auto", torch.device("cuda"), side=32) is expected
 
 
-@pytest.mark.parametrize("public", [True, False])
-@pytest.mark.parametrize(("amx", "expected"), [(False, torch.float32), (True, torch.bfloat16)])
-def test_auto_precision_on_a_cpu_follows_the_hardware(monkeypatch, public, amx, expected):
-    if public:
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx}, raising=False)
-    else:
-        monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ({}, torch.float32),  # not x86
+        ({"amx_bf16": False, "avx512_bf16": False}, torch.float32),
+        ({"amx_bf16": True, "avx512_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": False, "avx512_bf16": True}, torch.bfloat16),  # AMD since Zen 4
+    ],
+)
+def test_auto_precision_on_a_cpu_follows_the_hardware(monkeypatch, found, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
     assert resolve_precision("auto", torch.device("cpu"), side=32) is expected
 
 
@@ -84,7 +87,7 @@ def test_an_unknown_precision_is_refused():
 
 
 def test_a_cpu_computes_small_images_in_float32(monkeypatch):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
     assert resolve_precision("auto", torch.device("cpu"), side=15) is torch.float32
     with pytest.raises(ValueError, match=r"needs images of at least 16 pixels a side\. Got 8"):
         resolve_precision("bfloat16", torch.device("cpu"), side=8)
