@@ -338,12 +338,13 @@ def photographs_packs(name: str, rows: pd.DataFrame) -> None:
     calls = {"files": "the files", **{kind: f'`"{kind}"`' for kind in ("jpeg", "pixels")}}
     longest = rows["max_side"].map(lambda side: f", `max_side={side:.0f}`" if side == side else "")
     rows = rows.assign(pictures=rows["kind"].map(calls) + longest).round({"megabytes": 0, "milliseconds": 2})
+    rows = rows.astype({"megabytes": int})
     write(name, rows[["pictures", "megabytes", "milliseconds", "images", "hardware", "commit"]])
 
 
 def accumulate(name: str, rows: pd.DataFrame) -> None:
     """Render the memory and the time of batches in parts."""
-    rows = rows.rename(columns={"memory": "MB"}).round({"MB": 0, "time": 2})
+    rows = rows.rename(columns={"memory": "MB"}).round({"MB": 0, "time": 2}).astype({"MB": int})
     write(name, rows[["backbone", "batch_size", "accumulate", "MB", "time", "rounds", "hardware", "commit"]])
 
 
