@@ -201,6 +201,7 @@ def main() -> None:
         if len(estimator.history_):
             row |= estimator.history_.iloc[-1][["embedding_std", "effective_rank"]].to_dict()
             row["images_per_second"] = estimator.history_["images_per_second"].median()
+            row["precision"] = str(estimator.net_.dtype).removeprefix("torch.")
         record("methods", [row])
 
 
