@@ -178,6 +178,7 @@ def table(rows: pd.DataFrame, backbone: str = "convnet") -> pd.DataFrame:
         if not {claim.better, claim.baseline} <= set(of.groups):
             continue
         better, baseline = of.get_group(claim.better), of.get_group(claim.baseline)
+        both = cpu.loc[better.index.union(baseline.index), "hardware"]
         found.append(
             {
                 "claim": claim.text,
@@ -188,6 +189,7 @@ def table(rows: pd.DataFrame, backbone: str = "convnet") -> pd.DataFrame:
                 "kNN of the baseline": shown(baseline),
                 "difference": f"{better.mean() - baseline.mean():+.3f}",
                 "seeds": f"{len(better)}, {len(baseline)}",
+                "processors": both.str.partition(",")[0].nunique(),
                 "confirmed?": verdict(better, baseline),
             }
         )

@@ -34,7 +34,7 @@ METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     "AudioVisual, localize": (AudioVisual, {}),
     "AudioVisual, distance": (AudioVisual, {"fusion": "distance"}),
     "AudioVisual, concatenate": (AudioVisual, {"fusion": "concatenate"}),
-    "SpotArtifacts": (SpotArtifacts, {"lr": 2e-3, "width": 16, "mask_weight": 1.0, "pretrain_epochs": 20}),
+    "SpotArtifacts": (SpotArtifacts, {"lr": 2e-3, "width": 16, "mask_weight": 1.0, "pretrain_epochs": 20}),  # of 60
 }
 TEST = 1000  # clips
 

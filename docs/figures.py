@@ -23,7 +23,7 @@ LOOPS = {  # README's names of the loops in gpu.csv
 
 def rows(name: str) -> pd.DataFrame:
     """Return the recorded rows of a benchmark."""
-    return pd.read_csv(RECORDED / f"{name}.csv")
+    return pd.read_csv(RECORDED / f"{name}.csv", dtype={"commit": str})
 
 
 def gpu() -> tuple[pd.DataFrame, str, str]:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from benchmarks import claims, curves, papers
 from benchmarks.race import ATTEMPTS
+from benchmarks.record import read
 from skssl import Results, recipes
 
 HERE = Path(__file__).parent
@@ -26,9 +27,8 @@ def render() -> None:
     for name in [*BENCHMARKS, *PAGES.values(), "race_tried"]:
         (GENERATED / f"{name}.md").write_text("*Not recorded yet.*\n")
     for name, (keys, page) in BENCHMARKS.items():
-        file = RECORDED / f"{name}.csv"
-        if file.exists():
-            page(name, pd.read_csv(file).fillna({"backbone": "", "data": ""}).drop_duplicates(keys, keep="last"))
+        if (RECORDED / f"{name}.csv").exists():
+            page(name, read(name, RECORDED).fillna({"backbone": "", "data": ""}).drop_duplicates(keys, keep="last"))
     structure.render(GENERATED)
     tables_and_figures()
     cluster()
@@ -182,7 +182,7 @@ def methods(name: str, rows: pd.DataFrame) -> None:
     write(name, means(rows[~on_gpu], ["method", "epochs"], measures))
     write("methods_gpu", means(rows[on_gpu], ["method", "epochs"], measures))
     rows = rows[~on_gpu]
-    write("claims", claims.table(rows), widths="24 10 18 18 9 9 7 5 8")
+    write("claims", claims.table(rows), widths="24 10 18 18 9 9 7 5 5 8")
 
     ours = rows[rows["epochs"] == 10].rename(columns={"knn": "kNN"}).assign(dataset="CIFAR-10, here")
     names = {"SimSiamGSG": "SimSiam + GSG", "BYOLGSG": "BYOL + GSG"}  # what the papers call them

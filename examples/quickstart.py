@@ -103,8 +103,8 @@ rows = {}
 for title, encoder in {**baselines, **encoders}.items():
     features, features_test = encoder.transform(X[labelled]), encoder.transform(X_test)
     rows[title] = {
-        name: probe.fit(features[part], y[labelled][part]).score(features_test, y_test)
-        for name, (probe, part) in probes.items()
+        kind: probe.fit(features[part], y[labelled][part]).score(features_test, y_test)
+        for kind, (probe, part) in probes.items()
     }
 print(pd.DataFrame(rows).T.round(3).to_string())
 

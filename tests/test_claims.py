@@ -49,3 +49,7 @@ def test_table_uses_the_latest_row_of_a_seed_on_a_cpu():
     assert found["kNN"] == "0.510 ± 0.010"
     assert found["kNN of the baseline"] == "0.410 ± 0.010"
     assert (found["difference"], found["seeds"], found["confirmed?"]) == ("+0.100", "3, 3", "yes")
+    assert found["processors"] == 1
+    rows += [{**rows[1], "hardware": "another, 1 threads"}]
+    (found,) = claims.table(pd.DataFrame(rows)).to_dict("records")
+    assert found["processors"] == 2

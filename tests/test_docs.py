@@ -53,6 +53,12 @@ def test_code_fits_the_page(page):
     assert not wide, "longer lines scroll in their frame"
 
 
+def test_code_of_the_examples_fits_the_page():
+    for example in (ROOT / "examples").rglob("*.py"):
+        code = example.read_text().split('"""', 2)[2]  # behind the text at the top
+        assert not [line for line in code.splitlines() if len(line) > 88 and not line.startswith("#")], example.name
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_code_on_every_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -51,9 +51,8 @@ train, test = slice(0, 600), slice(600, None)
 for title, augment in augmentations.items():
     encoder = SimCLR(augment=augment, epochs=10, **settings).fit(X[train])
     probe = KNNProbe(n_neighbors=5).fit(encoder.transform(X[train]), y[train])
-    print(
-        f"{title:12} kNN accuracy {probe.score(encoder.transform(X[test]), y[test]):.2f}"
-    )
+    accuracy = probe.score(encoder.transform(X[test]), y[test])
+    print(f"{title:12} kNN accuracy {accuracy:.2f}")
 
 # %%
 # The opposite holds where colours are the class, as for ripe and unripe fruit: there, jitter must be weak. One seed

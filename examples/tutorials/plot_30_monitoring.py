@@ -61,12 +61,9 @@ TrainingDisplay.from_estimator(
 # SimSiam without its predictor, here at a high learning rate, is the textbook case:
 from skssl import SimSiam
 
-collapsed = SimSiam(proj_dim=128, predictor=False, lr=2.0, epochs=10, **settings).fit(
-    X_train
-)
-collapsed.history_[["epoch", "loss", "embedding_std", "effective_rank"]].tail(3).round(
-    3
-)
+collapsed = SimSiam(proj_dim=128, predictor=False, lr=2.0, epochs=10, **settings)
+history = collapsed.fit(X_train).history_
+history[["epoch", "loss", "embedding_std", "effective_rank"]].tail(3).round(3)
 
 # %%
 # The loss approaches -1, its lowest value, but only because the features use two directions. A

@@ -43,9 +43,8 @@ pipeline = Pipeline([("ssl", encoder), ("clf", KNNProbe(n_neighbors=3))])
 grid = {"ssl__temperature": [0.1, 0.2, 0.5], "ssl__aux_weight": [0.1, 0.3, 1.0]}
 search = GridSearchCV(pipeline, grid, cv=2).fit(X_train, y_train)
 print(search.best_params_)
-print(
-    f"accuracy in the search {search.best_score_:.3f}, on test images {search.score(X_test, y_test):.3f}"
-)
+print(f"accuracy in the search {search.best_score_:.3f}")
+print(f"accuracy on test images {search.score(X_test, y_test):.3f}")
 
 # %%
 # The score of the search is the best of nine, so it is too good. The test images were used for nothing else, so their

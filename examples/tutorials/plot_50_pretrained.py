@@ -53,9 +53,8 @@ encoders = {
 for title, encoder in encoders.items():
     encoder.fit(X[train])
     probe = KNNProbe(n_neighbors=5).fit(encoder.transform(X[train]), y[train])
-    print(
-        f"{title:28} kNN accuracy {probe.score(encoder.transform(X[test]), y[test]):.2f}"
-    )
+    accuracy = probe.score(encoder.transform(X[test]), y[test])
+    print(f"{title:28} kNN accuracy {accuracy:.2f}")
 
 # %%
 # A guess is right for one image of three. One seed of a small experiment shows the order roughly, no more.

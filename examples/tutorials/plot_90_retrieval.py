@@ -31,9 +31,8 @@ index = NearestNeighbors(n_neighbors=8, metric="cosine").fit(
 # the classes.
 distances, found = index.kneighbors(encoder.transform(X[new]))
 precision = (y[known][found] == y[new][:, None]).mean()
-print(
-    f"precision of the first 8 results {precision:.2f}, nearest distance {distances[:, 0].mean():.3f} on average"
-)
+print(f"precision of the first 8 results {precision:.2f}")
+print(f"nearest distance {distances[:, 0].mean():.3f} on average")
 
 # %%
 # :class:`skssl.NeighborsDisplay` draws the same search.

@@ -36,9 +36,8 @@ untrained = clone(encoder).set_params(epochs=0).fit(clips[train])
 encoder.fit(clips[train])
 for name, fitted in (("untrained", untrained), ("trained", encoder)):
     probe = LinearProbe(encoder=fitted).fit(clips[train], motions[train])
-    print(
-        f"{name}: {probe.score(clips[test], motions[test]):.2f} of four motions are recognised"
-    )
+    accuracy = probe.score(clips[test], motions[test])
+    print(f"{name}: {accuracy:.2f} of four motions are recognised")
 
 # %%
 # Frames and sounds
@@ -69,9 +68,8 @@ print(encoder.history_[["loss", "correspondence_accuracy"]].iloc[[0, -1]].round(
 # The encoder has features for frames and for sounds. The sounds tell the motions apart.
 features = encoder.transform_audio(waveforms)
 probe = LinearProbe().fit(features[train], motions[train])
-print(
-    f"{probe.score(features[test], motions[test]):.2f} of four motions are recognised by their sounds"
-)
+accuracy = probe.score(features[test], motions[test])
+print(f"{accuracy:.2f} of four motions are recognised by their sounds")
 
 # %%
 # :class:`skssl.SoundMapDisplay` draws frames in the light of ``sound_map``, the probability that the sound comes from a
@@ -86,6 +84,5 @@ SoundMapDisplay.from_estimator(encoder, clips[test], waveforms[test], n_images=6
 frames, masks = clips[test][:, 4], masks[test][:, 4]
 maps = encoder.sound_map(frames, waveforms[test]).reshape(len(frames), -1)
 inside = masks.reshape(len(frames), -1)[range(len(frames)), maps.argmax(1)].mean()
-print(
-    f"{inside:.2f} of the maps point at the shape, which covers {masks.mean():.2f} of a frame"
-)
+print(f"{inside:.2f} of the maps point at the shape")
+print(f"the shape covers {masks.mean():.2f} of a frame")
